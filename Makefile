@@ -1,0 +1,72 @@
+# `make` lists the verbs. Everything runs from .venv, which `make install` makes and every verb keeps current.
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
+CC ?= cc
+COVERAGE_FLOOR ?= 85  # per cent
+TEST_SECONDS ?= 480   # the whole of pytest; one test has 30 (pyproject.toml)
+FUZZ_SECONDS ?= 60    # per target
+SOAK_SECONDS ?= 600
+DEMO_ARGS ?=
+BENCH_ARGS ?=
+
+VENV := .venv
+RUN := $(VENV)/bin/python
+INSTALLED := $(VENV)/.installed
+
+.PHONY: help install demo test style types fuzz bench bench-once soak hostile clean
+
+help: ## list the verbs
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+install: $(INSTALLED) ## make .venv with gatelink (editable) and the tools in it
+
+$(INSTALLED): pyproject.toml
+	@test -n "$(PYTHON)" || { echo "gatelink needs Python 3.11 or newer: apt-get install python3 (Debian 12 and later), \
+	or name one with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: \
+	apt-get install python3 (Debian 12 and later), or name another with make PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment: \
+	apt-get install python3-venv" >&2; exit 1; }
+	@echo '#include <stdio.h>' | $(CC) -fsyntax-only -x c - 2>/dev/null || { echo "no working C compiler ($(CC)), \
+	which the benchmarks need: apt-get install gcc libc6-dev" >&2; exit 1; }
+	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
+	$(RUN) -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(INSTALLED) ## run the chat example (DEMO_ARGS=...)
+	$(RUN) -m examples.chat.demo $(DEMO_ARGS)
+
+test: style types ## style, types, and every test with its coverage
+	$(RUN) -m pytest --session-timeout=$(TEST_SECONDS) --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
+
+style: $(INSTALLED) ## ruff: rules and formatting
+	$(RUN) -m ruff check .
+	$(RUN) -m ruff format --check .
+
+types: $(INSTALLED) ## mypy --strict
+	$(RUN) -m mypy
+
+fuzz: $(INSTALLED) ## every fuzz target in turn (FUZZ_SECONDS=60 each)
+	@set -e; for target in $(basename $(notdir $(wildcard fuzz/fuzz_*.py))); do \
+		echo "fuzz.$$target"; $(RUN) -m fuzz.$$target --seconds $(FUZZ_SECONDS); done
+
+bench: $(INSTALLED) ## throughput and latency against the limit, memory per idle session, broadcast
+	$(RUN) -m benchmarks.run $(BENCH_ARGS)
+	$(RUN) -m benchmarks.idle
+	$(RUN) -m benchmarks.broadcast
+
+bench-once: $(INSTALLED) ## one short round of every benchmark, so that they cannot rot
+	$(RUN) -m benchmarks.run --rounds 1 --seconds 1
+	$(RUN) -m benchmarks.idle --sessions 500 --settle 1
+	$(RUN) -m benchmarks.broadcast --receivers 500 --seconds 1
+
+soak: $(INSTALLED) ## sessions over breaking connections for a long time (SOAK_SECONDS=600)
+	$(RUN) -m tests.adversity.soak --seconds $(SOAK_SECONDS)
+
+hostile: $(INSTALLED) ## hostile clients beside well-behaved ones, with figures
+	$(RUN) -m tests.adversity.hostile
+
+clean: ## remove caches and build output (.venv stays)
+	rm -rf benchmarks/build build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

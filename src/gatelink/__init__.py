@@ -1,0 +1,68 @@
+"""The connection tier of an online game, chat or device backend.
+
+Clients connect over TCP, prove who they are with a token and stay connected; every message reaches its handler in
+order. `Server` is the accepting side, `connect` the other one; both give a `Session`.
+"""
+
+from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
+from gatelink.config import Limits, WireOptions
+from gatelink.errors import (
+    BodyError,
+    CatalogError,
+    CloseCode,
+    ConfigError,
+    ConnectError,
+    FrameTooLarge,
+    GatelinkError,
+    LocalError,
+    MessageTooLarge,
+    PeerError,
+    ProtocolError,
+    SessionClosed,
+    VerifyError,
+)
+from gatelink.handlers import Handlers, RawFrame
+from gatelink.net.client import Backoff, connect
+from gatelink.net.connection import Connection
+from gatelink.server import Listen, Server
+from gatelink.session.manager import Duplicate, SessionManager
+from gatelink.session.outbox import Full
+from gatelink.session.session import Session
+from gatelink.wire.messages import Catalog, message
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Backoff",
+    "BodyError",
+    "Catalog",
+    "CatalogError",
+    "CloseCode",
+    "ConfigError",
+    "ConnectError",
+    "Connection",
+    "Duplicate",
+    "FrameTooLarge",
+    "Full",
+    "GatelinkError",
+    "Handlers",
+    "Identity",
+    "Limits",
+    "Listen",
+    "LocalError",
+    "MemoryTokens",
+    "MessageTooLarge",
+    "PeerError",
+    "ProtocolError",
+    "RawFrame",
+    "Server",
+    "Session",
+    "SessionClosed",
+    "SessionManager",
+    "StaticTokens",
+    "Tokens",
+    "VerifyError",
+    "WireOptions",
+    "connect",
+    "message",
+]

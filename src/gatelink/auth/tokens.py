@@ -1,0 +1,177 @@
+"""Tokens: what a login hands out and every server checks the same way."""
+
+import hmac
+import secrets
+import time
+from collections import OrderedDict
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any, Protocol
+
+import msgspec
+
+from gatelink.errors import ConfigError, VerifyError
+
+
+class Identity(msgspec.Struct, frozen=True):
+    """Who a verified peer is."""
+
+    uid: int  # u64
+    claims: dict[str, Any] = {}  # what the login knows of the user: name, roles, ...
+    expires_at: float | None = None  # unix seconds; None: never
+
+
+class Tokens(Protocol):
+    """Checks the token of a ClientVertifyReq (docs/protocol.md, "Base messages")."""
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        """The identity that `token` proves, its `uid` the one given.
+
+        `token` is as the peer sent it: up to `limits.max_token` bytes, of any value, UTF-8 or not. `uid` (u64) and
+        `source` (0 client, 1..255 server type) are only claimed; a token proves the uid, never the source. `address`
+        is where the peer connects from, for the log and for policy.
+
+        Raises VerifyError with words for the log, never the token's. The server gives the call `limits.token_timeout`
+        seconds, then cancels it and refuses the peer.
+        """
+        ...
+
+
+class StaticTokens:
+    """The token is a function of the uid: for tests and benchmarks, never for players.
+
+    `check` gives the token that a uid must show; by default the uid written with 32 digits.
+    """
+
+    def __init__(self, check: Callable[[int], bytes] = lambda uid: b"%032d" % uid) -> None:
+        self._check = check
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        if not hmac.compare_digest(token, self._check(uid)):
+            raise VerifyError(f"not the static token of uid {uid}")
+        return Identity(uid)
+
+
+class _Record(msgspec.Struct):
+    """What is known of one issued token: everything but the token."""
+
+    uid: int
+    claims: dict[str, Any]
+    ends_at: float  # unix seconds: the end of its lifetime, used or not
+    expires_at: float  # unix seconds: `ends_at`, or before its first use the earlier end of that window
+    ended: str = ""  # how it ended before it expired: revoked, used-up
+
+
+_Queue = OrderedDict[bytes, _Record]
+
+
+class MemoryTokens:
+    """Tokens of one process: issued here, checked here, forgotten with it.
+
+    A token is 256 random bits bound to a uid. It must be used within `first_use` seconds of its issue, and ends
+    `lifetime` seconds after its issue however often it is used; with `single_use` its first use is also its last. Only
+    its SHA-256 is kept, so nobody gets in with what a dump of the memory shows.
+
+    At most `max_tokens` are remembered, in about 0.7 KiB each. When that many are, an issue forgets the first there is
+    of: one that expired, one that was ended (revoked, used up), the one whose first use is the longest ago, the oldest
+    unused. Its holder logs in again. Used tokens go before unused ones because their holders are already in; the other
+    way round, those who log in to a full table would take each other's last place.
+    """
+
+    def __init__(
+        self,
+        *,
+        first_use: float = 30.0,
+        lifetime: float = 12 * 3600.0,
+        single_use: bool = False,
+        max_tokens: int = 1_000_000,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not 0 < first_use <= lifetime:
+            raise ConfigError(f"first_use is {first_use} s; it must be above 0 and at most the lifetime, {lifetime} s")
+        if max_tokens < 1:
+            raise ConfigError(f"max_tokens is {max_tokens}; it must be 1 or more")
+        self._first_use = first_use
+        self._lifetime = lifetime
+        self._single_use = single_use
+        self._max_tokens = max_tokens
+        self._clock = clock
+        # By the token's SHA-256, each in the order in which tokens came to it. The time of a look-up may depend on the
+        # hash; that helps no guesser, who cannot choose a token's hash.
+        self._ended, self._used, self._unused = self._queues = (_Queue(), _Queue(), _Queue())
+        self._digests_of: dict[int, set[bytes]] = {}
+
+    def __len__(self) -> int:
+        """How many tokens are remembered, with those that have ended or expired and are not forgotten yet."""
+        return sum(map(len, self._queues))
+
+    def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str:
+        """A new token for `uid` (u64): 43 characters of URL-safe base64. The uid's other tokens stay valid."""
+        now = self._clock()
+        self._forget_expired(now)
+        if len(self) >= self._max_tokens:
+            self._forget_first(next(filter(None, self._queues)))
+        token = secrets.token_urlsafe(32)
+        digest = _digest(token)
+        self._unused[digest] = _Record(uid, dict(claims or {}), now + self._lifetime, now + self._first_use)
+        self._digests_of.setdefault(uid, set()).add(digest)
+        return token
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        """As `Tokens.verify`. A token shown with another uid is refused and stays as it was."""
+        digest = sha256(token).digest()
+        queue = self._queue_of(digest)
+        if queue is None:
+            raise VerifyError(f"unknown token shown by uid {uid}: never issued by this process, or forgotten since")
+        record = queue[digest]
+        if record.uid != uid:
+            raise VerifyError(f"wrong uid: a token of uid {record.uid} was shown by uid {uid}")
+        if record.ended:
+            raise VerifyError(f"{record.ended} token of uid {uid}")
+        if self._clock() >= record.expires_at:
+            limit = f"first_use {self._first_use:g} s" if queue is self._unused else f"lifetime {self._lifetime:g} s"
+            raise VerifyError(f"expired token of uid {uid} ({limit})")
+        if queue is self._unused:
+            record.expires_at = record.ends_at
+            self._used[digest] = queue.pop(digest)
+            if self._single_use:
+                self._end(digest, "used-up")
+        return Identity(uid, dict(record.claims), record.ends_at)
+
+    def revoke(self, token: str) -> None:
+        """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
+        self._end(_digest(token), "revoked")
+
+    def revoke_uid(self, uid: int) -> None:
+        """End every token of `uid`, as `revoke` does."""
+        for digest in self._digests_of.get(uid, ()):
+            self._end(digest, "revoked")
+
+    def _queue_of(self, digest: bytes) -> _Queue | None:
+        return next((queue for queue in self._queues if digest in queue), None)
+
+    def _end(self, digest: bytes, how: str) -> None:
+        """Refuse a token from now on, and remember it for now, so that the log can say why."""
+        queue = self._queue_of(digest)
+        if queue is not None and queue is not self._ended:
+            record = self._ended[digest] = queue.pop(digest)
+            record.ended = how
+
+    def _forget_expired(self, now: float) -> None:
+        """Forget up to two expired tokens a queue: faster than they are issued, and no pause after a quiet night."""
+        for queue in self._queues:
+            for _ in range(2):
+                if queue and next(iter(queue.values())).expires_at <= now:
+                    self._forget_first(queue)
+
+    def _forget_first(self, queue: _Queue) -> None:
+        digest, record = queue.popitem(last=False)
+        digests = self._digests_of[record.uid]
+        digests.remove(digest)
+        if not digests:
+            del self._digests_of[record.uid]
+
+
+def _digest(token: str) -> bytes:
+    # What is not ASCII was not issued here; "?" isn't in base64, so the replacement makes no token either.
+    return sha256(token.encode("ascii", "replace")).digest()

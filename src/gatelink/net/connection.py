@@ -1,0 +1,201 @@
+"""One socket's life: bytes up to the decoder and the sink, bytes down to the transport.
+
+A `Connection` is an asyncio protocol over any stream transport (TCP, TLS, Unix socket), and a `Carrier` to what is
+above it. `data_received` is the beginning of the hot path: one read, one decode, one dispatch, one write.
+"""
+
+import asyncio
+from collections.abc import Callable
+from typing import cast
+
+from gatelink.errors import PeerError
+from gatelink.session.carrier import Pause, Sink
+from gatelink.session.states import CONNECTION, ConnectionEvent, ConnectionState, step
+from gatelink.wire.frames import Frame, FrameDecoder
+
+
+class _Deaf:
+    """The sink of a connection that nobody listens to any more."""
+
+    def receive(self, frames: list[Frame]) -> None: ...
+
+    def waiting(self, buffered: int) -> None: ...
+
+    def broken(self, error: PeerError) -> None: ...
+
+    def writable(self) -> None: ...
+
+    def lost(self, error: Exception | None) -> None: ...
+
+
+class _Discard(FrameDecoder):
+    """The decoder of a connection that is closing."""
+
+    __slots__ = ()
+
+    def feed(self, data: bytes) -> list[Frame]:
+        return []
+
+
+DEAF = _Deaf()
+"""The sink of a connection that nobody listens to."""
+
+_DISCARD = _Discard(0)
+
+
+def peer_host(transport: asyncio.BaseTransport) -> str:
+    """The host at the other end, as an address; "" for a Unix socket."""
+    name = transport.get_extra_info("peername")
+    return str(name[0]) if isinstance(name, tuple) else ""
+
+
+class Connection(asyncio.Protocol):
+    """One stream and its frames.
+
+    address: the peer's host, "" for a Unix socket; behind a proxy, the one that the proxy gives.
+    made: called with the connection when its transport is there; it sets `sink`, or refuses with `drop`.
+    over: called once when the transport is gone, after the sink's `lost`.
+    """
+
+    __slots__ = ("_decoder", "_over", "_paused", "_made", "address", "sink", "state", "transport", "writable")
+
+    def __init__(
+        self,
+        decoder: FrameDecoder,
+        made: "Callable[[Connection], None]",
+        over: "Callable[[Connection], None] | None" = None,
+        address: str | None = None,
+    ) -> None:
+        self._decoder = decoder
+        self._made = made
+        self._over = over
+        self._paused = Pause(0)
+        self.address = address
+        self.sink: Sink = DEAF
+        self.state = ConnectionState.UNVERIFIED
+        self.transport: asyncio.Transport
+        self.writable = True
+
+    # -- asyncio.Protocol --
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        if self.address is None:
+            self.address = peer_host(transport)
+        self._made(self)
+
+    def data_received(self, data: bytes) -> None:
+        decoder = self._decoder
+        frames = decoder.feed(data)
+        if frames:
+            self.sink.receive(frames)
+        else:
+            self.sink.waiting(decoder.buffered)
+        if decoder.more:
+            self._next_turn()
+        elif decoder.error is not None:
+            self.sink.broken(decoder.error)
+
+    def eof_received(self) -> bool:
+        return False  # half-open is not a state of this protocol: the transport closes itself
+
+    def pause_writing(self) -> None:
+        self.writable = False
+
+    def resume_writing(self) -> None:
+        self.writable = True
+        self.sink.writable()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
+        sink, self.sink = self.sink, DEAF
+        sink.lost(exc)
+        if self._over is not None:
+            self._over(self)
+
+    # -- for the sink (session.Carrier) --
+
+    def write(self, data: bytes) -> None:
+        self.transport.write(data)
+
+    def pause(self, why: Pause) -> None:
+        if not self._paused:
+            self.transport.pause_reading()
+        self._paused |= why
+
+    def resume(self, why: Pause) -> None:
+        if not self._paused & why:
+            return
+        self._paused &= ~why
+        if not self._paused:
+            if self._decoder.more:
+                self._next_turn()
+            elif not self.transport.is_closing():
+                self.transport.resume_reading()
+
+    def close(self) -> None:
+        if self.state is ConnectionState.CLOSED or self.transport.is_closing():
+            return
+        self._deafen()
+        if self.transport.can_write_eof():
+            # Closing a socket with unread bytes resets it, and the peer may lose our last words: so we say that we
+            # are done, and read on until the peer is, too. Whoever calls `close` has a deadline for that.
+            self.transport.write_eof()
+        else:
+            self.transport.close()
+
+    def abort(self) -> None:
+        if self.state is not ConnectionState.CLOSED:
+            self._deafen()
+            self.transport.abort()
+
+    def drop(self) -> None:
+        self.sink = DEAF
+        self.abort()
+
+    def _deafen(self) -> None:
+        """What comes in from now on is read and thrown away."""
+        self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
+        self._decoder = _DISCARD
+        if self._paused:
+            self._paused = Pause(0)
+            self.transport.resume_reading()
+
+    # -- for the login check --
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that arrived and are not yet decoded."""
+        return self._decoder.buffered
+
+    def bind(self, sink: Sink, max_frame: int, turn_frames: int) -> None:
+        """The peer is verified: `sink` hears it from now on, within the limits of verified peers."""
+        self.state = step(CONNECTION, self.state, ConnectionEvent.VERIFIED)
+        self.sink = sink
+        self._decoder.max_length = max_frame
+        self._decoder.turn_frames = turn_frames
+
+    def hand_over(self, protocol: asyncio.Protocol) -> None:
+        """Gives the stream to another protocol, which hears `connection_made` and all that follows; for an accept hook.
+
+        The connection is no longer gatelink's, and counts against none of its limits.
+        """
+        self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
+        self.transport.set_protocol(protocol)
+        if self._over is not None:
+            self._over(self)
+        protocol.connection_made(self.transport)
+
+    def _next_turn(self) -> None:
+        """There is more than one turn's share: the rest waits until others have had theirs."""
+        if not self._paused & Pause.TURN:
+            self.pause(Pause.TURN)
+            asyncio.get_running_loop().call_soon(self._go_on)
+
+    def _go_on(self) -> None:
+        self._paused &= ~Pause.TURN
+        if self._paused or self.state is ConnectionState.CLOSED:
+            return
+        self.data_received(b"")
+        if not self._paused and not self.transport.is_closing():
+            self.transport.resume_reading()

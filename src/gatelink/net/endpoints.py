@@ -1,0 +1,151 @@
+"""Where to listen or connect, and how many connections one address may hold."""
+
+import os
+import re
+from collections.abc import Iterable
+from functools import lru_cache
+from ipaddress import IPv4Address, IPv6Address, ip_address
+from socket import AF_INET6, inet_ntop
+from typing import Literal, cast
+
+import msgspec
+
+from gatelink.config import Network
+from gatelink.errors import ConfigError
+
+MAX_UNIX_PATH = 107  # bytes: sun_path of Linux less its final NUL
+
+_CACHED_HOSTS = 16_384  # strings; about 4 MiB when full
+
+_TCP = re.compile(r"(tcp|tls)://(?:\[([A-Za-z0-9:.%_-]*)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
+
+
+class Endpoint(msgspec.Struct, frozen=True):
+    """An address to listen on or connect to. `str` gives the text that `parse_endpoint` takes."""
+
+    scheme: Literal["tcp", "tls", "unix"]
+    host: str = ""  # tcp, tls: a name or an IP address, IPv6 without brackets
+    port: int = 0  # tcp, tls: 0..65535; listening on 0 takes any free port
+    path: str = ""  # unix: absolute
+
+    def __str__(self) -> str:
+        if self.scheme == "unix":
+            return f"unix://{self.path}"
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+def parse_endpoint(text: str) -> Endpoint:
+    """The endpoint that `text` names: `tcp://host:port`, `tls://[::1]:7000`, `unix:///run/gate.sock`.
+
+    Raises ConfigError with what is wrong and how it is written.
+    """
+    if text.startswith("unix://"):
+        return Endpoint("unix", path=_check_path(text))
+    match = _TCP.fullmatch(text)
+    if match is None:
+        raise _error(text, "write it as tcp://host:port, tls://host:port, tcp://[::1]:7000 or unix:///run/gate.sock")
+    scheme, literal, host, port = match.groups()
+    if int(port) > 65_535:
+        raise _error(text, f"port {port} is over 65535")
+    try:
+        if literal is not None:
+            host = str(IPv6Address(literal))
+        elif host.replace(".", "").isdigit():
+            host = str(IPv4Address(host))
+    except ValueError as error:
+        raise _error(text, f"no IP address: {error}") from None
+    return Endpoint(cast(Literal["tcp", "tls"], scheme), host, int(port))
+
+
+def _check_path(text: str) -> str:
+    path = text.removeprefix("unix://")
+    if not path.startswith("/") or path.endswith("/"):
+        raise _error(text, "write the absolute path of the socket, as unix:///run/gate.sock (three slashes)")
+    if not path.isprintable():
+        raise _error(text, "the path holds an unprintable character")
+    if (size := len(os.fsencode(path))) > MAX_UNIX_PATH:
+        raise _error(text, f"the path has {size} bytes, a Unix socket's at most {MAX_UNIX_PATH}; choose a shorter one")
+    return path
+
+
+def _error(text: str, what: str) -> ConfigError:
+    return ConfigError(f"not an endpoint: {text!r}: {what}")
+
+
+@lru_cache(_CACHED_HOSTS)
+def address_key(host: str) -> str:
+    """What stands for `host`, a peer's address, in per-address limits.
+
+    An IPv4 address stands for itself, also when mapped into IPv6; an IPv6 address is its /64, which is what one
+    customer gets; what is no address, as a Unix socket's peer name, is `unix`.
+    """
+    return _key(_address(host))
+
+
+def _address(host: str) -> IPv4Address | IPv6Address | None:
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return None
+    return getattr(address, "ipv4_mapped", None) or address
+
+
+def _key(address: IPv4Address | IPv6Address | None) -> str:
+    if address is None:
+        return "unix"
+    if isinstance(address, IPv4Address):
+        return str(address)
+    return inet_ntop(AF_INET6, address.packed[:8] + bytes(8)) + "/64"
+
+
+def contains(networks: Iterable[Network], host: str) -> bool:
+    """Whether `host` is in one of `networks`; a Unix socket's peer counts as 127.0.0.1."""
+    address = _address(host) or IPv4Address("127.0.0.1")
+    return any(address in network for network in networks)
+
+
+class AddressTable:
+    """Counts the connections of each `address_key`; one that holds none takes no room.
+
+    `limit` is how many one key may hold; addresses in the `exempt` networks are not counted. A Unix socket's peers are
+    on this machine: they are exempt when 127.0.0.1 is.
+    """
+
+    def __init__(self, limit: int, exempt: Iterable[Network] = ()) -> None:
+        self._limit = limit
+        self._counts: dict[str, int] = {}
+        networks = tuple(exempt)
+
+        @lru_cache(_CACHED_HOSTS)
+        def counted_key(host: str) -> str | None:
+            """The key that `host` counts under, None when it is exempt."""
+            return None if contains(networks, host) else address_key(host)
+
+        self._counted_key = counted_key
+
+    def __len__(self) -> int:
+        """How many keys hold a connection."""
+        return len(self._counts)
+
+    def enter(self, host: str) -> bool:
+        """Count a connection from `host`. False, and not counted, when its key is at the limit."""
+        key = self._counted_key(host)
+        if key is None:
+            return True
+        count = self._counts.get(key, 0)
+        if count >= self._limit:
+            return False
+        self._counts[key] = count + 1
+        return True
+
+    def leave(self, host: str) -> None:
+        """Take back one `enter` that returned True. Raises KeyError when `host` has none left."""
+        key = self._counted_key(host)
+        if key is None:
+            return
+        count = self._counts[key] - 1
+        if count:
+            self._counts[key] = count
+        else:
+            del self._counts[key]

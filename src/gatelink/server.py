@@ -1,0 +1,263 @@
+"""A complete server: listeners, sessions and handlers, and how they start, run and stop together.
+
+    server = Server("tcp://127.0.0.1:7000", tokens=MemoryTokens())
+
+    @server.on(Say)
+    def say(session, message):
+        server.sessions.broadcast(message)
+
+    server.run()
+"""
+
+import asyncio
+import signal
+import ssl
+from collections.abc import Callable
+from time import perf_counter
+from typing import Self
+
+import msgspec
+import structlog
+import uvloop
+
+from gatelink.auth.tokens import Tokens
+from gatelink.config import Limits, Network, WireOptions
+from gatelink.errors import CloseCode, ConfigError
+from gatelink.handlers import Handlers
+from gatelink.net.endpoints import Endpoint, parse_endpoint
+from gatelink.net.listener import Accept, Admission, Listener
+from gatelink.net.login import Login
+from gatelink.ops.admin import Admin
+from gatelink.session.carrier import Pause
+from gatelink.session.hub import Hub
+from gatelink.session.manager import Duplicate, SessionManager
+from gatelink.stats import Stats
+from gatelink.wire.messages import Catalog
+from gatelink.wire.messages import catalog as default_catalog
+
+log = structlog.get_logger("gatelink.server")
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how a server listens.
+
+    certificate, key: PEM files, for a tls:// endpoint. proxies: networks of load balancers that send a PROXY protocol
+    v2 header before each connection. accept: called with every `Connection` that the limits admit; False refuses
+    it, `connection.hand_over(protocol)` takes it over.
+    """
+
+    endpoint: str
+    certificate: str | None = None
+    key: str | None = None
+    proxies: tuple[Network, ...] = ()
+    accept: Accept | None = None
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The context of a tls:// endpoint. Raises ConfigError for a certificate or key that does not load."""
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"listener {self.endpoint}: certificate {self.certificate}: {error}") from None
+        return context
+
+
+class Server:
+    """A server of one process.
+
+    listen: one endpoint or `Listen`, or several; `gatelink serve --listen` replaces them.
+    tokens: how a token is checked. catalog: its messages; the default is what `@message` registers in.
+    id: its server id, in ClientVertifySucceedRet. admin: "host:port" of /metrics and /healthz, None for none.
+    tick_hz: 0 handles messages as they come; else they are handled that many times a second, then `on_tick` is called.
+    duplicate: what a login does to an open session of the same user.
+
+    Its table is `handlers`; `on`, `register`, `default` and the events `on_verified`, `on_closed`, `on_forward` are
+    that table's, within reach.
+    """
+
+    def __init__(
+        self,
+        *listen: str | Listen,
+        tokens: Tokens,
+        catalog: Catalog = default_catalog,
+        limits: Limits | None = None,
+        wire: WireOptions | None = None,
+        id: int = 0,
+        admin: str | None = None,
+        tick_hz: float = 0,
+        duplicate: Duplicate = Duplicate.NEWER_WINS,
+    ) -> None:
+        self.listen: tuple[str | Listen, ...] = listen
+        self.tokens = tokens
+        self.catalog = catalog
+        self.limits = limits or Limits()
+        self.wire = wire or WireOptions()
+        self.id = id
+        self.admin = admin
+        self.tick_hz = tick_hz
+        self.duplicate = duplicate
+        self.stats = Stats()
+        self.handlers = handlers = Handlers(catalog)
+        self.on = handlers.on
+        self.register = handlers.register
+        self.default = handlers.default
+        self.on_verified = handlers.on_verified
+        self.on_closed = handlers.on_closed
+        self.on_forward = handlers.on_forward
+        self.hub: Hub
+        self.sessions: SessionManager
+        self.logins: set[Login] = set()
+        self._admission: Admission
+        self._listeners: list[Listener] = []
+        self._admin: Admin | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._on_tick: Callable[[float], None] | None = None
+        self._running = False
+        handlers.ticking = tick_hz > 0
+
+    def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
+        """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick."""
+        self._on_tick = handler
+        return handler
+
+    @property
+    def endpoints(self) -> list[Endpoint]:
+        """Where it listens, with the ports that were taken."""
+        return [listener.endpoint for listener in self._listeners]
+
+    @property
+    def is_running(self) -> bool:
+        """True from `start` until `stop` is called."""
+        return self._running and self._admission.open
+
+    async def start(self) -> None:
+        """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
+        if self._running:
+            raise ConfigError("this server is running already")
+        if not self.listen:
+            raise ConfigError('nowhere to listen: give Server an endpoint, as "tcp://127.0.0.1:7000"')
+        self._running = True
+        self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
+        self.sessions = SessionManager(self.hub, self.duplicate)
+        self._admission = Admission(self.hub)
+        try:
+            for listen in self.listen:
+                await self._open(listen if isinstance(listen, Listen) else Listen(endpoint=listen))
+            if self.admin is not None:
+                self._admin = Admin(self, self.admin)
+                await self._admin.start()
+        except BaseException:
+            await self.stop(0)
+            raise
+        if self.tick_hz:
+            self._ticker = self.hub.loop.create_task(self._tick())
+        log.info("started", listen=[str(endpoint) for endpoint in self.endpoints], admin=self.admin)
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Accepts nothing more, lets handlers end and delivers what is queued, closes every session with 4011.
+
+        grace: seconds for all of that, limits.close_timeout if None. Returns when nothing of the server is left.
+        """
+        if not self._running:
+            return
+        loop = self.hub.loop
+        deadline = loop.time() + (self.limits.close_timeout if grace is None else grace)
+        self._admission.open = False
+        for listener in self._listeners:
+            listener.close()
+        for login in list(self.logins):
+            login.stop()
+        for session in self.sessions:
+            session.pause(Pause.STOPPING)
+        await self.handlers.finish(deadline - loop.time())
+        await self.sessions.close(CloseCode.GOING_AWAY, "the server stops", deadline)
+        for connection in list(self._admission.connections):
+            connection.abort()
+        await self._admission.empty()
+        await self.handlers.finish(deadline - loop.time())  # the last `closed` events
+        if self._ticker is not None:
+            self._ticker.cancel()
+            await asyncio.wait([self._ticker])
+            self._ticker = None
+        if self._admin is not None:
+            await self._admin.stop()
+            self._admin = None
+        self._listeners.clear()
+        self.hub.wheel.close()
+        self._running = False
+        log.info("stopped", verified=self.stats.verified)
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    async def serve(self) -> None:
+        """Starts, and stops on SIGTERM or SIGINT; a second signal stops without grace."""
+        loop = asyncio.get_running_loop()
+        asked = asyncio.Event()
+        hurry = asyncio.Event()
+
+        def on_signal() -> None:
+            (hurry if asked.is_set() else asked).set()
+
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, on_signal)
+        try:
+            await self.start()
+            await asked.wait()
+            log.info("stopping", grace=self.limits.close_timeout)
+            stopping = asyncio.ensure_future(self.stop())
+            hurrying = asyncio.ensure_future(hurry.wait())
+            await asyncio.wait([stopping, hurrying], return_when=asyncio.FIRST_COMPLETED)
+            if not stopping.done():
+                for connection in list(self._admission.connections):
+                    connection.abort()
+            hurrying.cancel()
+            await stopping
+        finally:
+            for number in (signal.SIGTERM, signal.SIGINT):
+                loop.remove_signal_handler(number)
+
+    def run(self) -> None:
+        """`serve` in a uvloop of its own."""
+        uvloop.run(self.serve())
+
+    async def _open(self, listen: Listen) -> None:
+        listener = Listener(
+            parse_endpoint(listen.endpoint),
+            self.hub,
+            self._admission,
+            lambda connection: Login(self, connection),
+            tls=listen.tls(),
+            proxies=listen.proxies,
+            accept=listen.accept,
+        )
+        await listener.open()
+        self._listeners.append(listener)
+
+    async def _tick(self) -> None:
+        period = 1 / self.tick_hz
+        last = perf_counter()
+        due = last + period
+        while True:
+            await asyncio.sleep(max(0.0, due - perf_counter()))
+            now = perf_counter()
+            self.handlers.tick()
+            if self._on_tick is not None:
+                try:
+                    self._on_tick(now - last)
+                except Exception as error:
+                    self.stats.handler_errors["tick"] += 1
+                    log.error("tick handler failed", exc_info=error)
+            last = now
+            self.stats.ticks += 1
+            due += period
+            if perf_counter() > due:
+                self.stats.tick_overruns += 1
+                due = perf_counter()

@@ -1,0 +1,56 @@
+"""What a session needs of the byte stream under it. A `Connection` is one; so is anything a test makes."""
+
+from enum import IntFlag
+from typing import Protocol
+
+from gatelink.errors import PeerError
+from gatelink.wire.frames import Frame
+
+
+class Pause(IntFlag):
+    """Why reading from a peer is paused; it goes on when no reason is left."""
+
+    TURN = 1  # it has had its share of this turn of the loop
+    INBOX = 2  # its handlers lag
+    STOPPING = 4  # the server takes nothing more
+
+
+class Carrier(Protocol):
+    """One byte stream: it carries frames up to a `Sink`, and bytes down to the peer."""
+
+    writable: bool
+    """False while so much is written and not yet out that the outbox should hold back."""
+
+    def write(self, data: bytes) -> None: ...
+
+    def pause(self, why: Pause) -> None: ...
+
+    def resume(self, why: Pause) -> None: ...
+
+    def close(self) -> None:
+        """Closes when what was written is out and the peer is done too; drops what comes in. Give it a deadline."""
+
+    def abort(self) -> None:
+        """Closes at once; the sink hears `lost`."""
+
+    def drop(self) -> None:
+        """Closes at once, and the sink never hears of this stream again."""
+
+
+class Sink(Protocol):
+    """What hears a carrier: the login check first, then the session."""
+
+    def receive(self, frames: list[Frame]) -> None:
+        """Frames that arrived together, at least one."""
+
+    def waiting(self, buffered: int) -> None:
+        """Bytes arrived and completed no frame; `buffered` of them are kept."""
+
+    def broken(self, error: PeerError) -> None:
+        """The peer sent what ends its connection. Comes after the frames that were good."""
+
+    def writable(self) -> None:
+        """The carrier takes bytes again."""
+
+    def lost(self, error: Exception | None) -> None:
+        """The stream is over: `error` None for its regular end. Called once; the carrier is dead."""

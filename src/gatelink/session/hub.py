@@ -1,0 +1,94 @@
+"""What all sessions of one event loop share: the wheel, the encoders, the counters, and the list of those to flush."""
+
+import asyncio
+import struct
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from gatelink.config import Limits, WireOptions
+from gatelink.errors import MessageTooLarge
+from gatelink.session.timers import Wheel
+from gatelink.stats import Stats, Traffic
+from gatelink.wire.body import BodyCoder
+from gatelink.wire.frames import MAX_LENGTH, encode_frame
+from gatelink.wire.messages import Catalog, MessageType
+
+if TYPE_CHECKING:
+    from gatelink.session.session import Session
+
+_pack_head = struct.Struct("<IH").pack
+
+
+class Encoder:
+    """Makes frames of one message type, and counts what is sent of it."""
+
+    __slots__ = ("_coder", "_encode", "kind", "traffic")
+
+    def __init__(self, kind: MessageType, coder: BodyCoder | None, traffic: Traffic) -> None:
+        self.kind = kind
+        self.traffic = traffic
+        self._encode: Callable[[Any], bytes] = kind.encode
+        self._coder = coder
+
+    def frame(self, message: Any) -> bytes:
+        """The whole frame of `message`. Raises MessageTooLarge, and what the message's codec raises."""
+        body = self._encode(message)
+        size = len(body) + 2
+        if size > MAX_LENGTH:
+            raise MessageTooLarge(f"{self.kind.name} of {size} bytes; a frame has at most {MAX_LENGTH}")
+        if self._coder is None:
+            return _pack_head(size, self.kind.id) + body
+        flags, body = self._coder.close(self.kind, body)
+        return encode_frame(self.kind.id, body, flags)
+
+
+class Hub:
+    """One event loop's share: made once for a `Server`, and once for all `connect()`ed sessions that share handlers."""
+
+    def __init__(
+        self,
+        loop: asyncio.AbstractEventLoop,
+        catalog: Catalog,
+        limits: Limits,
+        options: WireOptions | None = None,
+        stats: Stats | None = None,
+    ) -> None:
+        self.loop = loop
+        self.catalog = catalog
+        self.limits = limits
+        self.options = options or WireOptions()
+        self.stats = stats or Stats()
+        self.wheel = Wheel(loop)
+        self.coder = BodyCoder(self.options)
+        self.encoders: dict[type, Encoder] = {}
+        self._marked: list[Session] = []
+
+    def encoder(self, cls: type) -> Encoder:
+        """The encoder of a message type. Raises CatalogError if the type is not registered."""
+        found = self.encoders.get(cls)
+        if found is None:
+            kind = self.catalog.of_type(cls)
+            plain = not self.options.scramble and not self.options.compress_over
+            found = Encoder(kind, None if plain else self.coder, self.stats.sent_of(kind.name))
+            self.encoders[cls] = found
+        return found
+
+    def traffic_of(self, id: int) -> Traffic:
+        """The counter of messages sent under a raw id."""
+        kind = self.catalog.by_id.get(id)
+        return self.stats.sent_of(kind.name if kind is not None else "other")
+
+    def open_body(self, flags: int, body: bytes) -> bytes:
+        """A received body without its flags. Raises FrameTooLarge or BodyError."""
+        return self.coder.open(flags, body, self.limits.max_frame)
+
+    def mark(self, session: "Session") -> None:
+        """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""
+        if not self._marked:
+            self.loop.call_soon(self._flush_marked)
+        self._marked.append(session)
+
+    def _flush_marked(self) -> None:
+        marked, self._marked = self._marked, []
+        for session in marked:
+            session.flush()

@@ -1,0 +1,212 @@
+"""All sessions of one server: who is here, which login is current, and what waits for those who will be back.
+
+`claim` and `install` are the only way in. A session is known by `(uid, slot)`; its epoch says which login is the
+newer one, and a newer login always wins (docs/protocol.md, "Newer logins win").
+"""
+
+import asyncio
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Iterator
+from enum import Enum
+from typing import Any
+
+from gatelink.errors import CloseCode, SessionClosed, VerifyError
+from gatelink.session.hub import Hub
+from gatelink.session.outbox import Full
+from gatelink.session.session import Session
+from gatelink.session.timers import Item
+from gatelink.wire.base import DUPLICATE_LOGIN
+from gatelink.wire.frames import encode_frame
+
+Key = tuple[int, int]
+"""(uid, slot)"""
+
+DUPLICATE_LOGIN_FRAME = encode_frame(DUPLICATE_LOGIN, b"")
+
+
+class Duplicate(Enum):
+    """What a login does to a session that the same (uid, slot) already has."""
+
+    NEWER_WINS = "newer-wins"
+    """The older session gets UserDuplicateLoginNotify and closes with 4003."""
+    REFUSE_NEW = "refuse-new"
+    """The new login fails as long as the older session lives."""
+
+
+class Backlog(Item):
+    """A base session that broke: it may be back within the window, and gets what was queued and unsent."""
+
+    __slots__ = ("_forget", "bytes", "frames", "key")
+
+    def __init__(self, key: Key, frames: list[bytes], forget: "Callable[[Backlog], None]") -> None:
+        self._tick = 0
+        self._forget = forget
+        self.key = key
+        self.frames = frames
+        self.bytes = sum(map(len, frames))
+
+    def on_deadline(self, now: float) -> None:
+        self._forget(self)
+
+
+class SessionManager:
+    """The sessions of one server.
+
+    clock: unix seconds, for epochs.
+    """
+
+    accepting = True
+
+    def __init__(
+        self,
+        hub: Hub,
+        duplicate: Duplicate = Duplicate.NEWER_WINS,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._hub = hub
+        self._duplicate = duplicate
+        self._clock = clock
+        self._last_epoch = 0
+        self._claims: dict[Key, int] = {}  # the newest epoch of keys with a login under way
+        self._sessions: dict[Key, Session] = {}
+        self._closing: set[Session] = set()  # ended, and what was queued still on its way
+        self._backlogs: OrderedDict[Key, Backlog] = OrderedDict()
+        self._backlog_bytes = 0
+
+    # -- who is here --
+
+    def __len__(self) -> int:
+        return len(self._sessions)
+
+    def __iter__(self) -> Iterator[Session]:
+        """The sessions of this moment; they may be closed, and others come, while you iterate."""
+        return iter(list(self._sessions.values()))
+
+    def __contains__(self, session: object) -> bool:
+        return isinstance(session, Session) and self._sessions.get((session.uid, session.slot)) is session
+
+    def get(self, uid: int, slot: int = 0) -> Session | None:
+        """The open session of a user's device, if there is one."""
+        return self._sessions.get((uid, slot))
+
+    def at(self, address: str) -> list[Session]:
+        """The open sessions from one host; looks at all of them."""
+        return [session for session in self._sessions.values() if session.address == address]
+
+    # -- one message to many --
+
+    def broadcast(
+        self,
+        message: Any,
+        to: Iterable[Session] | None = None,
+        *,
+        key: int = 0,
+        full: Full = Full.CLOSE,
+    ) -> int:
+        """Sends `message`, encoded once, to the sessions of `to` (None: all); how many took it.
+
+        Sessions that have ended are passed over. Raises what encoding raises.
+        """
+        encoder = self._hub.encoder(type(message))
+        frame = encoder.frame(message)
+        sent = 0
+        for session in self if to is None else to:
+            try:
+                session.send_frame(frame, key, full)
+            except SessionClosed:
+                continue
+            sent += 1
+        encoder.traffic.messages += sent
+        encoder.traffic.bytes += sent * len(frame)
+        return sent
+
+    # -- logging in --
+
+    async def claim(self, uid: int, slot: int = 0) -> int:
+        """Makes this login the newest of `(uid, slot)`; its epoch. Call it once the user is verified, then `install`.
+
+        Raises VerifyError if the user is here and the policy is to refuse the new login.
+        """
+        if self._duplicate is Duplicate.REFUSE_NEW and (uid, slot) in self._sessions:
+            raise VerifyError(f"uid {uid} slot {slot} is logged in, and newer logins are refused")
+        self._last_epoch = epoch = max(self._last_epoch + 1, int(self._clock() * 1_000_000))
+        self._claims[uid, slot] = epoch
+        return epoch
+
+    def install(self, session: Session) -> Backlog | None:
+        """Makes `session` the current one of its user, ends an older one, and gives what waited for it.
+
+        Raises VerifyError if a newer login has been claimed meanwhile.
+        """
+        key = (session.uid, session.slot)
+        older = self._sessions.get(key)
+        claimed = self._claims.get(key, session.epoch)
+        if claimed > session.epoch or (older is not None and older.epoch > session.epoch):
+            raise VerifyError(f"uid {session.uid} slot {session.slot}: a newer login came first")
+        self._claims.pop(key, None)
+        if older is not None:
+            older.close(CloseCode.REPLACED, "a newer login of the same user", farewell=DUPLICATE_LOGIN_FRAME)
+        self._sessions[key] = session
+        self._hub.stats.verified += 1
+        backlog = self._backlogs.get(key)
+        if backlog is not None:
+            self._take_out(backlog)
+        return backlog
+
+    def release(self, uid: int, slot: int, epoch: int) -> None:
+        """Gives up a claim that will not be followed by `install`."""
+        if self._claims.get((uid, slot)) == epoch:
+            del self._claims[uid, slot]
+
+    # -- the end (session.Owner) --
+
+    def broke(self, session: Session, code: CloseCode) -> bool:
+        """A base session can't be given another connection; what it had queued may still reach its user."""
+        self._remember((session.uid, session.slot), session.outbox.drain())
+        return False
+
+    def ended(self, session: Session) -> None:
+        if session in self:
+            del self._sessions[session.uid, session.slot]
+        self._closing.add(session)
+
+    def gone(self, session: Session) -> None:
+        self._closing.discard(session)
+
+    async def close(self, code: CloseCode, reason: str, deadline: float) -> None:
+        """Closes every session and waits until what they had queued is delivered; cuts off the rest at `deadline`."""
+        for session in self:
+            session.close(code, reason)
+        for backlog in list(self._backlogs.values()):
+            self._expire(backlog)
+        waiting = [self._hub.loop.create_task(session.wait_closed()) for session in self._closing]
+        if waiting:
+            await asyncio.wait(waiting, timeout=max(0.0, deadline - self._hub.loop.time()))
+        for session in list(self._closing):
+            session.abort()
+        if waiting:
+            await asyncio.wait(waiting)
+
+    # -- the backlog window --
+
+    def _remember(self, key: Key, frames: list[bytes]) -> None:
+        limits = self._hub.limits
+        backlog = Backlog(key, frames, self._expire)
+        while self._backlogs and (
+            len(self._backlogs) >= limits.max_backlogs
+            or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
+        ):
+            self._expire(next(iter(self._backlogs.values())))
+        self._backlogs[key] = backlog
+        self._backlog_bytes += backlog.bytes
+        self._hub.wheel.set(backlog, limits.backlog_window)
+
+    def _take_out(self, backlog: Backlog) -> None:
+        del self._backlogs[backlog.key]
+        self._backlog_bytes -= backlog.bytes
+        self._hub.wheel.cancel(backlog)
+
+    def _expire(self, backlog: Backlog) -> None:
+        self._take_out(backlog)
+        self._hub.stats.backlogs_dropped += len(backlog.frames)

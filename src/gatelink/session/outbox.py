@@ -1,0 +1,161 @@
+"""What a session still has to send: one queue for typed and raw messages, bounded in frames and bytes.
+
+*Queued* is not *sent*. Until `take` a frame may be dropped or replaced by policy; from then on it is sent, counted in
+`sent` and unchangeable (protocol.md, "What counts").
+"""
+
+from bisect import bisect_right
+from enum import Enum
+from typing import cast
+
+from gatelink.errors import CloseCode, LocalError
+
+
+class Full(Enum):
+    """What to do with a message when the queue is full."""
+
+    CLOSE = "close"
+    """End the session with 4006 slow-consumer: a peer that misses a message would be wrong from then on."""
+    DROP_OLDEST = "drop-oldest"
+    DROP_NEWEST = "drop-newest"
+
+
+class OutboxFull(LocalError):
+    """The queue is full and its policy is CLOSE. The session closes itself with `code`."""
+
+    code = CloseCode.SLOW_CONSUMER
+
+
+class Outbox:
+    """The queue of one session.
+
+    max_frames, max_bytes: what may be queued; one frame is always taken, whatever its size, when the queue is empty.
+    """
+
+    __slots__ = ("_base", "_frames", "_keys", "_plain", "bytes", "count", "dropped", "max_bytes", "max_frames", "sent")
+
+    def __init__(self, max_frames: int, max_bytes: int) -> None:
+        self.max_frames = max_frames
+        self.max_bytes = max_bytes
+        self.bytes = 0  # queued
+        self.count = 0  # frames queued
+        self.dropped = 0  # frames that policy dropped or replaced, since the start
+        self.sent = 0  # frames that were taken, since the start
+        self._frames: list[bytes | None] = []  # None: was replaced or dropped
+        self._keys: dict[int, int] | None = None  # key -> number of its queued frame
+        self._base = 0  # number of _frames[0]
+        self._plain = -1  # number of the last frame queued without a key
+
+    def push(self, frame: bytes, full: Full = Full.CLOSE, key: int = 0) -> None:
+        """Queues `frame`; with a `key` (not 0) it replaces what is queued under the same key.
+
+        A replacing frame takes the replaced one's place while only keyed frames stand behind that, so that a stream of
+        updates is fair to all its keys; else it goes to the end, so that it never overtakes a frame without a key.
+        Raises OutboxFull.
+        """
+        size = len(frame)
+        if key and self._replace(frame, key):
+            return
+        if self.count >= self.max_frames or (self.bytes + size > self.max_bytes and self.count):
+            if full is Full.CLOSE:
+                raise OutboxFull(
+                    f"{self.count} frames, {self.bytes} bytes are queued and the peer does not read "
+                    f"(limits.max_outbox_frames {self.max_frames}, max_outbox_bytes {self.max_bytes})"
+                )
+            if full is Full.DROP_NEWEST:
+                self.dropped += 1
+                return
+            while self.count and (self.count >= self.max_frames or self.bytes + size > self.max_bytes):
+                self._drop_oldest()
+        number = self._base + len(self._frames)
+        self._frames.append(frame)
+        self.count += 1
+        self.bytes += size
+        if not key:
+            self._plain = number
+        else:
+            if self._keys is None:
+                self._keys = {}
+            self._keys[key] = number
+        if len(self._frames) > 2 * self.max_frames or (self._keys and len(self._keys) > 2 * self.max_frames):
+            self._compact()
+
+    def take(self, max_bytes: int) -> bytes:
+        """Takes whole frames from the front, at least one and then up to `max_bytes`, joined; b"" if none is queued."""
+        frames = self._frames
+        if self.bytes <= max_bytes:
+            data = b"".join(cast(list[bytes], frames) if self.count == len(frames) else filter(None, frames))
+            self.sent += self.count
+            self.count = 0
+            self.bytes = 0
+            self._base += len(frames)
+            frames.clear()
+            self._keys = None
+            return data
+        parts: list[bytes] = []
+        size = 0
+        at = 0
+        for at, frame in enumerate(frames):  # noqa: B007 - `at` is where it stopped
+            if frame is not None:
+                if parts and size + len(frame) > max_bytes:
+                    break
+                parts.append(frame)
+                size += len(frame)
+        self._forget(at)
+        self.count -= len(parts)
+        self.bytes -= size
+        self.sent += len(parts)
+        return b"".join(parts)
+
+    def drain(self) -> list[bytes]:
+        """Takes out everything that is queued, unsent: the next session of the same user may get it."""
+        frames = [frame for frame in self._frames if frame is not None]
+        self._forget(len(self._frames))
+        self.count = 0
+        self.bytes = 0
+        return frames
+
+    def _replace(self, frame: bytes, key: int) -> bool:
+        """Whether `frame` now stands where the queued frame of `key` stood; a replaced one leaves in any case."""
+        number = self._keys.pop(key, -1) if self._keys is not None else -1
+        if number < self._base:
+            return False
+        at = number - self._base
+        old = self._frames[at]
+        assert old is not None
+        self.dropped += 1
+        in_place = number > self._plain and self.bytes - len(old) + len(frame) <= self.max_bytes
+        if in_place:
+            self._frames[at] = frame
+            self._keys[key] = number  # type: ignore[index]
+            self.bytes += len(frame) - len(old)
+        else:
+            self._frames[at] = None
+            self.count -= 1
+            self.bytes -= len(old)
+        return in_place
+
+    def _drop_oldest(self) -> None:
+        at = next(i for i, frame in enumerate(self._frames) if frame is not None)
+        frame = self._frames[at]
+        assert frame is not None
+        self._forget(at + 1)
+        self.count -= 1
+        self.bytes -= len(frame)
+        self.dropped += 1
+
+    def _compact(self) -> None:
+        """Takes away the empty places, and the keys of what was sent, so that both stay within the limit."""
+        numbers = [self._base + i for i, frame in enumerate(self._frames) if frame is not None]
+        self._frames = [frame for frame in self._frames if frame is not None]
+        renumbered = {number: self._base + i for i, number in enumerate(numbers)}
+        self._plain = self._base + bisect_right(numbers, self._plain) - 1
+        if self._keys is not None:
+            self._keys = {key: renumbered[number] for key, number in self._keys.items() if number in renumbered}
+
+    def _forget(self, upto: int) -> None:
+        """Takes the first `upto` places away; keys that pointed there are found out by their number."""
+        del self._frames[:upto]
+        self._base += upto
+        if not self._frames:
+            self._keys = None

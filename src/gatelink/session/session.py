@@ -1,0 +1,383 @@
+"""One verified peer: what it is, how to reach it, and its end.
+
+A session lives through `states.SESSION`. The bytes below are its carrier's, the handlers above are the table's;
+here are the two hot calls between them, `receive` and `send`, and everything about ending well.
+"""
+
+import asyncio
+from typing import Any, Protocol
+
+from gatelink.errors import BodyError, CloseCode, PeerError, ProtocolError, SessionClosed
+from gatelink.session.carrier import Carrier, Pause
+from gatelink.session.hub import Hub
+from gatelink.session.outbox import Full, Outbox, OutboxFull
+from gatelink.session.states import SESSION, SessionEvent, SessionState, step
+from gatelink.session.timers import Item
+from gatelink.wire.base import (
+    DUPLICATE_LOGIN,
+    FIRST_APPLICATION_ID,
+    FRAMEWORK_IDS,
+    HEARTBEAT,
+    LAST_APPLICATION_ID,
+)
+from gatelink.wire.frames import Frame, encode_frame
+
+HEARTBEAT_FRAME = encode_frame(HEARTBEAT, b"")
+
+_OPEN = SessionState.OPEN
+
+
+class Dispatcher(Protocol):
+    """Hands a session's messages and events to code: `gatelink.handlers.Handlers`."""
+
+    def opened(self, session: "Session") -> None: ...
+
+    def dispatch(self, session: "Session", frames: list[Frame]) -> None: ...
+
+    def suspended(self, session: "Session") -> None: ...
+
+    def resumed(self, session: "Session") -> None: ...
+
+    def closed(self, session: "Session", heard: bool) -> None:
+        """`heard`: what arrived before the end is still to be handled."""
+
+
+class Owner(Protocol):
+    """Whoever installed the session: a `SessionManager`, or the `connect()` that dialled it."""
+
+    accepting: bool
+    """True on the side that accepted the connection; the two sides may send different framework messages."""
+
+    def broke(self, session: "Session", code: CloseCode) -> bool:
+        """The connection of an open session broke. True: the session is kept, DETACHED; False: it ends."""
+
+    def ended(self, session: "Session") -> None:
+        """The session is over for the application; what is queued may still be on its way."""
+
+    def gone(self, session: "Session") -> None:
+        """Nothing is left of the session."""
+
+
+class Session(Item):
+    """One verified peer.
+
+    uid, slot: who it is, and which of its devices. epoch: grows with every login of (uid, slot).
+    source: 0 for a client, else a server's type. address: its host, as seen by the listener.
+    claims: what the token said of it. data: yours, for what you like to keep with a session.
+    verified_at: unix seconds; last_heard: loop seconds, at most 0.1 s coarse.
+    close_code, close_reason: why it ended, None before.
+    """
+
+    __slots__ = (
+        "_carrier",
+        "_closed",
+        "_drained",
+        "_farewell",
+        "_hub",
+        "_marked",
+        "_owner",
+        "address",
+        "claims",
+        "close_code",
+        "close_reason",
+        "data",
+        "epoch",
+        "handlers",
+        "inbox",
+        "last_heard",
+        "outbox",
+        "slot",
+        "source",
+        "state",
+        "uid",
+        "verified_at",
+    )
+
+    def __init__(
+        self,
+        hub: Hub,
+        owner: Owner,
+        handlers: Dispatcher,
+        carrier: Carrier,
+        *,
+        uid: int,
+        slot: int = 0,
+        epoch: int = 0,
+        source: int = 0,
+        address: str = "",
+        claims: dict[str, Any] | None = None,
+        verified_at: float = 0.0,
+    ) -> None:
+        self._tick = 0
+        self._hub = hub
+        self._owner = owner
+        self._carrier: Carrier | None = carrier
+        self._marked = False
+        self._farewell = b""
+        self._drained: asyncio.Future[None] | None = None
+        self._closed: asyncio.Future[None] | None = None
+        self.handlers = handlers
+        self.uid = uid
+        self.slot = slot
+        self.epoch = epoch
+        self.source = source
+        self.address = address
+        self.claims = claims
+        self.verified_at = verified_at
+        self.last_heard = hub.wheel.now
+        self.data: Any = None
+        self.inbox: Any = None  # the dispatcher's
+        self.outbox = Outbox(hub.limits.max_outbox_frames, hub.limits.max_outbox_bytes)
+        self.state = _OPEN
+        self.close_code: CloseCode | None = None
+        self.close_reason = ""
+
+    def __repr__(self) -> str:
+        end = f" {self.close_code.label}" if self.close_code else ""
+        return f"<Session uid={self.uid} slot={self.slot} {self.address} {self.state.name}{end}>"
+
+    # -- to the peer --
+
+    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
+
+        key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
+        Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded.
+        """
+        encoders = self._hub.encoders
+        cls = type(message)
+        encoder = encoders[cls] if cls in encoders else self._hub.encoder(cls)
+        frame = encoder.frame(message)
+        self.send_frame(frame, key, full)
+        traffic = encoder.traffic
+        traffic.messages += 1
+        traffic.bytes += len(frame)
+
+    def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Queues a message by its id and encoded body, in one order with the typed ones. Raises SessionClosed."""
+        frame = encode_frame(id, body, flags)
+        self.send_frame(frame, key, full)
+        traffic = self._hub.traffic_of(id)
+        traffic.messages += 1
+        traffic.bytes += len(frame)
+
+    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Queues a whole frame, as `encode_frame` makes it; what `send` and broadcasts end in."""
+        state = self.state
+        if state is not _OPEN and state is not SessionState.DETACHED:
+            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
+        try:
+            self.outbox.push(frame, full, key)
+        except OutboxFull as error:
+            self.close(error.code, str(error))
+            self.abort()  # who does not read would not read the rest either
+            raise SessionClosed(error.code, str(error)) from None
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+
+    def flush(self) -> None:
+        """Writes what is queued, as far as the carrier takes it."""
+        self._marked = False
+        carrier = self._carrier
+        if carrier is None or not carrier.writable:
+            return
+        outbox = self.outbox
+        if outbox.count:
+            carrier.write(outbox.take(self._hub.limits.write_high_water))
+            if outbox.count:
+                if carrier.writable:
+                    self._marked = True
+                    self._hub.mark(self)
+                return
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+        if self.state is SessionState.CLOSING:
+            if self._farewell:
+                carrier.write(self._farewell)
+                self._farewell = b""
+            carrier.close()
+
+    async def drain(self) -> None:
+        """Waits until everything queued has been handed to the socket. Raises SessionClosed if it ends first."""
+        if self.state in (_OPEN, SessionState.DETACHED):
+            carrier = self._carrier
+            if not self.outbox.count and carrier is not None and carrier.writable:
+                return
+            if self._drained is None:
+                self._drained = self._hub.loop.create_future()
+            await asyncio.shield(self._drained)
+        if self.close_code is not None:
+            raise SessionClosed(self.close_code, self.close_reason)
+
+    # -- from the carrier (Sink) --
+
+    def receive(self, frames: list[Frame]) -> None:
+        """Has the handlers take `frames`, then flushes what they sent back in one write."""
+        if self.state is not _OPEN:
+            return
+        self.last_heard = self._hub.wheel.now
+        self._marked = True  # `send` need not ask for a flush while the end of this call does it
+        self.handlers.dispatch(self, frames)
+        self._marked = False
+        if self.outbox.count or self.state is not _OPEN:
+            self.flush()
+
+    def receive_framework(self, id: int, flags: int, body: bytes, known: bool) -> bool:
+        """Takes a message that is the framework's; False if it is the application's (protocol.md, "Base messages").
+
+        known: the application registered it. Raises ProtocolError for one that this peer may not send now.
+        """
+        if id == HEARTBEAT:
+            if self._hub.open_body(flags, body):
+                raise BodyError(f"HeartBeat with a body of {len(body)} bytes; it has none")
+            return True
+        if id in FRAMEWORK_IDS:
+            if id == DUPLICATE_LOGIN and not self._owner.accepting:
+                self.close(CloseCode.REPLACED, "a newer login of the same user")
+                return True
+            raise ProtocolError(f"framework message {id} from a peer that may not send it now")
+        if self._owner.accepting and not known and not FIRST_APPLICATION_ID <= id <= LAST_APPLICATION_ID:
+            raise ProtocolError(f"message {id} is not registered; applications have 11000 to 59999")
+        return False
+
+    def waiting(self, buffered: int) -> None:
+        """Part of a frame is no news: half a frame then silence ends with the heartbeat timeout."""
+
+    def broken(self, error: PeerError) -> None:
+        """The peer sent what ends its session."""
+        self.close(error.code, str(error))
+
+    def writable(self) -> None:
+        self.flush()
+
+    def lost(self, error: Exception | None) -> None:
+        """The connection is over; the session with it, unless its owner keeps it."""
+        self._carrier = None
+        if self.state is SessionState.CLOSING:
+            self._gone()
+        elif error is None:
+            self._break(CloseCode.NORMAL, "end of stream")
+        else:
+            self._break(CloseCode.GOING_AWAY, f"connection lost: {type(error).__name__}")
+
+    # -- life and end --
+
+    def open(self) -> None:
+        """Starts the heartbeat and tells the handlers. The carrier's first answer has been written."""
+        self._hub.wheel.set(self, self._hub.limits.heartbeat_interval)
+        self.handlers.opened(self)
+
+    def attach(self, carrier: Carrier) -> None:
+        """Gives the session a new connection; what was queued meanwhile leaves on it."""
+        self.state = step(SESSION, self.state, SessionEvent.ATTACH)
+        self._carrier = carrier
+        self._hub.wheel.set(self, self._hub.limits.heartbeat_interval)
+        self.last_heard = self._hub.wheel.now
+        self._marked = True
+        self._hub.mark(self)
+        self.handlers.resumed(self)
+
+    def on_deadline(self, now: float) -> None:
+        carrier = self._carrier
+        if carrier is None:
+            return
+        if self.state is SessionState.CLOSING:
+            carrier.abort()
+            return
+        limits = self._hub.limits
+        silent = now - self.last_heard
+        if silent >= limits.heartbeat_timeout:
+            carrier.drop()
+            self._carrier = None
+            self._break(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
+            return
+        if carrier.writable and not self.outbox.count:  # else there is traffic enough, or nobody who reads
+            carrier.write(HEARTBEAT_FRAME)
+        self._hub.wheel.set(self, min(limits.heartbeat_interval, limits.heartbeat_timeout - silent))
+
+    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
+        """Ends the session: no handler hears it any more; what is queued is delivered within limits.close_timeout.
+
+        farewell: a frame that goes out last. Does nothing on a session that has ended.
+        """
+        if self.state is _OPEN:
+            self.state = step(SESSION, self.state, SessionEvent.CLOSE)
+            self._farewell = farewell
+            self._hub.wheel.set(self, self._hub.limits.close_timeout)
+            self._end(code, reason, heard=False)
+            if not self._marked:
+                self._marked = True
+                self._hub.mark(self)
+        elif self.state is SessionState.DETACHED:
+            self.state = step(SESSION, self.state, SessionEvent.CLOSE)
+            self._end(code, reason, heard=False)
+            self._gone()
+
+    def kick(self, reason: str = "") -> None:
+        """Ends the session with 4009 kicked."""
+        self.close(CloseCode.KICKED, reason)
+
+    def abort(self) -> None:
+        """Drops what is queued and the connection, at once; the code is 4000 unless the session was closed before."""
+        self.close()
+        carrier = self._carrier
+        if carrier is not None:
+            carrier.abort()
+
+    async def wait_closed(self) -> None:
+        """Waits until the session has ended and its connection is gone."""
+        if self.state is SessionState.CLOSED:
+            return
+        if self._closed is None:
+            self._closed = self._hub.loop.create_future()
+        await asyncio.shield(self._closed)
+
+    def pause(self, why: Pause) -> None:
+        """Stops reading from the peer until `resume` with the same reason."""
+        if self._carrier is not None:
+            self._carrier.pause(why)
+
+    def resume(self, why: Pause) -> None:
+        if self._carrier is not None:
+            self._carrier.resume(why)
+
+    @property
+    def is_accepted(self) -> bool:
+        """True on the side that accepted the connection, False on the side that dialled."""
+        return self._owner.accepting
+
+    @property
+    def hub(self) -> Hub:
+        return self._hub
+
+    def _break(self, code: CloseCode, reason: str) -> None:
+        """The connection is gone and nobody closed the session."""
+        if self._owner.broke(self, code):
+            self.state = step(SESSION, self.state, SessionEvent.BREAK)
+            self._hub.wheel.cancel(self)
+            self.handlers.suspended(self)
+            return
+        self.state = step(SESSION, self.state, SessionEvent.END)
+        self._end(code, reason, heard=True)
+        self._gone()
+
+    def _end(self, code: CloseCode, reason: str, heard: bool) -> None:
+        self.close_code = code
+        self.close_reason = reason
+        self._hub.stats.closed[code] += 1
+        self._owner.ended(self)
+        self.handlers.closed(self, heard)
+
+    def _gone(self) -> None:
+        if self.state is not SessionState.CLOSED:
+            self.state = step(SESSION, self.state, SessionEvent.END)
+        self._carrier = None
+        self._hub.wheel.cancel(self)
+        self._hub.stats.dropped += self.outbox.dropped
+        for waiter in (self._drained, self._closed):
+            if waiter is not None and not waiter.done():
+                waiter.set_result(None)
+        self._drained = self._closed = None
+        self._owner.gone(self)

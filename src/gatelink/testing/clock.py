@@ -1,0 +1,17 @@
+"""A clock that stands still until it is told, for components that take a `clock`."""
+
+
+class FakeClock:
+    """Called, it returns seconds like `time.monotonic`; they pass only by `advance`."""
+
+    def __init__(self, now: float = 0.0) -> None:
+        self._now = now
+
+    def __call__(self) -> float:
+        return self._now
+
+    def advance(self, seconds: float) -> None:
+        """Let `seconds` (0 or more) pass. Raises ValueError below 0: a monotonic clock never goes back."""
+        if seconds < 0:
+            raise ValueError(f"advance({seconds}): a monotonic clock never goes back; pass 0 or more seconds")
+        self._now += seconds

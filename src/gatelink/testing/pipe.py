@@ -1,0 +1,224 @@
+"""One direction of a proxied connection: bytes in, the same bytes out, later or in pieces, until it ends."""
+
+import asyncio
+import fcntl
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable
+from contextlib import suppress
+from enum import Enum
+from math import ceil, inf
+from random import Random
+
+from gatelink.testing.schedule import Schedule
+
+_HIGH_WATER = 262_144  # bytes held for a slow or delayed receiver; over it, the sender is not read
+_SIOCOUTQNSD = 0x894B  # Linux: bytes that the kernel has taken and not sent
+_POLL = 0.001  # s between two looks at them
+
+
+class _Mark(Enum):
+    """What may stand among the bytes."""
+
+    EOF = "the sender ended its stream"
+    RESET = "reset the connection when all before this was written"
+
+
+class Pipe:
+    """Hands what `source` sends to `sink`, in order; both are set as they connect. It starts paused.
+
+    `ended()` is called when the sender's end of stream was handed on, `reset()` when a reset's turn has come.
+    """
+
+    def __init__(self, ended: Callable[[], None], reset: Callable[[], None]) -> None:
+        self.source: asyncio.Transport | None = None
+        self.sink: asyncio.Transport | None = None
+        self.position = 0  # bytes handed to the sink
+        self.stops = Schedule()  # what happens between which bytes
+        self.source_ended = False
+        self.sink_ended = False
+        self._ended = ended
+        self._reset = reset
+        self._loop = asyncio.get_running_loop()
+        self._held: deque[tuple[float, bytes | memoryview | _Mark]] = deque()  # with the time each came
+        self._held_bytes = 0
+        self._due: float | None = None  # when the first of what is held is to go; None: not drawn yet
+        self._timer: asyncio.Handle | None = None
+        self._reading = True
+        self._blocked = False  # the sink's buffer is full
+        self._paused = True
+        self._discarding = False
+        self._stalled_until = -inf
+        self._delay = self._jitter = 0.0
+        self._random = Random()
+        self._piece: int | None = None  # bytes to hand on at once; None: as they came
+
+    # -- what the transports report --
+
+    def receive(self, data: bytes) -> None:
+        """Take bytes from the source."""
+        if not self._discarding:
+            self._held.append((self._loop.time(), data))
+            self._held_bytes += len(data)
+            self._pump()
+
+    def receive_eof(self) -> None:
+        """Take the end of the source's stream."""
+        self.source_ended = True
+        self._held.append((self._loop.time(), _Mark.EOF))
+        self._pump()
+
+    def receive_reset(self) -> None:
+        """Take the loss of the source's connection."""
+        self.source_ended = True
+        self._held.append((self._loop.time(), _Mark.RESET))
+        self._pump()
+
+    def block(self) -> None:
+        """The sink takes no more for now."""
+        self._blocked = True
+        self._control_reading()
+
+    def unblock(self) -> None:
+        """The sink takes more again."""
+        self._blocked = False
+        self._pump()
+
+    # -- what a test or a script does --
+
+    def pause(self) -> None:
+        """Hand on nothing until `resume`."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Hand on what was held, and go on."""
+        self._paused = False
+        self._pump()
+
+    def stall(self, seconds: float) -> None:
+        """Hand on nothing for `seconds`."""
+        self._stalled_until = max(self._stalled_until, self._loop.time() + seconds)
+
+    def delay(self, seconds: float, jitter: float, random: Random) -> None:
+        """From now on hand on everything `seconds` and up to `jitter` more after it came."""
+        self._delay, self._jitter, self._random = seconds, jitter, random
+        self._due = None
+        if self._timer is not None:
+            self._wake_soon()
+
+    def split(self, size: int) -> None:
+        """From now on hand on at most `size` bytes at once, in every second turn of the loop."""
+        self._piece = size
+
+    def end(self) -> None:
+        """End the sink's stream; bytes that are held or still come are discarded."""
+        marks = [item for item in self._held if isinstance(item[1], _Mark)]
+        self.discard()
+        self._held.extend(marks)
+        if self.sink is not None and not self.sink_ended:
+            self.sink_ended = True
+            with suppress(OSError):  # it is gone already, and connection_lost is on its way
+                self.sink.write_eof()
+        if marks:
+            self._wake_soon()
+
+    def reset_when_written(self) -> None:
+        """Have `reset` called when all that was handed on has been sent, before anything that is held."""
+        self._held.appendleft((-inf, _Mark.RESET))
+        self._due = None
+
+    def discard(self) -> None:
+        """Hand on no more bytes, neither those held nor those that come."""
+        self._discarding = True
+        self._held.clear()
+        self._held_bytes = 0
+        self.stops.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._control_reading()
+
+    # -- the queue --
+
+    def _pump(self) -> None:
+        """Hand on what is due, and come back when the next is."""
+        sink = self.sink
+        while self._held and self._timer is None and sink is not None and not sink.is_closing():
+            if self._paused or self._blocked:
+                break
+            due = self._first_due()
+            if due > self._loop.time():
+                self._timer = self._loop.call_at(due, self._wake)
+                break
+            self._hand_on(sink)
+            if self._piece and self._held and self._timer is None:
+                # written in the same turn, or before the receiver's in the next one, TCP would join the pieces
+                self._timer = self._loop.call_soon(self._wake_soon)
+        self._control_reading()
+
+    def _wake(self) -> None:
+        self._timer = None
+        self._pump()
+
+    def _wake_soon(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_soon(self._wake)
+
+    def _first_due(self) -> float:
+        if self._due is None:
+            came, _ = self._held[0]
+            self._due = came + self._delay + (self._random.uniform(0, self._jitter) if self._jitter else 0)
+        return max(self._due, self._stalled_until)
+
+    def _hand_on(self, sink: asyncio.Transport) -> None:
+        """Hand on the first of what is held: a mark, or bytes up to the next stop or the size of a piece."""
+        came, first = self._held.popleft()
+        self._due = None
+        if first is _Mark.EOF:
+            self.end()
+            self._ended()
+            return
+        if first is _Mark.RESET:
+            sink.set_write_buffer_limits(high=0)  # blocks us unless its buffer is empty
+            if not self._blocked and not _unsent(sink):
+                self._reset()
+                return
+            self.reset_when_written()
+            if not self._blocked:
+                self._timer = self._loop.call_later(_POLL, self._wake)
+            return
+        size = min(len(first), self._piece or len(first))
+        if self.stops.next < self.position + size:
+            size = max(1, ceil(self.stops.next - self.position))
+        if size < len(first):
+            rest = memoryview(first)
+            first, rest = rest[:size], rest[size:]
+            self._held.appendleft((came, rest))
+        self._held_bytes -= size
+        self.position += size
+        sink.write(first)
+        if self.stops.next <= self.position:
+            self.stops.advance(self.position)
+
+    def _control_reading(self) -> None:
+        """Read the source only while there is room for what it sends."""
+        source = self.source
+        wanted = self._discarding or not (self._blocked or self._held_bytes > _HIGH_WATER)
+        if wanted is self._reading or source is None or self.source_ended or source.is_closing():
+            return
+        self._reading = wanted
+        if wanted:
+            source.resume_reading()
+        else:
+            source.pause_reading()
+
+
+def _unsent(transport: asyncio.Transport) -> int:
+    """Bytes that a reset would lose in the kernel's buffer; 0 where the system does not say."""
+    sock: socket.socket = transport.get_extra_info("socket")
+    try:
+        return int.from_bytes(fcntl.ioctl(sock.fileno(), _SIOCOUTQNSD, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0

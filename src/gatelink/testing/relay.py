@@ -1,0 +1,177 @@
+"""A client's connection and the one to the target, joined by two pipes."""
+
+import asyncio
+import logging
+import socket
+import struct
+from collections.abc import Callable
+from math import inf
+from typing import cast
+
+from gatelink.testing.pipe import Pipe
+from gatelink.testing.schedule import Schedule
+
+_LINGER_0 = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST, not FIN
+_log = logging.getLogger(__name__)
+
+
+class Relay:
+    """One proxied connection, from `accepted(self)` to `gone(self)`, when both its sockets are closed."""
+
+    def __init__(self, accepted: "Callable[[Relay], None]", gone: "Callable[[Relay], None]") -> None:
+        self.up = Pipe(self._close_if_over, self.abort)
+        self.down = Pipe(self._close_if_over, self.abort)
+        self.client = End(self, outgoing=self.up, incoming=self.down)
+        self.server = End(self, outgoing=self.down, incoming=self.up)
+        self.times = Schedule()  # what happens how many seconds after it was opened
+        self.broken = False  # whether it was reset, half-closed or dropped on purpose
+        self.dropped = False
+        self._accepted = accepted
+        self._gone = gone
+        self._loop = asyncio.get_running_loop()
+        self._ends: set[End] = set()  # those connected
+        self._opening: asyncio.Task[object] | None = None
+        self._opened_at: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._paused = False
+        self._closing = False
+
+    # -- its life --
+
+    def open(self, target: tuple[str, int], begin: Callable[[], None]) -> None:
+        """Connect to `target`; when that is done call `begin`, then let bytes pass."""
+
+        def opened(task: asyncio.Task[object]) -> None:
+            if not task.cancelled() and (error := task.exception()):
+                _log.warning("the target %s:%d does not accept connections: %s", *target, error)
+                self.abort()
+            elif not (self._closing or self.dropped):
+                self._opened_at = self._loop.time()
+                begin()
+                self._tick()
+                self._let_pass()
+            self._check_gone()
+
+        self._opening = self._loop.create_task(self._loop.create_connection(lambda: self.server, *target))
+        self._opening.add_done_callback(opened)
+
+    def end_connected(self, end: "End") -> None:
+        self._ends.add(end)
+        if end is self.client:
+            self._accepted(self)
+        elif self._closing:
+            self.abort()
+
+    def end_lost(self, end: "End") -> None:
+        """A socket is gone, so a reset follows its last bytes to the other one."""
+        self._ends.discard(end)
+        end.incoming.discard()
+        if not (self._closing or self.dropped):
+            end.outgoing.receive_reset()
+        self._check_gone()
+
+    def abort(self) -> None:
+        """Reset both sides now."""
+        self._closing = True
+        self._stop()
+        for end in self._ends:
+            end.abort()
+        if self._opening is not None:
+            self._opening.cancel()
+
+    def _close_if_over(self) -> None:
+        if self.up.source_ended and self.up.sink_ended and self.down.source_ended and self.down.sink_ended:
+            self._closing = True
+            self._stop()
+            for end in self._ends:
+                end.transport.close()
+
+    def _check_gone(self) -> None:
+        if not self._ends and (self._opening is None or self._opening.done()):
+            self._stop()
+            self._gone(self)
+
+    def _stop(self) -> None:
+        self.times.clear()
+        if self._timer is not None:
+            self._timer.cancel()
+        self.up.discard()
+        self.down.discard()
+
+    def _tick(self) -> None:
+        """Let happen what is due by time, and come back when the next is."""
+        assert self._opened_at is not None
+        self.times.advance(self._loop.time() - self._opened_at)
+        if self.times.next < inf:
+            self._timer = self._loop.call_at(self._opened_at + self.times.next, self._tick)
+
+    def _let_pass(self) -> None:
+        if self._opened_at is not None and not self._paused:
+            self.up.resume()
+            self.down.resume()
+
+    # -- what a test or a script does --
+
+    def pause(self) -> None:
+        """Deliver nothing until `resume`."""
+        self._paused = True
+        self.up.pause()
+        self.down.pause()
+
+    def resume(self) -> None:
+        """Deliver what was held, and go on."""
+        self._paused = False
+        self._let_pass()
+
+    def reset(self) -> None:
+        """Break it: reset both sides now."""
+        self.broken = True
+        self.abort()
+
+    def drop(self) -> None:
+        """Break it: keep its sockets open and discard what comes, for good."""
+        self.broken = self.dropped = True
+        self._stop()
+        for end in self._ends:
+            if end.outgoing.source_ended:  # nothing more would tell that it is gone
+                end.transport.close()
+
+
+class End(asyncio.Protocol):
+    """One of a relay's two sockets: what comes from it goes into `outgoing`, it is sent what comes by `incoming`."""
+
+    transport: asyncio.Transport
+
+    def __init__(self, relay: Relay, *, outgoing: Pipe, incoming: Pipe) -> None:
+        self.relay = relay
+        self.outgoing = outgoing
+        self.incoming = incoming
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self.transport = cast(asyncio.Transport, transport)
+        self.outgoing.source = self.incoming.sink = self.transport
+        self.relay.end_connected(self)
+
+    def data_received(self, data: bytes) -> None:
+        self.outgoing.receive(data)
+
+    def eof_received(self) -> bool:
+        if self.relay.dropped:
+            return False  # close this socket; the other side is not to know
+        self.outgoing.receive_eof()
+        return True  # the other direction goes on
+
+    def pause_writing(self) -> None:
+        self.incoming.block()
+
+    def resume_writing(self) -> None:
+        self.incoming.unblock()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.relay.end_lost(self)
+
+    def abort(self) -> None:
+        """Close the socket with a reset, at once."""
+        sock: socket.socket = self.transport.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
+        self.transport.abort()

@@ -1,0 +1,60 @@
+"""The framework's own messages (docs/protocol.md, "Base messages"). The wire names keep the original's spelling."""
+
+from msgspec import Struct
+
+from gatelink.wire.codecs import U8, U64
+
+VERIFY_REQUEST = 1
+VERIFY_SUCCEEDED = 2
+VERIFY_FAILED = 3
+HEARTBEAT = 4
+DUPLICATE_LOGIN = 24
+
+
+class ClientVerifyRequest(Struct, frozen=True):
+    """Who the connecting side says it is; always its first message."""
+
+    source: U8  # 0 a client, 1 to 255 a server type
+    uid: U64
+    token: str
+
+    def __repr__(self) -> str:  # logs and tracebacks must not hold tokens
+        return f"ClientVerifyRequest(source={self.source}, uid={self.uid}, token=<{len(self.token)} characters>)"
+
+
+class ClientVerifySucceeded(Struct, frozen=True):
+    """The accepting side believes it."""
+
+    source: U8
+    uid: U64
+    source_id: U64
+    type: U8  # 0 a new session, 1 one that is back within the window; a receiver takes any
+
+
+class ClientVerifyFailed(Struct, frozen=True):
+    """The accepting side does not, and closes."""
+
+
+class HeartBeat(Struct, frozen=True):
+    """Nothing to say, still here."""
+
+
+class DuplicateLogin(Struct, frozen=True):
+    """A newer login of the same user replaces this session, which then closes."""
+
+
+BASE_MESSAGES: tuple[tuple[int, str, type[Struct]], ...] = (
+    (VERIFY_REQUEST, "ClientVertifyReq", ClientVerifyRequest),
+    (VERIFY_SUCCEEDED, "ClientVertifySucceedRet", ClientVerifySucceeded),
+    (VERIFY_FAILED, "ClientVertifyFailedRet", ClientVerifyFailed),
+    (HEARTBEAT, "HeartBeat", HeartBeat),
+    (DUPLICATE_LOGIN, "UserDuplicateLoginNotify", DuplicateLogin),
+)
+"""`(id, wire name, class)`; all with the binary codec, none ever compressed."""
+
+FRAMEWORK_IDS = frozenset({id for id, _, _ in BASE_MESSAGES}) | frozenset(range(100, 200))
+"""Ids that no application message can have: the base messages, and those between servers."""
+
+FIRST_APPLICATION_ID = 11_000
+LAST_APPLICATION_ID = 59_999
+"""Ids below are the original engine's; from FIRST to LAST `id // 1000` is the server type a gateway forwards to."""

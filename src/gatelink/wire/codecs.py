@@ -1,0 +1,214 @@
+"""Codecs: how the body of a message type becomes bytes and comes back.
+
+| name | for | body |
+| --- | --- | --- |
+| msgpack | msgspec Structs | MessagePack |
+| json | msgspec Structs | JSON |
+| binary | msgspec Structs with fields of fixed width | docs/protocol.md's own little-endian layout |
+| protobuf | classes that protoc generated | Protocol Buffers |
+| raw | subclasses of bytes | the bytes |
+
+A codec is bound to a class once, when that is registered. `decode` may raise anything on bytes that it doesn't like:
+whatever it is, it is the peer's fault. `encode` gets instances of exactly that class.
+"""
+
+import inspect
+import struct
+from collections.abc import Callable
+from typing import Annotated, Any, Protocol, get_origin
+
+import msgspec
+
+from gatelink.errors import BodyError, CatalogError, MessageTooLarge
+
+Encode = Callable[[Any], bytes]
+Decode = Callable[[bytes], Any]
+
+
+class Codec(Protocol):
+    """What a codec of your own must have to be given as `codec=`."""
+
+    def bind(self, cls: type) -> tuple[Encode, Decode]:
+        """The functions for `cls`. Raises CatalogError for a class that this codec can't serve."""
+        ...
+
+
+class _Msgpack:
+    """MessagePack; fields that a Struct doesn't have are skipped, wrong types and trailing bytes are refused."""
+
+    def bind(self, cls: type) -> tuple[Encode, Decode]:
+        _require_struct("msgpack", cls)
+        return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(cls).decode
+
+
+class _Json:
+    """JSON, as strict as msgpack."""
+
+    def bind(self, cls: type) -> tuple[Encode, Decode]:
+        _require_struct("json", cls)
+        return msgspec.json.Encoder().encode, msgspec.json.Decoder(cls).decode
+
+
+class _Protobuf:
+    """Generated classes, known by their two methods, so that protobuf is needed only where it is used."""
+
+    def bind(self, cls: type) -> tuple[Encode, Decode]:
+        if not is_protobuf(cls):
+            raise CatalogError(f"codec protobuf is for classes that protoc generated; {cls.__qualname__} is not one")
+        generated: Any = cls
+        return generated.SerializeToString, generated.FromString
+
+
+class _Raw:
+    """The body is the message: `class Position(bytes): ...`."""
+
+    def bind(self, cls: type) -> tuple[Encode, Decode]:
+        if not issubclass(cls, bytes):
+            raise CatalogError(f"codec raw is for subclasses of bytes; {cls.__qualname__} is not one")
+        return bytes, cls
+
+
+class Width(msgspec.Struct, frozen=True):
+    """How the binary codec writes a number; other codecs don't look at it."""
+
+    format: str  # as the struct module spells it
+
+
+U8 = Annotated[int, Width("B")]
+U16 = Annotated[int, Width("H")]
+U32 = Annotated[int, Width("I")]
+U64 = Annotated[int, Width("Q")]
+I8 = Annotated[int, Width("b")]
+I16 = Annotated[int, Width("h")]
+I32 = Annotated[int, Width("i")]
+I64 = Annotated[int, Width("q")]
+F32 = Annotated[float, Width("f")]
+F64 = Annotated[float, Width("d")]
+
+_TEXTS = ("str", "bytes")
+_MAX_TEXT = 0xFFFF  # bytes of one: its length is a u16
+
+
+class _Binary:
+    """The base protocol's layout: fields in order, little-endian, nothing between them.
+
+    Fields are U8 to F64, `bool` (one byte), and `str` and `bytes` (u16 length, then the bytes; a str is UTF-8 with
+    surrogateescape). `decode` raises BodyError. `encode` raises MessageTooLarge for a str or bytes over 65,535 bytes
+    and ValueError for another value that its field can't hold.
+    """
+
+    def bind(self, cls: type) -> tuple[Encode, Decode]:
+        _require_struct("binary", cls)
+        if any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(cls).parameters.values()):
+            raise CatalogError(f"codec binary goes by the order of fields; make {cls.__qualname__} without kw_only")
+        layout = _Layout(cls)
+        return layout.encode, layout.decode
+
+
+MSGPACK: Codec = _Msgpack()
+JSON: Codec = _Json()
+PROTOBUF: Codec = _Protobuf()
+RAW: Codec = _Raw()
+BINARY: Codec = _Binary()
+
+CODECS = {"msgpack": MSGPACK, "json": JSON, "protobuf": PROTOBUF, "raw": RAW, "binary": BINARY}
+
+
+def is_protobuf(cls: type) -> bool:
+    """Whether protoc generated `cls`."""
+    return hasattr(cls, "SerializeToString") and hasattr(cls, "FromString")
+
+
+def _require_struct(codec: str, cls: type) -> None:
+    if not issubclass(cls, msgspec.Struct):
+        raise CatalogError(f"codec {codec} is for msgspec Structs; make it `class {cls.__name__}(msgspec.Struct)`")
+
+
+class _Layout:
+    """One class's binary layout, compiled: `<run> text <run> text ... <run>`.
+
+    A run is a struct.Struct of the fixed fields in a row and the u16 length of the text, a str or bytes, behind them;
+    the last has no text behind it.
+    """
+
+    __slots__ = ("_cls", "_formats", "_last", "_last_at", "_steps")
+
+    def __init__(self, cls: type) -> None:
+        self._cls = cls
+        self._formats = {field.name: _format(cls, field) for field in msgspec.structs.fields(cls)}
+        self._steps: list[tuple[struct.Struct, int, int, str, bool]] = []  # run, its first field, text, name, is a str
+        run, start = "<", 0
+        for i, (name, format) in enumerate(self._formats.items()):
+            if format in _TEXTS:
+                self._steps.append((struct.Struct(run + "H"), start, i, name, format == "str"))
+                run, start = "<", i + 1
+            else:
+                run += format
+        self._last = struct.Struct(run)
+        self._last_at = start
+
+    def encode(self, message: Any) -> bytes:
+        values = msgspec.structs.astuple(message)
+        try:
+            if not self._steps:
+                return self._last.pack(*values)
+            parts: list[bytes] = []
+            for run, start, end, name, is_str in self._steps:
+                text = values[end].encode("utf-8", "surrogateescape") if is_str else values[end]
+                if len(text) > _MAX_TEXT:
+                    raise MessageTooLarge(
+                        f"{self._cls.__qualname__}.{name} is {len(text)} bytes; codec binary takes up to {_MAX_TEXT}"
+                    )
+                parts += run.pack(*values[start:end], len(text)), text
+            parts.append(self._last.pack(*values[self._last_at :]))
+            return b"".join(parts)
+        except (struct.error, OverflowError, AttributeError, TypeError) as error:
+            raise self._misfit(values) from error
+
+    def decode(self, body: bytes) -> Any:
+        values: list[Any] = []
+        at = 0
+        for run, _, _, name, is_str in self._steps:
+            start = at + run.size
+            if start > len(body):
+                raise BodyError(f"{self._cls.__qualname__}: body ends at {len(body)} bytes, before its field {name}")
+            values += run.unpack_from(body, at)
+            at = start + values.pop()
+            text = body[start:at]
+            values.append(text.decode("utf-8", "surrogateescape") if is_str else text)
+        if at + self._last.size != len(body):
+            raise BodyError(f"{self._cls.__qualname__}: body is {len(body)} bytes, expected {at + self._last.size}")
+        try:
+            return self._cls(*values, *self._last.unpack_from(body, at))
+        except (ValueError, TypeError) as error:  # of the class's own __post_init__; msgspec's decoders take it so too
+            raise BodyError(f"{self._cls.__qualname__} refuses its fields: {error}") from error
+
+    def _misfit(self, values: tuple[Any, ...]) -> ValueError:
+        """Which of `values` could not be written, and why."""
+        for (name, format), value in zip(self._formats.items(), values, strict=True):
+            field = f"{self._cls.__qualname__}.{name}"
+            if format in _TEXTS:
+                if type(value).__name__ != format:
+                    return ValueError(f"{field} must be {format}, got {type(value).__name__}")
+                continue
+            try:
+                struct.pack("<" + format, value)
+            except (struct.error, OverflowError) as error:
+                return ValueError(f"{field} can't be {value!r}: {error}")
+        return ValueError(f"{self._cls.__qualname__} can't be written with codec binary")
+
+
+def _format(cls: type, field: msgspec.structs.FieldInfo) -> str:
+    """The field's format in the struct module, or `str` or `bytes`."""
+    if get_origin(field.type) is Annotated:
+        for extra in field.type.__metadata__:
+            if isinstance(extra, Width):
+                return extra.format
+    elif field.type is bool:
+        return "?"
+    elif field.type in (str, bytes):
+        return str(field.type.__name__)
+    raise CatalogError(
+        f"{cls.__qualname__}.{field.name} is {field.type!r}, which has no width in codec binary; "
+        "annotate it U8 to U64, I8 to I64, F32, F64, bool, str or bytes"
+    )

@@ -1,0 +1,318 @@
+"""Control records: how connections are made, kept and ended (docs/protocol.md, "The extension: control records").
+
+    type u8 | fields                                   the payload of a CONTROL frame
+
+A record is a frozen struct; `encode_control` and `decode_control` turn it into a payload and back. Those with a fixed
+layout, which live connections exchange all the time, are one struct call; some have one string as their last field;
+HELLO and HANDSHAKE have a shape of their own.
+"""
+
+import struct
+from enum import IntEnum, IntFlag
+from typing import Any
+
+from msgspec import Struct
+from msgspec.structs import astuple
+
+from gatelink.errors import LocalError, ProtocolError
+from gatelink.wire.noise import HANDSHAKE_FIELDS_SIZE, KEY_ID_SIZE, Pattern
+
+VERSION = 1
+MAX_REASON = 123  # bytes; what a WebSocket close frame has room for
+SESSION_ID_SIZE = 16
+RESUME_KEY_SIZE = 32
+MAC_SIZE = 32
+
+_FIRST_IGNORED = 128  # unknown types from here on are ignored
+
+
+class ControlType(IntEnum):
+    """A control record's type byte."""
+
+    HELLO = 1
+    HANDSHAKE = 2
+    TICKET = 3
+    RESUME = 4
+    RESUMED = 5
+    PING = 6
+    PONG = 7
+    ACK = 8
+    CLOSE = 9
+    GOAWAY = 10
+
+
+class Features(IntFlag):
+    """The feature bits of a HELLO that this version knows."""
+
+    RESUME = 1
+    PING = 2
+
+
+class Hello(Struct, frozen=True, gc=False):
+    """HELLO: what a side speaks. `slot` (0..255) and `app_version` are the client's keys 1 and 2.
+
+    `features` is any u64, unknown bits as they came: not Features, because IntFlag keeps every value it has ever seen.
+    """
+
+    version: int = VERSION
+    features: int = 0
+    slot: int = 0
+    app_version: str = ""
+
+    def answer(self, features: int) -> "Hello":
+        """The HELLO that answers this one from a side that has `features`: the lower version, and what both have."""
+        return Hello(min(self.version, VERSION), self.features & features)
+
+
+class Handshake(Struct, frozen=True, gc=False):
+    """The first HANDSHAKE. `key_id` (4 bytes) names the responder's key; server ids are 0 for a client."""
+
+    pattern: Pattern
+    key_id: bytes
+    from_server: int
+    to_server: int
+    message: bytes
+
+    def __post_init__(self) -> None:
+        _require_size("key_id", self.key_id, KEY_ID_SIZE)
+
+    @property
+    def fields(self) -> bytes:
+        """The 21 bytes before the Noise message, which the prologue holds."""
+        return handshake_fields(self.pattern, self.key_id, self.from_server, self.to_server)
+
+
+class HandshakeAnswer(Struct, frozen=True, gc=False):
+    """The second HANDSHAKE: the responder's Noise message."""
+
+    message: bytes
+
+
+class Ticket(Struct, frozen=True, gc=False):
+    """TICKET: what resumes this session within `window` seconds, at `address` (empty: here)."""
+
+    session_id: bytes
+    resume_key: bytes
+    window: int
+    address: str
+
+    def __post_init__(self) -> None:
+        _require_size("session_id", self.session_id, SESSION_ID_SIZE)
+        _require_size("resume_key", self.resume_key, RESUME_KEY_SIZE)
+
+
+class Resume(Struct, frozen=True, gc=False):
+    """RESUME: go on with a session; `received` messages were taken in, this is attempt number `attempt`."""
+
+    session_id: bytes
+    received: int
+    attempt: int
+    mac: bytes
+
+    def __post_init__(self) -> None:
+        _require_size("session_id", self.session_id, SESSION_ID_SIZE)
+        _require_size("mac", self.mac, MAC_SIZE)
+
+
+class Resumed(Struct, frozen=True, gc=False):
+    """RESUMED: the session goes on; `received` messages were taken in."""
+
+    received: int
+    mac: bytes
+
+    def __post_init__(self) -> None:
+        _require_size("mac", self.mac, MAC_SIZE)
+
+
+class Ping(Struct, frozen=True, gc=False):
+    """PING: `sent_at` is the sender's own and comes back as it is."""
+
+    sent_at: int
+    received: int
+
+
+class Pong(Struct, frozen=True, gc=False):
+    """PONG: the PING's `sent_at`, and `server_time` in unix milliseconds (0 from a client)."""
+
+    sent_at: int
+    received: int
+    server_time: int
+
+
+class Ack(Struct, frozen=True, gc=False):
+    """ACK: so many messages were taken in since the session's start."""
+
+    received: int
+
+
+class Close(Struct, frozen=True, gc=False):
+    """CLOSE: `code` (u16, a CloseCode or one yet unknown) and a `reason` for people, cut at 123 bytes when sent."""
+
+    code: int
+    reason: str = ""
+
+
+class GoAway(Struct, frozen=True, gc=False):
+    """GOAWAY: connect again within `reconnect_within` milliseconds, at `address` (empty: here)."""
+
+    reconnect_within: int
+    address: str = ""
+
+
+Control = Hello | Handshake | HandshakeAnswer | Ticket | Resume | Resumed | Ping | Pong | Ack | Close | GoAway
+
+# Layouts begin with the type byte. Where text follows, the last field is its length.
+_FIXED: dict[type, tuple[ControlType, struct.Struct]] = {
+    Ping: (ControlType.PING, struct.Struct("<BQQ")),
+    Pong: (ControlType.PONG, struct.Struct("<BQQQ")),
+    Ack: (ControlType.ACK, struct.Struct("<BQ")),
+    Resume: (ControlType.RESUME, struct.Struct(f"<B{SESSION_ID_SIZE}sQI{MAC_SIZE}s")),
+    Resumed: (ControlType.RESUMED, struct.Struct(f"<BQ{MAC_SIZE}s")),
+}
+_WITH_TEXT: dict[type, tuple[ControlType, struct.Struct]] = {
+    Ticket: (ControlType.TICKET, struct.Struct(f"<B{SESSION_ID_SIZE}s{RESUME_KEY_SIZE}sIH")),
+    Close: (ControlType.CLOSE, struct.Struct("<BHH")),
+    GoAway: (ControlType.GOAWAY, struct.Struct("<BIH")),
+}
+_FIXED_BY_TYPE: dict[int, tuple[Any, struct.Struct]] = {kind: (cls, layout) for cls, (kind, layout) in _FIXED.items()}
+_WITH_TEXT_BY_TYPE: dict[int, tuple[Any, struct.Struct]] = {
+    kind: (cls, layout) for cls, (kind, layout) in _WITH_TEXT.items()
+}
+_HELLO = struct.Struct("<BBQB")  # type, version, features, n
+_HELLO_ENTRY = struct.Struct("<BH")  # key, length of its value
+_HANDSHAKE = struct.Struct(f"<B{KEY_ID_SIZE}sQQ")  # pattern, key id, from, to
+
+_KEY_SLOT = 1
+_KEY_APP_VERSION = 2
+
+
+def encode_control(record: Control) -> bytes:
+    """The payload of `record`'s CONTROL frame. Raises struct.error for a number out of its field's range."""
+    fixed = _FIXED.get(type(record))
+    if fixed is not None:
+        kind, layout = fixed
+        return layout.pack(kind, *astuple(record))
+    match record:
+        case Hello():
+            return _encode_hello(record)
+        case Handshake():
+            return bytes((ControlType.HANDSHAKE,)) + record.fields + record.message
+        case HandshakeAnswer():
+            return bytes((ControlType.HANDSHAKE,)) + record.message
+    kind, layout = _WITH_TEXT[type(record)]
+    *numbers, words = astuple(record)
+    text = _reason_bytes(words) if kind is ControlType.CLOSE else _to_bytes(words)
+    return layout.pack(kind, *numbers, len(text)) + text
+
+
+def decode_control(payload: bytes, *, handshake_answer: bool = False) -> Control | None:
+    """The record of a CONTROL frame's payload; None for the types 128..255, which are ignored.
+
+    handshake_answer: a HANDSHAKE is read as the second one. Only the side that sent the first knows.
+    Raises ProtocolError for what docs/protocol.md does not allow: other unknown types, fields cut short or out of
+    range, bytes after the known fields, a key of a HELLO given twice.
+    """
+    if not payload:
+        raise ProtocolError("control record of length 0 has no type")
+    kind = payload[0]
+    fixed = _FIXED_BY_TYPE.get(kind)
+    if fixed is not None:
+        cls, layout = fixed
+        if len(payload) != layout.size:
+            raise _wrong_size(kind, payload, f"it has {layout.size}")
+        return cls(*layout.unpack(payload)[1:])  # type: ignore[no-any-return]
+    if kind in _WITH_TEXT_BY_TYPE:
+        return _decode_with_text(kind, payload)
+    if kind == ControlType.HELLO:
+        return _decode_hello(payload)
+    if kind == ControlType.HANDSHAKE:
+        return HandshakeAnswer(payload[1:]) if handshake_answer else _decode_handshake(payload)
+    if kind >= _FIRST_IGNORED:
+        return None
+    raise ProtocolError(f"control record of unknown type {kind}; known are 1 to {max(ControlType):d}")
+
+
+def handshake_fields(pattern: Pattern, key_id: bytes, from_server: int, to_server: int) -> bytes:
+    """The 21 bytes of the first HANDSHAKE before its Noise message: its sender needs them to make that message."""
+    return _HANDSHAKE.pack(pattern, key_id, from_server, to_server)
+
+
+def _decode_with_text(kind: int, payload: bytes) -> Control:
+    cls, layout = _WITH_TEXT_BY_TYPE[kind]
+    if len(payload) < layout.size:
+        raise _wrong_size(kind, payload, f"the least is {layout.size}")
+    *numbers, size = layout.unpack_from(payload)[1:]
+    if len(payload) - layout.size != size:
+        raise _wrong_size(kind, payload, f"it has {layout.size} and the {size} of its text")
+    if kind == ControlType.CLOSE and size > MAX_REASON:
+        raise ProtocolError(f"CLOSE with a reason of {size} bytes; at most {MAX_REASON} are allowed")
+    return cls(*numbers, _to_text(payload[layout.size :]))  # type: ignore[no-any-return]
+
+
+def _encode_hello(hello: Hello) -> bytes:
+    values = {}
+    if hello.slot:
+        values[_KEY_SLOT] = struct.pack("B", hello.slot)
+    if hello.app_version:
+        values[_KEY_APP_VERSION] = _to_bytes(hello.app_version)
+    parts = [_HELLO.pack(ControlType.HELLO, hello.version, hello.features, len(values))]
+    for key, value in values.items():
+        parts += _HELLO_ENTRY.pack(key, len(value)), value
+    return b"".join(parts)
+
+
+def _decode_hello(payload: bytes) -> Hello:
+    if len(payload) < _HELLO.size:
+        raise _wrong_size(ControlType.HELLO, payload, f"the least is {_HELLO.size}")
+    _, version, features, count = _HELLO.unpack_from(payload)
+    if not version:
+        raise ProtocolError("HELLO of version 0; the first is 1")
+    values: dict[int, bytes] = {}
+    at = _HELLO.size
+    for _ in range(count):
+        start = at + _HELLO_ENTRY.size
+        if start > len(payload):
+            raise _wrong_size(ControlType.HELLO, payload, f"cut short in its {count} keys")
+        key, size = _HELLO_ENTRY.unpack_from(payload, at)
+        at = start + size
+        if key in values:  # which of them counts would be anyone's guess
+            raise ProtocolError(f"HELLO with key {key} twice")
+        values[key] = payload[start:at]
+    if at != len(payload):
+        raise _wrong_size(ControlType.HELLO, payload, f"its {count} keys end at {at}")
+    slot = values.get(_KEY_SLOT, b"\0")
+    if len(slot) != 1:
+        raise ProtocolError(f"HELLO with a slot of {len(slot)} bytes; it has 1")
+    return Hello(version, features, slot[0], _to_text(values.get(_KEY_APP_VERSION, b"")))
+
+
+def _decode_handshake(payload: bytes) -> Handshake:
+    if len(payload) < 1 + HANDSHAKE_FIELDS_SIZE:
+        raise _wrong_size(ControlType.HANDSHAKE, payload, f"the least is {1 + HANDSHAKE_FIELDS_SIZE}")
+    pattern, key_id, from_server, to_server = _HANDSHAKE.unpack_from(payload, 1)
+    if pattern not in (Pattern.NK, Pattern.NNPSK0):
+        raise ProtocolError(f"HANDSHAKE with unknown pattern {pattern}; known are 1 (NK) and 2 (NNpsk0)")
+    return Handshake(Pattern(pattern), key_id, from_server, to_server, payload[1 + HANDSHAKE_FIELDS_SIZE :])
+
+
+def _to_bytes(text: str) -> bytes:
+    return text.encode("utf-8", "surrogateescape")
+
+
+def _to_text(data: bytes) -> str:
+    return data.decode("utf-8", "surrogateescape")
+
+
+def _reason_bytes(reason: str) -> bytes:
+    """Cut, not refused: closing must not fail because somebody had a lot to say."""
+    text = _to_bytes(reason)
+    return text if len(text) <= MAX_REASON else text[:MAX_REASON].decode("utf-8", "ignore").encode()
+
+
+def _require_size(name: str, value: bytes, size: int) -> None:
+    if len(value) != size:
+        raise LocalError(f"{name} has {len(value)} bytes; it must have {size}")
+
+
+def _wrong_size(kind: int, payload: bytes, expected: str) -> ProtocolError:
+    return ProtocolError(f"{ControlType(kind).name} record of {len(payload)} bytes; {expected}")

@@ -1,0 +1,159 @@
+"""Frames: bytes of any chunking in, whole frames out (protocol.md, "Frames").
+
+    length u24 | flags u8 | payload                          message payload: id u16 | body
+
+The decoder works on what has arrived and allocates nothing for what was only declared. It is the hottest
+code of a server: `feed` is one loop, and a message without flags takes its short path.
+"""
+
+import struct
+from itertools import repeat
+
+from gatelink.errors import FrameTooLarge, ProtocolError
+
+COMPRESSED = 0x01
+SCRAMBLED = 0x02
+SEALED = 0x04
+CONTROL = 0x80
+
+HEADER_SIZE = 4
+MAX_LENGTH = 0xFFFFFF
+
+Frame = tuple[int, int, bytes]
+"""`(id, flags, body)`. A CONTROL frame has id 0 and its whole payload as body."""
+
+_HEAD = struct.Struct("<IH")
+_unpack_head = _HEAD.unpack_from
+_pack_head = _HEAD.pack
+
+
+def encode_frame(id: int, body: bytes, flags: int = 0) -> bytes:
+    """The message frame of `body`, which is already compressed or scrambled as `flags` say."""
+    return _pack_head(len(body) + 2 | flags << 24, id) + body
+
+
+def encode_control_frame(payload: bytes) -> bytes:
+    """The CONTROL frame of a record's payload (type and fields)."""
+    return (len(payload) | CONTROL << 24).to_bytes(HEADER_SIZE, "little") + payload
+
+
+class FrameDecoder:
+    """Turns one peer's byte stream into frames.
+
+    max_length: bytes of payload that a frame may declare; may be changed between two calls of `feed`.
+    turn_frames, turn_bytes: what one call gives at most, so that one peer does not hold up the others;
+        `more` is then true, and `feed(b"")` goes on.
+
+    After the first bad header `error` is set, `feed` gives what came before it and then nothing more.
+    """
+
+    __slots__ = ("_need", "_tail", "error", "max_length", "more", "turn_bytes", "turn_frames")
+
+    def __init__(self, max_length: int, turn_frames: int = 256, turn_bytes: int = 65_536) -> None:
+        self.max_length = max_length
+        self.turn_frames = turn_frames
+        self.turn_bytes = turn_bytes
+        self.more = False
+        self.error: ProtocolError | None = None
+        self._tail: bytearray | None = None
+        self._need = 0
+
+    @property
+    def buffered(self) -> int:
+        """Bytes that have arrived and are not yet given out."""
+        return len(self._tail) if self._tail is not None else 0
+
+    def feed(self, data: bytes) -> list[Frame]:
+        """The frames that `data` completes, in order."""
+        tail = self._tail
+        if tail is not None:
+            tail += data
+            if len(tail) < self._need:
+                return []
+            data = bytes(tail)
+            self._tail = None
+        if self.error is not None:
+            return []
+
+        frames: list[Frame] = []
+        append = frames.append
+        limit = self.max_length
+        size = len(data)
+        last = min(size - 6, self.turn_bytes)  # where the last frame of this turn may start
+        at = 0
+        for _ in repeat(None, self.turn_frames):
+            if at > last:
+                self.more = size - at >= 6
+                break
+            word, id = _unpack_head(data, at)
+            if 2 <= word <= limit and id:  # a message with no flags: the flags byte is the word's highest
+                end = at + 4 + word
+                if end > size:
+                    self.more = False
+                    break
+                append((id, 0, data[at + 6 : end]))
+            else:
+                end = self._decode_flagged(frames, data, at)
+                if end < 0:
+                    self.more = False
+                    break
+            at = end
+        else:
+            self.more = True
+        if at < size:
+            self._keep(frames, data, at)
+        return frames
+
+    def _keep(self, frames: list[Frame], data: bytes, at: int) -> None:
+        """Keeps what is left from `at`: a part of a frame, or more than one turn's frames."""
+        if not self.more and len(data) - at < 6:  # too short for the loop, but perhaps whole, or wrong
+            while (end := self._decode_flagged(frames, data, at)) >= 0:
+                at = end
+        if self.error is None and at < len(data):
+            self._tail = bytearray(memoryview(data)[at:])
+            self._need = 0 if self.more else self._wanted(self._tail)
+
+    def _wanted(self, tail: bytearray) -> int:
+        """How many bytes there must be before it is worth looking again."""
+        if len(tail) < HEADER_SIZE:
+            return HEADER_SIZE
+        length = int.from_bytes(tail[:3], "little")
+        return 6 if len(tail) < 6 <= length + HEADER_SIZE else HEADER_SIZE + length
+
+    def _decode_flagged(self, frames: list[Frame], data: bytes, at: int) -> int:
+        """One frame with any flags, or with less than 6 bytes at hand: where it ends; -1 to wait, or on an error."""
+        have = len(data) - at
+        if have < HEADER_SIZE:
+            return -1
+        length = int.from_bytes(data[at : at + 3], "little")
+        flags = data[at + 3]
+        if flags > 3 and flags != CONTROL:
+            what = "a sealed record without a handshake" if flags == SEALED else "unknown"
+            return self._fail(ProtocolError(f"flags byte {flags:#04x} is {what}; messages have 0 to 3, control 0x80"))
+        if length > self.max_length:
+            return self._fail(
+                FrameTooLarge(f"frame of {length} bytes is over this connection's {self.max_length} (limits.max_frame)")
+            )
+        end = at + HEADER_SIZE + length
+        if flags == CONTROL:
+            if not length:
+                return self._fail(ProtocolError("control record of length 0 has no type"))
+            if end > len(data):
+                return -1
+            frames.append((0, CONTROL, data[at + HEADER_SIZE : end]))
+            return end
+        if length < 2:
+            return self._fail(ProtocolError(f"message of length {length} has no id; the least is 2"))
+        if have < 6:
+            return -1
+        id = data[at + 4] | data[at + 5] << 8
+        if not id:
+            return self._fail(ProtocolError("message id 0"))
+        if end > len(data):
+            return -1
+        frames.append((id, flags, data[at + 6 : end]))
+        return end
+
+    def _fail(self, error: ProtocolError) -> int:
+        self.error = error
+        return -1

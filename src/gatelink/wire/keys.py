@@ -1,0 +1,75 @@
+"""The two long-lived secrets of the extension (docs/protocol.md, "Encryption"). Neither shows in a repr or an error."""
+
+import secrets
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from gatelink.errors import ConfigError
+from gatelink.wire.noise import key_id, psk_id
+
+KEY_SIZE = 32
+
+
+class ServerKey:
+    """A server's X25519 key: clients know `public` (32 bytes), a HANDSHAKE names it by `key_id` (4 bytes)."""
+
+    __slots__ = ("key_id", "private", "public")
+
+    def __init__(self, private: X25519PrivateKey) -> None:
+        self.private = private
+        self.public = private.public_key().public_bytes_raw()
+        self.key_id = key_id(self.public)
+
+    @classmethod
+    def generate(cls) -> "ServerKey":
+        return cls(X25519PrivateKey.generate())
+
+    @classmethod
+    def from_hex(cls, text: str) -> "ServerKey":
+        """The key whose `to_hex` was `text`. Raises ConfigError if it is not 64 hex digits."""
+        return cls(X25519PrivateKey.from_private_bytes(_from_hex("server key", text)))
+
+    def to_hex(self) -> str:
+        """The private key as 64 hex digits: a secret."""
+        return self.private.private_bytes_raw().hex()
+
+    def __repr__(self) -> str:
+        return f"ServerKey(key_id={self.key_id.hex()})"
+
+
+class GroupKey:
+    """What the servers of one group share: `psk` (32 random bytes), named by `key_id` (4 bytes)."""
+
+    __slots__ = ("key_id", "psk")
+
+    def __init__(self, psk: bytes) -> None:
+        if len(psk) != KEY_SIZE:
+            raise ConfigError(f"group key has {len(psk)} bytes; it must have {KEY_SIZE} random ones, no pass-phrase")
+        self.psk = psk
+        self.key_id = psk_id(psk)
+
+    @classmethod
+    def generate(cls) -> "GroupKey":
+        return cls(secrets.token_bytes(KEY_SIZE))
+
+    @classmethod
+    def from_hex(cls, text: str) -> "GroupKey":
+        """The key whose `to_hex` was `text`. Raises ConfigError if it is not 64 hex digits."""
+        return cls(_from_hex("group key", text))
+
+    def to_hex(self) -> str:
+        """The key as 64 hex digits: a secret."""
+        return self.psk.hex()
+
+    def __repr__(self) -> str:
+        return f"GroupKey(key_id={self.key_id.hex()})"
+
+
+def _from_hex(name: str, text: str) -> bytes:
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise ConfigError(f"{name} of {len(text)} characters; it must be {2 * KEY_SIZE} hex digits")
+    return key

@@ -1,0 +1,164 @@
+"""The catalog: which class is which id on the wire, and how its body is written.
+
+@message(11001)
+class Say(msgspec.Struct):
+    text: str
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from msgspec import Struct
+
+from gatelink.errors import CatalogError
+from gatelink.wire.base import BASE_MESSAGES
+from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, is_protobuf
+
+T = TypeVar("T")
+
+FIRST_ID = 5
+LAST_ID = 59_999
+_BASE_IDS = frozenset(id for id, _, _ in BASE_MESSAGES)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class MessageType:
+    """One registered class. `decode` may raise anything on a bad body, which is the peer's fault."""
+
+    id: int
+    name: str  # on the wire and in metrics
+    type: type
+    encode: Encode
+    decode: Decode
+    compress: bool  # whether its bodies may be compressed; not if they hold secrets next to what a peer chooses
+
+
+class Catalog:
+    """Message types by id, class and name. A new one has the framework's base messages (ids 1-4 and 24).
+
+    The three dictionaries are for reading; `add` and `message` write them.
+    """
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, MessageType] = {}
+        self.by_type: dict[type, MessageType] = {}
+        self.by_name: dict[str, MessageType] = {}
+        for id, name, cls in BASE_MESSAGES:
+            self._insert(id, cls, name, BINARY, compress=False)
+
+    def add(
+        self,
+        id: int,
+        cls: type,
+        *,
+        name: str | None = None,
+        codec: Codec | str | None = None,
+        compress: bool = True,
+    ) -> MessageType:
+        """Registers `cls` under `id`, 5 to 59999 without the framework's.
+
+        name: what it is called on the wire; the class's name if None.
+        codec: one of the names in `codecs.CODECS`, or your own; None: msgpack for a Struct, protobuf for a class
+            that protoc generated, raw for a subclass of bytes.
+        compress: whether its bodies may be compressed.
+
+        Raises CatalogError.
+        """
+        if reason := _why_not(id):
+            raise CatalogError(f"{cls.__qualname__} can't have id {id}: {reason}")
+        return self._insert(id, cls, name or cls.__name__, _codec_for(cls, codec), compress)
+
+    def message(
+        self, id: int, *, name: str | None = None, codec: Codec | str | None = None, compress: bool = True
+    ) -> Callable[[type[T]], type[T]]:
+        """`add` as a class decorator."""
+
+        def register(cls: type[T]) -> type[T]:
+            self.add(id, cls, name=name, codec=codec, compress=compress)
+            return cls
+
+        return register
+
+    def of_type(self, cls: type) -> MessageType:
+        """The type of a class's messages. Raises CatalogError when it is not registered."""
+        kind = self.by_type.get(cls)
+        if kind is None:
+            raise CatalogError(f"{_path(cls)} is not a message of this catalog; decorate it with @message(id)")
+        return kind
+
+    def find(self, what: type | int | str) -> MessageType:
+        """The type that is meant by a class, an id or a wire name. Raises CatalogError when there is none."""
+        if isinstance(what, type):
+            return self.of_type(what)
+        kind = self.by_id.get(what) if isinstance(what, int) else self.by_name.get(what)
+        if kind is None:
+            raise CatalogError(f"no message of this catalog is called {what!r}; register it first")
+        return kind
+
+    def encode(self, message: Any) -> tuple[MessageType, bytes]:
+        """The type of `message` and its body. Raises CatalogError when its class is not registered."""
+        kind = self.of_type(type(message))
+        return kind, kind.encode(message)
+
+    def _insert(self, id: int, cls: type, name: str, codec: Codec, compress: bool) -> MessageType:
+        for what, taken in (
+            (f"id {id}", self.by_id.get(id)),
+            (f"name {name!r}", self.by_name.get(name)),
+            ("class", self.by_type.get(cls)),
+        ):
+            if taken:
+                raise CatalogError(
+                    f"{_path(cls)} (id {id}, name {name!r}) has the {what} of "
+                    f"{_path(taken.type)} (id {taken.id}, name {taken.name!r}); each is registered once"
+                )
+        try:
+            encode, decode = codec.bind(cls)
+        except NameError as error:
+            raise CatalogError(
+                f"{_path(cls)} names a class that does not exist yet ({error}); "
+                f"instead of the decorator, write catalog.add({id}, {cls.__name__}) below both"
+            ) from error
+        kind = MessageType(id, name, cls, encode, decode, compress)
+        self.by_id[id] = self.by_type[cls] = self.by_name[name] = kind
+        return kind
+
+
+catalog = Catalog()
+"""Where `message` registers, and what a server uses unless it is given another."""
+
+message = catalog.message
+
+
+def _path(cls: type) -> str:
+    return f"{cls.__module__}.{cls.__qualname__}"
+
+
+def _why_not(id: int) -> str | None:
+    """Why an application can't have `id` (docs/protocol.md, "Base messages"); None if it can."""
+    if id in _BASE_IDS:
+        return "1 to 4 and 24 are the framework's base messages"
+    if 100 <= id <= 199:
+        return "100 to 199 are the framework's, between servers"
+    if FIRST_ID <= id <= LAST_ID:
+        return None
+    return f"applications have {FIRST_ID} to {LAST_ID}, new ones 11000 and up (id // 1000 is their server type)"
+
+
+def _codec_for(cls: type, codec: Codec | str | None) -> Codec:
+    if isinstance(codec, str):
+        if codec not in CODECS:
+            raise CatalogError(f"no codec {codec!r} for {cls.__qualname__}; there are {', '.join(CODECS)}")
+        return CODECS[codec]
+    if codec is not None:
+        return codec
+    if issubclass(cls, Struct):
+        return MSGPACK
+    if issubclass(cls, bytes):
+        return RAW
+    if is_protobuf(cls):
+        return PROTOBUF
+    raise CatalogError(
+        f"{_path(cls)} has no codec by itself; make it a msgspec.Struct (msgpack), a subclass of bytes (raw) "
+        "or a protobuf message, or pass codec="
+    )

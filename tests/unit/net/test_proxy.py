@@ -1,0 +1,131 @@
+from ipaddress import IPv4Address, IPv6Address, ip_address
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatelink.errors import ProtocolError
+from gatelink.net.proxy import MAX_HEADER, SIGNATURE, ProxyInfo, parse_proxy_header
+
+IP = IPv4Address | IPv6Address
+
+
+def header(block: bytes = b"", *, command: int = 0x21, family: int = 0x00, length: int | None = None) -> bytes:
+    size = len(block) if length is None else length
+    return SIGNATURE + bytes([command, family]) + size.to_bytes(2, "big") + block
+
+
+def tcp_header(source: tuple[IP, int], destination: tuple[IP, int], tlvs: bytes = b"") -> bytes:
+    block = source[0].packed + destination[0].packed + source[1].to_bytes(2, "big") + destination[1].to_bytes(2, "big")
+    return header(block + tlvs, family=0x11 if source[0].version == 4 else 0x21)
+
+
+def outcome(data: bytes) -> tuple[int, ProxyInfo] | None | str:
+    try:
+        return parse_proxy_header(data)
+    except ProtocolError as error:
+        return str(error)
+
+
+ports = st.integers(0, 65_535)
+pairs = st.one_of(
+    *(st.tuples(*[st.tuples(st.ip_addresses(v=version), ports)] * 2) for version in (4, 6)),
+)
+tlvs = st.binary(max_size=200)
+# Bytes that are nearly a header, so that every check is reached, and bytes that are anything.
+nearly = st.builds(
+    lambda head, rest: header(rest, **head),
+    st.fixed_dictionaries(
+        {
+            "command": st.sampled_from([0x20, 0x21, 0x22, 0x11, 0x31]),
+            "family": st.sampled_from([0x00, 0x11, 0x21, 0x31, 0x12, 0x22, 0x32, 0xFF]),
+            "length": st.none() | st.integers(0, 1_100) | st.integers(0, 65_535),
+        }
+    ),
+    st.binary(max_size=300),
+)
+anything = st.binary(max_size=100) | nearly
+
+
+@given(pairs, tlvs, st.binary(max_size=50))
+def test_a_tcp_header_gives_both_ends_and_its_length(
+    ends: tuple[tuple[IP, int], tuple[IP, int]], tlvs: bytes, after: bytes
+) -> None:
+    data = tcp_header(*ends, tlvs)
+    parsed = parse_proxy_header(data + after)
+    assert parsed is not None
+    length, info = parsed
+    assert length == len(data)
+    assert info.source is not None and info.destination is not None
+    assert [(ip_address(host), port) for host, port in (info.source, info.destination)] == list(ends)
+
+
+@given(pairs, tlvs)
+def test_every_part_of_a_header_asks_for_more(ends: tuple[tuple[IP, int], tuple[IP, int]], tlvs: bytes) -> None:
+    data = tcp_header(*ends, tlvs)
+    assert all(parse_proxy_header(data[:size]) is None for size in range(len(data)))
+
+
+@given(anything)
+def test_any_bytes_give_the_same_answer_whole_or_byte_by_byte(data: bytes) -> None:
+    whole = outcome(data)
+    first = next((found for size in range(len(data) + 1) if (found := outcome(data[:size])) is not None), None)
+    assert first == whole
+
+
+@given(anything)
+def test_what_is_taken_is_within_the_bytes_and_the_limit(data: bytes) -> None:
+    found = outcome(data)
+    if isinstance(found, tuple):
+        assert 16 <= found[0] <= min(len(data), MAX_HEADER)
+
+
+def test_a_known_header_is_read() -> None:
+    data = bytes.fromhex("0d0a0d0a000d0a515549540a 21 11 000c c0000201 c6336402 d431 1b58") + b"\x0a\x00"
+    assert parse_proxy_header(data) == (28, ProxyInfo(("192.0.2.1", 54321), ("198.51.100.2", 7000)))
+
+
+@pytest.mark.parametrize("family", [0x00, 0x11, 0x21, 0x31, 0xFF])
+@pytest.mark.parametrize("block", [b"", bytes(12), bytes(300)])
+def test_a_health_check_names_nobody_whatever_its_family_and_block_say(family: int, block: bytes) -> None:
+    data = header(block, command=0x20, family=family)
+    assert parse_proxy_header(data) == (len(data), ProxyInfo(None, None))
+
+
+@pytest.mark.parametrize(("family", "block"), [(0x00, b""), (0x00, bytes(40)), (0x31, b"/run/x".ljust(216, b"\0"))])
+def test_unspecified_and_unix_peers_have_no_address(family: int, block: bytes) -> None:
+    data = header(block, family=family)
+    assert parse_proxy_header(data) == (len(data), ProxyInfo(None, None))
+
+
+@pytest.mark.parametrize(
+    "data", [b"P", b"G", b"\x16", b"\x00", b"\r\n\r\n\x01", b"PROXY TCP4 192.0.2.1", SIGNATURE[:-1] + b"\r"]
+)
+def test_the_first_byte_that_is_not_the_signature_is_refused(data: bytes) -> None:
+    with pytest.raises(ProtocolError, match="no PROXY version 2 header"):
+        parse_proxy_header(data)
+
+
+@pytest.mark.parametrize("command", [0x00, 0x11, 0x22, 0x2F, 0x31])
+def test_another_version_or_command_is_refused_at_once(command: int) -> None:
+    with pytest.raises(ProtocolError, match=f"0x{command:02x}; expected 0x20"):
+        parse_proxy_header(SIGNATURE + bytes([command]))
+
+
+@pytest.mark.parametrize("family", [0x01, 0x10, 0x12, 0x22, 0x32, 0x41, 0xFF])
+def test_a_family_that_is_no_stream_is_refused_at_once(family: int) -> None:
+    with pytest.raises(ProtocolError, match=f"family 0x{family:02x}; expected"):
+        parse_proxy_header(SIGNATURE + bytes([0x21, family]))
+
+
+@pytest.mark.parametrize(("family", "length"), [(0x11, 11), (0x21, 35), (0x31, 215), (0x11, 0)])
+def test_a_block_too_short_for_its_addresses_is_refused(family: int, length: int) -> None:
+    with pytest.raises(ProtocolError, match=f"in {length} bytes"):
+        parse_proxy_header(header(family=family, length=length))
+
+
+def test_a_header_at_the_limit_is_taken_and_one_over_it_refused_before_it_arrives() -> None:
+    data = header(bytes(MAX_HEADER - 16))
+    assert parse_proxy_header(data) == (MAX_HEADER, ProxyInfo())
+    with pytest.raises(ProtocolError, match="1025 bytes is over 1024"):
+        parse_proxy_header(header(length=MAX_HEADER - 15))

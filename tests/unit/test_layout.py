@@ -1,0 +1,98 @@
+"""The import rule of docs/architecture.md, and the size of a file, checked on the source itself."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+SOURCE = Path(__file__).resolve().parents[2] / "src" / "gatelink"
+MAX_LINES = 450
+
+
+def sources(part: str = "") -> list[Path]:
+    """The source files of `gatelink.<part>`, a module or a package; of all of gatelink by default."""
+    found = sorted((SOURCE / part).rglob("*.py")) + sorted(SOURCE.glob(f"{part}.py"))
+    assert found, f"src/gatelink has neither {part}.py nor {part}/; has it moved? Then this test must know"
+    return found
+
+
+def where(path: Path) -> str:
+    return str(path.relative_to(SOURCE))
+
+
+def imports(path: Path) -> Iterator[tuple[int, str]]:
+    """(line, absolute dotted name) of every import in `path`, wherever it stands; `from a import b` is a.b."""
+    package = ["gatelink", *path.relative_to(SOURCE).parent.parts]
+    for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+        if isinstance(node, ast.Import):
+            yield from ((node.lineno, alias.name) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) - node.level + 1] if node.level else []
+            base = [*base, *(node.module.split(".") if node.module else [])]
+            yield from ((node.lineno, ".".join([*base, alias.name])) for alias in node.names)
+
+
+def imported(paths: list[Path]) -> Iterator[tuple[str, str, str]]:
+    """(file:line, top package, name within it) of every import in `paths`: `gatelink.wire.frames` is gatelink, wire."""
+    for path in paths:
+        for line, name in imports(path):
+            top, _, rest = name.partition(".")
+            yield f"{where(path)}:{line} imports {name}", top, rest.partition(".")[0]
+
+
+def assert_imports_only(part: str, allowed: set[str]) -> None:
+    wrong = [text for text, top, name in imported(sources(part)) if top == "gatelink" and name not in allowed]
+    assert not wrong, f"of gatelink, {part} may import only {', '.join(sorted(allowed))}, but\n" + "\n".join(wrong)
+
+
+def assert_nobody_imports(paths: list[Path], banned: set[str], why: str) -> None:
+    wrong = [text for text, top, _ in imported(paths) if top in banned]
+    assert not wrong, f"{why}, but\n" + "\n".join(wrong)
+
+
+def test_wire_imports_nothing_of_ours_but_errors_and_config() -> None:
+    assert_imports_only("wire", {"errors", "config", "wire"})
+
+
+def test_wire_knows_no_loop_socket_clock_or_log() -> None:
+    banned = {"asyncio", "uvloop", "socket", "time", "datetime", "logging", "structlog"}
+    assert_nobody_imports(
+        sources("wire"), banned, "wire turns bytes into messages and knows no loop, socket, clock or log"
+    )
+
+
+def test_session_imports_nothing_above_wire() -> None:
+    assert_imports_only("session", {"errors", "config", "stats", "wire", "session"})
+
+
+def test_handlers_import_nothing_above_session() -> None:
+    assert_imports_only("handlers", {"errors", "config", "stats", "wire", "session", "handlers"})
+
+
+def test_net_imports_nothing_that_sits_on_it() -> None:
+    on_top = {"server", "group", "auth", "cli", "testing"}
+    wrong = [
+        text
+        for path in sources("net")
+        for line, name in imports(path)
+        for text in [f"{where(path)}:{line} imports {name}"]
+        if name.split(".")[:1] == ["gatelink"]
+        and name.split(".")[1] in on_top
+        and not name.startswith("gatelink.auth.tokens.")  # the interface of the login check, which stands on nothing
+    ]
+    assert not wrong, f"net is below {', '.join(sorted(on_top))}, but\n" + "\n".join(wrong)
+
+
+def test_only_the_nats_engine_imports_nats() -> None:
+    others = [path for path in sources() if where(path) != "group/engines/nats.py"]
+    assert_nobody_imports(others, {"nats"}, "only group/engines/nats.py knows nats")
+
+
+def test_the_package_imports_no_tests_or_benchmarks() -> None:
+    banned = {"tests", "benchmarks", "examples", "fuzz", "pytest", "hypothesis"}
+    assert_nobody_imports(sources(), banned, "the package runs without the rest of the repository")
+
+
+def test_every_file_is_one_concept_under_450_lines() -> None:
+    sizes = {where(path): len(path.read_text().splitlines()) for path in sources()}
+    long = [f"{name}: {lines}" for name, lines in sizes.items() if lines >= MAX_LINES]
+    assert not long, f"files of {MAX_LINES} lines or more; split them by concept:\n" + "\n".join(long)

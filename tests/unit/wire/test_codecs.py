@@ -1,0 +1,275 @@
+"""Every codec: what goes in comes out, and any bytes give a message or an exception."""
+
+from collections.abc import Callable
+from math import isnan
+from typing import Any
+
+import pytest
+from google.protobuf.wrappers_pb2 import StringValue
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+
+from gatelink.errors import BodyError, CatalogError, MessageTooLarge
+from gatelink.wire.codecs import (
+    BINARY,
+    CODECS,
+    F32,
+    F64,
+    I8,
+    I16,
+    I32,
+    I64,
+    JSON,
+    MSGPACK,
+    PROTOBUF,
+    RAW,
+    U8,
+    U16,
+    U32,
+    U64,
+    Codec,
+)
+
+
+class Item(Struct):
+    name: str
+    count: int
+
+
+class Bag(Struct):
+    owner: str
+    items: list[Item] = []
+    note: bytes | None = None
+
+
+class Everything(Struct):
+    a: U8
+    b: U16
+    c: U32
+    d: U64
+    e: I8
+    f: I16
+    g: I32
+    h: I64
+    i: bool
+    name: str
+    blob: bytes
+    j: F32
+    k: F64
+    last: str
+
+
+class Numbers(Struct):
+    x: I16
+    y: I16
+    on: bool
+
+
+class Text(Struct):
+    text: str
+
+
+class Position(bytes):
+    pass
+
+
+def integers(bits: int, signed: bool) -> st.SearchStrategy[int]:
+    return st.integers(-(1 << bits - 1), (1 << bits - 1) - 1) if signed else st.integers(0, (1 << bits) - 1)
+
+
+counts = st.integers(-(1 << 63), (1 << 64) - 1)
+bags = st.builds(Bag, st.text(), st.lists(st.builds(Item, st.text(), counts), max_size=5), st.none() | st.binary())
+everythings = st.builds(
+    Everything,
+    *(integers(bits, signed) for signed in (False, True) for bits in (8, 16, 32, 64)),
+    st.booleans(),
+    st.text(max_size=50),
+    st.binary(max_size=50),
+    st.floats(width=32, allow_nan=False),
+    st.floats(allow_nan=False),
+    st.text(max_size=50),
+)
+EVERYTHING = Everything(1, 2, 3, 4, -5, -6, -7, -8, True, "näme", b"\x00\xff", 0.5, -0.25, "")
+
+CASES: list[tuple[Codec, type, st.SearchStrategy[Any]]] = [
+    (MSGPACK, Bag, bags),
+    (JSON, Bag, bags),
+    (BINARY, Everything, everythings),
+    (PROTOBUF, StringValue, st.builds(StringValue, value=st.text())),
+    (RAW, Position, st.builds(Position, st.binary())),
+]
+every_codec = pytest.mark.parametrize(
+    ("codec", "cls", "messages"), CASES, ids=["msgpack", "json", "binary", "protobuf", "raw"]
+)
+
+
+@every_codec
+@given(data=st.data())
+def test_what_is_encoded_comes_back(
+    codec: Codec, cls: type, messages: st.SearchStrategy[Any], data: st.DataObject
+) -> None:
+    encode, decode = codec.bind(cls)
+    message = data.draw(messages)
+    body = encode(message)
+    assert type(body) is bytes
+    back = decode(body)
+    assert type(back) is cls
+    assert back == message
+
+
+@every_codec
+@given(data=st.data())
+def test_any_bytes_give_a_message_or_an_exception(
+    codec: Codec, cls: type, messages: st.SearchStrategy[Any], data: st.DataObject
+) -> None:
+    encode, decode = codec.bind(cls)
+    body = bytearray(encode(data.draw(messages)))
+    for at in data.draw(st.lists(st.integers(0, max(len(body) - 1, 0)), max_size=3)):
+        body[at : at + 1] = data.draw(st.binary(max_size=3))
+    for candidate in (bytes(body), data.draw(st.binary())):
+        try:
+            message = decode(candidate)
+        except Exception:
+            continue
+        assert type(message) is cls
+
+
+@pytest.mark.parametrize("codec", [MSGPACK, JSON, BINARY], ids=["msgpack", "json", "binary"])
+def test_bytes_behind_the_message_are_refused(codec: Codec) -> None:
+    encode, decode = codec.bind(Text)
+    body = encode(Text("hello"))
+    with pytest.raises(Exception, match="trailing|expected 7"):
+        decode(body + body)
+
+
+@pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=["msgpack", "json"])
+def test_a_field_of_another_type_is_refused(codec: Codec) -> None:
+    encode, _ = codec.bind(Text)
+    _, decode = codec.bind(Item)
+    with pytest.raises(Exception, match="missing required field"):
+        decode(encode(Text("hello")))
+
+
+def test_a_huge_declared_list_costs_nothing() -> None:
+    _, decode = MSGPACK.bind(Bag)
+    with pytest.raises(Exception, match="truncated"):
+        decode(b"\x82\xa5owner\xa1a\xa5items\xdd\xff\xff\xff\xff")
+
+
+# -- binary --
+
+
+def test_binary_is_the_protocols_layout() -> None:
+    encode, _ = BINARY.bind(Everything)
+    assert encode(EVERYTHING) == bytes.fromhex(
+        "01 0200 03000000 0400000000000000 fb faff f9ffffff f8ffffffffffffff 01"
+        "0500 6ec3a46d65 0200 00ff 0000003f 000000000000d0bf 0000"
+    )
+
+
+def test_every_cut_of_a_binary_body_is_a_body_error() -> None:
+    encode, decode = BINARY.bind(Everything)
+    body = encode(EVERYTHING)
+    for size in range(len(body)):
+        with pytest.raises(BodyError, match="Everything: body"):
+            decode(body[:size])
+    with pytest.raises(BodyError, match="Everything: body"):
+        decode(body + b"\x00")
+
+
+@given(st.binary(max_size=80))
+def test_any_bytes_give_binary_messages_or_a_body_error(body: bytes) -> None:
+    for cls in (Everything, Numbers, Text):
+        _, decode = BINARY.bind(cls)
+        try:
+            decode(body)
+        except BodyError:
+            pass
+
+
+@given(st.binary(max_size=200))
+def test_text_that_is_not_utf8_survives(text: bytes) -> None:
+    encode, decode = BINARY.bind(Text)
+    body = len(text).to_bytes(2, "little") + text
+    assert encode(decode(body)) == body
+
+
+def test_not_a_number_survives() -> None:
+    class Reading(Struct):
+        value: F64
+
+    encode, decode = BINARY.bind(Reading)
+    assert isnan(decode(encode(Reading(float("nan")))).value)
+
+
+def test_the_longest_text_passes_and_the_next_is_too_large() -> None:
+    encode, decode = BINARY.bind(Text)
+    assert decode(encode(Text("x" * 65_535))) == Text("x" * 65_535)
+    with pytest.raises(MessageTooLarge, match=r"Text\.text is 65536 bytes"):
+        encode(Text("ä" * 32_768))
+
+
+@pytest.mark.parametrize(
+    ("make", "text"),
+    [
+        (lambda: Numbers(40_000, 0, True), r"Numbers\.x can't be 40000"),
+        (lambda: Numbers(0, "1", True), r"Numbers\.y can't be '1'"),  # type: ignore[arg-type]
+        (lambda: Text(None), r"Text\.text must be str, got NoneType"),  # type: ignore[arg-type]
+        (lambda: Text(b"hello"), r"Text\.text must be str, got bytes"),  # type: ignore[arg-type]
+    ],
+    ids=["number too large", "no number", "None for a str", "bytes for a str"],
+)
+def test_a_value_that_does_not_fit_names_its_field(make: Callable[[], Struct], text: str) -> None:
+    message = make()
+    encode, _ = BINARY.bind(type(message))
+    with pytest.raises(ValueError, match=text):
+        encode(message)
+
+
+def test_a_float_over_its_width_names_its_field() -> None:
+    class Speed(Struct):
+        value: F32
+
+    encode, _ = BINARY.bind(Speed)
+    with pytest.raises(ValueError, match=r"Speed\.value can't be 1e\+300"):
+        encode(Speed(1e300))
+
+
+def test_a_binary_class_may_refuse_its_fields() -> None:
+    class Even(Struct):
+        number: U8
+
+        def __post_init__(self) -> None:
+            if self.number % 2:
+                raise ValueError("odd")
+
+    _, decode = BINARY.bind(Even)
+    assert decode(b"\x02").number == 2
+    with pytest.raises(BodyError, match="odd"):
+        decode(b"\x01")
+
+
+def test_binary_refuses_a_field_without_width() -> None:
+    with pytest.raises(CatalogError, match=r"Item\.count is <class 'int'>, which has no width"):
+        BINARY.bind(Item)
+
+
+def test_binary_refuses_fields_without_order() -> None:
+    class Keyed(Struct, kw_only=True):
+        a: U8
+
+    with pytest.raises(CatalogError, match="kw_only"):
+        BINARY.bind(Keyed)
+
+
+# -- which class is for which codec --
+
+
+@pytest.mark.parametrize("name", list(CODECS))
+def test_a_codec_refuses_a_class_that_it_can_not_serve(name: str) -> None:
+    class Plain:
+        pass
+
+    with pytest.raises(CatalogError, match=f"codec {name} is for"):
+        CODECS[name].bind(Plain)
