@@ -2,8 +2,8 @@
 
     python -m benchmarks.broadcast [--receivers 5000] [--seconds 3] [--server-command 'COMMAND {port}']
 
-Message 20002 asks the server to send one message 20003 with 64 bytes of body to every session. A few of
-these are kept in flight, so that the server always has work.
+Message 20002 asks the server to send its 64 bytes of body to every session, as one message 20003 each. A few
+broadcasts are kept in flight, so that the server always has work.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from benchmarks.harness import (
 from benchmarks.rawclient import FIRST_UID, FrameCounter, connect, frame
 
 ASK, DELIVERED = 20_002, 20_003
+REQUEST = frame(ASK, b"x" * 64)
 IN_FLIGHT = 4  # broadcasts
 STALLED = 10.0  # s without a delivery
 BUSY = 0.9
@@ -57,7 +58,7 @@ class Receivers:
     def ask_until(self, in_flight: int) -> None:
         """Ask for broadcasts until `in_flight` of them are not delivered to everybody."""
         while self._asked - self.deliveries // len(self._clients) < in_flight:
-            self._asker.send(frame(ASK))
+            self._asker.send(REQUEST)
             self._asked += 1
 
     def receive(self) -> None:

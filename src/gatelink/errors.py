@@ -49,11 +49,9 @@ class CloseCode(IntEnum):
         return _EXPLANATIONS[self]
 
 
-_LABELS = {
-    code: code.name.lower().replace("_", "-")
-    for code in CloseCode
-    if code is not CloseCode.REPLACED
-} | {CloseCode.REPLACED: "replaced-by-newer-login"}
+_LABELS = {code: code.name.lower().replace("_", "-") for code in CloseCode if code is not CloseCode.REPLACED} | {
+    CloseCode.REPLACED: "replaced-by-newer-login"
+}
 
 _EXPLANATIONS = {
     CloseCode.NORMAL: "closed by one side, in order",

@@ -53,7 +53,7 @@ class RawFrame(NamedTuple):
 class Route:
     """One message type's handler, and what it has cost."""
 
-    __slots__ = ("buckets", "bytes", "call", "count", "decode", "fast", "is_async", "name", "seconds")
+    __slots__ = ("buckets", "bytes", "call", "count", "decode", "is_async", "name", "seconds")
 
     def __init__(self, name: str, call: Callable[..., Any], decode: Callable[[bytes], Any]) -> None:
         self.name = name
@@ -63,17 +63,14 @@ class Route:
         self.count = 0  # messages handled
         self.bytes = 0  # of their frames
         self.seconds = 0.0  # in decoding and handling
-        self.fast = 0  # calls within the first bucket
-        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # the slower ones
+        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; the first is not counted: it is the rest
 
     def handled(self, size: int, seconds: float) -> None:
         """Counts one call; `dispatch` does the same in line."""
         self.count += 1
         self.bytes += size + 6
         self.seconds += seconds
-        if seconds <= _FIRST_BUCKET:
-            self.fast += 1
-        else:
+        if seconds > _FIRST_BUCKET:
             self.observe(seconds)
 
     def observe(self, seconds: float) -> None:
@@ -210,9 +207,7 @@ class Handlers:
                 route.count += 1
                 route.bytes += len(body) + 6
                 route.seconds += elapsed
-                if elapsed <= _FIRST_BUCKET:
-                    route.fast += 1
-                else:
+                if elapsed > _FIRST_BUCKET:
                     route.observe(elapsed)
             if session.state is not _OPEN:
                 return
@@ -389,7 +384,6 @@ class Handlers:
             return  # it wrote to a peer that had just left
         session.hub.stats.handler_errors[route.name] += 1
         log.error("handler failed", message=route.name, uid=session.uid, address=session.address, exc_info=error)
-
 
 
 def _is_async(handler: Callable[..., Any]) -> bool:

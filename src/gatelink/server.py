@@ -1,12 +1,12 @@
 """A complete server: listeners, sessions and handlers, and how they start, run and stop together.
 
-    server = Server("tcp://127.0.0.1:7000", tokens=MemoryTokens())
+server = Server("tcp://127.0.0.1:7000", tokens=MemoryTokens())
 
-    @server.on(Say)
-    def say(session, message):
-        server.sessions.broadcast(message)
+@server.on(Say)
+def say(session, message):
+    server.sessions.broadcast(message)
 
-    server.run()
+server.run()
 """
 
 import asyncio

@@ -1,0 +1,30 @@
+"""The command line: `gatelink COMMAND`, one file a command. What is heavy is imported where a command needs it."""
+
+import sys
+
+import typer
+
+from gatelink.cli.decode import decode
+from gatelink.cli.serve import serve
+from gatelink.cli.version import version
+from gatelink.errors import ConfigError
+
+app = typer.Typer(
+    name="gatelink",
+    help="The connection tier of an online game, chat or device backend.",
+    epilog="Start with: gatelink serve MODULE:SERVER",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,  # its tracebacks can show locals, which hold tokens; Python's own never do
+)
+for command in (serve, decode, version):
+    app.command()(command)
+
+
+def main() -> None:
+    """The `gatelink` command. A ConfigError is one line and exit code 2."""
+    try:
+        app()
+    except ConfigError as error:
+        print(f"gatelink: {error}", file=sys.stderr)
+        sys.exit(2)

@@ -1,7 +1,7 @@
 """The connecting side: `connect` gives the same `Session` as a server has, for players, robots and servers.
 
-    session = await connect("tcp://127.0.0.1:7000", uid=7, token=token, handlers=handlers)
-    session.send(Say("hello"))
+session = await connect("tcp://127.0.0.1:7000", uid=7, token=token, handlers=handlers)
+session.send(Say("hello"))
 """
 
 import asyncio

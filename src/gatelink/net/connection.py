@@ -57,7 +57,7 @@ class Connection(asyncio.Protocol):
     over: called once when the transport is gone, after the sink's `lost`.
     """
 
-    __slots__ = ("_decoder", "_over", "_paused", "_made", "address", "sink", "state", "transport", "writable")
+    __slots__ = ("_decoder", "_over", "_paused", "_made", "address", "sink", "state", "transport", "writable", "write")
 
     def __init__(
         self,
@@ -74,12 +74,14 @@ class Connection(asyncio.Protocol):
         self.sink: Sink = DEAF
         self.state = ConnectionState.UNVERIFIED
         self.transport: asyncio.Transport
+        self.write: Callable[[bytes], None]
         self.writable = True
 
     # -- asyncio.Protocol --
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
+        self.write = self.transport.write
         if self.address is None:
             self.address = peer_host(transport)
         self._made(self)
@@ -114,9 +116,6 @@ class Connection(asyncio.Protocol):
             self._over(self)
 
     # -- for the sink (session.Carrier) --
-
-    def write(self, data: bytes) -> None:
-        self.transport.write(data)
 
     def pause(self, why: Pause) -> None:
         if not self._paused:

@@ -18,7 +18,13 @@ from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
 from gatelink.session.session import Dispatcher, Session
 from gatelink.session.timers import Item
-from gatelink.wire.base import VERIFY_FAILED, VERIFY_REQUEST, VERIFY_SUCCEEDED, ClientVerifyRequest, ClientVerifySucceeded
+from gatelink.wire.base import (
+    VERIFY_FAILED,
+    VERIFY_REQUEST,
+    VERIFY_SUCCEEDED,
+    ClientVerifyRequest,
+    ClientVerifySucceeded,
+)
 from gatelink.wire.frames import CONTROL, Frame, encode_frame
 
 log = structlog.get_logger("gatelink.login")
@@ -184,4 +190,3 @@ class Login(Item):
         self._connection.sink = DEAF
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
-

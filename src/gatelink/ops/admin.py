@@ -1,10 +1,108 @@
-"""placeholder"""
-from typing import Any
+"""The admin port: /metrics and /healthz over plain HTTP, in the server's own loop.
+
+It asks nobody who they are; bind it where only your monitoring can reach it.
+"""
+
+import asyncio
+import os
+import socket
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable, MutableMapping
+from typing import TYPE_CHECKING, Any
+
+from gatelink.errors import ConfigError
+from gatelink.net.endpoints import parse_endpoint
+
+if TYPE_CHECKING:
+    from gatelink.ops.http import HttpServer
+    from gatelink.ops.metrics import Metrics
+    from gatelink.server import Server
+
+LAG_INTERVAL = 1.0  # s between two looks at how late the loop runs
+LAG_SAMPLES = 15  # the worst of which is shown, so that a scrape every 15 s misses none
+BACKLOG = 16
+
+_TEXT = b"text/plain; charset=utf-8"
+_EXPOSITION = b"text/plain; version=0.0.4; charset=utf-8"
+
+Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
+Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Admin:
-    def __init__(self, server: Any, address: str) -> None: ...
+    """The admin port of `server`, at `address`: "host:port", port 0 for any that is free."""
 
-    async def start(self) -> None: ...
+    def __init__(self, server: "Server", address: str) -> None:
+        self._server = server
+        self._address = address
+        self._lags: deque[float] = deque([0.0], maxlen=LAG_SAMPLES)
+        self._http: HttpServer | None = None
+        self._metrics: Metrics
+        self._timer: asyncio.TimerHandle
+        self.port = 0  # after `start`, the one that was taken
 
-    async def stop(self) -> None: ...
+    async def start(self) -> None:
+        """Listens. Raises ConfigError for an address that is none, or can't be had; then nothing is left open."""
+        from gatelink.ops.http import HttpServer  # here: a process without an admin port needs neither
+        from gatelink.ops.metrics import Metrics
+
+        listener = await self._bind()
+        self.port = listener.getsockname()[1]
+        self._metrics = Metrics(self._server)
+        self._http = HttpServer(self._respond, listener)
+        await self._http.start()
+        self._watch(time.monotonic())
+
+    async def stop(self) -> None:
+        """Closes the port and its connections; nothing if it was not started."""
+        if self._http is None:
+            return
+        self._timer.cancel()
+        http, self._http = self._http, None
+        await http.stop()
+
+    async def _bind(self) -> socket.socket:
+        try:
+            endpoint = parse_endpoint(f"tcp://{self._address}")
+        except ConfigError:
+            raise ConfigError(
+                f"admin address {self._address!r} is not host:port; write it as 127.0.0.1:9100 or [::1]:9100"
+            ) from None
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
+            family, _, _, _, where = found[0]
+            return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        except OSError as error:
+            what = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise ConfigError(
+                f"cannot listen on admin address {self._address}: {what}; "
+                "choose an address of this machine and a port that is free"
+            ) from None
+
+    def _watch(self, due: float) -> None:
+        """Measures once a second how late the loop comes to a call."""
+        now = time.monotonic()
+        self._lags.append(max(0.0, now - due))
+        self._metrics.loop_lag = max(self._lags)
+        self._timer = asyncio.get_running_loop().call_later(LAG_INTERVAL, self._watch, now + LAG_INTERVAL)
+
+    async def _respond(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
+        """The ASGI app."""
+        status, kind, body = self._page(scope["method"], scope["path"])
+        headers = [(b"content-type", kind), (b"content-length", str(len(body)).encode())]
+        if status == 405:
+            headers.append((b"allow", b"GET, HEAD"))
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    def _page(self, method: str, path: str) -> tuple[int, bytes, bytes]:
+        """(status, content type, body)"""
+        if path not in ("/metrics", "/healthz"):
+            return 404, _TEXT, b"there are /metrics and /healthz\n"
+        if method not in ("GET", "HEAD"):
+            return 405, _TEXT, b"only GET and HEAD\n"
+        if path == "/metrics":
+            return 200, _EXPOSITION, self._metrics.exposition()
+        return (200, _TEXT, b"ok\n") if self._server.is_running else (503, _TEXT, b"stopping\n")

@@ -20,26 +20,34 @@ _pack_head = struct.Struct("<IH").pack
 
 
 class Encoder:
-    """Makes frames of one message type, and counts what is sent of it."""
+    """Makes frames of one message type, and counts what is sent of it.
 
-    __slots__ = ("_coder", "_encode", "kind", "traffic")
+    frame: the whole frame of a message; raises MessageTooLarge, and what the message's codec raises.
+    """
+
+    __slots__ = ("frame", "kind", "traffic")
 
     def __init__(self, kind: MessageType, coder: BodyCoder | None, traffic: Traffic) -> None:
         self.kind = kind
         self.traffic = traffic
-        self._encode: Callable[[Any], bytes] = kind.encode
-        self._coder = coder
+        self.frame: Callable[[Any], bytes] = _frame_maker(kind, coder)
 
-    def frame(self, message: Any) -> bytes:
-        """The whole frame of `message`. Raises MessageTooLarge, and what the message's codec raises."""
-        body = self._encode(message)
+
+def _frame_maker(kind: MessageType, coder: BodyCoder | None) -> Callable[[Any], bytes]:
+    id = kind.id
+    encode = kind.encode
+
+    def frame(message: Any) -> bytes:
+        body = encode(message)
         size = len(body) + 2
         if size > MAX_LENGTH:
-            raise MessageTooLarge(f"{self.kind.name} of {size} bytes; a frame has at most {MAX_LENGTH}")
-        if self._coder is None:
-            return _pack_head(size, self.kind.id) + body
-        flags, body = self._coder.close(self.kind, body)
-        return encode_frame(self.kind.id, body, flags)
+            raise MessageTooLarge(f"{kind.name} of {size} bytes; a frame has at most {MAX_LENGTH}")
+        if coder is None:
+            return _pack_head(size, id) + body
+        flags, body = coder.close(kind, body)
+        return encode_frame(id, body, flags)
+
+    return frame
 
 
 class Hub:

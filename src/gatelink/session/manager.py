@@ -194,8 +194,7 @@ class SessionManager:
         limits = self._hub.limits
         backlog = Backlog(key, frames, self._expire)
         while self._backlogs and (
-            len(self._backlogs) >= limits.max_backlogs
-            or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
+            len(self._backlogs) >= limits.max_backlogs or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
         ):
             self._expire(next(iter(self._backlogs.values())))
         self._backlogs[key] = backlog

@@ -53,6 +53,15 @@ class Outbox:
         updates is fair to all its keys; else it goes to the end, so that it never overtakes a frame without a key.
         Raises OutboxFull.
         """
+        size = self.bytes + len(frame)
+        if self._keys is None and not key and size <= self.max_bytes and self.count < self.max_frames:
+            self._frames.append(frame)
+            self.count += 1
+            self.bytes = size
+        else:
+            self._push(frame, full, key)
+
+    def _push(self, frame: bytes, full: Full, key: int) -> None:
         size = len(frame)
         if key and self._replace(frame, key):
             return
@@ -76,6 +85,7 @@ class Outbox:
         else:
             if self._keys is None:
                 self._keys = {}
+                self._plain = number - 1  # what stands before the first key may have none
             self._keys[key] = number
         if len(self._frames) > 2 * self.max_frames or (self._keys and len(self._keys) > 2 * self.max_frames):
             self._compact()

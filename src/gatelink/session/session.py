@@ -144,9 +144,8 @@ class Session(Item):
         key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
         Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded.
         """
-        encoders = self._hub.encoders
         cls = type(message)
-        encoder = encoders[cls] if cls in encoders else self._hub.encoder(cls)
+        encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
         frame = encoder.frame(message)
         self.send_frame(frame, key, full)
         traffic = encoder.traffic
@@ -163,8 +162,7 @@ class Session(Item):
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Queues a whole frame, as `encode_frame` makes it; what `send` and broadcasts end in."""
-        state = self.state
-        if state is not _OPEN and state is not SessionState.DETACHED:
+        if self.state is not _OPEN and self.state is not SessionState.DETACHED:
             raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
         try:
             self.outbox.push(frame, full, key)

@@ -67,14 +67,13 @@ class FrameDecoder:
         """The frames that `data` completes, in order."""
         tail = self._tail
         if tail is not None:
+            if self.error is not None:
+                return []
             tail += data
             if len(tail) < self._need:
                 return []
             data = bytes(tail)
             self._tail = None
-        if self.error is not None:
-            return []
-
         frames: list[Frame] = []
         append = frames.append
         limit = self.max_length
@@ -156,4 +155,5 @@ class FrameDecoder:
 
     def _fail(self, error: ProtocolError) -> int:
         self.error = error
+        self._tail = bytearray()  # it stays, so that `feed` need not look for an error before each read
         return -1

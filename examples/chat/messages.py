@@ -1,0 +1,43 @@
+"""What chat clients and the chat server say to each other."""
+
+from typing import Annotated
+
+from gatelink import message
+from msgspec import Meta, Struct
+
+Text = Annotated[str, Meta(max_length=500)]
+
+
+@message(12001)
+class Join(Struct):
+    """Into a room, and out of the one before."""
+
+    room: str
+
+
+@message(12002)
+class Joined(Struct):
+    """You are in: the next line of `room` is yours to hear, and will have `next_number`."""
+
+    room: str
+    next_number: int
+
+
+@message(12003)
+class Leave(Struct):
+    """Out of the room."""
+
+
+@message(12004)
+class Say(Struct):
+    text: Text
+
+
+@message(12005)
+class Line(Struct):
+    """What somebody said in your room. In each room numbers grow by one from 1."""
+
+    room: str
+    number: int
+    author: int
+    text: str

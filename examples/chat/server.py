@@ -1,0 +1,53 @@
+"""The chat server: rooms, and lines that everyone in a room sees in the same order, numbered without a gap.
+
+gatelink serve examples.chat.server:server
+"""
+
+from gatelink import Server, Session
+
+from examples.chat.messages import Join, Joined, Leave, Line, Say
+from examples.chat.tokens import SecretTokens
+
+ROOMS = ("amber", "beryl", "coral", "diamond", "emerald", "flint", "garnet", "jade", "onyx", "pearl")
+
+
+class Room:
+    """Who is in it, and the number of its next line."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.members: set[Session] = set()
+        self.next_number = 1
+
+
+server = Server("tcp://127.0.0.1:7000", tokens=SecretTokens())
+rooms = {name: Room(name) for name in ROOMS}
+
+
+@server.on(Join)
+def join(session: Session, message: Join) -> None:
+    room = rooms.get(message.room)
+    if room is None:
+        session.kick(f"there is no such room; there are {', '.join(ROOMS)}")
+        return
+    leave(session)
+    room.members.add(session)
+    session.data = room
+    session.send(Joined(room.name, room.next_number))
+
+
+@server.on(Say)
+def say(session: Session, message: Say) -> None:
+    room = session.data
+    if room is not None:
+        line = Line(room.name, room.next_number, session.uid, message.text)
+        room.next_number += 1
+        server.sessions.broadcast(line, to=room.members)
+
+
+@server.on(Leave)
+@server.on_closed
+def leave(session: Session, message: Leave | None = None) -> None:
+    if session.data is not None:
+        session.data.members.discard(session)
+        session.data = None

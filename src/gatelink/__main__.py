@@ -1,0 +1,5 @@
+"""`python -m gatelink`: the command line."""
+
+from gatelink.cli import main
+
+main()

@@ -1,0 +1,118 @@
+"""`gatelink robots`: load-tests a server with robots of the user's own scenario."""
+
+import signal
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from gatelink.cli.loading import load
+from gatelink.errors import ConfigError
+
+if TYPE_CHECKING:
+    from gatelink.robots import Run
+
+LINE_EVERY = 5  # s between lines where there is no terminal
+OTHER_FILES = 64  # files that this process has open besides its robots' sockets
+
+
+def robots(
+    scenario: Annotated[
+        str, typer.Argument(metavar="MODULE:SCENARIO", help="A subclass of gatelink.robots.Robot.", show_default=False)
+    ],
+    address: Annotated[
+        str, typer.Option(metavar="URL", help="The server: tcp://host:port, tls://host:port or unix:///path.")
+    ] = "tcp://127.0.0.1:7000",
+    count: Annotated[int, typer.Option(min=1, help="Robots, each with a session of its own.")] = 200,
+    seconds: Annotated[float, typer.Option(min=0.1, help="How long, the ramp included.")] = 20.0,
+    ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the robots start, evenly.")] = 2.0,
+    seed: Annotated[int, typer.Option(help="Robots of the same seed draw the same random numbers.")] = 0,
+    report: Annotated[
+        Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots of throughput and latency.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output, nothing else.")] = False,
+) -> None:
+    """Load-test a server: so many robots live a scenario against it and check what they see.
+
+    A scenario is a class with a run(): connect, send, expect, measure, and fail when something is not as it should be
+    (docs/robots.md). On a terminal a table is live; else there is a line every five seconds. Ctrl-C ends the run early,
+    with its summary.
+
+    Exit status: 0 nothing failed, 1 a robot reported an error, 2 the command can't be run as given.
+    """
+    import uvloop
+    from gatelink.net.endpoints import parse_endpoint
+    from gatelink.robots import Robot, Run
+
+    kind: type[Any] = load(scenario, type)
+    if not issubclass(kind, Robot):
+        raise ConfigError(f"{scenario} is no scenario; make it a subclass of gatelink.robots.Robot")
+    parse_endpoint(address)
+    if report is not None and not report.absolute().parent.is_dir():
+        raise ConfigError(f"--report {report}: there is no directory {report.absolute().parent}")
+    _allow_files(count)
+    run = Run(kind, address=address, count=count, seconds=seconds, ramp=ramp, seed=seed)
+    started = datetime.now().astimezone()
+    uvloop.run(_watch(run, json))
+    if report is not None:
+        from gatelink.robots.report import report as page
+
+        what = f"{count} robots for {seconds:g} s (ramp {ramp:g} s) against {address}, {started:%Y-%m-%d %H:%M:%S %Z}"
+        report.write_text(page(run.tally, title=f"Robots: {scenario}", what=what), encoding="utf-8")
+    if not run.tally.held:
+        raise typer.Exit(1)
+
+
+async def _watch(run: "Run", json: bool) -> None:
+    """Runs, shows the run while it lasts, and its summary at the end."""
+    import asyncio
+
+    from rich.console import Console
+    from rich.live import Live
+
+    from gatelink.robots import display
+
+    tally = run.tally
+    console = Console(stderr=json, highlight=False)
+
+    def shown() -> Any:
+        return display.table(tally, len(run.robots), run.seconds)
+
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, run.stop)
+    if console.is_terminal:
+        with Live(shown(), console=console, auto_refresh=False) as live:
+            await run.run(lambda: live.update(shown(), refresh=True))
+            live.update(shown())
+    else:
+        ticks = 0
+
+        def on_second() -> None:
+            nonlocal ticks
+            ticks += 1
+            if ticks % LINE_EVERY == 0:
+                print(display.line(tally), file=console.file, flush=True)
+
+        await run.run(on_second)
+        console.print(shown())
+    if tally.errors:
+        console.print(display.errors(tally), style="red", markup=False)
+    if json:
+        import msgspec
+
+        sys.stdout.write(msgspec.json.encode(tally.summary()).decode() + "\n")
+
+
+def _allow_files(count: int) -> None:
+    """Lets this process open a socket for each of `count` robots. Raises ConfigError over the hard limit."""
+    import resource
+
+    needed = count + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        if hard != resource.RLIM_INFINITY and hard < needed:
+            raise ConfigError(f"{count} robots need {needed} open files, and {hard} are allowed; raise ulimit -Hn")
+        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))

@@ -1,0 +1,19 @@
+"""`gatelink version`: what runs here, for a bug report."""
+
+
+def version() -> None:
+    """Print the versions of gatelink and of what it stands on."""
+    import platform
+    from importlib.metadata import version as version_of
+
+    from gatelink import __version__
+
+    found = {
+        "gatelink": __version__,
+        "python": f"{platform.python_implementation()} {platform.python_version()}",
+        "uvloop": version_of("uvloop"),
+        "msgspec": version_of("msgspec"),
+        "platform": platform.platform(),
+    }
+    for name, value in found.items():
+        print(f"{name:<9} {value}")

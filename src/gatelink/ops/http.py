@@ -1,0 +1,68 @@
+"""A small HTTP server inside somebody else's event loop: uvicorn without its signals, logs and main loop."""
+
+import asyncio
+import socket
+from typing import Any
+
+import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+MAX_CONNECTIONS = 16  # for a scraper, a health check and a curious person; more are cut off
+KEEP_ALIVE = 5  # s that a connection may idle after a response
+LIFETIME = 30  # s after which any connection is cut off: slowloris, or a reader that does not read
+STOPPING = 1  # s that a response may take when the server stops
+
+
+class HttpServer:
+    """Serves an ASGI app on `listener`, a bound socket that it then owns, from `start` to `stop`."""
+
+    def __init__(self, app: Any, listener: socket.socket) -> None:
+        self._listener = listener
+        self._config = uvicorn.Config(
+            app,
+            http=_Protocol,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            proxy_headers=False,
+            timeout_keep_alive=KEEP_ALIVE,
+            timeout_graceful_shutdown=STOPPING,
+        )
+        self._server = uvicorn.Server(self._config)
+
+    async def start(self) -> None:
+        """Accepts connections from now on. uvicorn's `serve` would take the process's signal handlers."""
+        self._config.load()
+        self._server.lifespan = self._config.lifespan_class(self._config)
+        await self._server.startup(sockets=[self._listener])
+
+    async def stop(self) -> None:
+        """Accepts no more, gives responses under way a moment, and leaves nothing open."""
+        await self._server.shutdown(sockets=[self._listener])
+        state = self._server.server_state
+        for connection in list(state.connections):
+            connection.transport.abort()
+        if state.tasks:
+            await asyncio.wait(state.tasks)
+
+
+class _Protocol(H11Protocol):
+    """One connection, which uvicorn alone would let idle for ever before its first request."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.access_log = False
+        self._end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        if len(self.connections) > MAX_CONNECTIONS:
+            transport.abort()
+        else:
+            self._end = self.loop.call_later(LIFETIME, transport.abort)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)

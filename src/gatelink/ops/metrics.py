@@ -1,0 +1,129 @@
+"""One server's metrics for Prometheus, read from its counters when somebody scrapes.
+
+Labels are bounded: a message is named as the catalog has it, an id that was never registered is `other`, and close
+codes and reasons for refusals are gatelink's own. docs/operations.md says what each metric means.
+"""
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from gatelink.errors import CloseCode
+from gatelink.handlers import TIME_BUCKETS, Route
+from gatelink.session.session import Session
+
+if TYPE_CHECKING:
+    from gatelink.server import Server
+
+_BOUNDS = (*map(str, TIME_BUCKETS), "+Inf")
+
+
+class Metrics(Collector):
+    """What `server`, which has been started, has counted, and what it holds now.
+
+    loop_lag: seconds that the event loop runs late; whoever measures it writes it here.
+    """
+
+    def __init__(self, server: "Server") -> None:
+        self.loop_lag = 0.0
+        self._server = server
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format, version 0.0.4."""
+        return generate_latest(self._registry)
+
+    def describe(self) -> list[Metric]:
+        return []  # else registering would collect
+
+    def collect(self) -> Iterator[Metric]:
+        server = self._server
+        stats = server.stats
+        yield _gauge("sessions", "Open sessions.", len(server.sessions))
+        yield _gauge("connections", "Connections admitted and not yet gone.", len(server._admission.connections))
+        yield _gauge("unverified_connections", "Connections between accept and verified.", stats.unverified)
+        yield _gauge("loop_lag_seconds", "How late the event loop ran, at worst in the last 15 s.", self.loop_lag)
+        yield _counter("accepted_connections", "Connections admitted.", stats.accepted)
+        yield _labelled("refusals", "Connections closed before they were verified.", "reason", stats.refused)
+        yield _counter("logins", "Logins that succeeded.", stats.verified)
+        closes = {code.label: stats.closed[code] for code in CloseCode}
+        yield _labelled("closes", "Sessions that ended.", "code", closes)
+        yield from self._traffic()
+        yield _counter("unhandled_messages", "Messages that nothing here handles, dropped.", stats.unhandled)
+        yield self._handler_seconds()
+        yield _labelled("handler_errors", "Handlers that raised.", "message", stats.handler_errors)
+        yield from _queues(list(server.sessions))
+        yield _counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", stats.dropped)
+        yield _counter("reading_pauses", "Times that reading from a peer paused: its handlers lag.", stats.paused)
+        yield _counter(
+            "backlog_messages_dropped", "Queued messages of users who did not return.", stats.backlogs_dropped
+        )
+        yield _counter("ticks", "Ticks of the game loop.", stats.ticks)
+        yield _counter("tick_overruns", "Ticks that took longer than their period.", stats.tick_overruns)
+
+    def _routes(self) -> list[Route]:
+        """The routes of messages; events are routes too, with ids below 0."""
+        handlers = self._server.handlers
+        routes = {**handlers._defaults, **handlers.routes}
+        return [route for id, route in routes.items() if id >= 0]
+
+    def _traffic(self) -> Iterator[Metric]:
+        messages = CounterMetricFamily(
+            "gatelink_messages", "Messages handled (in) and queued for sending (out).", labels=("direction", "message")
+        )
+        bytes = CounterMetricFamily("gatelink_bytes", "Of their frames.", labels=("direction", "message"))
+        for route in self._routes():
+            messages.add_metric(("in", route.name), route.count)
+            bytes.add_metric(("in", route.name), route.bytes)
+        for name, traffic in self._server.stats.sent.items():
+            messages.add_metric(("out", name), traffic.messages)
+            bytes.add_metric(("out", name), traffic.bytes)
+        yield messages
+        yield bytes
+
+    def _handler_seconds(self) -> Metric:
+        family = HistogramMetricFamily(
+            "gatelink_handler_seconds", "Decoding and handling one message, waiting included.", labels=("message",)
+        )
+        for route in self._routes():
+            total = route.count - sum(route.buckets)  # the first bucket is what is not in the others
+            cumulative = []
+            for bound, count in zip(_BOUNDS, route.buckets, strict=True):
+                total += count
+                cumulative.append((bound, total))
+            family.add_metric((route.name,), cumulative, route.seconds)
+        return family
+
+
+def _queues(sessions: list[Session]) -> Iterator[Metric]:
+    """How much waits in all sessions' queues together, and in the fullest."""
+    outboxes = [session.outbox for session in sessions]
+    inboxes = [session.inbox for session in sessions if session.inbox is not None]
+    for name, what, sizes in (
+        ("outbox_bytes", "Bytes queued for sending", [outbox.bytes for outbox in outboxes]),
+        ("outbox_frames", "Frames queued for sending", [outbox.count for outbox in outboxes]),
+        ("inbox_frames", "Frames received and not yet handled", [len(inbox.items) for inbox in inboxes]),
+    ):
+        yield _gauge(name, f"{what}, all sessions together.", sum(sizes))
+        yield _gauge(f"{name}_max", f"{what}, the session with the most.", max(sizes, default=0))
+
+
+def _gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"gatelink_{name}", text, value)
+
+
+def _counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"gatelink_{name}", text, value)
+
+
+def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
+    family = CounterMetricFamily(f"gatelink_{name}", text, labels=(label,))
+    for value, count in values.items():
+        family.add_metric((value,), count)
+    return family

@@ -1,0 +1,225 @@
+"""What a scenario is made of: a robot, and what it can do.
+
+    class Greeter(Robot):
+        async def run(self) -> None:
+            await self.connect()
+            while True:
+                with self.measure("hello"):
+                    self.send(Hello())
+                    answer = await self.expect(Welcome)
+                if answer.uid != self.uid:
+                    self.fail(f"welcomed as {answer.uid}, expected {self.uid}")
+                await asyncio.sleep(self.random.uniform(0.5, 1.5))
+
+Methods named as a message, `on_line` for Line, are its handlers, as with `Handlers.register`; every other message is
+for `expect`.
+"""
+
+import asyncio
+import random
+import traceback
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import PurePath
+from time import perf_counter
+from typing import Any, TypeVar
+
+from gatelink.errors import CloseCode, SessionClosed
+from gatelink.handlers import Handlers, Route
+from gatelink.net.client import connect
+from gatelink.robots.tally import Tally
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.wire.frames import Frame
+from gatelink.wire.messages import Catalog
+from gatelink.wire.messages import catalog as default_catalog
+
+T = TypeVar("T")
+
+KEPT_MESSAGES = 256
+"""Messages kept for a later `expect`: the newest."""
+
+
+class Robot:
+    """One user of a load test; a scenario is a subclass with a `run`.
+
+    number: 0 and up. uid: who it logs in as, number + 1 unless `run` sets another. random: seeded by run and number,
+    so that a run can be repeated. session: the open one, or one that the server ended, or None.
+    catalog (of the class): its messages; the default is what `@message` registers in.
+    """
+
+    catalog: Catalog = default_catalog
+
+    def __init__(self, number: int, address: str, tally: Tally, seed: int = 0) -> None:
+        """Raises CatalogError for a method `on_...` that names no message."""
+        self.number = number
+        self.uid = number + 1
+        self.random = random.Random(f"{seed}/{number}")
+        self.session: Session | None = None
+        self._address = address
+        self._tally = tally
+        self._kept: deque[Any] = deque(maxlen=KEPT_MESSAGES)
+        self._expected: type | None = None
+        self._answer: asyncio.Future[Any]
+        self._handlers = RobotHandlers(self, tally)
+        self._handlers.register(self)
+        self._handlers.default(self._take)
+        self._handlers.on_verified(self._opened)
+        self._handlers.on_closed(self._closed)
+
+    # -- what a scenario writes --
+
+    async def run(self) -> None:
+        """The robot's life. Cancelled, and the session closed, when the time is over; returning earlier is as good.
+
+        What it raises is counted as an error, and a second later the robot starts over.
+        """
+        raise NotImplementedError(f"{type(self).__name__} has no run()")
+
+    def token(self) -> str:
+        """What this robot shows to log in; by default its uid with 32 digits, as `StaticTokens` takes it."""
+        return f"{self.uid:032d}"
+
+    # -- what a scenario calls --
+
+    async def connect(self) -> Session:
+        """Logs in, measured as "connect". Raises ConnectError; RuntimeError if the session before is still open."""
+        if self.session is not None and self.session.close_code is None:
+            raise RuntimeError(f"robot {self.number} is connected already; disconnect first")
+        self._kept.clear()
+        with self.measure("connect"):
+            return await connect(
+                self._address, uid=self.uid, token=self.token(), handlers=self._handlers, catalog=self.catalog
+            )
+
+    async def disconnect(self, *, abruptly: bool = False) -> None:
+        """Ends the session and waits until its connection is gone; nothing if there is none.
+
+        By default what is queued is still delivered; `abruptly` drops it, with the connection, as a break does.
+        """
+        session, self.session = self.session, None
+        if session is not None:
+            if abruptly:
+                session.abort()
+            else:
+                session.close()
+            await session.wait_closed()
+
+    def send(self, message: Any) -> None:
+        """Queues `message`. Raises SessionClosed if the server ended the session."""
+        self._connected().send(message)
+        self._tally.sent += 1
+
+    async def expect(self, kind: type[T], timeout: float = 5.0) -> T:  # noqa: ASYNC109 - it is what is expected
+        """The next message of class `kind`, come already or to come; others that came before it are passed over.
+
+        Raises TimeoutError after `timeout` seconds, and SessionClosed when the session ends first.
+        """
+        session = self._connected()
+        if self.catalog.of_type(kind).id in self._handlers.routes:
+            raise RuntimeError(f"{kind.__name__} goes to the robot's own handler; it can't be expected, too")
+        if self._expected is not None:
+            raise RuntimeError(f"{self._expected.__name__} is being expected already; one at a time")
+        while self._kept:
+            message = self._kept.popleft()
+            if isinstance(message, kind):
+                return message
+        if session.close_code is not None:
+            raise SessionClosed(session.close_code, session.close_reason)
+        self._expected = kind
+        self._answer = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(timeout):
+                answer: T = await self._answer
+                return answer
+        except TimeoutError:
+            raise TimeoutError(f"no {kind.__name__} within {timeout:g} s") from None
+        finally:
+            self._expected = None
+
+    @contextmanager
+    def measure(self, name: str) -> Iterator[None]:
+        """Records how long the block takes, unless it raises."""
+        start = perf_counter()
+        yield
+        self.record(name, perf_counter() - start)
+
+    def record(self, name: str, seconds: float) -> None:
+        """Counts a latency; the run shows the percentiles of each name."""
+        self._tally.record(name, seconds)
+
+    def count(self, name: str, number: int = 1) -> None:
+        """Adds to a counter of the whole run, shown under `name`."""
+        self._tally.counts[name] += number
+
+    def fail(self, text: str) -> None:
+        """Counts an error: say what was seen and what was expected. Errors of the same text are shown as one."""
+        self._tally.fail(self.number, text)
+
+    # -- from the runner and the handlers --
+
+    async def live(self) -> None:
+        """Runs until cancelled or done. Never raises what `run` does."""
+        while True:
+            try:
+                await self.run()
+                self._check_end()
+                return
+            except asyncio.CancelledError:
+                self._check_end()
+                raise
+            except Exception as error:
+                self.fail(describe(error))
+            finally:
+                await self.disconnect()
+            await asyncio.sleep(1)
+
+    def _check_end(self) -> None:
+        """A session that the server ended, and that the scenario did not hear of, is an error."""
+        if self.session is not None and self.session.close_code is not None:
+            self.fail(str(SessionClosed(self.session.close_code, self.session.close_reason)))
+
+    def _connected(self) -> Session:
+        if self.session is None:
+            raise RuntimeError(f"robot {self.number} is not connected; await self.connect() first")
+        return self.session
+
+    def _opened(self, session: Session) -> None:
+        self.session = session
+        self._tally.sessions += 1
+
+    def _closed(self, session: Session) -> None:
+        self._tally.sessions -= 1
+        if session is self.session and self._expected is not None and not self._answer.done():
+            self._answer.set_exception(SessionClosed(session.close_code or CloseCode.NORMAL, session.close_reason))
+
+    def _take(self, session: Session, message: Any) -> None:
+        if self._expected is None or self._answer.done():
+            self._kept.append(message)
+        elif isinstance(message, self._expected):
+            self._answer.set_result(message)
+
+
+class RobotHandlers(Handlers):
+    """A robot's table: it counts what arrives, and a handler that raises has found an error."""
+
+    def __init__(self, robot: Robot, tally: Tally) -> None:
+        super().__init__(robot.catalog)
+        self._robot = robot
+        self._tally = tally
+
+    def dispatch(self, session: Session, frames: list[Frame]) -> None:
+        self._tally.received += len(frames)
+        super().dispatch(session, frames)
+
+    def _failed(self, session: Session, route: Route, error: Exception) -> None:
+        if not isinstance(error, SessionClosed) or session.state is SessionState.OPEN:
+            self._robot.fail(f"handler of {route.name}: {describe(error)}")
+
+
+def describe(error: Exception) -> str:
+    """An error in one line, with the place that raised it."""
+    frames = traceback.extract_tb(error.__traceback__)
+    place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
+    return f"{type(error).__name__}: {error}{place}"

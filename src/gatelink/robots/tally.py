@@ -1,0 +1,128 @@
+"""What the robots of one run have counted together, as a whole and second by second."""
+
+from collections import Counter, deque
+from time import perf_counter
+
+import msgspec
+
+from gatelink.robots.histogram import Histogram
+
+KEPT_ERRORS = 20
+"""Different texts of errors that are kept; errors of other texts are only counted."""
+
+KEPT_SECONDS = 3600
+"""Seconds of history that are kept: the last ones."""
+
+
+class Latency(msgspec.Struct, frozen=True):
+    """A summary of latencies, in seconds."""
+
+    count: int
+    p50: float
+    p99: float
+    most: float
+
+    @classmethod
+    def of(cls, histogram: Histogram) -> "Latency":
+        return cls(histogram.count, histogram.percentile(50), histogram.percentile(99), histogram.most)
+
+
+class Second(msgspec.Struct, frozen=True):
+    """What happened in one second of a run."""
+
+    at: float  # s from the run's start to this second's end
+    sessions: int  # open at its end
+    sent: float  # messages per second
+    received: float
+    errors: int  # in it
+    latencies: dict[str, Latency]  # of it, by the name they were recorded under
+
+
+class Error(msgspec.Struct):
+    """All errors of one text."""
+
+    text: str
+    robot: int  # the first that had it
+    at: float  # s from the run's start to the first
+    count: int = 0
+
+
+class Tally:
+    """The counters of one run."""
+
+    def __init__(self) -> None:
+        self.sessions = 0  # open now
+        self.sent = 0  # messages
+        self.received = 0
+        self.errors = 0
+        self.error_texts: dict[str, Error] = {}  # the first KEPT_ERRORS texts
+        self.counts: Counter[str] = Counter()  # what scenarios count, by their names
+        self.latencies: dict[str, Histogram] = {}
+        self.seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
+        self._now: dict[str, Histogram] = {}  # latencies of this second
+        self._mark = (0.0, 0, 0, 0)  # elapsed, sent, received and errors when it began
+        self._started = perf_counter()
+
+    def start(self) -> None:
+        """The run starts now."""
+        self._started = perf_counter()
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the start."""
+        return perf_counter() - self._started
+
+    @property
+    def held(self) -> bool:
+        """Whether nothing failed."""
+        return not self.errors
+
+    def record(self, name: str, seconds: float) -> None:
+        """Counts one latency."""
+        histogram = self._now.get(name)
+        if histogram is None:
+            histogram = self._now[name] = Histogram()
+        histogram.add(seconds)
+
+    def fail(self, robot: int, text: str) -> None:
+        """Counts one error."""
+        self.errors += 1
+        error = self.error_texts.get(text)
+        if error is None:
+            if len(self.error_texts) >= KEPT_ERRORS:
+                return
+            error = self.error_texts[text] = Error(text, robot, self.elapsed)
+        error.count += 1
+
+    def end_second(self) -> None:
+        """Closes the current second, however long it was, and begins the next."""
+        begun, sent, received, errors = self._mark
+        elapsed = self.elapsed
+        took = elapsed - begun
+        self.seconds.append(
+            Second(
+                at=elapsed,
+                sessions=self.sessions,
+                sent=(self.sent - sent) / took,
+                received=(self.received - received) / took,
+                errors=self.errors - errors,
+                latencies={name: Latency.of(histogram) for name, histogram in self._now.items()},
+            )
+        )
+        for name, histogram in self._now.items():
+            self.latencies.setdefault(name, Histogram()).merge(histogram)
+        self._now = {}
+        self._mark = (elapsed, self.sent, self.received, self.errors)
+
+    def summary(self) -> dict[str, object]:
+        """The run in figures, ready for JSON; times in seconds."""
+        return {
+            "held": self.held,
+            "seconds": round(self.elapsed, 3),
+            "sent": self.sent,
+            "received": self.received,
+            "errors": self.errors,
+            "error_texts": list(self.error_texts.values()),
+            "counts": dict(self.counts),
+            "latencies": {name: Latency.of(histogram) for name, histogram in self.latencies.items()},
+        }
