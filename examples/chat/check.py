@@ -1,60 +1,57 @@
 """The promise about line numbers, as one robot sees it.
 
-1. `Joined(room, n)` begins a stay in the room. The stay's lines are n, n + 1, n + 2, ...: no gap, no repeat, no line of
+1. `Joined(room, n)` begins a stay in the room. Its lines are n, n + 1, n + 2, ...: no gap, no repeat, no line of
    another room, until the next `Joined`.
-2. A break ends the stay. Lines of it that the server had queued and not sent come first on the next connection; what was
-   on its way is lost, so a gap may lie between the last line before the break and the first after it, and nowhere else.
-3. In every room numbers only grow: `Joined` never gives one that was seen.
+2. A break ends the stay. Lines of it that the server had queued and not sent come first on the next connection; what
+   was on its way is lost. So the first of them may be beyond a gap, and none after it.
+3. In every room numbers only grow: `Joined` never gives one that was seen. What lies between the last line and a
+   `Joined` after a break belongs to the gap of that break.
 """
 
 from collections.abc import Callable
 
 
 class LineCheck:
-    """Checks the lines that one robot sees. fail: called with what was seen and what was expected.
-
-    gaps: breaks with a gap; missed: how many lines were in those gaps, as far as the robot came back to the room.
-    """
+    """Checks the lines that one robot sees. fail: called with what was seen and what was expected."""
 
     def __init__(self, fail: Callable[[str], None]) -> None:
         self._fail = fail
         self._room: str | None = None
-        self._next: dict[str, int] = {}  # the number of each room's next line, as far as seen
-        self._broke = False  # a break, and no line or Joined of the room since
-        self.gaps = 0
-        self.missed = 0
+        self._next: dict[str, int] = {}  # for each room, the number after the last that was seen or joined at
+        self._broke = False  # since the last Joined
+        self._gap_allowed = False  # nothing came since the break
+        self._missed = 0  # lines since the break
 
-    def joined(self, room: str, number: int) -> None:
-        """A stay begins."""
+    def joined(self, room: str, number: int) -> int:
+        """A stay begins; how many lines were missed over a break before it."""
         expected = self._next.get(room, number)
         if number < expected:
-            self._fail(f"joined {room} at line {number}; {expected} or more was expected, {expected - 1} was seen")
+            self._fail(f"joined {room} at line {number}; expected {expected} or more, {expected - 1} was there before")
         elif self._broke and room == self._room:
-            self._gap(number - expected)
+            self._missed += number - expected
+        missed, self._missed = self._missed, 0
         self._room = room
-        self._broke = False
         self._next[room] = max(number, expected)
+        self._broke = self._gap_allowed = False
+        return missed
 
     def line(self, room: str, number: int) -> None:
         """A line came."""
         if room != self._room:
-            self._fail(f"line {number} of {room} while in {self._room}")
+            self._fail(f"line {number} of room {room}; expected lines of {self._room or 'no room'}")
             return
         expected = self._next[room]
         if number < expected:
-            self._fail(f"line {number} of {room} again or late; {expected} was expected")
+            self._fail(f"line {number} of room {room} again or late; expected {expected}")
             return
-        if self._broke:
-            self._gap(number - expected)
-        elif number > expected:
-            self._fail(f"line {number} of {room}; {expected} was expected, {number - expected} are missing")
-        self._broke = False
+        if number > expected:
+            if self._gap_allowed:
+                self._missed += number - expected
+            else:
+                self._fail(f"line {number} of room {room}; expected {expected}, so {number - expected} are missing")
+        self._gap_allowed = False
         self._next[room] = number + 1
 
     def broke(self) -> None:
-        """The connection broke, or was closed."""
-        self._broke = True
-
-    def _gap(self, missed: int) -> None:
-        self.gaps += missed > 0
-        self.missed += missed
+        """The connection was broken off, by whichever side."""
+        self._broke = self._gap_allowed = True

@@ -2,8 +2,11 @@
 
 from typing import Annotated
 
-from gatelink import message
 from msgspec import Meta, Struct
+
+from gatelink import message
+
+ROOMS = ("amber", "beryl", "coral", "diamond", "emerald", "flint", "garnet", "jade", "onyx", "pearl")
 
 Text = Annotated[str, Meta(max_length=500)]
 

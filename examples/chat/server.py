@@ -3,12 +3,9 @@
 gatelink serve examples.chat.server:server
 """
 
-from gatelink import Server, Session
-
-from examples.chat.messages import Join, Joined, Leave, Line, Say
+from examples.chat.messages import ROOMS, Join, Joined, Leave, Line, Say
 from examples.chat.tokens import SecretTokens
-
-ROOMS = ("amber", "beryl", "coral", "diamond", "emerald", "flint", "garnet", "jade", "onyx", "pearl")
+from gatelink import Server, Session
 
 
 class Room:

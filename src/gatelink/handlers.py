@@ -53,7 +53,7 @@ class RawFrame(NamedTuple):
 class Route:
     """One message type's handler, and what it has cost."""
 
-    __slots__ = ("buckets", "bytes", "call", "count", "decode", "is_async", "name", "seconds")
+    __slots__ = ("buckets", "bytes", "call", "count", "decode", "is_async", "logged", "name", "seconds")
 
     def __init__(self, name: str, call: Callable[..., Any], decode: Callable[[bytes], Any]) -> None:
         self.name = name
@@ -62,6 +62,7 @@ class Route:
         self.is_async = _is_async(call)
         self.count = 0  # messages handled
         self.bytes = 0  # of their frames
+        self.logged = -1.0  # loop time of the last failure that was logged; at most one a second is
         self.seconds = 0.0  # in decoding and handling
         self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; the first is not counted: it is the rest
 
@@ -382,8 +383,19 @@ class Handlers:
         """A handler raised: logged, counted, and nobody else's business."""
         if isinstance(error, SessionClosed) and session.state is not _OPEN:
             return  # it wrote to a peer that had just left
-        session.hub.stats.handler_errors[route.name] += 1
-        log.error("handler failed", message=route.name, uid=session.uid, address=session.address, exc_info=error)
+        errors = session.hub.stats.handler_errors
+        errors[route.name] += 1
+        now = session.hub.wheel.now
+        if now - route.logged >= 1:  # a peer that knows how to make a handler fail shall not fill the disk
+            route.logged = now
+            log.error(
+                "handler failed",
+                message=route.name,
+                uid=session.uid,
+                address=session.address,
+                failed=errors[route.name],
+                exc_info=error,
+            )
 
 
 def _is_async(handler: Callable[..., Any]) -> bool:

@@ -122,6 +122,14 @@ class Peer(asyncio.Protocol):
 
 
 class EchoPeer(Peer):
+    def __init__(self, accepted: Callable[["EchoPeer"], None]) -> None:
+        super().__init__()
+        self._accepted = accepted
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        super().connection_made(transport)
+        self._accepted(self)
+
     def data_received(self, data: bytes) -> None:
         super().data_received(data)
         self.transport.write(data)
@@ -134,8 +142,24 @@ class EchoPeer(Peer):
 class EchoServer:
     """Its peers are in the order in which they were accepted."""
 
-    def __init__(self, address: tuple[str, int], peers: list[EchoPeer], arrived: asyncio.Event) -> None:
-        self.address, self.peers, self._arrived = address, peers, arrived
+    address: tuple[str, int]
+
+    def __init__(self) -> None:
+        self.peers: list[EchoPeer] = []
+        self._arrived = asyncio.Event()
+
+    async def __aenter__(self) -> Self:
+        loop = asyncio.get_running_loop()
+        self._server = await loop.create_server(lambda: EchoPeer(self._accepted), "127.0.0.1", 0)
+        self.address = self._server.sockets[0].getsockname()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._server.close()
+
+    def _accepted(self, peer: EchoPeer) -> None:
+        self.peers.append(peer)
+        self._arrived.set()
 
     async def peer(self, number: int) -> EchoPeer:
         """The one accepted as `number`, counted from 1, when it is there."""
@@ -146,26 +170,9 @@ class EchoServer:
 
 
 @asynccontextmanager
-async def echo_server() -> AsyncIterator[EchoServer]:
-    peers: list[EchoPeer] = []
-    arrived = asyncio.Event()
-
-    def accept() -> EchoPeer:
-        peers.append(EchoPeer())
-        arrived.set()
-        return peers[-1]
-
-    server = await asyncio.get_running_loop().create_server(accept, "127.0.0.1", 0)
-    try:
-        yield EchoServer(server.sockets[0].getsockname(), peers, arrived)
-    finally:
-        server.close()
-
-
-@asynccontextmanager
 async def path(*script: Fault, **options: Any) -> AsyncIterator[tuple[EchoServer, ChaosProxy]]:
     """An echo server and a proxy before it, with `script`."""
-    async with echo_server() as server, ChaosProxy(server.address, script, **options) as proxy:
+    async with EchoServer() as server, ChaosProxy(server.address, script, **options) as proxy:
         yield server, proxy
 
 
@@ -215,7 +222,7 @@ def test_a_reset_by_one_side_reaches_the_other_after_its_last_bytes(run: Run) ->
 
 def test_a_target_that_does_not_listen_resets_the_client(run: Run) -> None:
     async def test() -> None:
-        async with echo_server() as server:
+        async with EchoServer() as server:
             nobody = server.address
         async with ChaosProxy(nobody) as proxy:
             client = await Peer.connect(proxy.address)

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from gatelink.cli.decode import decode
+from gatelink.cli.robots import robots
 from gatelink.cli.serve import serve
 from gatelink.cli.version import version
 from gatelink.errors import ConfigError
@@ -15,9 +16,10 @@ app = typer.Typer(
     epilog="Start with: gatelink serve MODULE:SERVER",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # the only one that reflows a docstring
     pretty_exceptions_enable=False,  # its tracebacks can show locals, which hold tokens; Python's own never do
 )
-for command in (serve, decode, version):
+for command in (serve, robots, decode, version):
     app.command()(command)
 
 

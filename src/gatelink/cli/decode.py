@@ -1,2 +1,117 @@
-def decode() -> None:
-    """."""
+"""`gatelink decode`: what bytes on the wire say (docs/protocol.md)."""
+
+import json
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatelink.cli.loading import load, load_module
+from gatelink.config import WireOptions
+
+if TYPE_CHECKING:
+    from gatelink.cli.framedump import DecodedFrame
+
+
+def decode(
+    hex: Annotated[list[str] | None, typer.Argument(metavar="HEX", help="Frames as hex, one after the other.")] = None,
+    file: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Read them from a file, binary or hex; else from standard input."),
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object a frame.")] = False,
+    imports: Annotated[
+        list[str] | None, typer.Option("--import", metavar="MODULE", help="Whose @message classes to know; repeatable.")
+    ] = None,
+    catalog: Annotated[
+        str | None, typer.Option(metavar="MODULE:NAME", help="A Catalog to use instead of the default one.")
+    ] = None,
+    scramble_key: Annotated[
+        str, typer.Option(metavar="HEX", help="The base cipher's 8 bytes.")
+    ] = WireOptions().scramble_key.hex(),
+) -> None:
+    """Show what frames say: offset, name, id, flags and fields. Tokens too: mind who sees it.
+
+    Bodies are unscrambled and decompressed; a message that is not registered is shown as the hex of its body. Sealed
+    records can't be read. At the first bad byte it stops, says where and why on standard error, and exits with 1.
+
+    Text that is not UTF-8 is shown with each such byte as \\xNN; "body", in the JSON, has the bytes themselves.
+    """
+    from gatelink.cli.framedump import BadFrame, read_frames
+    from gatelink.wire.messages import Catalog
+    from gatelink.wire.messages import catalog as default_catalog
+
+    options = WireOptions(scramble_key=_from_hex(scramble_key, "--scramble-key"))
+    for module in imports or ():
+        load_module(module)
+    known = load(catalog, Catalog) if catalog else default_catalog
+    show = _print_json if as_json else _printer()
+    try:
+        for frame in read_frames(_input(hex, file), known, options):
+            show(frame)
+    except BadFrame as error:
+        sys.stdout.flush()
+        print(f"gatelink: offset {error.offset}: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None
+
+
+def _input(hex: Iterable[str] | None, file: Path | None) -> bytes:
+    if hex:
+        if file is not None:
+            raise typer.BadParameter("give frames as hex or as a file, not both", param_hint="--file")
+        return _from_hex(" ".join(hex), "HEX")
+    if file is not None:
+        try:
+            data = file.read_bytes()
+        except OSError as error:
+            raise typer.BadParameter(f"{file}: {error.strerror}", param_hint="--file") from None
+    else:
+        if sys.stdin.isatty():
+            raise typer.BadParameter("give frames as hex, or with --file, or on standard input", param_hint="HEX")
+        data = sys.stdin.buffer.read()
+    try:  # both can't be: the fourth byte of frames is their flags, which is neither a hex digit nor a blank
+        return bytes.fromhex(data.decode("ascii"))
+    except ValueError:
+        return data
+
+
+def _from_hex(text: str, name: str) -> bytes:
+    try:
+        return bytes.fromhex(text)
+    except ValueError as error:
+        raise typer.BadParameter(f"not hex: {error}", param_hint=name) from None
+
+
+def _print_json(frame: "DecodedFrame") -> None:
+    found = {
+        "offset": frame.offset,
+        "id": frame.id,
+        "name": frame.name,
+        "flags": frame.flags,
+        "fields": frame.fields,
+        "body": frame.body.hex(),
+    }
+    print(json.dumps(found, allow_nan=False))
+
+
+def _printer() -> "Callable[[DecodedFrame], None]":
+    """Prints a line a frame, in colour on a terminal."""
+    from rich.console import Console
+    from rich.text import Text
+
+    console = Console(soft_wrap=True, highlight=False)
+
+    def show(frame: "DecodedFrame") -> None:
+        name = f"{frame.name or 'unknown'} ({frame.id})" if frame.id else str(frame.name)
+        if frame.fields is not None:
+            what = " ".join(f"{key}={value!r}" for key, value in frame.fields.items())
+        else:
+            what = f"{len(frame.body)} bytes {frame.body.hex()}".rstrip()
+        flags = " ".join([f"{frame.flags:02x}", *frame.flag_names])
+        console.print(
+            Text.assemble((f"{frame.offset:>8}", "dim"), "  ", (name, "bold"), "  ", (flags, "cyan"), "  ", what)
+        )
+
+    return show

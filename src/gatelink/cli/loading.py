@@ -3,7 +3,8 @@
 import importlib
 import os
 import sys
-from types import ModuleType
+import traceback
+from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
 from gatelink.errors import ConfigError
@@ -14,7 +15,7 @@ T = TypeVar("T")
 def load(reference: str, kind: type[T]) -> T:
     """The object of class `kind` that `reference`, `MODULE:NAME`, names.
 
-    Raises ConfigError saying what was found instead and what to write, and whatever the module itself raises.
+    Raises ConfigError saying what was found instead and what to write.
     """
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
@@ -28,25 +29,34 @@ def load(reference: str, kind: type[T]) -> T:
     else:
         what = f"{reference} is a {type(found).__name__}, not a {kind.__name__}"
     there = [f"{module_name}:{other}" for other, value in vars(module).items() if isinstance(value, kind)]
-    fix = f"it has {', '.join(there)}" if there else f"it has no {kind.__name__} at all; make one at its top level"
+    fix = f"it has {', '.join(there)}" if there else f"make a {kind.__name__} at its top level"
     raise ConfigError(f"{what}; {fix}")
 
 
 def load_module(name: str) -> ModuleType:
     """The module called `name`, looked for in the current directory first.
 
-    Raises ConfigError if there is none, and whatever the module itself raises.
+    Raises ConfigError if there is none, or if it raises; then its traceback has been printed.
     """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except ModuleNotFoundError as error:
-        missing = error.name or ""
-        if name != missing and not name.startswith(f"{missing}."):
-            raise  # the module is there, and imports one that is not
-        fix = (
-            "write module.name:object, not a path" if "/" in name or name.endswith(".py") else f"looked in {here} first"
-        )
-        raise ConfigError(f"no module {missing!r}; {fix}") from None
+    except Exception as error:
+        if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
+            path = "/" in name or name.endswith(".py")
+            fix = "write mygame.main, not a file's path" if path else f"looked in {here} and where Python looks"
+            raise ConfigError(f"no module {error.name!r}; {fix}") from None
+        traceback.print_exception(error.with_traceback(_without_importer(error.__traceback__)))
+        raise ConfigError(f"module {name} can't be imported: {type(error).__name__}, see above") from None
+
+
+def _without_importer(trace: TracebackType | None) -> TracebackType | None:
+    """What of `trace` is the imported module's own."""
+    while trace is not None and (
+        trace.tb_frame.f_globals.get("__name__") in (__name__, "importlib")
+        or trace.tb_frame.f_code.co_filename.startswith("<frozen importlib")
+    ):
+        trace = trace.tb_next
+    return trace

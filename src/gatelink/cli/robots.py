@@ -43,6 +43,7 @@ def robots(
     Exit status: 0 nothing failed, 1 a robot reported an error, 2 the command can't be run as given.
     """
     import uvloop
+
     from gatelink.net.endpoints import parse_endpoint
     from gatelink.robots import Robot, Run
 

@@ -1,5 +1,7 @@
 """`gatelink serve`: runs the server that a module defines."""
 
+import shlex
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -7,8 +9,6 @@ import typer
 
 from gatelink.cli.loading import load
 from gatelink.ops.logs import Format, Level, configure
-
-STOPPING = 10  # s that a reload gives the old process, above limits.close_timeout
 
 
 def serve(
@@ -21,29 +21,38 @@ def serve(
         str | None, typer.Option(metavar="HOST:PORT", help="Serve /metrics and /healthz there, over plain HTTP.")
     ] = None,
     reload: Annotated[
-        bool, typer.Option("--reload", help="Restart when a file here changes; for development.")
+        bool, typer.Option("--reload", help="Restart when a .py file below this directory changes; for development.")
     ] = False,
     log_format: Annotated[Format, typer.Option(help="How logs, on standard error, are written.")] = "console",
     log_level: Annotated[Level, typer.Option(help="The least that is logged.")] = "info",
 ) -> None:
-    """Run a server until SIGTERM or SIGINT; a second one stops it without grace."""
-    arguments = (server, listen, admin, log_format, log_level)
-    if not reload:
-        run(*arguments)
+    """Run a server until SIGTERM or SIGINT; a second one ends it without grace.
+
+    The log's first line says where it listens. Exit status: 0 it was told to stop, 2 it can't run as given.
+    """
+    if reload:
+        _run_reloading()
         return
-    from watchfiles import run_process
-
-    run_process(Path.cwd(), target=run, args=arguments, sigint_timeout=STOPPING)
-
-
-def run(reference: str, listen: list[str] | None, admin: str | None, log_format: Format, log_level: Level) -> None:
-    """Load and run the server. Raises ConfigError, and whatever its module raises."""
     from gatelink.server import Server
 
     configure(log_format, log_level)
-    server = load(reference, Server)
+    found = load(server, Server)
     if listen:
-        server.listen = tuple(listen)
+        found.listen = tuple(listen)
     if admin is not None:
-        server.admin = admin
-    server.run()
+        found.admin = admin
+    found.run()
+
+
+def _run_reloading() -> None:
+    """Runs this same command without --reload in a child, and again when a file changes."""
+    from watchfiles import PythonFilter, run_process
+
+    command = [sys.executable, "-m", "gatelink", *(word for word in sys.argv[1:] if word != "--reload")]
+    run_process(
+        Path.cwd(),
+        target=shlex.join(command),
+        target_type="command",
+        watch_filter=PythonFilter(),
+        callback=lambda changes: print(f"gatelink: {len(changes)} files changed, restarting", file=sys.stderr),
+    )

@@ -39,9 +39,6 @@ class Metrics(Collector):
         """The metrics in Prometheus' text format, version 0.0.4."""
         return generate_latest(self._registry)
 
-    def describe(self) -> list[Metric]:
-        return []  # else registering would collect
-
     def collect(self) -> Iterator[Metric]:
         server = self._server
         stats = server.stats
@@ -77,7 +74,9 @@ class Metrics(Collector):
         messages = CounterMetricFamily(
             "gatelink_messages", "Messages handled (in) and queued for sending (out).", labels=("direction", "message")
         )
-        bytes = CounterMetricFamily("gatelink_bytes", "Of their frames.", labels=("direction", "message"))
+        bytes = CounterMetricFamily(
+            "gatelink_bytes", "Bytes of their frames, headers included.", labels=("direction", "message")
+        )
         for route in self._routes():
             messages.add_metric(("in", route.name), route.count)
             bytes.add_metric(("in", route.name), route.bytes)

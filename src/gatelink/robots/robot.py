@@ -11,15 +11,16 @@
                     self.fail(f"welcomed as {answer.uid}, expected {self.uid}")
                 await asyncio.sleep(self.random.uniform(0.5, 1.5))
 
-Methods named as a message, `on_line` for Line, are its handlers, as with `Handlers.register`; every other message is
-for `expect`.
+Methods named as a message, `on_line` for Line, are its handlers, as with `Handlers.register`: they are called in the
+order of arrival, before `expect` gives the same message.
 """
 
 import asyncio
+import inspect
 import random
 import traceback
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
 from time import perf_counter
@@ -36,6 +37,7 @@ from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
 T = TypeVar("T")
+_H = TypeVar("_H", bound=Callable[..., Any])
 
 KEPT_MESSAGES = 256
 """Messages kept for a later `expect`: the newest."""
@@ -60,11 +62,11 @@ class Robot:
         self._address = address
         self._tally = tally
         self._kept: deque[Any] = deque(maxlen=KEPT_MESSAGES)
-        self._expected: type | None = None
-        self._answer: asyncio.Future[Any]
+        self._answer: asyncio.Future[Any] | None = None  # for `expect`, while it waits
+        self._wanted: Callable[[Any], bool]
         self._handlers = RobotHandlers(self, tally)
         self._handlers.register(self)
-        self._handlers.default(self._take)
+        self._handlers.default(self.take)
         self._handlers.on_verified(self._opened)
         self._handlers.on_closed(self._closed)
 
@@ -111,32 +113,35 @@ class Robot:
         self._connected().send(message)
         self._tally.sent += 1
 
-    async def expect(self, kind: type[T], timeout: float = 5.0) -> T:  # noqa: ASYNC109 - it is what is expected
-        """The next message of class `kind`, come already or to come; others that came before it are passed over.
+    async def expect(
+        self,
+        kind: type[T],
+        where: Callable[[T], bool] = lambda message: True,
+        timeout: float = 5.0,  # noqa: ASYNC109 - how long is what a scenario says of each answer
+    ) -> T:
+        """The next message of class `kind` for which `where` is true, come already or to come; skips those before it.
 
         Raises TimeoutError after `timeout` seconds, and SessionClosed when the session ends first.
         """
         session = self._connected()
-        if self.catalog.of_type(kind).id in self._handlers.routes:
-            raise RuntimeError(f"{kind.__name__} goes to the robot's own handler; it can't be expected, too")
-        if self._expected is not None:
-            raise RuntimeError(f"{self._expected.__name__} is being expected already; one at a time")
+        if self._answer is not None:
+            raise RuntimeError(f"robot {self.number} expects something already; one at a time")
+        self._wanted = lambda message: isinstance(message, kind) and where(message)
         while self._kept:
-            message = self._kept.popleft()
-            if isinstance(message, kind):
+            message: T = self._kept.popleft()
+            if self._wanted(message):
                 return message
         if session.close_code is not None:
             raise SessionClosed(session.close_code, session.close_reason)
-        self._expected = kind
         self._answer = asyncio.get_running_loop().create_future()
         try:
             async with asyncio.timeout(timeout):
-                answer: T = await self._answer
-                return answer
+                message = await self._answer
+                return message
         except TimeoutError:
-            raise TimeoutError(f"no {kind.__name__} within {timeout:g} s") from None
+            raise TimeoutError(f"no {kind.__name__} as expected within {timeout:g} s") from None
         finally:
-            self._expected = None
+            self._answer = None
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
@@ -191,13 +196,14 @@ class Robot:
 
     def _closed(self, session: Session) -> None:
         self._tally.sessions -= 1
-        if session is self.session and self._expected is not None and not self._answer.done():
+        if session is self.session and self._answer is not None and not self._answer.done():
             self._answer.set_exception(SessionClosed(session.close_code or CloseCode.NORMAL, session.close_reason))
 
-    def _take(self, session: Session, message: Any) -> None:
-        if self._expected is None or self._answer.done():
+    def take(self, session: Session, message: Any) -> None:
+        """Gives `message` to the `expect` that waits for it, or keeps it for a later one."""
+        if self._answer is None or self._answer.done():
             self._kept.append(message)
-        elif isinstance(message, self._expected):
+        elif self._wanted(message):
             self._answer.set_result(message)
 
 
@@ -208,6 +214,24 @@ class RobotHandlers(Handlers):
         super().__init__(robot.catalog)
         self._robot = robot
         self._tally = tally
+
+    def on(self, what: type | int | str) -> Callable[[_H], _H]:
+        """As `Handlers.on`; what was handled is then for `expect`, too."""
+        register = super().on(what)
+
+        def and_take(handler: _H) -> _H:
+            def handled(session: Session, message: Any) -> None:
+                handler(session, message)
+                self._robot.take(session, message)
+
+            async def handled_async(session: Session, message: Any) -> None:
+                await handler(session, message)
+                self._robot.take(session, message)
+
+            register(handled_async if inspect.iscoroutinefunction(handler) else handled)
+            return handler
+
+        return and_take
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
         self._tally.received += len(frames)

@@ -1,6 +1,6 @@
 """Line plots as inline SVG: a few polylines, two axes, colours from the page's style sheet."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from html import escape
 from math import ceil, floor, log10
 
@@ -11,29 +11,30 @@ Point = tuple[float, float | None]
 """(x, y); y None: nothing was measured, and the line has a gap."""
 
 
-def plot(label: str, series: dict[str, Sequence[Point]], unit: str) -> str:
+def plot(label: str, series: Mapping[str, Sequence[Point]], unit: str) -> str:
     """An `<svg>` of `series` by name over the same x, in seconds; y from 0, in `unit`. `label` says it in words."""
     points = [point for line in series.values() for point in line]
     x_ticks = ticks(max([x for x, _ in points], default=1.0), 6)
     y_ticks = ticks(max([y for _, y in points if y is not None], default=1.0), 4)
-    x_most, y_most = max(points[-1][0] if points else 1.0, x_ticks[1]), y_ticks[-1]
+    x_most, y_most = max([x for x, _ in points], default=1.0), y_ticks[-1]
 
-    def at(x: float, y: float) -> str:
-        return f"{LEFT + x / x_most * (WIDTH - LEFT - RIGHT):.1f},{HEIGHT - BOTTOM - y / y_most * (HEIGHT - TOP - BOTTOM):.1f}"
+    def x_at(x: float) -> float:
+        return round(LEFT + x / x_most * (WIDTH - LEFT - RIGHT), 1)
+
+    def y_at(y: float) -> float:
+        return round(HEIGHT - BOTTOM - y / y_most * (HEIGHT - TOP - BOTTOM), 1)
 
     parts = [f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(label)}">']
     for y in y_ticks:
-        left, right = at(0, y).split(","), at(x_most, y).split(",")
-        parts.append(f'<line class="grid" x1="{left[0]}" y1="{left[1]}" x2="{right[0]}" y2="{right[1]}"/>')
-        parts.append(f'<text x="{LEFT - 5}" y="{left[1]}" dy="0.32em" text-anchor="end">{y:,g}</text>')
+        parts.append(f'<line class="grid" x1="{LEFT}" y1="{y_at(y)}" x2="{WIDTH - RIGHT}" y2="{y_at(y)}"/>')
+        parts.append(f'<text x="{LEFT - 5}" y="{y_at(y)}" dy="0.32em" text-anchor="end">{y:,g}</text>')
     for x in x_ticks:
         if x <= x_most:
-            place = at(x, 0).split(",")[0]
-            parts.append(f'<text x="{place}" y="{HEIGHT - 8}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text class="unit" x="{LEFT}" y="8">{escape(unit)}</text>')
+            parts.append(f'<text x="{x_at(x)}" y="{HEIGHT - 8}" text-anchor="middle">{x:g}</text>')
+    parts.append(f'<text x="{LEFT}" y="8">{escape(unit)}</text>')
     for index, line in enumerate(series.values()):
         for run in runs(line):
-            path = " ".join(at(x, y) for x, y in run)
+            path = " ".join(f"{x_at(x)},{y_at(y)}" for x, y in run)
             parts.append(f'<polyline class="line line-{index}" points="{path}"/>')
     parts.append("</svg>")
     return "".join(parts)

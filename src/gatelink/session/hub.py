@@ -16,6 +16,9 @@ from gatelink.wire.messages import Catalog, MessageType
 if TYPE_CHECKING:
     from gatelink.session.session import Session
 
+FLUSH_AT_ONCE = 256
+"""Sessions written to in one turn of the loop: a broadcast to thousands must not keep everybody else waiting."""
+
 _pack_head = struct.Struct("<IH").pack
 
 
@@ -36,9 +39,10 @@ class Encoder:
 def _frame_maker(kind: MessageType, coder: BodyCoder | None) -> Callable[[Any], bytes]:
     id = kind.id
     encode = kind.encode
+    is_body = encode is bytes  # a raw message is its body: no need to copy it
 
     def frame(message: Any) -> bytes:
-        body = encode(message)
+        body = message if is_body else encode(message)
         size = len(body) + 2
         if size > MAX_LENGTH:
             raise MessageTooLarge(f"{kind.name} of {size} bytes; a frame has at most {MAX_LENGTH}")
@@ -97,6 +101,9 @@ class Hub:
         self._marked.append(session)
 
     def _flush_marked(self) -> None:
-        marked, self._marked = self._marked, []
+        marked = self._marked[:FLUSH_AT_ONCE]
+        del self._marked[:FLUSH_AT_ONCE]
+        if self._marked:
+            self.loop.call_soon(self._flush_marked)
         for session in marked:
             session.flush()

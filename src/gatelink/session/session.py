@@ -5,7 +5,7 @@ here are the two hot calls between them, `receive` and `send`, and everything ab
 """
 
 import asyncio
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 from gatelink.errors import BodyError, CloseCode, PeerError, ProtocolError, SessionClosed
 from gatelink.session.carrier import Carrier, Pause
@@ -147,7 +147,15 @@ class Session(Item):
         cls = type(message)
         encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
         frame = encoder.frame(message)
-        self.send_frame(frame, key, full)
+        if self.state is not _OPEN:
+            self._check_sendable()
+        try:
+            self.outbox.push(frame, full, key)
+        except OutboxFull as error:
+            self._overflow(error)
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
         traffic = encoder.traffic
         traffic.messages += 1
         traffic.bytes += len(frame)
@@ -162,17 +170,24 @@ class Session(Item):
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Queues a whole frame, as `encode_frame` makes it; what `send` and broadcasts end in."""
-        if self.state is not _OPEN and self.state is not SessionState.DETACHED:
-            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
+        if self.state is not _OPEN:
+            self._check_sendable()
         try:
             self.outbox.push(frame, full, key)
         except OutboxFull as error:
-            self.close(error.code, str(error))
-            self.abort()  # who does not read would not read the rest either
-            raise SessionClosed(error.code, str(error)) from None
+            self._overflow(error)
         if not self._marked:
             self._marked = True
             self._hub.mark(self)
+
+    def _check_sendable(self) -> None:
+        if self.state is not SessionState.DETACHED:
+            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
+
+    def _overflow(self, error: OutboxFull) -> NoReturn:
+        self.close(error.code, str(error))
+        self.abort()  # who does not read would not read the rest either
+        raise SessionClosed(error.code, str(error)) from None
 
     def flush(self) -> None:
         """Writes what is queued, as far as the carrier takes it."""

@@ -42,6 +42,7 @@ class Relay:
         """Connect to `target`; when that is done call `begin`, then let bytes pass."""
 
         def opened(task: asyncio.Task[object]) -> None:
+            self._opening = None
             if not task.cancelled() and (error := task.exception()):
                 _log.warning("the target %s:%d does not accept connections: %s", *target, error)
                 self.abort()
@@ -87,7 +88,7 @@ class Relay:
                 end.transport.close()
 
     def _check_gone(self) -> None:
-        if not self._ends and (self._opening is None or self._opening.done()):
+        if not self._ends and self._opening is None:
             self._stop()
             self._gone(self)
 

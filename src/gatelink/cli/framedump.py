@@ -1,0 +1,116 @@
+"""Bytes to frames that a person can read, with nothing but builtin types in them."""
+
+import re
+from collections.abc import Iterator
+from enum import Enum
+from math import isfinite
+from typing import Any
+
+import msgspec
+
+from gatelink.config import WireOptions
+from gatelink.errors import GatelinkError, ProtocolError
+from gatelink.wire.body import BodyCoder
+from gatelink.wire.codecs import is_protobuf
+from gatelink.wire.control import ControlType, decode_control
+from gatelink.wire.frames import COMPRESSED, CONTROL, HEADER_SIZE, MAX_LENGTH, SCRAMBLED, FrameDecoder
+from gatelink.wire.messages import Catalog
+
+_FLAG_NAMES = ((COMPRESSED, "compressed"), (SCRAMBLED, "scrambled"), (CONTROL, "control"))
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte
+
+
+class BadFrame(GatelinkError):
+    """Bytes that can't be decoded, `offset` bytes into the input."""
+
+    def __init__(self, offset: int, text: str) -> None:
+        self.offset = offset
+        super().__init__(text)
+
+
+class DecodedFrame(msgspec.Struct, frozen=True):
+    """One frame. `body` is unscrambled and decompressed; a control record's is its whole payload, and its id 0.
+
+    name: the message's wire name or the control record's type, None for an unregistered id.
+    fields: JSON's types only; None for what is no more than its body.
+    """
+
+    offset: int
+    id: int
+    name: str | None
+    flags: int
+    body: bytes
+    fields: dict[str, Any] | None
+
+    @property
+    def flag_names(self) -> list[str]:
+        return [name for bit, name in _FLAG_NAMES if self.flags & bit]
+
+
+def read_frames(data: bytes, catalog: Catalog, options: WireOptions) -> Iterator[DecodedFrame]:
+    """The frames in `data`, in order. Raises BadFrame at the first that is wrong or cut short, after those before."""
+    decoder = FrameDecoder(MAX_LENGTH, turn_frames=len(data) + 1, turn_bytes=len(data))
+    coder = BodyCoder(options)
+    offset = 0
+    for id, flags, body in decoder.feed(data):
+        size = HEADER_SIZE + len(body) + (2 if id else 0)
+        try:
+            yield _control(offset, body) if flags == CONTROL else _message(offset, id, flags, body, catalog, coder)
+        except GatelinkError as error:
+            raise BadFrame(offset, str(error)) from None
+        offset += size
+    if decoder.error is not None:
+        raise BadFrame(offset, str(decoder.error))
+    if offset < len(data):
+        raise BadFrame(offset, f"the input ends in the middle of a frame, after {len(data) - offset} bytes of it")
+
+
+def _message(offset: int, id: int, flags: int, body: bytes, catalog: Catalog, coder: BodyCoder) -> DecodedFrame:
+    body = coder.open(flags, body, MAX_LENGTH)
+    kind = catalog.by_id.get(id)
+    if kind is None:
+        return DecodedFrame(offset, id, None, flags, body, None)
+    try:
+        message = kind.decode(body)
+    except Exception as error:  # a codec may raise anything
+        raise ProtocolError(f"{kind.name} ({id}) does not decode: {error}; its body is {body.hex()}") from None
+    fields = _plain(message)
+    return DecodedFrame(offset, id, kind.name, flags, body, fields if isinstance(fields, dict) else None)
+
+
+def _control(offset: int, payload: bytes) -> DecodedFrame:
+    try:
+        record = decode_control(payload)
+    except ProtocolError:
+        if payload[0] != ControlType.HANDSHAKE:
+            raise
+        record = decode_control(payload, handshake_answer=True)  # which of the two it is, only the peers know
+    name = ControlType(payload[0]).name if record is not None else f"control type {payload[0]}"
+    return DecodedFrame(offset, 0, name, CONTROL, payload, None if record is None else _plain(record))
+
+
+def _plain(value: Any) -> Any:
+    """`value` as JSON's types: names of fields as in the class, bytes as hex, bytes that are not UTF-8 as \\xNN."""
+    if isinstance(value, Enum):
+        return value.name
+    if value is None or isinstance(value, (bool, int)):
+        return value
+    if isinstance(value, str):
+        return _NOT_UTF8.sub(lambda byte: f"\\x{ord(byte[0]) - 0xDC00:02x}", value)
+    if isinstance(value, float):
+        return value if isfinite(value) else str(value)
+    if isinstance(value, (bytes, bytearray, memoryview)):
+        return bytes(value).hex()
+    if isinstance(value, msgspec.Struct):
+        return {name: _plain(getattr(value, name)) for name in value.__struct_fields__}
+    if isinstance(value, dict):
+        return {str(_plain(key)): _plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple, set, frozenset)):
+        return [_plain(item) for item in value]
+    if is_protobuf(type(value)):
+        from google.protobuf.json_format import MessageToDict
+
+        return MessageToDict(value, preserving_proto_field_name=True, always_print_fields_with_no_presence=True)
+    if hasattr(value, "__dataclass_fields__"):
+        return {name: _plain(getattr(value, name)) for name in value.__dataclass_fields__}
+    return str(value)
