@@ -329,6 +329,17 @@ def test_reset_by_time_strikes_an_idle_connection(run: Run) -> None:
     run(test())
 
 
+def test_reset_at_random_times_strikes_every_connection(run: Run) -> None:
+    async def test() -> None:
+        async with path(Reset(mean_seconds=TICK)) as (_, proxy):
+            clients = [await Peer.connect(proxy.address) for _ in range(10)]
+            for client in clients:
+                await client.reset()
+            assert proxy.breaks == 10
+
+    run(test())
+
+
 def test_a_fault_for_one_connection_leaves_the_others_alone(run: Run) -> None:
     async def test() -> None:
         async with path(Reset(connection=2, after_bytes=1)) as (_, proxy):

@@ -108,10 +108,10 @@ def _printer() -> "Callable[[DecodedFrame], None]":
         if frame.fields is not None:
             what = " ".join(f"{key}={value!r}" for key, value in frame.fields.items())
         else:
-            what = f"{len(frame.body)} bytes {frame.body.hex()}".rstrip()
+            what = f"{len(frame.body)} bytes {frame.body.hex()}"
         flags = " ".join([f"{frame.flags:02x}", *frame.flag_names])
-        console.print(
-            Text.assemble((f"{frame.offset:>8}", "dim"), "  ", (name, "bold"), "  ", (flags, "cyan"), "  ", what)
-        )
+        line = Text.assemble((f"{frame.offset:>8}", "dim"), "  ", (name, "bold"), "  ", (flags, "cyan"), "  ", what)
+        line.rstrip()
+        console.print(line)
 
     return show

@@ -72,35 +72,32 @@ async def _watch(run: "Run", json: bool) -> None:
 
     from rich.console import Console
     from rich.live import Live
+    from rich.table import Table
 
     from gatelink.robots import display
 
     tally = run.tally
     console = Console(stderr=json, highlight=False)
-
-    def shown() -> Any:
-        return display.table(tally, len(run.robots), run.seconds)
-
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, run.stop)
     if console.is_terminal:
-        with Live(shown(), console=console, auto_refresh=False) as live:
-            await run.run(lambda: live.update(shown(), refresh=True))
-            live.update(shown())
+
+        def table() -> Table:
+            return display.live(tally, len(run.robots), run.seconds)
+
+        with Live(table(), console=console, auto_refresh=False, transient=True) as live:
+            await run.run(lambda: live.update(table(), refresh=True))
     else:
-        ticks = 0
 
         def on_second() -> None:
-            nonlocal ticks
-            ticks += 1
-            if ticks % LINE_EVERY == 0:
-                print(display.line(tally), file=console.file, flush=True)
+            if round(tally.elapsed) % LINE_EVERY == 0:
+                console.print(display.line(tally), soft_wrap=True)
 
         await run.run(on_second)
-        console.print(shown())
+    console.print(display.summary(tally, len(run.robots)))
     if tally.errors:
-        console.print(display.errors(tally), style="red", markup=False)
+        console.print(display.errors(tally), style="red", markup=False, soft_wrap=True)
     if json:
         import msgspec
 

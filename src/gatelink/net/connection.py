@@ -183,7 +183,11 @@ class Connection(asyncio.Protocol):
         self.transport.set_protocol(protocol)
         if self._over is not None:
             self._over(self)
-        protocol.connection_made(self.transport)
+        try:
+            protocol.connection_made(self.transport)
+        except BaseException:
+            self.transport.abort()
+            raise
 
     def _next_turn(self) -> None:
         """There is more than one turn's share: the rest waits until others have had theirs."""

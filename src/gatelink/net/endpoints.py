@@ -73,6 +73,13 @@ def _error(text: str, what: str) -> ConfigError:
     return ConfigError(f"not an endpoint: {text!r}: {what}")
 
 
+def failure(error: OSError | UnicodeError) -> str:
+    """Why the system could not listen or connect, in words."""
+    if type(error).__module__ != "ssl" and isinstance(error, OSError) and error.errno and error.errno > 0:
+        return os.strerror(error.errno)
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+
+
 @lru_cache(_CACHED_HOSTS)
 def address_key(host: str) -> str:
     """What stands for `host`, a peer's address, in per-address limits.

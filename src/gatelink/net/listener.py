@@ -1,11 +1,13 @@
-"""Where connections come in: sockets, admission, and the PROXY protocol.
+"""Where connections come in: sockets and admission.
 
 A connection is admitted, or dropped without a word and counted by reason. Only then does anybody hear of it.
 """
 
 import asyncio
 import contextlib
+import errno
 import os
+import socket
 import ssl
 from collections.abc import Callable
 from typing import cast
@@ -13,13 +15,13 @@ from typing import cast
 import structlog
 
 from gatelink.config import Limits, Network
-from gatelink.errors import ConfigError, ProtocolError
-from gatelink.net.connection import Connection, peer_host
-from gatelink.net.endpoints import AddressTable, Endpoint, contains
-from gatelink.net.proxy import parse_proxy_header
+from gatelink.errors import ConfigError
+from gatelink.net.connection import Connection
+from gatelink.net.endpoints import AddressTable, Endpoint, contains, failure
+from gatelink.net.preamble import Preamble
+from gatelink.net.tls import TlsAcceptor
 from gatelink.session.hub import Hub
 from gatelink.session.states import ConnectionState
-from gatelink.session.timers import Item
 from gatelink.wire.frames import FrameDecoder
 
 log = structlog.get_logger("gatelink.listener")
@@ -36,37 +38,49 @@ class Admission:
         self._addresses = AddressTable(hub.limits.max_per_address, hub.limits.exempt)
         self.connections: set[Connection] = set()
         self.open = True
-        self._emptied: asyncio.Event | None = None
+        self._emptied = asyncio.Event()
 
     def enter(self, connection: Connection) -> bool:
-        """Whether `connection` may stay; one that may not is dropped and counted."""
-        stats = self._hub.stats
+        """Whether `connection` may stay, else it is refused; with no address yet, `locate` has the last word."""
         if not self.open:
             reason = "stopping"
         elif len(self.connections) >= self._hub.limits.max_connections:
             reason = "server-full"
-        elif not self._addresses.enter(connection.address or ""):
+        elif connection.address is not None and not self._addresses.enter(connection.address):
             reason = "address-full"
         else:
-            stats.accepted += 1
+            self._hub.stats.accepted += 1
             self.connections.add(connection)
             return True
-        stats.refused[reason] += 1
-        connection.drop()
+        self.refuse(connection, reason)
         return False
+
+    def locate(self, connection: Connection, address: str) -> bool:
+        """Whether `connection`, which entered without an address, may stay with this one; else it is refused."""
+        if self._addresses.enter(address):
+            connection.address = address
+            return True
+        self.refuse(connection, "address-full")
+        return False
+
+    def refuse(self, connection: Connection, reason: str) -> None:
+        """Drops `connection` without a word, and counts it."""
+        self._hub.stats.refused[reason] += 1
+        connection.drop()
 
     def leave(self, connection: Connection) -> None:
         """`connection` is over; nothing if it was never admitted."""
         if connection in self.connections:
             self.connections.discard(connection)
-            self._addresses.leave(connection.address or "")
-            if not self.connections and self._emptied is not None:
+            if connection.address is not None:
+                self._addresses.leave(connection.address)
+            if not self.connections:
                 self._emptied.set()
 
     async def empty(self) -> None:
         """Waits until no connection is left."""
-        if self.connections:
-            self._emptied = asyncio.Event()
+        while self.connections:
+            self._emptied.clear()
             await self._emptied.wait()
 
 
@@ -74,7 +88,8 @@ class Listener:
     """One listening socket.
 
     endpoint: where; after `open`, with the port that was taken.
-    welcome: called with each admitted connection; it sets the connection's sink.
+    welcome: called with each admitted connection, and the loop's time by which it must be verified; it sets the
+    connection's sink.
     tls: for a tls:// endpoint, the server's context. proxies: networks whose connections begin with a PROXY
     protocol v2 header, which gives the peer's address; others are refused while this is not empty.
     """
@@ -84,7 +99,7 @@ class Listener:
         endpoint: Endpoint,
         hub: Hub,
         admission: Admission,
-        welcome: Callable[[Connection], object],
+        welcome: Callable[[Connection, float], object],
         *,
         tls: ssl.SSLContext | None = None,
         proxies: tuple[Network, ...] = (),
@@ -96,58 +111,86 @@ class Listener:
         if proxies and tls is not None:
             raise ConfigError(f"listener {endpoint}: behind a PROXY protocol balancer, end TLS there, and use tcp://")
         self.endpoint = endpoint
-        self._hub = hub
-        self._admission = admission
-        self._welcome = welcome
+        self.hub = hub
+        self.admission = admission
         self._tls = tls
+        self._welcome = welcome
         self._proxies = proxies
         self._accept = accept
-        self._server: asyncio.Server | None = None
+        self._servers: list[asyncio.Server | TlsAcceptor] = []
+        self._inode = 0  # of a Unix socket's file
 
     async def open(self) -> None:
         """Binds and listens. Raises ConfigError saying why it can't."""
-        loop = self._hub.loop
-        backlog = self._hub.limits.backlog
         endpoint = self.endpoint
-        factory = self._proxied if self._proxies else self.connection
         try:
             if endpoint.scheme == "unix":
-                self._server = await loop.create_unix_server(factory, endpoint.path, backlog=backlog)
+                await self._open_unix(endpoint.path)
             else:
-                handshake = self._hub.limits.verify_timeout if self._tls is not None else None
-                self._server = await loop.create_server(
-                    factory,
-                    endpoint.host,
-                    endpoint.port,
-                    backlog=backlog,
-                    ssl=self._tls,
-                    ssl_handshake_timeout=handshake,
-                )
-        except OSError as error:
-            raise ConfigError(f"cannot listen on {endpoint}: {os.strerror(error.errno or 0) or error}") from None
-        if endpoint.scheme != "unix":
-            port = self._server.sockets[0].getsockname()[1]
-            self.endpoint = Endpoint(endpoint.scheme, endpoint.host, port)
+                port = await (self._open_tcp() if self._tls is None else self._open_tls(self._tls))
+                self.endpoint = Endpoint(endpoint.scheme, endpoint.host, port)
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(f"cannot listen on {endpoint}: {failure(error)}") from None
 
     def close(self) -> None:
         """Accepts nothing more; the connections stay."""
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-            if self.endpoint.scheme == "unix":
-                with contextlib.suppress(FileNotFoundError):
+        if self._servers and self.endpoint.scheme == "unix":
+            with contextlib.suppress(FileNotFoundError):
+                if os.stat(self.endpoint.path).st_ino == self._inode:  # else it is our successor's
                     os.unlink(self.endpoint.path)
+        for server in self._servers:
+            server.close()
+        self._servers.clear()
 
-    def connection(self, address: str | None = None) -> Connection:
-        """A connection to be; `address` if it is not the socket's."""
-        limits: Limits = self._hub.limits
+    async def _open_unix(self, path: str) -> None:
+        with socket.socket(socket.AF_UNIX) as probe, contextlib.suppress(FileNotFoundError, ConnectionRefusedError):
+            probe.setblocking(False)
+            with contextlib.suppress(BlockingIOError):  # its backlog is full
+                probe.connect(path)
+            raise OSError(errno.EADDRINUSE, "")  # somebody listens there; asyncio would silently take its place
+        server = await self.hub.loop.create_unix_server(self._protocol, path, backlog=self.hub.limits.backlog)
+        self._servers.append(server)
+        self._inode = os.stat(path).st_ino
+
+    async def _open_tcp(self) -> int:
+        """The port that was taken."""
+        host, port = self.endpoint.host, self.endpoint.port
+        server = await self.hub.loop.create_server(self._protocol, host, port, backlog=self.hub.limits.backlog)
+        self._servers.append(server)
+        return cast(int, server.sockets[0].getsockname()[1])
+
+    async def _open_tls(self, context: ssl.SSLContext) -> int:
+        """The port that was taken."""
+        port = self.endpoint.port
+        for family, _, _, _, where in await self.hub.loop.getaddrinfo(
+            self.endpoint.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            listening = socket.create_server(
+                (where[0], port), family=family, backlog=self.hub.limits.backlog
+            )
+            self._servers.append(TlsAcceptor(self, listening, context))
+            port = listening.getsockname()[1]
+        return port
+
+    # -- for what accepts --
+
+    def connection(self, made: Callable[[Connection], None]) -> Connection:
+        """A connection to be; it calls `made` when it is."""
+        limits: Limits = self.hub.limits
         decoder = FrameDecoder(limits.max_frame_unverified, limits.max_unverified_frames + 1, limits.turn_bytes)
-        return Connection(decoder, self._made, self._admission.leave, address)
+        return Connection(decoder, made, self.admission.leave)
 
-    def _made(self, connection: Connection) -> None:
-        if not self._admission.enter(connection):
-            return
-        connection.transport.set_write_buffer_limits(self._hub.limits.write_high_water)
+    def deadline(self) -> float:
+        """By when, in the loop's time, who is accepted now must be verified."""
+        return self.hub.loop.time() + self.hub.limits.verify_timeout
+
+    def trusts(self, host: str) -> bool:
+        """Whether `host` is a proxy that may say whose connection it brings."""
+        return contains(self._proxies, host)
+
+    def admitted(self, connection: Connection, until: float) -> None:
+        """`connection`, which was admitted, can hear frames: the accept hook has it, else whoever welcomes."""
+        connection.transport.set_write_buffer_limits(self.hub.limits.write_high_water)
         if self._accept is not None:
             try:
                 accepted = self._accept(connection) is not False
@@ -155,67 +198,16 @@ class Listener:
                 log.error("accept hook failed", address=connection.address, exc_info=error)
                 accepted = False
             if not accepted:
-                self._hub.stats.refused["accept-hook"] += 1
-                connection.drop()
+                self.admission.refuse(connection, "accept-hook")
                 return
             if connection.state is not ConnectionState.UNVERIFIED:
                 return  # the hook took it over, or dropped it
-        self._welcome(connection)
+        self._welcome(connection, until)
 
-    def _proxied(self) -> asyncio.Protocol:
-        return _ProxyHeader(self)
+    def _protocol(self) -> asyncio.Protocol:
+        """What hears a new transport: the connection, or what comes before it."""
+        return Preamble(self) if self._proxies else self.connection(self._made)
 
-    # -- for _ProxyHeader --
-
-    def trusts(self, host: str) -> bool:
-        """Whether `host` is a proxy that may say whose connection it brings."""
-        return contains(self._proxies, host)
-
-    def refuse(self, transport: asyncio.Transport, reason: str) -> None:
-        self._hub.stats.refused[reason] += 1
-        transport.abort()
-
-    @property
-    def hub(self) -> Hub:
-        return self._hub
-
-
-class _ProxyHeader(asyncio.Protocol, Item):
-    """Waits for a connection's PROXY protocol header, then makes a `Connection` of it."""
-
-    def __init__(self, listener: Listener) -> None:
-        self._tick = 0
-        self._listener = listener
-        self._data = b""
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-        if not self._listener.trusts(peer_host(transport)):
-            self._listener.refuse(self._transport, "not-a-proxy")
-            return
-        hub = self._listener.hub
-        hub.wheel.set(self, hub.limits.verify_timeout)
-
-    def data_received(self, data: bytes) -> None:
-        self._data += data
-        try:
-            parsed = parse_proxy_header(self._data)
-        except ProtocolError:
-            self._listener.refuse(self._transport, "proxy-header")
-            return
-        if parsed is None:
-            return
-        self._listener.hub.wheel.cancel(self)
-        size, info = parsed
-        rest = self._data[size:]
-        connection = self._listener.connection(info.source[0] if info.source else None)
-        self._transport.set_protocol(connection)
-        connection.connection_made(self._transport)
-        if rest and not self._transport.is_closing():
-            cast(asyncio.Protocol, self._transport.get_protocol()).data_received(rest)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._listener.hub.wheel.cancel(self)
-
-    def on_deadline(self, now: float) -> None:
-        self._listener.refuse(self._transport, "verify-timeout")
+    def _made(self, connection: Connection) -> None:
+        if self.admission.enter(connection):
+            self.admitted(connection, self.deadline())

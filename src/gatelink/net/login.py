@@ -46,11 +46,14 @@ class Door(Protocol):
 
 
 class Login(Item):
-    """One connection's login check; the connection's sink until it is over."""
+    """One connection's login check; the connection's sink until it is over.
+
+    until: the loop's time at which it ends without an answer.
+    """
 
     __slots__ = ("_connection", "_door", "_pending", "_task")
 
-    def __init__(self, door: Door, connection: Connection) -> None:
+    def __init__(self, door: Door, connection: Connection, until: float) -> None:
         self._tick = 0
         self._door = door
         self._connection = connection
@@ -59,7 +62,7 @@ class Login(Item):
         connection.sink = self
         door.logins.add(self)
         door.hub.stats.unverified += 1
-        door.hub.wheel.set(self, door.hub.limits.verify_timeout)
+        door.hub.wheel.set(self, until - door.hub.loop.time())
 
     # -- from the connection (Sink) --
 
@@ -125,6 +128,8 @@ class Login(Item):
                 identity = await door.tokens.verify(token, request.uid, request.source, address)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
+                if self._is_over:
+                    return  # the deadline, the peer or a stop ended it, and `verify` went on regardless
                 epoch = await door.sessions.claim(request.uid)
             self._admit(request, identity, epoch)
         except VerifyError as error:

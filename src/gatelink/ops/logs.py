@@ -1,4 +1,4 @@
-"""Logs: one line an event, on standard error. `configure` is for programs; a library leaves structlog as it finds it."""
+"""Logs: one line an event, on standard error. For programs: a library leaves structlog as it finds it."""
 
 import logging
 import sys

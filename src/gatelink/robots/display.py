@@ -1,8 +1,8 @@
-"""A run on a terminal: the table that is live while it lasts and complete at its end, and a line for logs."""
+"""A run on a terminal: a table that is live while it lasts and complete at its end, and a line for logs."""
 
 from rich.table import Table
 
-from gatelink.robots.tally import Latency, Tally
+from gatelink.robots.tally import Latency, Second, Tally
 
 
 def milliseconds(seconds: float) -> str:
@@ -12,43 +12,33 @@ def milliseconds(seconds: float) -> str:
     return f"{value:.{digits}f} ms"
 
 
-def table(tally: Tally, count: int, seconds: float) -> Table:
-    """What `count` robots have done so far, of the `seconds` they have: the last second, and the whole run."""
-    last = tally.seconds[-1] if tally.seconds else None
-    elapsed = max(tally.elapsed, 0.001)
-    grid = Table(title=f"{count} robots, {elapsed:.0f} of {seconds:g} s", title_justify="left", min_width=56)
+def live(tally: Tally, count: int, seconds: float) -> Table:
+    """A run of `count` robots for `seconds` while it lasts: its last second next to all of it so far."""
+    grid = Table(title=f"{count} robots, {tally.elapsed:.0f} of {seconds:g} s", title_justify="left", min_width=56)
     grid.add_column("")
     grid.add_column("last second", justify="right")
+    grid.add_column("so far", justify="right")
+    last = _last_second(tally)
+    for name, so_far in _whole_run(tally).items():
+        grid.add_row(name, last.get(name, ""), so_far, style="bold red" if name == "errors" and tally.errors else "")
+    return grid
+
+
+def summary(tally: Tally, count: int) -> Table:
+    """A run of `count` robots that has ended."""
+    grid = Table(title=f"{count} robots, {tally.elapsed:.1f} s", title_justify="left", min_width=40)
+    grid.add_column("")
     grid.add_column("whole run", justify="right")
-    most = max((second.sessions for second in tally.seconds), default=0)
-    grid.add_row("sessions", str(tally.sessions), f"up to {most}")
-    grid.add_row("sent", _rate(last.sent if last else 0), _rate(tally.sent / elapsed))
-    grid.add_row("received", _rate(last.received if last else 0), _rate(tally.received / elapsed))
-    for name, histogram in tally.latencies.items():
-        now = last.latencies.get(name) if last else None
-        whole = Latency.of(histogram)
-        for what in ("p50", "p99"):
-            grid.add_row(
-                f"{name} {what}", milliseconds(getattr(now, what)) if now else "", milliseconds(getattr(whole, what))
-            )
-    for name, number in sorted(tally.counts.items()):
-        grid.add_row(name, "", f"{number:,}")
-    style = "bold red" if tally.errors else "green"
-    grid.add_row("errors", str(last.errors if last else 0), f"{tally.errors:,}", style=style)
+    for name, figure in _whole_run(tally).items():
+        grid.add_row(name, figure, style="" if name != "errors" else "bold red" if tally.errors else "bold green")
     return grid
 
 
 def line(tally: Tally) -> str:
     """The last second in one line."""
     last = tally.seconds[-1]
-    latencies = "".join(
-        f", {name} p50 {milliseconds(latency.p50)} p99 {milliseconds(latency.p99)}"
-        for name, latency in last.latencies.items()
-    )
-    return (
-        f"{last.at:4.0f} s: {last.sessions} sessions, sent {_rate(last.sent)}, received {_rate(last.received)}"
-        f"{latencies}, errors {tally.errors}"
-    )
+    figures = ", ".join(f"{name} {figure}" for name, figure in _last_second(tally).items())
+    return f"{last.at:.0f} s: {figures}"
 
 
 def errors(tally: Tally) -> str:
@@ -59,6 +49,38 @@ def errors(tally: Tally) -> str:
     ]
     others = tally.errors - sum(error.count for error in tally.error_texts.values())
     return "\n".join([*lines, *([f"{others:,} x other errors"] if others else [])])
+
+
+def _last_second(tally: Tally) -> dict[str, str]:
+    last = tally.seconds[-1] if tally.seconds else Second(0, 0, 0, 0, 0, {})
+    return {
+        "sessions": f"{last.sessions:,}",
+        "sent": _rate(last.sent),
+        "received": _rate(last.received),
+        **_percentiles(last.latencies),
+        "errors": f"{last.errors:,}",
+    }
+
+
+def _whole_run(tally: Tally) -> dict[str, str]:
+    elapsed = max(tally.elapsed, 0.001)
+    return {
+        "sessions": f"up to {max((second.sessions for second in tally.seconds), default=0):,}",
+        "sent": _rate(tally.sent / elapsed),
+        "received": _rate(tally.received / elapsed),
+        **_percentiles({name: Latency.of(histogram) for name, histogram in tally.latencies.items()}),
+        **{name: f"{number:,}" for name, number in sorted(tally.counts.items())},
+        "errors": f"{tally.errors:,}",
+    }
+
+
+def _percentiles(latencies: dict[str, Latency]) -> dict[str, str]:
+    """Two figures for each latency."""
+    found = {}
+    for name, latency in latencies.items():
+        found[f"{name} p50"] = milliseconds(latency.p50)
+        found[f"{name} p99"] = milliseconds(latency.p99)
+    return found
 
 
 def _rate(per_second: float) -> str:

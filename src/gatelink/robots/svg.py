@@ -5,7 +5,7 @@ from html import escape
 from math import ceil, floor, log10
 
 WIDTH, HEIGHT = 360, 190  # user units: about the pixels of a phone, so that the text is readable there
-LEFT, RIGHT, TOP, BOTTOM = 46, 10, 12, 24  # margins
+LEFT, RIGHT, TOP, BOTTOM = 46, 14, 18, 24  # margins
 
 Point = tuple[float, float | None]
 """(x, y); y None: nothing was measured, and the line has a gap."""
@@ -30,8 +30,8 @@ def plot(label: str, series: Mapping[str, Sequence[Point]], unit: str) -> str:
         parts.append(f'<text x="{LEFT - 5}" y="{y_at(y)}" dy="0.32em" text-anchor="end">{y:,g}</text>')
     for x in x_ticks:
         if x <= x_most:
-            parts.append(f'<text x="{x_at(x)}" y="{HEIGHT - 8}" text-anchor="middle">{x:g}</text>')
-    parts.append(f'<text x="{LEFT}" y="8">{escape(unit)}</text>')
+            parts.append(f'<text x="{x_at(x)}" y="{HEIGHT - 8}" text-anchor="middle">{x:g} s</text>')
+    parts.append(f'<text x="{LEFT}" y="10">{escape(unit)}</text>')
     for index, line in enumerate(series.values()):
         for run in runs(line):
             path = " ".join(f"{x_at(x)},{y_at(y)}" for x, y in run)

@@ -13,6 +13,9 @@ KEPT_ERRORS = 20
 KEPT_SECONDS = 3600
 """Seconds of history that are kept: the last ones."""
 
+SHORTEST_SECOND = 0.5
+"""Seconds from which a part of a second gives a rate worth showing."""
+
 
 class Latency(msgspec.Struct, frozen=True):
     """A summary of latencies, in seconds."""
@@ -95,20 +98,21 @@ class Tally:
         error.count += 1
 
     def end_second(self) -> None:
-        """Closes the current second, however long it was, and begins the next."""
+        """Closes the current second, and begins the next. One cut short by the end of the run is in the totals only."""
         begun, sent, received, errors = self._mark
         elapsed = self.elapsed
         took = elapsed - begun
-        self.seconds.append(
-            Second(
-                at=elapsed,
-                sessions=self.sessions,
-                sent=(self.sent - sent) / took,
-                received=(self.received - received) / took,
-                errors=self.errors - errors,
-                latencies={name: Latency.of(histogram) for name, histogram in self._now.items()},
+        if took >= SHORTEST_SECOND:
+            self.seconds.append(
+                Second(
+                    at=elapsed,
+                    sessions=self.sessions,
+                    sent=(self.sent - sent) / took,
+                    received=(self.received - received) / took,
+                    errors=self.errors - errors,
+                    latencies={name: Latency.of(histogram) for name, histogram in self._now.items()},
+                )
             )
-        )
         for name, histogram in self._now.items():
             self.latencies.setdefault(name, Histogram()).merge(histogram)
         self._now = {}

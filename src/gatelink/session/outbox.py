@@ -102,20 +102,7 @@ class Outbox:
             frames.clear()
             self._keys = None
             return data
-        parts: list[bytes] = []
-        size = 0
-        at = 0
-        for at, frame in enumerate(frames):  # noqa: B007 - `at` is where it stopped
-            if frame is not None:
-                if parts and size + len(frame) > max_bytes:
-                    break
-                parts.append(frame)
-                size += len(frame)
-        self._forget(at)
-        self.count -= len(parts)
-        self.bytes -= size
-        self.sent += len(parts)
-        return b"".join(parts)
+        return b"".join(self._take_frames(len(frames), max_bytes, at_least_one=True))
 
     def drain(self) -> list[bytes]:
         """Takes out everything that is queued, unsent: the next session of the same user may get it."""
@@ -144,6 +131,24 @@ class Outbox:
             self.count -= 1
             self.bytes -= len(old)
         return in_place
+
+    def _take_frames(self, most: int, max_bytes: int, at_least_one: bool) -> list[bytes]:
+        """Takes up to `most` frames and `max_bytes` from the front; the first whatever its size, if `at_least_one`."""
+        taken: list[bytes] = []
+        size = at = 0
+        for frame in self._frames:
+            if frame is not None:
+                size += len(frame)
+                if len(taken) == most or (size > max_bytes and (taken or not at_least_one)):
+                    size -= len(frame)
+                    break
+                taken.append(frame)
+            at += 1
+        self._forget(at)
+        self.count -= len(taken)
+        self.bytes -= size
+        self.sent += len(taken)
+        return taken
 
     def _drop_oldest(self) -> None:
         at = next(i for i, frame in enumerate(self._frames) if frame is not None)

@@ -59,12 +59,11 @@ class Wheel:
             self.cancel(item)
         if seconds == inf:
             return
+        self.now = now = self._clock()  # a tick-old `now` would call it early
         if self._timer is None:
-            self.now = self._clock()
-            self._done = int(self.now / TICK)
+            self._done = int(now / TICK)
             self._timer = self._loop.call_later(TICK, self._turn)
-        tick = max(int((self.now + seconds) / TICK) + 1, self._done + 1)
-        item._tick = tick
+        item._tick = tick = max(int((now + seconds) / TICK) + 1, self._done + 1)
         slot = self._slots.get(tick)
         if slot is None:
             self._slots[tick] = {item}
@@ -80,9 +79,11 @@ class Wheel:
     def cancel(self, item: Item) -> None:
         """Takes `item` out; nothing if it is not in."""
         slot = self._slots.get(item._tick)
-        item._tick = 0
         if slot is not None:
             slot.discard(item)
+            if not slot:
+                del self._slots[item._tick]
+        item._tick = 0
 
     def close(self) -> None:
         """Forgets every item."""
@@ -92,6 +93,7 @@ class Wheel:
         for slot in self._slots.values():
             for item in slot:
                 item._tick = 0
+            slot.clear()  # it may be the one that is being run
         self._slots.clear()
 
     def run_due(self) -> None:
@@ -104,7 +106,7 @@ class Wheel:
             due = [t for t in range(self._done + 1, tick + 1) if t in self._slots]
         self._done = tick
         for t in due:
-            slot = self._slots.pop(t)
+            slot = self._slots.get(t)  # it stays in while it is run: an item may cancel or move the others
             while slot:
                 item = slot.pop()
                 item._tick = 0
@@ -114,9 +116,10 @@ class Wheel:
                     self._loop.call_exception_handler(
                         {"message": f"deadline of {item!r} failed", "exception": error, "loop": self._loop}
                     )
+            self._slots.pop(t, None)
 
     def _turn(self) -> None:
-        self._timer = None
         self.run_due()
-        if self._slots and self._timer is None:
-            self._timer = self._loop.call_later(TICK, self._turn)
+        if self._timer is not None:  # its own, which has fired, unless an item closed the wheel and set another
+            self._timer.cancel()
+        self._timer = self._loop.call_later(TICK, self._turn) if self._slots else None

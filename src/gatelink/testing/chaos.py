@@ -142,6 +142,8 @@ class ChaosProxy:
             relay.open(self._target, partial(self._begin_script, relay, self.connections))
 
     def _gone(self, relay: Relay) -> None:
+        if relay not in self._live:
+            return
         self._live.remove(relay)
         self._past_breaks += relay.broken
         self._past_up += relay.up.position
@@ -178,7 +180,7 @@ class ChaosProxy:
             pipe = relay.up if direction == "up" else relay.down
             match fault:
                 case Delay():
-                    pipe.delay(fault.seconds, fault.jitter, Random(f"{key}/{direction}/jitter"))
+                    pipe.delay(partial(fault.draw, Random(f"{key}/{direction}/jitter")))
                 case Split():
                     pipe.split(fault.size)
                 case Stall():

@@ -85,6 +85,10 @@ class Delay(Fault, frozen=True):
     seconds: float
     jitter: float = 0.0
 
+    def draw(self, random: Random) -> float:
+        """The seconds that one chunk is delayed by."""
+        return self.seconds + random.uniform(0, self.jitter)
+
 
 class Split(Fault, frozen=True):
     """From now on bytes are written in pieces of `size`, so far apart that a receiver in the same loop sees each."""

@@ -9,7 +9,6 @@ from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
 from math import ceil, inf
-from random import Random
 
 from gatelink.testing.schedule import Schedule
 
@@ -50,8 +49,7 @@ class Pipe:
         self._paused = True
         self._discarding = False
         self._stalled_until = -inf
-        self._delay = self._jitter = 0.0
-        self._random = Random()
+        self._draw_delay: Callable[[], float] | None = None
         self._piece: int | None = None  # bytes to hand on at once; None: as they came
 
     # -- what the transports report --
@@ -100,9 +98,9 @@ class Pipe:
         """Hand on nothing for `seconds`."""
         self._stalled_until = max(self._stalled_until, self._loop.time() + seconds)
 
-    def delay(self, seconds: float, jitter: float, random: Random) -> None:
-        """From now on hand on everything `seconds` and up to `jitter` more after it came."""
-        self._delay, self._jitter, self._random = seconds, jitter, random
+    def delay(self, draw: Callable[[], float]) -> None:
+        """From now on hand on everything `draw()` seconds after it came."""
+        self._draw_delay = draw
         self._due = None
         if self._timer is not None:
             self._wake_soon()
@@ -169,7 +167,7 @@ class Pipe:
     def _first_due(self) -> float:
         if self._due is None:
             came, _ = self._held[0]
-            self._due = came + self._delay + (self._random.uniform(0, self._jitter) if self._jitter else 0)
+            self._due = came + self._draw_delay() if self._draw_delay else came
         return max(self._due, self._stalled_until)
 
     def _hand_on(self, sink: asyncio.Transport) -> None:

@@ -43,7 +43,9 @@ class Relay:
 
         def opened(task: asyncio.Task[object]) -> None:
             self._opening = None
-            if not task.cancelled() and (error := task.exception()):
+            if task.cancelled():
+                self._ends.discard(self.server)  # uvloop closes it without a connection_lost
+            elif error := task.exception():
                 _log.warning("the target %s:%d does not accept connections: %s", *target, error)
                 self.abort()
             elif not (self._closing or self.dropped):

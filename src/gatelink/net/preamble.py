@@ -1,0 +1,64 @@
+"""What comes before the first frame behind a load balancer: its PROXY protocol header."""
+
+import asyncio
+from typing import TYPE_CHECKING, cast
+
+from gatelink.errors import ProtocolError
+from gatelink.net.connection import Connection, peer_host
+from gatelink.net.proxy import parse_proxy_header
+from gatelink.session.states import ConnectionState
+from gatelink.session.timers import Item
+
+if TYPE_CHECKING:
+    from gatelink.net.listener import Listener
+
+
+class Preamble(asyncio.Protocol, Item):
+    """Waits for a connection's PROXY protocol header in its place: admitted at once, its address with the header."""
+
+    def __init__(self, listener: "Listener") -> None:
+        self._tick = 0
+        self._listener = listener
+        self._until = listener.deadline()
+        self._connection = listener.connection(self._made)
+        self._data = b""
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._connection.transport = self._transport = cast(asyncio.Transport, transport)
+        listener = self._listener
+        if not listener.trusts(peer_host(transport)):
+            listener.admission.refuse(self._connection, "not-a-proxy")
+        elif listener.admission.enter(self._connection):
+            listener.hub.wheel.set(self, listener.hub.limits.verify_timeout)
+
+    def data_received(self, data: bytes) -> None:
+        listener = self._listener
+        self._data += data
+        try:
+            parsed = parse_proxy_header(self._data)
+        except ProtocolError:
+            listener.admission.refuse(self._connection, "proxy-header")
+            return
+        if parsed is None:
+            return
+        listener.hub.wheel.cancel(self)
+        size, info = parsed
+        address = info.source[0] if info.source else peer_host(self._transport)
+        if not listener.admission.locate(self._connection, address):
+            return
+        self._transport.set_protocol(self._connection)
+        self._connection.connection_made(self._transport)
+        if len(self._data) > size and not self._transport.is_closing():
+            cast(asyncio.Protocol, self._transport.get_protocol()).data_received(self._data[size:])
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._connection.state is ConnectionState.UNVERIFIED:
+            self._listener.hub.stats.refused["left-unverified"] += 1
+        self._listener.hub.wheel.cancel(self)
+        self._connection.connection_lost(exc)
+
+    def on_deadline(self, now: float) -> None:
+        self._listener.admission.refuse(self._connection, "verify-timeout")
+
+    def _made(self, connection: Connection) -> None:
+        self._listener.admitted(connection, self._until)

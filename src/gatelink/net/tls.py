@@ -1,0 +1,91 @@
+"""Accepting for a tls:// listener.
+
+asyncio accepts TLS connections too, but tells nobody of them before their handshake: silent peers would be neither
+counted nor limited. So the sockets are accepted here, and the connection is admitted before its handshake.
+"""
+
+import asyncio
+import contextlib
+import socket
+import ssl
+from typing import TYPE_CHECKING, cast
+
+from gatelink.net.connection import Connection
+from gatelink.session.states import ConnectionState
+
+if TYPE_CHECKING:
+    from gatelink.net.listener import Listener
+
+ACCEPTS_AT_ONCE = 64  # before others have their turn of the loop
+PAUSE = 1.0  # s without accepting when the system is out of descriptors or memory
+
+
+class TlsAcceptor:
+    """A listening socket; `close` ends it and leaves its connections."""
+
+    def __init__(self, listener: "Listener", listening: socket.socket, context: ssl.SSLContext) -> None:
+        self._listener = listener
+        self._loop = listener.hub.loop
+        self._listening = listening
+        self._context = context
+        self._handshakes: set[asyncio.Task[None]] = set()
+        self._paused: asyncio.TimerHandle | None = None
+        listening.setblocking(False)
+        self._watch()
+
+    def close(self) -> None:
+        if self._paused is not None:
+            self._paused.cancel()
+        self._loop.remove_reader(self._listening)
+        self._listening.close()
+
+    def _watch(self) -> None:
+        self._paused = None
+        self._loop.add_reader(self._listening, self._accept)
+
+    def _accept(self) -> None:
+        for _ in range(ACCEPTS_AT_ONCE):
+            try:
+                accepted, address = self._listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError:
+                self._loop.remove_reader(self._listening)
+                self._paused = self._loop.call_later(PAUSE, self._watch)
+                return
+            self._admit(accepted, address[0])
+
+    def _admit(self, accepted: socket.socket, host: str) -> None:
+        until = self._listener.deadline()
+        connection = self._listener.connection(lambda connection: self._listener.admitted(connection, until))
+        connection.address = host
+        connection.transport = cast(asyncio.Transport, _Handshaking(accepted))
+        if not self._listener.admission.enter(connection):
+            accepted.close()
+            return
+        task = self._loop.create_task(self._shake_hands(connection, accepted))
+        self._handshakes.add(task)
+        task.add_done_callback(self._handshakes.discard)
+
+    async def _shake_hands(self, connection: Connection, accepted: socket.socket) -> None:
+        seconds = self._listener.hub.limits.verify_timeout
+        try:
+            await self._loop.connect_accepted_socket(
+                lambda: connection, accepted, ssl=self._context, ssl_handshake_timeout=seconds
+            )
+        except OSError as error:  # what is wrong in TLS is one, too
+            if connection.state is ConnectionState.UNVERIFIED:  # else we closed it ourselves
+                late = isinstance(error, ConnectionAbortedError)
+                self._listener.admission.refuse(connection, "verify-timeout" if late else "tls-handshake")
+            connection.connection_lost(error)
+
+
+class _Handshaking:
+    """Stands for the transport of a connection in its handshake; it can only be aborted."""
+
+    def __init__(self, accepted: socket.socket) -> None:
+        self._socket = accepted
+
+    def abort(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)  # the handshake sees the end of the stream, and closes

@@ -1,0 +1,178 @@
+"""The `gatelink` command as its users run it: a process, its output, its signals and its exit status."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatelink import Catalog, Handlers, Session, connect
+from gatelink.session.states import SessionState
+
+ROOT = Path(__file__).parents[2]
+GAME = """
+from gatelink import Server, StaticTokens
+server = Server("tcp://127.0.0.1:0", tokens=StaticTokens())
+"""
+
+Process = asyncio.subprocess.Process
+
+
+@asynccontextmanager
+async def gatelink(*arguments: str, cwd: Path) -> AsyncIterator[Process]:
+    """`python -m gatelink` with `arguments`; killed at the end if it still runs."""
+    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatelink", *arguments),
+        cwd=cwd,
+        env=environment,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def ended(process: Process) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error) of a process that ends by itself."""
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), err.decode()
+
+
+async def started(process: Process) -> list[str]:
+    """Where the server says that it listens; it logs in JSON."""
+    assert process.stderr is not None
+    seen = b""
+    async for line in process.stderr:
+        seen += line
+        if line.startswith(b"{"):
+            event: dict[str, Any] = json.loads(line)
+            if event["event"] == "started":
+                return list(event["listen"])
+    raise AssertionError(f"it ended without having started: {seen.decode()}")
+
+
+@pytest.fixture
+def game(tmp_path: Path) -> Path:
+    """A directory with a module `game` that has a `server`."""
+    (tmp_path / "game.py").write_text(GAME)
+    return tmp_path
+
+
+async def test_the_benchmarks_server_serves_where_it_is_told_and_stops_cleanly_on_sigterm() -> None:
+    catalog = Catalog()
+
+    @catalog.message(20001)
+    class Echo(bytes):
+        pass
+
+    handlers = Handlers(catalog)
+    echoed: asyncio.Queue[bytes] = asyncio.Queue()
+
+    @handlers.on(Echo)
+    def echo(session: Session, message: Echo) -> None:
+        echoed.put_nowait(message)
+
+    listen = ("--listen", "tcp://127.0.0.1:0", "--listen", "tcp://127.0.0.1:0")
+    async with gatelink("serve", "benchmarks.echo:server", *listen, "--log-format", "json", cwd=ROOT) as process:
+        one, other = await started(process)
+        assert one != other
+        session = await connect(one, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog)
+        session.send(Echo(b"hello"))
+        assert await echoed.get() == b"hello"
+        process.send_signal(signal.SIGTERM)
+        await session.wait_closed()
+        assert session.state is SessionState.CLOSED
+        status, out, err = await ended(process)
+    assert (status, out) == (0, "")
+    assert json.loads(err.splitlines()[-1])["event"] == "stopped"
+
+
+async def test_sigint_ends_it_with_0_too_and_without_a_traceback(game: Path) -> None:
+    async with gatelink("serve", "game:server", "--log-format", "json", cwd=game) as process:
+        await started(process)
+        process.send_signal(signal.SIGINT)
+        status, _, err = await ended(process)
+    assert status == 0 and "Traceback" not in err
+
+
+async def test_the_admin_port_is_served_where_it_is_told(game: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    arguments = ("--admin", f"127.0.0.1:{port}", "--log-format", "json")
+    async with gatelink("serve", "game:server", *arguments, cwd=game) as process:
+        await started(process)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(b"GET /healthz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+        assert (await reader.read()).endswith(b"\r\n\r\nok\n")
+        writer.close()
+        process.send_signal(signal.SIGTERM)
+        assert (await ended(process))[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("game:sever",), "module game has no sever; it has game:server"),
+        (("game:server", "--listen", "127.0.0.1:7000"), "not an endpoint: '127.0.0.1:7000'"),
+        (("game:server", "--admin", "9100"), "admin address '9100' is not host:port"),
+    ],
+)
+async def test_what_cannot_be_run_is_one_line_and_exit_status_2(
+    arguments: tuple[str, ...], says: str, game: Path
+) -> None:
+    async with gatelink("serve", *arguments, "--log-level", "error", cwd=game) as process:
+        status, out, err = await ended(process)
+    assert (status, out) == (2, "")
+    assert len(err.splitlines()) == 1 and err.startswith("gatelink: ") and says in err
+
+
+async def test_a_module_that_raises_shows_its_traceback_and_no_secret_of_it(tmp_path: Path) -> None:
+    (tmp_path / "game.py").write_text("def check(key):\n    raise ValueError(len(key))\ncheck('s3' 'cret')\n")
+    async with gatelink("serve", "game:server", cwd=tmp_path) as process:
+        status, _, err = await ended(process)
+    assert status == 2
+    assert "ValueError: 6" in err and "game.py" in err and "s3cret" not in err
+
+
+async def test_reload_restarts_it_when_a_file_changes_and_leaves_no_process_behind(game: Path) -> None:
+    async with gatelink("serve", "game:server", "--reload", "--log-format", "json", cwd=game) as process:
+        (first,) = await started(process)
+        (game / "game.py").write_text(GAME + "changed = True\n")
+        (second,) = await started(process)
+        port = int(second.rpartition(":")[2])
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.close()
+        process.send_signal(signal.SIGTERM)
+        status, _, _ = await ended(process)
+    assert status == 0
+    for listen in (first, second):
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", int(listen.rpartition(":")[2]))
+
+
+async def test_help_shows_every_command_on_one_screen() -> None:
+    async with gatelink("--help", cwd=ROOT) as process:
+        status, out, _ = await ended(process)
+    assert status == 0 and len(out.splitlines()) <= 24
+    for command in ("serve", "robots", "decode", "version"):
+        assert f" {command} " in out
+
+
+async def test_version_names_what_it_stands_on() -> None:
+    async with gatelink("version", cwd=ROOT) as process:
+        status, out, _ = await ended(process)
+    assert status == 0
+    assert [line.split()[0] for line in out.splitlines()] == ["gatelink", "python", "uvloop", "msgspec", "platform"]
