@@ -60,6 +60,13 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_outbox_frames: int = 8_192
     write_high_water: int = 65_536  # bytes in the transport's buffer before the outbox holds back
 
+    # -- resume (docs/protocol.md, "Retention is a send window", "Resume") --
+    window_frames: int = 1_024  # sent to one peer and not acknowledged
+    window_bytes: int = 262_144
+    resume_window: float = 120.0  # s that a session may be without a connection
+    max_detached: int = 10_000  # sessions; over it the one that broke first ends
+    max_detached_bytes: int = 256 * 1_048_576  # queued and kept for all of them
+
     # -- the backlog window of base clients (protocol.md, "Newer logins win") --
     backlog_window: float = 90.0  # s
     max_backlogs: int = 10_000  # sessions remembered; over it the oldest is forgotten

@@ -242,8 +242,9 @@ class Handlers:
         """Waits up to `seconds` for handlers that are running, then cancels them."""
         if self.ticking:
             self.tick()
-        if self._tasks:
-            _, late = await asyncio.wait(self._tasks, timeout=seconds)
+        running = self._tasks - {asyncio.current_task()}  # a handler may stop the server
+        if running:
+            _, late = await asyncio.wait(running, timeout=seconds)
             for task in late:
                 task.cancel()
             if late:

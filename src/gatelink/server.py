@@ -13,6 +13,7 @@ import asyncio
 import signal
 import ssl
 from collections.abc import Callable
+from functools import partial
 from time import perf_counter
 from typing import Self
 
@@ -111,6 +112,7 @@ class Server:
         self.sessions: SessionManager
         self.logins: set[Login] = set()
         self._admission: Admission
+        self._stopping: asyncio.Lock
         self._listeners: list[Listener] = []
         self._admin: Admin | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -143,6 +145,7 @@ class Server:
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
         self.sessions = SessionManager(self.hub, self.duplicate)
         self._admission = Admission(self.hub)
+        self._stopping = asyncio.Lock()
         try:
             for listen in self.listen:
                 await self._open(listen if isinstance(listen, Listen) else Listen(endpoint=listen))
@@ -161,10 +164,15 @@ class Server:
 
         grace: seconds for all of that, limits.close_timeout if None. Returns when nothing of the server is left.
         """
-        if not self._running:
-            return
+        if self._running:
+            async with self._stopping:
+                if self._running:
+                    await self._stop(self.limits.close_timeout if grace is None else grace)
+
+    async def _stop(self, grace: float) -> None:
+        """Stops; when it is cancelled, another call goes on from there."""
         loop = self.hub.loop
-        deadline = loop.time() + (self.limits.close_timeout if grace is None else grace)
+        deadline = loop.time() + grace
         self._admission.open = False
         for listener in self._listeners:
             listener.close()
@@ -210,16 +218,18 @@ class Server:
             loop.add_signal_handler(number, on_signal)
         try:
             await self.start()
-            await asked.wait()
-            log.info("stopping", grace=self.limits.close_timeout)
-            stopping = asyncio.ensure_future(self.stop())
-            hurrying = asyncio.ensure_future(hurry.wait())
-            await asyncio.wait([stopping, hurrying], return_when=asyncio.FIRST_COMPLETED)
-            if not stopping.done():
-                for connection in list(self._admission.connections):
-                    connection.abort()
-            hurrying.cancel()
-            await stopping
+            try:
+                await asked.wait()
+                log.info("stopping", grace=self.limits.close_timeout)
+                stopping = loop.create_task(self.stop())
+                hurrying = loop.create_task(hurry.wait())
+                try:
+                    await asyncio.wait([stopping, hurrying], return_when=asyncio.FIRST_COMPLETED)
+                finally:
+                    stopping.cancel()
+                    hurrying.cancel()
+            finally:
+                await self.stop(0)  # nothing, unless we were hurried or cancelled
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
@@ -233,7 +243,7 @@ class Server:
             parse_endpoint(listen.endpoint),
             self.hub,
             self._admission,
-            lambda connection: Login(self, connection),
+            partial(Login, self),
             tls=listen.tls(),
             proxies=listen.proxies,
             accept=listen.accept,

@@ -5,12 +5,10 @@ session.send(Say("hello"))
 """
 
 import asyncio
-import os
 import random
 import ssl
 from collections.abc import Iterator
 from time import time
-from weakref import WeakKeyDictionary
 
 import msgspec
 
@@ -18,7 +16,7 @@ from gatelink.config import Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError, ConnectError, PeerError, ProtocolError
 from gatelink.handlers import Handlers
 from gatelink.net.connection import DEAF, Connection
-from gatelink.net.endpoints import Endpoint, parse_endpoint
+from gatelink.net.endpoints import Endpoint, failure, parse_endpoint
 from gatelink.session.hub import Hub
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
@@ -81,7 +79,11 @@ async def connect(
     hub = _hub(catalog, limits, wire or WireOptions())
     request = ClientVerifyRequest(source=source, uid=uid, token=token)
     dialer = Dialer(hub, parse_endpoint(endpoint), request, handlers or Handlers(catalog), timeout, reconnect, tls)
-    return await dialer.dial()
+    try:
+        return await dialer.dial()
+    except BaseException:
+        dialer.abandon()
+        raise
 
 
 class Dialer:
@@ -129,13 +131,17 @@ class Dialer:
                 return await self._answer
         except TimeoutError:
             raise ConnectError(f"{endpoint}: not verified within {self._timeout} s", CloseCode.VERIFY_TIMEOUT) from None
-        except OSError as error:
-            what = os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
-            raise ConnectError(f"{endpoint}: {what}") from error
+        except (OSError, UnicodeError) as error:
+            raise ConnectError(f"{endpoint}: {failure(error)}") from error
         finally:
             if self._connection is not None:  # not bound to the session: nobody else would close it
                 self._connection.drop()
                 self._connection = None
+
+    def abandon(self) -> None:
+        """`dial` failed, or was cancelled in the very moment in which it succeeded: nobody will have the session."""
+        if self._session is not None:
+            self._session.abort()
 
     def _make(self) -> Connection:
         limits = self._hub.limits
@@ -240,19 +246,22 @@ class Dialer:
             except ConnectError as error:
                 if error.code is CloseCode.VERIFY_FAILED:
                     session.close(CloseCode.VERIFY_FAILED, "the server refused the token")
-                    return
-                continue
-            return
+            if session.state is not SessionState.DETACHED:
+                return
         session.close(CloseCode.GOING_AWAY, f"not connected again after {backoff.attempts} attempts")
 
 
-_hubs: "WeakKeyDictionary[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions], Hub]]" = WeakKeyDictionary()
+_hubs: dict[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions], Hub]] = {}
 
 
 def _hub(catalog: Catalog, limits: Limits, wire: WireOptions) -> Hub:
     """The hub that all sessions of this loop with the same settings share."""
     loop = asyncio.get_running_loop()
-    hubs = _hubs.setdefault(loop, {})
+    if loop not in _hubs:
+        for old in [old for old in _hubs if old.is_closed()]:
+            del _hubs[old]
+        _hubs[loop] = {}
+    hubs = _hubs[loop]
     key = (id(catalog), limits, wire)
     if key not in hubs:
         hubs[key] = Hub(loop, catalog, limits, wire)

@@ -165,9 +165,7 @@ class Listener:
         for family, _, _, _, where in await self.hub.loop.getaddrinfo(
             self.endpoint.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            listening = socket.create_server(
-                (where[0], port), family=family, backlog=self.hub.limits.backlog
-            )
+            listening = socket.create_server((where[0], port), family=family, backlog=self.hub.limits.backlog)
             self._servers.append(TlsAcceptor(self, listening, context))
             port = listening.getsockname()[1]
         return port

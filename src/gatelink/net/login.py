@@ -12,7 +12,7 @@ import structlog
 
 from gatelink.auth.tokens import Identity, Tokens
 from gatelink.config import Limits
-from gatelink.errors import BodyError, CloseCode, FrameTooLarge, PeerError, ProtocolError, VerifyError
+from gatelink.errors import BodyError, FrameTooLarge, PeerError, ProtocolError, VerifyError
 from gatelink.net.connection import DEAF, Connection
 from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
@@ -128,10 +128,9 @@ class Login(Item):
                 identity = await door.tokens.verify(token, request.uid, request.source, address)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
-                if self._is_over:
-                    return  # the deadline, the peer or a stop ended it, and `verify` went on regardless
                 epoch = await door.sessions.claim(request.uid)
-            self._admit(request, identity, epoch)
+            if self in door.logins:  # else this was cancelled, and `verify` went on regardless
+                self._admit(request, identity, epoch)
         except VerifyError as error:
             log.info("login refused", uid=request.uid, address=address, reason=str(error))
             self._refuse("verify-failed", VERIFY_FAILED_FRAME)
@@ -178,6 +177,8 @@ class Login(Item):
     def _refuse(self, reason: str, answer: bytes = b"") -> None:
         """Closes the connection: without a word, or after `answer` and a moment for the peer to read it."""
         hub = self._door.hub
+        if self not in self._door.logins:
+            return
         hub.stats.refused[reason] += 1
         self._over()
         if not answer:

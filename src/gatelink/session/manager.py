@@ -12,10 +12,11 @@ from enum import Enum
 from typing import Any
 
 from gatelink.errors import CloseCode, SessionClosed, VerifyError
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
-from gatelink.session.timers import Item
+from gatelink.session.timers import Call, Item
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.frames import encode_frame
 
@@ -71,6 +72,9 @@ class SessionManager:
         self._claims: dict[Key, int] = {}  # the newest epoch of keys with a login under way
         self._sessions: dict[Key, Session] = {}
         self._closing: set[Session] = set()  # ended, and what was queued still on its way
+        self._tickets: dict[bytes, ExtendedSession] = {}
+        self._detached: dict[Session, None] = {}  # in the order in which they broke
+        self._weighing = Call(self._weigh_detached)
         self._backlogs: OrderedDict[Key, Backlog] = OrderedDict()
         self._backlog_bytes = 0
 
@@ -162,7 +166,16 @@ class SessionManager:
     # -- the end (session.Owner) --
 
     def broke(self, session: Session, code: CloseCode) -> bool:
-        """A base session can't be given another connection; what it had queued may still reach its user."""
+        """Keeps a session that can be resumed. Of a base session only what it had queued may still reach its user."""
+        if isinstance(session, ExtendedSession):
+            if session.ticket is None:
+                return False
+            if not self._detached:
+                self._hub.wheel.set(self._weighing, 1.0)
+            self._detached[session] = None
+            if len(self._detached) > self._hub.limits.max_detached:
+                self._end_oldest_detached()
+            return True
         self._remember((session.uid, session.slot), session.outbox.drain())
         return False
 
@@ -170,6 +183,9 @@ class SessionManager:
         if session in self:
             del self._sessions[session.uid, session.slot]
         self._closing.add(session)
+        self._detached.pop(session, None)
+        if isinstance(session, ExtendedSession) and session.ticket is not None:
+            self._tickets.pop(session.ticket.session_id, None)
 
     def gone(self, session: Session) -> None:
         self._closing.discard(session)
@@ -187,6 +203,38 @@ class SessionManager:
             session.abort()
         if waiting:
             await asyncio.wait(waiting)
+
+    # -- resume --
+
+    def issue_ticket(self, session: ExtendedSession) -> bytes:
+        """Makes `session` resumable: the frame that tells its peer."""
+        frame = session.issue_ticket()
+        assert session.ticket is not None
+        self._tickets[session.ticket.session_id] = session
+        return frame
+
+    def by_ticket(self, session_id: bytes) -> ExtendedSession | None:
+        """The open or detached session that a ticket names."""
+        return self._tickets.get(session_id)
+
+    def resumed(self, session: ExtendedSession) -> None:
+        """`session` has a connection again."""
+        self._detached.pop(session, None)
+
+    def _weigh_detached(self) -> None:
+        """Once a second while sessions are detached: ends the oldest of them while they hold too much."""
+        held = sum(session.outbox.held_bytes for session in self._detached)
+        while held > self._hub.limits.max_detached_bytes:
+            held -= self._end_oldest_detached()
+        if self._detached:
+            self._hub.wheel.set(self._weighing, 1.0)
+
+    def _end_oldest_detached(self) -> int:
+        """Ends the session that has been detached for the longest; the bytes that it held."""
+        oldest = next(iter(self._detached))
+        held = oldest.outbox.held_bytes
+        oldest.close(CloseCode.GOING_AWAY, "too many sessions are detached")
+        return held
 
     # -- the backlog window --
 

@@ -46,12 +46,17 @@ class Outbox:
         self._base = 0  # number of _frames[0]
         self._plain = -1  # number of the last frame queued without a key
 
+    @property
+    def held_bytes(self) -> int:
+        """All that it keeps in memory."""
+        return self.bytes
+
     def push(self, frame: bytes, full: Full = Full.CLOSE, key: int = 0) -> None:
         """Queues `frame`; with a `key` (not 0) it replaces what is queued under the same key.
 
         A replacing frame takes the replaced one's place while only keyed frames stand behind that, so that a stream of
         updates is fair to all its keys; else it goes to the end, so that it never overtakes a frame without a key.
-        Raises OutboxFull.
+        Raises OutboxFull, and then, as when `frame` is dropped, what is queued stays as it was.
         """
         size = self.bytes + len(frame)
         if self._keys is None and not key and size <= self.max_bytes and self.count < self.max_frames:
@@ -63,19 +68,28 @@ class Outbox:
 
     def _push(self, frame: bytes, full: Full, key: int) -> None:
         size = len(frame)
-        if key and self._replace(frame, key):
+        at = self._place(key)
+        old = self._frames[at] if at >= 0 else None
+        count, queued = (self.count, self.bytes) if old is None else (self.count - 1, self.bytes - len(old))
+        fits = not count or (count < self.max_frames and queued + size <= self.max_bytes)
+        if not fits and full is Full.CLOSE:
+            raise OutboxFull(
+                f"{self.count} frames, {self.bytes} bytes are queued and the peer does not read "
+                f"(limits.max_outbox_frames {self.max_frames}, max_outbox_bytes {self.max_bytes})"
+            )
+        if not fits and full is Full.DROP_NEWEST:
+            self.dropped += 1
             return
-        if self.count >= self.max_frames or (self.bytes + size > self.max_bytes and self.count):
-            if full is Full.CLOSE:
-                raise OutboxFull(
-                    f"{self.count} frames, {self.bytes} bytes are queued and the peer does not read "
-                    f"(limits.max_outbox_frames {self.max_frames}, max_outbox_bytes {self.max_bytes})"
-                )
-            if full is Full.DROP_NEWEST:
-                self.dropped += 1
+        if old is not None:
+            self.dropped += 1
+            if fits and self._base + at > self._plain:
+                self._frames[at] = frame
+                self.bytes = queued + size
                 return
-            while self.count and (self.count >= self.max_frames or self.bytes + size > self.max_bytes):
-                self._drop_oldest()
+            self._frames[at] = None
+            self.count, self.bytes = count, queued
+        while self.count and (self.count >= self.max_frames or self.bytes + size > self.max_bytes):
+            self._drop_oldest()
         number = self._base + len(self._frames)
         self._frames.append(frame)
         self.count += 1
@@ -112,25 +126,10 @@ class Outbox:
         self.bytes = 0
         return frames
 
-    def _replace(self, frame: bytes, key: int) -> bool:
-        """Whether `frame` now stands where the queued frame of `key` stood; a replaced one leaves in any case."""
-        number = self._keys.pop(key, -1) if self._keys is not None else -1
-        if number < self._base:
-            return False
-        at = number - self._base
-        old = self._frames[at]
-        assert old is not None
-        self.dropped += 1
-        in_place = number > self._plain and self.bytes - len(old) + len(frame) <= self.max_bytes
-        if in_place:
-            self._frames[at] = frame
-            self._keys[key] = number  # type: ignore[index]
-            self.bytes += len(frame) - len(old)
-        else:
-            self._frames[at] = None
-            self.count -= 1
-            self.bytes -= len(old)
-        return in_place
+    def _place(self, key: int) -> int:
+        """Where the queued frame of `key` stands in `_frames`; -1 if there is none."""
+        number = self._keys.get(key, -1) if key and self._keys is not None else -1
+        return max(number - self._base, -1)
 
     def _take_frames(self, most: int, max_bytes: int, at_least_one: bool) -> list[bytes]:
         """Takes up to `most` frames and `max_bytes` from the front; the first whatever its size, if `at_least_one`."""

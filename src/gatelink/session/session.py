@@ -5,6 +5,7 @@ here are the two hot calls between them, `receive` and `send`, and everything ab
 """
 
 import asyncio
+from math import inf
 from typing import Any, NoReturn, Protocol
 
 from gatelink.errors import BodyError, CloseCode, PeerError, ProtocolError, SessionClosed
@@ -107,6 +108,7 @@ class Session(Item):
         address: str = "",
         claims: dict[str, Any] | None = None,
         verified_at: float = 0.0,
+        outbox: Outbox | None = None,
     ) -> None:
         self._tick = 0
         self._hub = hub
@@ -127,7 +129,7 @@ class Session(Item):
         self.last_heard = hub.wheel.now
         self.data: Any = None
         self.inbox: Any = None  # the dispatcher's
-        self.outbox = Outbox(hub.limits.max_outbox_frames, hub.limits.max_outbox_bytes)
+        self.outbox = outbox or Outbox(hub.limits.max_outbox_frames, hub.limits.max_outbox_bytes)
         self.state = _OPEN
         self.close_code: CloseCode | None = None
         self.close_reason = ""
@@ -196,13 +198,14 @@ class Session(Item):
         if carrier is None or not carrier.writable:
             return
         outbox = self.outbox
+        data = self._outgoing()
+        if data:
+            carrier.write(data)
         if outbox.count:
-            carrier.write(outbox.take(self._hub.limits.write_high_water))
-            if outbox.count:
-                if carrier.writable:
-                    self._marked = True
-                    self._hub.mark(self)
-                return
+            if data and carrier.writable:
+                self._marked = True
+                self._hub.mark(self)
+            return
         if self._drained is not None:
             self._drained.set_result(None)
             self._drained = None
@@ -211,6 +214,10 @@ class Session(Item):
                 carrier.write(self._farewell)
                 self._farewell = b""
             carrier.close()
+
+    def _outgoing(self) -> bytes:
+        """What the next write takes: about as much as the carrier holds before it says stop."""
+        return self.outbox.take(self._hub.limits.write_high_water)
 
     async def drain(self) -> None:
         """Waits until everything queued has been handed to the socket. Raises SessionClosed if it ends first."""
@@ -279,15 +286,17 @@ class Session(Item):
 
     def open(self) -> None:
         """Starts the heartbeat and tells the handlers. The carrier's first answer has been written."""
-        self._hub.wheel.set(self, self._hub.limits.heartbeat_interval)
+        self._wake_in(self._hub.limits.heartbeat_interval)
         self.handlers.opened(self)
 
     def attach(self, carrier: Carrier) -> None:
         """Gives the session a new connection; what was queued meanwhile leaves on it."""
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
         self._carrier = carrier
-        self._hub.wheel.set(self, self._hub.limits.heartbeat_interval)
+        self._wake_in(self._hub.limits.heartbeat_interval)
         self.last_heard = self._hub.wheel.now
+        if self.inbox is not None and self.inbox.paused:
+            carrier.pause(Pause.INBOX)
         self._marked = True
         self._hub.mark(self)
         self.handlers.resumed(self)
@@ -306,9 +315,17 @@ class Session(Item):
             self._carrier = None
             self._break(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
             return
+        self._beat(carrier)
+        self._wake_in(min(limits.heartbeat_interval, limits.heartbeat_timeout - silent))
+
+    def _wake_in(self, seconds: float) -> None:
+        """When to look at the heartbeat again."""
+        self._hub.wheel.set(self, seconds)
+
+    def _beat(self, carrier: Carrier) -> None:
+        """Shows that this side lives."""
         if carrier.writable and not self.outbox.count:  # else there is traffic enough, or nobody who reads
             carrier.write(HEARTBEAT_FRAME)
-        self._hub.wheel.set(self, min(limits.heartbeat_interval, limits.heartbeat_timeout - silent))
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
         """Ends the session: no handler hears it any more; what is queued is delivered within limits.close_timeout.
@@ -369,12 +386,16 @@ class Session(Item):
         """The connection is gone and nobody closed the session."""
         if self._owner.broke(self, code):
             self.state = step(SESSION, self.state, SessionEvent.BREAK)
-            self._hub.wheel.cancel(self)
+            self._hub.wheel.set(self, self._detached_for(code, reason))
             self.handlers.suspended(self)
             return
         self.state = step(SESSION, self.state, SessionEvent.END)
         self._end(code, reason, heard=True)
         self._gone()
+
+    def _detached_for(self, code: CloseCode, reason: str) -> float:
+        """Seconds that it may stay detached; inf leaves that to the owner."""
+        return inf
 
     def _end(self, code: CloseCode, reason: str, heard: bool) -> None:
         self.close_code = code

@@ -35,6 +35,10 @@ class SendWindow(Outbox):
         """How many of the sent frames the peer has taken in, as far as it said."""
         return self.sent - len(self._kept)
 
+    @property
+    def held_bytes(self) -> int:
+        return self.bytes + self.kept_bytes
+
     def take(self, max_bytes: int) -> bytes:
         """As `Outbox.take`, within the window; b"" while that is full."""
         room = self.window_frames - len(self._kept)

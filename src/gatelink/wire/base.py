@@ -52,7 +52,9 @@ BASE_MESSAGES: tuple[tuple[int, str, type[Struct]], ...] = (
 )
 """`(id, wire name, class)`; all with the binary codec, none ever compressed."""
 
-FRAMEWORK_IDS = frozenset({id for id, _, _ in BASE_MESSAGES}) | frozenset(range(100, 200))
+BASE_IDS = frozenset(id for id, _, _ in BASE_MESSAGES)
+
+FRAMEWORK_IDS = BASE_IDS | frozenset(range(100, 200))
 """Ids that no application message can have: the base messages, and those between servers."""
 
 FIRST_APPLICATION_ID = 11_000

@@ -9,7 +9,7 @@ code of a server: `feed` is one loop, and a message without flags takes its shor
 import struct
 from itertools import repeat
 
-from gatelink.errors import FrameTooLarge, ProtocolError
+from gatelink.errors import FrameTooLarge, MessageTooLarge, ProtocolError
 
 COMPRESSED = 0x01
 SCRAMBLED = 0x02
@@ -28,7 +28,9 @@ _pack_head = _HEAD.pack
 
 
 def encode_frame(id: int, body: bytes, flags: int = 0) -> bytes:
-    """The message frame of `body`, which is already compressed or scrambled as `flags` say."""
+    """The message frame of `body`, which is already compressed or scrambled as `flags` say. Raises MessageTooLarge."""
+    if len(body) > MAX_LENGTH - 2:
+        raise MessageTooLarge(f"message {id} with a body of {len(body)} bytes; a frame holds at most {MAX_LENGTH - 2}")
     return _pack_head(len(body) + 2 | flags << 24, id) + body
 
 
@@ -98,7 +100,7 @@ class FrameDecoder:
                     break
             at = end
         else:
-            self.more = True
+            self.more = at < size
         if at < size:
             self._keep(frames, data, at)
         return frames

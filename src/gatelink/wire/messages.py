@@ -12,14 +12,13 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from gatelink.errors import CatalogError
-from gatelink.wire.base import BASE_MESSAGES
+from gatelink.wire.base import BASE_IDS, BASE_MESSAGES
 from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, is_protobuf
 
 T = TypeVar("T")
 
 FIRST_ID = 5
 LAST_ID = 59_999
-_BASE_IDS = frozenset(id for id, _, _ in BASE_MESSAGES)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -136,7 +135,7 @@ def _path(cls: type) -> str:
 
 def _why_not(id: int) -> str | None:
     """Why an application can't have `id` (docs/protocol.md, "Base messages"); None if it can."""
-    if id in _BASE_IDS:
+    if id in BASE_IDS:
         return "1 to 4 and 24 are the framework's base messages"
     if 100 <= id <= 199:
         return "100 to 199 are the framework's, between servers"

@@ -9,9 +9,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from click.testing import Result
 from msgspec import Struct
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from gatelink import Catalog, WireOptions
 from gatelink.cli import app

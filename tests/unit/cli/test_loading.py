@@ -55,7 +55,9 @@ def test_a_name_that_is_not_there_is_answered_with_those_that_are(here: Path) ->
 
 def test_an_object_of_another_class_is_named_with_its_class(here: Path) -> None:
     write(here, "loading_d", "def server(): pass")
-    with pytest.raises(ConfigError, match="loading_d:server is a function, not a Server; make a Server at its top level"):
+    with pytest.raises(
+        ConfigError, match="loading_d:server is a function, not a Server; make a Server at its top level"
+    ):
         load("loading_d:server", Server)
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
-from gatelink import Catalog, Handlers, Server, Session, StaticTokens, connect
+from gatelink import Catalog, Handlers, Listen, Server, Session, StaticTokens, connect
 from gatelink.errors import CloseCode
 from gatelink.handlers import TIME_BUCKETS
 from gatelink.ops.metrics import Metrics
@@ -47,9 +47,7 @@ async def join(server: Server, uid: int = 7) -> tuple[Session, asyncio.Queue[Ans
     def answer(session: Session, message: Answer) -> None:
         answers.put_nowait(message)
 
-    session = await connect(
-        str(server.endpoints[0]), uid=uid, token=f"{uid:032d}", handlers=handlers, catalog=CATALOG
-    )
+    session = await connect(str(server.endpoints[0]), uid=uid, token=f"{uid:032d}", handlers=handlers, catalog=CATALOG)
     return session, answers
 
 
@@ -155,7 +153,8 @@ async def test_outboxes_are_shown_together_and_the_fullest() -> None:
         for _ in range(3):
             two.send_raw(30_000, bytes(94))
         found = {
-            name: value(metrics, name) for name in ("outbox_bytes", "outbox_bytes_max", "outbox_frames", "outbox_frames_max")
+            name: value(metrics, name)
+            for name in ("outbox_bytes", "outbox_bytes_max", "outbox_frames", "outbox_frames_max")
         }
         assert found == {"outbox_bytes": 400, "outbox_bytes_max": 300, "outbox_frames": 4, "outbox_frames_max": 3}
         for client, _ in clients:
@@ -202,12 +201,13 @@ async def test_sessions_logins_and_closes_by_code() -> None:
 
 
 async def test_connections_that_are_not_verified_are_counted_and_refusals_have_their_reason() -> None:
-    async with new_server() as server:
+    came = asyncio.Event()
+    door = Listen(endpoint="tcp://127.0.0.1:0", accept=lambda connection: came.set())
+    async with Server(door, tokens=StaticTokens(), catalog=CATALOG) as server:
         metrics = Metrics(server)
         endpoint = server.endpoints[0]
         reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
-        while not server.stats.unverified:
-            await asyncio.sleep(0)
+        await came.wait()
         assert value(metrics, "unverified_connections") == 1
         writer.write(bytes.fromhex("0200000004 00"))  # HeartBeat is no first message
         assert await reader.read() == b""

@@ -1,0 +1,26 @@
+"""Says hello to the server, and prints what comes back."""
+
+import asyncio
+import sys
+
+from examples.hello.server import Hello
+from gatelink import Handlers, Session, connect
+from gatelink.wire.messages import catalog
+
+handlers = Handlers(catalog)
+
+
+@handlers.on(Hello)
+def hello(session: Session, message: Hello) -> None:
+    print(message.text)
+    session.close()
+
+
+async def main(address: str) -> None:
+    session = await connect(address, uid=7, token=f"{7:032d}", handlers=handlers)
+    session.send(Hello("hello"))
+    await session.wait_closed()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))

@@ -1,0 +1,271 @@
+"""A session with a peer that said HELLO: CLOSE with its code, measured heartbeats, and resume where both agreed on it.
+
+The two counts of a resume live here: `received`, what this side took in, and the outbox's, what the other side has
+(docs/protocol.md, "What counts", "Retention", "Resume"). `Session` knows nothing of it: base peers pay nothing.
+"""
+
+import secrets
+from time import time
+from typing import Any
+
+from gatelink.errors import CloseCode, PeerError, ProtocolError
+from gatelink.session.carrier import Carrier
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.session.window import SendWindow
+from gatelink.wire import control
+from gatelink.wire.base import BASE_IDS
+from gatelink.wire.control import Features, decode_control, encode_control
+from gatelink.wire.frames import Frame, encode_control_frame
+
+_OPEN = SessionState.OPEN
+
+DETACHING = frozenset({CloseCode.HEARTBEAT_TIMEOUT, CloseCode.SLOW_CONSUMER, CloseCode.GOING_AWAY})
+"""Codes of a CLOSE that detach a ticketed session; every other one ends it."""
+
+ACK_FRAMES = 64
+ACK_BYTES = 32_768
+ACK_SECONDS = 1.0
+"""An ACK goes out after so many messages, so many bytes of body, or so long (docs/protocol.md, "Retention")."""
+
+PONGS_PER_SECOND = 4
+
+
+def control_frame(record: control.Control) -> bytes:
+    """The whole frame of a control record."""
+    return encode_control_frame(encode_control(record))
+
+
+def close_frame(code: CloseCode, reason: str = "") -> bytes:
+    """The CLOSE that tells a peer why; `reason` is read by people there."""
+    return control_frame(control.Close(code, reason))
+
+
+class ExtendedSession(Session):
+    """A `Session` whose peer speaks the extension.
+
+    features: what both sides have. ticket: what resumes it, None while it can't be resumed.
+    received: messages taken in since the start. attempt: number of the last resume.
+    rtt: seconds of the last measured round trip, None before the first.
+    """
+
+    __slots__ = (
+        "_ack_due",
+        "_beat_at",
+        "_broke",
+        "_fresh_bytes",
+        "_fresh_frames",
+        "_ping",
+        "_pinged_at",
+        "_pong",
+        "_pongs",
+        "attempt",
+        "features",
+        "received",
+        "rtt",
+        "ticket",
+    )
+
+    def __init__(self, *args: Any, features: int, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        limits = self._hub.limits
+        if features & Features.RESUME:
+            self.outbox = SendWindow(
+                limits.max_outbox_frames, limits.max_outbox_bytes, limits.window_frames, limits.window_bytes
+            )
+        self.features = features
+        self.ticket: control.Ticket | None = None
+        self.received = 0
+        self.attempt = 0
+        self.rtt: float | None = None
+        self._fresh_frames = 0  # taken in and not acknowledged
+        self._fresh_bytes = 0
+        self._ack_due = False
+        self._beat_at = 0.0
+        self._broke = (CloseCode.NORMAL, "")
+        self._ping = 0  # the outstanding PING's sent-at, 0: none
+        self._pinged_at = 0.0
+        self._pong: control.Ping | None = None  # to be answered with the next write
+        self._pongs = (0.0, 0)  # the second, and the PINGs answered in it
+
+    def issue_ticket(self, address: str = "") -> bytes:
+        """Makes this session resumable; the frame that tells the peer how."""
+        window = round(self._hub.limits.resume_window)
+        self.ticket = control.Ticket(secrets.token_bytes(16), secrets.token_bytes(32), window, address)
+        return control_frame(self.ticket)
+
+    # -- from the carrier --
+
+    def receive(self, frames: list[Frame]) -> None:
+        if self.state is not _OPEN:
+            return
+        self.last_heard = self._hub.wheel.now
+        self._marked = True
+        start = 0
+        for at, frame in enumerate(frames):
+            if frame[0]:
+                continue
+            self._take_in(frames[start:at])
+            start = at + 1
+            if self.state is _OPEN:
+                self._hear(frame[2])
+            if self.state is not _OPEN:
+                break
+        else:
+            self._take_in(frames[start:] if start else frames)
+        self._marked = False
+        self.flush()
+
+    def _take_in(self, frames: list[Frame]) -> None:
+        """Counts and dispatches messages; those the codec or a handler refuses count all the same."""
+        if not frames:
+            return
+        if self.ticket is not None:
+            for frame in frames:
+                if frame[0] not in BASE_IDS:
+                    self._fresh_frames += 1
+                    self._fresh_bytes += len(frame[2])
+                    self.received += 1
+            if self._fresh_frames and not self._ack_due:
+                self._ack_due = True
+                self._hub.wheel.set(self, min(ACK_SECONDS, max(0.0, self._beat_at - self._hub.wheel.now)))
+        self.handlers.dispatch(self, frames)
+
+    def _hear(self, payload: bytes) -> None:
+        """One control record."""
+        try:
+            match decode_control(payload):
+                case None:
+                    pass
+                case control.Ack(received):
+                    self._acknowledged(received)
+                case control.Ping() as ping:
+                    self._acknowledged(ping.received)
+                    self._answer(ping)
+                case control.Pong(sent_at, received):
+                    self._acknowledged(received)
+                    self._measured(sent_at)
+                case control.Close(code, reason):
+                    self._closed_by_peer(code, reason)
+                case control.Ticket() as ticket if not self._owner.accepting and self.features & Features.RESUME:
+                    self.ticket = ticket
+                case control.GoAway() if not self._owner.accepting:
+                    self._went_away()
+                case record:
+                    raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
+        except PeerError as error:
+            self.broken(error)
+
+    def _acknowledged(self, received: int) -> None:
+        if isinstance(self.outbox, SendWindow):
+            self.outbox.acknowledge(received)
+
+    def _answer(self, ping: control.Ping) -> None:
+        second, answered = self._pongs
+        now = self._hub.wheel.now
+        if now - second >= 1:
+            second, answered = now, 0
+        if answered < PONGS_PER_SECOND:
+            self._pong = ping
+        self._pongs = second, answered + 1
+
+    def _measured(self, sent_at: int) -> None:
+        if sent_at and sent_at == self._ping:
+            self.rtt = self._hub.loop.time() - self._pinged_at
+            self._ping = 0
+
+    def _closed_by_peer(self, number: int, reason: str) -> None:
+        code = CloseCode(number) if number in CloseCode.__members__.values() else CloseCode.NORMAL
+        if self.ticket is not None and code in DETACHING:
+            carrier = self._carrier
+            self._carrier = None
+            if carrier is not None:
+                carrier.drop()
+            self._break(code, reason)
+        else:
+            super().close(code, reason)
+
+    def _went_away(self) -> None:
+        """The server asks to come back, here or elsewhere: as a break, but for that the owner knows."""
+        self._closed_by_peer(CloseCode.GOING_AWAY, "the server goes away")
+
+    def broken(self, error: PeerError) -> None:
+        super().close(error.code, str(error), farewell=close_frame(error.code))  # the details are for our log
+
+    # -- to the peer --
+
+    def _outgoing(self) -> bytes:
+        """Messages and the control records that are due, in one write."""
+        controls = b""
+        if self._pong is not None:
+            controls = self._make_pong(self._pong)
+            self._pong = None
+        elif self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
+            controls = control_frame(control.Ack(self._count()))
+        return controls + super()._outgoing()
+
+    def _make_pong(self, ping: control.Ping) -> bytes:
+        server_time = int(time() * 1000) if self._owner.accepting else 0
+        return control_frame(control.Pong(ping.sent_at, self._count(), server_time))
+
+    def _count(self) -> int:
+        """`received`, about to be told to the peer."""
+        self._fresh_frames = self._fresh_bytes = 0
+        return self.received
+
+    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
+        super().close(code, reason, farewell=farewell + close_frame(code, reason))
+
+    # -- deadlines --
+
+    def on_deadline(self, now: float) -> None:
+        if self.state is SessionState.DETACHED:
+            self.close(*self._broke)
+            return
+        if self.state is _OPEN and self._ack_due:
+            self._ack_due = False
+            if self._fresh_frames and self._carrier is not None:
+                self._carrier.write(control_frame(control.Ack(self._count())))
+            if now < self._beat_at:
+                self._hub.wheel.set(self, self._beat_at - now)
+                return
+        super().on_deadline(now)
+
+    def _wake_in(self, seconds: float) -> None:
+        self._beat_at = self._hub.wheel.now + seconds
+        self._ack_due = False
+        super()._wake_in(seconds)
+
+    def _beat(self, carrier: Carrier) -> None:
+        if not self.features & Features.PING:
+            super()._beat(carrier)
+            return
+        self._pinged_at = self._hub.loop.time()
+        self._ping = max(1, int(self._pinged_at * 1_000_000))
+        carrier.write(control_frame(control.Ping(self._ping, self._count())))
+
+    # -- resume --
+
+    def _detached_for(self, code: CloseCode, reason: str) -> float:
+        self._broke = (code, reason)
+        return super()._detached_for(code, reason) if self.ticket is None else float(self.ticket.window)
+
+    def can_resume_from(self, received: int) -> bool:
+        """Whether a peer that took in `received` messages can go on here: what it lacks is still kept."""
+        window = self.outbox
+        return isinstance(window, SendWindow) and window.acknowledged <= received <= window.sent
+
+    def resume_on(self, carrier: Carrier, received: int, greeting: bytes) -> None:
+        """Goes on with `carrier`: says `greeting`, then sends again what the peer, which has `received`, lacks.
+
+        The old connection, if it still seems to live, is dropped: what of it is not decoded will be sent again.
+        """
+        old, self._carrier = self._carrier, None
+        if old is not None:
+            old.drop()
+        window = self.outbox
+        assert isinstance(window, SendWindow)
+        window.acknowledge(received)
+        self._fresh_frames = self._fresh_bytes = 0
+        carrier.write(greeting + window.unacknowledged())
+        self.attach(carrier)
