@@ -3,7 +3,7 @@
 import asyncio
 import gc
 import os
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from typing import Any
 
 import uvloop
@@ -14,14 +14,17 @@ TEST_TIMEOUT = 20_000 * MS
 ENDING = 200 * MS  # what a task that is already ending may take to be gone
 
 
-def run_watched(test: Coroutine[Any, Any, object]) -> None:
-    """Run `test` on a fresh uvloop loop, for at most 20 s.
+def run_watched(
+    test: Coroutine[Any, Any, object],
+    new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop,
+) -> None:
+    """Run `test` on a fresh loop, for at most 20 s.
 
     Raises what `test` raises, and AssertionError when the loop saw an unhandled exception or tasks are left running.
     """
     unhandled: list[dict[str, Any]] = []
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=new_loop) as runner:
             runner.get_loop().set_exception_handler(lambda _, context: unhandled.append(context))
             left = runner.run(_bounded(test))
     except BaseException as error:

@@ -5,7 +5,8 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
-from examples.codecs.messages import Chat, Inventory, Profile, Shot, Spell, Voice, catalog
+from examples.codecs.inventory_pb import Inventory
+from examples.codecs.messages import Chat, Profile, Shot, Spell, Voice, catalog
 from gatelink import Handlers, RawFrame, Session, connect
 
 UNKNOWN = 14999  # an id that neither side has registered
@@ -40,4 +41,4 @@ async def main(address: str, show: Callable[[Any], None] = print) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))
+    asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:7000"))

@@ -19,7 +19,7 @@ class Desk(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
-        self._end = asyncio.get_running_loop().call_later(PATIENCE, transport.abort)
+        self._end = asyncio.get_running_loop().call_later(PATIENCE, self._transport.abort)
 
     def data_received(self, data: bytes) -> None:
         self._line += data

@@ -360,6 +360,9 @@ class Handlers:
 
     def _unrouted(self, session: Session, id: int, flags: int, body: bytes) -> None:
         """A message that no handler takes: the framework's own, forwarded, or not for us."""
+        traffic = session.hub.stats.unrouted_of(session.hub.name_of(id))
+        traffic.messages += 1
+        traffic.bytes += len(body) + 6
         try:
             if session.receive_framework(id, flags, body, id in self.catalog.by_id):
                 return

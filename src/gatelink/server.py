@@ -12,7 +12,7 @@ server.run()
 import asyncio
 import signal
 import ssl
-from collections.abc import Callable
+from collections.abc import Callable, Set
 from functools import partial
 from time import perf_counter
 from typing import Self
@@ -25,9 +25,11 @@ from gatelink.auth.tokens import Tokens
 from gatelink.config import Limits, Network, WireOptions
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers
+from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.net.listener import Accept, Admission, Listener
 from gatelink.net.login import Login
+from gatelink.ops import logs
 from gatelink.ops.admin import Admin
 from gatelink.session.carrier import Pause
 from gatelink.session.hub import Hub
@@ -107,6 +109,8 @@ class Server:
         self.default = handlers.default
         self.on_verified = handlers.on_verified
         self.on_closed = handlers.on_closed
+        self.on_suspended = handlers.on_suspended
+        self.on_resumed = handlers.on_resumed
         self.on_forward = handlers.on_forward
         self.hub: Hub
         self.sessions: SessionManager
@@ -129,6 +133,16 @@ class Server:
     def endpoints(self) -> list[Endpoint]:
         """Where it listens, with the ports that were taken."""
         return [listener.endpoint for listener in self._listeners]
+
+    @property
+    def connections(self) -> Set[Connection]:
+        """The connections that were admitted and are not gone, verified or not."""
+        return self._admission.connections
+
+    @property
+    def admin_port(self) -> int | None:
+        """The port of the admin endpoint, once started; None without one."""
+        return self._admin.port if self._admin is not None else None
 
     @property
     def is_running(self) -> bool:
@@ -235,7 +249,9 @@ class Server:
                 loop.remove_signal_handler(number)
 
     def run(self) -> None:
-        """`serve` in a uvloop of its own."""
+        """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured."""
+        if not structlog.is_configured():
+            logs.configure()
         uvloop.run(self.serve())
 
     async def _open(self, listen: Listen) -> None:

@@ -25,6 +25,7 @@ class Stats:
         self.verified = 0  # logins that succeeded
         self.closed: Counter[CloseCode] = Counter()  # sessions that ended, by code
         self.sent: dict[str, Traffic] = {}  # by message name; unregistered ids are `other`
+        self.unrouted: dict[str, Traffic] = {}  # received without a handler: the framework's, forwarded, unhandled
         self.unhandled = 0  # messages that nothing here handles, dropped
         self.handler_errors: Counter[str] = Counter()  # by message name
         self.dropped = 0  # messages dropped or replaced by an outbox's policy
@@ -35,7 +36,15 @@ class Stats:
 
     def sent_of(self, name: str) -> Traffic:
         """The counter of messages sent under `name`."""
-        found = self.sent.get(name)
-        if found is None:
-            found = self.sent[name] = Traffic()
-        return found
+        return _of(self.sent, name)
+
+    def unrouted_of(self, name: str) -> Traffic:
+        """The counter of messages received under `name` that no handler took."""
+        return _of(self.unrouted, name)
+
+
+def _of(counters: dict[str, Traffic], name: str) -> Traffic:
+    found = counters.get(name)
+    if found is None:
+        found = counters[name] = Traffic()
+    return found

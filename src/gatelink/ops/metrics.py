@@ -43,7 +43,7 @@ class Metrics(Collector):
         server = self._server
         stats = server.stats
         yield _gauge("sessions", "Open sessions.", len(server.sessions))
-        yield _gauge("connections", "Connections admitted and not yet gone.", len(server._admission.connections))
+        yield _gauge("connections", "Connections admitted and not yet gone.", len(server.connections))
         yield _gauge("unverified_connections", "Connections between accept and verified.", stats.unverified)
         yield _gauge("loop_lag_seconds", "How late the event loop ran, at worst in the last 15 s.", self.loop_lag)
         yield _counter("accepted_connections", "Connections admitted.", stats.accepted)
@@ -56,7 +56,8 @@ class Metrics(Collector):
         yield self._handler_seconds()
         yield _labelled("handler_errors", "Handlers that raised.", "message", stats.handler_errors)
         yield from _queues(list(server.sessions))
-        yield _counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", stats.dropped)
+        dropped = stats.dropped + sum(session.outbox.dropped for session in server.sessions)
+        yield _counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", dropped)
         yield _counter("reading_pauses", "Times that reading from a peer paused: its handlers lag.", stats.paused)
         yield _counter(
             "backlog_messages_dropped", "Queued messages of users who did not return.", stats.backlogs_dropped
@@ -72,14 +73,20 @@ class Metrics(Collector):
 
     def _traffic(self) -> Iterator[Metric]:
         messages = CounterMetricFamily(
-            "gatelink_messages", "Messages handled (in) and queued for sending (out).", labels=("direction", "message")
+            "gatelink_messages", "Messages received (in) and queued for sending (out).", labels=("direction", "message")
         )
         bytes = CounterMetricFamily(
             "gatelink_bytes", "Bytes of their frames, headers included.", labels=("direction", "message")
         )
+        received: dict[str, tuple[int, int]] = {}
         for route in self._routes():
-            messages.add_metric(("in", route.name), route.count)
-            bytes.add_metric(("in", route.name), route.bytes)
+            received[route.name] = (route.count, route.bytes)
+        for name, traffic in self._server.stats.unrouted.items():
+            count, size = received.get(name, (0, 0))
+            received[name] = (count + traffic.messages, size + traffic.bytes)
+        for name, (count, size) in received.items():
+            messages.add_metric(("in", name), count)
+            bytes.add_metric(("in", name), size)
         for name, traffic in self._server.stats.sent.items():
             messages.add_metric(("out", name), traffic.messages)
             bytes.add_metric(("out", name), traffic.bytes)

@@ -87,8 +87,12 @@ class Hub:
 
     def traffic_of(self, id: int) -> Traffic:
         """The counter of messages sent under a raw id."""
+        return self.stats.sent_of(self.name_of(id))
+
+    def name_of(self, id: int) -> str:
+        """What a message id is called in metrics: its registered name, else `other`, so that labels are bounded."""
         kind = self.catalog.by_id.get(id)
-        return self.stats.sent_of(kind.name if kind is not None else "other")
+        return kind.name if kind is not None else "other"
 
     def open_body(self, flags: int, body: bytes) -> bytes:
         """A received body without its flags. Raises FrameTooLarge or BodyError."""

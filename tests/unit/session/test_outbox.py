@@ -1,0 +1,236 @@
+"""The outbox against the simplest thing that could be one: a list of (key, frame)."""
+
+import random
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+
+from gatelink.errors import CloseCode
+from gatelink.session.outbox import Full, Outbox, OutboxFull
+
+MAX_FRAMES = 5
+MAX_BYTES = 60
+
+
+@dataclass
+class Model:
+    """What the docstrings of `Outbox` say, with nothing clever in it."""
+
+    queue: list[tuple[int, bytes]] = field(default_factory=list)
+    dropped: int = 0
+    sent: int = 0
+
+    @property
+    def size(self) -> int:
+        return sum(len(frame) for _, frame in self.queue)
+
+    def has_room(self, size: int, without: tuple[int, bytes] | None = None) -> bool:
+        rest = [entry for entry in self.queue if entry is not without]
+        return not rest or (len(rest) < MAX_FRAMES and sum(len(frame) for _, frame in rest) + size <= MAX_BYTES)
+
+    def push(self, frame: bytes, full: Full, key: int) -> bool:
+        """Whether it was not refused with OutboxFull."""
+        old = next((entry for entry in self.queue if key and entry[0] == key), None)
+        fits = self.has_room(len(frame), old)
+        if not fits and full is Full.CLOSE:
+            return False
+        if not fits and full is Full.DROP_NEWEST:
+            self.dropped += 1
+            return True
+        if old is not None:
+            at = self.queue.index(old)
+            self.dropped += 1
+            if fits and all(other for other, _ in self.queue[at:]):
+                self.queue[at] = (key, frame)
+                return True
+            del self.queue[at]
+        while not self.has_room(len(frame)):
+            del self.queue[0]
+            self.dropped += 1
+        self.queue.append((key, frame))
+        return True
+
+    def take(self, max_bytes: int) -> bytes:
+        taken = b""
+        while self.queue and (not taken or len(taken) + len(self.queue[0][1]) <= max_bytes):
+            taken += self.queue.pop(0)[1]
+            self.sent += 1
+        return taken
+
+
+class OutboxMachine(RuleBasedStateMachine):
+    def __init__(self) -> None:
+        super().__init__()
+        self.outbox = Outbox(MAX_FRAMES, MAX_BYTES)
+        self.model = Model()
+        self.pushed = 0
+        self.refused = 0
+        self.drained = 0
+
+    @rule(size=st.integers(6, 25) | st.integers(6, MAX_BYTES + 20), full=st.sampled_from(Full), key=st.integers(0, 4))
+    def push(self, size: int, full: Full, key: int) -> None:
+        self.pushed += 1
+        frame = b"%06d" % self.pushed + bytes(size - 6)
+        taken = self.model.push(frame, full, key)
+        try:
+            self.outbox.push(frame, full, key)
+        except OutboxFull:
+            assert not taken
+            self.refused += 1
+        else:
+            assert taken
+
+    @rule(max_bytes=st.integers(1, 2 * MAX_BYTES))
+    def take(self, max_bytes: int) -> None:
+        assert self.outbox.take(max_bytes) == self.model.take(max_bytes)
+
+    @rule()
+    def drain(self) -> None:
+        frames = self.outbox.drain()
+        assert frames == [frame for _, frame in self.model.queue]
+        self.drained += len(frames)
+        self.model.queue.clear()
+
+    @invariant()
+    def counts_are_right(self) -> None:
+        outbox, model = self.outbox, self.model
+        assert (outbox.count, outbox.bytes) == (len(model.queue), model.size)
+        assert (outbox.sent, outbox.dropped) == (model.sent, model.dropped)
+        assert outbox.sent + outbox.dropped + outbox.count + self.refused + self.drained == self.pushed
+
+    @invariant()
+    def it_is_bounded(self) -> None:
+        outbox = self.outbox
+        assert outbox.count <= MAX_FRAMES
+        assert outbox.bytes <= MAX_BYTES or outbox.count == 1
+        assert_bounded_inside(outbox)
+
+
+def assert_bounded_inside(outbox: Outbox) -> None:
+    assert len(outbox._frames) <= 2 * outbox.max_frames + 1
+    assert len(outbox._keys or ()) <= 2 * outbox.max_frames + 1
+
+
+TestOutboxIsTheModel = OutboxMachine.TestCase
+TestOutboxIsTheModel.settings = settings(max_examples=200, stateful_step_count=40, deadline=None)
+
+
+def frames_of(data: bytes) -> list[bytes]:
+    """The frames of two bytes that `take` joined."""
+    return [data[at : at + 2] for at in range(0, len(data), 2)]
+
+
+def test_frames_without_a_key_leave_in_the_order_they_came() -> None:
+    outbox = Outbox(100, 1_000)
+    for at in range(50):
+        outbox.push(b"%02d" % at)
+    assert frames_of(outbox.take(40) + outbox.take(1_000)) == [b"%02d" % at for at in range(50)]
+    assert outbox.take(1_000) == b""
+    assert (outbox.sent, outbox.count, outbox.bytes, outbox.dropped) == (50, 0, 0, 0)
+
+
+def test_the_latest_of_a_key_takes_the_place_of_the_earlier_one() -> None:
+    outbox = Outbox(100, 1_000)
+    for frame, key in ((b"--", 0), (b"a1", 1), (b"b1", 2), (b"a2", 1), (b"b2", 2), (b"a3", 1)):
+        outbox.push(frame, key=key)
+    assert frames_of(outbox.take(1_000)) == [b"--", b"a3", b"b2"]
+    assert (outbox.sent, outbox.dropped) == (3, 3)
+
+
+def test_the_latest_of_a_key_never_overtakes_a_frame_without_one() -> None:
+    outbox = Outbox(100, 1_000)
+    for frame, key in ((b"a1", 1), (b"--", 0), (b"a2", 1), (b"a3", 1)):
+        outbox.push(frame, key=key)
+    assert frames_of(outbox.take(1_000)) == [b"--", b"a3"]
+
+
+def test_a_key_whose_frame_was_sent_replaces_nothing() -> None:
+    outbox = Outbox(100, 1_000)
+    outbox.push(b"a1", key=1)
+    outbox.push(b"b1", key=2)
+    assert outbox.take(2) == b"a1"
+    outbox.push(b"a2", key=1)
+    assert frames_of(outbox.take(1_000)) == [b"b1", b"a2"]
+    assert (outbox.sent, outbox.dropped) == (3, 0)
+
+
+def test_one_frame_over_the_limit_is_taken_by_an_empty_queue_and_sent_once() -> None:
+    outbox = Outbox(10, 100)
+    outbox.push(bytes(500))
+    with pytest.raises(OutboxFull):
+        outbox.push(b"next")
+    assert outbox.take(50) == bytes(500)
+    assert (outbox.count, outbox.bytes, outbox.sent) == (0, 0, 1)
+    outbox.push(b"next")
+    assert outbox.take(50) == b"next"
+
+
+def test_a_keyed_frame_over_the_limit_replaces_its_like_when_that_stands_alone() -> None:
+    outbox = Outbox(10, 100)
+    outbox.push(b"a1", key=1)
+    outbox.push(b"a2" * 100, key=1)
+    assert outbox.take(1_000) == b"a2" * 100
+
+
+@pytest.mark.parametrize("max_frames, max_bytes", [(3, 1_000), (100, 6)])
+def test_a_full_queue_refuses_drops_the_oldest_or_drops_the_newest(max_frames: int, max_bytes: int) -> None:
+    def filled() -> Outbox:
+        outbox = Outbox(max_frames, max_bytes)
+        for frame in (b"a1", b"a2", b"a3"):
+            outbox.push(frame)
+        return outbox
+
+    refusing = filled()
+    with pytest.raises(OutboxFull, match="3 frames, 6 bytes are queued") as raised:
+        refusing.push(b"a4", Full.CLOSE)
+    assert raised.value.code is CloseCode.SLOW_CONSUMER
+    assert (refusing.take(1_000), refusing.dropped) == (b"a1a2a3", 0)
+
+    oldest = filled()
+    oldest.push(b"a4", Full.DROP_OLDEST)
+    assert (oldest.take(1_000), oldest.dropped) == (b"a2a3a4", 1)
+
+    newest = filled()
+    newest.push(b"a4", Full.DROP_NEWEST)
+    assert (newest.take(1_000), newest.dropped) == (b"a1a2a3", 1)
+
+
+def test_a_key_is_not_lost_when_its_newer_value_is_dropped_or_refused() -> None:
+    outbox = Outbox(10, 10)
+    outbox.push(b"--------")
+    outbox.push(b"a1", key=1)
+    outbox.push(b"a2" * 2, Full.DROP_NEWEST, key=1)
+    with pytest.raises(OutboxFull):
+        outbox.push(b"a3" * 2, Full.CLOSE, key=1)
+    assert (outbox.take(1_000), outbox.dropped) == (b"--------a1", 1)
+
+
+def test_a_keyed_frame_replaces_its_like_in_a_full_queue() -> None:
+    outbox = Outbox(3, 1_000)
+    for frame, key in ((b"a1", 1), (b"b1", 2), (b"--", 0), (b"b2", 2)):
+        outbox.push(frame, Full.CLOSE, key)
+    assert frames_of(outbox.take(1_000)) == [b"a1", b"--", b"b2"]
+
+
+def test_drain_takes_all_unsent() -> None:
+    outbox = Outbox(10, 1_000)
+    for frame, key in ((b"a1", 1), (b"--", 0), (b"a2", 1)):
+        outbox.push(frame, key=key)
+    assert outbox.drain() == [b"--", b"a2"]
+    assert (outbox.count, outbox.bytes, outbox.sent, outbox.take(10)) == (0, 0, 0, b"")
+
+
+def test_what_it_keeps_stays_bounded_over_100_000_operations() -> None:
+    outbox = Outbox(16, 400)
+    dice = random.Random(1)
+    for at in range(100_000):
+        key = at if dice.random() < 0.5 else dice.choice([0, 0, 1, 2, 3])  # half of the keys come once and never again
+        outbox.push(bytes(dice.randrange(6, 40)), dice.choice([Full.DROP_OLDEST, Full.DROP_NEWEST]), key)
+        if dice.random() < 0.2:
+            outbox.take(dice.randrange(1, 100))
+        assert_bounded_inside(outbox)
+    assert outbox.sent > 10_000 and outbox.dropped > 10_000
+    assert outbox.sent + outbox.dropped + outbox.count == 100_000
