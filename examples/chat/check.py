@@ -4,6 +4,7 @@
    another room, until the next `Joined`.
 2. A break ends the stay. Lines of it that the server had queued and not sent come first on the next connection; what
    was on its way is lost. So the first of them may be beyond a gap, and none after it.
+   Since a user's session may have broken before this robot began, it begins as after a break.
 3. In every room numbers only grow: `Joined` never gives one that was seen. What lies between the last line and a
    `Joined` after a break belongs to the gap of that break.
 """
@@ -18,8 +19,8 @@ class LineCheck:
         self._fail = fail
         self._room: str | None = None
         self._next: dict[str, int] = {}  # for each room, the number after the last that was seen or joined at
-        self._broke = False  # since the last Joined
-        self._gap_allowed = False  # nothing came since the break
+        self._broke = True  # since the last Joined
+        self._gap_allowed = True  # nothing came since the break
         self._missed = 0  # lines since the break
 
     def joined(self, room: str, number: int) -> int:
@@ -37,10 +38,12 @@ class LineCheck:
 
     def line(self, room: str, number: int) -> None:
         """A line came."""
-        if room != self._room:
-            self._fail(f"line {number} of room {room}; expected lines of {self._room or 'no room'}")
+        if self._room is None:
+            self._room = room
+        elif room != self._room:
+            self._fail(f"line {number} of room {room}; expected lines of {self._room}")
             return
-        expected = self._next[room]
+        expected = self._next.get(room, number)
         if number < expected:
             self._fail(f"line {number} of room {room} again or late; expected {expected}")
             return
@@ -48,7 +51,7 @@ class LineCheck:
             if self._gap_allowed:
                 self._missed += number - expected
             else:
-                self._fail(f"line {number} of room {room}; expected {expected}, so {number - expected} are missing")
+                self._fail(f"line {number} of room {room}; expected {expected}, {number - expected} missing")
         self._gap_allowed = False
         self._next[room] = number + 1
 

@@ -36,7 +36,7 @@ class Chatter(Robot):
         self.room = room
         with self.measure("join"):
             self.send(Join(room))
-            await self.expect(Joined)
+            await self.expect(Joined, lambda joined: joined.room == room)
 
     async def talk(self) -> None:
         self.said += 1

@@ -23,8 +23,8 @@ async def fetch_token(folder: Path, uid: int) -> str:
 
 async def enter(address: str, folder: Path, uid: int) -> Session:
     """A session through the TLS door. A certificate that an authority signed needs no `tls=`."""
-    trusted = ssl.create_default_context(cafile=folder / "certificate.pem")
-    return await connect(address, uid=uid, token=await fetch_token(folder, uid), tls=trusted)
+    tls = ssl.create_default_context(cafile=folder / "certificate.pem")
+    return await connect(address, uid=uid, token=await fetch_token(folder, uid), tls=tls)
 
 
 async def main(address: str) -> None:

@@ -29,7 +29,8 @@ class Watcher:
             session.close()
 
 
-async def main(how: Any) -> list[int]:
+async def main(how: Any) -> Watcher:
+    """What a watcher saw who wanted it so, and was held back."""
     watcher = Watcher()
     handlers = Handlers(catalog)
     handlers.register(watcher)
@@ -47,7 +48,7 @@ async def main(how: Any) -> list[int]:
         proxy.resume()
         await session.wait_closed()
         print(f"{how}: saw {watcher.numbers}; closes: {[code.label for code in server.stats.closed]}")
-    return watcher.numbers
+    return watcher
 
 
 if __name__ == "__main__":

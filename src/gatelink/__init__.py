@@ -22,12 +22,14 @@ from gatelink.errors import (
     VerifyError,
 )
 from gatelink.handlers import Handlers, RawFrame
-from gatelink.net.client import Backoff, connect
+from gatelink.net.client import connect
 from gatelink.net.connection import Connection
+from gatelink.net.dialer import Backoff
 from gatelink.server import Listen, Server
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
+from gatelink.wire.keys import ServerKey
 from gatelink.wire.messages import Catalog, message
 
 __version__ = "0.1.0"
@@ -56,6 +58,7 @@ __all__ = [
     "ProtocolError",
     "RawFrame",
     "Server",
+    "ServerKey",
     "Session",
     "SessionClosed",
     "SessionManager",

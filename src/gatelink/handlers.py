@@ -140,7 +140,9 @@ class Handlers:
                 raise CatalogError(f"{type(owner).__name__}.{name} names no message of the catalog; register it first")
 
     def default(self, handler: _H) -> _H:
-        """Decorator: takes every message that the catalog knows and that has no handler of its own."""
+        """Decorator: takes every message that the catalog knows and that has no handler of its own; one a table."""
+        if self._default is not None:
+            raise CatalogError("there is a default handler already; one table has one")
         self._default = handler
         return handler
 
@@ -161,7 +163,9 @@ class Handlers:
         return self._on_event(_RESUMED, "resumed", handler)
 
     def on_forward(self, handler: Callable[[Session, RawFrame], None]) -> Callable[[Session, RawFrame], None]:
-        """Decorator: `handler(session, frame)`, a plain function, for application ids that nothing here handles."""
+        """Decorator: `handler(session, frame)`, a plain function, for ids that nothing handles; one a table."""
+        if self._forward is not None:
+            raise CatalogError("there is a forward handler already; one table has one")
         self._forward = handler
         return handler
 
@@ -200,7 +204,7 @@ class Handlers:
                     return
                 try:
                     route.call(session, message)
-                except Exception as error:
+                except (Exception, asyncio.CancelledError) as error:
                     self._failed(session, route, error)
                 now = perf_counter()
                 elapsed = now - start
@@ -225,7 +229,9 @@ class Handlers:
     def closed(self, session: Session, heard: bool) -> None:
         inbox: Inbox | None = session.inbox
         if inbox is not None and not heard:
-            inbox.items = deque(item for item in inbox.items if item[0] < 0)
+            events = [item for item in inbox.items if item[0] < 0]
+            inbox.items.clear()  # the same deque: it may be being drained
+            inbox.items.extend(events)
             inbox.bytes = 0
         # Not at once: the handler that closed the session is still running.
         session.hub.loop.call_soon(self._emit, session, _CLOSED)
@@ -240,8 +246,7 @@ class Handlers:
 
     async def finish(self, seconds: float) -> None:
         """Waits up to `seconds` for handlers that are running, then cancels them."""
-        if self.ticking:
-            self.tick()
+        self.tick()
         running = self._tasks - {asyncio.current_task()}  # a handler may stop the server
         if running:
             _, late = await asyncio.wait(running, timeout=seconds)
@@ -253,7 +258,7 @@ class Handlers:
     def _emit(self, session: Session, event: int) -> None:
         if event in self.routes:
             frame = (event, 0, b"")
-            if session.inbox is None and not self.routes[event].is_async:
+            if session.inbox is None and not self.ticking and not self.routes[event].is_async:
                 self._handle_now(session, frame)
             else:
                 self._queue(session, [frame])
@@ -277,7 +282,7 @@ class Handlers:
             self._drain(session, inbox)
 
     def _drain(self, session: Session, inbox: Inbox) -> None:
-        """Handles what stands in the inbox; from the first async handler on in a task. In a tick, not what comes after."""
+        """Handles what stands in the inbox; from the first async handler on in a task. In a tick, nothing later."""
         inbox.share = len(inbox.items) if self.ticking else sys.maxsize
         awaitable = self._handle_next(session, inbox)
         if awaitable is None:
@@ -315,7 +320,7 @@ class Handlers:
         inbox.task = None
         if not inbox.items:
             session.inbox = None
-        elif self.ticking:
+        else:  # not this tick's, or left by a burst that `finish` cancelled
             self._waiting[session] = None
 
     def _handle_now(self, session: Session, frame: Frame) -> Awaitable[None] | None:
@@ -335,7 +340,7 @@ class Handlers:
             return self._handle_async(session, route, message, len(body), start)
         try:
             route.call(session, message)
-        except Exception as error:
+        except (Exception, asyncio.CancelledError) as error:
             self._failed(session, route, error)
         route.handled(len(body), perf_counter() - start)
         return None
@@ -343,6 +348,10 @@ class Handlers:
     async def _handle_async(self, session: Session, route: Route, message: Any, size: int, start: float) -> None:
         try:
             await route.call(session, message)
+        except asyncio.CancelledError as error:
+            if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                raise
+            self._failed(session, route, error)  # something that it awaited was cancelled, not the handler
         except Exception as error:
             self._failed(session, route, error)
         route.handled(size, perf_counter() - start)
@@ -383,7 +392,7 @@ class Handlers:
             error = BodyError(f"{route.name} does not decode: {type(error).__name__}")
         session.broken(error)
 
-    def _failed(self, session: Session, route: Route, error: Exception) -> None:
+    def _failed(self, session: Session, route: Route, error: BaseException) -> None:
         """A handler raised: logged, counted, and nobody else's business."""
         if isinstance(error, SessionClosed) and session.state is not _OPEN:
             return  # it wrote to a peer that had just left

@@ -12,7 +12,7 @@ server.run()
 import asyncio
 import signal
 import ssl
-from collections.abc import Callable, Set
+from collections.abc import Callable, Sequence, Set
 from functools import partial
 from time import perf_counter
 from typing import Self
@@ -35,6 +35,8 @@ from gatelink.session.carrier import Pause
 from gatelink.session.hub import Hub
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.stats import Stats
+from gatelink.wire.handshake import Responder
+from gatelink.wire.keys import ServerKey
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
@@ -76,6 +78,8 @@ class Server:
     id: its server id, in ClientVertifySucceedRet. admin: "host:port" of /metrics and /healthz, None for none.
     tick_hz: 0 handles messages as they come; else they are handled that many times a second, then `on_tick` is called.
     duplicate: what a login does to an open session of the same user.
+    keys: for sealed connections, the newest first; older ones serve clients that know only them. sealed_only: refuses
+    plain logins. resume_plain: gives tickets on connections that are neither sealed nor TLS, too: for tests.
 
     Its table is `handlers`; `on`, `register`, `default` and the events `on_verified`, `on_closed`, `on_forward` are
     that table's, within reach.
@@ -92,6 +96,9 @@ class Server:
         admin: str | None = None,
         tick_hz: float = 0,
         duplicate: Duplicate = Duplicate.NEWER_WINS,
+        keys: Sequence[ServerKey] = (),
+        sealed_only: bool = False,
+        resume_plain: bool = False,
     ) -> None:
         self.listen: tuple[str | Listen, ...] = listen
         self.tokens = tokens
@@ -102,6 +109,12 @@ class Server:
         self.admin = admin
         self.tick_hz = tick_hz
         self.duplicate = duplicate
+        if sealed_only and not keys:
+            raise ConfigError("sealed_only without a key: give Server keys=[ServerKey...], made by `gatelink keys`")
+        self.keys = tuple(keys)
+        self.sealed_only = sealed_only
+        self.resume_plain = resume_plain
+        self.responder = Responder(keys, server_id=id)
         self.stats = Stats()
         self.handlers = handlers = Handlers(catalog)
         self.on = handlers.on
@@ -133,6 +146,11 @@ class Server:
     def endpoints(self) -> list[Endpoint]:
         """Where it listens, with the ports that were taken."""
         return [listener.endpoint for listener in self._listeners]
+
+    @property
+    def public_key(self) -> bytes | None:
+        """The newest key's public part, for clients to know the server by; None without keys."""
+        return self.keys[0].public if self.keys else None
 
     @property
     def connections(self) -> Set[Connection]:

@@ -1,12 +1,12 @@
 """What tests over real sockets share: an echo server, a client on a bare stream, a neighbour who must not suffer."""
 
 import asyncio
+import contextlib
 import os
 import socket
 import ssl
 import struct
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
@@ -80,7 +80,7 @@ class EchoServer(Server):
         return found
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def serving(*listen: str | Listen, **settings: Any) -> AsyncIterator[EchoServer]:
     """An `EchoServer` that runs; it must stop without having anything to wait for."""
     async with EchoServer(*listen, **settings) as server:
@@ -180,7 +180,7 @@ class RawClient:
         assert self._decoder.error is None
 
 
-@asynccontextmanager
+@contextlib.asynccontextmanager
 async def neighbour(server: Server, uid: int = 4_000_000_000) -> AsyncIterator[RawClient]:
     """Someone who echoes all the while, and whose session is the same and in order at the end."""
     client = await RawClient.verified(server, uid)
@@ -216,15 +216,13 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
         raise AssertionError(f"never came true: {what or condition}") from None
 
 
-def open_descriptors() -> list[str]:
-    """What this process has open: sockets, files."""
-    found = []
+def open_sockets() -> set[str]:
+    """The sockets that this process has open. (What else it has open, the loop and the logs may have opened.)"""
+    found = set()
     for fd in os.listdir("/proc/self/fd"):
-        try:
-            found.append(os.readlink(f"/proc/self/fd/{fd}"))
-        except OSError:
-            continue  # the listing's own
-    return sorted(found)
+        with contextlib.suppress(OSError):  # the listing's own has gone
+            found.add(os.readlink(f"/proc/self/fd/{fd}"))
+    return {name for name in found if name.startswith("socket:")}
 
 
 def make_certificate(folder: Path) -> tuple[str, str, ssl.SSLContext]:

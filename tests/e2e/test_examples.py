@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import ssl
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatelink import CloseCode, ConnectError, Listen, Server, connect
+from gatelink import CloseCode, ConnectError, Handlers, Listen, Server, Session, connect
 from gatelink.robots import Run
 from gatelink.wire.base import VERIFY_FAILED, VERIFY_REQUEST, VERIFY_SUCCEEDED, ClientVerifyRequest
 from gatelink.wire.codecs import BINARY
@@ -45,11 +46,12 @@ async def running(server: Server) -> AsyncIterator[list[str]]:
 
 
 @asynccontextmanager
-async def program(*arguments: str, **streams: int) -> AsyncIterator[asyncio.subprocess.Process]:
+async def program(
+    *arguments: str, stdout: int | None = None, stderr: int | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m ARGUMENTS` in the repository, killed at the latest when the block is left."""
-    environment = os.environ | {"PYTHONPATH": str(ROOT / "src")}
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, cwd=ROOT, env=environment, **streams
+        sys.executable, "-m", *arguments, cwd=ROOT, stdout=stdout, stderr=stderr
     )
     try:
         yield process
@@ -136,7 +138,8 @@ async def test_a_player_gets_a_token_at_the_desk_and_in_by_tls(doors: Path) -> N
         session.close()
         await session.wait_closed()
         with pytest.raises(ConnectError) as refused:
-            await connect(tls, uid=7, token="a guess", tls=client.trust(doors))
+            trusted = ssl.create_default_context(cafile=doors / "certificate.pem")
+            await connect(tls, uid=7, token="a guess", tls=trusted)
         assert refused.value.code is CloseCode.VERIFY_FAILED
 
 
@@ -198,39 +201,91 @@ async def test_a_banned_player_is_out_and_stays_out(
 ) -> None:
     os.environ.setdefault("ACCOUNTS", str(tmp_path_factory.mktemp("tokens") / "accounts.db"))
     from examples.tokens import client
+    from examples.tokens.messages import catalog
     from examples.tokens.server import server, tokens
 
     ada, bob = tokens.issue(7, "Ada"), tokens.issue(8, "Bob", "moderator")
     async with running(server) as (address,):
-        player = asyncio.create_task(client.main(address, 7, ada))
+        player = await connect(address, uid=7, token=ada, handlers=client.handlers, catalog=catalog)
         moderator = asyncio.create_task(client.main(address, 8, bob, ban=7))
-        await player
-        with pytest.raises(ConnectError, match="the server refused the token"):
-            await client.main(address, 7, ada)
-        with pytest.raises(ConnectError, match="the server refused the token"):
-            await client.main(address, 9, bob)
-        server.sessions.get(8).close()  # type: ignore[union-attr]
+        await player.wait_closed()
+        for uid, token in ((7, ada), (9, bob)):
+            with pytest.raises(ConnectError, match="the server refused the token"):
+                await client.main(address, uid, token)
+        open_one = server.sessions.get(8)
+        assert open_one is not None
+        open_one.close()
         await moderator
     out = capsys.readouterr().out
-    assert "in as Ada" in out and "7 is banned" in out
+    assert "in as Ada" in out and "7 is banned; 1 sessions were open" in out
     assert "7 is gone: kicked, banned by a moderator" in out
 
 
 # -- flow --
 
 
-async def watch(how: str) -> tuple[list[int], list[int], int]:
-    """What a slow watcher saw, before and after the gap, and the number of the first picture after it could read."""
+async def watch(how: str) -> tuple[list[int], int]:
+    """The numbers that a slow watcher saw after its gap, none if it had no gap; and what had been taken by then."""
     from examples.flow import slow
 
     async with asyncio.timeout(LIMIT):
-        numbers = await slow.main(how)
-    gaps = [at for at in range(1, len(numbers)) if numbers[at] != numbers[at - 1] + 1]
-    assert len(gaps) <= 1 and numbers == sorted(set(numbers))
-    at = gaps[0] if gaps else len(numbers)
-    return numbers[:at], numbers[at:], numbers[-1]
+        watcher = await slow.main(how)
+    seen = watcher.numbers
+    gaps = [at for at in range(1, len(seen)) if seen[at] != seen[at - 1] + 1]
+    assert len(gaps) <= 1 and seen == sorted(seen), seen
+    return seen[gaps[0] :] if gaps else [], int(watcher.goal)
 
 
-async def test_latest_gives_a_slow_reader_the_newest_only() -> None:
-    _, after, _ = await watch("latest")
-    assert len(after) >= 1
+async def test_a_key_gives_a_slow_reader_the_newest_only() -> None:
+    after, taken = await watch("latest")
+    assert after and after[0] >= taken
+
+
+async def test_drop_oldest_gives_a_slow_reader_as_many_of_the_newest_as_fit() -> None:
+    after, taken = await watch("recent")
+    assert len(after) >= 4 and after[0] > taken - 5
+
+
+async def test_a_slow_reader_that_must_not_miss_anything_is_closed() -> None:
+    from examples.flow.server import server
+
+    closed = server.stats.closed[CloseCode.SLOW_CONSUMER]
+    after, _ = await watch("all")
+    assert after == [] and server.stats.closed[CloseCode.SLOW_CONSUMER] == closed + 1
+
+
+async def test_drain_sends_a_film_larger_than_the_outbox() -> None:
+    from examples.flow.messages import Download, Part, catalog
+    from examples.flow.server import FILM, PART, server
+
+    parts: list[int] = []
+    handlers = Handlers(catalog)
+
+    @handlers.on(Part)
+    def part(session: Session, message: Part) -> None:
+        parts.append(message.number)
+        if message.number == message.of:
+            session.close()
+
+    assert len(FILM) > 4 * server.limits.max_outbox_bytes
+    async with running(server) as (address,):
+        session = await connect(address, uid=7, token=TOKEN, handlers=handlers, catalog=catalog)
+        session.send(Download())
+        await session.wait_closed()
+    assert parts == list(range(1, len(FILM) // PART + 1))
+
+
+# -- metrics --
+
+
+async def test_the_admin_port_counts_what_was_asked_and_what_failed() -> None:
+    from examples.metrics import client
+    from examples.metrics.server import server
+
+    server.admin = "127.0.0.1:0"
+    async with running(server) as (address,):
+        found = await client.main(address, f"127.0.0.1:{server.admin_port}")
+    assert found['gatelink_messages_total{direction="in",message="Ask"}'] == client.QUESTIONS + 1
+    assert found['gatelink_messages_total{direction="out",message="Answer"}'] == client.QUESTIONS
+    assert found['gatelink_handler_errors_total{message="Ask"}'] == 1
+    assert found["gatelink_logins_total"] == 1

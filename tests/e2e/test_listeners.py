@@ -21,7 +21,7 @@ from tests.e2e.support import (
     frame_of,
     make_certificate,
     neighbour,
-    open_descriptors,
+    open_sockets,
     serving,
     until,
     verify_request,
@@ -82,7 +82,7 @@ async def test_accepted_sockets_send_small_writes_at_once(tmp_path: Path) -> Non
 async def test_a_port_in_use_is_a_clear_error_and_leaves_nothing_open(tmp_path: Path) -> None:
     certificate, key, _ = make_certificate(tmp_path)
     async with serving() as server:
-        before = open_descriptors()
+        before = open_sockets()
         port = server.endpoint.port
         for taken in (
             f"tcp://127.0.0.1:{port}",
@@ -92,7 +92,7 @@ async def test_a_port_in_use_is_a_clear_error_and_leaves_nothing_open(tmp_path: 
             with pytest.raises(ConfigError, match=rf"cannot listen on t..://127.0.0.1:{port}: Address already in use"):
                 await other.start()
             assert not other.is_running
-        await until(lambda: open_descriptors() == before)
+        await until(lambda: open_sockets() == before)
         assert not (tmp_path / "other.sock").exists()
 
 

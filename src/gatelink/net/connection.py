@@ -8,10 +8,11 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-from gatelink.errors import PeerError
+from gatelink.errors import CloseCode, PeerError
 from gatelink.session.carrier import Pause, Sink
 from gatelink.session.states import CONNECTION, ConnectionEvent, ConnectionState, step
 from gatelink.wire.frames import Frame, FrameDecoder
+from gatelink.wire.secure import MAX_RECORD, SecureStream
 
 
 class _Deaf:
@@ -26,6 +27,12 @@ class _Deaf:
     def writable(self) -> None: ...
 
     def lost(self, error: Exception | None) -> None: ...
+
+
+class KeyExhausted(PeerError):
+    """Nobody's fault: the connection has lived for 2**32 records, and a new one needs a new handshake."""
+
+    code = CloseCode.GOING_AWAY
 
 
 class _Discard(FrameDecoder):
@@ -57,7 +64,19 @@ class Connection(asyncio.Protocol):
     over: called once when the transport is gone, after the sink's `lost`.
     """
 
-    __slots__ = ("_decoder", "_over", "_paused", "_made", "address", "sink", "state", "transport", "writable", "write")
+    __slots__ = (
+        "_decoder",
+        "_over",
+        "_paused",
+        "_made",
+        "_secure",
+        "address",
+        "sink",
+        "state",
+        "transport",
+        "writable",
+        "write",
+    )
 
     def __init__(
         self,
@@ -70,6 +89,7 @@ class Connection(asyncio.Protocol):
         self._made = made
         self._over = over
         self._paused = Pause(0)
+        self._secure: SecureStream | None = None
         self.address = address
         self.sink: Sink = DEAF
         self.state = ConnectionState.UNVERIFIED
@@ -87,6 +107,9 @@ class Connection(asyncio.Protocol):
         self._made(self)
 
     def data_received(self, data: bytes) -> None:
+        secure = self._secure
+        if secure is not None:
+            data = secure.feed(data)
         decoder = self._decoder
         frames = decoder.feed(data)
         if frames:
@@ -97,6 +120,8 @@ class Connection(asyncio.Protocol):
             self._next_turn()
         elif decoder.error is not None:
             self.sink.broken(decoder.error)
+        elif secure is not None and secure.error is not None:
+            self.sink.broken(secure.error)
 
     def eof_received(self) -> bool:
         return False  # half-open is not a state of this protocol: the transport closes itself
@@ -171,8 +196,27 @@ class Connection(asyncio.Protocol):
         """The peer is verified: `sink` hears it from now on, within the limits of verified peers."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.VERIFIED)
         self.sink = sink
+        if self._secure is not None:
+            self._secure.max_record = MAX_RECORD
         self._decoder.max_length = max_frame
         self._decoder.turn_frames = turn_frames
+
+    def seal(self, stream: SecureStream) -> None:
+        """From now on what comes in is opened by `stream`, and what goes out is sealed by it, once a write."""
+        decoder = self._decoder
+        rest = decoder.take_rest()
+        self._decoder = FrameDecoder(decoder.max_length, decoder.turn_frames, decoder.turn_bytes)
+        self._secure = stream
+        transport_write = self.transport.write
+
+        def write(data: bytes) -> None:
+            transport_write(stream.seal(data))
+            if stream.exhausted:
+                self.sink.broken(KeyExhausted("this connection's key has sealed nearly 2**32 records"))
+
+        self.write = write
+        if rest:
+            self.data_received(rest)
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
         """Gives the stream to another protocol, which hears `connection_made` and all that follows; for an accept hook.

@@ -6,14 +6,15 @@ else is closed without a word. Whoever is verified gets a `Session`; nothing tha
 
 import asyncio
 import time
-from typing import Protocol
+from typing import Any, Protocol
 
 import structlog
 
 from gatelink.auth.tokens import Identity, Tokens
 from gatelink.config import Limits
-from gatelink.errors import BodyError, FrameTooLarge, PeerError, ProtocolError, VerifyError
+from gatelink.errors import BodyError, CloseCode, FrameTooLarge, PeerError, ProtocolError, VerifyError
 from gatelink.net.connection import DEAF, Connection
+from gatelink.session.extended import ExtendedSession, close_frame, control_frame
 from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
 from gatelink.session.session import Dispatcher, Session
@@ -25,7 +26,10 @@ from gatelink.wire.base import (
     ClientVerifyRequest,
     ClientVerifySucceeded,
 )
+from gatelink.wire.control import Control, Features, Handshake, Hello, Resume, decode_control
 from gatelink.wire.frames import CONTROL, Frame, encode_frame
+from gatelink.wire.handshake import Responder
+from gatelink.wire.resume import NO_HANDSHAKE, resumed, verify_resume
 
 log = structlog.get_logger("gatelink.login")
 
@@ -40,6 +44,9 @@ class Door(Protocol):
     sessions: SessionManager
     id: int
     logins: "set[Login]"
+    responder: Responder
+    sealed_only: bool
+    resume_plain: bool
 
     @property
     def handlers(self) -> Dispatcher: ...
@@ -51,7 +58,7 @@ class Login(Item):
     until: the loop's time at which it ends without an answer.
     """
 
-    __slots__ = ("_connection", "_door", "_pending", "_task")
+    __slots__ = ("_agreed", "_connection", "_door", "_handshake_hash", "_pending", "_slot", "_task")
 
     def __init__(self, door: Door, connection: Connection, until: float) -> None:
         self._tick = 0
@@ -59,6 +66,9 @@ class Login(Item):
         self._connection = connection
         self._pending: list[Frame] = []  # sent before the answer; at most limits.max_unverified_frames
         self._task: asyncio.Task[None] | None = None
+        self._agreed: Hello | None = None  # our HELLO, once the peer has said its own
+        self._slot = 0
+        self._handshake_hash = NO_HANDSHAKE
         connection.sink = self
         door.logins.add(self)
         door.hub.stats.unverified += 1
@@ -72,13 +82,8 @@ class Login(Item):
         size = sum(len(frame[2]) for frame in self._pending) + self._connection.buffered
         if len(self._pending) > limits.max_unverified_frames or size > limits.max_unverified_bytes:
             self._refuse("unverified-limit")
-        elif self._task is None:
-            try:
-                request = self._request(self._pending.pop(0))
-            except PeerError as error:
-                self.broken(error)
-                return
-            self._task = self._door.hub.loop.create_task(self._verify(request))
+        else:
+            self._go_on()
 
     def waiting(self, buffered: int) -> None:
         if buffered > self._door.hub.limits.max_unverified_bytes:
@@ -100,13 +105,95 @@ class Login(Item):
         """The server stops; who is not verified by now has to come again."""
         self._refuse("stopping")
 
+    # -- what a connection begins with --
+
+    def _go_on(self) -> None:
+        """Takes frames up to the one that says who the peer is; what comes after it waits for the answer."""
+        try:
+            while self._pending and self._task is None and self in self._door.logins:
+                frame = self._pending.pop(0)
+                if frame[1] & CONTROL:
+                    self._control(decode_control(frame[2]))
+                else:
+                    request = self._request(frame)
+                    self._task = self._door.hub.loop.create_task(self._verify(request))
+        except PeerError as error:
+            self.broken(error)
+
+    def _control(self, record: Control | None) -> None:
+        """A control record before verification. Raises ProtocolError for one that has no place there."""
+        match record:
+            case Hello() if self._agreed is None:
+                self._slot = record.slot
+                self._agreed = record.answer(self._features(self._is_tls or self._door.resume_plain))
+                self._connection.write(control_frame(self._agreed))
+            case Handshake() if self._agreed is None:
+                if self._pending or self._connection.buffered:
+                    raise ProtocolError("bytes behind a HANDSHAKE that is not answered yet")
+                sealing = self._door.responder.respond(record, self._features(True))
+                self._slot = sealing.hello.slot
+                self._agreed = sealing.agreed
+                self._handshake_hash = sealing.handshake_hash
+                self._connection.write(sealing.answer)
+                self._connection.seal(sealing.stream)
+            case Resume() if self._agreed is not None and self._agreed.features & Features.RESUME:
+                self._resume(record)
+            case _:
+                raise ProtocolError(f"{type(record).__name__} before verification")
+
+    def _features(self, may_resume: bool) -> int:
+        return Features.PING | Features.RESUME if may_resume else Features.PING
+
+    @property
+    def _is_tls(self) -> bool:
+        return self._connection.transport.get_extra_info("ssl_object") is not None
+
+    def _resume(self, record: Resume) -> None:
+        """Goes on with a session that lost its connection, or is about to find out (docs/protocol.md, "Resume")."""
+        door = self._door
+        session = door.sessions.by_ticket(record.session_id)
+        if session is None or session.ticket is None:
+            self._refuse_resume("unknown ticket")
+        elif not verify_resume(record, session.ticket.resume_key, self._handshake_hash):
+            self._refuse_resume("wrong mac")
+        elif record.attempt <= session.attempt:
+            self._refuse_resume("attempt seen before")
+        elif session.sealed and self._handshake_hash == NO_HANDSHAKE:
+            self._refuse_resume("weaker connection")
+        elif not session.can_resume_from(record.received):
+            self._refuse_resume("impossible count")
+        else:
+            session.attempt = record.attempt
+            self._over()
+            connection = self._connection
+            connection.bind(session, door.hub.limits.max_frame, door.hub.limits.turn_frames)
+            answer = resumed(
+                session.ticket.resume_key,
+                self._handshake_hash,
+                record.session_id,
+                session.received,
+                record.attempt,
+            )
+            door.sessions.resumed(session)
+            session.resume_on(connection, record.received, control_frame(answer))
+            log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
+            if self._pending:
+                session.receive(self._pending)
+
+    def _refuse_resume(self, why: str) -> None:
+        """All the same to the peer, whatever was wrong."""
+        log.info("resume refused", address=self._connection.address, reason=why)
+        self._refuse("resume-refused", close_frame(CloseCode.RESUME_REFUSED))
+
     # -- the check --
 
     def _request(self, frame: Frame) -> ClientVerifyRequest:
         """The request in a connection's first frame. Raises ProtocolError."""
         id, flags, body = frame
         hub = self._door.hub
-        if id != VERIFY_REQUEST or flags & CONTROL:
+        if self._door.sealed_only and self._handshake_hash == NO_HANDSHAKE:
+            raise ProtocolError("a plain connection to a listener that takes sealed ones only")
+        if id != VERIFY_REQUEST:
             raise ProtocolError(f"first message has id {id}; it must be ClientVertifyReq ({VERIFY_REQUEST})")
         request: ClientVerifyRequest = hub.catalog.by_id[VERIFY_REQUEST].decode(
             hub.coder.open(flags, body, hub.limits.max_frame_unverified)
@@ -128,12 +215,13 @@ class Login(Item):
                 identity = await door.tokens.verify(token, request.uid, request.source, address)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
-                epoch = await door.sessions.claim(request.uid)
+                epoch = await door.sessions.claim(request.uid, self._slot)
             if self in door.logins:  # else this was cancelled, and `verify` went on regardless
                 self._admit(request, identity, epoch)
         except VerifyError as error:
             log.info("login refused", uid=request.uid, address=address, reason=str(error))
-            self._refuse("verify-failed", VERIFY_FAILED_FRAME)
+            farewell = close_frame(CloseCode.VERIFY_FAILED) if self._agreed is not None else b""
+            self._refuse("verify-failed", VERIFY_FAILED_FRAME + farewell)
         except TimeoutError:
             log.error("tokens did not answer", uid=request.uid, seconds=door.hub.limits.token_timeout)
             self._refuse("tokens-unavailable")
@@ -142,30 +230,38 @@ class Login(Item):
             self._refuse("tokens-unavailable")
         finally:
             if epoch:
-                door.sessions.release(request.uid, 0, epoch)
+                door.sessions.release(request.uid, self._slot, epoch)
 
     def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int) -> None:
         """Makes the session, and has it hear what the peer sent meanwhile."""
         door = self._door
         hub = door.hub
         connection = self._connection
-        session = Session(
-            hub,
-            door.sessions,
-            door.handlers,
-            connection,
-            uid=request.uid,
-            epoch=epoch,
-            source=request.source,
-            address=connection.address or "",
-            claims=identity.claims or None,
-            verified_at=time.time(),
-        )
+        who: dict[str, Any] = {
+            "uid": request.uid,
+            "slot": self._slot,
+            "epoch": epoch,
+            "source": request.source,
+            "address": connection.address or "",
+            "claims": identity.claims or None,
+            "verified_at": time.time(),
+        }
+        session: Session
+        if self._agreed is None:
+            session = Session(hub, door.sessions, door.handlers, connection, **who)
+        else:
+            sealed = self._handshake_hash != NO_HANDSHAKE
+            session = ExtendedSession(
+                hub, door.sessions, door.handlers, connection, features=self._agreed.features, sealed=sealed, **who
+            )
         backlog = door.sessions.install(session)
         self._over()
         back = backlog is not None
         answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=door.id, type=int(back))
-        connection.write(encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer)))
+        greeting = encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer))
+        if isinstance(session, ExtendedSession) and session.features & Features.RESUME:
+            greeting += door.sessions.issue_ticket(session)
+        connection.write(greeting)
         connection.bind(session, hub.limits.max_frame, hub.limits.turn_frames)
         for frame in backlog.frames if backlog is not None else ():
             session.send_frame(frame)

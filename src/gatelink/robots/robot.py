@@ -90,10 +90,14 @@ class Robot:
         if self.session is not None and self.session.close_code is None:
             raise RuntimeError(f"robot {self.number} is connected already; disconnect first")
         self._kept.clear()
-        with self.measure("connect"):
-            return await connect(
-                self._address, uid=self.uid, token=self.token(), handlers=self._handlers, catalog=self.catalog
-            )
+        try:
+            with self.measure("connect"):
+                return await connect(
+                    self._address, uid=self.uid, token=self.token(), handlers=self._handlers, catalog=self.catalog
+                )
+        except BaseException:
+            self.session = None  # it may have been verified when the time was over
+            raise
 
     async def disconnect(self, *, abruptly: bool = False) -> None:
         """Ends the session and waits until its connection is gone; nothing if there is none.

@@ -6,6 +6,9 @@ from collections.abc import Callable
 from gatelink.robots.robot import Robot
 from gatelink.robots.tally import Tally
 
+ENDING = 10
+"""Seconds that robots may take to end when the time is over: twice what a session takes to close at most."""
+
 
 class Run:
     """A run, made to be awaited once.
@@ -22,12 +25,13 @@ class Run:
         self.ramp = ramp
         self.tally = Tally()
         self.robots = [scenario(number, address, self.tally, seed) for number in range(count)]
+        self._alive: set[Robot] = set()
         self._lives: asyncio.Task[None]
 
     async def run(self, on_second: Callable[[], None] = lambda: None) -> Tally:
         """Runs until the time is over or all robots are done, then closes their sessions; what was counted.
 
-        on_second: called after each second.
+        on_second: called after each second. A robot that has not ended ENDING seconds after the time is an error.
         """
         self.tally.start()
         self._lives = asyncio.create_task(self._live())
@@ -36,11 +40,13 @@ class Run:
             await asyncio.wait([self._lives, ticker], timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
         finally:
             self._lives.cancel()
-            await asyncio.wait([self._lives])
+            await asyncio.wait([self._lives], timeout=ENDING)
             ticker.cancel()
             await asyncio.wait([ticker])
+        for robot in self._alive:
+            robot.fail(f"did not end within {ENDING} s of the end of the run")
         for task in (self._lives, ticker):
-            if not task.cancelled():
+            if task.done() and not task.cancelled():
                 task.result()
         self.tally.end_second()
         return self.tally
@@ -52,11 +58,21 @@ class Run:
     async def _live(self) -> None:
         """Every robot's life; being cancelled, it waits until all have disconnected."""
         pause = self.ramp / max(1, len(self.robots))
-        start = asyncio.get_running_loop().time()
+        loop = asyncio.get_running_loop()
+        start = loop.time()
         async with asyncio.TaskGroup() as group:
             for robot in self.robots:
-                group.create_task(robot.live())
-                await asyncio.sleep(start + (robot.number + 1) * pause - asyncio.get_running_loop().time())
+                group.create_task(self._live_one(robot))
+                delay = start + (robot.number + 1) * pause - loop.time()
+                if delay > 0:
+                    await asyncio.sleep(delay)
+
+    async def _live_one(self, robot: Robot) -> None:
+        self._alive.add(robot)
+        try:
+            await robot.live()
+        finally:
+            self._alive.discard(robot)
 
     async def _tick(self, on_second: Callable[[], None]) -> None:
         loop = asyncio.get_running_loop()

@@ -41,12 +41,20 @@ def close_frame(code: CloseCode, reason: str = "") -> bytes:
     return control_frame(control.Close(code, reason))
 
 
+def close_code(number: int) -> CloseCode:
+    """The code of a CLOSE; NORMAL for one that this version does not know."""
+    try:
+        return CloseCode(number)
+    except ValueError:
+        return CloseCode.NORMAL
+
+
 class ExtendedSession(Session):
     """A `Session` whose peer speaks the extension.
 
-    features: what both sides have. ticket: what resumes it, None while it can't be resumed.
-    received: messages taken in since the start. attempt: number of the last resume.
-    rtt: seconds of the last measured round trip, None before the first.
+    features: what both sides have. sealed: its connections are, and it resumes on no other ones.
+    ticket: what resumes it, None while it can't be resumed. received: messages taken in since the start.
+    attempt: number of the last resume. rtt: seconds of the last measured round trip, None before the first.
     """
 
     __slots__ = (
@@ -63,10 +71,11 @@ class ExtendedSession(Session):
         "features",
         "received",
         "rtt",
+        "sealed",
         "ticket",
     )
 
-    def __init__(self, *args: Any, features: int, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, features: int, sealed: bool = False, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         limits = self._hub.limits
         if features & Features.RESUME:
@@ -74,6 +83,7 @@ class ExtendedSession(Session):
                 limits.max_outbox_frames, limits.max_outbox_bytes, limits.window_frames, limits.window_bytes
             )
         self.features = features
+        self.sealed = sealed
         self.ticket: control.Ticket | None = None
         self.received = 0
         self.attempt = 0
@@ -175,7 +185,7 @@ class ExtendedSession(Session):
             self._ping = 0
 
     def _closed_by_peer(self, number: int, reason: str) -> None:
-        code = CloseCode(number) if number in CloseCode.__members__.values() else CloseCode.NORMAL
+        code = close_code(number)
         if self.ticket is not None and code in DETACHING:
             carrier = self._carrier
             self._carrier = None

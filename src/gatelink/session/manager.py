@@ -241,6 +241,9 @@ class SessionManager:
     def _remember(self, key: Key, frames: list[bytes]) -> None:
         limits = self._hub.limits
         backlog = Backlog(key, frames, self._expire)
+        if backlog.bytes > limits.max_backlog_bytes:  # it would not fit even alone
+            self._hub.stats.backlogs_dropped += len(frames)
+            backlog = Backlog(key, [], self._expire)
         while self._backlogs and (
             len(self._backlogs) >= limits.max_backlogs or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
         ):

@@ -274,6 +274,8 @@ class Session(Item):
 
     def lost(self, error: Exception | None) -> None:
         """The connection is over; the session with it, unless its owner keeps it."""
+        if self._carrier is None:
+            return  # it was dropped, or lost before
         self._carrier = None
         if self.state is SessionState.CLOSING:
             self._gone()

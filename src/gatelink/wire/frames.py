@@ -65,6 +65,13 @@ class FrameDecoder:
         """Bytes that have arrived and are not yet given out."""
         return len(self._tail) if self._tail is not None else 0
 
+    def take_rest(self) -> bytes:
+        """Takes out what has arrived and is not given out: the bytes after a handshake are not frames any more."""
+        rest = bytes(self._tail or b"")
+        self._tail = None
+        self.more = False
+        return rest
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes, in order."""
         tail = self._tail

@@ -36,9 +36,7 @@ def test_every_state_and_event_has_its_transition_or_cannot_happen(
 
 
 @every_machine
-def test_closed_is_the_only_end(
-    table: dict[Any, Any], states: type[Enum], events: type[Enum], first: Enum
-) -> None:
+def test_closed_is_the_only_end(table: dict[Any, Any], states: type[Enum], events: type[Enum], first: Enum) -> None:
     ends = [state for state in states if all((state, event) not in table for event in events)]
     assert [state.name for state in ends] == ["CLOSED"]
 

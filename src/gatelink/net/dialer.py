@@ -1,0 +1,319 @@
+"""Dials, says who we are, and hands the connection to the session; again and again for one that comes back.
+
+base         ClientVertifyReq ->                                   <- ClientVertifySucceedRet
+extension    HELLO ->  <- HELLO  ClientVertifyReq or RESUME ->     <- ClientVertifySucceedRet or RESUMED
+sealed       HANDSHAKE ->  <- HANDSHAKE, and then as above inside SEALED records, without the HELLOs
+"""
+
+import asyncio
+import random
+import ssl
+from collections.abc import Iterator
+from time import time
+from typing import Any
+
+import msgspec
+
+from gatelink.errors import CloseCode, ConfigError, ConnectError, PeerError, ProtocolError
+from gatelink.handlers import Handlers
+from gatelink.net.connection import DEAF, Connection
+from gatelink.net.endpoints import Endpoint, failure
+from gatelink.session.extended import ExtendedSession, close_code, control_frame
+from gatelink.session.hub import Hub
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.wire.base import (
+    VERIFY_FAILED,
+    VERIFY_REQUEST,
+    VERIFY_SUCCEEDED,
+    ClientVerifyRequest,
+    ClientVerifySucceeded,
+)
+from gatelink.wire.control import Close, Hello, Resumed, decode_control
+from gatelink.wire.frames import CONTROL, Frame, FrameDecoder, encode_frame
+from gatelink.wire.handshake import Initiator, check_answer
+from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
+
+
+class Backoff(msgspec.Struct, frozen=True, kw_only=True):
+    """How long to wait before each attempt to reconnect: a random part of a time that doubles ("full jitter").
+
+    first, most: seconds; attempts: after so many in a row the session ends.
+    """
+
+    first: float = 0.5
+    most: float = 30.0
+    attempts: int = 20
+
+    def delays(self) -> Iterator[float]:
+        """The seconds to wait before each attempt."""
+        longest = self.first
+        for _ in range(self.attempts):
+            yield random.uniform(0, longest)
+            longest = min(longest * 2, self.most)
+
+
+class Extension(msgspec.Struct, frozen=True):
+    """How a client speaks the extension: its HELLO, and the server's public key if it seals."""
+
+    hello: Hello
+    server_key: bytes | None = None
+
+
+class Dialer:
+    """Dials for one session: its owner, and the sink of each new connection until the server has answered."""
+
+    accepting = False
+
+    def __init__(
+        self,
+        hub: Hub,
+        endpoint: Endpoint,
+        request: ClientVerifyRequest,
+        handlers: Handlers,
+        seconds: float,
+        backoff: Backoff | None,
+        tls: ssl.SSLContext | None,
+        extension: Extension | None,
+    ) -> None:
+        if endpoint.scheme == "tls" and tls is None:
+            tls = ssl.create_default_context()
+        elif endpoint.scheme != "tls" and tls is not None:
+            raise ConfigError(f"a TLS context for {endpoint}; write the endpoint as tls://")
+        self._hub = hub
+        self._endpoint = endpoint
+        self._request = request
+        self._handlers = handlers
+        self._timeout = seconds
+        self._backoff = backoff
+        self._tls = tls
+        self._extension = extension
+        self._initiator: Initiator | None = None
+        self._agreed: Hello | None = None
+        self._handshake_hash = NO_HANDSHAKE
+        self._session: Session | None = None
+        self._connection: Connection | None = None
+        self._answer: asyncio.Future[Session]
+        self._redial: asyncio.Task[None] | None = None
+
+    async def dial(self) -> Session:
+        """Connects and verifies; the session, which is `OPEN`. Raises ConnectError."""
+        loop = self._hub.loop
+        endpoint = self._endpoint
+        self._answer = loop.create_future()
+        try:
+            async with asyncio.timeout(self._timeout):
+                if endpoint.scheme == "unix":
+                    await loop.create_unix_connection(self._make, endpoint.path)
+                else:
+                    await loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._tls)
+                return await self._answer
+        except TimeoutError:
+            raise ConnectError(f"{endpoint}: not verified within {self._timeout} s", CloseCode.VERIFY_TIMEOUT) from None
+        except (OSError, UnicodeError) as error:
+            raise ConnectError(f"{endpoint}: {failure(error)}") from error
+        finally:
+            if self._connection is not None:  # not bound to the session: nobody else would close it
+                self._connection.drop()
+                self._connection = None
+
+    def abandon(self) -> None:
+        """`dial` failed, or was cancelled in the very moment in which it succeeded: nobody will have the session."""
+        if self._session is not None:
+            self._session.abort()
+
+    def _make(self) -> Connection:
+        limits = self._hub.limits
+        # One frame at a time: what comes behind the answer to a handshake is sealed, and no frame for this decoder.
+        return Connection(FrameDecoder(limits.max_frame, 1, limits.turn_bytes), self._made)
+
+    def _made(self, connection: Connection) -> None:
+        if self._answer.done():  # it came too late
+            connection.drop()
+            return
+        self._connection = connection
+        connection.sink = self
+        connection.transport.set_write_buffer_limits(self._hub.limits.write_high_water)
+        self._handshake_hash = NO_HANDSHAKE
+        if self._extension is None:
+            self._say_who()
+        elif self._extension.server_key is not None:
+            self._initiator = Initiator(self._extension.server_key, self._extension.hello)
+            connection.write(self._initiator.frame)
+        else:
+            connection.write(control_frame(self._extension.hello))
+
+    def _say_who(self) -> None:
+        """The server knows how we speak: now ClientVertifyReq, or RESUME for a session that had a connection."""
+        connection = self._connection
+        assert connection is not None
+        session = self._session
+        if isinstance(session, ExtendedSession) and session.ticket is not None:
+            ticket = session.ticket
+            session.attempt += 1
+            record = resume(
+                ticket.resume_key, self._handshake_hash, ticket.session_id, session.received, session.attempt
+            )
+            connection.write(control_frame(record))
+        else:
+            kind = self._hub.catalog.by_id[VERIFY_REQUEST]
+            flags, body = self._hub.coder.close(kind, kind.encode(self._request))
+            connection.write(encode_frame(VERIFY_REQUEST, body, flags))
+
+    # -- from a connection that is not verified yet (Sink) --
+
+    def receive(self, frames: list[Frame]) -> None:
+        try:
+            for at, (id, flags, body) in enumerate(frames):
+                if flags & CONTROL:
+                    over = self._hear(body)
+                else:
+                    over = self._hear_verdict(id, flags, body)
+                if over:
+                    if self._session is not None and len(frames) > at + 1:
+                        self._session.receive(frames[at + 1 :])
+                    return
+        except PeerError as error:
+            self.broken(error)
+
+    def _hear(self, payload: bytes) -> bool:
+        """A control record before the verdict; whether it was the verdict. Raises ProtocolError."""
+        connection = self._connection
+        assert connection is not None
+        if self._initiator is not None:
+            sealing = self._initiator.finish(payload)
+            self._initiator = None
+            self._agreed = sealing.agreed
+            self._handshake_hash = sealing.handshake_hash
+            connection.seal(sealing.stream)
+            self._say_who()
+            return False
+        match decode_control(payload):
+            case Hello() as answer if self._extension is not None and self._extension.server_key is None:
+                self._agreed = check_answer(self._extension.hello, answer)
+                self._say_who()
+                return False
+            case Resumed() as answer if isinstance(self._session, ExtendedSession):
+                self._resumed(self._session, answer)
+                return True
+            case Close(number, reason):
+                code = close_code(number)
+                text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else reason
+                self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
+                return True
+            case record:
+                raise ProtocolError(f"{type(record).__name__} before verification")
+
+    def _hear_verdict(self, id: int, flags: int, body: bytes) -> bool:
+        """The answer to ClientVertifyReq. Raises ProtocolError."""
+        if id == VERIFY_FAILED:
+            self._fail(ConnectError(f"{self._endpoint}: the server refused the token", CloseCode.VERIFY_FAILED))
+            return True
+        if id != VERIFY_SUCCEEDED:
+            raise ProtocolError(f"answered with message {id}, not with ClientVertifySucceedRet")
+        answer: ClientVerifySucceeded = self._hub.catalog.by_id[id].decode(self._hub.open_body(flags, body))
+        if answer.uid != self._request.uid:
+            raise ProtocolError(f"verified uid {answer.uid}, not {self._request.uid}")
+        self._verified()
+        return True
+
+    def waiting(self, buffered: int) -> None: ...
+
+    def writable(self) -> None: ...
+
+    def broken(self, error: PeerError) -> None:
+        self._fail(ConnectError(f"{self._endpoint}: {error}", error.code))
+
+    def lost(self, error: Exception | None) -> None:
+        self._fail(ConnectError(f"{self._endpoint}: the server closed the connection before it verified us"))
+
+    def _fail(self, error: ConnectError) -> None:
+        if not self._answer.done():
+            self._answer.set_exception(error)
+
+    def _verified(self) -> None:
+        session = self._session
+        if session is None:
+            session = self._session = self._make_session(self._take_connection())
+            session.open()
+        elif session.state is SessionState.DETACHED:
+            session.attach(self._take_connection(session))
+        else:  # it was closed while we dialled
+            self._fail(ConnectError("closed meanwhile"))
+            return
+        if not self._answer.done():
+            self._answer.set_result(session)
+
+    def _resumed(self, session: ExtendedSession, answer: Resumed) -> None:
+        """The server goes on with our session. Raises ProtocolError if it is not our server, or has lost its count."""
+        ticket = session.ticket
+        assert ticket is not None
+        if not verify_resumed(answer, ticket.resume_key, self._handshake_hash, ticket.session_id, session.attempt):
+            raise ProtocolError("RESUMED with a wrong mac")
+        if not session.can_resume_from(answer.received):
+            raise ProtocolError(f"RESUMED with the impossible count {answer.received}")
+        if session.state is not SessionState.DETACHED:
+            self._fail(ConnectError("closed meanwhile"))
+            return
+        session.resume_on(self._take_connection(session), answer.received, b"")
+        if not self._answer.done():
+            self._answer.set_result(session)
+
+    def _take_connection(self, session: Session | None = None) -> Connection:
+        """The connection, which is the session's from now on."""
+        connection, self._connection = self._connection, None
+        assert connection is not None
+        limits = self._hub.limits
+        connection.bind(session or DEAF, limits.max_frame, limits.turn_frames)
+        return connection
+
+    def _make_session(self, connection: Connection) -> Session:
+        who: dict[str, Any] = {
+            "uid": self._request.uid,
+            "source": self._request.source,
+            "address": connection.address or "",
+            "verified_at": time(),
+        }
+        session: Session
+        if self._agreed is None or self._extension is None:
+            session = Session(self._hub, self, self._handlers, connection, **who)
+        else:
+            session = ExtendedSession(
+                self._hub,
+                self,
+                self._handlers,
+                connection,
+                features=self._agreed.features,
+                sealed=self._extension.server_key is not None,
+                slot=self._extension.hello.slot,
+                **who,
+            )
+        connection.sink = session
+        return session
+
+    # -- the session's owner (session.Owner) --
+
+    def broke(self, session: Session, code: CloseCode) -> bool:
+        if self._backoff is None:
+            return False
+        self._redial = self._hub.loop.create_task(self._dial_again(session, self._backoff))
+        return True
+
+    def ended(self, session: Session) -> None:
+        if self._redial is not None and self._redial is not asyncio.current_task():
+            self._redial.cancel()
+        self._redial = None
+
+    def gone(self, session: Session) -> None: ...
+
+    async def _dial_again(self, session: Session, backoff: Backoff) -> None:
+        for seconds in backoff.delays():
+            await asyncio.sleep(seconds)
+            try:
+                await self.dial()
+            except ConnectError as error:
+                if error.code in (CloseCode.VERIFY_FAILED, CloseCode.RESUME_REFUSED):
+                    session.close(error.code, "the server took us back no more")
+            if session.state is not SessionState.DETACHED:
+                return
+        session.close(CloseCode.GOING_AWAY, f"not connected again after {backoff.attempts} attempts")

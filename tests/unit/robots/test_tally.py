@@ -1,0 +1,33 @@
+from gatelink.robots.tally import KEPT_ERRORS, Tally
+
+
+def test_errors_of_one_text_are_one_with_the_first_robot_that_had_it() -> None:
+    tally = Tally()
+    for robot in (7, 8, 9):
+        tally.fail(robot, "lost a line")
+    error = tally.error_texts["lost a line"]
+    assert (error.count, error.robot) == (3, 7)
+    assert not tally.held
+
+
+def test_only_so_many_texts_are_kept_and_every_error_is_counted() -> None:
+    tally = Tally()
+    for number in range(KEPT_ERRORS + 5):
+        tally.fail(0, f"error {number}")
+    assert len(tally.error_texts) == KEPT_ERRORS
+    assert tally.errors == KEPT_ERRORS + 5
+
+
+def test_a_part_of_a_second_is_in_the_totals_and_not_in_the_plots() -> None:
+    tally = Tally()
+    tally.record("say", 0.25)
+    tally.end_second()
+    assert not tally.seconds
+    assert tally.latencies["say"].count == 1
+
+
+def test_a_run_without_errors_held() -> None:
+    tally = Tally()
+    tally.counts["breaks"] += 2
+    assert tally.held
+    assert tally.summary()["counts"] == {"breaks": 2}

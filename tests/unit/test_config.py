@@ -1,0 +1,71 @@
+"""Settings that cannot work are refused when they are made, by their name."""
+
+from ipaddress import ip_address, ip_network
+
+import msgspec
+import pytest
+
+from gatelink.config import LOOPBACK, Limits, WireOptions, networks
+from gatelink.errors import ConfigError
+
+NUMBERS = [name for name in Limits.__struct_fields__ if isinstance(getattr(Limits(), name), (int, float))]
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+@pytest.mark.parametrize("value", [0, -1])
+def test_every_limit_is_above_0(name: str, value: int) -> None:
+    with pytest.raises(ConfigError, match=rf"limits\.{name} is {value}; it must be above 0"):
+        Limits(**{name: value})
+
+
+def test_the_defaults_are_those_of_the_protocol() -> None:
+    limits = Limits()
+    assert (limits.max_frame, limits.max_frame_unverified) == (102_400, 1_024)
+    assert (limits.max_unverified_bytes, limits.max_unverified_frames, limits.max_token) == (2_048, 4, 1_000)
+    assert (limits.turn_frames, limits.turn_bytes) == (256, 65_536)
+    assert (limits.backlog_window, limits.heartbeat_interval, limits.heartbeat_timeout) == (90, 10, 60)
+    assert WireOptions().scramble_key == bytes.fromhex("29fd0138343eb02a")
+
+
+@pytest.mark.parametrize("timeout", [9.9, 10.0])
+def test_the_heartbeat_timeout_is_longer_than_the_interval(timeout: float) -> None:
+    with pytest.raises(ConfigError, match=rf"heartbeat_timeout \({timeout} s\) must be longer.*interval \(10.0 s\)"):
+        Limits(heartbeat_timeout=timeout)
+
+
+def test_limits_and_options_never_change() -> None:
+    with pytest.raises(AttributeError):
+        Limits().max_frame = 1  # type: ignore[misc]
+    with pytest.raises(AttributeError):
+        WireOptions().scramble = True  # type: ignore[misc]
+
+
+def test_limits_can_be_read_from_a_file_and_are_checked_there_too() -> None:
+    assert msgspec.convert({"max_frame": 5_000}, Limits) == Limits(max_frame=5_000)
+    with pytest.raises(ConfigError, match="max_frame is 0"):
+        msgspec.convert({"max_frame": 0}, Limits)
+
+
+def test_networks_are_read_or_named() -> None:
+    assert networks("10.0.0.0/8", "::1/128") == (ip_network("10.0.0.0/8"), ip_network("::1/128"))
+    assert networks() == ()
+    for bad in ("10.0.0.0/33", "10.0.0.1/8", "localhost", ""):
+        with pytest.raises(ConfigError, match=rf"not a network: '{bad}'.*write it as 10\.0\.0\.0/8"):
+            networks("::1/128", bad)
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "127.8.9.10", "::1"])
+def test_loopback_is_every_loopback_address(host: str) -> None:
+    assert any(ip_address(host) in network for network in LOOPBACK)
+
+
+@pytest.mark.parametrize("size", [0, 7, 9])
+def test_a_scramble_key_has_8_bytes(size: int) -> None:
+    with pytest.raises(ConfigError, match=f"scramble_key has {size} bytes; it must have 8"):
+        WireOptions(scramble_key=bytes(size))
+
+
+def test_compress_over_is_not_negative() -> None:
+    assert WireOptions(compress_over=0).compress_over == 0
+    with pytest.raises(ConfigError, match="compress_over is -1; it must be 0"):
+        WireOptions(compress_over=-1)
