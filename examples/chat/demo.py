@@ -53,16 +53,16 @@ def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> in
     port = free_port()
     address = f"tcp://127.0.0.1:{port}"
     log = stack.enter_context(tempfile.TemporaryFile(mode="w+"))
-    # A process group of its own: Ctrl-C ends the robots first, and then us; we end the server.
     server = start(stack, environment, "serve", "examples.chat.server:server", "--listen", address, log=log)
     wait_listening(server, port, log)
-    print(f"chat server at {address}, process {server.pid}")
+    print(f"chat server at {address}, process {server.pid}", flush=True)
 
     extra = ["--report", os.path.abspath(report)] if report else []
     robots = start(
         stack, environment, "robots", "examples.chat.robots:Chatter",
         "--address", address, "--count", str(count), "--seconds", str(seconds), *extra,
     )  # fmt: skip
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the robots, with their summary; the rest is as always
     try:
         status = robots.wait(seconds + STARTING + ENDING)
     except subprocess.TimeoutExpired:
@@ -81,7 +81,10 @@ def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> in
 def start(
     stack: ExitStack, environment: dict[str, str], *arguments: str, log: IO[str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `gatelink` with `arguments`, killed at the latest when `stack` is left; its output into `log`, if given."""
+    """Start `gatelink` with `arguments`, killed at the latest when `stack` is left.
+
+    log: where its output goes, and then Ctrl-C does not reach it; else it has the terminal.
+    """
     process = subprocess.Popen(
         [sys.executable, "-m", "gatelink", *arguments],
         cwd=ROOT,

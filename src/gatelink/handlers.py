@@ -109,7 +109,6 @@ class Handlers:
         self._defaults: dict[int, Route] = {}  # the default handler, once for each message that came to it
         self._forward: Callable[[Session, RawFrame], None] | None = None
         self._waiting: dict[Session, None] = {}  # sessions with something for the next tick, in order of arrival
-        self._tasks: set[asyncio.Task[None]] = set()
 
     # -- registration --
 
@@ -244,17 +243,6 @@ class Handlers:
             if inbox is not None and inbox.task is None:
                 self._drain(session, inbox)
 
-    async def finish(self, seconds: float) -> None:
-        """Waits up to `seconds` for handlers that are running, then cancels them."""
-        self.tick()
-        running = self._tasks - {asyncio.current_task()}  # a handler may stop the server
-        if running:
-            _, late = await asyncio.wait(running, timeout=seconds)
-            for task in late:
-                task.cancel()
-            if late:
-                await asyncio.wait(late)
-
     def _emit(self, session: Session, event: int) -> None:
         if event in self.routes:
             frame = (event, 0, b"")
@@ -289,7 +277,7 @@ class Handlers:
             self._drained(session, inbox)
         else:
             inbox.task = session.hub.loop.create_task(self._burst(session, inbox, awaitable))
-            self._tasks.add(inbox.task)
+            session.hub.tasks.add(inbox.task)
 
     async def _burst(self, session: Session, inbox: Inbox, awaitable: Awaitable[None] | None) -> None:
         try:
@@ -297,7 +285,7 @@ class Handlers:
                 await awaitable
                 awaitable = self._handle_next(session, inbox)
         finally:
-            self._tasks.discard(cast("asyncio.Task[None]", inbox.task))
+            session.hub.tasks.discard(cast("asyncio.Task[None]", inbox.task))
             self._drained(session, inbox)
 
     def _handle_next(self, session: Session, inbox: Inbox) -> Awaitable[None] | None:

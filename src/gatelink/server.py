@@ -212,12 +212,14 @@ class Server:
             login.stop()
         for session in self.sessions:
             session.pause(Pause.STOPPING)
-        await self.handlers.finish(deadline - loop.time())
+        self.handlers.tick()
+        await self.hub.finish_tasks(deadline - loop.time())
         await self.sessions.close(CloseCode.GOING_AWAY, "the server stops", deadline)
         for connection in list(self._admission.connections):
             connection.abort()
         await self._admission.empty()
-        await self.handlers.finish(deadline - loop.time())  # the last `closed` events
+        self.handlers.tick()
+        await self.hub.finish_tasks(deadline - loop.time())  # the last `closed` events
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])

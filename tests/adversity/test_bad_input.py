@@ -53,9 +53,9 @@ UNVERIFIED = {
     "application message": (frame_of(Note(1)), "wrong-first-message"),
     "heartbeat": (encode_frame(4, b""), "wrong-first-message"),
     "answer": (encode_frame(2, bytes(18)), "wrong-first-message"),
-    "http": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "frame-too-large"),
+    "http": (b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", "wrong-first-message"),
     "tls": (bytes.fromhex("16030100c8010000c40303"), "frame-too-large"),
-    "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", "frame-too-large"),
+    "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", "wrong-first-message"),
     "empty request": (encode_frame(1, b""), "wrong-first-message"),
     "truncated request": (encode_frame(1, REQUEST[6:-1]), "wrong-first-message"),
     "longer request": (encode_frame(1, REQUEST[6:] + b"x"), "wrong-first-message"),
@@ -66,40 +66,49 @@ UNVERIFIED = {
     "lying bomb": (encode_frame(1, LYING_BOMB[:900], COMPRESSED), "wrong-first-message"),
     "source of a server": (verify_request(UID, source=1), "wrong-first-message"),
     "source 255": (verify_request(UID, source=255), "wrong-first-message"),
-    "garbage behind the request": (REQUEST + header(0, 0xFF), "wrong-first-message"),
-} | {f"flags {flags:#04x}": (header(2, flags) + b"\x01\x00", "wrong-first-message") for flags in (5, 8, 0x10, 0x40, 0x81, 0xFF)}
-
-VERIFIED = {
-    "zero length": (header(0), CloseCode.PROTOCOL_ERROR),
-    "length 1": (header(1), CloseCode.PROTOCOL_ERROR),
-    "over-long length": (header(102_401), CloseCode.FRAME_TOO_LARGE),
-    "greatest length": (header(0xFFFFFF), CloseCode.FRAME_TOO_LARGE),
-    "over-long compressed": (header(102_401, COMPRESSED), CloseCode.FRAME_TOO_LARGE),
-    "over-long control": (header(102_401, CONTROL), CloseCode.FRAME_TOO_LARGE),
-    "id 0": (encode_frame(0, b"x"), CloseCode.PROTOCOL_ERROR),
-    "sealed": (header(40, SEALED) + bytes(40), CloseCode.PROTOCOL_ERROR),
-    "control": (encode_control_frame(b"\x01hello"), CloseCode.PROTOCOL_ERROR),
-    "second request": (REQUEST, CloseCode.PROTOCOL_ERROR),
-    "request for another": (verify_request(UID + 1), CloseCode.PROTOCOL_ERROR),
-    "succeeded": (encode_frame(2, bytes(18)), CloseCode.PROTOCOL_ERROR),
-    "failed": (encode_frame(3, b""), CloseCode.PROTOCOL_ERROR),
-    "heartbeat with a body": (encode_frame(4, b"x"), CloseCode.PROTOCOL_ERROR),
-    "heartbeat bomb": (encode_frame(4, BOMB, COMPRESSED), CloseCode.FRAME_TOO_LARGE),
-    "truncated body": (encode_frame(11_001, b"\x92\x01"), CloseCode.PROTOCOL_ERROR),
-    "empty body": (encode_frame(11_001, b""), CloseCode.PROTOCOL_ERROR),
-    "trailing bytes": (frame_of(Echo(1))[:0] + encode_frame(11_001, CATALOG.encode(Echo(1))[1] + b"\xc0"), CloseCode.PROTOCOL_ERROR),
-    "wrong types": (encode_frame(11_001, b"\x81\xa1n\xa1x"), CloseCode.PROTOCOL_ERROR),
-    "deeply nested": (encode_frame(11_001, b"\x91" * 100_000), CloseCode.PROTOCOL_ERROR),
-    "huge array declared": (encode_frame(11_001, b"\xdd\xff\xff\xff\xff"), CloseCode.PROTOCOL_ERROR),
-    "not snappy": (encode_frame(11_002, b"\xff\xff\xff", COMPRESSED), CloseCode.PROTOCOL_ERROR),
-    "no snappy at all": (encode_frame(11_002, b"", COMPRESSED), CloseCode.PROTOCOL_ERROR),
-    "declared bomb": (encode_frame(11_002, BOMB, COMPRESSED), CloseCode.FRAME_TOO_LARGE),
-    "lying bomb": (encode_frame(11_002, LYING_BOMB[:90_000], COMPRESSED), CloseCode.PROTOCOL_ERROR),
-    "sealed in the middle": (frame_of(Echo(1)) + header(2, SEALED), CloseCode.PROTOCOL_ERROR),
-} | {f"flags {flags:#04x}": (header(2, flags) + b"\xf9\x2a", CloseCode.PROTOCOL_ERROR) for flags in (5, 8, 0x10, 0x40, 0x81, 0xFF)} | {
-    f"framework id {id}": (encode_frame(id, b""), CloseCode.PROTOCOL_ERROR)
-    for id in (5, 8, 23, 24, 25, 99, 100, 109, 150, 199, 200, 10_999, 60_000, 65_535)
+} | {
+    f"flags {flags:#04x}": (header(2, flags) + b"\x01\x00", "wrong-first-message")
+    for flags in (5, 8, 0x10, 0x40, 0x81, 0xFF)
 }
+
+VERIFIED = (
+    {
+        "zero length": (header(0), CloseCode.PROTOCOL_ERROR),
+        "length 1": (header(1), CloseCode.PROTOCOL_ERROR),
+        "over-long length": (header(102_401), CloseCode.FRAME_TOO_LARGE),
+        "greatest length": (header(0xFFFFFF), CloseCode.FRAME_TOO_LARGE),
+        "over-long compressed": (header(102_401, COMPRESSED), CloseCode.FRAME_TOO_LARGE),
+        "over-long control": (header(102_401, CONTROL), CloseCode.FRAME_TOO_LARGE),
+        "id 0": (encode_frame(0, b"x"), CloseCode.PROTOCOL_ERROR),
+        "sealed": (header(40, SEALED) + bytes(40), CloseCode.PROTOCOL_ERROR),
+        "control": (encode_control_frame(b"\x01hello"), CloseCode.PROTOCOL_ERROR),
+        "second request": (REQUEST, CloseCode.PROTOCOL_ERROR),
+        "request for another": (verify_request(UID + 1), CloseCode.PROTOCOL_ERROR),
+        "succeeded": (encode_frame(2, bytes(18)), CloseCode.PROTOCOL_ERROR),
+        "failed": (encode_frame(3, b""), CloseCode.PROTOCOL_ERROR),
+        "heartbeat with a body": (encode_frame(4, b"x"), CloseCode.PROTOCOL_ERROR),
+        "heartbeat bomb": (encode_frame(4, BOMB, COMPRESSED), CloseCode.FRAME_TOO_LARGE),
+        "truncated body": (encode_frame(11_001, b"\x92\x01"), CloseCode.PROTOCOL_ERROR),
+        "empty body": (encode_frame(11_001, b""), CloseCode.PROTOCOL_ERROR),
+        "trailing bytes": (encode_frame(11_001, CATALOG.encode(Echo(1))[1] + b"\xc0"), CloseCode.PROTOCOL_ERROR),
+        "wrong types": (encode_frame(11_001, b"\x81\xa1n\xa1x"), CloseCode.PROTOCOL_ERROR),
+        "deeply nested": (encode_frame(11_001, b"\x91" * 100_000), CloseCode.PROTOCOL_ERROR),
+        "huge array declared": (encode_frame(11_001, b"\xdd\xff\xff\xff\xff"), CloseCode.PROTOCOL_ERROR),
+        "not snappy": (encode_frame(11_002, b"\xff\xff\xff", COMPRESSED), CloseCode.PROTOCOL_ERROR),
+        "no snappy at all": (encode_frame(11_002, b"", COMPRESSED), CloseCode.PROTOCOL_ERROR),
+        "declared bomb": (encode_frame(11_002, BOMB, COMPRESSED), CloseCode.FRAME_TOO_LARGE),
+        "lying bomb": (encode_frame(11_002, LYING_BOMB[:90_000], COMPRESSED), CloseCode.PROTOCOL_ERROR),
+        "sealed in the middle": (frame_of(Echo(1)) + header(2, SEALED), CloseCode.PROTOCOL_ERROR),
+    }
+    | {
+        f"flags {flags:#04x}": (header(2, flags) + b"\xf9\x2a", CloseCode.PROTOCOL_ERROR)
+        for flags in (5, 8, 0x10, 0x40, 0x81, 0xFF)
+    }
+    | {
+        f"framework id {id}": (encode_frame(id, b""), CloseCode.PROTOCOL_ERROR)
+        for id in (5, 8, 23, 24, 25, 99, 100, 109, 150, 199, 200, 10_999, 60_000, 65_535)
+    }
+)
 
 
 @pytest.mark.parametrize("first", UNVERIFIED)
@@ -109,9 +118,19 @@ async def test_what_is_no_request_is_closed_without_a_word(first: str, whole: bo
     async with serving() as server, neighbour(server):
         client = await RawClient.open(server)
         await _send(client, data, whole)
-        assert await client.reader.read() == b""
+        assert await client.rest_bytes() == b""
         assert server.stats.refused == {reason: 1}
         assert server.stats.unverified == 0 and server.sessions.get(UID) is None
+        await client.close()
+
+
+@pytest.mark.parametrize("garbage", [header(0), header(0, 0xFF), header(2_000), encode_frame(0, b"")])
+async def test_garbage_right_behind_a_request_lets_nobody_in(garbage: bytes) -> None:
+    async with serving() as server, neighbour(server, UID):
+        client = await RawClient.open(server)
+        client.send(REQUEST, garbage)
+        assert await client.rest_bytes() == b""
+        assert sum(server.stats.refused.values()) == 1
         await client.close()
 
 

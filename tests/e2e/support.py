@@ -153,14 +153,18 @@ class RawClient:
         assert await self.message() == Echo(n)
 
     async def rest(self) -> list[Frame]:
-        """Reads until the server closes, or resets; what came."""
-        try:
-            while data := await self.reader.read(65_536):
-                self._take(data)
-        except (ConnectionResetError, BrokenPipeError):
-            pass
+        """Reads until the server closes, or resets; the frames that came."""
+        self._take(await self.rest_bytes())
         frames, self._frames = self._frames, []
         return frames
+
+    async def rest_bytes(self) -> bytes:
+        """Reads until the server closes, or resets; what came."""
+        rest = b""
+        with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+            while data := await self.reader.read(65_536):
+                rest += data
+        return rest
 
     async def close(self) -> None:
         self.writer.close()
@@ -245,8 +249,6 @@ def make_certificate(folder: Path) -> tuple[str, str, ssl.SSLContext]:
     pem, key_pem = folder / "certificate.pem", folder / "key.pem"
     pem.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
     key_pem.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
     return str(pem), str(key_pem), ssl.create_default_context(cafile=str(pem))

@@ -190,7 +190,11 @@ async def test_tls_with_a_server_that_has_none(tmp_path: Path) -> None:
 @pytest.mark.parametrize("scheme", ["tcp", "tls"])
 async def test_connect_cancelled_at_any_moment_leaves_nothing(scheme: str, tmp_path: Path) -> None:
     certificate, key, context = make_certificate(tmp_path)
-    listen = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=key) if scheme == "tls" else "tcp://127.0.0.1:0"
+    listen = (
+        Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=key)
+        if scheme == "tls"
+        else "tcp://127.0.0.1:0"
+    )
     async with serving(listen) as server:
         warm = await dial(server.endpoint, tls=context if scheme == "tls" else None)  # what stays open once
         warm.close()
@@ -417,4 +421,3 @@ async def test_request_bytes_are_the_originals() -> None:
         await dial("tcp://127.0.0.1:%d" % listener.sockets[0].getsockname()[1])  # noqa: UP031
     assert await received.get() == verify_request(7)
     listener.close()
-

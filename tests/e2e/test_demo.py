@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from tests.support import MS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -61,11 +63,14 @@ async def test_a_demo_that_is_asked_to_end_leaves_no_process() -> None:
     async with program("examples.chat.demo", "--count", "5", "--seconds", "60") as process:
         assert process.stdout is not None
         first = await process.stdout.readline()
+        assert first.startswith(b"chat server at tcp://127.0.0.1:"), first
         server = int(first.split()[-1])
+        os.kill(server, 0)
         process.terminate()
         status, _ = await end_of(process)  # ends when the last of them has closed its output
     assert status == 128 + 15
-    assert not Path(f"/proc/{server}").exists()
+    with pytest.raises(ProcessLookupError):
+        os.kill(server, 0)
 
 
 async def test_the_chat_server_does_not_start_without_a_secret_that_nobody_can_guess() -> None:

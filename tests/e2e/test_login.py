@@ -31,8 +31,7 @@ from tests.e2e.support import (
 from tests.support import MS
 
 VECTORS: list[dict[str, Any]] = [
-    json.loads(line)
-    for line in (Path(__file__).parents[1] / "vectors" / "base.jsonl").read_text("utf-8").splitlines()
+    json.loads(line) for line in (Path(__file__).parents[1] / "vectors" / "base.jsonl").read_text("utf-8").splitlines()
 ]
 REQUESTS = [vector for vector in VECTORS if vector["name"] == "ClientVertifyReq"]
 

@@ -325,4 +325,3 @@ async def test_part_of_a_frame_dripping_in_is_no_sign_of_life() -> None:
                 break
         assert server.ended == [(7, CloseCode.HEARTBEAT_TIMEOUT)]
         await client.close()
-

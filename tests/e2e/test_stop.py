@@ -54,7 +54,7 @@ async def test_a_running_handler_ends_within_the_grace_and_its_answer_arrives() 
     await server.start()
     client = await RawClient.verified(server, 7)
     client.send(frame_of(Note(1)), frame_of(Note(2)))
-    await until(lambda: server.handlers._tasks)
+    await until(lambda: server.hub.tasks)
     stopping = asyncio.create_task(server.stop(grace=10.0))
     await until(lambda: not server.is_running)
     gate.set()
@@ -78,7 +78,7 @@ async def test_a_handler_that_takes_longer_than_the_grace_is_cancelled() -> None
     await server.start()
     client = await RawClient.verified(server, 7)
     client.send(frame_of(Note(1)))
-    await until(lambda: server.handlers._tasks)
+    await until(lambda: server.hub.tasks)
     await server.stop(grace=50 * MS)
     assert cancelled.is_set() and server.ended == [(7, CloseCode.GOING_AWAY)]
     await client.close()
@@ -279,7 +279,11 @@ server.run()
 
 async def run_program(limits: str = "") -> tuple[asyncio.subprocess.Process, Endpoint]:
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", PROGRAM, stdout=asyncio.subprocess.PIPE, env={**os.environ, "PYTHONPATH": ":".join(sys.path)}
+        sys.executable,
+        "-c",
+        PROGRAM,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
     )
     assert process.stdout is not None
     while not (line := await process.stdout.readline()).strip().isdigit():

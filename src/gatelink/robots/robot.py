@@ -241,12 +241,12 @@ class RobotHandlers(Handlers):
         self._tally.received += len(frames)
         super().dispatch(session, frames)
 
-    def _failed(self, session: Session, route: Route, error: Exception) -> None:
+    def _failed(self, session: Session, route: Route, error: BaseException) -> None:
         if not isinstance(error, SessionClosed) or session.state is SessionState.OPEN:
             self._robot.fail(f"handler of {route.name}: {describe(error)}")
 
 
-def describe(error: Exception) -> str:
+def describe(error: BaseException) -> str:
     """An error in one line, with the place that raised it."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""

@@ -73,6 +73,7 @@ class Hub:
         self.wheel = Wheel(loop)
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
+        self.tasks: set[asyncio.Task[None]] = set()  # handlers that are running
         self._marked: list[Session] = []
 
     def encoder(self, cls: type) -> Encoder:
@@ -97,6 +98,16 @@ class Hub:
     def open_body(self, flags: int, body: bytes) -> bytes:
         """A received body without its flags. Raises FrameTooLarge or BodyError."""
         return self.coder.open(flags, body, self.limits.max_frame)
+
+    async def finish_tasks(self, seconds: float) -> None:
+        """Waits up to `seconds` for the handlers that are running, then cancels them."""
+        running = self.tasks - {asyncio.current_task()}  # a handler may stop the server
+        if running:
+            _, late = await asyncio.wait(running, timeout=max(0.0, seconds))
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late)
 
     def mark(self, session: "Session") -> None:
         """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""

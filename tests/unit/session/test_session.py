@@ -1,0 +1,605 @@
+"""A session sends in one order, ends well whoever ends it, and costs a bounded amount until then."""
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatelink.config import Limits
+from gatelink.errors import BodyError, CatalogError, CloseCode, FrameTooLarge, ProtocolError, SessionClosed
+from gatelink.session.carrier import Pause
+from gatelink.session.hub import FLUSH_AT_ONCE
+from gatelink.session.outbox import Full
+from gatelink.session.session import HEARTBEAT_FRAME, Session
+from gatelink.session.states import SessionState
+from gatelink.session.timers import TICK
+from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT
+from gatelink.wire.frames import COMPRESSED, Frame, encode_frame
+from tests.fakes import (
+    CLOSE,
+    COUNT,
+    SAY,
+    Bench,
+    Count,
+    FakeCarrier,
+    FakeHandlers,
+    FakeOwner,
+    Say,
+    settle,
+    state_of,
+    turn,
+)
+from tests.support import run_watched
+
+FAREWELL = encode_frame(24, b"")
+INTERVAL, TIMEOUT, CLOSING = 10.0, 60.0, 5.0  # the defaults of Limits
+
+
+def numbered(n: int) -> bytes:
+    return encode_frame(COUNT, b"%d" % n)
+
+
+# -- sending --
+
+
+async def test_typed_raw_and_whole_frames_leave_in_one_order() -> None:
+    session, carrier = Bench().session()
+    for _ in range(3):
+        session.send(Say("typed"))
+        session.send_raw(11_003, b"raw")
+        session.send_frame(encode_frame(11_004, b"whole"))
+    await turn()
+    assert [id for id, _, _ in carrier.frames] == [SAY, 11_003, 11_004] * 3
+
+
+async def test_what_is_sent_in_one_turn_of_the_loop_leaves_in_one_write() -> None:
+    session, carrier = Bench().session()
+    for n in range(3):
+        session.send(Count(n))
+    assert carrier.writes == []
+    await turn()
+    session.send(Count(3))
+    await turn()
+    assert [len(carrier.writes), len(carrier.frames)] == [2, 4]
+
+
+async def test_what_handlers_send_while_a_read_is_handled_leaves_in_one_write_at_its_end() -> None:
+    handlers = FakeHandlers(lambda session, frame: session.send_frame(encode_frame(*frame[::2])))
+    session, carrier = Bench().session(handlers)
+    frames: list[Frame] = [(11_003, 0, b"%d" % n) for n in range(50)]
+    session.receive(frames)
+    assert len(carrier.writes) == 1, "before anything else happens in the loop"
+    assert carrier.frames == frames
+    await turn()
+    assert len(carrier.writes) == 1
+    session.send(Say("later"))
+    await turn()
+    assert len(carrier.writes) == 2
+
+
+async def test_no_more_is_written_than_the_carrier_says_that_it_takes() -> None:
+    bench = Bench(Limits(write_high_water=100))
+    session, carrier = bench.session()
+    frames = [numbered(n) for n in range(100)]
+    for frame in frames:
+        session.send_frame(frame)
+    await turn()
+    assert len(carrier.writes) == 1 and len(carrier.writes[0]) <= 100
+    carrier.writable = False
+    await settle()
+    assert len(carrier.writes) == 1
+    carrier.unblock()
+    await settle()
+    await settle()
+    assert b"".join(carrier.writes) == b"".join(frames)
+    assert max(map(len, carrier.writes)) <= 100
+
+
+async def test_every_session_of_a_large_broadcast_is_flushed_a_few_at_a_time() -> None:
+    bench = Bench()
+    several = [bench.session(uid=uid) for uid in range(3 * FLUSH_AT_ONCE + 1)]
+    for session, _ in several:
+        session.send(Say("all"))
+    flushed = []
+    for _ in range(4):
+        await turn()
+        flushed.append(sum(bool(carrier.writes) for _, carrier in several))
+    assert flushed == [FLUSH_AT_ONCE, 2 * FLUSH_AT_ONCE, 3 * FLUSH_AT_ONCE, len(several)]
+
+
+async def test_what_is_sent_is_counted_by_message() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.send(Say("a"))
+    session.send_raw(COUNT, b"b")
+    session.send_raw(12_345, b"c")
+    await turn()
+    sent = {name: (traffic.messages, traffic.bytes) for name, traffic in bench.stats.sent.items()}
+    assert {name: messages for name, (messages, _) in sent.items()} == {"Say": 1, "Count": 1, "other": 1}
+    assert sum(size for _, size in sent.values()) == len(b"".join(carrier.writes))
+
+
+async def test_a_message_that_is_not_registered_is_not_queued() -> None:
+    session, carrier = Bench().session()
+    with pytest.raises(CatalogError):
+        session.send("text")
+    await turn()
+    assert carrier.writes == [] and session.outbox.count == 0
+
+
+async def test_a_slow_consumer_is_closed_with_4006_and_aborted() -> None:
+    bench = Bench(Limits(max_outbox_frames=3))
+    session, carrier = bench.session()
+    carrier.writable = False
+    for n in range(3):
+        session.send(Count(n))
+    with pytest.raises(SessionClosed) as raised:
+        session.send(Count(3))
+    assert raised.value.code is session.close_code is CloseCode.SLOW_CONSUMER
+    assert "3 frames" in session.close_reason
+    assert carrier.is_aborted
+    await settle()
+    assert state_of(session) is SessionState.CLOSED and carrier.writes == []
+    assert bench.stats.closed == {CloseCode.SLOW_CONSUMER: 1}
+
+
+async def test_dropped_and_replaced_messages_are_counted_when_the_session_is_gone() -> None:
+    bench = Bench(Limits(max_outbox_frames=2))
+    session, carrier = bench.session()
+    for n in range(5):
+        session.send(Count(n), full=Full.DROP_OLDEST)
+    session.send(Count(5), full=Full.DROP_NEWEST)
+    await turn()
+    session.send(Say("a"), key=1)
+    session.send(Say("b"), key=1)
+    await turn()
+    assert len(carrier.frames) == 3
+    carrier.lose()
+    assert bench.stats.dropped == 5
+
+
+# -- drain --
+
+
+async def test_drain_returns_at_once_when_nothing_waits() -> None:
+    session, _ = Bench().session()
+    await asyncio.wait_for(session.drain(), 1)
+
+
+async def test_drain_waits_until_everything_was_handed_over() -> None:
+    session, carrier = Bench().session()
+    carrier.writable = False
+    session.send(Say("a"))
+    waiting = [asyncio.create_task(session.drain()) for _ in range(3)]
+    await settle()
+    assert not any(task.done() for task in waiting)
+    waiting[0].cancel()
+    await settle()
+    carrier.unblock()
+    await asyncio.wait_for(asyncio.gather(*waiting[1:]), 1)
+    assert len(carrier.frames) == 1
+    assert waiting[0].cancelled()
+
+
+async def test_drain_waits_for_a_carrier_that_is_full() -> None:
+    session, carrier = Bench().session()
+    carrier.writable = False
+    waiting = asyncio.create_task(session.drain())
+    await settle()
+    assert not waiting.done()
+    carrier.unblock()
+    await asyncio.wait_for(waiting, 1)
+
+
+@pytest.mark.parametrize("end", ["close", "lost"])
+async def test_drain_raises_when_the_session_ends_first(end: str) -> None:
+    session, carrier = Bench().session()
+    carrier.writable = False
+    session.send(Say("a"))
+    waiting = asyncio.create_task(session.drain())
+    await turn()
+    if end == "close":
+        session.close(CloseCode.KICKED)
+    carrier.lose()
+    with pytest.raises(SessionClosed) as raised:
+        await asyncio.wait_for(waiting, 1)
+    assert raised.value.code is (CloseCode.KICKED if end == "close" else CloseCode.NORMAL)
+    with pytest.raises(SessionClosed):
+        await session.drain()
+
+
+# -- closing --
+
+
+async def test_close_delivers_what_is_queued_then_the_farewell_then_closes() -> None:
+    session, carrier = Bench().session()
+    session.send(Count(1))
+    session.send(Count(2))
+    session.close(CloseCode.REPLACED, farewell=FAREWELL)
+    assert carrier.log == []
+    await turn()
+    assert [id for id, _, _ in carrier.frames] == [COUNT, COUNT, 24]
+    assert carrier.log[-1] == CLOSE
+    assert state_of(session) is SessionState.CLOSING
+
+
+async def test_close_waits_for_a_full_carrier_and_delivers_then() -> None:
+    session, carrier = Bench(Limits(write_high_water=20)).session()
+    carrier.writable = False
+    for n in range(10):
+        session.send_frame(numbered(n))
+    session.close(farewell=FAREWELL)
+    await settle()
+    assert carrier.log == []
+    carrier.unblock()
+    await settle()
+    assert b"".join(carrier.writes) == b"".join(map(numbered, range(10))) + FAREWELL
+    assert carrier.log[-1] == CLOSE
+
+
+async def test_a_session_closed_in_a_handler_answers_first() -> None:
+    def answer_and_close(session: Session, frame: Frame) -> None:
+        if state_of(session) is SessionState.OPEN:
+            session.send(Say("last"))
+            session.close(farewell=FAREWELL)
+
+    session, carrier = Bench().session(FakeHandlers(answer_and_close))
+    session.receive([(SAY, 0, b"")])
+    assert [id for id, _, _ in carrier.frames] == [SAY, 24] and carrier.log[-1] == CLOSE
+
+
+@pytest.mark.parametrize(
+    "send", [lambda s: s.send(Say("")), lambda s: s.send_raw(SAY, b""), lambda s: s.send_frame(b"")]
+)
+@pytest.mark.parametrize("gone", [False, True])
+async def test_sending_after_the_end_raises_why_it_ended(send: Callable[[Session], None], gone: bool) -> None:
+    session, carrier = Bench().session()
+    session.kick("spam")
+    if gone:
+        carrier.lose()
+    with pytest.raises(SessionClosed) as raised:
+        send(session)
+    assert (raised.value.code, raised.value.reason) == (CloseCode.KICKED, "spam")
+
+
+async def test_the_first_close_says_why() -> None:
+    bench = Bench()
+    handlers = FakeHandlers()
+    session, carrier = bench.session(handlers)
+    session.close(CloseCode.KICKED, "spam")
+    session.close(CloseCode.NORMAL)
+    session.broken(ProtocolError("late"))
+    session.abort()
+    await settle()
+    carrier.lose()
+    assert (session.close_code, session.close_reason) == (CloseCode.KICKED, "spam")
+    assert bench.stats.closed == {CloseCode.KICKED: 1}
+    assert bench.owner.calls == ["ended", "gone"]
+    assert handlers.heard == ["closed"]
+
+
+async def test_a_peer_that_does_not_take_the_end_is_aborted_after_the_close_timeout() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.open()
+    session.close()
+    await bench.pass_time(CLOSING - TICK)
+    assert not carrier.is_aborted
+    await bench.pass_time(3 * TICK)
+    assert carrier.is_aborted
+    await asyncio.wait_for(session.wait_closed(), 1)
+
+
+async def test_abort_cuts_off_what_is_queued() -> None:
+    session, carrier = Bench().session()
+    carrier.writable = False
+    session.send(Say("never"))
+    session.abort()
+    assert carrier.is_aborted
+    await settle()
+    assert state_of(session) is SessionState.CLOSED
+    assert session.close_code is CloseCode.NORMAL and carrier.writes == []
+
+
+async def test_wait_closed_waits_until_the_connection_is_gone() -> None:
+    session, carrier = Bench().session()
+    waiting = [asyncio.create_task(session.wait_closed()) for _ in range(2)]
+    session.close()
+    await settle()
+    assert not any(task.done() for task in waiting)
+    waiting[0].cancel()
+    carrier.lose()
+    await asyncio.wait_for(waiting[1], 1)
+    await asyncio.wait_for(session.wait_closed(), 1)
+    assert state_of(session) is SessionState.CLOSED
+
+
+async def test_nothing_is_dispatched_after_close() -> None:
+    handlers = FakeHandlers()
+    session, _ = Bench().session(handlers)
+    session.close()
+    session.receive([(SAY, 0, b"")])
+    assert handlers.heard == ["closed"]
+
+
+async def test_a_peers_fault_ends_the_session_with_its_code() -> None:
+    session, _ = Bench().session()
+    session.broken(FrameTooLarge("too much"))
+    assert (session.close_code, session.close_reason) == (CloseCode.FRAME_TOO_LARGE, "too much")
+
+
+@pytest.mark.parametrize("error, code", [(None, CloseCode.NORMAL), (ConnectionResetError(), CloseCode.GOING_AWAY)])
+async def test_a_lost_connection_ends_the_session_at_once(error: Exception | None, code: CloseCode) -> None:
+    bench = Bench()
+    handlers = FakeHandlers()
+    session, carrier = bench.session(handlers)
+    session.open()
+    carrier.lose(error)
+    assert state_of(session) is SessionState.CLOSED and session.close_code is code
+    assert handlers.heard == ["opened", "closed"]
+    assert bench.owner.calls == [f"broke {code.label}", "ended", "gone"]
+    assert len(bench.hub.wheel) == 0
+
+
+# -- heartbeats --
+
+
+async def test_an_idle_session_sends_a_heartbeat_every_interval() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.open()
+    for beats in range(1, 6):
+        session.receive([(HEARTBEAT, 0, b"")])
+        await bench.pass_time(INTERVAL + 2 * TICK)
+        assert carrier.writes == [HEARTBEAT_FRAME] * beats
+
+
+async def test_a_heartbeat_never_overtakes_or_piles_up_behind_what_is_queued() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.open()
+    carrier.writable = False
+    session.send(Say("first"))
+    await bench.pass_time(3 * INTERVAL)
+    assert carrier.writes == []
+    carrier.unblock()
+    assert [id for id, _, _ in carrier.frames] == [SAY]
+
+
+async def test_a_silent_peer_is_closed_with_4004_after_the_timeout_not_before() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.open()
+    await bench.pass_time(TIMEOUT - 2 * TICK)
+    assert state_of(session) is SessionState.OPEN
+    await bench.pass_time(5 * TICK)
+    assert session.close_code is CloseCode.HEARTBEAT_TIMEOUT
+    assert state_of(session) is SessionState.CLOSED and carrier.is_dropped
+
+
+async def test_only_whole_frames_are_life() -> None:
+    bench = Bench()
+    handlers = FakeHandlers(lambda session, frame: None)
+    (speaking, _), (trickling, _) = bench.session(handlers), bench.session(handlers)
+    speaking.open()
+    trickling.open()
+    for _ in range(30):
+        await bench.pass_time(5)
+        speaking.receive([(SAY, 0, b"")])
+        trickling.waiting(100)
+        if state_of(trickling) is SessionState.OPEN:
+            trickling.send(Say("it must not keep itself alive"))
+    assert state_of(speaking) is SessionState.OPEN
+    assert trickling.close_code is CloseCode.HEARTBEAT_TIMEOUT
+
+
+async def test_a_late_loss_of_a_dropped_connection_changes_nothing() -> None:
+    bench = Bench()
+    session, _ = bench.session()
+    session.open()
+    await bench.pass_time(TIMEOUT + 5 * TICK)
+    calls = list(bench.owner.calls)
+    session.lost(ConnectionResetError())
+    session.writable()
+    session.broken(ProtocolError("late"))
+    session.receive([(SAY, 0, b"")])
+    assert bench.owner.calls == calls == ["broke heartbeat-timeout", "ended", "gone"]
+    assert session.close_code is CloseCode.HEARTBEAT_TIMEOUT
+
+
+# -- detached --
+
+
+async def detached(bench: Bench) -> tuple[Session, FakeHandlers, FakeCarrier]:
+    """A session that lost its connection and is kept."""
+    bench.owner.keeps = True
+    handlers = FakeHandlers()
+    session, carrier = bench.session(handlers)
+    session.open()
+    carrier.lose(ConnectionResetError())
+    assert state_of(session) is SessionState.DETACHED
+    return session, handlers, carrier
+
+
+async def test_what_is_sent_while_detached_leaves_in_order_on_the_next_connection() -> None:
+    bench = Bench()
+    session, handlers, _ = await detached(bench)
+    for n in range(5):
+        session.send_frame(numbered(n))
+        await turn()
+    carrier = FakeCarrier()
+    carrier.sink = session
+    session.attach(carrier)
+    session.send_frame(numbered(5))
+    await settle()
+    assert b"".join(carrier.writes) == b"".join(map(numbered, range(6)))
+    assert len(carrier.writes) == 1
+    assert handlers.heard == ["opened", "suspended", "resumed"]
+    session.send_frame(numbered(6))
+    await settle()
+    assert len(carrier.writes) == 2
+
+
+async def test_a_heartbeat_begins_anew_with_the_next_connection() -> None:
+    bench = Bench()
+    session, _, _ = await detached(bench)
+    await bench.pass_time(2 * TIMEOUT)
+    assert state_of(session) is SessionState.DETACHED
+    carrier = FakeCarrier()
+    session.attach(carrier)
+    await bench.pass_time(TIMEOUT - 2 * TICK)
+    assert state_of(session) is SessionState.OPEN
+    assert set(carrier.writes) == {HEARTBEAT_FRAME}
+
+
+async def test_a_detached_session_that_is_closed_ends_at_once() -> None:
+    bench = Bench()
+    session, handlers, _ = await detached(bench)
+    session.send(Say("never"))
+    session.close(CloseCode.KICKED)
+    assert state_of(session) is SessionState.CLOSED
+    assert handlers.heard == ["opened", "suspended", "closed"]
+    assert bench.owner.calls[1:] == ["ended", "gone"]
+    await asyncio.wait_for(session.wait_closed(), 1)
+
+
+async def test_a_detached_session_is_bounded_like_any_other() -> None:
+    session, _, _ = await detached(Bench(Limits(max_outbox_frames=3)))
+    for n in range(3):
+        session.send(Count(n))
+    with pytest.raises(SessionClosed):
+        session.send(Count(3))
+    assert state_of(session) is SessionState.CLOSED and session.close_code is CloseCode.SLOW_CONSUMER
+
+
+async def test_drain_waits_through_a_break() -> None:
+    session, _, _ = await detached(Bench())
+    session.send(Say("a"))
+    waiting = asyncio.create_task(session.drain())
+    await settle()
+    assert not waiting.done()
+    carrier = FakeCarrier()
+    carrier.sink = session
+    session.attach(carrier)
+    await asyncio.wait_for(waiting, 1)
+    assert len(carrier.frames) == 1
+
+
+# -- what the framework takes --
+
+
+@pytest.mark.parametrize("id", [1, 2, 3, 24, 100, 150, 199])
+async def test_a_verified_client_may_not_send_what_is_the_frameworks(id: int) -> None:
+    session, _ = Bench().session()
+    with pytest.raises(ProtocolError, match=f"framework message {id}"):
+        session.receive_framework(id, 0, b"", False)
+
+
+@pytest.mark.parametrize("id, known, taken", [(11_000, False, False), (59_999, False, False), (5, True, False)])
+async def test_an_applications_message_is_left_to_it(id: int, known: bool, taken: bool) -> None:
+    session, _ = Bench().session()
+    assert session.receive_framework(id, 0, b"", known) is taken
+
+
+@pytest.mark.parametrize("id", [0, 5, 99, 200, 10_999, 60_000])
+async def test_an_id_that_nobody_registered_outside_the_applications_range_is_an_error(id: int) -> None:
+    bench = Bench()
+    with pytest.raises(ProtocolError, match="not registered"):
+        bench.session()[0].receive_framework(id, 0, b"", False)
+    dialled = bench.session(owner=FakeOwner(accepting=False))[0]
+    assert dialled.receive_framework(id, 0, b"", False) is False, "the connecting side trusts the server"
+
+
+async def test_a_heartbeat_has_no_body() -> None:
+    session, _ = Bench().session()
+    assert session.receive_framework(HEARTBEAT, 0, b"", True)
+    with pytest.raises(BodyError):
+        session.receive_framework(HEARTBEAT, 0, b"x", True)
+    with pytest.raises(BodyError):
+        session.receive_framework(HEARTBEAT, COMPRESSED, b"\xff\xff", True)
+
+
+async def test_the_connecting_side_closes_when_a_newer_login_replaced_it() -> None:
+    session, _ = Bench().session(owner=FakeOwner(accepting=False))
+    assert session.receive_framework(DUPLICATE_LOGIN, 0, b"", True)
+    assert session.close_code is CloseCode.REPLACED
+
+
+# -- reading --
+
+
+async def test_reading_is_paused_and_resumed_by_reason() -> None:
+    session, carrier = Bench().session()
+    session.pause(Pause.INBOX)
+    session.pause(Pause.STOPPING)
+    session.resume(Pause.INBOX)
+    assert carrier.paused == Pause.STOPPING
+    carrier.lose()
+    session.pause(Pause.INBOX)
+    session.resume(Pause.INBOX)
+
+
+def test_a_session_says_who_it_is() -> None:
+    async def main() -> None:
+        session, _ = Bench().session(uid=42, slot=3, address="10.0.0.1")
+        assert repr(session) == "<Session uid=42 slot=3 10.0.0.1 OPEN>"
+        session.kick()
+        assert repr(session) == "<Session uid=42 slot=3 10.0.0.1 CLOSING kicked>"
+
+    run_watched(main())
+
+
+# -- anything, in any order --
+
+ACTIONS: dict[str, Callable[[Bench, Session, FakeCarrier], object]] = {
+    "send": lambda bench, session, carrier: session.send(Say("x")),
+    "receive": lambda bench, session, carrier: session.receive([(SAY, 0, b"")]),
+    "close": lambda bench, session, carrier: session.close(CloseCode.KICKED, farewell=FAREWELL),
+    "abort": lambda bench, session, carrier: session.abort(),
+    "broken": lambda bench, session, carrier: session.broken(ProtocolError("x")),
+    "lose": lambda bench, session, carrier: carrier.lose(),
+    "reset": lambda bench, session, carrier: carrier.lose(ConnectionResetError()),
+    "block": lambda bench, session, carrier: setattr(carrier, "writable", False),
+    "unblock": lambda bench, session, carrier: None if carrier.is_over else carrier.unblock(),
+    "a second": lambda bench, session, carrier: bench.pass_time(1),
+    "a minute": lambda bench, session, carrier: bench.pass_time(61),
+    "turn": lambda bench, session, carrier: turn(),
+    "attach": lambda bench, session, carrier: None,
+}
+
+
+@given(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=15), st.booleans())
+def test_whatever_happens_in_whatever_order_a_session_ends_once_and_leaves_nothing(
+    actions: list[str], keeps: bool
+) -> None:
+    async def main() -> None:
+        bench = Bench(Limits(max_outbox_frames=4))
+        bench.owner.keeps = keeps
+        handlers = FakeHandlers()
+        session, carrier = bench.session(handlers)
+        session.open()
+        for action in actions:
+            if action == "attach" and state_of(session) is SessionState.DETACHED:
+                carrier = FakeCarrier()
+                carrier.sink = session
+                session.attach(carrier)
+            try:
+                result: Any = ACTIONS[action](bench, session, carrier)
+                if asyncio.iscoroutine(result):
+                    await result
+            except SessionClosed:
+                assert session.close_code is not None
+            assert (session.close_code is None) == (state_of(session) in (SessionState.OPEN, SessionState.DETACHED))
+        session.abort()
+        await settle()
+        assert state_of(session) is SessionState.CLOSED
+        calls = [call for call in bench.owner.calls if not call.startswith("broke")]
+        assert calls == ["ended", "gone"] and handlers.heard.count("closed") == 1
+        assert bench.stats.closed.total() == 1
+        assert len(bench.hub.wheel) == 0
+        await asyncio.wait_for(session.wait_closed(), 1)
+
+    run_watched(main())
