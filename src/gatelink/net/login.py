@@ -17,7 +17,8 @@ from gatelink.net.connection import DEAF, Connection
 from gatelink.session.extended import ExtendedSession, close_frame, control_frame
 from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
-from gatelink.session.session import Dispatcher, Session
+from gatelink.session.roles import Dispatcher
+from gatelink.session.session import Session
 from gatelink.session.timers import Item
 from gatelink.wire.base import (
     VERIFY_FAILED,

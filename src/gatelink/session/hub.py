@@ -101,6 +101,7 @@ class Hub:
 
     async def finish_tasks(self, seconds: float) -> None:
         """Waits up to `seconds` for the handlers that are running, then cancels them."""
+        await asyncio.sleep(0)  # one that was never begun could not clean up
         running = self.tasks - {asyncio.current_task()}  # a handler may stop the server
         if running:
             _, late = await asyncio.wait(running, timeout=max(0.0, seconds))

@@ -6,12 +6,13 @@ here are the two hot calls between them, `receive` and `send`, and everything ab
 
 import asyncio
 from math import inf
-from typing import Any, NoReturn, Protocol
+from typing import Any, NoReturn
 
 from gatelink.errors import BodyError, CloseCode, PeerError, ProtocolError, SessionClosed
 from gatelink.session.carrier import Carrier, Pause
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Full, Outbox, OutboxFull
+from gatelink.session.roles import Dispatcher, Owner
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.timers import Item
 from gatelink.wire.base import (
@@ -26,37 +27,6 @@ from gatelink.wire.frames import Frame, encode_frame
 HEARTBEAT_FRAME = encode_frame(HEARTBEAT, b"")
 
 _OPEN = SessionState.OPEN
-
-
-class Dispatcher(Protocol):
-    """Hands a session's messages and events to code: `gatelink.handlers.Handlers`."""
-
-    def opened(self, session: "Session") -> None: ...
-
-    def dispatch(self, session: "Session", frames: list[Frame]) -> None: ...
-
-    def suspended(self, session: "Session") -> None: ...
-
-    def resumed(self, session: "Session") -> None: ...
-
-    def closed(self, session: "Session", heard: bool) -> None:
-        """`heard`: what arrived before the end is still to be handled."""
-
-
-class Owner(Protocol):
-    """Whoever installed the session: a `SessionManager`, or the `connect()` that dialled it."""
-
-    accepting: bool
-    """True on the side that accepted the connection; the two sides may send different framework messages."""
-
-    def broke(self, session: "Session", code: CloseCode) -> bool:
-        """The connection of an open session broke. True: the session is kept, DETACHED; False: it ends."""
-
-    def ended(self, session: "Session") -> None:
-        """The session is over for the application; what is queued may still be on its way."""
-
-    def gone(self, session: "Session") -> None:
-        """Nothing is left of the session."""
 
 
 class Session(Item):

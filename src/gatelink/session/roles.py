@@ -1,0 +1,43 @@
+"""Who stands around a session: the table above it that handles its messages, and the owner that keeps it.
+
+What is below it is in carrier.py.
+"""
+
+from typing import TYPE_CHECKING, Protocol
+
+from gatelink.errors import CloseCode
+from gatelink.wire.frames import Frame
+
+if TYPE_CHECKING:
+    from gatelink.session.session import Session
+
+
+class Dispatcher(Protocol):
+    """Hands a session's messages and events to code: `gatelink.handlers.Handlers`."""
+
+    def opened(self, session: "Session") -> None: ...
+
+    def dispatch(self, session: "Session", frames: list[Frame]) -> None: ...
+
+    def suspended(self, session: "Session") -> None: ...
+
+    def resumed(self, session: "Session") -> None: ...
+
+    def closed(self, session: "Session", heard: bool) -> None:
+        """`heard`: what arrived before the end is still to be handled."""
+
+
+class Owner(Protocol):
+    """Whoever installed the session: a `SessionManager`, or the `connect()` that dialled it."""
+
+    accepting: bool
+    """True on the side that accepted the connection; the two sides may send different framework messages."""
+
+    def broke(self, session: "Session", code: CloseCode) -> bool:
+        """The connection of an open session broke. True: the session is kept, DETACHED; False: it ends."""
+
+    def ended(self, session: "Session") -> None:
+        """The session is over for the application; what is queued may still be on its way."""
+
+    def gone(self, session: "Session") -> None:
+        """Nothing is left of the session."""
