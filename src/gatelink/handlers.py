@@ -25,6 +25,7 @@ from gatelink.session.states import SessionState
 from gatelink.wire.base import FRAMEWORK_IDS
 from gatelink.wire.frames import Frame, encode_frame
 from gatelink.wire.messages import Catalog
+from gatelink.wire.messages import catalog as default_catalog
 
 log = structlog.get_logger("gatelink.handlers")
 
@@ -98,10 +99,10 @@ class Inbox:
 class Handlers:
     """A table of handlers. One is shared by a server and all its sessions, unless a session is given its own.
 
-    catalog: where message types, names and codecs are looked up.
+    catalog: where message types, names and codecs are looked up; the default is what `@message` registers in.
     """
 
-    def __init__(self, catalog: Catalog) -> None:
+    def __init__(self, catalog: Catalog = default_catalog) -> None:
         self.catalog = catalog
         self.routes: dict[int, Route] = {}
         self.ticking = False  # what arrives waits for `tick`
@@ -308,7 +309,7 @@ class Handlers:
         inbox.task = None
         if not inbox.items:
             session.inbox = None
-        else:  # not this tick's, or left by a burst that `finish` cancelled
+        else:  # for the next tick, or left by a burst that was cancelled
             self._waiting[session] = None
 
     def _handle_now(self, session: Session, frame: Frame) -> Awaitable[None] | None:

@@ -81,22 +81,17 @@ async def test_wrong_tokens_by_the_thousand_let_nobody_in() -> None:
         for start in range(0, 1_000, 200):
             await asyncio.gather(*(guess(n) for n in range(start, start + 200)))
         assert server.stats.refused == {"verify-failed": 1_000}
-        assert server.stats.verified == 1 and not server._admission.connections - set(server._admission.connections)
+        assert server.stats.verified == 1
 
 
 async def test_one_who_floods_with_messages_gets_its_share_of_each_turn() -> None:
-    async with serving() as server, neighbour(server) as quiet:
+    async with serving() as server, neighbour(server):
         flooder = await RawClient.verified(server, 7)
         session = server.session(7)
         data = frame_of(Note(1)) * 10_000
         flooder.send(data * 5)
-        heard = -1
-        while len(server.notes) < 50_000:
-            assert len(server.notes) > heard
-            heard = len(server.notes)
-            await until(lambda heard=heard: len(server.notes) > heard)
+        await until(lambda: len(server.notes) == 50_000)
         assert server.sessions.get(7) is session
-        assert quiet is not None
         await flooder.close()
 
 

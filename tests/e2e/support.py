@@ -132,7 +132,9 @@ class RawClient:
         return client
 
     def send(self, *data: bytes) -> None:
-        self.writer.write(b"".join(data))
+        """Nothing, once the server has closed."""
+        if not self.writer.transport.is_closing():
+            self.writer.write(b"".join(data))
 
     async def frame(self) -> Frame:
         """The next frame that isn't a heartbeat."""
@@ -214,7 +216,7 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
     """Waits until `condition` is true; for what no event tells of."""
     try:
         async with asyncio.timeout(10_000 * MS):
-            while not condition():
+            while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(MS)
     except TimeoutError:
         raise AssertionError(f"never came true: {what or condition}") from None

@@ -441,5 +441,5 @@ async def test_running_out_of_descriptors_costs_nobody_who_is_in() -> None:
         client.send(verify_request(7))
         await client.frame()
         again = await RawClient.verified(server, 8)
-        for client in (client, again):
-            await client.close()
+        await client.close()
+        await again.close()

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import random
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -327,6 +328,10 @@ async def test_the_older_session_stays_when_the_newer_login_is_not_verified() ->
         assert server.stats.refused == {"verify-failed": 3}
 
 
+def _all_are_through(server: EchoServer, connections: int) -> bool:
+    return server.stats.accepted >= connections and not server.logins
+
+
 async def test_thousands_of_interleaved_logins_of_one_user_leave_one_session() -> None:
     class Jittery:
         async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
@@ -349,7 +354,7 @@ async def test_thousands_of_interleaved_logins_of_one_user_leave_one_session() -
         logins = []
         for round in range(1, 21):
             logins += [asyncio.create_task(log_in(n)) for n in range(100)]
-            await until(lambda round=round: server.stats.accepted >= 100 * round and not server.logins)
+            await until(partial(_all_are_through, server, 100 * round))
         final = await RawClient.verified(server, 7)
         await asyncio.gather(*logins)  # every other one has ended
         session = server.session(7)

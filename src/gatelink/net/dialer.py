@@ -94,6 +94,7 @@ class Dialer:
         self._session: Session | None = None
         self._connection: Connection | None = None
         self._answer: asyncio.Future[Session]
+        self._is_made = False
         self._redial: asyncio.Task[None] | None = None
 
     async def dial(self) -> Session:
@@ -103,10 +104,7 @@ class Dialer:
         self._answer = loop.create_future()
         try:
             async with asyncio.timeout(self._timeout):
-                if endpoint.scheme == "unix":
-                    await loop.create_unix_connection(self._make, endpoint.path)
-                else:
-                    await loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._tls)
+                await self._open()
                 return await self._answer
         except TimeoutError:
             raise ConnectError(f"{endpoint}: not verified within {self._timeout} s", CloseCode.VERIFY_TIMEOUT) from None
@@ -116,6 +114,23 @@ class Dialer:
             if self._connection is not None:  # not bound to the session: nobody else would close it
                 self._connection.drop()
                 self._connection = None
+
+    async def _open(self) -> None:
+        """Makes the connection. uvloop forgets one whose making is cancelled after `connection_made`; so it is not."""
+        loop = self._hub.loop
+        endpoint = self._endpoint
+        if endpoint.scheme == "unix":
+            opening = loop.create_task(loop.create_unix_connection(self._make, endpoint.path))
+        else:
+            opening = loop.create_task(
+                loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._tls)
+            )
+        self._is_made = False
+        try:
+            await asyncio.shield(opening)
+        finally:
+            if not self._is_made:
+                opening.cancel()
 
     def abandon(self) -> None:
         """`dial` failed, or was cancelled in the very moment in which it succeeded: nobody will have the session."""
@@ -128,6 +143,7 @@ class Dialer:
         return Connection(FrameDecoder(limits.max_frame, 1, limits.turn_bytes), self._made)
 
     def _made(self, connection: Connection) -> None:
+        self._is_made = True
         if self._answer.done():  # it came too late
             connection.drop()
             return

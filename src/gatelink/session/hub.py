@@ -122,4 +122,7 @@ class Hub:
         if self._marked:
             self.loop.call_soon(self._flush_marked)
         for session in marked:
-            session.flush()
+            try:
+                session.flush()
+            except Exception as error:  # the fault is ours, but the others' messages must leave
+                self.loop.call_exception_handler({"message": f"flush of {session!r} failed", "exception": error})
