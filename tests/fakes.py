@@ -10,7 +10,8 @@ from gatelink.config import Limits, WireOptions
 from gatelink.errors import CloseCode
 from gatelink.session.carrier import Pause, Sink
 from gatelink.session.hub import Hub
-from gatelink.session.session import Dispatcher, Session
+from gatelink.session.roles import Dispatcher
+from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.timers import TICK, Wheel
 from gatelink.testing import FakeClock
@@ -173,7 +174,9 @@ class Bench:
         """A new session, not `open` yet, and the carrier under it."""
         carrier = FakeCarrier()
         about.setdefault("uid", 7)
-        session = Session(self.hub, owner or self.owner, handlers or FakeHandlers(), carrier, **about)
+        session = Session(
+            self.hub, self.owner if owner is None else owner, handlers or FakeHandlers(), carrier, **about
+        )
         carrier.sink = session
         return session, carrier
 
@@ -183,3 +186,8 @@ class Bench:
             self.clock.advance(TICK)
             self.hub.wheel.run_due()
             await turn()
+
+    def jump(self, seconds: float) -> None:
+        """Lets `seconds` pass at once."""
+        self.clock.advance(seconds)
+        self.hub.wheel.run_due()

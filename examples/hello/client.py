@@ -5,9 +5,8 @@ import sys
 
 from examples.hello.server import Hello
 from gatelink import Handlers, Session, connect
-from gatelink.wire.messages import catalog
 
-handlers = Handlers(catalog)
+handlers = Handlers()
 
 
 @handlers.on(Hello)

@@ -275,6 +275,17 @@ async def test_drain_sends_a_film_larger_than_the_outbox() -> None:
     assert parts == list(range(1, len(FILM) // PART + 1))
 
 
+# -- breaks --
+
+
+async def test_every_number_comes_back_once_however_often_the_connection_breaks() -> None:
+    from examples.breaks import client
+
+    async with asyncio.timeout(LIMIT):
+        seen, breaks = await client.main()
+    assert breaks >= 5 and seen == list(range(1, client.LAST + 1))
+
+
 # -- metrics --
 
 

@@ -111,6 +111,8 @@ class Dialer:
         except (OSError, UnicodeError) as error:
             raise ConnectError(f"{endpoint}: {failure(error)}") from error
         finally:
+            if not self._answer.cancel() and not self._answer.cancelled():  # what is made from now on came too late
+                self._answer.exception()  # was seen, or comes after another
             if self._connection is not None:  # not bound to the session: nobody else would close it
                 self._connection.drop()
                 self._connection = None

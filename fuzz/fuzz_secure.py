@@ -1,0 +1,84 @@
+"""Sealed records lost, repeated, cut, changed or made up: what came in order is opened, then there is an error.
+
+The same whole or byte by byte. The input is a script for an attacker between two peers who share keys.
+"""
+
+from fuzz.harness import main
+from gatelink.wire.frames import HEADER_SIZE, SEALED
+from gatelink.wire.noise import CipherState
+from gatelink.wire.secure import MIN_RECORD, SecureStream
+
+KEY, OTHER_KEY = bytes([1]) * 32, bytes([2]) * 32
+MAX_RECORD = 200
+
+PASS, LOSE, REPEAT, CUT, CHANGE, MAKE_UP = range(6)
+"""What a script's step does: this, then a number, then for CHANGE and MAKE_UP the byte or the bytes."""
+
+
+def check(script: bytes) -> None:
+    records, stream = attack(script)
+    plaintexts, wrong = expected(records, stream)
+    whole, bytewise = receiver(), receiver()
+    assert whole.feed(stream) == plaintexts, "what is opened is not what was sealed, in order"
+    assert b"".join([bytewise.feed(stream[at : at + 1]) for at in range(len(stream))]) == plaintexts
+    assert (whole.error is not None) == wrong, f"{whole.error!r}, expected {'one' if wrong else 'none'}"
+    assert repr(bytewise.error) == repr(whole.error), "byte by byte gives another error"
+    assert whole.buffered == bytewise.buffered <= HEADER_SIZE + MAX_RECORD, f"{whole.buffered} bytes held"
+    if wrong:
+        assert not whole.feed(stream), "it goes on after an error"
+
+
+def receiver() -> SecureStream:
+    return SecureStream(CipherState(OTHER_KEY), CipherState(KEY), MAX_RECORD)
+
+
+def attack(script: bytes) -> tuple[dict[bytes, bytes], bytes]:
+    """Every record that was sealed, in order, with its plaintext; and the bytes that arrive."""
+    sender = SecureStream(CipherState(KEY), CipherState(OTHER_KEY))
+    records: dict[bytes, bytes] = {}
+    stream = b""
+
+    def seal(size: int) -> bytes:
+        plaintext = bytes([len(records) & 0xFF]) * max(1, size)
+        record = sender.seal(plaintext)
+        records[record] = plaintext
+        return record
+
+    steps = iter(script)
+    for step in steps:
+        number = next(steps, 0)
+        match step % 6:
+            case 0:  # PASS
+                stream += seal(number)
+            case 1:  # LOSE
+                seal(number)
+            case 2:  # REPEAT
+                stream += list(records)[number % len(records)] if records else b""
+            case 3:  # CUT
+                stream += seal(32)[:number]
+            case 4:  # CHANGE
+                record = bytearray(seal(32))
+                record[number % len(record)] ^= next(steps, 1)
+                stream += record
+            case 5:  # MAKE_UP
+                stream += bytes(byte for byte, _ in zip(steps, range(number), strict=False))
+    return records, stream
+
+
+def expected(records: dict[bytes, bytes], stream: bytes) -> tuple[bytes, bool]:
+    """What a receiver that gets `stream` may give out, and whether it must then report an error."""
+    plaintexts = b""
+    for record, plaintext in records.items():
+        if not stream.startswith(record) or len(record) > HEADER_SIZE + MAX_RECORD:
+            break
+        plaintexts += plaintext
+        stream = stream[len(record) :]
+    if len(stream) < HEADER_SIZE:
+        return plaintexts, False
+    length = int.from_bytes(stream[:3], "little")
+    plausible = stream[3] == SEALED and MIN_RECORD <= length <= MAX_RECORD
+    return plaintexts, not plausible or len(stream) >= HEADER_SIZE + length
+
+
+if __name__ == "__main__":
+    main(check)
