@@ -51,7 +51,9 @@ class JsonTree(Struct):
 CATALOG.add(11_004, Value)
 KINDS: list[MessageType] = [CATALOG.by_id[id] for id in sorted(CATALOG.by_id)]
 IS_BINARY = {id for id, _, _ in BASE_MESSAGES} | {11_001}
-CODERS = [BodyCoder(WireOptions(compress_over=over, scramble=scramble)) for over in (0, 1) for scramble in (False, True)]
+CODERS = [
+    BodyCoder(WireOptions(compress_over=over, scramble=scramble)) for over in (0, 1) for scramble in (False, True)
+]
 
 
 def check(data: bytes) -> None:

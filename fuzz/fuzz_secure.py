@@ -3,6 +3,8 @@
 The same whole or byte by byte. The input is a script for an attacker between two peers who share keys.
 """
 
+from enum import IntEnum
+
 from fuzz.harness import main
 from gatelink.wire.frames import HEADER_SIZE, SEALED
 from gatelink.wire.noise import CipherState
@@ -11,8 +13,16 @@ from gatelink.wire.secure import MIN_RECORD, SecureStream
 KEY, OTHER_KEY = bytes([1]) * 32, bytes([2]) * 32
 MAX_RECORD = 200
 
-PASS, LOSE, REPEAT, CUT, CHANGE, MAKE_UP = range(6)
-"""What a script's step does: this, then a number, then for CHANGE and MAKE_UP the byte or the bytes."""
+
+class Step(IntEnum):
+    """What a script's byte says, modulo 6. A number follows; then for CHANGE a byte, for MAKE_UP so many bytes."""
+
+    PASS = 0  # a record of so many bytes arrives
+    LOSE = 1  # it does not
+    REPEAT = 2  # an earlier one arrives again
+    CUT = 3  # the first bytes of one arrive
+    CHANGE = 4  # one arrives with a byte changed
+    MAKE_UP = 5  # bytes arrive that nobody sealed
 
 
 def check(script: bytes) -> None:
@@ -47,20 +57,20 @@ def attack(script: bytes) -> tuple[dict[bytes, bytes], bytes]:
     steps = iter(script)
     for step in steps:
         number = next(steps, 0)
-        match step % 6:
-            case 0:  # PASS
+        match Step(step % len(Step)):
+            case Step.PASS:
                 stream += seal(number)
-            case 1:  # LOSE
+            case Step.LOSE:
                 seal(number)
-            case 2:  # REPEAT
+            case Step.REPEAT:
                 stream += list(records)[number % len(records)] if records else b""
-            case 3:  # CUT
+            case Step.CUT:
                 stream += seal(32)[:number]
-            case 4:  # CHANGE
+            case Step.CHANGE:
                 record = bytearray(seal(32))
                 record[number % len(record)] ^= next(steps, 1)
                 stream += record
-            case 5:  # MAKE_UP
+            case Step.MAKE_UP:
                 stream += bytes(byte for byte, _ in zip(steps, range(number), strict=False))
     return records, stream
 

@@ -127,15 +127,18 @@ class Handlers:
         return register
 
     def register(self, owner: object) -> None:
-        """Registers every method of `owner` that is named as a message: `Say` or `on_say` for the message Say.
+        """Registers every method of `owner` that is named as a message, `Say` or `on_say`, or event, `on_closed`.
 
-        Raises CatalogError for a method `on_...` that names no message, so that a typing error is found at start.
+        Raises CatalogError for a method `on_...` that names neither, so that a typing error is found at start.
         """
+        events = {f"on_{name}": getattr(self, f"on_{name}") for name in ("verified", "closed", "suspended", "resumed")}
         by_method = {f"on_{_snake(name)}": kind for name, kind in self.catalog.by_name.items()}
         for name, method in inspect.getmembers(owner, callable):
             kind = by_method.get(name) or self.catalog.by_name.get(name)
             if kind is not None:
                 self.on(kind.id)(method)
+            elif name in events:
+                events[name](method)
             elif name.startswith("on_"):
                 raise CatalogError(f"{type(owner).__name__}.{name} names no message of the catalog; register it first")
 

@@ -12,7 +12,7 @@ server.run()
 import asyncio
 import signal
 import ssl
-from collections.abc import Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 from time import perf_counter
 from typing import Self
@@ -134,6 +134,8 @@ class Server:
         self._admin: Admin | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._on_tick: Callable[[float], None] | None = None
+        self._on_start: list[Callable[[], Awaitable[None]]] = []
+        self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._running = False
         handlers.ticking = tick_hz > 0
 
@@ -141,6 +143,16 @@ class Server:
         """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick."""
         self._on_tick = handler
         return handler
+
+    def on_start(self, function: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """Decorator: `async def function()`, awaited before anything listens; what it raises, `start` raises."""
+        self._on_start.append(function)
+        return function
+
+    def on_stop(self, function: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
+        """Decorator: `async def function()`, awaited when all sessions are gone; also after a start that failed."""
+        self._on_stop.append(function)
+        return function
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -179,6 +191,8 @@ class Server:
         self._admission = Admission(self.hub)
         self._stopping = asyncio.Lock()
         try:
+            for function in self._on_start:
+                await function()
             for listen in self.listen:
                 await self._open(listen if isinstance(listen, Listen) else Listen(endpoint=listen))
             if self.admin is not None:
@@ -220,6 +234,11 @@ class Server:
         await self._admission.empty()
         self.handlers.tick()
         await self.hub.finish_tasks(deadline - loop.time())  # the last `closed` events
+        for function in self._on_stop:
+            try:
+                await function()
+            except Exception as error:
+                log.error("on_stop failed", exc_info=error)
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])

@@ -124,9 +124,7 @@ class Dialer:
         if endpoint.scheme == "unix":
             opening = loop.create_task(loop.create_unix_connection(self._make, endpoint.path))
         else:
-            opening = loop.create_task(
-                loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._tls)
-            )
+            opening = loop.create_task(loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._tls))
         self._is_made = False
         try:
             await asyncio.shield(opening)
@@ -329,6 +327,7 @@ class Dialer:
             await asyncio.sleep(seconds)
             try:
                 await self.dial()
+                return  # should it have broken again by now, another task is at it
             except ConnectError as error:
                 if error.code in (CloseCode.VERIFY_FAILED, CloseCode.RESUME_REFUSED):
                     session.close(error.code, "the server took us back no more")

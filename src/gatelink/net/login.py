@@ -18,7 +18,7 @@ from gatelink.session.extended import ExtendedSession, close_frame, control_fram
 from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
 from gatelink.session.roles import Dispatcher
-from gatelink.session.session import Session
+from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.timers import Item
 from gatelink.wire.base import (
     VERIFY_FAILED,
@@ -244,7 +244,7 @@ class Login(Item):
             "epoch": epoch,
             "source": request.source,
             "address": connection.address or "",
-            "claims": identity.claims or None,
+            "claims": identity.claims or NO_CLAIMS,
             "verified_at": time.time(),
         }
         session: Session

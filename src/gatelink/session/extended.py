@@ -5,13 +5,15 @@ The two counts of a resume live here: `received`, what this side took in, and th
 """
 
 import secrets
+from enum import IntEnum
+from math import ceil
 from time import time
 from typing import Any
 
 from gatelink.errors import CloseCode, PeerError, ProtocolError
 from gatelink.session.carrier import Carrier
 from gatelink.session.session import Session
-from gatelink.session.states import SessionState
+from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.window import SendWindow
 from gatelink.wire import control
 from gatelink.wire.base import BASE_IDS
@@ -21,7 +23,7 @@ from gatelink.wire.frames import Frame, encode_control_frame
 _OPEN = SessionState.OPEN
 
 DETACHING = frozenset({CloseCode.HEARTBEAT_TIMEOUT, CloseCode.SLOW_CONSUMER, CloseCode.GOING_AWAY})
-"""Codes of a CLOSE that detach a ticketed session; every other one ends it."""
+"""Codes of a CLOSE that detach a ticketed session; every other one ends it (docs/protocol.md, "Resume")."""
 
 ACK_FRAMES = 64
 ACK_BYTES = 32_768
@@ -29,6 +31,14 @@ ACK_SECONDS = 1.0
 """An ACK goes out after so many messages, so many bytes of body, or so long (docs/protocol.md, "Retention")."""
 
 PONGS_PER_SECOND = 4
+
+
+class Strength(IntEnum):
+    """How well a connection is protected; a ticket is used only on one at least as strong as its first."""
+
+    PLAIN = 0
+    TLS = 1
+    SEALED = 2
 
 
 def control_frame(record: control.Control) -> bytes:
@@ -52,30 +62,30 @@ def close_code(number: int) -> CloseCode:
 class ExtendedSession(Session):
     """A `Session` whose peer speaks the extension.
 
-    features: what both sides have. sealed: its connections are, and it resumes on no other ones.
+    features: what both sides of its connection have. strength: of its first connection.
     ticket: what resumes it, None while it can't be resumed. received: messages taken in since the start.
     attempt: number of the last resume. rtt: seconds of the last measured round trip, None before the first.
     """
 
     __slots__ = (
         "_ack_due",
+        "_answered",
         "_beat_at",
         "_broke",
         "_fresh_bytes",
         "_fresh_frames",
         "_ping",
         "_pinged_at",
-        "_pong",
-        "_pongs",
+        "_pings",
         "attempt",
         "features",
         "received",
         "rtt",
-        "sealed",
+        "strength",
         "ticket",
     )
 
-    def __init__(self, *args: Any, features: int, sealed: bool = False, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, features: int, strength: Strength = Strength.PLAIN, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         limits = self._hub.limits
         if features & Features.RESUME:
@@ -83,7 +93,7 @@ class ExtendedSession(Session):
                 limits.max_outbox_frames, limits.max_outbox_bytes, limits.window_frames, limits.window_bytes
             )
         self.features = features
-        self.sealed = sealed
+        self.strength = strength
         self.ticket: control.Ticket | None = None
         self.received = 0
         self.attempt = 0
@@ -95,12 +105,12 @@ class ExtendedSession(Session):
         self._broke = (CloseCode.NORMAL, "")
         self._ping = 0  # the outstanding PING's sent-at, 0: none
         self._pinged_at = 0.0
-        self._pong: control.Ping | None = None  # to be answered with the next write
-        self._pongs = (0.0, 0)  # the second, and the PINGs answered in it
+        self._pings: tuple[int, ...] = ()  # the sent-at of those to be answered with the next write
+        self._answered = (0.0, 0)  # since when, and how many PINGs
 
     def issue_ticket(self, address: str = "") -> bytes:
         """Makes this session resumable; the frame that tells the peer how."""
-        window = round(self._hub.limits.resume_window)
+        window = ceil(self._hub.limits.resume_window)
         self.ticket = control.Ticket(secrets.token_bytes(16), secrets.token_bytes(32), window, address)
         return control_frame(self.ticket)
 
@@ -130,7 +140,7 @@ class ExtendedSession(Session):
         """Counts and dispatches messages; those the codec or a handler refuses count all the same."""
         if not frames:
             return
-        if self.ticket is not None:
+        if self.features & Features.RESUME:
             for frame in frames:
                 if frame[0] not in BASE_IDS:
                     self._fresh_frames += 1
@@ -171,13 +181,14 @@ class ExtendedSession(Session):
             self.outbox.acknowledge(received)
 
     def _answer(self, ping: control.Ping) -> None:
-        second, answered = self._pongs
+        since, answered = self._answered
         now = self._hub.wheel.now
-        if now - second >= 1:
-            second, answered = now, 0
-        if answered < PONGS_PER_SECOND:
-            self._pong = ping
-        self._pongs = second, answered + 1
+        if now - since >= 1:
+            since, answered = now, 0
+        if answered < PONGS_PER_SECOND and len(self._pings) < PONGS_PER_SECOND:
+            self._pings += (ping.sent_at,)
+            answered += 1
+        self._answered = since, answered
 
     def _measured(self, sent_at: int) -> None:
         if sent_at and sent_at == self._ping:
@@ -185,38 +196,43 @@ class ExtendedSession(Session):
             self._ping = 0
 
     def _closed_by_peer(self, number: int, reason: str) -> None:
+        """CLOSE is the peer's last word: nobody there listens any more, but what came before it is still handled."""
         code = close_code(number)
-        if self.ticket is not None and code in DETACHING:
-            carrier = self._carrier
-            self._carrier = None
-            if carrier is not None:
-                carrier.drop()
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.drop()
+        if code in DETACHING:
             self._break(code, reason)
         else:
-            super().close(code, reason)
+            self.state = step(SESSION, self.state, SessionEvent.END)
+            self._end(code, reason, heard=True)
+            self._gone()
 
     def _went_away(self) -> None:
         """The server asks to come back, here or elsewhere: as a break, but for that the owner knows."""
         self._closed_by_peer(CloseCode.GOING_AWAY, "the server goes away")
 
     def broken(self, error: PeerError) -> None:
-        super().close(error.code, str(error), farewell=close_frame(error.code))  # the details are for our log
+        if error.code in DETACHING and self.ticket is not None and self.state is _OPEN:
+            self._closed_by_peer(error.code, str(error))
+        else:
+            self._close(error.code, str(error), close_frame(error.code))  # the details are for our log
 
     # -- to the peer --
 
     def _outgoing(self) -> bytes:
         """Messages and the control records that are due, in one write."""
         controls = b""
-        if self._pong is not None:
-            controls = self._make_pong(self._pong)
-            self._pong = None
+        if self._pings:
+            controls = b"".join(map(self._pong, self._pings))
+            self._pings = ()
         elif self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
             controls = control_frame(control.Ack(self._count()))
         return controls + super()._outgoing()
 
-    def _make_pong(self, ping: control.Ping) -> bytes:
+    def _pong(self, sent_at: int) -> bytes:
         server_time = int(time() * 1000) if self._owner.accepting else 0
-        return control_frame(control.Pong(ping.sent_at, self._count(), server_time))
+        return control_frame(control.Pong(sent_at, self._count(), server_time))
 
     def _count(self) -> int:
         """`received`, about to be told to the peer."""
@@ -224,7 +240,12 @@ class ExtendedSession(Session):
         return self.received
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
-        super().close(code, reason, farewell=farewell + close_frame(code, reason))
+        self._close(code, reason, farewell + close_frame(code, reason))
+
+    def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
+        if isinstance(self.outbox, SendWindow):
+            self.outbox.lift()
+        super().close(code, reason, farewell=farewell)
 
     # -- deadlines --
 
@@ -234,8 +255,9 @@ class ExtendedSession(Session):
             return
         if self.state is _OPEN and self._ack_due:
             self._ack_due = False
-            if self._fresh_frames and self._carrier is not None:
-                self._carrier.write(control_frame(control.Ack(self._count())))
+            if self._fresh_frames:
+                self._fresh_bytes = max(self._fresh_bytes, ACK_BYTES)  # enough for an ACK with the next write
+                self.flush()
             if now < self._beat_at:
                 self._hub.wheel.set(self, self._beat_at - now)
                 return
@@ -249,6 +271,8 @@ class ExtendedSession(Session):
     def _beat(self, carrier: Carrier) -> None:
         if not self.features & Features.PING:
             super()._beat(carrier)
+            return
+        if not carrier.writable:
             return
         self._pinged_at = self._hub.loop.time()
         self._ping = max(1, int(self._pinged_at * 1_000_000))
@@ -276,6 +300,7 @@ class ExtendedSession(Session):
         window = self.outbox
         assert isinstance(window, SendWindow)
         window.acknowledge(received)
-        self._fresh_frames = self._fresh_bytes = 0
+        self._fresh_frames = self._fresh_bytes = self._ping = 0
+        self._pings = ()
         carrier.write(greeting + window.unacknowledged())
         self.attach(carrier)

@@ -5,7 +5,9 @@ here are the two hot calls between them, `receive` and `send`, and everything ab
 """
 
 import asyncio
+from collections.abc import Mapping
 from math import inf
+from types import MappingProxyType
 from typing import Any, NoReturn
 
 from gatelink.errors import BodyError, CloseCode, PeerError, ProtocolError, SessionClosed
@@ -27,6 +29,7 @@ from gatelink.wire.frames import Frame, encode_frame
 HEARTBEAT_FRAME = encode_frame(HEARTBEAT, b"")
 
 _OPEN = SessionState.OPEN
+NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
 class Session(Item):
@@ -76,7 +79,7 @@ class Session(Item):
         epoch: int = 0,
         source: int = 0,
         address: str = "",
-        claims: dict[str, Any] | None = None,
+        claims: Mapping[str, Any] = NO_CLAIMS,
         verified_at: float = 0.0,
         outbox: Outbox | None = None,
     ) -> None:

@@ -4,6 +4,7 @@ Retention is a send window (docs/protocol.md): while it is full nothing is taken
 applies. So a session that lives can always be resumed.
 """
 
+import sys
 from collections import deque
 
 from gatelink.errors import ProtocolError
@@ -61,6 +62,10 @@ class SendWindow(Outbox):
         kept = self._kept
         for _ in range(fresh):
             self.kept_bytes -= len(kept.popleft())
+
+    def lift(self) -> None:
+        """The session has ended and will not be resumed: what is queued waits for no acknowledgement any more."""
+        self.window_frames = self.window_bytes = sys.maxsize
 
     def unacknowledged(self) -> bytes:
         """Everything that was sent and not acknowledged, joined: to be sent again on a new connection."""

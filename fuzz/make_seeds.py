@@ -1,0 +1,166 @@
+"""Writes the inputs that fuzzing begins with: `python -m fuzz.make_seeds`; fuzz/seeds/TARGET/NAME is what it made.
+
+An input that broke a target once is a seed for good: it is added to `BROKE`, by name.
+"""
+
+import json
+import struct
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+
+from fuzz import fuzz_bodies, fuzz_handshake
+from fuzz.fuzz_secure import Step
+from fuzz.harness import SEEDS
+from gatelink.net.proxy import SIGNATURE
+from gatelink.wire import control
+from gatelink.wire.compress import compress
+from gatelink.wire.frames import encode_control_frame, encode_frame
+from gatelink.wire.messages import MessageType
+from gatelink.wire.noise import HandshakeState, Pattern, prologue
+
+Inputs = dict[str, bytes]
+
+BASE = Path(__file__).parents[1] / "tests" / "vectors" / "base.jsonl"
+BROKE: dict[str, Inputs] = {}
+
+RECORDS = {
+    "hello": control.Hello(features=3),
+    "hello-keys": control.Hello(1, 3, 2, "1.0"),
+    "ticket": control.Ticket(bytes(16), bytes(32), 120, "tcp://a:1"),
+    "resume": control.Resume(bytes(16), 5, 1, bytes(32)),
+    "resumed": control.Resumed(5, bytes(32)),
+    "ping": control.Ping(1, 2),
+    "pong": control.Pong(1, 2, 3),
+    "ack": control.Ack(1),
+    "close": control.Close(4000, "bye"),
+    "goaway": control.GoAway(1_000, "tcp://a:1"),
+    "handshake-answer": control.HandshakeAnswer(bytes(48)),
+}
+
+
+def frames() -> Inputs:
+    lines = [json.loads(line) for line in BASE.read_text("utf-8").splitlines()]
+    base = {f"{line['name']}-{line['flags']}": bytes.fromhex(line["frame"]) for line in reversed(lines)}
+    extended = b"".join(encode_control_frame(control.encode_control(record)) for record in RECORDS.values())
+    errors = {"flags": b"\2\0\0\x08\4\0", "sealed": b"\1\0\0\4", "id-0": b"\2\0\0\0\0\0", "length": b"\1\4\0\0"}
+    return base | {"all": b"".join(base.values()), "control": extended} | errors
+
+
+def controls() -> Inputs:
+    unknown = struct.pack("<BBQB", 1, 2, 1 << 63, 1) + struct.pack("<BH", 200, 2) + b"ab"
+    found = {name: control.encode_control(record) for name, record in RECORDS.items()}
+    return found | {"hello-unknown": unknown, "handshake": first_handshake(Pattern.NK), "ignored": b"\xc8"}
+
+
+def first_handshake(pattern: Pattern) -> bytes:
+    """A HANDSHAKE that the target's responder answers."""
+    fields = fuzz_handshake.fields_of(pattern)
+    state = HandshakeState(
+        pattern,
+        True,
+        prologue(fields),
+        rs=fuzz_handshake.SERVER_KEY.public,
+        psk=fuzz_handshake.GROUP_KEY.psk,
+        e=X25519PrivateKey.from_private_bytes(bytes([3]) * 32),
+    )
+    return bytes([control.ControlType.HANDSHAKE]) + fields + state.write_message(hello())
+
+
+def hello() -> bytes:
+    return control.encode_control(fuzz_handshake.HELLO)
+
+
+def handshakes() -> Inputs:
+    inputs = {}
+    for pattern, bit in ((Pattern.NK, 0), (Pattern.NNPSK0, fuzz_handshake.NNPSK0)):
+        name = pattern.name.lower()
+        inputs[f"{name}-first"] = bytes([bit]) + first_handshake(pattern)
+        inputs[f"{name}-hello"] = bytes([bit | fuzz_handshake.AUTHENTIC]) + hello()
+        inputs[f"{name}-answer"] = bytes([bit | fuzz_handshake.INITIATOR, control.ControlType.HANDSHAKE]) + bytes(59)
+        inputs[f"{name}-answer-hello"] = bytes([bit | fuzz_handshake.INITIATOR | fuzz_handshake.AUTHENTIC]) + hello()
+    return inputs
+
+
+def scripts() -> Inputs:
+    one, two = [Step.PASS, 1], [Step.PASS, 180]
+    return {
+        "in-order": bytes(one + two + one),
+        "lost": bytes(one + [Step.LOSE, 9] + two),
+        "repeated": bytes(one + two + [Step.REPEAT, 0]),
+        "cut": bytes(one + [Step.CUT, 20]),
+        "cut-and-more": bytes([Step.CUT, 20] + one),
+        "changed": bytes(one + [Step.CHANGE, 7, 128] + two),
+        "too-large": bytes(one + [Step.PASS, 255]),
+        "made-up": bytes(one + [Step.MAKE_UP, 5]) + b"\x11\0\0\4x",
+        "plain": bytes(one + [Step.MAKE_UP, 6]) + b"\2\0\0\0\4\0",
+    }
+
+
+def bodies() -> Inputs:
+    tree = fuzz_bodies.Tree("a", {"b": [1, -2]}, [fuzz_bodies.Tree("c", {}, [])], 0.5)
+    json_tree = fuzz_bodies.JsonTree("é", {"b": [1]}, [fuzz_bodies.JsonTree("c", {}, [])], -1e300)
+    everything = fuzz_bodies.Everything(True, 255, "é", -1, 0.5, 1e300, b"\xff", 2**64 - 1)
+    value = fuzz_bodies.Value()
+    value.list_value.values.add().struct_value.fields["a"].string_value = "b"
+    inputs = {}
+    for message in (everything, tree, json_tree, value):
+        kind, body = fuzz_bodies.CATALOG.encode(message)
+        inputs |= {f"{kind.name}-{flags}": body_input(kind, flags, body) for flags in (0, 1)}
+    for kind in fuzz_bodies.KINDS[:2]:
+        inputs[kind.name] = body_input(kind, 0, bytes(19))
+    inputs["copies"] = body_input(fuzz_bodies.KINDS[0], 1, bytes(2_048))
+    inputs["too-large"] = body_input(fuzz_bodies.KINDS[0], 1, bytes(2_049))
+    inputs["scrambled"] = body_input(fuzz_bodies.KINDS[0], 2, bytes(60))
+    return inputs
+
+
+def body_input(kind: MessageType, flags: int, body: bytes) -> bytes:
+    return bytes([flags, fuzz_bodies.KINDS.index(kind)]) + (compress(body) if flags & 1 else body)
+
+
+def proxies() -> Inputs:
+    def header(command: int, family: int, block: bytes) -> bytes:
+        return SIGNATURE + bytes([command, family]) + len(block).to_bytes(2, "big") + block
+
+    return {
+        "tcp4": header(0x21, 0x11, bytes(range(12))),
+        "tcp4-tlv": header(0x21, 0x11, bytes(range(12)) + b"\x04\0\x02ab") + b"behind",
+        "tcp6": header(0x21, 0x21, bytes(range(36))),
+        "unix": header(0x21, 0x31, bytes(216)),
+        "unspecified": header(0x21, 0x00, b""),
+        "local": header(0x20, 0x00, b""),
+        "part": SIGNATURE[:7],
+        "version-1": b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",
+        "command": header(0x22, 0x11, bytes(12)),
+        "too-large": SIGNATURE + b"\x21\x11\x03\xf1",
+    }
+
+
+def seeds() -> dict[str, Inputs]:
+    """Every input, by target and name."""
+    made = {
+        "fuzz_frames": frames(),
+        "fuzz_control": controls(),
+        "fuzz_handshake": handshakes(),
+        "fuzz_secure": scripts(),
+        "fuzz_bodies": bodies(),
+        "fuzz_proxy": proxies(),
+    }
+    return {target: inputs | BROKE.get(target, {}) for target, inputs in made.items()}
+
+
+def main() -> None:
+    for target, inputs in seeds().items():
+        folder = SEEDS / target
+        folder.mkdir(parents=True, exist_ok=True)
+        for old in folder.iterdir():
+            if old.name not in inputs:
+                old.unlink()
+        for name, data in inputs.items():
+            (folder / name).write_bytes(data)
+        print(f"{target}: {len(inputs)} seeds, {sum(map(len, inputs.values())):,} bytes")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,69 @@
+"""What an application does before the first session and after the last."""
+
+import asyncio
+
+import pytest
+
+from gatelink import Catalog, ConfigError, Server, StaticTokens, connect
+
+TOKEN = f"{7:032d}"
+
+
+async def test_on_start_runs_before_anything_listens_and_on_stop_when_everybody_is_gone() -> None:
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
+    seen: list[str] = []
+
+    @server.on_start
+    async def begin() -> None:
+        await asyncio.sleep(0)
+        seen.append(f"{len(server.endpoints)} endpoints")
+
+    @server.on_closed
+    async def closed(session: object) -> None:
+        await asyncio.sleep(0)
+        seen.append("closed")
+
+    @server.on_stop
+    async def end() -> None:
+        await asyncio.sleep(0)
+        seen.append(f"{len(server.sessions)} sessions")
+
+    async with server:
+        session = await connect(str(server.endpoints[0]), uid=7, token=TOKEN, catalog=server.catalog)
+    await session.wait_closed()
+    assert seen == ["0 endpoints", "closed", "0 sessions"]
+
+
+async def test_a_start_that_fails_is_raised_and_stops_what_was_started() -> None:
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
+    stopped: list[bool] = []
+
+    @server.on_start
+    async def begin() -> None:
+        raise ConfigError("no database")
+
+    @server.on_stop
+    async def end() -> None:
+        stopped.append(True)
+
+    with pytest.raises(ConfigError, match="no database"):
+        await server.start()
+    assert stopped == [True]
+    assert not server.is_running
+
+
+async def test_an_on_stop_that_fails_keeps_no_other_from_running() -> None:
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
+    stopped: list[bool] = []
+
+    @server.on_stop
+    async def fail() -> None:
+        raise RuntimeError("the database is gone")
+
+    @server.on_stop
+    async def end() -> None:
+        stopped.append(True)
+
+    async with server:
+        pass
+    assert stopped == [True]

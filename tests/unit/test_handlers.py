@@ -1,0 +1,905 @@
+"""Every message reaches its handler, in order and one at a time for each session, whatever the handlers do."""
+
+import asyncio
+import functools
+from collections.abc import Awaitable, Callable
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec import Struct
+from structlog.testing import capture_logs
+
+from gatelink.config import Limits, WireOptions
+from gatelink.errors import BodyError, CatalogError, CloseCode, SessionClosed
+from gatelink.handlers import TIME_BUCKETS, Handlers, RawFrame, Route
+from gatelink.session.carrier import Pause
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.wire.base import HEARTBEAT
+from gatelink.wire.body import BodyCoder
+from gatelink.wire.compress import compress
+from gatelink.wire.frames import COMPRESSED, CONTROL, SCRAMBLED, Frame, encode_frame
+from gatelink.wire.messages import Catalog
+from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, FakeCarrier, Say, settle, state_of, turn
+from tests.support import run_watched
+
+
+def say(text: str) -> Frame:
+    return SAY, 0, CATALOG.by_id[SAY].encode(Say(text))
+
+
+def count(n: int) -> Frame:
+    return COUNT, 0, CATALOG.by_id[COUNT].encode(Count(n))
+
+
+BAD: Frame = (SAY, 0, b"\xc1 is never msgpack")
+
+
+def opened(bench: Bench, handlers: Handlers, **about: Any) -> tuple[Session, FakeCarrier]:
+    session, carrier = bench.session(handlers, **about)
+    session.open()
+    return session, carrier
+
+
+class Seen:
+    """A table that notes what it handles: Say in a plain function, Count in an async one that waits for `gate`."""
+
+    def __init__(self, catalog: Catalog = CATALOG) -> None:
+        self.notes: list[Any] = []
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.handlers = Handlers(catalog)
+        self.handlers.on(Say)(self.say)
+        self.handlers.on(Count)(self.count)
+        self.handlers.on_verified(lambda session: self.notes.append("verified"))
+        self.handlers.on_closed(lambda session: self.notes.append("closed"))
+
+    def say(self, session: Session, message: Say) -> None:
+        self.notes.append(message.text)
+
+    async def count(self, session: Session, message: Count) -> None:
+        self.notes.append(message.n)
+        await self.gate.wait()
+        self.notes.append(-message.n)
+
+
+# -- registration --
+
+
+@pytest.mark.parametrize("what", [Say, SAY, "Say"])
+async def test_a_handler_is_registered_by_type_id_or_name(what: type | int | str) -> None:
+    handlers = Handlers(CATALOG)
+    heard: list[Say] = []
+
+    @handlers.on(what)
+    def on_say(session: Session, message: Say) -> None:
+        heard.append(message)
+
+    session, _ = opened(Bench(), handlers)
+    session.receive([say("a")])
+    assert heard == [Say("a")]
+    assert callable(on_say), "the decorator gives the function back"
+
+
+@pytest.mark.parametrize("what", [int, 12_345, "Sya"])
+def test_a_message_that_is_not_registered_can_have_no_handler(what: type | int | str) -> None:
+    with pytest.raises(CatalogError):
+        Handlers(CATALOG).on(what)
+
+
+def test_one_message_has_one_handler() -> None:
+    handlers = Handlers(CATALOG)
+    handlers.on(Say)(print)
+    with pytest.raises(CatalogError, match="Say has a handler already"):
+        handlers.on("Say")(print)
+    for event in (handlers.on_verified, handlers.on_closed, handlers.on_suspended, handlers.on_resumed):
+        event(print)
+        with pytest.raises(CatalogError, match="has a handler already"):
+            event(print)
+    handlers.default(print)
+    with pytest.raises(CatalogError, match="default handler already"):
+        handlers.default(print)
+    handlers.on_forward(print)
+    with pytest.raises(CatalogError, match="forward handler already"):
+        handlers.on_forward(print)
+
+
+class RoomJoin(Struct): ...
+
+
+class HTTPPing(Struct): ...
+
+
+class Move3D(Struct): ...
+
+
+async def test_an_objects_methods_are_registered_by_their_names() -> None:
+    catalog = Catalog()
+    for id, cls in enumerate((RoomJoin, HTTPPing, Move3D, Say), 11_001):
+        catalog.add(id, cls)
+    heard: list[str] = []
+
+    class Room:
+        limit = 5
+
+        def on_room_join(self, session: Session, message: RoomJoin) -> None:
+            heard.append("room join")
+
+        async def on_http_ping(self, session: Session, message: HTTPPing) -> None:
+            heard.append("ping")
+
+        def on_move3_d(self, session: Session, message: Move3D) -> None:
+            heard.append("move")
+
+        def Say(self, session: Session, message: Say) -> None:  # noqa: N802
+            heard.append("say")
+
+        def helper(self) -> None: ...
+
+    handlers = Handlers(catalog)
+    handlers.register(Room())
+    session, _ = opened(Bench(catalog=catalog), handlers)
+    session.receive(
+        [
+            (id, 0, catalog.by_id[id].encode(cls()))
+            for id, cls in zip(range(11_001, 11_004), (RoomJoin, HTTPPing, Move3D), strict=True)
+        ]
+    )
+    session.receive([(11_004, 0, catalog.by_id[11_004].encode(Say("")))])
+    await settle()
+    assert heard == ["room join", "ping", "move", "say"]
+    with pytest.raises(CatalogError, match="already"):
+        handlers.register(Room())
+
+
+def test_a_typing_error_in_a_methods_name_is_found_at_start() -> None:
+    class Room:
+        def on_sya(self, session: Session, message: Say) -> None: ...
+
+    with pytest.raises(CatalogError, match="Room.on_sya names no message"):
+        Handlers(CATALOG).register(Room())
+
+
+# -- what has no handler of its own --
+
+
+async def test_the_default_takes_known_messages_that_have_no_handler() -> None:
+    heard: list[Any] = []
+    handlers = Handlers(CATALOG)
+    handlers.on(Say)(lambda session, message: heard.append("say"))
+    handlers.default(lambda session, message: heard.append(message))
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    session.receive([say(""), count(5), (HEARTBEAT, 0, b""), (12_345, 0, b"unknown"), count(6)])
+    assert heard == ["say", Count(5), Count(6)]
+    assert bench.stats.unhandled == 1
+
+
+@pytest.mark.parametrize("flags", [0, COMPRESSED, SCRAMBLED, COMPRESSED | SCRAMBLED])
+async def test_what_is_forwarded_is_the_frame_byte_for_byte(flags: int) -> None:
+    forwarded: list[RawFrame] = []
+    handlers = Handlers(CATALOG)
+    handlers.on(Say)(lambda session, message: None)
+    handlers.on_forward(lambda session, frame: forwarded.append(frame))
+    session, _ = opened(Bench(), handlers)
+    session.receive([say("mine"), (12_345, flags, b"not even\xff decoded"), count(5)])
+    assert forwarded[0] == (12_345, flags, b"not even\xff decoded")
+    assert forwarded[0].encode() == encode_frame(12_345, b"not even\xff decoded", flags)
+    assert forwarded[1].id == COUNT and len(forwarded) == 2
+
+
+async def test_what_nothing_handles_is_counted_and_dropped() -> None:
+    bench = Bench()
+    session, _ = opened(bench, Handlers(CATALOG))
+    session.receive([say("a"), (12_345, 0, b""), (HEARTBEAT, 0, b"")])
+    assert bench.stats.unhandled == 2
+    assert state_of(session) is SessionState.OPEN
+
+
+@pytest.mark.parametrize(
+    "frame", [(1, 0, b""), (150, 0, b""), (500, 0, b""), (0, CONTROL, b"\x06"), (HEARTBEAT, 0, b"x")]
+)
+async def test_what_a_client_may_not_send_ends_its_session_and_the_rest_of_the_burst(frame: Frame) -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([say("a"), frame, say("b")])
+    assert session.close_code is CloseCode.PROTOCOL_ERROR
+    await settle()
+    assert seen.notes == ["verified", "a", "closed"]
+
+
+async def test_a_forward_handler_that_raises_is_counted() -> None:
+    bench = Bench()
+    handlers = Handlers(CATALOG)
+    handlers.on_forward(lambda session, frame: 1 / 0)
+    session, _ = opened(bench, handlers)
+    with capture_logs():
+        session.receive([(12_345, 0, b"")])
+    assert bench.stats.handler_errors == {"forward": 1} and state_of(session) is SessionState.OPEN
+
+
+# -- plain functions --
+
+
+async def test_plain_functions_are_called_where_the_frames_were_read() -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([say(text) for text in "abc"])
+    assert seen.notes == ["verified", "a", "b", "c"]
+    assert session.inbox is None
+
+
+@pytest.mark.parametrize(
+    "options", [WireOptions(compress_over=1), WireOptions(scramble=True), WireOptions(compress_over=1, scramble=True)]
+)
+async def test_a_body_is_opened_as_its_flags_say(options: WireOptions) -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    flags, body = BodyCoder(options).close(CATALOG.by_id[SAY], say("a" * 100)[2])
+    assert flags
+    session.receive([(SAY, flags, body)])
+    assert seen.notes == ["verified", "a" * 100]
+
+
+@pytest.mark.parametrize("kind", [Say, Count])
+async def test_a_handler_that_raises_is_logged_and_counted_and_the_next_message_handled(kind: type) -> None:
+    bench = Bench()
+    handlers = Handlers(CATALOG)
+    heard: list[Any] = []
+
+    def fail(session: Session, message: Any) -> None:
+        heard.append(message)
+        raise LookupError("mine")
+
+    async def fail_later(session: Session, message: Any) -> None:
+        await turn()
+        fail(session, message)
+
+    handlers.on(kind)(fail if kind is Say else fail_later)
+    session, _ = opened(bench, handlers, address="10.0.0.1")
+    frame = say("a") if kind is Say else count(1)
+    with capture_logs() as logs:
+        session.receive([frame, frame])
+        await settle()
+    assert len(heard) == 2 and state_of(session) is SessionState.OPEN
+    assert bench.stats.handler_errors == {kind.__name__: 2}
+    assert [(log["message"], log["uid"], type(log["exc_info"])) for log in logs] == [(kind.__name__, 7, LookupError)]
+
+
+async def test_a_handler_that_keeps_failing_is_logged_once_a_second() -> None:
+    bench = Bench()
+    handlers = Handlers(CATALOG)
+    handlers.on(Say)(lambda session, message: 1 / 0)
+    session, _ = opened(bench, handlers)
+    with capture_logs() as logs:
+        for _ in range(3):
+            session.receive([say("a")] * 10)
+            await bench.pass_time(1.2)
+    assert len(logs) == 3 and bench.stats.handler_errors["Say"] == 30
+
+
+async def test_writing_to_a_peer_that_has_just_left_is_nobodys_failure() -> None:
+    bench = Bench()
+    handlers = Handlers(CATALOG)
+
+    @handlers.on(Count)
+    async def answer(session: Session, message: Count) -> None:
+        session.kick()
+        session.send(message)
+
+    session, _ = opened(bench, handlers)
+    session.receive([count(1)])
+    await settle()
+    assert not bench.stats.handler_errors
+
+
+async def test_a_plain_function_may_not_be_able_to_end_the_loop() -> None:
+    handlers = Handlers(CATALOG)
+    bench = Bench()
+
+    @handlers.on(Say)
+    def wait(session: Session, message: Say) -> None:
+        raise asyncio.CancelledError  # as `future.result()` of a cancelled future does
+
+    session, _ = opened(bench, handlers)
+    handlers.ticking = True
+    with capture_logs():
+        session.receive([say("a"), say("b")])
+        handlers.tick()
+        handlers.ticking = False
+        session.receive([say("c")])
+    assert bench.stats.handler_errors == {"Say": 3}
+
+
+def test_the_time_of_a_call_falls_in_one_bucket() -> None:
+    route = Route("Say", print, bytes)
+    for bound in TIME_BUCKETS:
+        route.handled(10, bound)
+        route.handled(10, bound * 1.001)
+    assert route.buckets == [0, 2, 2, 2, 2, 2, 2, 1], "the first is what is left of the count"
+    assert (route.count, route.bytes) == (14, 14 * 16)
+
+
+async def test_what_is_handled_is_counted_by_message() -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([say("a"), say("b"), count(1), say("c")])
+    await settle()
+    routes = seen.handlers.routes
+    assert [(routes[id].name, routes[id].count) for id in (SAY, COUNT)] == [("Say", 3), ("Count", 1)]
+    assert routes[SAY].bytes == sum(len(encode_frame(*say(text)[::2])) for text in "abc")
+    assert all(routes[id].seconds > 0 for id in (SAY, COUNT))
+
+
+# -- bodies that cannot be read --
+
+
+@pytest.mark.parametrize("before", [say("a"), count(5)])
+async def test_a_body_that_does_not_decode_closes_with_4007_and_ends_the_burst(before: Frame) -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([before, BAD, say("never")])
+    await settle()
+    assert session.close_code is CloseCode.PROTOCOL_ERROR
+    assert "Say does not decode" in session.close_reason
+    assert seen.notes == ["verified", *(["a"] if before[0] == SAY else [5, -5]), "closed"]
+
+
+async def test_a_block_that_would_decompress_to_more_than_a_frame_closes_with_4008() -> None:
+    bench = Bench(Limits(max_frame=1_000))
+    session, _ = opened(bench, Seen().handlers)
+    session.receive([(SAY, COMPRESSED, compress(bytes(5_000)))])
+    assert session.close_code is CloseCode.FRAME_TOO_LARGE
+    session, _ = opened(bench, Seen().handlers)
+    session.receive([(SAY, COMPRESSED, b"\xff\xff\xff")])
+    assert session.close_code is BodyError.code
+
+
+# -- order --
+
+
+@given(
+    st.lists(
+        st.lists(st.tuples(st.sampled_from([SAY, COUNT]), st.integers(0, 3)), min_size=1, max_size=6),
+        max_size=8,
+    ),
+    st.lists(st.integers(0, 4), min_size=8, max_size=8),
+    st.booleans(),
+)
+def test_messages_of_a_session_are_handled_in_order_one_at_a_time(
+    reads: list[list[tuple[int, int]]], pauses: list[int], ticking: bool
+) -> None:
+    async def main() -> None:
+        handlers = Handlers(CATALOG)
+        handlers.ticking = ticking
+        waits = [wait for read in reads for _, wait in read]
+        began: list[int] = []
+        ended: list[int] = []
+
+        def begin(number: int) -> None:
+            assert began == ended, "the one before it has ended"
+            began.append(number)
+
+        @handlers.on(Say)
+        def on_say(session: Session, message: Say) -> None:
+            begin(int(message.text))
+            ended.append(int(message.text))
+
+        @handlers.on(Count)
+        async def on_count(session: Session, message: Count) -> None:
+            begin(message.n)
+            for _ in range(waits[message.n]):
+                await turn()
+            ended.append(message.n)
+
+        session, _ = opened(Bench(), handlers)
+        number = 0
+        for read, turns in zip(reads, pauses, strict=False):
+            frames = []
+            for id, _ in read:
+                frames.append(say(str(number)) if id == SAY else count(number))
+                number += 1
+            session.receive(frames)
+            for _ in range(turns):
+                await turn()
+            if turns % 2:
+                handlers.tick()
+        while len(ended) < number:
+            handlers.tick()
+            await turn()
+        assert ended == list(range(number))
+        await settle()
+        assert session.inbox is None
+
+    run_watched(main())
+
+
+async def test_sessions_do_not_wait_for_each_other() -> None:
+    seen = Seen()
+    bench = Bench()
+    (slow, _), (fast, _) = opened(bench, seen.handlers), opened(bench, seen.handlers, uid=8)
+    seen.gate.clear()
+    slow.receive([count(1), say("slow")])
+    await settle()
+    fast.receive([say("fast")])
+    assert seen.notes == ["verified", "verified", 1, "fast"]
+    seen.gate.set()
+    await settle()
+    assert seen.notes[4:] == [-1, "slow"]
+
+
+async def test_a_burst_of_async_messages_is_one_task_and_plain_ones_are_none() -> None:
+    loop = asyncio.get_running_loop()
+    made = 0
+
+    def factory(loop: asyncio.AbstractEventLoop, coroutine: Any, **settings: Any) -> asyncio.Future[Any]:
+        nonlocal made
+        made += 1
+        return asyncio.Task(coroutine, loop=loop, **settings)
+
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    loop.set_task_factory(factory)
+    tasks = []
+    for frames in ([say("a")] * 50, [count(1)] * 50, [say("a"), count(1)] * 50):
+        session.receive(frames)
+        session.receive(frames)
+        await settle()
+        while session.inbox is not None:
+            await turn()
+        tasks.append(made)
+    assert tasks == [0, 1, 2]
+    assert not session.hub.tasks
+
+
+async def test_more_than_the_inbox_holds_pauses_reading_until_half_is_handled() -> None:
+    seen = Seen()
+    bench = Bench(Limits(max_inbox=10))
+    session, carrier = opened(bench, seen.handlers)
+    seen.gate.clear()
+    paused = []
+    session.receive([count(1)] * 9)
+    paused.append(carrier.paused)
+    await settle()  # one has left the inbox
+    session.receive([count(2)] * 2)
+    paused.append(carrier.paused)
+    while session.inbox is not None:
+        before = len(session.inbox.items)
+        seen.gate.set()
+        await turn()
+        if session.inbox is not None:
+            assert bool(carrier.paused) == (len(session.inbox.items) > 5), before
+    paused.append(carrier.paused)
+    assert paused == [Pause(0), Pause.INBOX, Pause(0)]
+    assert bench.stats.paused == 1
+
+
+async def test_the_inbox_is_bounded_in_bytes_too() -> None:
+    seen = Seen()
+    session, carrier = opened(Bench(Limits(max_inbox_bytes=1_000)), seen.handlers)
+    seen.gate.clear()
+    paused = []
+    session.receive([count(1), say("x" * 1_100)])
+    paused.append(carrier.paused)
+    seen.gate.set()
+    await settle()
+    paused.append(carrier.paused)
+    assert paused == [Pause.INBOX, Pause(0)]
+    assert session.inbox is None
+
+
+async def test_a_full_inbox_pauses_the_next_connection_too() -> None:
+    seen = Seen()
+    bench = Bench(Limits(max_inbox=2))
+    bench.owner.keeps = True
+    session, carrier = opened(bench, seen.handlers)
+    seen.gate.clear()
+    session.receive([count(1)] * 4)
+    carrier.lose()
+    after = FakeCarrier()
+    session.attach(after)
+    paused = [after.paused]
+    seen.gate.set()
+    await settle()
+    paused.append(after.paused)
+    assert paused == [Pause.INBOX, Pause(0)]
+
+
+# -- events --
+
+EVENTS = ("verified", "closed", "suspended", "resumed")
+
+
+def note_events(handlers: Handlers, notes: list[Any], is_async: bool) -> None:
+    """Registers handlers of all events that note them, as plain functions or as async ones that take a while."""
+    for name in EVENTS:
+
+        def plain(session: Session, name: str = name) -> None:
+            notes.append(name)
+
+        async def slow(session: Session, name: str = name) -> None:
+            await turn()
+            notes.append(name)
+
+        register: Callable[[Any], Any] = getattr(handlers, f"on_{name}")
+        register(slow if is_async else plain)
+
+
+def note_messages(handlers: Handlers, notes: list[Any], is_async: bool) -> None:
+    def plain(session: Session, message: Say) -> None:
+        notes.append(message.text)
+
+    async def slow(session: Session, message: Say) -> None:
+        notes.append(f"{message.text} begins")
+        await turn()
+        notes.append(message.text)
+
+    handlers.on(Say)(slow if is_async else plain)
+
+
+@pytest.mark.parametrize("events_async", [False, True])
+@pytest.mark.parametrize("messages_async", [False, True])
+@pytest.mark.parametrize("ticking", [False, True])
+async def test_verified_comes_before_the_first_message_and_closed_after_the_last(
+    events_async: bool, messages_async: bool, ticking: bool
+) -> None:
+    notes: list[Any] = []
+    handlers = Handlers(CATALOG)
+    handlers.ticking = ticking
+    note_events(handlers, notes, events_async)
+    note_messages(handlers, notes, messages_async)
+    session, carrier = opened(Bench(), handlers)
+    session.receive([say("a"), say("b")])
+    carrier.lose()  # what arrived before is still heard
+    for _ in range(20):
+        handlers.tick()
+        await turn()
+    assert [note for note in notes if "begins" not in note] == ["verified", "a", "b", "closed"]
+    assert session.inbox is None and not session.hub.tasks
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_suspended_and_resumed_stand_in_line_with_the_messages(is_async: bool) -> None:
+    notes: list[Any] = []
+    handlers = Handlers(CATALOG)
+    note_events(handlers, notes, is_async)
+    note_messages(handlers, notes, is_async)
+    bench = Bench()
+    bench.owner.keeps = True
+    session, carrier = opened(bench, handlers)
+    session.receive([say("a")])
+    carrier.lose()
+    session.attach(FakeCarrier())
+    session.receive([say("b")])
+    await settle()
+    await settle()
+    assert [note for note in notes if "begins" not in note] == ["verified", "a", "suspended", "resumed", "b"]
+
+
+@pytest.mark.parametrize("first", ["plain", "async"])
+@pytest.mark.parametrize("closer", ["plain", "async"])
+async def test_closing_in_a_handler_ends_the_burst_and_closed_comes_after_that_handler(first: str, closer: str) -> None:
+    notes: list[str] = []
+    handlers = Handlers(CATALOG)
+    handlers.on_closed(lambda session: notes.append(f"closed {session.close_code}"))
+
+    def close(session: Session, message: Say) -> None:
+        session.kick()
+        notes.append("kicked")
+
+    async def close_slowly(session: Session, message: Say) -> None:
+        session.kick()
+        await settle()
+        notes.append("kicked")
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        notes.append("count")
+
+    handlers.on(Say)(close if closer == "plain" else close_slowly)
+    session, _ = opened(Bench(), handlers)
+    session.receive([*([count(1)] if first == "async" else []), say("x"), say("never"), count(2), say("never")])
+    session.receive([say("never")])
+    await settle()
+    await settle()
+    assert notes == [*(["count"] if first == "async" else []), "kicked", "closed 4009"]
+    assert session.inbox is None
+
+
+async def test_closing_from_outside_lets_the_running_handler_end_and_handles_nothing_more() -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    seen.gate.clear()
+    session.receive([count(1), say("never"), count(2)])
+    await settle()
+    session.close()
+    await settle()
+    seen.gate.set()
+    await settle()
+    assert seen.notes == ["verified", 1, -1, "closed"]
+
+
+async def test_an_event_handler_that_raises_is_counted_and_harms_nothing() -> None:
+    bench = Bench()
+    handlers = Handlers(CATALOG)
+
+    @handlers.on_verified
+    def fail(session: Session) -> None:
+        raise LookupError
+
+    @handlers.on_closed
+    async def fail_too(session: Session) -> None:
+        raise LookupError
+
+    with capture_logs():
+        session, _ = opened(bench, handlers)
+        session.close()
+        await settle()
+    assert bench.stats.handler_errors == {"verified": 1, "closed": 1}
+
+
+async def test_what_a_handler_sends_from_a_task_of_its_burst_leaves_in_one_write_a_turn() -> None:
+    handlers = Handlers(CATALOG)
+
+    @handlers.on(Count)
+    async def echo(session: Session, message: Count) -> None:
+        session.send(message)
+
+    session, carrier = opened(Bench(), handlers)
+    session.receive([count(n) for n in range(10)])
+    await settle()
+    assert carrier.frames == [count(n) for n in range(10)] and len(carrier.writes) == 1
+
+
+# -- ticks --
+
+
+async def test_nothing_is_handled_between_ticks() -> None:
+    seen = Seen()
+    seen.handlers.ticking = True
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([say("a"), count(1)])
+    await settle()
+    assert seen.notes == []
+    seen.handlers.tick()
+    await settle()
+    assert seen.notes == ["verified", "a", 1, -1]
+    session.receive([say("b")])
+    session.close()
+    await settle()
+    assert len(seen.notes) == 4
+    seen.handlers.tick()
+    await settle()
+    assert seen.notes[4:] == ["closed"], "a closed session is not heard"
+
+
+async def test_what_arrives_in_a_tick_waits_for_the_next() -> None:
+    seen = Seen()
+    handlers = seen.handlers
+    handlers.ticking = True
+    session, _ = opened(Bench(), handlers)
+    handlers.tick()
+    seen.gate.clear()
+    session.receive([count(1), say("a")])
+    handlers.tick()
+    await settle()
+    session.receive([say("b")])
+    handlers.tick()  # the first is still at work
+    seen.gate.set()
+    await settle()
+    assert seen.notes == ["verified", 1, -1, "a"]
+    handlers.tick()
+    assert seen.notes[4:] == ["b"]
+
+
+async def test_a_tick_handles_sessions_in_the_order_in_which_they_were_heard() -> None:
+    notes: list[int] = []
+    handlers = Handlers(CATALOG)
+    handlers.ticking = True
+    handlers.on(Say)(lambda session, message: notes.append(session.uid))
+    bench = Bench()
+    sessions = [opened(bench, handlers, uid=uid)[0] for uid in (3, 1, 2)]
+    for session in sessions:
+        session.receive([say("a"), say("b")])
+    handlers.tick()
+    assert notes == [3, 3, 1, 1, 2, 2]
+
+
+async def test_an_inbox_is_bounded_between_ticks() -> None:
+    seen = Seen()
+    seen.handlers.ticking = True
+    bench = Bench(Limits(max_inbox=10))
+    session, carrier = opened(bench, seen.handlers)
+    session.receive([say("a")] * 20)
+    paused = [carrier.paused]
+    seen.handlers.tick()
+    paused.append(carrier.paused)
+    assert paused == [Pause.INBOX, Pause(0)]
+
+
+# -- tables --
+
+
+async def test_a_session_can_have_a_table_of_its_own() -> None:
+    bench = Bench()
+    shared, own = Seen(), Seen()
+    (first, _), (second, _), (third, _) = (opened(bench, shared.handlers, uid=uid) for uid in range(3))
+    second.handlers = own.handlers
+    for session in (first, second, third):
+        session.receive([say(str(session.uid))])
+    assert shared.notes == ["verified"] * 3 + ["0", "2"]
+    assert own.notes == ["1"]
+
+
+# -- asyncio in handlers --
+
+
+async def test_timeouts_task_groups_and_contextvars_work_in_a_handler_as_in_any_task() -> None:
+    handlers = Handlers(CATALOG)
+    notes: list[Any] = []
+    who: ContextVar[int] = ContextVar("who")
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        who.set(message.n)
+        try:
+            async with asyncio.timeout(0):
+                await asyncio.get_running_loop().create_future()
+        except TimeoutError:
+            notes.append("timeout")
+        async with asyncio.TaskGroup() as group:
+            child = group.create_task(asyncio.sleep(0, "child"))
+        notes.append((child.result(), who.get()))
+
+    bench = Bench()
+    (first, _), (second, _) = opened(bench, handlers), opened(bench, handlers, uid=8)
+    first.receive([count(1)])
+    second.receive([count(2)])
+    await bench.hub.finish_tasks(5)
+    assert notes.count("timeout") == 2 and ("child", 1) in notes and ("child", 2) in notes
+    assert who.get(None) is None and not bench.stats.handler_errors
+
+
+async def test_a_task_group_that_fails_is_its_handlers_failure() -> None:
+    handlers = Handlers(CATALOG)
+
+    async def fail() -> None:
+        raise LookupError
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        async with asyncio.TaskGroup() as group:
+            group.create_task(fail())
+
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    with capture_logs():
+        session.receive([count(1), count(2)])
+        await bench.hub.finish_tasks(5)
+    assert bench.stats.handler_errors == {"Count": 2}
+
+
+async def test_awaiting_what_was_cancelled_is_a_handlers_failure_and_the_next_message_is_handled() -> None:
+    handlers = Handlers(CATALOG)
+    heard: list[int] = []
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        heard.append(message.n)
+        other = asyncio.ensure_future(asyncio.sleep(60))
+        other.cancel()
+        await other
+
+    bench = Bench(Limits(max_inbox=2))
+    session, carrier = opened(bench, handlers)
+    with capture_logs():
+        session.receive([count(1), count(2), count(3)])
+        await settle()
+    assert heard == [1, 2, 3] and bench.stats.handler_errors == {"Count": 3}
+    assert session.inbox is None and not carrier.paused
+
+
+class Callable_:
+    def __init__(self, notes: list[int]) -> None:
+        self.notes = notes
+
+    async def __call__(self, session: Session, message: Count) -> None:
+        await turn()
+        self.notes.append(message.n)
+
+    async def method(self, session: Session, message: Count) -> None:
+        await self(session, message)
+
+
+async def add_to(notes: list[int], session: Session, message: Count) -> None:
+    await turn()
+    notes.append(message.n)
+
+
+MAKERS: dict[str, Callable[[list[int]], Callable[[Session, Count], Awaitable[None]]]] = {
+    "partial": lambda notes: functools.partial(add_to, notes),
+    "partial of a partial": lambda notes: functools.partial(functools.partial(add_to), notes),
+    "object": Callable_,
+    "partial of an object": lambda notes: functools.partial(Callable_(notes)),
+    "method": lambda notes: Callable_(notes).method,
+}
+
+
+@pytest.mark.parametrize("kind", MAKERS)
+async def test_every_kind_of_async_callable_is_awaited(kind: str) -> None:
+    notes: list[int] = []
+    handlers = Handlers(CATALOG)
+    handlers.on(Count)(MAKERS[kind](notes))
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    session.receive([count(1), count(2)])
+    await bench.hub.finish_tasks(5)
+    assert notes == [1, 2] and not bench.stats.handler_errors
+
+
+# -- the end --
+
+
+async def test_handlers_that_do_not_end_in_time_are_cancelled_and_closed_is_told_all_the_same() -> None:
+    handlers = Handlers(CATALOG)
+    notes: list[str] = []
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        try:
+            await asyncio.get_running_loop().create_future()
+        except asyncio.CancelledError:
+            notes.append("cancelled")
+            raise
+
+    @handlers.on_closed
+    async def on_closed(session: Session) -> None:
+        notes.append("closed")
+
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    session.receive([count(1)])
+    await settle()
+    session.close()
+    await settle()  # `closed` stands behind the handler that hangs
+    await bench.hub.finish_tasks(0)
+    handlers.tick()
+    await bench.hub.finish_tasks(5)
+    assert notes == ["cancelled", "closed"]
+    assert session.inbox is None and not bench.hub.tasks and not bench.stats.handler_errors
+
+
+async def test_a_handler_may_wait_for_all_the_others() -> None:
+    handlers = Handlers(CATALOG)
+    notes: list[int] = []
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        if message.n == 1:
+            await session.hub.finish_tasks(5)
+        else:
+            await settle()
+        notes.append(message.n)
+
+    bench = Bench()
+    (first, _), (second, _) = opened(bench, handlers), opened(bench, handlers, uid=8)
+    first.receive([count(1)])
+    second.receive([count(2)])
+    await asyncio.wait_for(asyncio.gather(*bench.hub.tasks), 5)
+    assert notes == [2, 1]
+
+
+async def test_sending_to_a_third_session_that_has_left_is_a_failure_of_the_handler() -> None:
+    bench = Bench()
+    handlers = Handlers(CATALOG)
+    session, _ = opened(bench, handlers)
+    gone, _ = opened(bench, handlers, uid=8)
+    gone.close()
+    handlers.on(Say)(lambda session, message: gone.send(message))
+    with capture_logs() as logs:
+        session.receive([say("a")])
+    assert bench.stats.handler_errors == {"Say": 1}
+    assert isinstance(logs[0]["exc_info"], SessionClosed)
