@@ -32,7 +32,6 @@ class Everything(Struct):
     large: U64
 
 
-@CATALOG.message(11_002)
 class Tree(Struct):
     name: str
     leaves: dict[str, list[int]]
@@ -40,7 +39,6 @@ class Tree(Struct):
     number: float | None = None
 
 
-@CATALOG.message(11_003, codec="json")
 class JsonTree(Struct):
     name: str
     leaves: dict[str, list[int]]
@@ -48,6 +46,8 @@ class JsonTree(Struct):
     number: float | None = None
 
 
+CATALOG.add(11_002, Tree)
+CATALOG.add(11_003, JsonTree, codec="json")
 CATALOG.add(11_004, Value)
 KINDS: list[MessageType] = [CATALOG.by_id[id] for id in sorted(CATALOG.by_id)]
 IS_BINARY = {id for id, _, _ in BASE_MESSAGES} | {11_001}

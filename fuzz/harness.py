@@ -27,7 +27,7 @@ GRACE = 60  # s to start and to end
 PROGRESS = re.compile(r"#(\d+)\t(?:pulse|INITED|DONE|RELOAD).*?cov: (\d+).*?corp: (\d+)")
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 SAVED = re.compile(r"Test unit written to (\S+)")
-NOISE = re.compile(r"#\d+\t|INFO: |stat::|Done \d+ runs|\s+(?:NEW|REDUCE)\b|$")
+NOISE = re.compile(r"#\d+\t|INFO: |WARNING: Failed to find function|stat::|Done \d+ runs|\s+(?:NEW|REDUCE)\b|$")
 
 
 def main(check: Callable[[bytes], None]) -> None:

@@ -8,6 +8,7 @@ import struct
 from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
+from google.protobuf.struct_pb2 import Value
 
 from fuzz import fuzz_bodies, fuzz_handshake
 from fuzz.fuzz_secure import Step
@@ -15,7 +16,7 @@ from fuzz.harness import SEEDS
 from gatelink.net.proxy import SIGNATURE
 from gatelink.wire import control
 from gatelink.wire.compress import compress
-from gatelink.wire.frames import encode_control_frame, encode_frame
+from gatelink.wire.frames import encode_control_frame
 from gatelink.wire.messages import MessageType
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
 
@@ -24,7 +25,7 @@ Inputs = dict[str, bytes]
 BASE = Path(__file__).parents[1] / "tests" / "vectors" / "base.jsonl"
 BROKE: dict[str, Inputs] = {}
 
-RECORDS = {
+RECORDS: dict[str, control.Control] = {
     "hello": control.Hello(features=3),
     "hello-keys": control.Hello(1, 3, 2, "1.0"),
     "ticket": control.Ticket(bytes(16), bytes(32), 120, "tcp://a:1"),
@@ -101,9 +102,9 @@ def bodies() -> Inputs:
     tree = fuzz_bodies.Tree("a", {"b": [1, -2]}, [fuzz_bodies.Tree("c", {}, [])], 0.5)
     json_tree = fuzz_bodies.JsonTree("é", {"b": [1]}, [fuzz_bodies.JsonTree("c", {}, [])], -1e300)
     everything = fuzz_bodies.Everything(True, 255, "é", -1, 0.5, 1e300, b"\xff", 2**64 - 1)
-    value = fuzz_bodies.Value()
+    value = Value()
     value.list_value.values.add().struct_value.fields["a"].string_value = "b"
-    inputs = {}
+    inputs: Inputs = {}
     for message in (everything, tree, json_tree, value):
         kind, body = fuzz_bodies.CATALOG.encode(message)
         inputs |= {f"{kind.name}-{flags}": body_input(kind, flags, body) for flags in (0, 1)}

@@ -157,6 +157,8 @@ class Listener:
         host, port = self.endpoint.host, self.endpoint.port
         server = await self.hub.loop.create_server(self._protocol, host, port, backlog=self.hub.limits.backlog)
         self._servers.append(server)
+        for listening in server.sockets:
+            self._hold_back(listening)
         return cast(int, server.sockets[0].getsockname()[1])
 
     async def _open_tls(self, context: ssl.SSLContext) -> int:
@@ -166,9 +168,17 @@ class Listener:
             self.endpoint.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
             listening = socket.create_server((where[0], port), family=family, backlog=self.hub.limits.backlog)
+            self._hold_back(listening)
             self._servers.append(TlsAcceptor(self, listening, context))
             port = listening.getsockname()[1]
         return port
+
+    def _hold_back(self, listening: socket.socket) -> None:
+        """Lets the kernel take little that it can't send yet, from every connection that comes in here.
+
+        What waits there for a slow peer can no longer be dropped or replaced; what waits in its outbox can.
+        """
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.hub.limits.write_high_water)
 
     # -- for what accepts --
 

@@ -72,6 +72,7 @@ class ExtendedSession(Session):
         "_answered",
         "_beat_at",
         "_broke",
+        "_counts",
         "_fresh_bytes",
         "_fresh_frames",
         "_ping",
@@ -88,7 +89,8 @@ class ExtendedSession(Session):
     def __init__(self, *args: Any, features: int, strength: Strength = Strength.PLAIN, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         limits = self._hub.limits
-        if features & Features.RESUME:
+        self._counts = bool(features & Features.RESUME)
+        if self._counts:
             self.outbox = SendWindow(
                 limits.max_outbox_frames, limits.max_outbox_bytes, limits.window_frames, limits.window_bytes
             )
@@ -140,7 +142,7 @@ class ExtendedSession(Session):
         """Counts and dispatches messages; those the codec or a handler refuses count all the same."""
         if not frames:
             return
-        if self.features & Features.RESUME:
+        if self._counts:
             for frame in frames:
                 if frame[0] not in BASE_IDS:
                     self._fresh_frames += 1
@@ -167,10 +169,10 @@ class ExtendedSession(Session):
                     self._measured(sent_at)
                 case control.Close(code, reason):
                     self._closed_by_peer(code, reason)
-                case control.Ticket() as ticket if not self._owner.accepting and self.features & Features.RESUME:
+                case control.Ticket() as ticket if not self._owner.accepting and self._counts:
                     self.ticket = ticket
                 case control.GoAway() if not self._owner.accepting:
-                    self._went_away()
+                    self._leave(CloseCode.GOING_AWAY, "the server goes away")
                 case record:
                     raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
         except PeerError as error:
@@ -198,23 +200,27 @@ class ExtendedSession(Session):
     def _closed_by_peer(self, number: int, reason: str) -> None:
         """CLOSE is the peer's last word: nobody there listens any more, but what came before it is still handled."""
         code = close_code(number)
+        if code in DETACHING:
+            self._leave(code, reason)
+            return
+        self._drop_carrier()
+        self.state = step(SESSION, self.state, SessionEvent.END)
+        self._end(code, reason, heard=True)
+        self._gone()
+
+    def _leave(self, code: CloseCode, reason: str) -> None:
+        """Ends the connection, and the session only if it can't be given another."""
+        self._drop_carrier()
+        self._break(code, reason)
+
+    def _drop_carrier(self) -> None:
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
             carrier.drop()
-        if code in DETACHING:
-            self._break(code, reason)
-        else:
-            self.state = step(SESSION, self.state, SessionEvent.END)
-            self._end(code, reason, heard=True)
-            self._gone()
-
-    def _went_away(self) -> None:
-        """The server asks to come back, here or elsewhere: as a break, but for that the owner knows."""
-        self._closed_by_peer(CloseCode.GOING_AWAY, "the server goes away")
 
     def broken(self, error: PeerError) -> None:
-        if error.code in DETACHING and self.ticket is not None and self.state is _OPEN:
-            self._closed_by_peer(error.code, str(error))
+        if error.code in DETACHING and self.ticket is not None:
+            self._leave(error.code, str(error))
         else:
             self._close(error.code, str(error), close_frame(error.code))  # the details are for our log
 
@@ -294,9 +300,7 @@ class ExtendedSession(Session):
 
         The old connection, if it still seems to live, is dropped: what of it is not decoded will be sent again.
         """
-        old, self._carrier = self._carrier, None
-        if old is not None:
-            old.drop()
+        self._drop_carrier()
         window = self.outbox
         assert isinstance(window, SendWindow)
         window.acknowledge(received)

@@ -166,10 +166,8 @@ class SessionManager:
     # -- the end (session.Owner) --
 
     def broke(self, session: Session, code: CloseCode) -> bool:
-        """Keeps a session that can be resumed. Of a base session only what it had queued may still reach its user."""
-        if isinstance(session, ExtendedSession):
-            if session.ticket is None:
-                return False
+        """Keeps a session that can be resumed. Of any other only what it had queued may still reach its user."""
+        if isinstance(session, ExtendedSession) and session.ticket is not None:
             if not self._detached:
                 self._hub.wheel.set(self._weighing, 1.0)
             self._detached[session] = None

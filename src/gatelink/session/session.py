@@ -266,6 +266,7 @@ class Session(Item):
 
     def attach(self, carrier: Carrier) -> None:
         """Gives the session a new connection; what was queued meanwhile leaves on it."""
+        was_suspended = self.state is SessionState.DETACHED  # else nobody had noticed the break
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
         self._carrier = carrier
         self._wake_in(self._hub.limits.heartbeat_interval)
@@ -274,7 +275,8 @@ class Session(Item):
             carrier.pause(Pause.INBOX)
         self._marked = True
         self._hub.mark(self)
-        self.handlers.resumed(self)
+        if was_suspended:
+            self.handlers.resumed(self)
 
     def on_deadline(self, now: float) -> None:
         carrier = self._carrier
