@@ -16,7 +16,7 @@ from gatelink.wire.body import BodyCoder
 from gatelink.wire.codecs import F32, F64, I16, U8, U64
 from gatelink.wire.messages import Catalog, MessageType
 
-LIMIT = 2_048
+LIMIT = 500
 CATALOG = Catalog()
 
 

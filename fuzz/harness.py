@@ -11,6 +11,7 @@ import argparse
 import re
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 
@@ -19,15 +20,14 @@ SEEDS = HERE / "seeds"
 CORPUS = HERE / "corpus"
 CRASHES = HERE / "crashes"
 
-MAX_INPUT = 4_096  # bytes; every length that the targets' limits tell apart is below
+MAX_INPUT = 1_200  # bytes; the targets' limits are below
 INPUT_TIMEOUT = 10  # s that one input may take: no input may cost a server more than a moment
 MEMORY = 1_024  # MiB
-GRACE = 60  # s to start and to end
+GRACE = 60  # s to end, when its output has
 
 PROGRESS = re.compile(r"#(\d+)\t(?:pulse|INITED|DONE|RELOAD).*?cov: (\d+).*?corp: (\d+)")
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
 SAVED = re.compile(r"Test unit written to (\S+)")
-NOISE = re.compile(r"#\d+\t|INFO: |WARNING: Failed to find function|stat::|Done \d+ runs|\s+(?:NEW|REDUCE)\b|$")
 
 
 def main(check: Callable[[bytes], None]) -> None:
@@ -53,6 +53,7 @@ def fuzz(target: str, seconds: int) -> int:
     command += [f"-max_total_time={seconds}", f"-max_len={MAX_INPUT}", f"-timeout={INPUT_TIMEOUT}"]
     command += [f"-rss_limit_mb={MEMORY}", f"-artifact_prefix={CRASHES}/{target}-", "-print_final_stats=1"]
     executed, saved = "0", ""
+    said: deque[str] = deque(maxlen=100)  # what a crash says comes last
     with subprocess.Popen(command, stderr=subprocess.STDOUT, stdout=subprocess.PIPE, text=True, errors="replace") as it:
         assert it.stdout is not None
         for line in it.stdout:
@@ -62,9 +63,11 @@ def fuzz(target: str, seconds: int) -> int:
                 executed = found[1]
             elif found := SAVED.search(line):
                 saved = found[1]
-            elif not NOISE.match(line):
-                print(line, end="", flush=True)
+            elif not line.startswith("#"):
+                said.append(line)
         status = it.wait(GRACE)
+    if status:
+        print("".join(said), end="")
     print(f"{target}: {int(executed):,} executions in {seconds} s, {'no crash' if not status else 'BROKEN'}")
     if saved:
         name = Path(saved).relative_to(HERE.parent)

@@ -44,7 +44,7 @@ def frames() -> Inputs:
     lines = [json.loads(line) for line in BASE.read_text("utf-8").splitlines()]
     base = {f"{line['name']}-{line['flags']}": bytes.fromhex(line["frame"]) for line in reversed(lines)}
     extended = b"".join(encode_control_frame(control.encode_control(record)) for record in RECORDS.values())
-    errors = {"flags": b"\2\0\0\x08\4\0", "sealed": b"\1\0\0\4", "id-0": b"\2\0\0\0\0\0", "length": b"\1\4\0\0"}
+    errors = {"flags": b"\2\0\0\x08\4\0", "sealed": b"\1\0\0\4", "id-0": b"\2\0\0\0\0\0", "length": b"\x65\0\0\0"}
     return base | {"all": b"".join(base.values()), "control": extended} | errors
 
 
@@ -110,8 +110,8 @@ def bodies() -> Inputs:
         inputs |= {f"{kind.name}-{flags}": body_input(kind, flags, body) for flags in (0, 1)}
     for kind in fuzz_bodies.KINDS[:2]:
         inputs[kind.name] = body_input(kind, 0, bytes(19))
-    inputs["copies"] = body_input(fuzz_bodies.KINDS[0], 1, bytes(2_048))
-    inputs["too-large"] = body_input(fuzz_bodies.KINDS[0], 1, bytes(2_049))
+    inputs["copies"] = body_input(fuzz_bodies.KINDS[0], 1, bytes(500))
+    inputs["too-large"] = body_input(fuzz_bodies.KINDS[0], 1, bytes(501))
     inputs["scrambled"] = body_input(fuzz_bodies.KINDS[0], 2, bytes(60))
     return inputs
 

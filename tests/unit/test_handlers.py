@@ -460,24 +460,26 @@ async def test_a_burst_of_async_messages_is_one_task_and_plain_ones_are_none() -
 
 
 async def test_more_than_the_inbox_holds_pauses_reading_until_half_is_handled() -> None:
-    seen = Seen()
+    handlers = Handlers(CATALOG)
+    goes = asyncio.Semaphore(0)
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        await goes.acquire()
+
     bench = Bench(Limits(max_inbox=10))
-    session, carrier = opened(bench, seen.handlers)
-    seen.gate.clear()
-    paused = []
-    session.receive([count(1)] * 9)
-    paused.append(carrier.paused)
-    await settle()  # one has left the inbox
-    session.receive([count(2)] * 2)
-    paused.append(carrier.paused)
+    session, carrier = opened(bench, handlers)
+    session.receive([count(n) for n in range(10)])  # one is being handled, nine wait
+    seen = [(9, carrier.paused)]
+    session.receive([count(10)])
+    seen.append((10, carrier.paused))
     while session.inbox is not None:
-        before = len(session.inbox.items)
-        seen.gate.set()
-        await turn()
+        goes.release()
+        await settle()
         if session.inbox is not None:
-            assert bool(carrier.paused) == (len(session.inbox.items) > 5), before
-    paused.append(carrier.paused)
-    assert paused == [Pause(0), Pause.INBOX, Pause(0)]
+            seen.append((len(session.inbox.items), carrier.paused))
+    paused = [(waiting, Pause.INBOX) for waiting in (10, 9, 8, 7, 6)]
+    assert seen == [(9, Pause.INBOX), *paused, *((waiting, Pause(0)) for waiting in (5, 4, 3, 2, 1, 0))]
     assert bench.stats.paused == 1
 
 

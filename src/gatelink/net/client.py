@@ -8,6 +8,7 @@ import asyncio
 import ssl
 
 from gatelink.config import Limits, WireOptions
+from gatelink.errors import ConfigError
 from gatelink.handlers import Handlers
 from gatelink.net.dialer import Backoff, Dialer, Extension
 from gatelink.net.endpoints import parse_endpoint
@@ -15,6 +16,7 @@ from gatelink.session.hub import Hub
 from gatelink.session.session import Session
 from gatelink.wire.base import ClientVerifyRequest
 from gatelink.wire.control import Features, Hello
+from gatelink.wire.keys import KEY_SIZE
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
@@ -48,11 +50,17 @@ async def connect(
 
     server_key: the server's public key (32 bytes): the connection is sealed, and no other server can answer.
     slot: which of the user's devices this is, 0 to 255. resume: nothing that was sent is lost or doubled over breaks,
-    as long as both processes live and the server's window is not over; implies `reconnect`. When it is refused, the
-    session closes with RESUME_REFUSED. Each of the three needs a server that speaks the extension.
+    as long as both processes live and the server's window is not over; implies `reconnect`, and needs a sealed or TLS
+    connection. When it is refused, the session closes with RESUME_REFUSED. Each of the three needs a server that speaks
+    the extension.
 
-    Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED) or not in time; ConfigError for a bad endpoint.
+    Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here)
+    or not in time; ConfigError for an endpoint, key or slot that cannot be.
     """
+    if server_key is not None and len(server_key) != KEY_SIZE:
+        raise ConfigError(f"server_key has {len(server_key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
+    if slot is not None and not 0 <= slot <= 255:
+        raise ConfigError(f"slot is {slot}; a user's devices are numbered 0 to 255")
     hub = _hub(catalog, limits, wire or WireOptions())
     request = ClientVerifyRequest(source=source, uid=uid, token=token)
     extension = None

@@ -208,11 +208,15 @@ class Connection(asyncio.Protocol):
         self._decoder = FrameDecoder(decoder.max_length, decoder.turn_frames, decoder.turn_bytes)
         self._secure = stream
         transport_write = self.transport.write
+        call_soon = asyncio.get_running_loop().call_soon
+
+        def expire() -> None:
+            self.sink.broken(KeyExhausted("this connection's key has sealed nearly 2**32 records"))
 
         def write(data: bytes) -> None:
             transport_write(stream.seal(data))
             if stream.exhausted:
-                self.sink.broken(KeyExhausted("this connection's key has sealed nearly 2**32 records"))
+                call_soon(expire)  # not at once: the sink is in the middle of something
 
         self.write = write
         if rest:

@@ -18,7 +18,7 @@ from gatelink.errors import CloseCode, ConfigError, ConnectError, PeerError, Pro
 from gatelink.handlers import Handlers
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import Endpoint, failure
-from gatelink.session.extended import ExtendedSession, close_code, control_frame
+from gatelink.session.extended import DETACHING, ExtendedSession, close_code, control_frame
 from gatelink.session.hub import Hub
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
@@ -29,7 +29,7 @@ from gatelink.wire.base import (
     ClientVerifyRequest,
     ClientVerifySucceeded,
 )
-from gatelink.wire.control import Close, Hello, Resumed, decode_control
+from gatelink.wire.control import Close, Features, Hello, Resumed, Ticket, decode_control
 from gatelink.wire.frames import CONTROL, Frame, FrameDecoder, encode_frame
 from gatelink.wire.handshake import Initiator, check_answer
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
@@ -91,6 +91,7 @@ class Dialer:
         self._initiator: Initiator | None = None
         self._agreed: Hello | None = None
         self._handshake_hash = NO_HANDSHAKE
+        self._has_asked = False  # ClientVerifyReq or RESUME is out: only now can there be a verdict
         self._session: Session | None = None
         self._connection: Connection | None = None
         self._answer: asyncio.Future[Session]
@@ -151,21 +152,39 @@ class Dialer:
         connection.sink = self
         connection.transport.set_write_buffer_limits(self._hub.limits.write_high_water)
         self._handshake_hash = NO_HANDSHAKE
-        if self._extension is None:
-            self._say_who()
-        elif self._extension.server_key is not None:
-            self._initiator = Initiator(self._extension.server_key, self._extension.hello)
-            connection.write(self._initiator.frame)
+        self._has_asked = False
+        try:
+            if self._extension is None:
+                self._say_who()
+            elif self._extension.server_key is not None:
+                self._initiator = Initiator(self._extension.server_key, self._extension.hello)
+                connection.write(self._initiator.frame)
+            else:
+                connection.write(control_frame(self._extension.hello))
+        except PeerError as error:  # the server's key is no point of the curve
+            self.broken(error)
+
+    @property
+    def _ticket(self) -> Ticket | None:
+        """What resumes the session that lost its connection, if anything does."""
+        return self._session.ticket if isinstance(self._session, ExtendedSession) else None
+
+    def _agree(self, agreed: Hello) -> None:
+        """The server knows how we speak: now ClientVerifyReq, or RESUME for a session that had a connection."""
+        assert self._extension is not None
+        self._agreed = agreed
+        if self._extension.hello.features & Features.RESUME and not agreed.features & Features.RESUME:
+            text = f"{self._endpoint}: resume is for sealed or TLS connections; give server_key, or dial tls://"
+            self._fail(ConnectError(text, CloseCode.RESUME_REFUSED))
         else:
-            connection.write(control_frame(self._extension.hello))
+            self._say_who()
 
     def _say_who(self) -> None:
-        """The server knows how we speak: now ClientVertifyReq, or RESUME for a session that had a connection."""
         connection = self._connection
         assert connection is not None
-        session = self._session
-        if isinstance(session, ExtendedSession) and session.ticket is not None:
-            ticket = session.ticket
+        self._has_asked = True
+        session, ticket = self._session, self._ticket
+        if isinstance(session, ExtendedSession) and ticket is not None:
             session.attempt += 1
             record = resume(
                 ticket.resume_key, self._handshake_hash, ticket.session_id, session.received, session.attempt
@@ -199,29 +218,37 @@ class Dialer:
         if self._initiator is not None:
             sealing = self._initiator.finish(payload)
             self._initiator = None
-            self._agreed = sealing.agreed
             self._handshake_hash = sealing.handshake_hash
             connection.seal(sealing.stream)
-            self._say_who()
+            if self._connection is not None:  # else there was something behind the answer, and that was wrong
+                self._agree(sealing.agreed)
             return False
         match decode_control(payload):
-            case Hello() as answer if self._extension is not None and self._extension.server_key is None:
-                self._agreed = check_answer(self._extension.hello, answer)
-                self._say_who()
+            case None:
                 return False
-            case Resumed() as answer if isinstance(self._session, ExtendedSession):
-                self._resumed(self._session, answer)
+            case Hello() as answer if self._extension is not None and not self._has_asked:
+                self._agree(check_answer(self._extension.hello, answer))
+                return False
+            case Resumed() as answer if self._has_asked and self._ticket is not None:
+                self._resumed(answer, self._ticket)
                 return True
             case Close(number, reason):
-                code = close_code(number)
-                text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else reason
-                self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
+                self._refused(close_code(number), reason)
                 return True
             case record:
                 raise ProtocolError(f"{type(record).__name__} before verification")
 
+    def _refused(self, code: CloseCode, reason: str) -> None:
+        """The server closed before it took us, or took us back."""
+        text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else reason
+        self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
+        if self._session is not None and code not in DETACHING:
+            self._session.close(code, text)
+
     def _hear_verdict(self, id: int, flags: int, body: bytes) -> bool:
-        """The answer to ClientVertifyReq. Raises ProtocolError."""
+        """The answer to ClientVerifyReq. Raises ProtocolError."""
+        if not self._has_asked or self._ticket is not None:
+            raise ProtocolError(f"message {id} where the answer to HELLO, HANDSHAKE or RESUME was due")
         if id == VERIFY_FAILED:
             self._fail(ConnectError(f"{self._endpoint}: the server refused the token", CloseCode.VERIFY_FAILED))
             return True
@@ -246,6 +273,9 @@ class Dialer:
     def _fail(self, error: ConnectError) -> None:
         if not self._answer.done():
             self._answer.set_exception(error)
+        if self._connection is not None:
+            self._connection.drop()
+            self._connection = None
 
     def _verified(self) -> None:
         session = self._session
@@ -260,10 +290,10 @@ class Dialer:
         if not self._answer.done():
             self._answer.set_result(session)
 
-    def _resumed(self, session: ExtendedSession, answer: Resumed) -> None:
+    def _resumed(self, answer: Resumed, ticket: Ticket) -> None:
         """The server goes on with our session. Raises ProtocolError if it is not our server, or has lost its count."""
-        ticket = session.ticket
-        assert ticket is not None
+        session = self._session
+        assert isinstance(session, ExtendedSession)
         if not verify_resumed(answer, ticket.resume_key, self._handshake_hash, ticket.session_id, session.attempt):
             raise ProtocolError("RESUMED with a wrong mac")
         if not session.can_resume_from(answer.received):
@@ -281,6 +311,8 @@ class Dialer:
         assert connection is not None
         limits = self._hub.limits
         connection.bind(session or DEAF, limits.max_frame, limits.turn_frames)
+        if isinstance(session, ExtendedSession) and self._agreed is not None:
+            session.features = self._agreed.features
         return connection
 
     def _make_session(self, connection: Connection) -> Session:
@@ -300,7 +332,6 @@ class Dialer:
                 self._handlers,
                 connection,
                 features=self._agreed.features,
-                sealed=self._extension.server_key is not None,
                 slot=self._extension.hello.slot,
                 **who,
             )

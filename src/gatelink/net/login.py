@@ -14,7 +14,7 @@ from gatelink.auth.tokens import Identity, Tokens
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, PeerError, ProtocolError, VerifyError
 from gatelink.net.connection import DEAF, Connection
-from gatelink.session.extended import ExtendedSession, close_frame, control_frame
+from gatelink.session.extended import ExtendedSession, Strength, close_frame, control_frame
 from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
 from gatelink.session.roles import Dispatcher
@@ -59,13 +59,14 @@ class Login(Item):
     until: the loop's time at which it ends without an answer.
     """
 
-    __slots__ = ("_agreed", "_connection", "_door", "_handshake_hash", "_pending", "_slot", "_task")
+    __slots__ = ("_agreed", "_connection", "_door", "_handshake_hash", "_heard", "_pending", "_slot", "_task")
 
     def __init__(self, door: Door, connection: Connection, until: float) -> None:
         self._tick = 0
         self._door = door
         self._connection = connection
-        self._pending: list[Frame] = []  # sent before the answer; at most limits.max_unverified_frames
+        self._heard = (0, 0)  # frames, and bytes of them, since the connection's start
+        self._pending: list[Frame] = []  # of them, those behind the one that is being checked
         self._task: asyncio.Task[None] | None = None
         self._agreed: Hello | None = None  # our HELLO, once the peer has said its own
         self._slot = 0
@@ -80,8 +81,9 @@ class Login(Item):
     def receive(self, frames: list[Frame]) -> None:
         limits: Limits = self._door.hub.limits
         self._pending += frames
-        size = sum(len(frame[2]) for frame in self._pending) + self._connection.buffered
-        if len(self._pending) > limits.max_unverified_frames or size > limits.max_unverified_bytes:
+        count, size = self._heard
+        self._heard = count, size = count + len(frames), size + sum(len(frame[2]) for frame in frames)
+        if count > limits.max_unverified_frames or size + self._connection.buffered > limits.max_unverified_bytes:
             self._refuse("unverified-limit")
         else:
             self._go_on()
@@ -124,42 +126,56 @@ class Login(Item):
     def _control(self, record: Control | None) -> None:
         """A control record before verification. Raises ProtocolError for one that has no place there."""
         match record:
-            case Hello() if self._agreed is None:
+            case Hello() if self._agreed is None and not self._door.sealed_only:
                 self._slot = record.slot
-                self._agreed = record.answer(self._features(self._is_tls or self._door.resume_plain))
+                self._agreed = record.answer(self._features)
                 self._connection.write(control_frame(self._agreed))
             case Handshake() if self._agreed is None:
                 if self._pending or self._connection.buffered:
                     raise ProtocolError("bytes behind a HANDSHAKE that is not answered yet")
-                sealing = self._door.responder.respond(record, self._features(True))
+                sealing = self._door.responder.respond(record, Features.PING | Features.RESUME)
                 self._slot = sealing.hello.slot
                 self._agreed = sealing.agreed
                 self._handshake_hash = sealing.handshake_hash
                 self._connection.write(sealing.answer)
                 self._connection.seal(sealing.stream)
-            case Resume() if self._agreed is not None and self._agreed.features & Features.RESUME:
-                self._resume(record)
+            case Resume() if self._agreed is not None:
+                self._resume(record, self._agreed)
+            case None if self._agreed is not None:
+                pass  # of a type that is ignored
             case _:
                 raise ProtocolError(f"{type(record).__name__} before verification")
 
-    def _features(self, may_resume: bool) -> int:
+    @property
+    def _features(self) -> int:
+        """What this side has on a connection that is not sealed."""
+        may_resume = self._strength is Strength.TLS or self._door.resume_plain
         return Features.PING | Features.RESUME if may_resume else Features.PING
 
     @property
-    def _is_tls(self) -> bool:
-        return self._connection.transport.get_extra_info("ssl_object") is not None
+    def _is_sealed(self) -> bool:
+        return self._handshake_hash != NO_HANDSHAKE
 
-    def _resume(self, record: Resume) -> None:
+    @property
+    def _strength(self) -> Strength:
+        if self._is_sealed:
+            return Strength.SEALED
+        is_tls = self._connection.transport.get_extra_info("ssl_object") is not None
+        return Strength.TLS if is_tls else Strength.PLAIN
+
+    def _resume(self, record: Resume, agreed: Hello) -> None:
         """Goes on with a session that lost its connection, or is about to find out (docs/protocol.md, "Resume")."""
         door = self._door
         session = door.sessions.by_ticket(record.session_id)
-        if session is None or session.ticket is None:
+        if not agreed.features & Features.RESUME:
+            self._refuse_resume("HELLO did not agree on it")
+        elif session is None or session.ticket is None:
             self._refuse_resume("unknown ticket")
         elif not verify_resume(record, session.ticket.resume_key, self._handshake_hash):
             self._refuse_resume("wrong mac")
         elif record.attempt <= session.attempt:
             self._refuse_resume("attempt seen before")
-        elif session.sealed and self._handshake_hash == NO_HANDSHAKE:
+        elif self._strength < session.strength:
             self._refuse_resume("weaker connection")
         elif not session.can_resume_from(record.received):
             self._refuse_resume("impossible count")
@@ -176,6 +192,8 @@ class Login(Item):
                 record.attempt,
             )
             door.sessions.resumed(session)
+            session.address = connection.address or ""
+            session.features = agreed.features
             session.resume_on(connection, record.received, control_frame(answer))
             log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
             if self._pending:
@@ -192,7 +210,7 @@ class Login(Item):
         """The request in a connection's first frame. Raises ProtocolError."""
         id, flags, body = frame
         hub = self._door.hub
-        if self._door.sealed_only and self._handshake_hash == NO_HANDSHAKE:
+        if self._door.sealed_only and not self._is_sealed:
             raise ProtocolError("a plain connection to a listener that takes sealed ones only")
         if id != VERIFY_REQUEST:
             raise ProtocolError(f"first message has id {id}; it must be ClientVertifyReq ({VERIFY_REQUEST})")
@@ -251,9 +269,9 @@ class Login(Item):
         if self._agreed is None:
             session = Session(hub, door.sessions, door.handlers, connection, **who)
         else:
-            sealed = self._handshake_hash != NO_HANDSHAKE
+            features = self._agreed.features
             session = ExtendedSession(
-                hub, door.sessions, door.handlers, connection, features=self._agreed.features, sealed=sealed, **who
+                hub, door.sessions, door.handlers, connection, features=features, strength=self._strength, **who
             )
         backlog = door.sessions.install(session)
         self._over()
