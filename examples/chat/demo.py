@@ -12,7 +12,8 @@ import subprocess
 import sys
 import tempfile
 import time
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import IO
@@ -85,22 +86,35 @@ def start(
 
     log: where its output goes, and then Ctrl-C does not reach it; else it has the terminal.
     """
-    process = subprocess.Popen(
-        [sys.executable, "-m", "gatelink", *arguments],
-        cwd=ROOT,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        stdout=log,
-        stderr=log,
-        process_group=0 if log else None,
-    )
-
-    def end() -> None:
-        process.kill()
-        process.wait()
-
-    stack.callback(end)
+    with signals_wait():
+        process = subprocess.Popen(
+            [sys.executable, "-m", "gatelink", *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            process_group=0 if log else None,
+        )
+        stack.callback(process.wait)
+        stack.callback(process.kill)
     return process
+
+
+@contextmanager
+def signals_wait() -> Iterator[None]:
+    """A signal that asks us to end is heard after the block: in it, a child may exist that nobody would kill."""
+    came: list[int] = []
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    for number in handlers:
+        signal.signal(number, lambda number, frame: came.append(number))
+    try:
+        yield
+    finally:
+        for number, handler in handlers.items():
+            signal.signal(number, handler)
+        if came:
+            signal.raise_signal(came[0])
 
 
 def free_port() -> int:

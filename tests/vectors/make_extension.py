@@ -1,6 +1,7 @@
-"""Makes docs/vectors/extension.jsonl, what clients in other languages are tested with: `python -m tests.vectors.make_extension`.
+"""Makes docs/vectors/extension.jsonl, which clients in other languages are tested with.
 
-Every key is a byte repeated, so that nobody mistakes it for a secret; the same bytes come out every time.
+`python -m tests.vectors.make_extension` writes it. Every key is a byte repeated, so that nobody mistakes it for a
+secret, and the same bytes come out every time.
 """
 
 import hmac
@@ -55,7 +56,7 @@ SESSION_ID = bytes([0x08]) * 16
 
 SERVER_ID, OTHER_SERVER_ID = 9_001, 9_002
 UID = 7
-TOKEN = "%032d" % UID
+TOKEN = f"{UID:032}"
 WINDOW = 120
 SAY, REPLY = (11_001, b"hello"), (11_002, b"hello back")
 
@@ -122,8 +123,8 @@ def lines() -> list[Line]:
         *proof_lines("sealed: the hash of the NK handshake below", Conversation(EPHEMERAL).handshake_hash),
         handshake_line(Pattern.NK),
         handshake_line(Pattern.NNPSK0),
-        {"kind": "transcript", "name": "session", "connections": [session()], **secrets()},
-        {"kind": "transcript", "name": "resume", "connections": resumed_session(), **secrets()},
+        {"kind": "transcript", "name": "session", "connections": [session()], **transcript_keys()},
+        {"kind": "transcript", "name": "resume", "connections": resumed_session(), **transcript_keys()},
     ]
 
 
@@ -177,9 +178,9 @@ class Conversation:
             self.fields = handshake_fields(pattern, SERVER_KEY.key_id, 0, 0)
         else:
             self.fields = handshake_fields(pattern, GROUP_KEY.key_id, OTHER_SERVER_ID, SERVER_ID)
-        about = {"prologue": prologue(self.fields), "psk": GROUP_KEY.psk}
-        client = HandshakeState(pattern, True, rs=SERVER_KEY.public, e=private(ephemeral[0]), **about)
-        server = HandshakeState(pattern, False, s=SERVER_KEY.private, e=private(ephemeral[1]), **about)
+        agreed, psk = prologue(self.fields), GROUP_KEY.psk
+        client = HandshakeState(pattern, True, agreed, rs=SERVER_KEY.public, psk=psk, e=private(ephemeral[0]))
+        server = HandshakeState(pattern, False, agreed, s=SERVER_KEY.private, psk=psk, e=private(ephemeral[1]))
         self.payloads = encode_control(HELLO), encode_control(HELLO.answer(FEATURES))
         first = client.write_message(self.payloads[0])
         server.read_message(first)
@@ -246,7 +247,7 @@ def handshake_line(pattern: Pattern) -> Line:
 # -- transcripts --
 
 
-def secrets() -> Line:
+def transcript_keys() -> Line:
     return {
         "server_private": SERVER_KEY.to_hex(),
         "server_public": SERVER_KEY.public.hex(),
