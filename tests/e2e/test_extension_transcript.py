@@ -1,4 +1,4 @@
-"""The transcripts of docs/vectors are what a real server says: byte for byte, when its random numbers are the vectors'."""
+"""The transcripts of docs/vectors are what a real server says, byte for byte, given the vectors' random numbers."""
 
 import asyncio
 from collections.abc import Iterator
@@ -41,7 +41,7 @@ async def test_a_server_says_what_the_transcript_says(name: str, monkeypatch: py
     [transcript] = [line for line in vectors.lines() if line.get("name") == name]
     keys = iter([vectors.EPHEMERAL[1], vectors.EPHEMERAL_AGAIN[1]])
     monkeypatch.setattr(noise, "X25519PrivateKey", FixedKeys(keys))
-    monkeypatch.setattr(extended.secrets, "token_bytes", {16: vectors.SESSION_ID, 32: vectors.RESUME_KEY}.__getitem__)
+    monkeypatch.setattr("secrets.token_bytes", {16: vectors.SESSION_ID, 32: vectors.RESUME_KEY}.__getitem__)
     monkeypatch.setattr(extended, "ACK_SECONDS", 100 * MS)
     server = Server(
         "tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=CATALOG, keys=[vectors.SERVER_KEY], id=vectors.SERVER_ID

@@ -5,6 +5,7 @@ import sys
 import typer
 
 from gatelink.cli.decode import decode
+from gatelink.cli.keys import keys
 from gatelink.cli.robots import robots
 from gatelink.cli.serve import serve
 from gatelink.cli.version import version
@@ -21,6 +22,7 @@ app = typer.Typer(
 )
 for command in (serve, robots, decode, version):
     app.command()(command)
+app.add_typer(keys)
 
 
 def main() -> None:

@@ -7,7 +7,7 @@ The two counts of a resume live here: `received`, what this side took in, and th
 import secrets
 from enum import IntEnum
 from math import ceil
-from time import time
+from time import perf_counter, time
 from typing import Any
 
 from gatelink.errors import CloseCode, PeerError, ProtocolError
@@ -194,7 +194,7 @@ class ExtendedSession(Session):
 
     def _measured(self, sent_at: int) -> None:
         if sent_at and sent_at == self._ping:
-            self.rtt = self._hub.loop.time() - self._pinged_at
+            self.rtt = perf_counter() - self._pinged_at
             self._ping = 0
 
     def _closed_by_peer(self, number: int, reason: str) -> None:
@@ -280,7 +280,7 @@ class ExtendedSession(Session):
             return
         if not carrier.writable:
             return
-        self._pinged_at = self._hub.loop.time()
+        self._pinged_at = perf_counter()  # the loop's time stands still within a turn
         self._ping = max(1, int(self._pinged_at * 1_000_000))
         carrier.write(control_frame(control.Ping(self._ping, self._count())))
 

@@ -44,7 +44,7 @@ class Outbox:
         self._frames: list[bytes | None] = []  # None: was replaced or dropped
         self._keys: dict[int, int] | None = None  # key -> number of its queued frame
         self._base = 0  # number of _frames[0]
-        self._plain = -1  # number of the last frame queued without a key
+        self._plain = -1  # number of the last frame without a key since there have been keys
 
     @property
     def held_bytes(self) -> int:
@@ -99,7 +99,6 @@ class Outbox:
         else:
             if self._keys is None:
                 self._keys = {}
-                self._plain = number - 1  # what stands before the first key may have none
             self._keys[key] = number
         if len(self._frames) > 2 * self.max_frames or (self._keys and len(self._keys) > 2 * self.max_frames):
             self._compact()

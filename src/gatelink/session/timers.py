@@ -47,7 +47,6 @@ class Wheel:
         self._clock = clock or loop.time
         self.now = self._clock()
         self._slots: dict[int, set[Item]] = {}
-        self._done = int(self.now / TICK)  # the last tick that was run
         self._timer: asyncio.TimerHandle | None = None
 
     def __len__(self) -> int:
@@ -61,9 +60,8 @@ class Wheel:
             return
         self.now = now = self._clock()  # a tick-old `now` would call it early
         if self._timer is None:
-            self._done = int(now / TICK)
             self._timer = self._loop.call_later(TICK, self._turn)
-        item._tick = tick = max(int((now + seconds) / TICK) + 1, self._done + 1)
+        item._tick = tick = int((now + max(seconds, 0.0)) / TICK) + 1
         slot = self._slots.get(tick)
         if slot is None:
             self._slots[tick] = {item}
@@ -100,12 +98,7 @@ class Wheel:
         """Calls every item whose deadline has passed (the wheel does so by itself once a tick)."""
         self.now = now = self._clock()
         tick = int(now / TICK)
-        if tick - self._done > len(self._slots):  # after a long pause: look at the slots, not at each tick
-            due = sorted(t for t in self._slots if t <= tick)
-        else:
-            due = [t for t in range(self._done + 1, tick + 1) if t in self._slots]
-        self._done = tick
-        for t in due:
+        for t in sorted(t for t in self._slots if t <= tick):
             slot = self._slots.get(t)  # it stays in while it is run: an item may cancel or move the others
             while slot:
                 item = slot.pop()

@@ -154,6 +154,7 @@ async def test_a_login_that_was_refused_leaves_the_session_that_is_here() -> Non
     stale = house.claimed(7, current.epoch - 1)[0]
     with pytest.raises(VerifyError):
         house.manager.install(stale)
+    stale.close()
     await settle()
     assert house.manager.get(7) is current and carrier.log == []
 

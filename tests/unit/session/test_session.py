@@ -72,6 +72,7 @@ async def test_what_handlers_send_while_a_read_is_handled_leaves_in_one_write_at
     frames: list[Frame] = [(11_003, 0, b"%d" % n) for n in range(50)]
     session.receive(frames)
     assert len(carrier.writes) == 1, "before anything else happens in the loop"
+    assert not session.hub._marked, "and no flush is left to be done"
     assert carrier.frames == frames
     await turn()
     assert len(carrier.writes) == 1

@@ -156,10 +156,11 @@ def test_an_item_that_sets_itself_again_is_called_every_time() -> None:
     assert all(1 <= gap <= 1 + LATE + 0.01 for gap in gaps)
 
 
-def test_an_item_that_sets_itself_to_now_is_not_called_twice_in_a_turn() -> None:
+@pytest.mark.parametrize("seconds", [0, -5])
+def test_an_item_that_sets_itself_to_now_is_not_called_twice_in_a_turn(seconds: float) -> None:
     loop, wheel = make()
-    alarm = Alarm(lambda self: wheel.set(self, 0))
-    wheel.set(alarm, 0)
+    alarm = Alarm(lambda self: wheel.set(self, seconds))
+    wheel.set(alarm, seconds)
     for turns in range(1, 6):
         loop.turn()
         assert len(alarm.calls) <= turns

@@ -61,7 +61,7 @@ def test_the_modules_decorator_registers_in_the_default_catalog(monkeypatch: pyt
     default = messages.catalog
     for table in ("by_id", "by_type", "by_name"):
         monkeypatch.setattr(default, table, dict(getattr(default, table)))
-    messages.message(59_999)(Say)
+    messages.message(59_999, name="OfThisTestAlone")(Say)
     assert default.by_type[Say].id == 59_999
 
 

@@ -24,8 +24,9 @@ def expected(label: bytes, key: bytes, handshake_hash: bytes, received: int, att
 
 @given(received=integers(0, 2**64 - 1), attempt=integers(0, 2**32 - 1), handshake_hash=sampled_from([HASH, bytes(32)]))
 def test_the_macs_are_those_of_the_protocol(received: int, attempt: int, handshake_hash: bytes) -> None:
-    ours = client_mac(KEY, handshake_hash, ID, received, attempt), server_mac(
-        KEY, handshake_hash, ID, received, attempt
+    ours = (
+        client_mac(KEY, handshake_hash, ID, received, attempt),
+        server_mac(KEY, handshake_hash, ID, received, attempt),
     )
     assert ours == (
         expected(b"gatelink resume c", KEY, handshake_hash, received, attempt),

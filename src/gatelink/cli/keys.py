@@ -1,0 +1,68 @@
+"""`gatelink keys`: makes the keys of sealed connections, and shows what others may know of them."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, TextIO
+
+import typer
+
+if TYPE_CHECKING:
+    from gatelink.keys import Key
+
+keys = typer.Typer(
+    name="keys",
+    help="Make the keys of sealed connections, and show their public parts.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+
+@keys.command()
+def new(
+    group: Annotated[bool, typer.Option("--group", help="The key that the servers of one group share.")] = False,
+    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file, which only its owner can read.")] = None,
+) -> None:
+    """Make a server's key, or a group's.
+
+    It goes to a new file, or to standard output; it is a secret. What clients need of it, the public key, is shown too:
+    on standard output with --out, on standard error without.
+
+    Exit status: 0 made, 2 the file is there already or can't be written.
+    """
+    from gatelink.keys import key_text, save_key
+    from gatelink.wire.keys import GroupKey, ServerKey
+
+    key = GroupKey.generate() if group else ServerKey.generate()
+    if out is not None:
+        save_key(key, out)
+        _show(key, sys.stdout)
+    else:
+        _show(key, sys.stderr)
+        print(key_text(key), end="")
+
+
+@keys.command()
+def show(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `gatelink keys new` made.", show_default=False)],
+) -> None:
+    """Show a key's id and, of a server's, the public key: never the secret.
+
+    The id is what a HANDSHAKE names the key by. Clients take the public key as connect(..., server_key=...).
+    """
+    from gatelink.keys import load_key
+
+    _show(load_key(file), sys.stdout)
+    if file.stat().st_mode & 0o077:
+        print(f"gatelink: others than its owner can read {file}; chmod 600 {file}", file=sys.stderr)
+
+
+def _show(key: "Key", where: TextIO) -> None:
+    """What may be known of `key`."""
+    from base64 import b64encode
+
+    from gatelink.wire.keys import ServerKey
+
+    print(f"{'key id':<20} {key.key_id.hex()}", file=where)
+    if isinstance(key, ServerKey):
+        print(f"{'public key (hex)':<20} {key.public.hex()}", file=where)
+        print(f"{'public key (base64)':<20} {b64encode(key.public).decode()}", file=where)

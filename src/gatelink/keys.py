@@ -1,0 +1,67 @@
+"""The long-lived keys as files, which `gatelink keys` makes and servers load (docs/protocol.md, "Encryption").
+
+    server-key 64 hex digits                one line; for a group, group-key
+
+server = Server("tcp://0.0.0.0:7000", tokens=tokens, keys=[load_server_key("server.key")])
+"""
+
+import os
+from pathlib import Path
+
+from gatelink.errors import ConfigError
+from gatelink.wire.keys import GroupKey, ServerKey
+
+Key = ServerKey | GroupKey
+
+_KINDS: dict[str, type[ServerKey] | type[GroupKey]] = {"server-key": ServerKey, "group-key": GroupKey}
+_MOST = 4_096  # bytes that are read of a file: enough to see that it is no key
+
+
+def load_server_key(path: str | Path) -> ServerKey:
+    """The server key in the file at `path`. Raises ConfigError if it can't be read, or holds something else."""
+    key = load_key(path)
+    if not isinstance(key, ServerKey):
+        raise ConfigError(f"{path} is a group key; a server's own is made with `gatelink keys new`")
+    return key
+
+
+def load_group_key(path: str | Path) -> GroupKey:
+    """The group key in the file at `path`. Raises ConfigError if it can't be read, or holds something else."""
+    key = load_key(path)
+    if not isinstance(key, GroupKey):
+        raise ConfigError(f"{path} is a server key; a group's is made with `gatelink keys new --group`")
+    return key
+
+
+def load_key(path: str | Path) -> Key:
+    """The key in the file at `path`. Raises ConfigError if it can't be read or is no key; never with what is in it."""
+    try:
+        with open(path, "rb") as file:
+            words = file.read(_MOST).decode("ascii", "replace").split()
+    except OSError as error:
+        raise ConfigError(f"key file {path}: {error.strerror}") from None
+    if len(words) != 2 or words[0] not in _KINDS:
+        raise ConfigError(f"{path} is no key file; `gatelink keys new --out FILE` makes one")
+    try:
+        return _KINDS[words[0]].from_hex(words[1])
+    except ConfigError as error:
+        raise ConfigError(f"{path}: {error}") from None
+
+
+def save_key(key: Key, path: str | Path) -> None:
+    """Writes `key` to a new file that only its owner can read. Raises ConfigError if there is one, or it can't."""
+    try:
+        with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(key_text(key))
+    except FileExistsError:
+        raise ConfigError(
+            f"{path} is there already, and a key that is gone can't be made again; choose another name"
+        ) from None
+    except OSError as error:
+        raise ConfigError(f"key file {path}: {error.strerror}") from None
+
+
+def key_text(key: Key) -> str:
+    """What the file of `key` says: a secret."""
+    kind = "server-key" if isinstance(key, ServerKey) else "group-key"
+    return f"{kind} {key.to_hex()}\n"

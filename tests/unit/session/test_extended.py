@@ -1,0 +1,506 @@
+"""A session that speaks the extension, over a carrier that takes notes and a clock that stands still."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from gatelink.config import Limits
+from gatelink.errors import CloseCode, PeerError, ProtocolError
+from gatelink.session.carrier import Pause
+from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession, control_frame
+from gatelink.session.outbox import Outbox
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.session.window import SendWindow
+from gatelink.wire import control
+from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT
+from gatelink.wire.control import Features, decode_control, encode_control
+from gatelink.wire.frames import CONTROL, Frame, encode_frame
+from tests.fakes import CLOSE, COUNT, SAY, Bench, FakeCarrier, FakeHandlers, FakeOwner, Say, state_of, turn
+
+BOTH = Features.RESUME | Features.PING
+LIMITS = Limits(window_frames=8, heartbeat_interval=10, heartbeat_timeout=60)
+
+
+class Desk(Bench):
+    """One extended session; by default an accepting, ticketed one whose owner keeps it when it breaks."""
+
+    def __init__(
+        self, features: int = BOTH, *, accepting: bool = True, keeps: bool = True, limits: Limits = LIMITS
+    ) -> None:
+        super().__init__(limits)
+        self.owner = FakeOwner(accepting)
+        self.owner.keeps = keeps
+        self.handlers = FakeHandlers()
+        self.carrier = FakeCarrier()
+        self.it = ExtendedSession(self.hub, self.owner, self.handlers, self.carrier, uid=7, features=features)
+        self.carrier.sink = self.it
+        if features & Features.RESUME and accepting:
+            self.it.issue_ticket()
+        elif features & Features.RESUME:
+            self.hear(control.Ticket(bytes(16), bytes(32), 120, ""))
+        self.it.open()
+
+    def hear(self, *what: control.Control | Frame) -> None:
+        """These arrive together."""
+        self.it.receive([frame if isinstance(frame, tuple) else (0, CONTROL, encode_control(frame)) for frame in what])
+
+    async def send(self, count: int) -> None:
+        for n in range(count):
+            self.it.send(Say(str(n)))
+        await turn()
+        await turn()
+
+    @property
+    def records(self) -> list[control.Control | None]:
+        """The control records that were written."""
+        return [decode_control(body) for id, flags, body in self.carrier.frames if flags & CONTROL]
+
+    @property
+    def ids(self) -> list[int]:
+        """The messages that were written."""
+        return [id for id, flags, _ in self.carrier.frames if not flags & CONTROL]
+
+    def new_carrier(self) -> FakeCarrier:
+        self.carrier = FakeCarrier()
+        self.carrier.sink = self.it
+        return self.carrier
+
+
+def say(text: bytes = b"") -> Frame:
+    return (SAY, 0, text)
+
+
+# -- what counts, and when it is acknowledged --
+
+
+async def test_application_messages_count_and_the_frameworks_do_not() -> None:
+    desk = Desk(accepting=False)
+    desk.hear(say(), (HEARTBEAT, 0, b""), (COUNT, 0, b""), say(), (2, 0, b""))
+    assert desk.it.received == 3
+
+
+async def test_a_message_that_is_refused_counts_all_the_same() -> None:
+    desk = Desk()
+    desk.handlers.then = lambda session, frame: session.broken(ProtocolError("no such thing"))
+    desk.hear(say())
+    assert desk.it.received == 1
+
+
+async def test_counting_does_not_wait_for_the_ticket() -> None:
+    """The count is from the session's start, on both sides, whenever TICKET comes."""
+    desk = Desk(Features.PING, accepting=False)
+    desk.it = ExtendedSession(desk.hub, desk.owner, desk.handlers, desk.carrier, uid=7, features=BOTH)
+    desk.hear(say(), say(), control.Ticket(bytes(16), bytes(32), 120, ""), say())
+    assert desk.it.received == 3
+
+
+async def test_without_the_feature_nothing_is_counted_kept_or_acknowledged() -> None:
+    desk = Desk(Features.PING)
+    assert type(desk.it.outbox) is Outbox
+    desk.hear(*[say()] * 200)
+    await desk.pass_time(2)
+    assert desk.records == [] and desk.it.received == 0
+
+
+@pytest.mark.parametrize("count, acknowledged", [(ACK_FRAMES - 1, False), (ACK_FRAMES, True)])
+async def test_an_ack_follows_64_messages_at_once(count: int, acknowledged: bool) -> None:
+    desk = Desk()
+    desk.hear(*[say()] * count)
+    assert desk.records == ([control.Ack(count)] if acknowledged else [])
+
+
+@pytest.mark.parametrize("size, acknowledged", [(ACK_BYTES - 1, False), (ACK_BYTES, True)])
+async def test_an_ack_follows_32_kib_at_once(size: int, acknowledged: bool) -> None:
+    desk = Desk()
+    desk.hear(say(bytes(size)))
+    assert desk.records == ([control.Ack(1)] if acknowledged else [])
+
+
+async def test_an_ack_follows_within_a_second_and_is_not_repeated() -> None:
+    desk = Desk()
+    desk.hear(say())
+    await desk.pass_time(0.7)
+    assert desk.records == []
+    await desk.pass_time(0.6)
+    assert desk.records == [control.Ack(1)]
+    await desk.pass_time(5)
+    assert desk.records == [control.Ack(1)]
+    desk.hear(say())
+    await desk.pass_time(1.3)
+    assert desk.records == [control.Ack(1), control.Ack(2)]
+
+
+async def test_there_is_at_most_one_ack_a_turn() -> None:
+    desk = Desk()
+    desk.hear(*[say()] * 500)
+    assert desk.records == [control.Ack(500)]
+
+
+async def test_an_ack_that_is_due_waits_for_a_peer_that_does_not_read() -> None:
+    """Else what the transport holds would grow for as long as the peer sends and does not read."""
+    desk = Desk()
+    desk.carrier.writable = False
+    for _ in range(100):
+        desk.hear(say(bytes(ACK_BYTES)))
+        await desk.pass_time(1.2)
+    assert desk.carrier.log == []
+    desk.carrier.unblock()
+    assert desk.records == [control.Ack(100)]
+
+
+async def test_a_pong_or_ping_acknowledges_too() -> None:
+    desk = Desk()
+    desk.hear(say(), control.Ping(5, 0))
+    await desk.pass_time(1.5)
+    assert [type(record) for record in desk.records] == [control.Pong], "no ACK of the same count behind it"
+    assert desk.records[0].received == 1  # type: ignore[union-attr]
+
+
+@pytest.mark.parametrize("record", [control.Ack, lambda n: control.Ping(1, n), lambda n: control.Pong(1, n, 0)])
+async def test_every_count_frees_the_window(record: Callable[[int], control.Control]) -> None:
+    desk = Desk()
+    await desk.send(20)
+    window: Any = desk.it.outbox
+    assert (window.kept, window.count) == (8, 12)
+    desk.hear(record(6))
+    assert (window.kept, window.count, window.acknowledged) == (8, 6, 6), "and what waited for it leaves"
+    assert desk.ids == [SAY] * 14
+
+
+@pytest.mark.parametrize("counts", [(4,), (2, 1), (1 << 64 - 1,)], ids=["above", "falling", "absurd"])
+async def test_a_count_that_can_not_be_is_a_protocol_error(counts: tuple[int, ...]) -> None:
+    desk = Desk()
+    await desk.send(3)
+    for count in counts:
+        desk.hear(control.Ack(count))
+    assert desk.it.close_code is CloseCode.PROTOCOL_ERROR
+    assert desk.records == [control.Close(CloseCode.PROTOCOL_ERROR, "")]
+
+
+# -- PING and PONG --
+
+
+async def test_each_ping_is_answered_once_with_its_own_time() -> None:
+    desk = Desk()
+    desk.hear(control.Ping(11, 0), control.Ping(12, 0))
+    desk.hear(control.Ping(13, 0))
+    pongs: list[Any] = desk.records
+    assert [pong.sent_at for pong in pongs] == [11, 12, 13]
+    assert all(pong.server_time > 1_600_000_000_000 for pong in pongs)
+
+
+async def test_a_client_tells_no_time() -> None:
+    desk = Desk(accepting=False)
+    desk.hear(control.Ping(11, 0))
+    assert desk.records == [control.Pong(11, 0, 0)]
+
+
+async def test_at_most_four_pings_a_second_are_answered() -> None:
+    desk = Desk()
+    for n in range(1, 21):
+        desk.hear(*[control.Ping(n, 0)] * 3)
+    assert len(desk.records) == PONGS_PER_SECOND
+    await desk.pass_time(1.1)
+    for n in range(1, 21):
+        desk.hear(control.Ping(n, 0))
+    assert len(desk.records) == 2 * PONGS_PER_SECOND
+
+
+async def test_pings_of_a_peer_that_does_not_read_pile_nothing_up() -> None:
+    desk = Desk()
+    desk.carrier.writable = False
+    for n in range(1, 50):
+        desk.hear(control.Ping(n, 0))
+        await desk.pass_time(0.3)
+    assert desk.carrier.log == [], "neither PONGs nor PINGs of ours"
+    desk.carrier.unblock()
+    assert len(desk.records) <= PONGS_PER_SECOND
+
+
+async def test_a_ping_goes_out_every_interval_and_its_answer_measures_the_round_trip() -> None:
+    desk = Desk()
+    await desk.pass_time(10.3)
+    (ping,) = desk.records
+    assert isinstance(ping, control.Ping) and ping.sent_at and desk.it.rtt is None
+    desk.hear(control.Pong(ping.sent_at, 0, 0))
+    rtt: Any = desk.it.rtt
+    assert 0 < rtt < 20
+    assert HEARTBEAT not in desk.ids
+
+
+async def test_an_answer_to_nothing_measures_nothing() -> None:
+    desk = Desk()
+    await desk.pass_time(10.3)
+    desk.hear(control.Pong(0, 0, 0), control.Pong(12_345, 0, 0))
+    assert desk.it.rtt is None
+
+
+async def test_a_late_answer_of_the_old_connection_measures_nothing() -> None:
+    desk = Desk()
+    await desk.pass_time(10.3)
+    (ping,) = desk.records
+    assert isinstance(ping, control.Ping)
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.hear(control.Pong(ping.sent_at, 0, 0))
+    assert desk.it.rtt is None
+
+
+async def test_an_answer_that_was_due_is_not_given_on_the_next_connection() -> None:
+    desk = Desk()
+    desk.carrier.writable = False
+    desk.hear(control.Ping(11, 0))
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    await turn()
+    assert desk.records == []
+
+
+async def test_without_the_ping_feature_heartbeats_are_the_base_ones() -> None:
+    desk = Desk(Features.RESUME)
+    await desk.pass_time(10.3)
+    assert desk.ids == [HEARTBEAT] and desk.records == []
+
+
+async def test_a_silent_peer_s_session_is_detached_after_the_heartbeat_timeout() -> None:
+    desk = Desk()
+    await desk.pass_time(61)
+    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    assert desk.owner.calls == ["broke heartbeat-timeout"]
+
+
+# -- control records --
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        control.Hello(),
+        control.Resume(bytes(16), 0, 1, bytes(32)),
+        control.Resumed(0, bytes(32)),
+        control.Ticket(bytes(16), bytes(32), 9, ""),
+        control.GoAway(0),
+    ],
+    ids=lambda record: type(record).__name__,
+)
+async def test_a_server_hears_no_such_record_after_verification(record: control.Control) -> None:
+    desk = Desk()
+    desk.hear(say(), record, say())
+    assert desk.it.close_code is CloseCode.PROTOCOL_ERROR
+    assert desk.handlers.heard.count(say()) == 1, "what came before it is handled, what came after is not"
+
+
+async def test_a_ticket_without_the_feature_is_a_protocol_error() -> None:
+    desk = Desk(Features.PING, accepting=False)
+    desk.hear(control.Ticket(bytes(16), bytes(32), 9, ""))
+    assert desk.it.close_code is CloseCode.PROTOCOL_ERROR
+
+
+async def test_records_of_types_to_come_are_ignored() -> None:
+    desk = Desk()
+    desk.hear((0, CONTROL, b"\x80"), (0, CONTROL, b"\xffanything"), say())
+    assert state_of(desk.it) is SessionState.OPEN and desk.it.received == 1
+
+
+@pytest.mark.parametrize("payload", [b"\x0b", b"\x7f", b"\x06", b"\x08" + bytes(9), b"\x09\xa0\x0f\x05\x00abc"])
+async def test_a_malformed_or_unknown_record_is_a_protocol_error(payload: bytes) -> None:
+    desk = Desk()
+    desk.hear((0, CONTROL, payload))
+    assert desk.it.close_code is CloseCode.PROTOCOL_ERROR
+    assert desk.records == [control.Close(CloseCode.PROTOCOL_ERROR, "")], "the details are for our log"
+
+
+# -- CLOSE --
+
+
+async def test_close_is_the_last_thing_and_says_why() -> None:
+    desk = Desk()
+    desk.it.send(Say("bye"))
+    desk.it.close(CloseCode.KICKED, "no shouting")
+    await turn()
+    assert desk.ids == [SAY]
+    assert desk.records == [control.Close(CloseCode.KICKED, "no shouting")]
+    assert desk.carrier.log[-1] == CLOSE
+
+
+async def test_a_replaced_session_is_notified_and_then_closed() -> None:
+    desk = Desk()
+    desk.it.close(CloseCode.REPLACED, farewell=encode_frame(DUPLICATE_LOGIN, b""))
+    await turn()
+    (id, _, _), (_, flags, payload) = desk.carrier.frames
+    assert id == DUPLICATE_LOGIN and flags == CONTROL
+    assert decode_control(payload) == control.Close(CloseCode.REPLACED, "")
+
+
+async def test_what_is_queued_is_delivered_before_close_however_full_the_window_is() -> None:
+    desk = Desk()
+    await desk.send(50)
+    assert len(desk.ids) == 8
+    desk.it.close(CloseCode.KICKED)
+    await turn()
+    assert len(desk.ids) == 50 and desk.records == [control.Close(CloseCode.KICKED, "")]
+    assert desk.carrier.log[-1] == CLOSE
+
+
+@pytest.mark.parametrize("code", [4000, 4001, 4003, 4005, 4007, 4009, 4010, 4012, 4014, 1000, 0, 65_535])
+async def test_a_close_that_ends_ends_the_session_and_says_why(code: int) -> None:
+    desk = Desk(accepting=False)
+    desk.hear(say(), control.Close(code, "so it goes"), say())
+    assert desk.it.close_code == (code if code in list(CloseCode) else CloseCode.NORMAL)
+    assert desk.it.close_reason == "so it goes"
+    assert state_of(desk.it) is SessionState.CLOSED
+    assert desk.handlers.heard.count(say()) == 1
+    assert desk.owner.calls == ["ended", "gone"] and desk.carrier.log == [], "no answer to a peer that has gone"
+
+
+@pytest.mark.parametrize("code", [4004, 4006, 4011])
+async def test_a_close_that_detaches_keeps_a_ticketed_session(code: int) -> None:
+    desk = Desk(accepting=False)
+    desk.hear(control.Close(code, ""))
+    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    assert desk.owner.calls == [f"broke {CloseCode(code).label}"]
+
+
+async def test_a_close_that_detaches_ends_a_session_that_nobody_keeps() -> None:
+    desk = Desk(Features.PING, keeps=False)
+    desk.hear(control.Close(4011, "bye"))
+    assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.GOING_AWAY
+
+
+async def test_an_unticketed_client_that_dials_again_is_kept_when_the_server_goes_away() -> None:
+    """As a base client is, who sees only the connection end."""
+    desk = Desk(Features.PING, accepting=False)
+    desk.hear(control.Close(4011, "the server stops"))
+    assert state_of(desk.it) is SessionState.DETACHED
+
+
+async def test_a_goaway_has_a_client_come_back() -> None:
+    desk = Desk(accepting=False)
+    desk.hear(control.GoAway(5, ""))
+    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+
+
+async def test_a_key_that_is_used_up_detaches_a_ticketed_session_and_ends_any_other() -> None:
+    class UsedUp(PeerError):
+        code = CloseCode.GOING_AWAY
+
+    desk = Desk()
+    desk.it.broken(UsedUp())
+    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    desk = Desk(Features.PING)
+    desk.it.broken(UsedUp())
+    await turn()
+    assert desk.records == [control.Close(CloseCode.GOING_AWAY, "")]
+
+
+# -- detached, and resumed --
+
+
+async def test_a_break_detaches_and_what_is_sent_meanwhile_arrives_after_what_was_sent_before() -> None:
+    desk = Desk()
+    await desk.send(3)
+    desk.hear(control.Ack(1))
+    desk.carrier.lose(ConnectionResetError())
+    assert desk.handlers.heard[-1] == "suspended"
+    for n in range(3, 5):
+        desk.it.send(Say(str(n)))
+    desk.it.resume_on(desk.new_carrier(), 2, control_frame(control.Resumed(0, bytes(32))))
+    await turn()
+    assert desk.handlers.heard[-1] == "resumed"
+    first, *rest = desk.carrier.frames
+    assert first[1] == CONTROL and [frame[2][-1:] for frame in rest] == [b"2", b"3", b"4"]
+    assert desk.it.outbox.sent == 5
+
+
+async def test_detached_sends_nothing_and_applies_its_queue_s_policy() -> None:
+    desk = Desk(limits=Limits(max_outbox_frames=10))
+    desk.carrier.lose()
+    for n in range(10):
+        desk.it.send(Say(str(n)))
+    await turn()
+    assert desk.carrier.log == [] and desk.it.outbox.sent == 0
+    with pytest.raises(Exception, match="4006"):
+        desk.it.send(Say("one too many"))
+    assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.SLOW_CONSUMER
+
+
+async def test_detached_for_longer_than_the_window_ends_with_the_break_s_code() -> None:
+    desk = Desk(limits=Limits(resume_window=5))
+    desk.carrier.lose(ConnectionResetError())
+    await desk.pass_time(4.8)
+    assert state_of(desk.it) is SessionState.DETACHED
+    await desk.pass_time(0.6)
+    assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.GOING_AWAY
+
+
+async def test_a_window_under_a_second_is_not_none_at_all() -> None:
+    desk = Desk(limits=Limits(resume_window=0.2))
+    assert desk.it.ticket is not None and desk.it.ticket.window == 1
+
+
+async def test_a_new_connection_wins_over_one_that_still_seems_to_live() -> None:
+    desk = Desk()
+    old = desk.carrier
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    assert old.is_dropped and state_of(desk.it) is SessionState.OPEN
+    old.lose(ConnectionResetError())
+    assert state_of(desk.it) is SessionState.OPEN, "nothing late from the old one touches it"
+    assert desk.handlers.heard == ["opened"], "nobody had been told of a break, so nobody is told of its end"
+
+
+async def test_a_full_inbox_holds_back_the_next_connection_too() -> None:
+    class Inbox:
+        paused = True
+
+    desk = Desk()
+    desk.carrier.lose()
+    desk.it.inbox = Inbox()
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    assert desk.carrier.paused == Pause.INBOX
+
+
+async def test_closed_while_detached_is_over_at_once() -> None:
+    desk = Desk()
+    desk.carrier.lose()
+    desk.it.kick("enough")
+    assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.KICKED
+    assert desk.owner.calls[-2:] == ["ended", "gone"]
+
+
+@pytest.mark.parametrize("received, possible", [(1, False), (2, True), (5, True), (6, False)])
+async def test_a_resume_is_possible_from_what_is_kept(received: int, possible: bool) -> None:
+    desk = Desk()
+    await desk.send(5)
+    desk.hear(control.Ack(2))
+    assert desk.it.can_resume_from(received) is possible
+
+
+async def test_a_session_without_the_feature_can_not_be_resumed() -> None:
+    assert not Desk(Features.PING).it.can_resume_from(0)
+
+
+async def test_after_a_resume_counts_go_on_where_they_were() -> None:
+    desk = Desk()
+    desk.hear(say(), say())
+    desk.carrier.lose()
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.hear(say())
+    await desk.pass_time(1.3)
+    assert desk.records == [control.Ack(3)]
+
+
+async def test_a_handler_that_ends_the_session_when_it_is_suspended_is_heard() -> None:
+    desk = Desk()
+
+    class Ends(FakeHandlers):
+        def suspended(self, session: Session) -> None:
+            session.kick("gone for good")
+
+    desk.it.handlers = Ends()
+    desk.carrier.lose()
+    assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.KICKED
+
+
+async def test_the_window_is_what_the_limits_say() -> None:
+    window = Desk(limits=Limits(window_frames=3, window_bytes=99)).it.outbox
+    assert isinstance(window, SendWindow) and (window.window_frames, window.window_bytes) == (3, 99)

@@ -1,0 +1,152 @@
+"""What is sent is kept until it is acknowledged, and never more than the window (docs/protocol.md, "Retention")."""
+
+import pytest
+from hypothesis import given
+from hypothesis.strategies import integers, lists, one_of, sampled_from, tuples
+
+from gatelink.errors import ProtocolError
+from gatelink.session.outbox import Full
+from gatelink.session.window import SendWindow
+
+BIG = 1 << 30
+
+
+def window(frames: int = 4, size: int = 100, max_frames: int = 1_000) -> SendWindow:
+    return SendWindow(max_frames, BIG, frames, size)
+
+
+def filled(count: int, size: int = 10, **limits: int) -> SendWindow:
+    box = window(**limits)
+    for n in range(count):
+        box.push(bytes([n]) * size)
+    return box
+
+
+def test_no_more_than_the_window_s_frames_leave() -> None:
+    box = filled(6)
+    assert box.take(BIG) == b"".join(bytes([n]) * 10 for n in range(4))
+    assert (box.sent, box.kept, box.kept_bytes, box.count) == (4, 4, 40, 2)
+    assert box.take(BIG) == b""
+    assert box.sent == 4
+
+
+def test_no_more_than_the_window_s_bytes_leave() -> None:
+    box = filled(6, 40, frames=100)
+    assert len(box.take(BIG)) == 80
+    assert box.take(BIG) == b""
+    assert (box.kept, box.kept_bytes, box.count) == (2, 80, 4)
+
+
+def test_what_is_acknowledged_makes_room() -> None:
+    box = filled(6)
+    box.take(BIG)
+    box.acknowledge(3)
+    assert (box.acknowledged, box.kept, box.kept_bytes) == (3, 1, 10)
+    assert box.take(BIG) == bytes([4]) * 10 + bytes([5]) * 10
+    assert (box.sent, box.kept) == (6, 3)
+
+
+def test_a_frame_larger_than_the_window_leaves_when_nothing_else_is_kept() -> None:
+    box = window(size=100)
+    box.push(b"s")
+    box.push(b"L" * 1_000)
+    box.push(b"t")
+    assert box.take(BIG) == b"s"
+    assert box.take(BIG) == b""
+    box.acknowledge(1)
+    assert box.take(BIG) == b"L" * 1_000
+    assert box.take(BIG) == b""
+    box.acknowledge(2)
+    assert box.take(BIG) == b"t"
+
+
+def test_a_carrier_s_share_is_respected_within_the_window() -> None:
+    box = filled(4)
+    assert box.take(25) == bytes([0]) * 10 + bytes([1]) * 10
+    assert box.take(25) == bytes([2]) * 10 + bytes([3]) * 10
+
+
+def test_what_is_sent_again_is_what_was_sent_and_not_acknowledged() -> None:
+    box = filled(6)
+    box.take(BIG)
+    box.acknowledge(1)
+    assert box.unacknowledged() == b"".join(bytes([n]) * 10 for n in range(1, 4))
+    assert box.unacknowledged() == b"".join(bytes([n]) * 10 for n in range(1, 4)), "sending again keeps it"
+    box.acknowledge(4)
+    assert box.unacknowledged() == b""
+
+
+@pytest.mark.parametrize("received", [-1, 1, 5, 6, 1 << 63])
+def test_a_count_that_can_not_be_is_the_peer_s_fault_and_changes_nothing(received: int) -> None:
+    box = filled(6)
+    box.take(BIG)
+    box.acknowledge(2)
+    with pytest.raises(ProtocolError, match="2 were acknowledged, 4 sent"):
+        box.acknowledge(received)
+    assert (box.acknowledged, box.kept, box.kept_bytes) == (2, 2, 20)
+
+
+def test_acknowledging_the_same_count_again_is_fine() -> None:
+    box = filled(2)
+    box.take(BIG)
+    box.acknowledge(2)
+    box.acknowledge(2)
+    assert box.kept == 0
+
+
+def test_policy_touches_only_what_is_queued() -> None:
+    box = window(frames=2, max_frames=2)
+    box.push(b"0", key=5)
+    box.push(b"1")
+    box.take(BIG)
+    for n in b"abcdef":
+        box.push(bytes([n]), full=Full.DROP_OLDEST, key=5 * (n % 2))
+    assert box.unacknowledged() == b"01"
+    assert (box.count, box.dropped) == (2, 4)
+
+
+def test_an_ended_session_s_window_holds_nothing_back() -> None:
+    box = filled(50)
+    box.take(BIG)
+    box.lift()
+    assert len(box.take(BIG)) == 460
+    assert box.count == 0
+
+
+def test_held_bytes_are_those_queued_and_those_kept() -> None:
+    box = filled(6)
+    assert box.held_bytes == 60
+    box.take(BIG)
+    assert box.held_bytes == 60
+    box.acknowledge(4)
+    assert box.held_bytes == 20
+
+
+STEPS = lists(
+    one_of(
+        tuples(sampled_from(["push"]), integers(0, 60)),
+        tuples(sampled_from(["take"]), integers(1, 200)),
+        tuples(sampled_from(["acknowledge"]), integers(0, 5)),
+    ),
+    max_size=80,
+)
+
+
+@given(steps=STEPS)
+def test_any_use_keeps_exactly_what_is_between_sent_and_acknowledged(steps: list[tuple[str, int]]) -> None:
+    box = window(frames=5, size=120)
+    pushed: list[bytes] = []
+    taken = b""
+    for what, amount in steps:
+        if what == "push":
+            pushed.append(bytes([len(pushed)]) * (amount + 1))
+            box.push(pushed[-1])
+        elif what == "take":
+            taken += box.take(amount)
+        else:
+            box.acknowledge(min(box.acknowledged + amount, box.sent))
+        assert taken == b"".join(pushed[: box.sent])
+        assert box.unacknowledged() == b"".join(pushed[box.acknowledged : box.sent])
+        assert box.kept_bytes == len(box.unacknowledged()) and box.kept <= 5
+        assert box.kept_bytes <= 120 or box.kept == 1
+        assert box.count == len(pushed) - box.sent
