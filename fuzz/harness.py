@@ -27,6 +27,7 @@ GRACE = 60  # s to end, when its output has
 
 PROGRESS = re.compile(r"#(\d+)\t(?:pulse|INITED|DONE|RELOAD).*?cov: (\d+).*?corp: (\d+)")
 EXECUTED = re.compile(r"stat::number_of_executed_units:\s*(\d+)")
+NOISE = ("#", "stat::", "INFO: Instrumenting", "WARNING: Failed to find function")
 SAVED = re.compile(r"Test unit written to (\S+)")
 
 
@@ -63,12 +64,12 @@ def fuzz(target: str, seconds: int) -> int:
                 executed = found[1]
             elif found := SAVED.search(line):
                 saved = found[1]
-            elif not line.startswith("#"):
+            elif not line.startswith(NOISE):
                 said.append(line)
         status = it.wait(GRACE)
     if status:
         print("".join(said), end="")
-    print(f"{target}: {int(executed):,} executions in {seconds} s, {'no crash' if not status else 'BROKEN'}")
+    print(f"{target}: {int(executed):,} executions, {'BROKEN' if status else f'nothing found in {seconds} s'}")
     if saved:
         name = Path(saved).relative_to(HERE.parent)
         print(f"{target}: again with: {Path(sys.executable).name} -m fuzz.{target} {name}")

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from examples.doors.desk import Desk
 from gatelink import Connection, Limits, Listen, MemoryTokens, Server, Session
-from gatelink.config import networks
 
 folder = Path(os.environ["DOORS"])
 tokens = MemoryTokens(first_use=30, lifetime=3_600)
@@ -30,7 +29,7 @@ server = Server(
         key=str(folder / "key.pem"),
         accept=is_welcome,
     ),
-    Listen(endpoint="tcp://127.0.0.1:7001", proxies=networks("127.0.0.0/8"), accept=is_welcome),
+    Listen(endpoint="tcp://127.0.0.1:7001", proxies=("127.0.0.0/8",), accept=is_welcome),
     Listen(endpoint=f"unix://{folder}/desk.sock", accept=to_desk),
     tokens=tokens,
     limits=Limits(max_connections=1_000, max_per_address=2),

@@ -5,7 +5,7 @@ order. `Server` is the accepting side, `connect` the other one; both give a `Ses
 """
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
-from gatelink.config import Limits, WireOptions, networks
+from gatelink.config import Limits, WireOptions
 from gatelink.errors import (
     BodyError,
     CatalogError,
@@ -68,5 +68,4 @@ __all__ = [
     "WireOptions",
     "connect",
     "message",
-    "networks",
 ]

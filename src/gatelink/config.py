@@ -23,7 +23,10 @@ def networks(*texts: str) -> tuple[Network, ...]:
     return tuple(found)
 
 
-LOOPBACK = networks("127.0.0.0/8", "::1/128")
+LOOPBACK = ("127.0.0.0/8", "::1/128")
+
+MAX_LENGTH = 0xFFFFFF
+"""Bytes of payload that the length of a frame can say."""
 
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
@@ -44,7 +47,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backlog: int = 4_096  # SYNs waiting in the kernel; capped there by net.core.somaxconn
     max_connections: int = 15_000  # below the usual `ulimit -n` of 20,000, so that logs and admin still open
     max_per_address: int = 256  # IPv6 by /64; a carrier's NAT holds many players, a flood is thousands
-    exempt: tuple[Network, ...] = LOOPBACK  # networks that per-address limits do not hold for
+    exempt: tuple[str, ...] = LOOPBACK  # networks that per-address limits do not hold for
 
     # -- login (slowloris: the deadline is absolute, whatever trickles in) --
     verify_timeout: float = 10.0  # s from accept to verified
@@ -75,8 +78,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
-            if isinstance(value, (int, float)) and value <= 0:
+            if isinstance(value, (int, float)) and not value > 0:
                 raise ConfigError(f"limits.{name} is {value}; it must be above 0")
+        for name in ("max_frame", "max_frame_unverified"):
+            if getattr(self, name) > MAX_LENGTH:
+                raise ConfigError(f"limits.{name} is {getattr(self, name)}; a frame's length has 24 bits: {MAX_LENGTH}")
+        networks(*self.exempt)
         if self.heartbeat_timeout <= self.heartbeat_interval:
             raise ConfigError(
                 f"limits.heartbeat_timeout ({self.heartbeat_timeout} s) must be longer than "

@@ -22,7 +22,7 @@ import structlog
 import uvloop
 
 from gatelink.auth.tokens import Tokens
-from gatelink.config import Limits, Network, WireOptions
+from gatelink.config import Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers
 from gatelink.net.connection import Connection
@@ -54,7 +54,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     endpoint: str
     certificate: str | None = None
     key: str | None = None
-    proxies: tuple[Network, ...] = ()
+    proxies: tuple[str, ...] = ()
     accept: Accept | None = None
 
     def tls(self) -> ssl.SSLContext | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gatelink import ConfigError, Connection, Limits, Listen
-from gatelink.config import LOOPBACK, networks
+from gatelink.config import LOOPBACK
 from gatelink.net.endpoints import Endpoint
 from gatelink.net.proxy import SIGNATURE
 from tests.e2e.support import (
@@ -262,7 +262,7 @@ async def test_what_does_not_begin_with_the_header_is_refused(first: bytes) -> N
 
 
 async def test_only_the_balancer_is_listened_to() -> None:
-    async with serving(Listen(endpoint=TCP, proxies=networks("10.0.0.0/8"))) as server:
+    async with serving(Listen(endpoint=TCP, proxies=("10.0.0.0/8",))) as server:
         client = await RawClient.open(server)
         client.send(proxy_header("203.0.113.9"), verify_request(7))
         assert await client.rest() == []

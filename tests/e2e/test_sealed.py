@@ -31,7 +31,6 @@ from tests.e2e.support import (
     verify_request,
     verify_succeeded,
 )
-from tests.support import MS
 
 KEY = ServerKey.generate()
 BIG = Limits(max_frame=5 * 1_048_576, max_outbox_bytes=16 * 1_048_576)

@@ -165,11 +165,6 @@ class Dialer:
             self.broken(error)
 
     @property
-    def _awaits_hello(self) -> bool:
-        extension = self._extension
-        return extension is not None and extension.server_key is None and not self._has_asked
-
-    @property
     def _ticket(self) -> Ticket | None:
         """What resumes the session that lost its connection, if anything does."""
         return self._session.ticket if isinstance(self._session, ExtendedSession) else None
@@ -228,11 +223,12 @@ class Dialer:
             if self._connection is not None:  # else there was something behind the answer, and that was wrong
                 self._agree(sealing.agreed)
             return False
+        plain = self._extension if self._handshake_hash == NO_HANDSHAKE else None
         match decode_control(payload):
             case None:
                 return False
-            case Hello() as answer if self._awaits_hello and self._extension is not None:
-                self._agree(check_answer(self._extension.hello, answer))
+            case Hello() as answer if plain is not None and not self._has_asked:
+                self._agree(check_answer(plain.hello, answer))
                 return False
             case Resumed() as answer if self._has_asked and self._ticket is not None:
                 self._resumed(answer, self._ticket)

@@ -10,7 +10,7 @@ from typing import Literal, cast
 
 import msgspec
 
-from gatelink.config import Network
+from gatelink.config import Network, networks
 from gatelink.errors import ConfigError
 
 MAX_UNIX_PATH = 107  # bytes: sun_path of Linux less its final NUL
@@ -119,15 +119,15 @@ class AddressTable:
     on this machine: they are exempt when 127.0.0.1 is.
     """
 
-    def __init__(self, limit: int, exempt: Iterable[Network] = ()) -> None:
+    def __init__(self, limit: int, exempt: Iterable[str] = ()) -> None:
         self._limit = limit
         self._counts: dict[str, int] = {}
-        networks = tuple(exempt)
+        exempt_networks = networks(*exempt)
 
         @lru_cache(_CACHED_HOSTS)
         def counted_key(host: str) -> str | None:
             """The key that `host` counts under, None when it is exempt."""
-            return None if contains(networks, host) else address_key(host)
+            return None if contains(exempt_networks, host) else address_key(host)
 
         self._counted_key = counted_key
 

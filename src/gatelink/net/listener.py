@@ -14,7 +14,7 @@ from typing import cast
 
 import structlog
 
-from gatelink.config import Limits, Network
+from gatelink.config import Limits, networks
 from gatelink.errors import ConfigError
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import AddressTable, Endpoint, contains, failure
@@ -102,7 +102,7 @@ class Listener:
         welcome: Callable[[Connection, float], object],
         *,
         tls: ssl.SSLContext | None = None,
-        proxies: tuple[Network, ...] = (),
+        proxies: tuple[str, ...] = (),
         accept: Accept | None = None,
     ) -> None:
         if (endpoint.scheme == "tls") != (tls is not None):
@@ -115,7 +115,7 @@ class Listener:
         self.admission = admission
         self._tls = tls
         self._welcome = welcome
-        self._proxies = proxies
+        self._proxies = networks(*proxies)
         self._accept = accept
         self._servers: list[asyncio.Server | TlsAcceptor] = []
         self._inode = 0  # of a Unix socket's file

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 FLUSH_AT_ONCE = 256
 """Sessions written to in one turn of the loop: a broadcast to thousands must not keep everybody else waiting."""
 
+LAST_WORDS = 2.0
+"""Seconds that a cancelled handler may take to clean up."""
+
 _pack_head = struct.Struct("<IH").pack
 
 
@@ -108,7 +111,9 @@ class Hub:
             for task in late:
                 task.cancel()
             if late:
-                await asyncio.wait(late)
+                _, late = await asyncio.wait(late, timeout=LAST_WORDS)
+            for task in late:  # it caught its cancellation and goes on; nobody can stop it
+                self.loop.call_exception_handler({"message": f"a handler does not end: {task!r}", "task": task})
 
     def mark(self, session: "Session") -> None:
         """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""

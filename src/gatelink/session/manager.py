@@ -83,6 +83,9 @@ class SessionManager:
     def __len__(self) -> int:
         return len(self._sessions)
 
+    def __bool__(self) -> bool:
+        return True  # a manager without sessions is still one
+
     def __iter__(self) -> Iterator[Session]:
         """The sessions of this moment; they may be closed, and others come, while you iterate."""
         return iter(list(self._sessions.values()))

@@ -9,6 +9,7 @@ code of a server: `feed` is one loop, and a message without flags takes its shor
 import struct
 from itertools import repeat
 
+from gatelink.config import MAX_LENGTH as MAX_LENGTH
 from gatelink.errors import FrameTooLarge, MessageTooLarge, ProtocolError
 
 COMPRESSED = 0x01
@@ -17,7 +18,6 @@ SEALED = 0x04
 CONTROL = 0x80
 
 HEADER_SIZE = 4
-MAX_LENGTH = 0xFFFFFF
 
 Frame = tuple[int, int, bytes]
 """`(id, flags, body)`. A CONTROL frame has id 0 and its whole payload as body."""

@@ -52,9 +52,7 @@ def test_an_order_that_the_promise_allows_passes(steps: list[Step]) -> None:
             "line 7 of room jade; expected 6, 1 missing",
             id="a gap while connected",
         ),
-        pytest.param(
-            [IN_JADE, *lines("jade", 6)], "line 6 of room jade; expected 5, 1 missing", id="a late start"
-        ),
+        pytest.param([IN_JADE, *lines("jade", 6)], "line 6 of room jade; expected 5, 1 missing", id="a late start"),
         pytest.param([IN_JADE, *lines("jade", 5, 5)], "line 5 of room jade again or late; expected 6", id="a repeat"),
         pytest.param(
             [IN_JADE, *lines("jade", 5), "break", *lines("jade", 5)],

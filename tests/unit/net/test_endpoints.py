@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatelink.config import LOOPBACK, Network, networks
+from gatelink.config import LOOPBACK
 from gatelink.errors import ConfigError
 from gatelink.net.endpoints import AddressTable, Endpoint, address_key, parse_endpoint
 
@@ -163,11 +163,11 @@ def test_leaving_without_having_entered_is_an_error() -> None:
         (LOOPBACK, "::ffff:127.0.0.1"),
         (LOOPBACK, "::1"),
         (LOOPBACK, ""),
-        (networks("10.0.0.0/8", "2001:db8::/32"), "10.1.2.3"),
-        (networks("10.0.0.0/8", "2001:db8::/32"), "2001:db8:9::1"),
+        (("10.0.0.0/8", "2001:db8::/32"), "10.1.2.3"),
+        (("10.0.0.0/8", "2001:db8::/32"), "2001:db8:9::1"),
     ],
 )
-def test_exempt_addresses_are_neither_limited_nor_counted(exempt: tuple[Network, ...], host: str) -> None:
+def test_exempt_addresses_are_neither_limited_nor_counted(exempt: tuple[str, ...], host: str) -> None:
     table = AddressTable(1, exempt)
     assert all(table.enter(host) for _ in range(5))
     assert len(table) == 0

@@ -1,0 +1,532 @@
+"""What was sent arrives exactly once and in order, however connections break (docs/protocol.md, "Resume").
+
+Every test ends with both sides having heard all that the other sent: 0, 1, 2, ... without a gap or a repetition.
+"""
+
+import asyncio
+import ssl
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any, Self
+
+import pytest
+from msgspec.structs import replace
+
+from gatelink import Backoff, CloseCode, Handlers, Limits, ServerKey, Session, connect
+from gatelink.net.login import Login
+from gatelink.session.extended import ExtendedSession, close_frame
+from gatelink.session.outbox import Full
+from gatelink.session.states import SessionState
+from gatelink.testing import ChaosProxy, Delay, Fault, HalfClose, Reset, Split, Stall
+from gatelink.wire.control import Ack
+from tests.e2e.extension import BOTH, ExtendedClient
+from tests.e2e.support import (
+    CATALOG,
+    TCP,
+    Blob,
+    Echo,
+    EchoServer,
+    Listen,
+    Note,
+    RawClient,
+    frame_of,
+    make_certificate,
+    open_sockets,
+    serving,
+    until,
+)
+from tests.support import MS
+
+KEY = ServerKey.generate()
+SOON = Backoff(first=5 * MS, most=20 * MS, attempts=500)
+QUICK = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=400 * MS)
+
+
+@pytest.fixture(scope="module")
+def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, ssl.SSLContext]:
+    return make_certificate(tmp_path_factory.mktemp("tls"))
+
+
+class Talk:
+    """A client and a server that number what they send, and note what they hear."""
+
+    def __init__(self, server: EchoServer, uid: int = 7) -> None:
+        self.server = server
+        self.uid = uid
+        self.heard: list[int] = []  # by the client
+        self.events: list[str] = []
+        self.sent = self.pushed = 0
+        self.handlers = handlers = Handlers(CATALOG)
+        handlers.on(Note)(lambda session, message: self.heard.append(message.n))
+        handlers.on(Blob)(lambda session, message: None)
+        handlers.on_suspended(lambda session: self.events.append("suspended"))
+        handlers.on_resumed(lambda session: self.events.append("resumed"))
+        handlers.on_closed(lambda session: self.events.append(f"closed {session.close_code:d}"))
+
+    async def begin(self, where: object, **how: Any) -> Self:
+        how.setdefault("reconnect", SOON)
+        self.session = await connect(
+            str(where),
+            uid=self.uid,
+            token=f"{self.uid:032d}",
+            handlers=self.handlers,
+            catalog=CATALOG,
+            resume=True,
+            **how,
+        )
+        other = self.server.session(self.uid)
+        assert isinstance(other, ExtendedSession)
+        self.other = other
+        return self
+
+    def say(self, count: int = 1) -> None:
+        """Both sides send."""
+        for _ in range(count):
+            self.session.send(Note(self.sent))
+            self.sent += 1
+            self.other.send(Note(self.pushed))
+            self.pushed += 1
+
+    async def chatter(self, rounds: int, count: int = 5) -> None:
+        for _ in range(rounds):
+            self.say(count)
+            await asyncio.sleep(MS)
+
+    @property
+    def reached(self) -> list[int]:
+        """What the server heard."""
+        return [n for uid, n in self.server.notes if uid == self.uid]
+
+    async def all_heard(self) -> None:
+        await until(
+            lambda: len(self.heard) >= self.pushed and len(self.reached) >= self.sent,
+            f"{len(self.heard)} of {self.pushed} down, {len(self.reached)} of {self.sent} up",
+        )
+        assert self.heard == list(range(self.pushed))
+        assert self.reached == list(range(self.sent))
+
+    async def end(self) -> None:
+        await self.all_heard()
+        assert self.session.close_code is None and self.server.sessions.get(self.uid) is self.other
+        self.session.close()
+        await self.session.wait_closed()
+        await until(lambda: self.server.ended)
+        assert self.server.ended == [(self.uid, CloseCode.NORMAL)]
+
+
+KINDS = ["plain", "sealed", "tls"]
+
+
+@asynccontextmanager
+async def talking(
+    kind: str = "sealed",
+    script: Sequence[Fault] = (),
+    *,
+    seed: int = 0,
+    certificate: tuple[str, str, ssl.SSLContext] | None = None,
+    limits: Limits | None = None,
+    client_limits: Limits | None = None,
+) -> AsyncIterator[tuple[Talk, ChaosProxy]]:
+    """A `Talk` through a proxy; the connection is of one of KINDS."""
+    listen: str | Listen = TCP
+    how: dict[str, Any] = {"limits": client_limits or limits or Limits()}
+    if kind == "tls":
+        assert certificate is not None
+        listen = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate[0], key=certificate[1])
+        how["tls"] = certificate[2]
+    elif kind == "sealed":
+        how["server_key"] = KEY.public
+    async with (
+        serving(listen, keys=[KEY], resume_plain=kind == "plain", limits=limits) as server,
+        ChaosProxy((server.endpoint.host, server.endpoint.port), script, seed=seed) as proxy,
+    ):
+        scheme = "tls" if kind == "tls" else "tcp"
+        talk = await Talk(server).begin(f"{scheme}://127.0.0.1:{proxy.address[1]}", **how)
+        try:
+            yield talk, proxy
+        finally:
+            talk.session.abort()
+
+
+# -- breaks of every kind --
+
+SCRIPTS: dict[str, tuple[Fault, ...]] = {
+    "resets in the middle of frames": (Reset(mean_bytes=3_000),),
+    "resets up": (Reset(mean_bytes=2_000, direction="up"),),
+    "half-close down": (HalfClose(mean_bytes=3_000, direction="down"),),
+    "half-close up": (HalfClose(mean_bytes=3_000, direction="up"),),
+    "stalls and resets": (Stall(seconds=20 * MS, mean_bytes=2_000), Reset(mean_bytes=4_000)),
+    "single bytes and resets": (Split(size=1), Reset(mean_bytes=2_500)),
+    "a slow path that breaks by time": (Delay(seconds=2 * MS, jitter=5 * MS), Reset(mean_seconds=40 * MS)),
+}
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("script", SCRIPTS.values(), ids=SCRIPTS)
+async def test_nothing_is_lost_doubled_or_reordered(
+    script: tuple[Fault, ...], kind: str, seed: int, certificate: tuple[str, str, ssl.SSLContext]
+) -> None:
+    first = [replace(fault, connection=n) for fault in script for n in range(1, 13)]
+    async with talking(kind, first, seed=seed, certificate=certificate) as (talk, proxy):
+        for _ in range(100):
+            await talk.chatter(2, 8)
+            if proxy.breaks >= 4:
+                break
+        assert proxy.breaks >= 2, "or nothing was tried"
+        assert talk.events.count("suspended") >= 2
+        await talk.end()
+        assert talk.other.attempt >= 2
+
+
+@pytest.mark.parametrize("kind", ["plain", "sealed"])
+@pytest.mark.parametrize("direction", ["up", "down"])
+@pytest.mark.parametrize("after", [1, 14, 17, 40, 75, 79, 85, 90, 130, 200, 400])
+async def test_a_break_while_the_session_is_being_resumed_loses_nothing(kind: str, direction: Any, after: int) -> None:
+    """Somewhere in HELLO or HANDSHAKE, RESUME, RESUMED, or what is sent again; then once more."""
+    script = [Reset(connection=n, direction=direction, after_bytes=after) for n in (2, 3)]
+    async with talking(kind, script) as (talk, proxy):
+        talk.say(10)
+        await talk.all_heard()
+        proxy.cut_all()
+        talk.say(30)
+        await until(lambda: proxy.connections >= 2)
+        await talk.all_heard()
+        talk.say(30)
+        await talk.end()
+
+
+@pytest.mark.parametrize("kind", ["plain", "sealed"])
+async def test_many_breaks_in_a_row_lose_nothing(kind: str) -> None:
+    async with talking(kind) as (talk, proxy):
+        for n in range(25):
+            talk.say(7)
+            if n % 3 == 0:
+                await asyncio.sleep(MS)
+            proxy.cut_all()
+            if n % 2 == 0:
+                await until(lambda: talk.session.state is SessionState.OPEN)
+        await talk.end()
+        assert talk.events.count("suspended") == talk.events.count("resumed") >= 10
+
+
+async def test_large_messages_survive_breaks_too() -> None:
+    bodies: list[bytes] = []
+    limits = Limits(max_frame=1_048_576)
+    async with talking("sealed", [Reset(connection=n, after_bytes=n * 300_000) for n in (1, 2, 3)], limits=limits) as (
+        talk,
+        proxy,
+    ):
+        del talk.handlers.routes[CATALOG.find(Blob).id]
+        talk.handlers.on(Blob)(lambda session, message: bodies.append(bytes(message)))
+        for n in range(6):
+            talk.session.send(Blob(bytes([n]) * 200_000))
+            talk.say()
+        await until(lambda: len(bodies) == 6)
+        assert bodies == [bytes([n]) * 200_000 for n in range(6)]
+        assert proxy.breaks >= 2
+        await talk.end()
+
+
+async def test_a_dead_path_is_noticed_within_the_heartbeat_timeout_and_left() -> None:
+    async with talking("sealed", limits=QUICK) as (talk, proxy):
+        talk.say(5)
+        await talk.all_heard()
+        proxy.drop()
+        talk.say(5)
+        proxy.restore()
+        await talk.end()
+        assert talk.events[:2] == ["suspended", "resumed"]
+
+
+async def test_a_new_connection_wins_over_an_old_one_that_nobody_noticed_was_dead() -> None:
+    async with talking("plain", client_limits=QUICK) as (talk, proxy):
+        states = []
+        talk.server.on_suspended(lambda session: states.append("suspended"))
+        talk.server.on_resumed(lambda session: states.append("resumed"))
+        carrier: Any = talk.other._carrier
+        proxy.drop()
+        talk.say(20)
+        proxy.restore()
+        await talk.all_heard()
+        assert talk.other._carrier is not carrier and carrier.transport.is_closing()
+        assert states == [], "the server never missed it"
+        await talk.end()
+
+
+async def test_both_sides_tell_their_handlers_of_a_break_and_its_end() -> None:
+    async with talking() as (talk, proxy):
+        states = []
+        talk.server.on_suspended(lambda session: states.append("suspended"))
+        talk.server.on_resumed(lambda session: states.append("resumed"))
+        proxy.cut_all()
+        await until(lambda: "resumed" in states)
+        assert states == talk.events == ["suspended", "resumed"]
+        await talk.end()
+
+
+async def test_what_is_sent_while_detached_arrives_in_order_behind_what_was_sent_before() -> None:
+    async with talking() as (talk, proxy):
+        talk.say(5)
+        proxy.refuse(200 * MS)
+        proxy.cut_all()
+        await until(lambda: talk.other.state is SessionState.DETACHED and talk.session.state is SessionState.DETACHED)
+        talk.say(300)
+        assert talk.other.outbox.count == 300
+        await talk.end()
+
+
+# -- handlers --
+
+
+async def test_a_handler_that_runs_while_its_session_breaks_and_resumes_keeps_the_order() -> None:
+    async with talking() as (talk, proxy):
+        running, go = asyncio.Event(), asyncio.Event()
+        order: list[int] = []
+
+        @talk.server.instead(Note)
+        async def note(session: Session, message: Note) -> None:
+            running.set()
+            await go.wait()
+            order.append(message.n)
+            talk.server.notes.append((session.uid, message.n))
+            session.send(Note(talk.pushed))
+            talk.pushed += 1
+
+        for n in range(20):
+            talk.session.send(Note(n))
+        talk.sent = 20
+        await running.wait()
+        proxy.cut_all()
+        await until(lambda: talk.other.state is SessionState.DETACHED)
+        await until(lambda: talk.other.state is SessionState.OPEN)
+        for n in range(20, 40):
+            talk.session.send(Note(n))
+        talk.sent = 40
+        go.set()
+        await talk.all_heard()
+        assert order == list(range(40))
+        await talk.end()
+
+
+async def test_a_full_inbox_pauses_the_next_connection_and_everything_is_handled_once() -> None:
+    async with talking(limits=Limits(max_inbox=10)) as (talk, proxy):
+        go = asyncio.Event()
+
+        @talk.server.instead(Note)
+        async def note(session: Session, message: Note) -> None:
+            await go.wait()
+            talk.server.notes.append((session.uid, message.n))
+
+        for _ in range(3):
+            talk.say(40)
+            await until(lambda: talk.other.inbox is not None and talk.other.inbox.paused)
+            proxy.cut_all()
+            await until(lambda: talk.other.state is SessionState.OPEN and talk.session.state is SessionState.OPEN)
+            carrier: Any = talk.other._carrier
+            await until(lambda carrier=carrier: not carrier.transport.is_reading())  # type: ignore[misc]
+        go.set()
+        await talk.end()
+
+
+# -- the send window --
+
+
+async def test_a_full_window_holds_back_and_goes_on_with_the_acknowledgement() -> None:
+    async with serving(keys=[KEY], limits=Limits(window_frames=8, max_outbox_frames=20)) as server:
+        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+        session = server.session(7)
+        for n in range(40):
+            session.send(Note(n), full=Full.DROP_NEWEST)
+            await asyncio.sleep(0)
+        assert [await client.message() for _ in range(8)] == [Note(n) for n in range(8)]
+        assert (session.outbox.sent, session.outbox.count, session.outbox.dropped) == (8, 20, 12)
+        client.say(Ack(8))
+        assert [await client.message() for _ in range(8)] == [Note(n) for n in range(8, 16)]
+        client.say(Ack(16))
+        assert [await client.message() for _ in range(8)] == [Note(n) for n in range(16, 24)]
+        client.say(Ack(24))
+        assert [await client.message() for _ in range(4)] == [Note(n) for n in range(24, 28)]
+        await client.close()
+
+
+async def test_what_a_hundred_idle_sessions_were_sent_is_let_go_once_they_have_it() -> None:
+    async with serving(keys=[KEY]) as server:
+        talks = [await Talk(server, uid).begin(server.endpoint, server_key=KEY.public) for uid in range(1, 101)]
+        server.sessions.broadcast(Blob(bytes(10_000)))
+        assert sum(session.outbox.held_bytes for session in server.sessions) > 1_000_000
+        await until(lambda: not any(session.outbox.held_bytes for session in server.sessions))
+        for talk in talks:
+            talk.session.close()
+        for talk in talks:
+            await talk.session.wait_closed()
+
+
+# -- the end --
+
+
+async def test_over_the_window_the_resume_is_refused_and_both_sides_say_why() -> None:
+    async with talking(limits=Limits(resume_window=1)) as (talk, proxy):
+        proxy.drop()
+        assert isinstance(talk.other, ExtendedSession)
+        carrier: Any = talk.other._carrier
+        carrier.transport.abort()
+        await until(lambda: talk.server.ended)
+        assert talk.server.ended == [(7, CloseCode.NORMAL)], "its break was an end of stream"
+        proxy.restore()
+        proxy.cut_all()
+        await talk.session.wait_closed()
+        assert talk.session.close_code is CloseCode.RESUME_REFUSED
+        assert talk.events == ["suspended", "closed 4012"]
+
+
+async def test_kicked_while_detached_is_not_taken_back() -> None:
+    async with talking() as (talk, proxy):
+        proxy.refuse(100 * MS)
+        proxy.cut_all()
+        await until(lambda: talk.other.state is SessionState.DETACHED)
+        talk.other.kick("enough")
+        assert talk.server.sessions.get(7) is None
+        await talk.session.wait_closed()
+        assert talk.session.close_code is CloseCode.RESUME_REFUSED
+        assert talk.server.ended == [(7, CloseCode.KICKED)]
+
+
+async def test_a_newer_login_while_detached_ends_the_older_session_for_good() -> None:
+    async with talking() as (talk, proxy):
+        talk.say(5)
+        await talk.all_heard()
+        proxy.refuse(200 * MS)
+        proxy.cut_all()
+        await until(lambda: talk.other.state is SessionState.DETACHED)
+        talk.other.send(Note(99))  # what a ticketed session held is not given to a later login
+        newer = await Talk(talk.server).begin(talk.server.endpoint, server_key=KEY.public)
+        assert talk.server.ended == [(7, CloseCode.REPLACED)]
+        await talk.session.wait_closed()
+        assert talk.session.close_code is CloseCode.RESUME_REFUSED
+        newer.other.send(Note(0))
+        await until(lambda: newer.heard)
+        assert newer.heard == [0] and talk.server.sessions.get(7) is newer.other
+        newer.session.close()
+        await newer.session.wait_closed()
+
+
+async def test_a_client_that_leaves_in_order_leaves_nothing_behind() -> None:
+    async with talking() as (talk, _):
+        talk.say(10)
+        talk.session.close()
+        await talk.session.wait_closed()
+        await until(lambda: talk.server.ended)
+        assert talk.reached == list(range(10))
+        assert len(talk.server.sessions) == 0 and not talk.server.sessions._tickets
+
+
+async def test_a_session_closed_while_it_is_being_resumed_stays_closed() -> None:
+    async with talking() as (talk, proxy):
+        proxy.pause()
+        proxy.cut_all()
+        await until(lambda: talk.session.state is SessionState.DETACHED and proxy.connections >= 2)
+        talk.session.close()
+        await talk.session.wait_closed()
+        proxy.resume()
+        assert talk.session.close_code is CloseCode.NORMAL
+        assert talk.events == ["suspended", "closed 4000"]
+
+
+async def test_a_close_in_answer_to_resume_ends_the_session_with_its_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between RESUME and RESUMED nobody sends anything but CLOSE, and that is the last word."""
+
+    def ban(login: Login, why: str) -> None:
+        login._refuse("banned", close_frame(CloseCode.KICKED, "banned"))
+
+    monkeypatch.setattr(Login, "_refuse_resume", ban)
+    async with talking() as (talk, proxy):
+        talk.server.sessions._tickets.clear()
+        proxy.cut_all()
+        await talk.session.wait_closed()
+        assert (talk.session.close_code, talk.session.close_reason) == (CloseCode.KICKED, "banned")
+        assert talk.events == ["suspended", "closed 4009"]
+
+
+async def test_stopping_while_sessions_are_detached_leaves_nothing() -> None:
+    before = open_sockets()
+    async with serving(keys=[KEY]) as server:
+        clients = [await ExtendedClient.logged_in(server, uid, KEY.public) for uid in range(1, 11)]
+        for client in clients:
+            client.reset()
+        sessions = list(server.sessions)
+        await until(lambda: all(session.state is SessionState.DETACHED for session in sessions))
+        await server.stop()
+        assert sorted(server.ended) == [(uid, CloseCode.GOING_AWAY) for uid in range(1, 11)]
+        assert all(session.state is SessionState.CLOSED for session in sessions)
+        assert not server.sessions._tickets and not server.sessions._detached and not len(server.hub.wheel)
+    await until(lambda: open_sockets() <= before)
+
+
+async def test_a_stopped_server_s_clients_are_told_to_come_again_and_are_refused_by_the_next() -> None:
+    async with talking() as (talk, _):
+        talk.say(3)
+        await talk.all_heard()
+        listen = str(talk.server.endpoint)
+        await talk.server.stop()
+        await until(lambda: talk.events == ["suspended"])
+        async with serving(listen, keys=[KEY]):
+            await talk.session.wait_closed()
+        assert talk.session.close_code is CloseCode.RESUME_REFUSED
+
+
+async def test_over_the_limit_of_detached_sessions_the_one_that_broke_first_ends() -> None:
+    async with serving(keys=[KEY], limits=Limits(max_detached=2)) as server:
+        for uid in (1, 2, 3):
+            client = await ExtendedClient.logged_in(server, uid, KEY.public)
+            client.reset()
+            session = server.session(uid)
+            await until(lambda session=session: session.state is SessionState.DETACHED)  # type: ignore[misc]
+        assert server.ended == [(1, CloseCode.GOING_AWAY)]
+        assert [session.uid for session in server.sessions] == [2, 3]
+
+
+async def test_over_the_limit_of_detached_bytes_the_one_that_broke_first_ends() -> None:
+    async with serving(keys=[KEY], limits=Limits(max_detached_bytes=25_000)) as server:
+        for uid in (1, 2, 3):
+            client = await ExtendedClient.logged_in(server, uid, KEY.public)
+            session = server.session(uid)
+            client.reset()
+            await until(lambda session=session: session.state is SessionState.DETACHED)  # type: ignore[misc]
+            session.send(Blob(bytes(10_000)))
+        await until(lambda: server.ended)
+        assert server.ended == [(1, CloseCode.GOING_AWAY)]
+        assert [session.uid for session in server.sessions] == [2, 3]
+
+
+# -- what stays the same, and what is new, on the next connection --
+
+
+async def test_a_resumed_session_keeps_its_data_and_gets_its_new_address_and_features() -> None:
+    async with serving(keys=[KEY]) as server:
+        client = await ExtendedClient.logged_in(server, 7, KEY.public, slot=3)
+        session = server.sessions.get(7, 3)
+        assert isinstance(session, ExtendedSession) and session.features == BOTH
+        session.data, session.address = {"gold": 5}, "10.0.0.1"
+        again = await ExtendedClient.extended(server, KEY.public, features=1)
+        again.resume(client.ticket)
+        assert await again.resumed(client.ticket) == 0
+        assert server.sessions.get(7, 3) is session and session.data == {"gold": 5}
+        assert (session.address, session.features) == ("127.0.0.1", 1)
+        await again.echo(1)
+        for one in (client, again):
+            await one.close()
+
+
+async def test_a_base_client_beside_it_is_not_touched_by_any_of_it() -> None:
+    async with talking(script=[Reset(mean_bytes=2_000)]) as (talk, proxy):
+        base = await RawClient.verified(talk.server, 8)
+        for n in range(30):
+            talk.say(5)
+            await base.echo(n)
+        assert proxy.breaks
+        base.send(frame_of(Echo(1)))
+        assert await base.message() == Echo(1)
+        await base.close()
+        await until(lambda: (8, CloseCode.NORMAL) in talk.server.ended)
+        await talk.all_heard()
