@@ -6,6 +6,7 @@ order. `Server` is the accepting side, `connect` the other one; both give a `Ses
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
 from gatelink.config import Limits, WireOptions
+from gatelink.dispatch import RawFrame
 from gatelink.errors import (
     BodyError,
     CatalogError,
@@ -21,7 +22,7 @@ from gatelink.errors import (
     SessionClosed,
     VerifyError,
 )
-from gatelink.handlers import Handlers, RawFrame
+from gatelink.handlers import Handlers
 from gatelink.net.client import connect
 from gatelink.net.connection import Connection
 from gatelink.net.dialer import Backoff

@@ -13,8 +13,9 @@ from msgspec import Struct
 from structlog.testing import capture_logs
 
 from gatelink.config import Limits, WireOptions
+from gatelink.dispatch import TIME_BUCKETS, RawFrame, Route
 from gatelink.errors import BodyError, CatalogError, CloseCode, SessionClosed
-from gatelink.handlers import TIME_BUCKETS, Handlers, RawFrame, Route
+from gatelink.handlers import Handlers
 from gatelink.session.carrier import Pause
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState

@@ -64,8 +64,10 @@ def test_session_imports_nothing_above_wire() -> None:
     assert_imports_only("session", {"errors", "config", "stats", "wire", "session"})
 
 
-def test_handlers_import_nothing_above_session() -> None:
-    assert_imports_only("handlers", {"errors", "config", "stats", "wire", "session", "handlers"})
+def test_handlers_and_dispatch_import_nothing_above_session() -> None:
+    below = {"errors", "config", "stats", "wire", "session"}
+    assert_imports_only("dispatch", below)
+    assert_imports_only("handlers", below | {"dispatch"})
 
 
 def test_net_imports_nothing_that_sits_on_it() -> None:

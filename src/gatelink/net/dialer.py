@@ -9,6 +9,7 @@ import asyncio
 import random
 import ssl
 from collections.abc import Iterator
+from enum import Enum, auto
 from time import time
 from typing import Any
 
@@ -60,6 +61,17 @@ class Extension(msgspec.Struct, frozen=True):
     server_key: bytes | None = None
 
 
+class Due(Enum):
+    """What the server has to say next."""
+
+    HELLO = auto()
+    """Its HELLO or HANDSHAKE."""
+    VERDICT = auto()
+    """The answer to ClientVerifyReq or RESUME."""
+    TICKET = auto()
+    """It follows the verdict at once: a session that can be resumed is resumable from its first moment."""
+
+
 class Dialer:
     """Dials for one session: its owner, and the sink of each new connection until the server has answered."""
 
@@ -91,7 +103,7 @@ class Dialer:
         self._initiator: Initiator | None = None
         self._agreed: Hello | None = None
         self._handshake_hash = NO_HANDSHAKE
-        self._has_asked = False  # ClientVerifyReq or RESUME is out: only now can there be a verdict
+        self._due = Due.HELLO
         self._session: Session | None = None
         self._connection: Connection | None = None
         self._answer: asyncio.Future[Session]
@@ -152,7 +164,7 @@ class Dialer:
         connection.sink = self
         connection.transport.set_write_buffer_limits(self._hub.limits.write_high_water)
         self._handshake_hash = NO_HANDSHAKE
-        self._has_asked = False
+        self._due = Due.HELLO
         try:
             if self._extension is None:
                 self._say_who()
@@ -182,7 +194,7 @@ class Dialer:
     def _say_who(self) -> None:
         connection = self._connection
         assert connection is not None
-        self._has_asked = True
+        self._due = Due.VERDICT
         session, ticket = self._session, self._ticket
         if isinstance(session, ExtendedSession) and ticket is not None:
             session.attempt += 1
@@ -227,11 +239,14 @@ class Dialer:
         match decode_control(payload):
             case None:
                 return False
-            case Hello() as answer if plain is not None and not self._has_asked:
+            case Hello() as answer if plain is not None and self._due is Due.HELLO:
                 self._agree(check_answer(plain.hello, answer))
                 return False
-            case Resumed() as answer if self._has_asked and self._ticket is not None:
+            case Resumed() as answer if self._ticket is not None and self._due is Due.VERDICT:
                 self._resumed(answer, self._ticket)
+                return True
+            case Ticket() as ticket if self._due is Due.TICKET:
+                self._verified(ticket)
                 return True
             case Close(number, reason):
                 self._refused(close_code(number), reason)
@@ -248,8 +263,9 @@ class Dialer:
 
     def _hear_verdict(self, id: int, flags: int, body: bytes) -> bool:
         """The answer to ClientVerifyReq. Raises ProtocolError."""
-        if not self._has_asked or self._ticket is not None:
-            raise ProtocolError(f"message {id} where the answer to HELLO, HANDSHAKE or RESUME was due")
+        if self._due is not Due.VERDICT or self._ticket is not None:
+            due = "RESUMED" if self._ticket is not None else self._due.name
+            raise ProtocolError(f"message {id} where {due} was due")
         if id == VERIFY_FAILED:
             self._fail(ConnectError(f"{self._endpoint}: the server refused the token", CloseCode.VERIFY_FAILED))
             return True
@@ -258,7 +274,10 @@ class Dialer:
         answer: ClientVerifySucceeded = self._hub.catalog.by_id[id].decode(self._hub.open_body(flags, body))
         if answer.uid != self._request.uid:
             raise ProtocolError(f"verified uid {answer.uid}, not {self._request.uid}")
-        self._verified()
+        if self._agreed is not None and self._agreed.features & Features.RESUME:
+            self._due = Due.TICKET
+            return False
+        self._verified(None)
         return True
 
     def waiting(self, buffered: int) -> None: ...
@@ -278,10 +297,12 @@ class Dialer:
             self._connection.drop()
             self._connection = None
 
-    def _verified(self) -> None:
+    def _verified(self, ticket: Ticket | None) -> None:
         session = self._session
         if session is None:
             session = self._session = self._make_session(self._take_connection())
+            if isinstance(session, ExtendedSession):
+                session.ticket = ticket
             session.open()
         elif session.state is SessionState.DETACHED:
             session.attach(self._take_connection(session))

@@ -12,8 +12,8 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from gatelink.dispatch import TIME_BUCKETS, Route
 from gatelink.errors import CloseCode
-from gatelink.handlers import TIME_BUCKETS, Route
 from gatelink.session.session import Session
 
 if TYPE_CHECKING:

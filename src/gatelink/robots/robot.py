@@ -26,8 +26,9 @@ from pathlib import PurePath
 from time import perf_counter
 from typing import Any, TypeVar
 
+from gatelink.dispatch import Route
 from gatelink.errors import CloseCode, SessionClosed
-from gatelink.handlers import Handlers, Route
+from gatelink.handlers import Handlers
 from gatelink.net.client import connect
 from gatelink.robots.tally import Tally
 from gatelink.session.session import Session

@@ -8,8 +8,8 @@ from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatelink import Catalog, Handlers, Listen, Server, Session, StaticTokens, connect
+from gatelink.dispatch import TIME_BUCKETS
 from gatelink.errors import CloseCode
-from gatelink.handlers import TIME_BUCKETS
 from gatelink.ops.metrics import Metrics
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
