@@ -33,6 +33,7 @@ from tests.e2e.support import (
     make_certificate,
     open_sockets,
     serving,
+    token_of,
     until,
 )
 from tests.support import MS
