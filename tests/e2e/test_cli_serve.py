@@ -167,7 +167,7 @@ async def test_help_shows_every_command_on_one_screen() -> None:
     async with gatelink("--help", cwd=ROOT) as process:
         status, out, _ = await ended(process)
     assert status == 0 and len(out.splitlines()) <= 24
-    for command in ("serve", "robots", "decode", "version"):
+    for command in ("serve", "robots", "decode", "keys", "version"):
         assert f" {command} " in out
 
 
