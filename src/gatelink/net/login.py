@@ -82,7 +82,9 @@ class Login(Item):
         limits: Limits = self._door.hub.limits
         self._pending += frames
         count, size = self._heard
-        self._heard = count, size = count + len(frames), size + sum(len(frame[2]) for frame in frames)
+        count += len(frames)
+        size += sum(len(frame[2]) for frame in frames)
+        self._heard = count, size
         if count > limits.max_unverified_frames or size + self._connection.buffered > limits.max_unverified_bytes:
             self._refuse("unverified-limit")
         else:

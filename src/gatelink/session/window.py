@@ -45,8 +45,10 @@ class SendWindow(Outbox):
         room = self.window_frames - len(self._kept)
         if room <= 0:
             return b""
-        max_bytes = min(max_bytes, self.window_bytes - self.kept_bytes)
-        taken = self._take_frames(room, max_bytes, at_least_one=not self._kept)
+        space = self.window_bytes - self.kept_bytes
+        taken = self._take_frames(room, min(max_bytes, space), at_least_one=not self._kept)
+        if not taken:  # the first is larger than what was asked for, and may be within the window all the same
+            taken = self._take_frames(1, space, at_least_one=False)
         self._kept.extend(taken)
         data = b"".join(taken)
         self.kept_bytes += len(data)

@@ -66,6 +66,13 @@ def test_a_carrier_s_share_is_respected_within_the_window() -> None:
     assert box.take(25) == bytes([2]) * 10 + bytes([3]) * 10
 
 
+def test_a_frame_larger_than_the_carrier_s_share_waits_for_no_acknowledgement_if_the_window_has_room() -> None:
+    box = window(size=100)
+    for size in (10, 60, 60):
+        box.push(bytes(size))
+    assert [len(box.take(25)) for _ in range(3)] == [10, 60, 0]
+
+
 def test_what_is_sent_again_is_what_was_sent_and_not_acknowledged() -> None:
     box = filled(6)
     box.take(BIG)
