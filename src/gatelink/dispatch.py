@@ -30,6 +30,9 @@ log = structlog.get_logger("gatelink.handlers")
 TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
 """Upper bounds, in seconds, of the handler time histogram; most calls end in the first, and cost one comparison."""
 
+TURN_SECONDS = 0.005
+"""How long one session's handlers may hold the loop before the others have their turn; one call may take longer."""
+
 _OPEN = SessionState.OPEN
 _FIRST_BUCKET = TIME_BUCKETS[0]
 VERIFIED, CLOSED, SUSPENDED, RESUMED = -1, -2, -3, -4  # events stand in an inbox like messages, below every id
@@ -82,11 +85,12 @@ class Route:
 class Inbox:
     """What a session received and nobody has handled yet."""
 
-    __slots__ = ("bytes", "items", "paused", "share", "task")
+    __slots__ = ("bytes", "is_last", "items", "paused", "share", "task")
 
     def __init__(self) -> None:
         self.items: deque[Frame] = deque()
         self.bytes = 0
+        self.is_last = False  # the session has ended: nothing more comes in
         self.paused = False
         self.share = 0  # items that may be handled before the next tick
         self.task: asyncio.Task[None] | None = None
@@ -111,6 +115,7 @@ class Dispatch:
             return
         routes = self.routes
         start = perf_counter()
+        until = start + TURN_SECONDS
         for index, (id, flags, body) in enumerate(frames):
             route = routes.get(id) or self._fallback(id)
             if route is None:
@@ -136,6 +141,9 @@ class Dispatch:
                 route.seconds += elapsed
                 if elapsed > _FIRST_BUCKET:
                     route.observe(elapsed)
+                if now > until and index + 1 < len(frames) and session.state is _OPEN:
+                    self._queue(session, frames[index + 1 :], asyncio.sleep(0))
+                    return
             if session.state is not _OPEN:
                 return
 
@@ -156,7 +164,7 @@ class Dispatch:
             inbox.items.extend(events)
             inbox.bytes = 0
         # Not at once: the handler that closed the session is still running.
-        session.hub.loop.call_soon(self._emit, session, CLOSED)
+        session.hub.loop.call_soon(self._emit_closed, session)
 
     def tick(self) -> None:
         """Handles everything that has arrived since the last tick."""
@@ -165,6 +173,15 @@ class Dispatch:
             inbox: Inbox | None = session.inbox
             if inbox is not None and inbox.task is None:
                 self._drain(session, inbox)
+
+    def _emit_closed(self, session: Session) -> None:
+        """The last that is heard of a session; then it says so to those who wait for that."""
+        if CLOSED in self.routes:
+            self._emit(session, CLOSED)
+        if session.inbox is None:
+            session.all_told()
+        else:
+            session.inbox.is_last = True
 
     def _emit(self, session: Session, event: int) -> None:
         if event in self.routes:
@@ -176,7 +193,8 @@ class Dispatch:
 
     # -- the inbox: from the first async handler on, and in tick mode --
 
-    def _queue(self, session: Session, frames: list[Frame]) -> None:
+    def _queue(self, session: Session, frames: list[Frame], first: Awaitable[None] | None = None) -> None:
+        """Has `frames` handled in their turn, after what stands in the inbox; and after awaiting `first`."""
         inbox: Inbox | None = session.inbox
         if inbox is None:
             inbox = session.inbox = Inbox()
@@ -190,12 +208,12 @@ class Dispatch:
         if self.ticking:
             self._waiting[session] = None
         elif inbox.task is None:
-            self._drain(session, inbox)
+            self._drain(session, inbox, first)
 
-    def _drain(self, session: Session, inbox: Inbox) -> None:
+    def _drain(self, session: Session, inbox: Inbox, awaitable: Awaitable[None] | None = None) -> None:
         """Handles what stands in the inbox; from the first async handler on in a task. In a tick, nothing later."""
         inbox.share = len(inbox.items) if self.ticking else sys.maxsize
-        awaitable = self._handle_next(session, inbox)
+        awaitable = awaitable or self._handle_next(session, inbox)
         if awaitable is None:
             self._drained(session, inbox)
         else:
@@ -212,10 +230,16 @@ class Dispatch:
             self._drained(session, inbox)
 
     def _handle_next(self, session: Session, inbox: Inbox) -> Awaitable[None] | None:
-        """Handles frames up to the first that has an async handler: what is left of that one; None at the end."""
+        """Handles frames up to the first that has an async handler: what is left of that one; None at the end.
+
+        When its turn is over, what is to be awaited is only the next turn.
+        """
         items = inbox.items
         limits = session.hub.limits
+        until = perf_counter() + TURN_SECONDS
         while items and inbox.share:
+            if perf_counter() > until:
+                return asyncio.sleep(0)
             inbox.share -= 1
             frame = items.popleft()
             inbox.bytes -= len(frame[2])
@@ -231,6 +255,8 @@ class Dispatch:
         inbox.task = None
         if not inbox.items:
             session.inbox = None
+            if inbox.is_last:
+                session.all_told()
         else:  # for the next tick, or left by a burst that was cancelled
             self._waiting[session] = None
 

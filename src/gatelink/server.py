@@ -32,7 +32,7 @@ from gatelink.net.login import Login
 from gatelink.ops import logs
 from gatelink.ops.admin import Admin
 from gatelink.session.carrier import Pause
-from gatelink.session.hub import Hub
+from gatelink.session.hub import LAST_WORDS, Hub
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.stats import Stats
 from gatelink.wire.handshake import Responder
@@ -41,6 +41,9 @@ from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
 log = structlog.get_logger("gatelink.server")
+
+LEAST_GRACE = 0.1
+"""Seconds that each `on_stop` function, and the last `closed` handlers together, have when the grace is over."""
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -126,7 +129,7 @@ class Server:
         self.on_resumed = handlers.on_resumed
         self.on_forward = handlers.on_forward
         self.hub: Hub
-        self.sessions: SessionManager
+        self._sessions: SessionManager | None = None
         self.logins: set[Login] = set()
         self._admission: Admission
         self._stopping: asyncio.Lock
@@ -136,6 +139,7 @@ class Server:
         self._on_tick: Callable[[float], None] | None = None
         self._on_start: list[Callable[[], Awaitable[None]]] = []
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
+        self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that are due in this run
         self._running = False
         handlers.ticking = tick_hz > 0
 
@@ -150,9 +154,19 @@ class Server:
         return function
 
     def on_stop(self, function: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        """Decorator: `async def function()`, awaited when all sessions are gone; also after a start that failed."""
+        """Decorator: `async def function()`, awaited when all sessions are gone; also after a start that failed.
+
+        It is cancelled when the grace of `stop` is over, but has at least 0.1 s.
+        """
         self._on_stop.append(function)
         return function
+
+    @property
+    def sessions(self) -> SessionManager:
+        """The sessions of this run, or of the last. Raises ConfigError before the first `start`."""
+        if self._sessions is None:
+            raise ConfigError("this server has not been started, so it has no sessions; use `sessions` after `start`")
+        return self._sessions
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -187,9 +201,10 @@ class Server:
             raise ConfigError('nowhere to listen: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
-        self.sessions = SessionManager(self.hub, self.duplicate)
+        self._sessions = SessionManager(self.hub, self.duplicate)
         self._admission = Admission(self.hub)
         self._stopping = asyncio.Lock()
+        self._to_stop = self._on_stop.copy()
         try:
             for function in self._on_start:
                 await function()
@@ -208,7 +223,8 @@ class Server:
     async def stop(self, grace: float | None = None) -> None:
         """Accepts nothing more, lets handlers end and delivers what is queued, closes every session with 4011.
 
-        grace: seconds for all of that, limits.close_timeout if None. Returns when nothing of the server is left.
+        grace: seconds for all of that, limits.close_timeout if None; then handlers are cancelled, with 2 s to clean up.
+        Returns when nothing of the server is left, but for handlers that go on when cancelled.
         """
         if self._running:
             async with self._stopping:
@@ -233,12 +249,15 @@ class Server:
             connection.abort()
         await self._admission.empty()
         self.handlers.tick()
-        await self.hub.finish_tasks(deadline - loop.time())  # the last `closed` events
-        for function in self._on_stop:
+        last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - loop.time()))
+        await self.hub.finish_tasks(deadline - loop.time(), last_words)  # the last `closed` events
+        while self._to_stop:
+            function = self._to_stop.pop(0)  # first, so that none is called twice
             try:
-                await function()
+                async with asyncio.timeout(max(LEAST_GRACE, deadline - loop.time())):
+                    await function()
             except Exception as error:
-                log.error("on_stop failed", exc_info=error)
+                log.error("on_stop failed", function=repr(function), exc_info=error)
         if self._ticker is not None:
             self._ticker.cancel()
             await asyncio.wait([self._ticker])
@@ -259,33 +278,40 @@ class Server:
         await self.stop()
 
     async def serve(self) -> None:
-        """Starts, and stops on SIGTERM or SIGINT; a second signal stops without grace."""
+        """Starts, and stops on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace."""
         loop = asyncio.get_running_loop()
+        started = asyncio.Event()
         asked = asyncio.Event()
-        hurry = asyncio.Event()
+        living = loop.create_task(self._live(started, asked))
+        hurried = False
 
         def on_signal() -> None:
-            (hurry if asked.is_set() else asked).set()
+            nonlocal hurried
+            if not hurried and (asked.is_set() or not started.is_set()):
+                hurried = living.cancel()
+            asked.set()
 
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, on_signal)
         try:
-            await self.start()
-            try:
-                await asked.wait()
-                log.info("stopping", grace=self.limits.close_timeout)
-                stopping = loop.create_task(self.stop())
-                hurrying = loop.create_task(hurry.wait())
-                try:
-                    await asyncio.wait([stopping, hurrying], return_when=asyncio.FIRST_COMPLETED)
-                finally:
-                    stopping.cancel()
-                    hurrying.cancel()
-            finally:
-                await self.stop(0)  # nothing, unless we were hurried or cancelled
+            await living
+        except asyncio.CancelledError:
+            if not hurried:
+                raise
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
+
+    async def _live(self, started: asyncio.Event, asked: asyncio.Event) -> None:
+        """From start to stop; when it is cancelled, it stops without grace."""
+        await self.start()
+        try:
+            started.set()
+            await asked.wait()
+            log.info("stopping", grace=self.limits.close_timeout)
+            await self.stop()
+        finally:
+            await self.stop(0)  # nothing, unless we were cancelled
 
     def run(self) -> None:
         """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured."""

@@ -181,3 +181,17 @@ async def test_requests_are_not_logged(caplog: pytest.LogCaptureFixture) -> None
         await request(admin, "GET /healthz")
         await admin.stop()
     assert "healthz" not in caplog.text
+
+
+async def test_what_is_no_http_is_not_logged(
+    caplog: pytest.LogCaptureFixture, capfd: pytest.CaptureFixture[str]
+) -> None:
+    async with new_server() as server:
+        admin = Admin(server, "127.0.0.1:0")
+        await admin.start()
+        reader, writer = await asyncio.open_connection("127.0.0.1", admin.port)
+        writer.write(b"\0\r\n\r\n")
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+        writer.close()
+        await admin.stop()
+    assert "Invalid HTTP" not in caplog.text + capfd.readouterr().err

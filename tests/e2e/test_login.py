@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gatelink import CloseCode, Duplicate, Identity, Limits, MemoryTokens, SessionClosed, VerifyError
+from gatelink.net import login
+from gatelink.quiet import QuietLog
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.compress import compress
 from gatelink.wire.frames import COMPRESSED, encode_frame
@@ -144,6 +147,41 @@ async def test_tokens_that_fail_refuse_without_a_word_and_touch_nobody_else(fail
         assert server.stats.refused == {"tokens-unavailable": 1}
         assert server.stats.unverified == 0
         await client.close()
+
+
+async def test_a_check_that_was_cancelled_inside_is_a_backend_that_failed() -> None:
+    """As when a connection pool that closes cancels what it was asked."""
+
+    class Cancelled:
+        async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+            raise asyncio.CancelledError
+
+    async with serving(tokens=Cancelled()) as server:
+        client = await RawClient.open(server)
+        client.send(verify_request(7))
+        assert await client.rest() == []
+        assert server.stats.refused == {"tokens-unavailable": 1}
+        await client.close()
+
+
+@pytest.mark.parametrize("failure", [VerifyError("wrong"), OSError("gone"), TimeoutError()], ids=repr)
+async def test_a_flood_of_failing_logins_writes_one_line_a_second(
+    failure: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing:
+        async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+            raise failure
+
+    monkeypatch.setattr(login, "quiet", QuietLog(login.log, clock=lambda: 0.0))
+    async with serving(tokens=Failing()) as server:
+        with capture_logs() as lines:
+            for uid in range(1, 21):
+                client = await RawClient.open(server)
+                client.send(verify_request(uid))
+                await client.rest()
+                await client.close()
+        assert server.stats.refused.total() == 20
+    assert len(lines) == 1 and lines[0]["uid"] == 1
 
 
 async def test_a_check_that_outlives_its_cancellation_lets_nobody_in() -> None:

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 from msgspec.structs import replace
 
-from gatelink import Backoff, CloseCode, ConnectError, Handlers, Limits, ServerKey, Session, connect
+from gatelink import Backoff, CloseCode, ConnectError, Handlers, Limits, Listen, ServerKey, Session, connect
 from gatelink.net.login import Login
 from gatelink.session.extended import ExtendedSession, close_frame
 from gatelink.session.outbox import Full
@@ -25,7 +25,6 @@ from tests.e2e.support import (
     TCP,
     Blob,
     EchoServer,
-    Listen,
     Note,
     RawClient,
     make_certificate,
@@ -64,10 +63,11 @@ class Talk:
 
     async def begin(self, where: object, **how: Any) -> Self:
         """Connects; where connections break, until it succeeds."""
-        how = {"reconnect": SOON, "handlers": self.handlers, "catalog": CATALOG, "resume": True} | how
+        settings: dict[str, Any] = {"reconnect": SOON, "handlers": self.handlers, "catalog": CATALOG, "resume": True}
+        settings |= how
         for _ in range(20):
             with suppress(ConnectError):
-                self.session = await connect(str(where), uid=self.uid, token=token_of(self.uid).decode(), **how)
+                self.session = await connect(str(where), uid=self.uid, token=token_of(self.uid).decode(), **settings)
                 break
         other = self.server.session(self.uid)
         assert isinstance(other, ExtendedSession)

@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from gatelink import Catalog, ConfigError, Server, StaticTokens, connect
 
@@ -67,3 +68,74 @@ async def test_an_on_stop_that_fails_keeps_no_other_from_running() -> None:
     async with server:
         pass
     assert stopped == [True]
+
+
+async def test_on_stop_runs_again_after_each_start() -> None:
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
+    stopped: list[bool] = []
+
+    @server.on_stop
+    async def end() -> None:
+        stopped.append(True)
+
+    for _ in range(2):
+        await server.start()
+        await server.stop()
+    assert stopped == [True, True]
+
+
+async def test_an_on_stop_that_hangs_is_cancelled_when_the_grace_is_over_and_keeps_no_other_from_running() -> None:
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
+    seen: list[str] = []
+
+    @server.on_stop
+    async def hang() -> None:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            seen.append("cancelled")
+
+    @server.on_stop
+    async def end() -> None:
+        await asyncio.sleep(0)
+        seen.append("ended")
+
+    await server.start()
+    with capture_logs() as lines:
+        await server.stop(0)
+    assert seen == ["cancelled", "ended"]
+    assert [line["event"] for line in lines if line["log_level"] == "error"] == ["on_stop failed"]
+
+
+async def test_a_stop_that_is_cancelled_in_an_on_stop_calls_none_twice() -> None:
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
+    seen: list[str] = []
+    reached = asyncio.Event()
+
+    @server.on_stop
+    async def begin() -> None:
+        seen.append("first")
+
+    @server.on_stop
+    async def hang() -> None:
+        seen.append("second")
+        reached.set()
+        await asyncio.Event().wait()
+
+    @server.on_stop
+    async def end() -> None:
+        seen.append("third")
+
+    await server.start()
+    stopping = asyncio.create_task(server.stop())
+    await reached.wait()
+    stopping.cancel()
+    await asyncio.wait([stopping])
+    await server.stop(0)
+    assert seen == ["first", "second", "third"]
+
+
+async def test_what_needs_a_start_says_so_before_it() -> None:
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
+    with pytest.raises(ConfigError, match="has not been started"):
+        _ = server.sessions

@@ -1,6 +1,7 @@
 """How a server stops: what was queued arrives, handlers end, nothing is left; and how a signal does it."""
 
 import asyncio
+import contextlib
 import os
 import signal
 import sys
@@ -11,6 +12,7 @@ import pytest
 from gatelink import CloseCode, ConfigError, Limits, Listen, Session
 from gatelink.config import LOOPBACK
 from gatelink.net.endpoints import Endpoint
+from gatelink.session.hub import LAST_WORDS
 from tests.e2e.support import (
     TCP,
     Echo,
@@ -322,3 +324,109 @@ async def test_a_second_signal_waits_for_no_handler() -> None:
         await client.rest()
         await client.close()
     assert token_of(1)
+
+
+HANGING = """
+import asyncio, sys
+from gatelink import Server, StaticTokens
+
+server = Server("tcp://127.0.0.1:0", tokens=StaticTokens())
+
+@server.on_start
+async def begin():
+    if sys.argv[1] == "on_start":
+        print("hangs", flush=True)
+        await asyncio.Event().wait()
+    asyncio.get_running_loop().call_later(0, lambda: print("starts", flush=True))
+
+@server.on_stop
+async def note():
+    print("on_stop", flush=True)
+
+@server.on_stop
+async def end():
+    if sys.argv[1] == "on_stop":
+        print("hangs", flush=True)
+        await asyncio.Event().wait()
+
+server.run()
+"""
+
+
+@pytest.mark.parametrize("where", ["on_start", "on_stop"])
+async def test_signals_stop_a_process_whose_hook_hangs_and_its_on_stop_runs_once(where: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        sys.executable,
+        "-c",
+        HANGING,
+        where,
+        stdout=asyncio.subprocess.PIPE,
+        env={**os.environ, "PYTHONPATH": ":".join(sys.path)},
+    )
+    assert process.stdout is not None
+    said: list[bytes] = []
+    while not said or said[-1] != b"hangs\n":
+        said.append(await process.stdout.readline())
+        assert said[-1], "the program ended"
+        if said == [b"starts\n"]:
+            process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGTERM)  # the first one, if the start hangs
+    async with asyncio.timeout(4_000 * MS):
+        rest, _ = await process.communicate()
+    assert process.returncode == 0
+    assert (b"".join(said) + rest).count(b"on_stop\n") == 1
+
+
+async def test_a_token_check_that_cleans_up_ends_before_on_stop() -> None:
+    asked = asyncio.Event()
+    seen: list[str] = []
+
+    class Slow:
+        async def verify(self, token: bytes, uid: int, source: int, address: str) -> object:
+            try:
+                asked.set()
+                await asyncio.Event().wait()
+            finally:
+                await asyncio.sleep(50 * MS)
+                seen.append("checked")
+            raise AssertionError
+
+    server = EchoServer(tokens=Slow())
+
+    @server.on_stop
+    async def end() -> None:
+        seen.append("on_stop")
+
+    await server.start()
+    client = await RawClient.open(server)
+    client.send(verify_request(7))
+    await asked.wait()
+    await server.stop()
+    assert seen == ["checked", "on_stop"]
+    await client.close()
+
+
+async def test_a_handler_that_goes_on_when_cancelled_is_reported_once_and_cannot_hold_the_stop() -> None:
+    server = EchoServer()
+    gate = asyncio.Event()
+    reports: list[str] = []
+    loop = asyncio.get_running_loop()
+    loop.set_exception_handler(lambda _, context: reports.append(context["message"]))
+
+    @server.instead(Note)
+    async def stubborn(session: Session, message: Note) -> None:
+        while not gate.is_set():
+            with contextlib.suppress(asyncio.CancelledError):
+                await gate.wait()
+
+    await server.start()
+    client = await RawClient.verified(server, 7)
+    client.send(frame_of(Note(1)))
+    await until(lambda: server.hub.tasks)
+    (task,) = server.hub.tasks
+    async with asyncio.timeout(LAST_WORDS + 1_500 * MS):
+        await server.stop(50 * MS)
+    assert len(reports) == 1 and "does not end" in reports[0]
+    gate.set()
+    await asyncio.wait([task])
+    await client.close()

@@ -28,6 +28,9 @@ class _Deaf:
 
     def lost(self, error: Exception | None) -> None: ...
 
+    def release(self, call: Callable[[], None]) -> None:
+        call()
+
 
 class KeyExhausted(PeerError):
     """Nobody's fault: the connection has lived for 2**32 records, and a new one needs a new handshake."""
@@ -50,6 +53,10 @@ DEAF = _Deaf()
 _DISCARD = _Discard(0)
 
 
+def _write_nothing(data: bytes) -> None:
+    """What `write` is on a connection that is gone."""
+
+
 def peer_host(transport: asyncio.BaseTransport) -> str:
     """The host at the other end, as an address; "" for a Unix socket."""
     name = transport.get_extra_info("peername")
@@ -61,7 +68,7 @@ class Connection(asyncio.Protocol):
 
     address: the peer's host, "" for a Unix socket; behind a proxy, the one that the proxy gives.
     made: called with the connection when its transport is there; it sets `sink`, or refuses with `drop`.
-    over: called once when the transport is gone, after the sink's `lost`.
+    over: called once when the transport is gone, with the sink that heard `lost`.
     """
 
     __slots__ = (
@@ -82,7 +89,7 @@ class Connection(asyncio.Protocol):
         self,
         decoder: FrameDecoder,
         made: "Callable[[Connection], None]",
-        over: "Callable[[Connection], None] | None" = None,
+        over: "Callable[[Connection, Sink], None] | None" = None,
         address: str | None = None,
     ) -> None:
         self._decoder = decoder
@@ -137,8 +144,9 @@ class Connection(asyncio.Protocol):
         self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
         sink, self.sink = self.sink, DEAF
         sink.lost(exc)
+        self.write = _write_nothing  # a sealed one's `write` refers to this connection
         if self._over is not None:
-            self._over(self)
+            self._over(self, sink)
 
     # -- for the sink (session.Carrier) --
 
@@ -230,7 +238,7 @@ class Connection(asyncio.Protocol):
         self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
         self.transport.set_protocol(protocol)
         if self._over is not None:
-            self._over(self)
+            self._over(self, DEAF)
         try:
             protocol.connection_made(self.transport)
         except BaseException:

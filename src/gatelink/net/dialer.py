@@ -8,7 +8,7 @@ sealed       HANDSHAKE ->  <- HANDSHAKE, and then as above inside SEALED records
 import asyncio
 import random
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from enum import Enum, auto
 from time import time
 from typing import Any
@@ -283,6 +283,9 @@ class Dialer:
     def waiting(self, buffered: int) -> None: ...
 
     def writable(self) -> None: ...
+
+    def release(self, call: Callable[[], None]) -> None:
+        call()
 
     def broken(self, error: PeerError) -> None:
         self._fail(ConnectError(f"{self._endpoint}: {error}", error.code))

@@ -10,6 +10,7 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 import structlog
@@ -20,11 +21,13 @@ from gatelink.net.connection import Connection
 from gatelink.net.endpoints import AddressTable, Endpoint, contains, failure
 from gatelink.net.preamble import Preamble
 from gatelink.net.tls import TlsAcceptor
+from gatelink.quiet import QuietLog
+from gatelink.session.carrier import Sink
 from gatelink.session.hub import Hub
 from gatelink.session.states import ConnectionState
 from gatelink.wire.frames import FrameDecoder
 
-log = structlog.get_logger("gatelink.listener")
+quiet = QuietLog(structlog.get_logger("gatelink.listener"))
 
 Accept = Callable[[Connection], bool | None]
 """An accept hook: False refuses the connection; `connection.hand_over(protocol)` takes it over."""
@@ -38,19 +41,21 @@ class Admission:
         self._addresses = AddressTable(hub.limits.max_per_address, hub.limits.exempt)
         self.connections: set[Connection] = set()
         self.open = True
+        self._places = 0  # taken
         self._emptied = asyncio.Event()
 
     def enter(self, connection: Connection) -> bool:
         """Whether `connection` may stay, else it is refused; with no address yet, `locate` has the last word."""
         if not self.open:
             reason = "stopping"
-        elif len(self.connections) >= self._hub.limits.max_connections:
+        elif self._places >= self._hub.limits.max_connections:
             reason = "server-full"
         elif connection.address is not None and not self._addresses.enter(connection.address):
             reason = "address-full"
         else:
             self._hub.stats.accepted += 1
             self.connections.add(connection)
+            self._places += 1
             return True
         self.refuse(connection, reason)
         return False
@@ -68,14 +73,22 @@ class Admission:
         self._hub.stats.refused[reason] += 1
         connection.drop()
 
-    def leave(self, connection: Connection) -> None:
-        """`connection` is over; nothing if it was never admitted."""
+    def leave(self, connection: Connection, sink: Sink) -> None:
+        """`connection` is over; nothing if it was never admitted.
+
+        Its place is free when the handlers of what it brought have ended, too: who sends and leaves, again and again,
+        shall not have more work waiting here than who stays.
+        """
         if connection in self.connections:
             self.connections.discard(connection)
-            if connection.address is not None:
-                self._addresses.leave(connection.address)
+            sink.release(partial(self._free, connection.address))
             if not self.connections:
                 self._emptied.set()
+
+    def _free(self, address: str | None) -> None:
+        self._places -= 1
+        if address is not None:
+            self._addresses.leave(address)
 
     async def empty(self) -> None:
         """Waits until no connection is left."""
@@ -203,7 +216,7 @@ class Listener:
             try:
                 accepted = self._accept(connection) is not False
             except Exception as error:
-                log.error("accept hook failed", address=connection.address, exc_info=error)
+                quiet.error("accept hook failed", address=connection.address, exc_info=error)
                 accepted = False
             if not accepted:
                 self.admission.refuse(connection, "accept-hook")

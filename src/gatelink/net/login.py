@@ -6,7 +6,8 @@ else is closed without a word. Whoever is verified gets a `Session`; nothing tha
 
 import asyncio
 import time
-from typing import Any, Protocol
+from collections.abc import Callable
+from typing import Any, Protocol, cast
 
 import structlog
 
@@ -14,6 +15,8 @@ from gatelink.auth.tokens import Identity, Tokens
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, PeerError, ProtocolError, VerifyError
 from gatelink.net.connection import DEAF, Connection
+from gatelink.quiet import QuietLog
+from gatelink.session.carrier import Pause
 from gatelink.session.extended import ExtendedSession, Strength, close_frame, control_frame
 from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
@@ -33,6 +36,7 @@ from gatelink.wire.handshake import Responder
 from gatelink.wire.resume import NO_HANDSHAKE, resumed, verify_resume
 
 log = structlog.get_logger("gatelink.login")
+quiet = QuietLog(log)
 
 VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
 
@@ -42,12 +46,14 @@ class Door(Protocol):
 
     hub: Hub
     tokens: Tokens
-    sessions: SessionManager
     id: int
     logins: "set[Login]"
     responder: Responder
     sealed_only: bool
     resume_plain: bool
+
+    @property
+    def sessions(self) -> SessionManager: ...
 
     @property
     def handlers(self) -> Dispatcher: ...
@@ -99,6 +105,9 @@ class Login(Item):
 
     def writable(self) -> None: ...
 
+    def release(self, call: Callable[[], None]) -> None:
+        call()
+
     def lost(self, error: Exception | None) -> None:
         self._door.hub.stats.refused["left-unverified"] += 1
         self._over()
@@ -121,7 +130,10 @@ class Login(Item):
                     self._control(decode_control(frame[2]))
                 else:
                     request = self._request(frame)
-                    self._task = self._door.hub.loop.create_task(self._verify(request))
+                    hub = self._door.hub
+                    self._task = hub.loop.create_task(self._verify(request))
+                    hub.tasks.add(self._task)
+                    self._task.add_done_callback(hub.tasks.discard)
         except PeerError as error:
             self.broken(error)
 
@@ -203,7 +215,7 @@ class Login(Item):
 
     def _refuse_resume(self, why: str) -> None:
         """All the same to the peer, whatever was wrong."""
-        log.info("resume refused", address=self._connection.address, reason=why)
+        quiet.info("resume refused", address=self._connection.address, reason=why)
         self._refuse("resume-refused", close_frame(CloseCode.RESUME_REFUSED))
 
     # -- the check --
@@ -240,14 +252,17 @@ class Login(Item):
             if self in door.logins:  # else this was cancelled, and `verify` went on regardless
                 self._admit(request, identity, epoch)
         except VerifyError as error:
-            log.info("login refused", uid=request.uid, address=address, reason=str(error))
+            quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
             farewell = close_frame(CloseCode.VERIFY_FAILED) if self._agreed is not None else b""
             self._refuse("verify-failed", VERIFY_FAILED_FRAME + farewell)
         except TimeoutError:
-            log.error("tokens did not answer", uid=request.uid, seconds=door.hub.limits.token_timeout)
+            quiet.error("tokens did not answer", uid=request.uid, seconds=door.hub.limits.token_timeout)
             self._refuse("tokens-unavailable")
-        except Exception as error:
-            log.error("login failed", uid=request.uid, exc_info=error)
+        except (Exception, asyncio.CancelledError) as error:
+            is_cancelled = isinstance(error, asyncio.CancelledError)
+            if is_cancelled and cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
+                raise
+            quiet.error("login failed", uid=request.uid, exc_info=error)
             self._refuse("tokens-unavailable")
         finally:
             if epoch:
@@ -275,7 +290,7 @@ class Login(Item):
             session = ExtendedSession(
                 hub, door.sessions, door.handlers, connection, features=features, strength=self._strength, **who
             )
-        backlog = door.sessions.install(session)
+        replaced, backlog = door.sessions.install(session)
         self._over()
         back = backlog is not None
         answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=door.id, type=int(back))
@@ -286,10 +301,36 @@ class Login(Item):
         connection.bind(session, hub.limits.max_frame, hub.limits.turn_frames)
         for frame in backlog.frames if backlog is not None else ():
             session.send_frame(frame)
-        session.open()
         log.info("verified", uid=session.uid, address=session.address, back=back)
+        if replaced is None:
+            self._begin(session)
+        else:
+            self._begin_after(replaced, session)
+
+    def _begin(self, session: Session) -> None:
+        """The handlers hear of the session, and what it sent meanwhile."""
+        session.open()
         if self._pending:
             session.receive(self._pending)
+
+    def _begin_after(self, replaced: Session, session: Session) -> None:
+        """Lets the handlers hear the end of the older login before the begin of the newer one.
+
+        One of them may be at it for long: it is given limits.close_timeout.
+        """
+        session.pause(Pause.OPENING)
+        begun = False
+
+        def begin() -> None:
+            nonlocal begun
+            if not begun:
+                begun = True
+                self._door.hub.wheel.cancel(deadline)
+                session.resume(Pause.OPENING)
+                self._begin(session)
+
+        deadline = self._door.hub.wheel.call(self._door.hub.limits.close_timeout, begin)
+        replaced.after_last(begin)
 
     def _refuse(self, reason: str, answer: bytes = b"") -> None:
         """Closes the connection: without a word, or after `answer` and a moment for the peer to read it."""

@@ -1,6 +1,7 @@
 """A small HTTP server inside somebody else's event loop: uvicorn without its signals, logs and main loop."""
 
 import asyncio
+import logging
 import socket
 from typing import Any
 
@@ -11,6 +12,9 @@ MAX_CONNECTIONS = 16  # for a scraper, a health check and a curious person; more
 KEEP_ALIVE = 5  # s that a connection may idle after a response
 LIFETIME = 30  # s after which any connection is cut off: slowloris, or a reader that does not read
 STOPPING = 1  # s that a response may take when the server stops
+
+_log = logging.getLogger("gatelink.http")
+_log.setLevel(logging.ERROR)  # what peers do wrong is a warning, and theirs to know; ERROR is a fault of ours
 
 
 class HttpServer:
@@ -53,6 +57,7 @@ class _Protocol(H11Protocol):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.access_log = False
+        self.logger = _log
         self._end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]

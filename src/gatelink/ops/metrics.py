@@ -15,6 +15,7 @@ from prometheus_client.registry import Collector
 from gatelink.dispatch import TIME_BUCKETS, Route
 from gatelink.errors import CloseCode
 from gatelink.session.session import Session
+from gatelink.session.states import ConnectionState
 
 if TYPE_CHECKING:
     from gatelink.server import Server
@@ -44,7 +45,8 @@ class Metrics(Collector):
         stats = server.stats
         yield _gauge("sessions", "Open sessions.", len(server.sessions))
         yield _gauge("connections", "Connections admitted and not yet gone.", len(server.connections))
-        yield _gauge("unverified_connections", "Connections between accept and verified.", stats.unverified)
+        unverified = sum(connection.state is ConnectionState.UNVERIFIED for connection in server.connections)
+        yield _gauge("unverified_connections", "Connections between accept and verified.", unverified)
         yield _gauge("loop_lag_seconds", "How late the event loop ran, at worst in the last 15 s.", self.loop_lag)
         yield _counter("accepted_connections", "Connections admitted.", stats.accepted)
         yield _labelled("refusals", "Connections closed before they were verified.", "reason", stats.refused)

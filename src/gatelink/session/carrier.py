@@ -1,5 +1,6 @@
 """What a session needs of the byte stream under it. A `Connection` is one; so is anything a test makes."""
 
+from collections.abc import Callable
 from enum import IntFlag
 from typing import Protocol
 
@@ -13,6 +14,7 @@ class Pause(IntFlag):
     TURN = 1  # it has had its share of this turn of the loop
     INBOX = 2  # its handlers lag
     STOPPING = 4  # the server takes nothing more
+    OPENING = 8  # the end of the session that it replaces has not been told yet
 
 
 class Carrier(Protocol):
@@ -54,3 +56,6 @@ class Sink(Protocol):
 
     def lost(self, error: Exception | None) -> None:
         """The stream is over: `error` None for its regular end. Called once; the carrier is dead."""
+
+    def release(self, call: Callable[[], None]) -> None:
+        """After `lost`: calls `call` when nothing of what this stream brought is being handled any more."""

@@ -121,7 +121,7 @@ class ExtendedSession(Session):
     def receive(self, frames: list[Frame]) -> None:
         if self.state is not _OPEN:
             return
-        self.last_heard = self._hub.wheel.now
+        self.last_heard = self._hub.loop.time()
         self._marked = True
         start = 0
         for at, frame in enumerate(frames):

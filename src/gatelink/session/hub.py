@@ -76,7 +76,7 @@ class Hub:
         self.wheel = Wheel(loop)
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
-        self.tasks: set[asyncio.Task[None]] = set()  # handlers that are running
+        self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
         self._marked: list[Session] = []
 
     def encoder(self, cls: type) -> Encoder:
@@ -102,8 +102,8 @@ class Hub:
         """A received body without its flags. Raises FrameTooLarge or BodyError."""
         return self.coder.open(flags, body, self.limits.max_frame)
 
-    async def finish_tasks(self, seconds: float) -> None:
-        """Waits up to `seconds` for the handlers that are running, then cancels them."""
+    async def finish_tasks(self, seconds: float, last_words: float = LAST_WORDS) -> None:
+        """Waits up to `seconds` for the handlers and login checks that are running, then cancels them, and gives them `last_words`."""
         await asyncio.sleep(0)  # one that was never begun could not clean up
         running = self.tasks - {asyncio.current_task()}  # a handler may stop the server
         if running:
@@ -111,9 +111,10 @@ class Hub:
             for task in late:
                 task.cancel()
             if late:
-                _, late = await asyncio.wait(late, timeout=LAST_WORDS)
+                _, late = await asyncio.wait(late, timeout=last_words)
             for task in late:  # it caught its cancellation and goes on; nobody can stop it
-                self.loop.call_exception_handler({"message": f"a handler does not end: {task!r}", "task": task})
+                self.tasks.discard(task)
+                self.loop.call_exception_handler({"message": f"a handler or login check does not end: {task!r}", "task": task})
 
     def mark(self, session: "Session") -> None:
         """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""

@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any
 
+import structlog
+
 from gatelink.errors import CloseCode, SessionClosed, VerifyError
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.hub import Hub
@@ -19,6 +21,8 @@ from gatelink.session.session import Session
 from gatelink.session.timers import Call, Item
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.frames import encode_frame
+
+log = structlog.get_logger("gatelink.sessions")
 
 Key = tuple[int, int]
 """(uid, slot)"""
@@ -141,8 +145,8 @@ class SessionManager:
         self._claims[uid, slot] = epoch
         return epoch
 
-    def install(self, session: Session) -> Backlog | None:
-        """Makes `session` the current one of its user, ends an older one, and gives what waited for it.
+    def install(self, session: Session) -> tuple[Session | None, Backlog | None]:
+        """Makes `session` the current one of its user, and ends an older one; that one, and what waited for the user.
 
         Raises VerifyError if a newer login has been claimed meanwhile.
         """
@@ -159,7 +163,7 @@ class SessionManager:
         backlog = self._backlogs.get(key)
         if backlog is not None:
             self._take_out(backlog)
-        return backlog
+        return older, backlog
 
     def release(self, uid: int, slot: int, epoch: int) -> None:
         """Gives up a claim that will not be followed by `install`."""
@@ -181,6 +185,14 @@ class SessionManager:
         return False
 
     def ended(self, session: Session) -> None:
+        assert session.close_code is not None
+        log.info(
+            "closed",
+            uid=session.uid,
+            address=session.address,
+            code=session.close_code.label,
+            reason=session.close_reason,
+        )
         if session in self:
             del self._sessions[session.uid, session.slot]
         self._closing.add(session)
@@ -224,7 +236,7 @@ class SessionManager:
 
     def _weigh_detached(self) -> None:
         """Once a second while sessions are detached: ends the oldest of them while they hold too much."""
-        held = sum(session.outbox.held_bytes for session in self._detached)
+        held = sum(session.held_bytes for session in self._detached)
         while held > self._hub.limits.max_detached_bytes:
             held -= self._end_oldest_detached()
         if self._detached:
@@ -233,7 +245,7 @@ class SessionManager:
     def _end_oldest_detached(self) -> int:
         """Ends the session that has been detached for the longest; the bytes that it held."""
         oldest = next(iter(self._detached))
-        held = oldest.outbox.held_bytes
+        held = oldest.held_bytes
         oldest.close(CloseCode.GOING_AWAY, "too many sessions are detached")
         return held
 

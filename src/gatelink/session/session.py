@@ -5,7 +5,7 @@ here are the two hot calls between them, `receive` and `send`, and everything ab
 """
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
 from typing import Any, NoReturn
@@ -38,7 +38,7 @@ class Session(Item):
     uid, slot: who it is, and which of its devices. epoch: grows with every login of (uid, slot).
     source: 0 for a client, else a server's type. address: its host, as seen by the listener.
     claims: what the token said of it. data: yours, for what you like to keep with a session.
-    verified_at: unix seconds; last_heard: loop seconds, at most 0.1 s coarse.
+    verified_at: unix seconds; last_heard: loop seconds.
     close_code, close_reason: why it ended, None before.
     """
 
@@ -48,6 +48,7 @@ class Session(Item):
         "_drained",
         "_farewell",
         "_hub",
+        "_last",
         "_marked",
         "_owner",
         "address",
@@ -89,6 +90,7 @@ class Session(Item):
         self._carrier: Carrier | None = carrier
         self._marked = False
         self._farewell = b""
+        self._last: tuple[Callable[[], None], ...] | None = ()  # who waits for the last handler; None: it has ended
         self._drained: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self.handlers = handlers
@@ -210,7 +212,7 @@ class Session(Item):
         """Has the handlers take `frames`, then flushes what they sent back in one write."""
         if self.state is not _OPEN:
             return
-        self.last_heard = self._hub.wheel.now
+        self.last_heard = self._hub.loop.time()  # not the wheel's: after a stall that is of before it
         self._marked = True  # `send` need not ask for a flush while the end of this call does it
         self.handlers.dispatch(self, frames)
         self._marked = False
@@ -340,6 +342,31 @@ class Session(Item):
         if self._closed is None:
             self._closed = self._hub.loop.create_future()
         await asyncio.shield(self._closed)
+
+    def after_last(self, call: Callable[[], None]) -> None:
+        """Calls `call` when the last handler of this ended session has ended; at once if it has."""
+        if self._last is None:
+            call()
+        else:
+            self._last += (call,)
+
+    def release(self, call: Callable[[], None]) -> None:
+        """As `after_last` for a session that has ended, at once for one that lives on without this connection."""
+        if self.close_code is None:
+            call()
+        else:
+            self.after_last(call)
+
+    def all_told(self) -> None:
+        """The dispatcher has handled all that came in, and told the end."""
+        calls, self._last = self._last, None
+        for call in calls or ():
+            call()
+
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory: queued, sent and not acknowledged, received and not handled."""
+        return self.outbox.held_bytes + (self.inbox.bytes if self.inbox is not None else 0)
 
     def pause(self, why: Pause) -> None:
         """Stops reading from the peer until `resume` with the same reason."""

@@ -8,6 +8,9 @@ import asyncio
 from collections.abc import Callable
 from math import inf
 
+STALL = 1.0
+"""Seconds that a turn of the wheel may be late before it lets the loop read first."""
+
 TICK = 0.1
 """Seconds: how late an item may be called, and how coarse `Wheel.now` is."""
 
@@ -48,6 +51,7 @@ class Wheel:
         self.now = self._clock()
         self._slots: dict[int, set[Item]] = {}
         self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0  # when its next turn should be
 
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
@@ -60,7 +64,7 @@ class Wheel:
             return
         self.now = now = self._clock()  # a tick-old `now` would call it early
         if self._timer is None:
-            self._timer = self._loop.call_later(TICK, self._turn)
+            self._arm(TICK)
         item._tick = tick = int((now + max(seconds, 0.0)) / TICK) + 1
         slot = self._slots.get(tick)
         if slot is None:
@@ -111,8 +115,19 @@ class Wheel:
                     )
             self._slots.pop(t, None)
 
+    def _arm(self, seconds: float) -> None:
+        self._due = self._clock() + seconds
+        self._timer = self._loop.call_later(seconds, self._turn)
+
     def _turn(self) -> None:
+        if self._clock() - self._due > STALL:
+            # The process stood still. What peers sent meanwhile is in their sockets: let it be read before anybody is
+            # found to have been silent for too long.
+            self._arm(0.01)
+            return
         self.run_due()
         if self._timer is not None:  # its own, which has fired, unless an item closed the wheel and set another
             self._timer.cancel()
-        self._timer = self._loop.call_later(TICK, self._turn) if self._slots else None
+        self._timer = None
+        if self._slots:
+            self._arm(TICK)

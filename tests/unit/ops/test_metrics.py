@@ -11,6 +11,7 @@ from gatelink import Catalog, Handlers, Listen, Server, Session, StaticTokens, c
 from gatelink.dispatch import TIME_BUCKETS
 from gatelink.errors import CloseCode
 from gatelink.ops.metrics import Metrics
+from tests.e2e.support import until
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 CATALOG = Catalog()
@@ -236,3 +237,13 @@ async def test_every_metric_is_in_docs_operations_and_nothing_else_is() -> None:
             if family.name.startswith("gatelink_")
         }
     assert set(re.findall(r"^\| `(gatelink_\w+)", OPERATIONS.read_text(), re.MULTILINE)) == ours
+
+
+async def test_connections_before_their_proxy_header_are_unverified() -> None:
+    door = Listen(endpoint="tcp://127.0.0.1:0", proxies=("127.0.0.0/8",))
+    async with Server(door, tokens=StaticTokens(), catalog=CATALOG) as server:
+        endpoint = server.endpoints[0]
+        _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+        await until(lambda: server.connections)
+        assert value(Metrics(server), "unverified_connections") == 1
+        writer.close()
