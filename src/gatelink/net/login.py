@@ -290,7 +290,8 @@ class Login(Item):
             session = ExtendedSession(
                 hub, door.sessions, door.handlers, connection, features=features, strength=self._strength, **who
             )
-        replaced, backlog = door.sessions.install(session)
+        replaced = door.sessions.get(session.uid, session.slot)
+        backlog = door.sessions.install(session)
         self._over()
         back = backlog is not None
         answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=door.id, type=int(back))

@@ -103,7 +103,7 @@ class Hub:
         return self.coder.open(flags, body, self.limits.max_frame)
 
     async def finish_tasks(self, seconds: float, last_words: float = LAST_WORDS) -> None:
-        """Waits up to `seconds` for the handlers and login checks that are running, then cancels them, and gives them `last_words`."""
+        """Waits up to `seconds` for what is in `tasks`, then cancels it, and gives it `last_words` seconds."""
         await asyncio.sleep(0)  # one that was never begun could not clean up
         running = self.tasks - {asyncio.current_task()}  # a handler may stop the server
         if running:
@@ -114,7 +114,7 @@ class Hub:
                 _, late = await asyncio.wait(late, timeout=last_words)
             for task in late:  # it caught its cancellation and goes on; nobody can stop it
                 self.tasks.discard(task)
-                self.loop.call_exception_handler({"message": f"a handler or login check does not end: {task!r}", "task": task})
+                self.loop.call_exception_handler({"message": f"a task does not end: {task!r}", "task": task})
 
     def mark(self, session: "Session") -> None:
         """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""

@@ -145,8 +145,8 @@ class SessionManager:
         self._claims[uid, slot] = epoch
         return epoch
 
-    def install(self, session: Session) -> tuple[Session | None, Backlog | None]:
-        """Makes `session` the current one of its user, and ends an older one; that one, and what waited for the user.
+    def install(self, session: Session) -> Backlog | None:
+        """Makes `session` the current one of its user, ends an older one, and gives what waited for it.
 
         Raises VerifyError if a newer login has been claimed meanwhile.
         """
@@ -163,7 +163,7 @@ class SessionManager:
         backlog = self._backlogs.get(key)
         if backlog is not None:
             self._take_out(backlog)
-        return older, backlog
+        return backlog
 
     def release(self, uid: int, slot: int, epoch: int) -> None:
         """Gives up a claim that will not be followed by `install`."""

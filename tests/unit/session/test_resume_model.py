@@ -14,6 +14,7 @@ from gatelink.handlers import Handlers
 from gatelink.session.carrier import Pause, Sink
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.hub import Hub
+from gatelink.session.manager import SessionManager
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
@@ -21,6 +22,7 @@ from gatelink.wire.control import Features
 from gatelink.wire.frames import FrameDecoder
 from gatelink.wire.messages import Catalog
 
+BOTH = Features.RESUME | Features.PING
 LIMITS = Limits(window_frames=8, window_bytes=400, max_outbox_frames=12, max_outbox_bytes=2_000)
 
 
@@ -30,10 +32,9 @@ class Number(msgspec.Struct):
 
 
 class Owner:
-    """Keeps every broken session, as a manager or a dialer does with a ticketed one."""
+    """Keeps every broken session, as a dialer does with a ticketed one."""
 
-    def __init__(self, accepting: bool) -> None:
-        self.accepting = accepting
+    accepting = False
 
     def broke(self, session: Session, code: CloseCode) -> bool:
         return True
@@ -80,45 +81,71 @@ class Side:
     def __init__(self, loop: asyncio.AbstractEventLoop, accepting: bool) -> None:
         catalog = Catalog()
         catalog.add(11_000, Number)
-        handlers = Handlers(catalog)
+        self.handlers = Handlers(catalog)
         self.got: list[int] = []
-        handlers.on(Number)(lambda session, message: self.got.append(message.n))
+        self.handlers.on(Number)(lambda session, message: self.got.append(message.n))
         self.hub = Hub(loop, catalog, LIMITS)
+        self.manager = SessionManager(self.hub)
+        self.owner = self.manager if accepting else Owner()
         self.out = Wire()
-        self.session = ExtendedSession(
-            self.hub, Owner(accepting), handlers, self.out, uid=1, features=Features.RESUME | Features.PING
-        )
+        self.session = self.log_in()
         self.sent = 0  # messages that `send` took
         self.dropped: set[int] = set()
 
+    def log_in(self) -> ExtendedSession:
+        """A session of uid 1, which is the manager's if this side accepts."""
+        epoch = self.hub.loop.run_until_complete(self.manager.claim(1))
+        session = ExtendedSession(self.hub, self.owner, self.handlers, self.out, uid=1, epoch=epoch, features=BOTH)
+        if self.owner is self.manager:
+            self.manager.install(session)
+            self.manager.issue_ticket(session)
+        return session
+
+    @property
+    def said(self) -> list[int]:
+        """What the other side should hear."""
+        return [n for n in range(self.sent) if n not in self.dropped]
+
 
 class ResumeMachine(RuleBasedStateMachine):
-    """Sends, deliveries of any number of bytes, breaks noticed by either side first, and resumes, in any order."""
+    """Sends, deliveries of any number of bytes, breaks noticed by either side first, and resumes, in any order.
+
+    It is over when a side closes, or when the user logs in a second time.
+    """
 
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.server, self.client = Side(self.loop, True), Side(self.loop, False)
-        self.server.session.issue_ticket()
         self.client.session.ticket = self.server.session.ticket
         self.connected = True
+        self.over = False
 
     def teardown(self) -> None:
+        if not self.over:
+            self.hear_all()
+        self.server.hub.wheel.close()
+        self.client.hub.wheel.close()
+        self.loop.close()
+
+    def hear_all(self) -> None:
+        """At the latest over one more connection, both sides have heard everything."""
         self.reconnect()
         for _ in range(200):
             self.turn()
-            for side, other in ((self.server, self.client), (self.client, self.server)):
+            for side, other in self.directions:
                 side.out.deliver(len(side.out.bytes), other.session)
             for side in (self.server, self.client):
                 side.session._ack_due = True
                 side.session.on_deadline(side.hub.wheel.now)
             if not any(side.out.bytes or side.session.outbox.count for side in (self.server, self.client)):
                 break
-        for side, other in ((self.server, self.client), (self.client, self.server)):
-            assert other.got == [n for n in range(side.sent) if n not in side.dropped]
-        self.server.hub.wheel.close()
-        self.client.hub.wheel.close()
-        self.loop.close()
+        for side, other in self.directions:
+            assert other.got == side.said
+
+    @property
+    def directions(self) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
+        return (self.server, self.client), (self.client, self.server)
 
     def turn(self) -> None:
         self.loop.call_soon(self.loop.stop)
@@ -132,10 +159,12 @@ class ResumeMachine(RuleBasedStateMachine):
         client.out, server.out = Wire(), Wire()
         assert server.session.can_resume_from(client.session.received)
         received = server.session.received
+        server.manager.resumed(server.session)
         server.session.resume_on(server.out, client.session.received, b"")
         client.session.resume_on(client.out, received, b"")
         self.connected = True
 
+    @precondition(lambda self: not self.over)
     @rule(server=booleans(), count=integers(1, 6), padding=sampled_from([0, 10, 150]), full=sampled_from(list(Full)))
     def send(self, server: bool, count: int, padding: int, full: Full) -> None:
         side = self.server if server else self.client
@@ -173,7 +202,7 @@ class ResumeMachine(RuleBasedStateMachine):
         if side.session.state is SessionState.OPEN:
             side.session.on_deadline(side.hub.wheel.now)
 
-    @precondition(lambda self: self.connected)
+    @precondition(lambda self: self.connected and not self.over)
     @rule(server_notices=booleans(), client_notices=booleans())
     def cut(self, server_notices: bool, client_notices: bool) -> None:
         self.connected = False
@@ -182,23 +211,69 @@ class ResumeMachine(RuleBasedStateMachine):
         if client_notices:
             self.client.session.lost(None)
 
-    @precondition(lambda self: not self.connected)
+    @precondition(lambda self: not self.connected and not self.over)
     @rule()
     def come_back(self) -> None:
         self.reconnect()
+
+    @precondition(lambda self: self.connected and not self.over)
+    @rule(server=booleans(), count=integers(0, 6))
+    def close(self, server: bool, count: int) -> None:
+        """Its last words arrive, however full its window is, and then the code."""
+        self.over = True
+        side, other = (self.server, self.client) if server else (self.client, self.server)
+        for _ in range(min(count, LIMITS.max_outbox_frames - 1 - side.session.outbox.count)):
+            side.session.send(Number(side.sent))
+            side.sent += 1
+        side.session.close(CloseCode.NORMAL, "goodbye")
+        self.turn()
+        side.out.deliver(len(side.out.bytes), other.session)
+        assert other.got == side.said
+        assert (other.session.close_code, other.session.close_reason) == (CloseCode.NORMAL, "goodbye")
+        assert self.is_forgotten()
+
+    @precondition(lambda self: not self.connected and not self.over)
+    @rule()
+    def kick(self) -> None:
+        """Whether the server knows yet that the connection broke or not, the ticket is worth nothing now."""
+        self.over = True
+        self.server.session.kick()
+        assert self.is_forgotten()
+
+    @precondition(lambda self: not self.over)
+    @rule()
+    def second_login(self) -> None:
+        """The newer one wins, and nothing that is late from the older one touches it."""
+        self.over = True
+        older, out = self.server.session, self.server.out
+        got = list(self.server.got)
+        self.server.out = Wire()
+        newer = self.server.log_in()
+        assert older.close_code is CloseCode.REPLACED and newer.outbox.count == 0
+        assert self.is_forgotten()
+        self.turn()
+        out.deliver(len(out.bytes), self.client.session)
+        self.client.out.deliver(len(self.client.out.bytes), older)
+        older.lost(ConnectionResetError())
+        assert self.server.got == got, "the older session is heard no more"
+        assert self.server.manager.get(1) is newer and newer.close_code is None
+
+    def is_forgotten(self) -> bool:
+        assert self.client.session.ticket is not None
+        return self.server.manager.by_ticket(self.client.session.ticket.session_id) is None
 
     @invariant()
     def nothing_is_repeated_or_reordered(self) -> None:
         for side, other in ((self.server, self.client), (self.client, self.server)):
             assert other.got == sorted(set(other.got)), "repeated or out of order"
-            assert other.got == [n for n in range(side.sent) if n not in side.dropped][: len(other.got)], "lost"
+            assert other.got == side.said[: len(other.got)], "lost"
 
     @invariant()
     def retention_is_within_the_window(self) -> None:
         for side in (self.server, self.client):
             window: Any = side.session.outbox
-            assert window.kept <= LIMITS.window_frames
-            assert window.kept_bytes <= LIMITS.window_bytes or window.kept == 1
+            assert self.over or window.kept <= LIMITS.window_frames
+            assert self.over or window.kept_bytes <= LIMITS.window_bytes or window.kept == 1
 
 
 TestResume = ResumeMachine.TestCase
@@ -209,7 +284,6 @@ def test_counts_that_can_not_be_are_the_peers_fault() -> None:
     loop = asyncio.new_event_loop()
     try:
         side = Side(loop, True)
-        side.session.issue_ticket()
         for n in range(3):
             side.session.send(Number(n))
         side.session.flush()

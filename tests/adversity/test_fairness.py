@@ -1,0 +1,140 @@
+"""What one peer costs the others, and what it leaves behind: sends that leave, heavy bodies, pauses, second logins."""
+
+import asyncio
+import socket
+import time
+
+import msgspec
+import pytest
+
+from gatelink import Catalog, Handlers, Limits, Server, Session, StaticTokens, connect
+from gatelink.session.session import HEARTBEAT_FRAME
+from gatelink.session.timers import STALL
+from tests.e2e.support import until, verify_request
+
+
+class Work(msgspec.Struct):
+    n: int = 0
+
+
+def make(limits: Limits | None = None) -> Server:
+    catalog = Catalog()
+    catalog.add(11_000, Work)
+    return Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=catalog, limits=limits)
+
+
+async def log_in(server: Server, uid: int = 7, handlers: Handlers | None = None) -> Session:
+    return await connect(
+        str(server.endpoints[0]), uid=uid, token=f"{uid:032d}", catalog=server.catalog, handlers=handlers
+    )
+
+
+async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ended() -> None:
+    gate = asyncio.Event()
+    server = make(Limits(exempt=(), max_per_address=3))
+
+    @server.on(Work)
+    async def work(session: Session, message: Work) -> None:
+        await gate.wait()
+
+    async with server:
+        for uid in range(3):
+            session = await log_in(server, uid)
+            for n in range(20):
+                session.send(Work(n))
+            session.close()
+            await session.wait_closed()
+        await until(lambda: not server.connections)
+        assert len(server.hub.tasks) == 3
+        with pytest.raises(ConnectionError):
+            async with asyncio.timeout(5):
+                reader, writer = await asyncio.open_connection(*address(server))
+                try:
+                    assert await reader.read() == b""  # refused, or reset
+                    raise ConnectionResetError
+                finally:
+                    writer.close()
+        assert server.stats.refused["address-full"] == 1
+        gate.set()
+        await until(lambda: not server.hub.tasks)
+        again = await log_in(server)
+        again.close()
+        await again.wait_closed()
+
+
+def address(server: Server) -> tuple[str, int]:
+    return server.endpoints[0].host, server.endpoints[0].port
+
+
+async def test_a_burst_that_takes_long_is_handled_in_turns_with_the_others_and_in_order() -> None:
+    server = make()
+    seen: list[tuple[int, int]] = []
+    both = asyncio.Event()
+
+    @server.on(Work)
+    def work(session: Session, message: Work) -> None:
+        if session.uid == 1:
+            until = time.perf_counter() + 0.002
+            while time.perf_counter() < until:
+                pass
+        seen.append((session.uid, message.n))
+        if len(seen) == 101:
+            both.set()
+
+    async with server:
+        heavy, light = await log_in(server, 1), await log_in(server, 2)
+        for n in range(100):
+            heavy.send(Work(n))
+        await heavy.drain()
+        light.send(Work(0))
+        await asyncio.wait_for(both.wait(), 5)
+        assert seen.index((2, 0)) < 90, "the light one waited for all of the heavy one's"
+        assert [n for uid, n in seen if uid == 1] == list(range(100))
+        heavy.close()
+        light.close()
+        await heavy.wait_closed()
+        await light.wait_closed()
+
+
+@pytest.mark.parametrize("slow", [False, True], ids=["plain", "async"])
+async def test_the_end_of_a_replaced_login_is_told_before_the_begin_of_the_newer_one(slow: bool) -> None:
+    server = make()
+    told: list[str] = []
+
+    @server.on_verified
+    def verified(session: Session) -> None:
+        told.append(f"verified {session.epoch}")
+
+    @server.on_closed
+    async def closed(session: Session) -> None:
+        if slow:
+            await asyncio.sleep(0.05)
+        told.append(f"closed {session.epoch}")
+
+    async with server:
+        first = await log_in(server)
+        older = server.sessions.get(7)
+        assert older is not None
+        second = await log_in(server)
+        newer = server.sessions.get(7)
+        assert newer is not None and newer is not older
+        await until(lambda: len(told) == 3)
+        assert told == [f"verified {older.epoch}", f"closed {older.epoch}", f"verified {newer.epoch}"]
+        await first.wait_closed()
+        second.close()
+        await second.wait_closed()
+
+
+async def test_a_pause_of_the_process_ends_nobody_whose_heartbeats_are_waiting() -> None:
+    server = make(Limits(heartbeat_interval=0.2, heartbeat_timeout=STALL + 0.3))
+    async with server:
+        with socket.socket() as peer:
+            peer.connect(address(server))
+            peer.sendall(verify_request(7))
+            await until(lambda: server.sessions.get(7))
+            session = server.sessions.get(7)
+            assert session is not None
+            peer.sendall(HEARTBEAT_FRAME)  # it beats, and the server is held up before it reads that
+            time.sleep(STALL + 0.6)  # noqa: ASYNC251 - a process that stands still is what this is about
+            await asyncio.sleep(0.3)
+            assert session.close_code is None
