@@ -474,6 +474,22 @@ async def test_over_the_limit_of_detached_sessions_the_one_that_broke_first_ends
         assert [session.uid for session in server.sessions] == [2, 3]
 
 
+async def test_a_session_that_is_back_is_not_detached_any_more() -> None:
+    async with serving(keys=[KEY], limits=Limits(max_detached=1)) as server:
+        first = await ExtendedClient.logged_in(server, 1, KEY.public)
+        first.reset()
+        await until(lambda: server.session(1).state is SessionState.DETACHED)
+        back = await ExtendedClient.extended(server, KEY.public)
+        back.resume(first.ticket)
+        await back.resumed(first.ticket)
+        second = await ExtendedClient.logged_in(server, 2, KEY.public)
+        second.reset()
+        await until(lambda: server.session(2).state is SessionState.DETACHED)
+        await back.echo(1)
+        assert server.ended == []
+        await back.close()
+
+
 async def test_over_the_limit_of_detached_bytes_the_one_that_broke_first_ends() -> None:
     async with serving(keys=[KEY], limits=Limits(max_detached_bytes=25_000)) as server:
         for uid in (1, 2, 3):
