@@ -13,25 +13,30 @@ import pytest
 from msgspec.structs import replace
 
 from gatelink import Backoff, CloseCode, ConnectError, Handlers, Limits, Listen, ServerKey, Session, connect
+from gatelink.dispatch import CLOSED
 from gatelink.net.login import Login
 from gatelink.session.extended import ExtendedSession, close_frame
 from gatelink.session.outbox import Full
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy, Delay, Fault, HalfClose, Reset, Split, Stall
-from gatelink.wire.control import Ack
+from gatelink.wire.base import VERIFY_SUCCEEDED
+from gatelink.wire.control import Ack, Ticket
 from tests.e2e.extension import BOTH, ExtendedClient
 from tests.e2e.support import (
     CATALOG,
     TCP,
     Blob,
+    Echo,
     EchoServer,
     Note,
     RawClient,
+    frame_of,
     make_certificate,
     open_sockets,
     serving,
     token_of,
     until,
+    verify_request,
 )
 from tests.support import MS
 
@@ -531,3 +536,103 @@ async def test_a_base_client_beside_it_is_not_touched_by_any_of_it() -> None:
         await base.close()
         await until(lambda: (8, CloseCode.NORMAL) in talk.server.ended)
         await talk.all_heard()
+
+
+# -- a login that waits until the end of the one that it replaces has been told --
+
+
+@asynccontextmanager
+async def waiting_login(*, interval: float = 10.0) -> AsyncIterator[tuple[EchoServer, list[str], Any]]:
+    """The server, what its handlers heard, and what lets the first login's handler, and with it its session, end."""
+    go = asyncio.Event()
+    events: list[str] = []
+    limits = Limits(heartbeat_interval=interval, heartbeat_timeout=60)
+    async with serving(keys=[KEY], limits=limits) as server:
+        del server.handlers.routes[CLOSED]
+        names: dict[Session, int] = {}
+        server.on_verified(lambda session: events.append(f"verified {names.setdefault(session, len(names) + 1)}"))
+        server.on_suspended(lambda session: events.append(f"suspended {names[session]}"))
+        server.on_resumed(lambda session: events.append(f"resumed {names[session]}"))
+        server.on_closed(lambda session: events.append(f"closed {names[session]}"))
+
+        @server.instead(Blob)
+        async def blob(session: Session, message: Blob) -> None:
+            events.append("busy")
+            await go.wait()
+
+        first = await ExtendedClient.logged_in(server, 7, KEY.public)
+        first.send(frame_of(Blob(b"")))
+        await until(lambda: "busy" in events)
+        yield server, events, go
+        await first.close()
+
+
+async def test_what_came_with_a_login_that_has_to_wait_is_heard_once_though_it_resumes_meanwhile() -> None:
+    async with waiting_login() as (server, events, go):
+        client = await ExtendedClient.extended(server, KEY.public)
+        client.send(verify_request(7), frame_of(Note(1)))
+        assert (await client.frame())[0] == VERIFY_SUCCEEDED
+        ticket = await client.control()
+        assert isinstance(ticket, Ticket)
+        back = await ExtendedClient.extended(server, KEY.public)
+        back.resume(ticket)
+        assert await back.resumed(ticket) == 0, "it has not been taken in"
+        back.send(frame_of(Note(1)), frame_of(Note(2)), frame_of(Echo(3)))
+        await asyncio.sleep(20 * MS)
+        assert server.notes == [] and events == ["verified 1", "busy"], "the older login's handler is still at it"
+        go.set()
+        assert await back.message() == Echo(3)
+        assert server.notes == [(7, 1), (7, 2)]
+        assert events == ["verified 1", "busy", "closed 1", "verified 2"]
+        for one in (client, back):
+            await one.close()
+
+
+async def test_a_login_that_breaks_while_it_has_to_wait_can_be_resumed_as_any_other() -> None:
+    async with waiting_login(interval=100 * MS) as (server, events, go):
+        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+        session = server.session(7)
+        carrier: Any = session._carrier
+        carrier.transport.abort()
+        await until(lambda: session.state is SessionState.DETACHED)
+        go.set()
+        await until(lambda: "suspended 2" in events)
+        await asyncio.sleep(400 * MS)  # several times the interval, which is no window
+        back = await ExtendedClient.extended(server, KEY.public)
+        back.resume(client.ticket)
+        await back.resumed(client.ticket)
+        await back.echo(1)
+        assert events == ["verified 1", "busy", "closed 1", "verified 2", "suspended 2", "resumed 2"]
+        for one in (client, back):
+            await one.close()
+
+
+async def test_a_login_that_ends_while_it_has_to_wait_is_told_in_its_turn() -> None:
+    async with waiting_login() as (server, events, go):
+        second = await ExtendedClient.logged_in(server, 7, KEY.public)
+        third = await ExtendedClient.logged_in(server, 7, KEY.public)
+        third.send(frame_of(Echo(1)))
+        await asyncio.sleep(20 * MS)
+        assert events == ["verified 1", "busy"]
+        go.set()
+        assert await third.message() == Echo(1)
+        assert events == ["verified 1", "busy", "closed 1", "verified 2", "closed 2", "verified 3"]
+        for one in (second, third):
+            await one.close()
+
+
+async def test_a_login_that_its_first_handler_ends_is_told_once() -> None:
+    async with serving(keys=[KEY]) as server:
+        events: list[str] = []
+
+        @server.on_verified
+        def verified(session: Session) -> None:
+            events.append("verified")
+            session.kick("no")
+
+        client = await ExtendedClient.extended(server, KEY.public)
+        client.send(verify_request(7))
+        await client.end()
+        await until(lambda: server.ended)
+        assert events == ["verified"] and server.ended == [(7, CloseCode.KICKED)]
+        await client.close()

@@ -19,7 +19,7 @@ from gatelink.errors import CloseCode, ConfigError, ConnectError, PeerError, Pro
 from gatelink.handlers import Handlers
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import Endpoint, failure
-from gatelink.session.extended import DETACHING, ExtendedSession, close_code, control_frame
+from gatelink.session.extended import DETACHING, ExtendedSession, close_code, control_frame, printable
 from gatelink.session.hub import Hub
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
@@ -256,7 +256,7 @@ class Dialer:
 
     def _refused(self, code: CloseCode, reason: str) -> None:
         """The server closed before it took us, or took us back."""
-        text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else reason
+        text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else printable(reason)
         self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
         if self._session is not None and code not in DETACHING:
             self._session.close(code, text)

@@ -22,6 +22,7 @@ from gatelink.session.hub import Hub
 from gatelink.session.manager import SessionManager
 from gatelink.session.roles import Dispatcher
 from gatelink.session.session import NO_CLAIMS, Session
+from gatelink.session.states import ConnectionState
 from gatelink.session.timers import Item
 from gatelink.wire.base import (
     VERIFY_FAILED,
@@ -311,7 +312,7 @@ class Login(Item):
     def _begin(self, session: Session) -> None:
         """The handlers hear of the session, and what it sent meanwhile."""
         session.open()
-        if self._pending:
+        if self._pending and self._connection.state is ConnectionState.BOUND:  # else it will all be sent again
             session.receive(self._pending)
 
     def _begin_after(self, replaced: Session, session: Session) -> None:

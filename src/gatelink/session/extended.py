@@ -59,6 +59,11 @@ def close_code(number: int) -> CloseCode:
         return CloseCode.NORMAL
 
 
+def printable(text: str) -> str:
+    """A peer's words, fit for logs and screens: what is no printable character, or not even UTF-8, becomes `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
 class ExtendedSession(Session):
     """A `Session` whose peer speaks the extension.
 
@@ -199,11 +204,13 @@ class ExtendedSession(Session):
 
     def _closed_by_peer(self, number: int, reason: str) -> None:
         """CLOSE is the peer's last word: nobody there listens any more, but what came before it is still handled."""
-        code = close_code(number)
+        code, reason = close_code(number), printable(reason)
         if code in DETACHING:
             self._leave(code, reason)
             return
-        self._drop_carrier()
+        carrier, self._carrier = self._carrier, None
+        if carrier is not None:
+            carrier.abort()  # not dropped: its place is free only when the handlers are through
         self.state = step(SESSION, self.state, SessionEvent.END)
         self._end(code, reason, heard=True)
         self._gone()

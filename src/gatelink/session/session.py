@@ -51,6 +51,7 @@ class Session(Item):
         "_last",
         "_marked",
         "_owner",
+        "_paused",
         "address",
         "claims",
         "close_code",
@@ -90,6 +91,7 @@ class Session(Item):
         self._carrier: Carrier | None = carrier
         self._marked = False
         self._farewell = b""
+        self._paused = Pause(0)
         self._last: tuple[Callable[[], None], ...] | None = ()  # who waits for the last handler; None: it has ended
         self._drained: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
@@ -262,9 +264,20 @@ class Session(Item):
     # -- life and end --
 
     def open(self) -> None:
-        """Starts the heartbeat and tells the handlers. The carrier's first answer has been written."""
-        self._wake_in(self._hub.limits.heartbeat_interval)
+        """Starts the heartbeat and tells the handlers. The carrier's first answer has been written.
+
+        What became of it while it was paused for OPENING is told now.
+        """
+        was = self.state
+        if was is _OPEN:
+            self._wake_in(self._hub.limits.heartbeat_interval)
         self.handlers.opened(self)
+        if was is _OPEN or self.state is not was:  # the latter: `opened` ended it, and that has been told
+            return
+        if was is SessionState.DETACHED:
+            self.handlers.suspended(self)
+        else:
+            self.handlers.closed(self, heard=True)
 
     def attach(self, carrier: Carrier) -> None:
         """Gives the session a new connection; what was queued meanwhile leaves on it."""
@@ -273,11 +286,11 @@ class Session(Item):
         self._carrier = carrier
         self._wake_in(self._hub.limits.heartbeat_interval)
         self.last_heard = self._hub.wheel.now
-        if self.inbox is not None and self.inbox.paused:
-            carrier.pause(Pause.INBOX)
+        if self._paused:
+            carrier.pause(self._paused)
         self._marked = True
         self._hub.mark(self)
-        if was_suspended:
+        if was_suspended and not self._paused & Pause.OPENING:
             self.handlers.resumed(self)
 
     def on_deadline(self, now: float) -> None:
@@ -369,11 +382,13 @@ class Session(Item):
         return self.outbox.held_bytes + (self.inbox.bytes if self.inbox is not None else 0)
 
     def pause(self, why: Pause) -> None:
-        """Stops reading from the peer until `resume` with the same reason."""
+        """Stops reading from the peer, on this connection and the next, until `resume` with the same reason."""
+        self._paused |= why
         if self._carrier is not None:
             self._carrier.pause(why)
 
     def resume(self, why: Pause) -> None:
+        self._paused &= ~why
         if self._carrier is not None:
             self._carrier.resume(why)
 
@@ -391,7 +406,8 @@ class Session(Item):
         if self._owner.broke(self, code):
             self.state = step(SESSION, self.state, SessionEvent.BREAK)
             self._hub.wheel.set(self, self._detached_for(code, reason))
-            self.handlers.suspended(self)
+            if not self._paused & Pause.OPENING:
+                self.handlers.suspended(self)
             return
         self.state = step(SESSION, self.state, SessionEvent.END)
         self._end(code, reason, heard=True)
@@ -406,7 +422,8 @@ class Session(Item):
         self.close_reason = reason
         self._hub.stats.closed[code] += 1
         self._owner.ended(self)
-        self.handlers.closed(self, heard)
+        if not self._paused & Pause.OPENING:
+            self.handlers.closed(self, heard)
 
     def _gone(self) -> None:
         if self.state is not SessionState.CLOSED:

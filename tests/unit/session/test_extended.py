@@ -351,6 +351,15 @@ async def test_a_close_that_ends_ends_the_session_and_says_why(code: int) -> Non
     assert state_of(desk.it) is SessionState.CLOSED
     assert desk.handlers.heard.count(say()) == 1
     assert desk.owner.calls == ["ended", "gone"] and desk.carrier.log == [], "no answer to a peer that has gone"
+    assert desk.carrier.is_aborted
+
+
+async def test_a_peer_s_words_are_made_fit_for_logs_and_screens() -> None:
+    desk = Desk()
+    text = "wé\n\x1b[31m\u202e".encode() + b"\xff"
+    desk.hear((0, CONTROL, b"\x09\xa0\x0f" + len(text).to_bytes(2, "little") + text))
+    assert desk.it.close_reason == "wé??[31m??"
+    desk.it.close_reason.encode()
 
 
 @pytest.mark.parametrize("code", [4004, 4006, 4011])
@@ -448,15 +457,15 @@ async def test_a_new_connection_wins_over_one_that_still_seems_to_live() -> None
     assert desk.handlers.heard == ["opened"], "nobody had been told of a break, so nobody is told of its end"
 
 
-async def test_a_full_inbox_holds_back_the_next_connection_too() -> None:
-    class Inbox:
-        paused = True
-
+async def test_what_paused_one_connection_pauses_the_next() -> None:
     desk = Desk()
+    desk.it.pause(Pause.STOPPING)
     desk.carrier.lose()
-    desk.it.inbox = Inbox()
+    desk.it.pause(Pause.INBOX)
     desk.it.resume_on(desk.new_carrier(), 0, b"")
-    assert desk.carrier.paused == Pause.INBOX
+    assert desk.carrier.paused == Pause.INBOX | Pause.STOPPING
+    desk.it.resume(Pause.INBOX)
+    assert desk.carrier.paused == Pause.STOPPING
 
 
 async def test_closed_while_detached_is_over_at_once() -> None:
