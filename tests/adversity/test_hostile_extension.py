@@ -491,5 +491,7 @@ async def test_tickets_are_each_their_own() -> None:
         clients = [await ExtendedClient.logged_in(server, uid, KEY.public) for uid in range(1, 21)]
         assert len({client.ticket.session_id for client in clients}) == 20
         assert len({client.ticket.resume_key for client in clients}) == 20
+        key = clients[0].ticket.resume_key
+        assert repr(key)[2:-1] not in repr(clients[0].ticket) and key.hex() not in repr(clients[0].ticket)
         for client in clients:
             await client.close()

@@ -2,12 +2,13 @@
 
 import asyncio
 import secrets
+from pathlib import Path
 from typing import Any, Self, cast
 
 import pytest
 from noise.connection import Keypair, NoiseConnection
 
-from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, ServerKey, Session, connect
+from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, Listen, ServerKey, Session, connect
 from gatelink.net.connection import Connection
 from gatelink.session.extended import ExtendedSession, control_frame
 from gatelink.wire import noise
@@ -24,6 +25,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    make_certificate,
     neighbour,
     serving,
     token_of,
@@ -126,6 +128,18 @@ async def test_messages_of_any_size_come_back_and_no_plaintext_is_on_the_wire() 
         assert len(records(seen)) >= 4
         for plain in (secret[:12], token_of(7), frame_of(Blob(b""))[:6], bytes(64), b"gatelink"):
             assert plain not in seen
+
+
+async def test_a_connection_may_be_sealed_within_tls(tmp_path: Path) -> None:
+    certificate, private, context = make_certificate(tmp_path)
+    listen = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=private)
+    async with serving(listen, keys=[KEY], sealed_only=True) as server:
+        echoes = Echoes()
+        session = await dial(server.endpoint, echoes, tls=context, resume=True)
+        session.send(Blob(bytes(90_000)))
+        assert await echoes.blobs.get() == bytes(90_000)
+        session.close()
+        await session.wait_closed()
 
 
 @pytest.mark.parametrize("size", [100_000, 4 * 1_048_576])

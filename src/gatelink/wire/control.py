@@ -100,6 +100,9 @@ class Ticket(Struct, frozen=True, gc=False):
         _require_size("session_id", self.session_id, SESSION_ID_SIZE)
         _require_size("resume_key", self.resume_key, RESUME_KEY_SIZE)
 
+    def __repr__(self) -> str:  # logs and tracebacks must not hold keys
+        return f"Ticket(session_id={self.session_id.hex()}, window={self.window}, address={self.address!r})"
+
 
 class Resume(Struct, frozen=True, gc=False):
     """RESUME: go on with a session; `received` messages were taken in, this is attempt number `attempt`."""
