@@ -21,7 +21,6 @@ class Stats:
     def __init__(self) -> None:
         self.accepted = 0  # connections
         self.refused: Counter[str] = Counter()  # connections refused, by reason
-        self.unverified = 0  # login checks that are not over
         self.verified = 0  # logins that succeeded
         self.closed: Counter[CloseCode] = Counter()  # sessions that ended, by code
         self.sent: dict[str, Traffic] = {}  # by message name; unregistered ids are `other`

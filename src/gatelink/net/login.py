@@ -80,7 +80,6 @@ class Login(Item):
         self._handshake_hash = NO_HANDSHAKE
         connection.sink = self
         door.logins.add(self)
-        door.hub.stats.unverified += 1
         door.hub.wheel.set(self, until - door.hub.loop.time())
 
     # -- from the connection (Sink) --
@@ -352,7 +351,6 @@ class Login(Item):
         """The check has ended, one way or the other."""
         self._door.hub.wheel.cancel(self)
         self._door.logins.discard(self)
-        self._door.hub.stats.unverified -= 1
         self._connection.sink = DEAF
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()

@@ -126,7 +126,7 @@ class Session(Item):
         cls = type(message)
         encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
         frame = encoder.frame(message)
-        if self.state is not _OPEN:
+        if self.state is not _OPEN:  # from here on as `send_frame`, in line: the call was a twentieth of an echo
             self._check_sendable()
         try:
             self.outbox.push(frame, full, key)
@@ -148,7 +148,7 @@ class Session(Item):
         traffic.bytes += len(frame)
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a whole frame, as `encode_frame` makes it; what `send` and broadcasts end in."""
+        """Queues a whole frame, as `encode_frame` makes it; what `send_raw` and broadcasts end in."""
         if self.state is not _OPEN:
             self._check_sendable()
         try:
@@ -391,11 +391,6 @@ class Session(Item):
         self._paused &= ~why
         if self._carrier is not None:
             self._carrier.resume(why)
-
-    @property
-    def is_accepted(self) -> bool:
-        """True on the side that accepted the connection, False on the side that dialled."""
-        return self._owner.accepting
 
     @property
     def hub(self) -> Hub:
