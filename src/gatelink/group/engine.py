@@ -1,0 +1,125 @@
+"""What the servers of a group share: keys that expire, events, and requests with a deadline.
+
+Players' frames never go through the engine. When it is away, sessions and links live on; a call that needs it raises
+`EngineUnavailable` after its deadline, and watches and subscriptions heal by themselves.
+
+Two implementations pass the same tests: `engines.memory.MemoryEngine` (one process) and `engines.nats.NatsEngine`.
+"""
+
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AbstractAsyncContextManager
+from typing import NewType, Protocol, Self
+
+import msgspec
+
+from gatelink.errors import GatelinkError
+
+Revision = NewType("Revision", int)
+"""Which write made an entry what it is. Opaque: good to compare with another of the same key, for nothing else."""
+
+
+class EngineError(GatelinkError):
+    """Something that the engine did not do."""
+
+
+class EngineUnavailable(EngineError):
+    """The engine did not answer before the deadline; whether it did what it was asked is not known."""
+
+
+class Conflict(EngineError):
+    """The entry is not what the writer thought: another write came first, it is there already, or it is gone."""
+
+
+class NoResponder(EngineError):
+    """Nobody serves the subject of a request."""
+
+
+class RequestFailed(EngineError):
+    """Whoever serves the subject raised; its words are in its own log."""
+
+
+class Entry(msgspec.Struct, frozen=True):
+    """A key's value and the revision that a compare-and-set names."""
+
+    key: str
+    value: bytes
+    revision: Revision
+
+
+class Change(msgspec.Struct, frozen=True):
+    """What became of a key: its new value, or None if it was deleted or expired."""
+
+    key: str
+    value: bytes | None
+
+
+class Watch(Protocol):
+    """The keys of a prefix, kept current. Iterating gives each change, in order per key, after it is in `entries`.
+
+    A key that changed several times while the engine was away, or faster than it was read, may be reported once.
+    """
+
+    entries: Mapping[str, bytes]
+
+    def __aiter__(self) -> AsyncIterator[Change]: ...
+
+
+class Subscription(Protocol):
+    """A subject that is being listened to."""
+
+    async def close(self) -> None:
+        """Ends it; nothing is called after this."""
+
+
+class Engine(Protocol):
+    """Keys, events and requests. Every call has a deadline of its own and raises EngineUnavailable after it.
+
+    Keys and subjects are words of `A-Z a-z 0-9 _ - =` joined by dots; others raise ValueError. Values are bytes of up
+    to 1 MiB less headers. A `ttl` is in seconds, at least 1; it may be kept up to a second longer.
+    """
+
+    async def start(self) -> None:
+        """Connects. Raises EngineUnavailable, or ConfigError for an engine that cannot do what is needed."""
+
+    async def close(self) -> None:
+        """Ends every subscription, watch and request."""
+
+    async def __aenter__(self) -> Self: ...
+
+    async def __aexit__(self, *exc: object) -> None: ...
+
+    @property
+    def is_available(self) -> bool:
+        """Whether it is connected at this moment, for health and metrics."""
+
+    async def get(self, key: str) -> Entry | None: ...
+
+    async def put(self, key: str, value: bytes, ttl: float) -> Revision:
+        """Writes, whatever is there."""
+
+    async def create(self, key: str, value: bytes, ttl: float) -> Revision:
+        """Writes what is not there yet, or expired. Raises Conflict."""
+
+    async def update(self, key: str, value: bytes, ttl: float, revision: Revision) -> Revision:
+        """Replaces the write that `revision` names, and with it its expiry. Raises Conflict."""
+
+    async def delete(self, key: str, revision: Revision | None = None) -> None:
+        """Takes the key away if it is there; with a `revision`, only that write, else raises Conflict."""
+
+    def watch(self, prefix: str) -> AbstractAsyncContextManager[Watch]:
+        """All keys that begin with the words of `prefix`. Entered, its `entries` are complete."""
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        """Tells all who subscribed; who is away misses it."""
+
+    async def subscribe(self, subject: str, handler: Callable[[bytes], None]) -> Subscription:
+        """Has `handler` called, in order, with what is published from now on. What it raises is logged."""
+
+    async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
+        """Answers requests, each in a task of its own; one of those who serve the subject gets each request."""
+
+    async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - goes with the call
+        """The answer of whoever serves `subject`.
+
+        Raises NoResponder at once, RequestFailed, or EngineUnavailable after `timeout` seconds.
+        """
