@@ -1,0 +1,211 @@
+"""A gateway: a `Server` that sends on what it does not handle itself, and holds the players for the services.
+
+gateway = Gateway("tcp://0.0.0.0:7000", tokens=EngineTokens(engine), member=Membership(engine=..., keys=..., id=1))
+gateway.run()
+"""
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+
+from gatelink.group.directory import TTL, Directory
+from gatelink.group.engine import EngineError, EngineUnavailable, Subscription
+from gatelink.group.group import Group, LoadMeter, Membership, Talk, stopped
+from gatelink.group.links import GATEWAY
+from gatelink.group.registry import ServerInfo, State
+from gatelink.group.relay import Relay
+from gatelink.group.routes import Routes
+from gatelink.group.rules import Rules
+from gatelink.handlers import Handlers
+from gatelink.server import Listen, Server
+from gatelink.session.session import Session
+from gatelink.wire.frames import Frame
+from gatelink.wire.messages import Catalog
+
+log = structlog.get_logger("gatelink.gateway")
+
+REPLACE_SECONDS = 1.0
+"""How long a login waits for the gateway that held the player before; it may be dead."""
+
+MAX_BACKLOG = 65_536
+"""Bytes of a base session's backlog that one gateway gives another."""
+
+
+class Replace(msgspec.Struct, frozen=True, array_like=True):
+    """Asked of the gateway that held a player: end what is older than `epoch`, and give back what waits for it."""
+
+    uid: int
+    slot: int
+    epoch: int
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_replace = msgspec.msgpack.Decoder(Replace).decode
+_decode_backlog = msgspec.msgpack.Decoder(list[bytes] | None).decode
+
+
+class Forwarding(Handlers):
+    """The table of a gateway: what has no handler here goes to the server that it belongs to."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(catalog)
+        self.relay: Relay | None = None
+        self.table = bytes(65_536)
+
+    def opened(self, session: Session) -> None:
+        if self.relay is not None:
+            self.relay.opened(session)
+        super().opened(session)
+
+    def dispatch(self, session: Session, frames: list[Frame]) -> None:
+        relay = self.relay
+        if relay is not None and session.inbox is None and not self.ticking and self._default is None:
+            table = self.table
+            routes = self.routes
+            for frame in frames:
+                if not table[frame[0]] or frame[0] in routes:
+                    break
+            else:
+                relay.forward(session, frames)
+                return
+        super().dispatch(session, frames)
+
+    def closed(self, session: Session, heard: bool) -> None:
+        if self.relay is not None:
+            relay = self.relay
+            session.after_last(lambda: relay.closed(session))
+        super().closed(session, heard)
+
+    def _unrouted(self, session: Session, id: int, flags: int, body: bytes) -> None:
+        if self.relay is not None and self.table[id]:
+            self.relay.forward(session, [(id, flags, body)])
+        else:
+            super()._unrouted(session, id, flags, body)
+
+
+class Gateway(Server):
+    """A `Server` in front of a group.
+
+    member: its membership. routes: which type of server a message belongs to. rules: by server type, how one is picked
+    and what happens when it dies. outer: how clients reach it, if not under the addresses it listens on.
+    Its own handlers come first; a message without one goes to the server that it belongs to, as it came.
+    """
+
+    _table = Forwarding
+
+    def __init__(
+        self,
+        *listen: str | Listen,
+        member: Membership,
+        routes: Routes | None = None,
+        rules: Mapping[int, Rules] | None = None,
+        outer: Sequence[str] = (),
+        name: str = "gateway",
+        **options: Any,
+    ) -> None:
+        super().__init__(*listen, id=member.id, group_key=member.keys, **options)
+        self.member = member
+        self.routes = routes or Routes()
+        self.rules = dict(rules or {})
+        self.outer = tuple(outer)
+        self.name = name
+        self.talk = Talk(self.catalog)
+        self.group: Group
+        self.relay: Relay
+        self.directory: Directory
+        self._renewing: asyncio.Task[None] | None = None
+        self._serving: Subscription | None = None
+        self.on_stop(self._leave)
+
+    async def start(self) -> None:
+        """As `Server.start`; then it joins the group. Raises EngineUnavailable, too."""
+        member = self.member
+        self.directory = Directory(member.engine, member.id)
+        info = ServerInfo(id=member.id, type=GATEWAY, name=self.name)
+        self.relay = Relay(self, self.routes.table, self.rules)
+        self.group = group = Group(member, info, self.relay, self.catalog, self._replaced)
+        self.relay.links = group.links
+        group.on_change(self.relay.registry_changed)
+        assert isinstance(self.handlers, Forwarding)
+        self.handlers.relay = self.relay
+        self.handlers.table = self.routes.table
+        await super().start()
+        self.sessions.claims = self
+        try:
+            self._serving = await member.engine.serve(f"gateway.{member.id}.replace", self._replace)
+            inner = self.endpoints[-1]
+            group.registry.me = msgspec.structs.replace(
+                info,
+                inner=member.advertise or str(inner),
+                outer=self.outer or tuple(map(str, self.endpoints[:-1])),
+                public_key=self.public_key.hex() if self.public_key is not None else "",
+                admin=str(self.admin_port or ""),
+            )
+            group.registry.load = LoadMeter(lambda: len(self.sessions), lambda: self.relay.stats.forwarded, lambda: 0.0)
+            await group.start(self.talk)
+            self._renewing = asyncio.create_task(self._renew())
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def stop(self, grace: float | None = None) -> None:
+        """As `Server.stop`; the group hears first that nobody is to be sent here any more."""
+        if self.is_running and self.group.registry.me is not None:
+            try:
+                await self.group.registry.set_state(State.DRAINING)
+            except EngineUnavailable:
+                pass  # who comes now is refused
+        await super().stop(grace)
+
+    async def _leave(self) -> None:
+        await stopped(self._renewing)
+        if self._serving is not None:
+            await self._serving.close()
+        await self.group.close()
+        await self.directory.close()
+
+    def _replaced(self) -> None:
+        log.error("this gateway stops: another one has its id", id=self.member.id)
+        asyncio.get_running_loop().create_task(self.stop())
+
+    # -- one login for all gateways (session.roles.Claims) --
+
+    async def claim(self, uid: int, slot: int) -> tuple[int, list[bytes] | None]:
+        """Makes a login the newest in the group: its epoch, and what waited for the user at another gateway.
+
+        Raises EngineUnavailable.
+        """
+        epoch, before = await self.directory.claim(uid, slot)
+        backlog = None
+        if before is not None and before.gateway != self.member.id:
+            request = _encode(Replace(uid, slot, epoch))
+            try:
+                answer = await self.member.engine.request(f"gateway.{before.gateway}.replace", request, REPLACE_SECONDS)
+                backlog = _decode_backlog(answer)
+            except EngineError as error:  # that gateway is gone; nothing late from it can reach a newer epoch
+                log.info("the older login was not reached", uid=uid, gateway=before.gateway, error=str(error))
+        return epoch, backlog
+
+    def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None:
+        self.directory.ended(uid, slot, epoch, keep)
+
+    async def _replace(self, data: bytes) -> bytes:
+        request = _decode_replace(data)
+        return _encode(self.sessions.supersede(request.uid, request.slot, request.epoch, MAX_BACKLOG))
+
+    async def _renew(self) -> None:
+        """Goes around all sessions once in half the life of their entries."""
+        while True:
+            sessions = list(self.sessions)
+            for session in sessions:
+                await asyncio.sleep(TTL / 2 / len(sessions))
+                if session in self.sessions:
+                    try:
+                        await self.directory.renew(session.uid, session.slot, session.epoch)
+                    except EngineUnavailable:
+                        pass  # there is another half of its life for that
+            if not sessions:
+                await asyncio.sleep(TTL / 60)

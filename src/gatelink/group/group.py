@@ -1,0 +1,260 @@
+"""A process's membership in a group: it registers, links itself to the others, and talks with them.
+
+@service.group.on(RoomOpened)                       # posted by another server, over the link
+def room_opened(server, message): ...
+
+@service.group.on_call(WhereIs)                     # asked by another server, through the engine
+async def where_is(request): return Found(...)
+
+service.group.post("lobby", RoomOpened(7))
+answer = await service.group.call("lobby", WhereIs(uid), timeout=1.0)
+"""
+
+import asyncio
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from time import perf_counter
+from typing import Any, TypeVar
+
+import msgspec
+import structlog
+
+from gatelink.errors import CatalogError, ConfigError, LocalError
+from gatelink.group.engine import Engine, RequestFailed, Subscription
+from gatelink.group.links import Link, Links, Role
+from gatelink.group.registry import Load, OnChange, Registry, ServerInfo
+from gatelink.handlers import Handlers
+from gatelink.net.client import connect
+from gatelink.net.dialer import Backoff
+from gatelink.session.session import Session
+from gatelink.wire.frames import encode_frame
+from gatelink.wire.keys import GroupKey
+from gatelink.wire.messages import Catalog
+
+log = structlog.get_logger("gatelink.group")
+
+_H = TypeVar("_H", bound=Callable[..., Any])
+
+REDIAL = Backoff(first=0.1, most=1.0, attempts=1_000_000)
+"""How a link that broke is dialled; when the other process is gone is not for it to say."""
+
+DIAL_SECONDS = 3.0
+_NAME = re.compile(r"[a-z0-9_-]{1,32}")
+
+
+class Membership(msgspec.Struct, frozen=True, kw_only=True):
+    """What a process needs to be a member.
+
+    engine: started before, and closed after it. keys: of the group, the newest first. id: its own among all servers.
+    inner: where it listens for other servers; advertise: how they reach that, if not under the address it listens on.
+    """
+
+    engine: Engine
+    keys: Sequence[GroupKey]
+    id: int
+    inner: str = "tcp://127.0.0.1:0"
+    advertise: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.keys:
+            raise ConfigError("a member of a group needs the group's key; `gatelink keys group` makes one")
+
+
+class NotLinked(LocalError):
+    """There is no link to the server that a message is for, or no server of that type."""
+
+
+class Group:
+    """The group as one of its servers sees it.
+
+    `registry` knows all servers, `links` reaches them. role: what stands on the links.
+    """
+
+    def __init__(
+        self, member: Membership, info: ServerInfo, role: Role, catalog: Catalog, replaced: Callable[[], None]
+    ) -> None:
+        if not _NAME.fullmatch(info.name):
+            raise ConfigError(f"a server's name {info.name!r}; it has up to 32 of a-z, 0-9, _ and -")
+        self.registry = Registry(member.engine, info, on_change=self._changed, replaced=replaced)
+        self.links = Links(self.registry, role, self._dial)
+        self.engine = member.engine
+        self._member = member
+        self._catalog = catalog
+        self._on_change: list[OnChange] = []
+        self._subscriptions: list[Subscription] = []
+
+    @property
+    def me(self) -> ServerInfo:
+        """This server's own entry."""
+        assert self.registry.me is not None
+        return self.registry.me
+
+    def on_change(self, call: OnChange) -> OnChange:
+        """Decorator: `call(before, now)` for each server that comes, changes or goes."""
+        self._on_change.append(call)
+        return call
+
+    def servers(self, name: str) -> list[ServerInfo]:
+        """The servers of a type, given by its name, that are up."""
+        return [info for info in self.registry.servers.values() if info.name == name and info.state.value == "up"]
+
+    # -- life --
+
+    async def start(self, talk: "Talk") -> None:
+        """Registers, and dials whom it must. Raises EngineUnavailable."""
+        await self.registry.start()
+        for subject in (f"call.{self.me.name}", f"call.server.{self.me.id}"):
+            self._subscriptions.append(await self.engine.serve(subject, talk.answer))
+        for topic, heard in talk.topics.items():
+            self._subscriptions.append(await self.engine.subscribe(f"events.{topic}", heard))
+
+    async def close(self) -> None:
+        """Leaves: the links end after what is queued on them."""
+        for subscription in self._subscriptions:
+            await subscription.close()
+        self._subscriptions.clear()
+        await self.links.close()
+        await self.registry.close()
+
+    def _changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
+        self.links.registry_changed(before, now)
+        for call in self._on_change:
+            call(before, now)
+
+    async def _dial(self, info: ServerInfo) -> Session:
+        me = self.me
+        return await connect(
+            info.inner,
+            uid=me.id,
+            source=me.type,
+            group_key=self._member.keys[0],
+            peer_id=info.id,
+            handlers=self.links,
+            resume=True,
+            reconnect=REDIAL,
+            timeout=DIAL_SECONDS,
+            catalog=self._catalog,
+        )
+
+    # -- to other servers --
+
+    def post(self, to: int | str, message: Any) -> None:
+        """Sends `message` to a server, given by its id, or to one of a type, given by its name; in order per server.
+
+        Raises NotLinked; OutboxFull when more waits for that server than may.
+        """
+        link = self.links.get(to) if isinstance(to, int) else self._any(to)
+        if link is None:
+            raise NotLinked(f"no link to server {to!r}")
+        link.push(self._frame(message))
+
+    def broadcast(self, name: str, message: Any) -> int:
+        """Sends `message` to every server of a type; to how many."""
+        frame = self._frame(message)
+        links = [link for link in self.links if link.info.name == name]
+        for link in links:
+            link.push(frame)
+        return len(links)
+
+    async def call(self, to: int | str, request: Any, timeout: float) -> Any:  # noqa: ASYNC109 - goes with the request
+        """Asks a server, by its id, or one of a type, by its name; its answer, a message of the catalog.
+
+        Raises NoResponder if nobody answers there, RequestFailed if the handler raised, EngineUnavailable after
+        `timeout` seconds.
+        """
+        subject = f"call.server.{to}" if isinstance(to, int) else f"call.{to}"
+        return decode(self._catalog, await self.engine.request(subject, encode(self._catalog, request), timeout))
+
+    async def publish(self, topic: str, message: Any) -> None:
+        """Tells every server that subscribed to `topic`; who is away misses it. Raises EngineUnavailable."""
+        await self.engine.publish(f"events.{topic}", encode(self._catalog, message))
+
+    def _any(self, name: str) -> Link | None:
+        links = [link for link in self.links if link.info.name == name and link.info.state.value == "up"]
+        return min(links, key=lambda link: (link.info.load.sessions, link.id), default=None)
+
+    def _frame(self, message: Any) -> bytes:
+        kind, body = self._catalog.encode(message)
+        return encode_frame(kind.id, body)
+
+
+class Talk:
+    """What a server does with what other servers say; registered before it starts.
+
+    `posts` is the table of posted messages, whose handlers get the link's session and the message.
+    """
+
+    def __init__(self, catalog: Catalog) -> None:
+        self.posts = Handlers(catalog)
+        self.topics: dict[str, Callable[[bytes], None]] = {}
+        self._catalog = catalog
+        self._calls: dict[type, Callable[[Any], Any]] = {}
+
+    def on_call(self, request: type) -> Callable[[_H], _H]:
+        """Decorator: `handler(request)` answers a call with a message; plain or async. Raises CatalogError."""
+        self._catalog.of_type(request)
+
+        def register(handler: _H) -> _H:
+            if request in self._calls:
+                raise CatalogError(f"calls with {request.__name__} have a handler already")
+            self._calls[request] = handler
+            return handler
+
+        return register
+
+    def on_event(self, topic: str) -> Callable[[_H], _H]:
+        """Decorator: `handler(message)`, a plain function, for what is published under `topic`."""
+
+        def register(handler: _H) -> _H:
+            if topic in self.topics:
+                raise CatalogError(f"the topic {topic!r} has a handler already")
+            self.topics[topic] = lambda data: handler(decode(self._catalog, data))
+            return handler
+
+        return register
+
+    async def answer(self, data: bytes) -> bytes:
+        """Answers one call."""
+        request = decode(self._catalog, data)
+        handler = self._calls.get(type(request))
+        if handler is None:
+            raise RequestFailed(f"nobody here answers {type(request).__name__}")
+        answer = handler(request)
+        if inspect.isawaitable(answer):
+            answer = await answer
+        return encode(self._catalog, answer)
+
+
+def encode(catalog: Catalog, message: Any) -> bytes:
+    """A message as the engine carries it: id u16, body."""
+    kind, body = catalog.encode(message)
+    return kind.id.to_bytes(2, "little") + body
+
+
+def decode(catalog: Catalog, data: bytes) -> Any:
+    """The message that `encode` made. Raises CatalogError, and what its codec raises."""
+    return catalog.find(int.from_bytes(data[:2], "little")).decode(data[2:])
+
+
+class LoadMeter:
+    """What a server tells of its load. count: messages since its start. sessions: at this moment."""
+
+    def __init__(self, sessions: Callable[[], int], count: Callable[[], int], lag: Callable[[], float]) -> None:
+        self._sessions = sessions
+        self._count = count
+        self._lag = lag
+        self._last = (perf_counter(), 0)
+
+    def __call__(self) -> Load:
+        now, count = perf_counter(), self._count()
+        since, before = self._last
+        self._last = now, count
+        return Load(self._sessions(), round((count - before) / max(now - since, 0.001), 1), round(self._lag(), 4))
+
+
+async def stopped(task: "asyncio.Task[Any] | None") -> None:
+    """Cancels a task and waits for its end."""
+    if task is not None:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)

@@ -1,0 +1,303 @@
+"""The links of one server: one resumable, sealed session with every other server that it must talk to.
+
+Of two servers the one with the lower id dials. A link that broke comes back by itself, with all that was sent; it is
+*lost* only when the other process is known to be gone: it registered anew, nobody listens at its address any more, or
+its entry expired. Whoever stands on the links (`Role`) is told once, and the next link to that server is a new one.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from gatelink.errors import CloseCode, ConnectError, GatelinkError, SessionClosed
+from gatelink.group.registry import Registry, ServerInfo
+from gatelink.net.endpoints import Endpoint, parse_endpoint
+from gatelink.session.outbox import OutboxFull
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.wire.envelope import event
+from gatelink.wire.frames import Frame
+
+log = structlog.get_logger("gatelink.links")
+
+PROBE_SECONDS = 0.25
+"""How often the address of a server whose link broke is tried."""
+
+REFUSALS = 3
+"""After so many probes in a row that found nobody listening, the process is gone."""
+
+GATEWAY = 1
+"""The server type of gateways, which need no links among themselves."""
+
+
+class Role(Protocol):
+    """What stands on the links: a gateway or a service."""
+
+    def link_up(self, link: "Link") -> None:
+        """A new link; nothing has been sent on it."""
+
+    def link_lost(self, link: "Link") -> None:
+        """The other process is gone. What it had not acknowledged is still in `link.unacknowledged()`."""
+
+    def envelopes(self, link: "Link", frames: list[Frame]) -> None:
+        """Frames that arrived together: envelopes, and messages between servers."""
+
+
+class Link:
+    """The way to one run of another server."""
+
+    __slots__ = ("_congested", "_relieved", "info", "session")
+
+    def __init__(self, info: ServerInfo, session: Session) -> None:
+        self.info = info
+        self.session = session
+        self._congested: asyncio.Task[None] | None = None
+        self._relieved: list[Callable[[], None]] = []
+
+    def __repr__(self) -> str:
+        return f"<Link to {self.info.name} {self.id} {self.session.state.name}>"
+
+    @property
+    def id(self) -> int:
+        """The other server's id."""
+        return self.info.id
+
+    @property
+    def type(self) -> int:
+        """The other server's type."""
+        return self.info.type
+
+    @property
+    def is_congested(self) -> bool:
+        """Whether so much waits that whoever feeds it should stop; `when_relieved` tells when to go on."""
+        outbox = self.session.outbox
+        return outbox.bytes * 4 > outbox.max_bytes or outbox.count * 4 > outbox.max_frames
+
+    def push(self, frame: bytes) -> None:
+        """Queues a whole envelope with a frame in it. Raises OutboxFull when three quarters of the room are taken."""
+        session = self.session
+        outbox = session.outbox
+        if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
+            raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
+        try:
+            session.send_frame(frame)
+        except SessionClosed:
+            pass  # it is lost, and whoever stands on it is about to hear of that
+
+    def tell(self, message: msgspec.Struct) -> None:
+        """Queues a rare envelope; there is always room for it, or the link ends."""
+        try:
+            self.session.send_frame(event(message))
+        except SessionClosed:
+            pass
+
+    async def drain(self) -> None:
+        """Waits until all that is queued has been handed to the socket; returns also when the link is lost."""
+        try:
+            await self.session.drain()
+        except SessionClosed:
+            pass
+
+    def when_relieved(self, call: Callable[[], None]) -> None:
+        """Calls `call` once what waits has left, or the link is lost."""
+        self._relieved.append(call)
+        if self._congested is None:
+            self._congested = self.session.hub.loop.create_task(self._relieve())
+
+    async def _relieve(self) -> None:
+        await self.drain()
+        self._congested = None
+        calls, self._relieved = self._relieved, []
+        for call in calls:
+            call()
+
+
+class Links:
+    """All links of one server (session.Dispatcher for their sessions).
+
+    dial: makes the session with a server whose id is above ours; raises ConnectError.
+    """
+
+    def __init__(self, registry: Registry, role: Role, dial: Callable[[ServerInfo], Awaitable[Session]]) -> None:
+        self._registry = registry
+        self._role = role
+        self._dial = dial
+        self._links: dict[int, Link] = {}
+        self._dialling: dict[int, asyncio.Task[None]] = {}
+        self._probing: dict[Link, asyncio.Task[None]] = {}
+        self._changed = asyncio.Event()
+        self._closing = False
+
+    # -- who is reached --
+
+    def __iter__(self) -> Iterator[Link]:
+        return iter(list(self._links.values()))
+
+    def __len__(self) -> int:
+        return len(self._links)
+
+    def get(self, id: int) -> Link | None:
+        """The link to a server; it may be broken just now and come back."""
+        return self._links.get(id)
+
+    def of_type(self, type: int) -> list[Link]:
+        """The links to the servers of a type, in order of their ids."""
+        return sorted((link for link in self._links.values() if link.type == type), key=lambda link: link.id)
+
+    async def settled(self, seconds: float) -> bool:
+        """Waits up to `seconds` until every server of the registry that we need is linked; whether it is so."""
+        try:
+            async with asyncio.timeout(seconds):
+                while any(self._needs(info) and info.id not in self._links for info in self._registry.servers.values()):
+                    self._changed.clear()
+                    await self._changed.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    # -- from the registry --
+
+    def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
+        """Dials who is new. An entry that is gone ends a link that is broken, and lets one that works alone."""
+        info = now or before
+        assert info is not None
+        link = self._links.get(info.id)
+        if link is not None:
+            if now is not None and now.instance == link.info.instance:
+                link.info = now
+            elif link.session.state is SessionState.DETACHED:
+                self._give_up(link, "its process is another now" if now is not None else "its entry is gone")
+        if now is not None and self._needs(now) and now.id > self._me.id and now.id not in self._dialling:
+            self._dialling[now.id] = asyncio.create_task(self._keep_dialled(now.id))
+        self._changed.set()
+
+    @property
+    def _me(self) -> ServerInfo:
+        assert self._registry.me is not None
+        return self._registry.me
+
+    def _needs(self, info: ServerInfo) -> bool:
+        return info.id != self._me.id and bool(info.inner) and not info.type == self._me.type == GATEWAY
+
+    async def _keep_dialled(self, id: int) -> None:
+        """Dials a server until it is linked, and again when that link is lost, as long as it is registered."""
+        wait = PROBE_SECONDS
+        try:
+            while not self._closing and (info := self._registry.servers.get(id)) is not None:
+                try:
+                    session = await self._dial(info)
+                except ConnectError as error:
+                    log.info("not linked", server=id, name=info.name, error=str(error))
+                    await asyncio.sleep(wait)
+                    wait = min(wait * 2, 2.0)
+                    continue
+                wait = PROBE_SECONDS
+                await session.wait_closed()
+                await asyncio.sleep(0)  # `closed` is told first
+        except Exception as error:
+            log.error("a server is not dialled any more", server=id, exc_info=error)
+        finally:
+            self._dialling.pop(id, None)
+
+    # -- session.Dispatcher --
+
+    def opened(self, session: Session) -> None:
+        info = self._registry.servers.get(session.uid)
+        if info is None:  # it registered a moment ago, and our watch has not told us
+            info = ServerInfo(id=session.uid, type=session.source or 255, name="?")
+        link = Link(info, session)
+        session.data = link
+        self._links[link.id] = link
+        log.info("linked", server=link.id, name=info.name)
+        self._role.link_up(link)
+        self._changed.set()
+
+    def dispatch(self, session: Session, frames: list[Frame]) -> None:
+        link = session.data
+        if isinstance(link, Link):
+            self._role.envelopes(link, frames)
+
+    def suspended(self, session: Session) -> None:
+        link = session.data
+        if isinstance(link, Link) and not self._closing:
+            log.info("link broken", server=link.id, name=link.info.name)
+            self._probing[link] = asyncio.create_task(self._probe(link))
+
+    def resumed(self, session: Session) -> None:
+        link = session.data
+        if isinstance(link, Link):
+            log.info("link resumed", server=link.id, name=link.info.name)
+            self._end_probe(link)
+
+    def closed(self, session: Session, heard: bool) -> None:
+        session.hub.loop.call_soon(self._lost, session)
+
+    def _lost(self, session: Session) -> None:
+        link = session.data
+        if isinstance(link, Link):
+            self._end_probe(link)
+            if self._links.get(link.id) is link:
+                del self._links[link.id]
+            code = session.close_code.label if session.close_code is not None else ""
+            log.info("link lost", server=link.id, name=link.info.name, code=code, reason=session.close_reason)
+            self._role.link_lost(link)
+            self._changed.set()
+        session.all_told()
+
+    # -- whether a server whose link broke is still there --
+
+    async def _probe(self, link: Link) -> None:
+        try:
+            endpoint = parse_endpoint(link.info.inner)
+        except GatelinkError:
+            return  # it told no address; the registry has the last word
+        refused = 0
+        while link.session.state is SessionState.DETACHED:
+            now = self._registry.servers.get(link.id)
+            if now is not None and now.instance != link.info.instance:
+                self._give_up(link, "its process is another now")
+                return
+            refused = refused + 1 if await _is_refused(endpoint) else 0
+            if refused >= REFUSALS:
+                self._give_up(link, "nobody listens at its address")
+                return
+            await asyncio.sleep(PROBE_SECONDS)
+
+    def _give_up(self, link: Link, why: str) -> None:
+        link.session.close(CloseCode.GOING_AWAY, why)
+
+    def _end_probe(self, link: Link) -> None:
+        probe = self._probing.pop(link, None)
+        if probe is not None and probe is not asyncio.current_task():
+            probe.cancel()
+
+    async def close(self) -> None:
+        """Ends the dialling and every link, after what is queued."""
+        self._closing = True
+        tasks = [*self._dialling.values(), *self._probing.values()]
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        for link in self:
+            link.session.close(CloseCode.NORMAL, "this server stops")
+        for link in self:
+            await link.session.wait_closed()
+
+
+async def _is_refused(endpoint: Endpoint) -> bool:
+    """Whether the address answers that nobody listens there; a path that is silent tells nothing."""
+    try:
+        async with asyncio.timeout(2 * PROBE_SECONDS):
+            if endpoint.scheme == "unix":
+                _, writer = await asyncio.open_unix_connection(endpoint.path)
+            else:
+                _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+    except (ConnectionRefusedError, FileNotFoundError):
+        return True
+    except (OSError, TimeoutError):
+        return False
+    writer.close()
+    return False

@@ -1,0 +1,332 @@
+"""The players of a service: each stands for a session that a gateway holds.
+
+A handler does not know the difference: `send`, `kick`, `uid`, `data` are as on a server that holds the connection
+itself. What differs is below: frames come out of ClientFrames and leave as PushFrames, over the gateway's link.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+
+from gatelink.errors import BodyError, CloseCode, PeerError, SessionClosed
+from gatelink.group.links import Link
+from gatelink.session.carrier import Pause
+from gatelink.session.hub import Hub
+from gatelink.session.outbox import Full, Outbox, OutboxFull
+from gatelink.session.roles import Dispatcher
+from gatelink.session.session import NO_CLAIMS, Session
+from gatelink.session.states import SESSION, SessionEvent, SessionState, step
+from gatelink.wire.envelope import Bind, Hold, Join, Kick, Leave, SessionOpened, broadcast_frame, push_frame, push_one
+from gatelink.wire.frames import Frame
+
+POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
+"""What stands for a policy in a PushFrame."""
+
+POLICY_NUMBERS = {policy: number for number, policy in enumerate(POLICIES)}
+
+_OPEN = SessionState.OPEN
+_NOTHING_QUEUED = Outbox(1, 1)  # what a player is sent waits in its link's outbox
+
+
+class Player(Session):
+    """A player's session as a service has it; its connection is at the gateway.
+
+    gateway: the server id of that. sid: how the two call the session. arrival: NEW, MOVED or SERVER_DIED, how
+    it came to this server; lost_messages: how many of the player's went down with the server before. groups: those that
+    it is in.
+    """
+
+    __slots__ = ("arrival", "groups", "link", "lost_messages", "sid")
+
+    def __init__(self, hub: Hub, players: "Players", handlers: Dispatcher, link: Link, opened: SessionOpened) -> None:
+        super().__init__(
+            hub,
+            players,
+            handlers,
+            None,
+            uid=opened.uid,
+            slot=opened.slot,
+            epoch=opened.epoch,
+            address=opened.address,
+            claims=_claims(opened.claims),
+            verified_at=opened.epoch / 1_000_000,
+            outbox=_NOTHING_QUEUED,
+        )
+        self.link = link
+        self.sid = opened.sid
+        self.arrival = opened.type
+        self.lost_messages = opened.lost
+        self.groups: set[str] = set()
+
+    @property
+    def gateway(self) -> int:
+        """The server id of the gateway that holds the player's connection."""
+        return self.link.id
+
+    # -- to the player --
+
+    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """As on any session. Raises SessionClosed, also when the link to the gateway is full and `full` is CLOSE."""
+        encoder = self._hub.encoder(type(message))
+        frame = encoder.frame(message)
+        self.send_frame(frame, key, full)
+        encoder.traffic.messages += 1
+        encoder.traffic.bytes += len(frame)
+
+    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
+        if self.state is not _OPEN:
+            self._check_sendable()
+        try:
+            self.link.push(push_one(self.sid, frame, POLICY_NUMBERS[full], key))
+        except OutboxFull as error:
+            if full is not Full.CLOSE:
+                self._hub.stats.dropped += 1
+                return
+            self.close(error.code, "the link to the gateway is full")
+            raise SessionClosed(error.code, str(error)) from None
+
+    async def drain(self) -> None:
+        """Waits until everything queued for the player's gateway has been handed to its socket."""
+        if self.state is _OPEN:
+            await self.link.drain()
+        if self.close_code is not None:
+            raise SessionClosed(self.close_code, self.close_reason)
+
+    def flush(self) -> None: ...
+
+    # -- at the gateway --
+
+    def bind(self, type: int, server: int) -> None:
+        """Has the player's messages for a `type` of server go to that one from now on; 0 lets the gateway choose."""
+        self._tell(Bind(self.sid, type, server))
+
+    def join(self, group: str) -> None:
+        if group not in self.groups:
+            self._owner.join(self, group)  # type: ignore[attr-defined]
+            self._tell(Join(self.sid, self._owner.full_name(group)))  # type: ignore[attr-defined]
+
+    def leave(self, group: str) -> None:
+        if group in self.groups:
+            self._owner.leave(self, group)  # type: ignore[attr-defined]
+            self._tell(Leave(self.sid, self._owner.full_name(group)))  # type: ignore[attr-defined]
+
+    def pause(self, why: Pause) -> None:
+        """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
+        if not self._paused:
+            self._tell(Hold(self.sid, 1))
+        self._paused |= why
+
+    def resume(self, why: Pause) -> None:
+        if self._paused and not self._paused & ~why:
+            self._tell(Hold(self.sid, 0))
+        self._paused &= ~why
+
+    def _tell(self, event: msgspec.Struct) -> None:
+        if self.state is _OPEN:
+            self.link.tell(event)
+
+    # -- from the gateway --
+
+    def receive(self, frames: list[Frame]) -> None:
+        if self.state is _OPEN:
+            self.last_heard = self._hub.wheel.now
+            self.handlers.dispatch(self, frames)
+
+    def open(self) -> None:
+        self.handlers.opened(self)
+
+    def left(self, code: CloseCode, reason: str = "") -> None:
+        """The session is over, or another server's; what came before is still handled."""
+        if self.state is _OPEN:
+            self.state = step(SESSION, self.state, SessionEvent.END)
+            self._end(code, reason, heard=True)
+            self._gone()
+
+    # -- the end --
+
+    def broken(self, error: PeerError) -> None:
+        self._kick(error.code, str(error), "")  # the details are for our log
+
+    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
+        """Ends the session at its gateway, which delivers first what was sent before."""
+        self._kick(code, reason, reason)
+
+    def abort(self) -> None:
+        self.close()
+
+    def _kick(self, code: CloseCode, reason: str, told: str) -> None:
+        if self.state is _OPEN:
+            self._tell(Kick(self.sid, code, told))
+            self.state = step(SESSION, self.state, SessionEvent.END)
+            self._end(code, reason, heard=False)
+            self._gone()
+
+
+class Players:
+    """The players of one service, found by `(uid, slot)` or by the gateway's link and sid (session.Owner).
+
+    type: the service's type, under which its groups are known at the gateways.
+    """
+
+    accepting = True
+
+    def __init__(self, hub: Hub, handlers: Dispatcher, type: int) -> None:
+        self._hub = hub
+        self._handlers = handlers
+        self._type = type
+        self._by_key: dict[tuple[int, int], Player] = {}
+        self._by_sid: dict[Link, dict[int, Player]] = {}
+        self._groups: dict[str, set[Player]] = {}
+
+    # -- who is here --
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Player]:
+        """The players of this moment; they may leave, and others come, while you iterate."""
+        return iter(list(self._by_key.values()))
+
+    def __contains__(self, session: object) -> bool:
+        return isinstance(session, Player) and self._by_key.get((session.uid, session.slot)) is session
+
+    def get(self, uid: int, slot: int = 0) -> Player | None:
+        """The player of a user's device, if it is this service's."""
+        return self._by_key.get((uid, slot))
+
+    def of(self, link: Link, sid: int) -> Player | None:
+        """The player that a gateway calls `sid`."""
+        return self._by_sid.get(link, _NOBODY).get(sid)
+
+    # -- one message to many --
+
+    def broadcast(
+        self, message: Any, to: Iterable[Session] | None = None, *, key: int = 0, full: Full = Full.CLOSE
+    ) -> int:
+        """Sends `message`, encoded once, to the players of `to` (None: all of this service); how many it is for.
+
+        It crosses each link once, with the list of those it is for. Raises what encoding raises.
+        """
+        encoder = self._hub.encoder(type(message))
+        frame = encoder.frame(message)
+        by_link: dict[Link, list[int]] = {}
+        for player in self._by_key.values() if to is None else to:
+            if isinstance(player, Player) and player.state is _OPEN:
+                by_link.setdefault(player.link, []).append(player.sid)
+        sent = 0
+        for link, sids in by_link.items():
+            for at in range(0, len(sids), _PUSH_AT_ONCE):
+                part = sids[at : at + _PUSH_AT_ONCE]
+                if self._push(link, push_frame(part, frame, POLICY_NUMBERS[full], key)):
+                    sent += len(part)
+        encoder.traffic.messages += sent
+        encoder.traffic.bytes += sent * len(frame)
+        return sent
+
+    def broadcast_group(self, group: str, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> int:
+        """Sends `message` once to each gateway that has members of `group`; how many members that are."""
+        members = self._groups.get(group)
+        if not members:
+            return 0
+        encoder = self._hub.encoder(type(message))
+        frame = encoder.frame(message)
+        envelope = broadcast_frame(self.full_name(group), frame, POLICY_NUMBERS[full], key)
+        for link in {player.link for player in members}:
+            self._push(link, envelope)
+        encoder.traffic.messages += len(members)
+        encoder.traffic.bytes += len(members) * len(frame)
+        return len(members)
+
+    def _push(self, link: Link, envelope: bytes) -> bool:
+        try:
+            link.push(envelope)
+        except OutboxFull:
+            self._hub.stats.dropped += 1
+            return False
+        return True
+
+    # -- groups --
+
+    def full_name(self, group: str) -> str:
+        """What the gateways call a group of this service."""
+        return f"{self._type}/{group}"
+
+    def members(self, group: str) -> frozenset[Player]:
+        """The players in a group."""
+        return frozenset(self._groups.get(group, ()))
+
+    def join(self, player: Player, group: str) -> None:
+        player.groups.add(group)
+        self._groups.setdefault(group, set()).add(player)
+
+    def leave(self, player: Player, group: str) -> None:
+        player.groups.discard(group)
+        members = self._groups.get(group)
+        if members is not None:
+            members.discard(player)
+            if not members:
+                del self._groups[group]
+
+    # -- from the gateways --
+
+    def opened(self, link: Link, event: SessionOpened) -> None:
+        """A player is ours. One of the same user with a lower epoch ends; should that be the newer, this one does."""
+        older = self._by_key.get((event.uid, event.slot))
+        if older is not None:
+            if older.epoch > event.epoch:
+                return  # late news of an older login: its frames find nobody
+            if older.link is link and older.sid == event.sid:
+                return  # told again, on a link that was made anew
+            older.left(CloseCode.REPLACED, "a newer login of the same user")
+        player = Player(self._hub, self, self._handlers, link, event)
+        self._by_key[player.uid, player.slot] = player
+        self._by_sid.setdefault(link, {})[player.sid] = player
+        self._hub.stats.verified += 1
+        player.open()
+
+    def lost(self, link: Link) -> None:
+        """A gateway is gone, and the sessions that it held with it."""
+        for player in list(self._by_sid.get(link, _NOBODY).values()):
+            player.left(CloseCode.GOING_AWAY, "its gateway is gone")
+        self._by_sid.pop(link, None)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Leaves every player to another server; their sessions live on at the gateways."""
+        for player in self:
+            player.left(code, reason)
+
+    # -- session.Owner --
+
+    def broke(self, session: Session, code: CloseCode) -> bool:
+        return False
+
+    def ended(self, session: Session) -> None:
+        assert isinstance(session, Player)
+        for group in list(session.groups):
+            self.leave(session, group)
+        if session in self:
+            del self._by_key[session.uid, session.slot]
+        by_sid = self._by_sid.get(session.link)
+        if by_sid is not None:
+            by_sid.pop(session.sid, None)
+
+    def gone(self, session: Session) -> None: ...
+
+
+_NOBODY: Mapping[int, Player] = MappingProxyType({})
+_PUSH_AT_ONCE = 8_192  # sids of 8 bytes: 64 KiB of envelope
+
+
+def _claims(text: str) -> Mapping[str, Any]:
+    """The claims of a SessionOpened. Raises BodyError."""
+    if not text:
+        return NO_CLAIMS
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise BodyError(f"claims are no JSON object: {error}") from None

@@ -1,0 +1,226 @@
+"""Which servers the group has, where they are, and how busy: each keeps its own entry alive, everyone watches all.
+
+A server that takes an id which another still holds is the newer one, and wins, as with logins. An entry that vanishes
+says only that the engine has not heard of its server; whether it is dead, its links know better (links.py).
+"""
+
+import asyncio
+import secrets
+import time
+from collections.abc import Callable
+from enum import Enum
+
+import msgspec
+import structlog
+
+from gatelink.errors import ConfigError
+from gatelink.group.engine import Conflict, Engine, EngineUnavailable, Revision
+
+log = structlog.get_logger("gatelink.registry")
+
+PREFIX = "servers"
+KEEPALIVE = 5.0
+"""Seconds between two writes of a server's entry."""
+
+EXPIRY = 15.0
+"""Seconds after its last write at which an entry expires."""
+
+
+class State(Enum):
+    UP = "up"
+    DRAINING = "draining"
+    """It finishes what it has and takes nothing new."""
+
+
+class Load(msgspec.Struct, frozen=True):
+    """How busy a server is."""
+
+    sessions: int = 0
+    messages: float = 0.0  # per second, since the last keepalive
+    lag: float = 0.0  # seconds that the loop was late, at most, since the last keepalive
+
+
+class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One server of the group, as it tells of itself.
+
+    type: 1..255, `name` in words. inner: where servers connect to it, outer: where clients do, public_key: hex, what
+    they seal with. greets: it wants to hear of each session at login, not at its first message. instance: which run of
+    that id it is. started_at: unix seconds.
+    """
+
+    id: int
+    type: int
+    name: str
+    inner: str = ""
+    outer: tuple[str, ...] = ()
+    public_key: str = ""
+    greets: bool = False
+    version: str = ""
+    state: State = State.UP
+    load: Load = Load()
+    admin: str = ""
+    instance: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
+    started_at: float = msgspec.field(default_factory=time.time)
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.type <= 255:
+            raise ConfigError(f"server type {self.type} of {self.name!r}; types are 1 to 255")
+        if not 1 <= self.id < 1 << 64:
+            raise ConfigError(f"server id {self.id} of {self.name!r}; ids are 1 to 2**64 - 1")
+
+
+OnChange = Callable[[ServerInfo | None, ServerInfo | None], None]
+"""`(before, now)`: None before for one that came, None now for one that went."""
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(ServerInfo).decode
+
+
+class Registry:
+    """The servers of the group, kept current.
+
+    me: this server's own entry; None only watches. replaced: called when another server took this one's id.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        me: ServerInfo | None = None,
+        *,
+        on_change: OnChange | None = None,
+        replaced: Callable[[], None] | None = None,
+        keepalive: float = KEEPALIVE,
+        expiry: float = EXPIRY,
+    ) -> None:
+        self.servers: dict[int, ServerInfo] = {}
+        self.me = me
+        self.load: Callable[[], Load] = Load
+        """Asked before each keepalive."""
+        self._engine = engine
+        self._on_change = on_change
+        self._replaced = replaced
+        self._keepalive = keepalive
+        self._expiry = expiry
+        self._revision: Revision | None = None
+        self._writing = asyncio.Lock()
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Registers, and knows everyone who is there. Raises EngineUnavailable."""
+        if self.me is not None:
+            self._revision = await self._engine.put(self._key(self.me), _encode(self.me), self._expiry)
+        ready = asyncio.get_running_loop().create_future()
+        self._tasks = [asyncio.create_task(self._watch(ready))]
+        if self.me is not None:
+            self._tasks.append(asyncio.create_task(self._keep_alive()))
+        await ready
+
+    async def close(self) -> None:
+        """Stops; the entry is gone unless the engine is away or another server has it."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self._tasks.clear()
+        if self.me is not None and self._revision is not None:
+            try:
+                await self._engine.delete(self._key(self.me), self._revision)
+            except (Conflict, EngineUnavailable):
+                pass  # it is another's, or it will expire
+            self._revision = None
+
+    async def set_state(self, state: State) -> None:
+        """Tells everyone at once. Raises EngineUnavailable; the next keepalive tells it then."""
+        assert self.me is not None
+        self.me = msgspec.structs.replace(self.me, state=state)
+        await self._write()
+
+    def of_type(self, type: int) -> list[ServerInfo]:
+        """The servers of a type that are up, in order of their ids."""
+        found = [info for info in self.servers.values() if info.type == type and info.state is State.UP]
+        return sorted(found, key=lambda info: info.id)
+
+    def type_named(self, name: str) -> int:
+        """The type that a name means. Raises ConfigError if no server of it has been seen."""
+        for info in self.servers.values():
+            if info.name == name:
+                return info.type
+        raise ConfigError(f"no server of the group is called {name!r}")
+
+    async def _keep_alive(self) -> None:
+        while True:
+            await asyncio.sleep(self._keepalive)
+            assert self.me is not None
+            self.me = msgspec.structs.replace(self.me, load=self.load())
+            try:
+                await self._write()
+            except EngineUnavailable as error:
+                log.warning("not registered", id=self.me.id, error=str(error))
+
+    async def _write(self) -> None:
+        """Writes the entry anew; one that another server has written is left alone."""
+        async with self._writing:
+            assert self.me is not None
+            key = self._key(self.me)
+            try:
+                if self._revision is not None:
+                    self._revision = await self._engine.update(key, _encode(self.me), self._expiry, self._revision)
+                else:
+                    self._revision = await self._engine.create(key, _encode(self.me), self._expiry)
+            except Conflict:
+                await self._settle(key)
+
+    async def _settle(self, key: str) -> None:
+        """The entry is not what we wrote last: it expired, a write of ours went unanswered, or it is another's."""
+        assert self.me is not None
+        entry = await self._engine.get(key)
+        if entry is None:
+            self._revision = await self._engine.create(key, _encode(self.me), self._expiry)
+            return
+        found = _decode(entry.value)
+        if found.instance == self.me.instance:
+            self._revision = await self._engine.update(key, _encode(self.me), self._expiry, entry.revision)
+            return
+        self._revision = None
+        log.error("replaced by a newer server of the same id", id=self.me.id, newer=found.inner)
+        if self._replaced is not None:
+            self._replaced()
+        for task in self._tasks[1:]:
+            task.cancel()
+
+    async def _watch(self, ready: "asyncio.Future[None]") -> None:
+        try:
+            async with self._engine.watch(PREFIX) as watch:
+                for value in list(watch.entries.values()):
+                    self._see(_decode(value))
+                ready.set_result(None)
+                async for change in watch:
+                    if change.value is None:
+                        self._forget(int(change.key.rpartition(".")[2]))
+                    else:
+                        self._see(_decode(change.value))
+        except Exception as error:
+            if ready.done():
+                log.error("the registry is not watched any more", exc_info=error)
+            else:
+                ready.set_exception(error)
+
+    def _see(self, info: ServerInfo) -> None:
+        before = self.servers.get(info.id)
+        self.servers[info.id] = info
+        self._tell(before, info)
+
+    def _forget(self, id: int) -> None:
+        before = self.servers.pop(id, None)
+        if before is not None:
+            self._tell(before, None)
+
+    def _tell(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
+        if self._on_change is not None:
+            try:
+                self._on_change(before, now)
+            except Exception as error:
+                log.error("a change of the registry was not taken", exc_info=error)
+
+    @staticmethod
+    def _key(info: ServerInfo) -> str:
+        return f"{PREFIX}.{info.id}"

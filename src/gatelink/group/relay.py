@@ -1,0 +1,381 @@
+"""A gateway's side of the links: which server each player's frames go to, and what comes back for them.
+
+Frames are not decoded. The first of a type binds the player to a server of that type, which hears SessionOpened ahead
+of it; from then on the frame is packed into an envelope and queued on that server's link.
+"""
+
+from collections import Counter
+from collections.abc import Mapping
+from typing import Protocol
+
+import msgspec
+import structlog
+
+from gatelink.config import Limits
+from gatelink.errors import BodyError, CloseCode, LocalError, SessionClosed
+from gatelink.group.links import Link, Links
+from gatelink.group.players import POLICIES
+from gatelink.group.registry import ServerInfo, State
+from gatelink.group.rules import OnDeath, Rules, pick
+from gatelink.quiet import QuietLog
+from gatelink.session.carrier import Pause
+from gatelink.session.extended import close_code
+from gatelink.session.hub import Hub
+from gatelink.session.manager import SessionManager
+from gatelink.session.outbox import OutboxFull
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.wire import envelope
+from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED, Encoded, client_frame
+from gatelink.wire.frames import Frame
+
+log = structlog.get_logger("gatelink.gateway")
+quiet = QuietLog(log)
+
+
+class RelayStats:
+    """What one gateway has counted since its start."""
+
+    def __init__(self) -> None:
+        self.forwarded = 0  # frames, from players to servers
+        self.pushed = 0  # frames, from servers to players
+        self.lost: Counter[int] = Counter()  # frames that no server got, by server type
+        self.misdirected = 0  # envelopes for sessions that are not here any more
+        self.malformed = 0  # envelopes that were dropped
+        self.rebinds = 0  # players whose server died or drains
+        self.held = 0  # times that a player waited because there was no server
+
+
+class Way:
+    """One player's session, and where its frames go."""
+
+    __slots__ = ("held", "links", "lost", "pinned", "session", "sid")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.sid = session.epoch
+        self.links: dict[int, Link] = {}  # by server type
+        self.lost: dict[int, int] = {}  # by server type, since its last SessionOpened
+        self.pinned: dict[int, int] = {}  # by server type: the id that `Bind` named, while that is not linked
+        self.held: dict[int, list[Frame]] = {}  # by server type: frames that wait for a server
+
+
+class Front(Protocol):
+    """What a relay needs of its server."""
+
+    hub: Hub
+    limits: Limits
+
+    @property
+    def sessions(self) -> SessionManager: ...
+
+
+class Relay:
+    """All ways of one gateway (links.Role).
+
+    table: the server type of each message id. rules: by server type.
+    """
+
+    def __init__(self, server: "Front", table: bytes, rules: Mapping[int, Rules]) -> None:
+        self.stats = RelayStats()
+        self.links: Links
+        self._server = server
+        self._table = table
+        self._rules = rules
+        self._max_frame = server.limits.max_frame
+        self._ways: dict[int, Way] = {}  # by sid
+        self._bound: dict[Link, set[Way]] = {}
+        self._fresh: Counter[int] = Counter()  # by server id: players bound since its last keepalive
+        self._waiting: dict[int, set[Way]] = {}  # by server type: those that have frames held
+
+    # -- from players --
+
+    def opened(self, session: Session) -> None:
+        """A player is here; the servers that greet hear of it at once."""
+        way = session.way = Way(session)
+        self._ways[way.sid] = way
+        for type in {link.type for link in self.links if link.info.greets}:
+            self._bind(way, type, NEW)
+
+    def closed(self, session: Session) -> None:
+        """A player is gone, after the last of its frames."""
+        way = session.way
+        if way is None:
+            return
+        session.way = None
+        del self._ways[way.sid]
+        code = session.close_code or CloseCode.NORMAL
+        for link in way.links.values():
+            self._bound[link].discard(way)
+            link.tell(envelope.SessionClosed(way.sid, code))
+        for type in way.held:
+            self._waiting[type].discard(way)
+
+    def forward(self, session: Session, frames: list[Frame]) -> None:
+        """Sends frames, which all belong to servers, on their way."""
+        way = session.way
+        if way is None:
+            return
+        table = self._table
+        for frame in frames:
+            id, flags, body = frame
+            type = table[id]
+            link = way.links.get(type)
+            if link is None or way.held:
+                self._forward_slowly(way, type, frame)
+                continue
+            try:
+                link.push(client_frame(way.sid, id, flags, body))
+            except OutboxFull:
+                self._lose(way, type, 1)
+        self.stats.forwarded += len(frames)
+        for link in way.links.values():
+            if link.is_congested:
+                self._wait_for_room(way, link)
+
+    def _forward_slowly(self, way: Way, type: int, frame: Frame) -> None:
+        """A frame whose player has no server of its type yet, or has frames that wait for one."""
+        held = way.held.get(type)
+        if held is not None:
+            held.append(frame)
+            return
+        link = way.links.get(type) or self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
+        if link is None:
+            self._hold(way, type, [frame])
+            return
+        try:
+            link.push(client_frame(way.sid, *frame))
+        except OutboxFull:
+            self._lose(way, type, 1)
+
+    def _wait_for_room(self, way: Way, link: Link) -> None:
+        """Stops reading from a player whose server's link has too much to carry; never for longer than that has."""
+        session = way.session
+        session.pause(Pause.LINK)
+
+        def go_on() -> None:
+            if not way.held:
+                session.resume(Pause.LINK)
+
+        link.when_relieved(go_on)
+
+    # -- binding --
+
+    def _bind(self, way: Way, type: int, why: int) -> Link | None:
+        """Binds a player to a server of `type`, which hears of it; None if none is there."""
+        link = self._pick(way, type)
+        if link is not None:
+            self._bind_to(way, link, why)
+        return link
+
+    def _bind_to(self, way: Way, link: Link, why: int) -> None:
+        way.links[link.type] = link
+        way.pinned.pop(link.type, None)
+        self._bound.setdefault(link, set()).add(way)
+        self._fresh[link.id] += 1
+        link.tell(self._opening(way, link.type, why))
+
+    def _opening(self, way: Way, type: int, why: int) -> envelope.SessionOpened:
+        session = way.session
+        claims = msgspec.json.encode(dict(session.claims)).decode() if session.claims else ""
+        lost = min(way.lost.pop(type, 0), 0xFFFFFFFF)
+        return envelope.SessionOpened(
+            way.sid, session.uid, session.slot, session.epoch, session.address, why, lost, claims
+        )
+
+    def _pick(self, way: Way, type: int) -> Link | None:
+        pinned = way.pinned.get(type)
+        if pinned is not None:
+            found = self.links.get(pinned)
+            return found if found is not None and found.type == type else None
+        up = [
+            link
+            for link in self.links.of_type(type)
+            if link.info.state is State.UP and link.session.state is SessionState.OPEN
+        ]
+        rules = self._rules.get(type, _DEFAULT_RULES)
+        return pick(up, rules.pick, way.session.uid, self._fresh.__getitem__)
+
+    def _rebind(self, way: Way, type: int, why: int, code: CloseCode) -> None:
+        """Gives a player to another server of the type, if there is one; the old one hears that it is gone."""
+        before = way.links.pop(type, None)
+        if before is not None:
+            self._bound[before].discard(way)
+            before.tell(envelope.SessionClosed(way.sid, code))
+        self.stats.rebinds += 1
+        if self._bind(way, type, why) is None:
+            self._hold(way, type, [])
+
+    # -- while there is no server --
+
+    def _hold(self, way: Way, type: int, frames: list[Frame]) -> None:
+        """Keeps what was read from a player, and reads no more, until a server is there or the time is over."""
+        rules = self._rules.get(type, _DEFAULT_RULES)
+        way.held.setdefault(type, []).extend(frames)
+        if way not in self._waiting.setdefault(type, set()):
+            self._waiting[type].add(way)
+            self.stats.held += 1
+            way.session.pause(Pause.LINK)
+            self._server.hub.wheel.call(rules.hold_seconds, lambda: self._stop_holding(way, type))
+
+    def _stop_holding(self, way: Way, type: int) -> None:
+        """The time is over: what was held is lost if no server can be had now."""
+        if way in self._waiting.get(type, ()):
+            way.pinned.pop(type, None)
+            if not self._release(way, type):
+                self._waiting[type].discard(way)
+                self._lose(way, type, len(way.held.pop(type)))
+                self._go_on(way)
+
+    def _release(self, way: Way, type: int) -> bool:
+        """Sends on what a player has held for `type`, if there is a server now."""
+        link = way.links.get(type) or self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
+        if link is None:
+            return False
+        self._waiting[type].discard(way)
+        for frame in way.held.pop(type):
+            try:
+                link.push(client_frame(way.sid, *frame))
+            except OutboxFull:
+                self._lose(way, type, 1)
+        self._go_on(way)
+        return True
+
+    def _go_on(self, way: Way) -> None:
+        if not way.held and not any(link.is_congested for link in way.links.values()):
+            way.session.resume(Pause.LINK)
+
+    def _lose(self, way: Way, type: int, frames: int) -> None:
+        if frames:
+            way.lost[type] = way.lost.get(type, 0) + frames
+            self.stats.lost[type] += frames
+
+    # -- from the registry --
+
+    def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
+        """A server that drains gives its players away; each keepalive tells its load anew."""
+        if now is None:
+            return
+        self._fresh.pop(now.id, None)
+        link = self.links.get(now.id)
+        if link is not None and now.state is State.DRAINING and (before is None or before.state is State.UP):
+            log.info("rebinding the players of a server that drains", server=now.id, players=len(self._of(link)))
+            for way in self._of(link):
+                self._rebind(way, link.type, MOVED, CloseCode.GOING_AWAY)
+
+    # -- from links (links.Role) --
+
+    def link_up(self, link: Link) -> None:
+        self._bound.setdefault(link, set())
+        for way in list(self._waiting.get(link.type, ())):
+            self._release(way, link.type)
+        if link.info.greets:
+            for way in list(self._ways.values()):
+                if link.type not in way.links:
+                    self._bind(way, link.type, NEW)
+        link.tell(envelope.LinkReady())
+
+    def link_lost(self, link: Link) -> None:
+        """A server is dead: its players go to another, or end, or wait, as the rules of its type say."""
+        rules = self._rules.get(link.type, _DEFAULT_RULES)
+        ways = self._bound.pop(link, set())
+        for sid, frames in Counter(map(envelope.sid_of, link.session.outbox.frames())).items():
+            if sid in self._ways:
+                self._lose(self._ways[sid], link.type, frames)
+        for way in ways:
+            if way.links.get(link.type) is link:
+                del way.links[link.type]
+            if rules.on_death is OnDeath.CLOSE:
+                way.session.close(CloseCode.GOING_AWAY, "the server behind it is gone")
+                continue
+            self.stats.rebinds += 1
+            if rules.on_death is OnDeath.HOLD:
+                way.pinned[link.type] = link.id
+            if self._bind(way, link.type, SERVER_DIED) is None:
+                self._hold(way, link.type, [])
+
+    def envelopes(self, link: Link, frames: list[Frame]) -> None:
+        for id, _, body in frames:
+            try:
+                if id == envelope.PUSH_FRAME:
+                    self._push(body)
+                elif id == envelope.BROADCAST_FRAME:
+                    self._broadcast(body)
+                elif id == envelope.CLIENT_FRAME:
+                    raise BodyError("a ClientFrame to a gateway")
+                else:
+                    self._event(envelope.open_event(id, body))
+            except BodyError as error:
+                self.stats.malformed += 1
+                quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
+
+    def _push(self, body: bytes) -> None:
+        sids, policy, key, frame = envelope.open_push_frame(body, self._max_frame)
+        for sid in sids:
+            self._deliver(self._ways.get(sid), frame, policy, key)
+
+    def _broadcast(self, body: bytes) -> None:
+        group, policy, key, frame = envelope.open_broadcast_frame(body, self._max_frame)
+        if group:
+            for session in self._server.sessions.groups.members(group):
+                self._deliver(session.way, frame, policy, key)
+        else:
+            for way in list(self._ways.values()):
+                self._deliver(way, frame, policy, key)
+
+    def _deliver(self, way: Way | None, frame: Encoded, policy: int, key: int) -> None:
+        if way is None or way.session.state not in _REACHABLE:
+            self.stats.misdirected += 1
+            return
+        try:
+            way.session.send_frame(frame, key, POLICIES[policy])
+            self.stats.pushed += 1
+        except SessionClosed:
+            self.stats.misdirected += 1
+
+    def _event(self, event: msgspec.Struct) -> None:
+        way = self._ways.get(getattr(event, "sid", 0))
+        if way is None:
+            self.stats.misdirected += 1
+            return
+        match event:
+            case envelope.Bind(type=server_type, server=server):
+                self._bind_as_told(way, server_type, server)
+            case envelope.Kick(code=code, reason=reason):
+                way.session.close(close_code(code), reason)
+            case envelope.Join(group=group):
+                try:
+                    self._server.sessions.groups.join(way.session, group)
+                except LocalError as error:
+                    raise BodyError(str(error)) from None
+            case envelope.Leave(group=group):
+                self._server.sessions.groups.leave(way.session, group)
+            case envelope.Hold(on=on):
+                if on:
+                    way.session.pause(Pause.HANDLERS)
+                else:
+                    way.session.resume(Pause.HANDLERS)
+            case _:
+                raise BodyError(f"a {type(event).__name__} to a gateway")
+
+    def _bind_as_told(self, way: Way, type: int, server: int) -> None:
+        before = way.links.get(type)
+        if before is not None and before.id == server:
+            return
+        if server:
+            way.pinned[type] = server
+        else:
+            way.pinned.pop(type, None)
+        if before is not None:
+            del way.links[type]
+            self._bound[before].discard(way)
+            before.tell(envelope.SessionClosed(way.sid, CloseCode.NORMAL))
+        if server and self._bind(way, type, MOVED if before is not None else NEW) is None:
+            self._hold(way, type, [])
+
+    def _of(self, link: Link) -> list[Way]:
+        return list(self._bound.get(link, ()))
+
+
+_DEFAULT_RULES = Rules()
+_REACHABLE = (SessionState.OPEN, SessionState.DETACHED)

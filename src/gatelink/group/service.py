@@ -1,0 +1,187 @@
+"""A service: a server of one type behind the gateways, with the handlers of its messages.
+
+lobby = Service("lobby", type=12)
+
+@lobby.on(Enter)
+def enter(session, message):
+    session.join(message.room)
+
+`gatelink service MODULE:lobby --config group.toml` runs it.
+"""
+
+import asyncio
+from typing import Any
+
+import msgspec
+import structlog
+
+from gatelink.dispatch import VERIFIED
+from gatelink.errors import BodyError, CloseCode, ConfigError
+from gatelink.group.engine import EngineUnavailable
+from gatelink.group.group import Group, LoadMeter, Membership, Talk
+from gatelink.group.links import Link
+from gatelink.group.players import Player, Players
+from gatelink.group.registry import ServerInfo, State
+from gatelink.quiet import QuietLog
+from gatelink.server import Listen, Server
+from gatelink.session.extended import close_code
+from gatelink.wire import envelope
+from gatelink.wire.frames import Frame
+
+log = structlog.get_logger("gatelink.service")
+quiet = QuietLog(log)
+
+
+class Service(Server):
+    """A server whose players come through gateways; it listens for nobody else.
+
+    name, type: of all services of its kind; `type` is the thousands of its messages' ids unless the gateways' routes
+    say otherwise. member: its membership; may be set later, but before `start`.
+
+    The rest is as on a `Server`: the same decorators, ticks and options. A session is a `Player`. One with a handler of
+    `on_verified` hears of each player at login; else at the player's first message for it.
+    """
+
+    def __init__(self, name: str, *, type: int, member: Membership | None = None, **options: Any) -> None:
+        super().__init__(**options)
+        self.name = name
+        self.type = type
+        self.member = member
+        self.talk = Talk(self.catalog)
+        self.group: Group
+        self._players: Players | None = None
+        self._emptied = asyncio.Event()
+        self.malformed = 0
+        """Envelopes that were dropped."""
+        self.strays = 0
+        """Frames of players who were not, or not any more, this service's."""
+        self.on_stop(self._leave)
+
+    @property
+    def players(self) -> Players:
+        """The players of this service. Raises ConfigError before the first `start`."""
+        if self._players is None:
+            raise ConfigError("this service has not been started, so it has no players; use `players` after `start`")
+        return self._players
+
+    @property
+    def sessions(self) -> Players:  # type: ignore[override]
+        """As `players`, so that code which was written for a `Server` finds them."""
+        return self.players
+
+    async def start(self) -> None:
+        """Joins the group. Raises ConfigError without a membership; EngineUnavailable."""
+        member = self.member
+        if member is None:
+            raise ConfigError(f"service {self.name} has no membership: run it with `gatelink service`, or give member=")
+        self.id = member.id
+        self.group_keys = tuple(member.keys)
+        info = ServerInfo(id=member.id, type=self.type, name=self.name, greets=VERIFIED in self.handlers.routes)
+        self.group = group = Group(member, info, self, self.catalog, self._replaced)
+        self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
+        await super().start()
+        self._players = Players(self.hub, self.handlers, self.type)
+        try:
+            group.registry.me = msgspec.structs.replace(
+                info, inner=member.advertise or str(self.endpoints[0]), admin=str(self.admin_port or "")
+            )
+            group.registry.load = LoadMeter(lambda: len(self.players), self._count, lambda: 0.0)
+            await group.start(self.talk)
+        except BaseException:
+            await self.stop(0)
+            raise
+
+    async def stop(self, grace: float | None = None) -> None:
+        """Gives its players to other services of its type, handles what they had sent, and leaves.
+
+        grace: seconds for that, limits.close_timeout if None.
+        """
+        if self.is_running and self._players is not None:
+            grace = self.limits.close_timeout if grace is None else grace
+            deadline = self.hub.loop.time() + grace
+            try:
+                async with asyncio.timeout(grace):
+                    await self.group.registry.set_state(State.DRAINING)
+                    while self._players:
+                        self._emptied.clear()
+                        await self._emptied.wait()
+            except (EngineUnavailable, TimeoutError):
+                pass  # those that are left find out when the links end
+            for player in self._players:
+                player.left(CloseCode.GOING_AWAY, "the service stops")
+            grace = max(0.0, deadline - self.hub.loop.time())
+        await super().stop(grace)
+
+    def broadcast(self, message: Any, group: str | None = None, **how: Any) -> int:
+        if group is None:
+            return self.players.broadcast(message, **how)
+        return self.players.broadcast_group(group, message, **how)
+
+    async def _leave(self) -> None:
+        await self.group.close()
+
+    def _replaced(self) -> None:
+        log.error("this service stops: another one has its id", id=self.id)
+        self.hub.loop.create_task(self.stop())
+
+    def _count(self) -> int:
+        return sum(route.count for route in self.handlers.routes.values())
+
+    # -- from the links (links.Role) --
+
+    def link_up(self, link: Link) -> None: ...
+
+    def link_lost(self, link: Link) -> None:
+        self.players.lost(link)
+
+    def envelopes(self, link: Link, frames: list[Frame]) -> None:
+        """Hands each player what it sent, as much at a time as stands together."""
+        players = self.players
+        of = players.of
+        max_frame = self.limits.max_frame
+        run: list[Frame] = []
+        player: Player | None = None
+        sid = -1
+        for id, _, body in frames:
+            try:
+                if id == envelope.CLIENT_FRAME:
+                    whose, frame = envelope.open_client_frame(body, max_frame)
+                    if whose != sid:
+                        if player is not None and run:
+                            player.receive(run)
+                            run = []
+                        sid, player = whose, of(link, whose)
+                    if player is None:
+                        self.strays += 1
+                    else:
+                        run.append(frame)
+                    continue
+                if player is not None and run:
+                    player.receive(run)
+                    run = []
+                sid, player = -1, None
+                if 100 <= id <= 199:
+                    self._event(link, envelope.open_event(id, body))
+                else:
+                    self.talk.posts.dispatch(link.session, [(id, 0, body)])
+            except BodyError as error:
+                self.malformed += 1
+                quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
+        if player is not None and run:
+            player.receive(run)
+
+    def _event(self, link: Link, event: msgspec.Struct) -> None:
+        players = self.players
+        match event:
+            case envelope.SessionOpened():
+                players.opened(link, event)
+            case envelope.SessionClosed(sid=sid, code=code):
+                player = players.of(link, sid)
+                if player is not None:
+                    player.left(close_code(code))
+                    if not players:
+                        self._emptied.set()
+            case envelope.LinkReady():
+                pass
+            case _:
+                raise BodyError(f"a {event.__class__.__name__} to a service")
