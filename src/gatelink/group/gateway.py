@@ -107,6 +107,7 @@ class Gateway(Server):
         **options: Any,
     ) -> None:
         super().__init__(*listen, id=member.id, group_key=member.keys, **options)
+        self.clients = listen
         self.member = member
         self.routes = routes or Routes()
         self.rules = dict(rules or {})
@@ -132,6 +133,7 @@ class Gateway(Server):
         assert isinstance(self.handlers, Forwarding)
         self.handlers.relay = self.relay
         self.handlers.table = self.routes.table
+        self.listen = (*self.clients, Listen(endpoint=member.inner, inner=True, handlers=group.links))
         await super().start()
         self.sessions.claims = self
         try:

@@ -34,11 +34,10 @@ class Player(Session):
     """A player's session as a service has it; its connection is at the gateway.
 
     gateway: the server id of that. sid: how the two call the session. arrival: NEW, MOVED or SERVER_DIED, how
-    it came to this server; lost_messages: how many of the player's went down with the server before. groups: those that
-    it is in.
+    it came to this server; lost_messages: how many of the player's went down with the server before.
     """
 
-    __slots__ = ("arrival", "groups", "link", "lost_messages", "sid")
+    __slots__ = ("_players", "arrival", "link", "lost_messages", "sid")
 
     def __init__(self, hub: Hub, players: "Players", handlers: Dispatcher, link: Link, opened: SessionOpened) -> None:
         super().__init__(
@@ -54,11 +53,11 @@ class Player(Session):
             verified_at=opened.epoch / 1_000_000,
             outbox=_NOTHING_QUEUED,
         )
+        self._players = players
         self.link = link
         self.sid = opened.sid
         self.arrival = opened.type
         self.lost_messages = opened.lost
-        self.groups: set[str] = set()
 
     @property
     def gateway(self) -> int:
@@ -103,14 +102,12 @@ class Player(Session):
         self._tell(Bind(self.sid, type, server))
 
     def join(self, group: str) -> None:
-        if group not in self.groups:
-            self._owner.join(self, group)  # type: ignore[attr-defined]
-            self._tell(Join(self.sid, self._owner.full_name(group)))  # type: ignore[attr-defined]
+        super().join(group)
+        self._tell(Join(self.sid, self._players.full_name(group)))
 
     def leave(self, group: str) -> None:
-        if group in self.groups:
-            self._owner.leave(self, group)  # type: ignore[attr-defined]
-            self._tell(Leave(self.sid, self._owner.full_name(group)))  # type: ignore[attr-defined]
+        super().leave(group)
+        self._tell(Leave(self.sid, self._players.full_name(group)))
 
     def pause(self, why: Pause) -> None:
         """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
@@ -178,7 +175,6 @@ class Players:
         self._type = type
         self._by_key: dict[tuple[int, int], Player] = {}
         self._by_sid: dict[Link, dict[int, Player]] = {}
-        self._groups: dict[str, set[Player]] = {}
 
     # -- who is here --
 
@@ -230,7 +226,7 @@ class Players:
 
     def broadcast_group(self, group: str, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> int:
         """Sends `message` once to each gateway that has members of `group`; how many members that are."""
-        members = self._groups.get(group)
+        members = [session for session in self._hub.groups.members(group) if isinstance(session, Player)]
         if not members:
             return 0
         encoder = self._hub.encoder(type(message))
@@ -250,27 +246,9 @@ class Players:
             return False
         return True
 
-    # -- groups --
-
     def full_name(self, group: str) -> str:
         """What the gateways call a group of this service."""
         return f"{self._type}/{group}"
-
-    def members(self, group: str) -> frozenset[Player]:
-        """The players in a group."""
-        return frozenset(self._groups.get(group, ()))
-
-    def join(self, player: Player, group: str) -> None:
-        player.groups.add(group)
-        self._groups.setdefault(group, set()).add(player)
-
-    def leave(self, player: Player, group: str) -> None:
-        player.groups.discard(group)
-        members = self._groups.get(group)
-        if members is not None:
-            members.discard(player)
-            if not members:
-                del self._groups[group]
 
     # -- from the gateways --
 
@@ -307,8 +285,6 @@ class Players:
 
     def ended(self, session: Session) -> None:
         assert isinstance(session, Player)
-        for group in list(session.groups):
-            self.leave(session, group)
         if session in self:
             del self._by_key[session.uid, session.slot]
         by_sid = self._by_sid.get(session.link)

@@ -21,7 +21,6 @@ from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
 from gatelink.session.extended import close_code
 from gatelink.session.hub import Hub
-from gatelink.session.manager import SessionManager
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
@@ -65,9 +64,6 @@ class Front(Protocol):
 
     hub: Hub
     limits: Limits
-
-    @property
-    def sessions(self) -> SessionManager: ...
 
 
 class Relay:
@@ -317,7 +313,7 @@ class Relay:
     def _broadcast(self, body: bytes) -> None:
         group, policy, key, frame = envelope.open_broadcast_frame(body, self._max_frame)
         if group:
-            for session in self._server.sessions.groups.members(group):
+            for session in self._server.hub.groups.members(group):
                 self._deliver(session.way, frame, policy, key)
         else:
             for way in list(self._ways.values()):
@@ -345,11 +341,11 @@ class Relay:
                 way.session.close(close_code(code), reason)
             case envelope.Join(group=group):
                 try:
-                    self._server.sessions.groups.join(way.session, group)
+                    self._server.hub.groups.join(way.session, group)
                 except LocalError as error:
                     raise BodyError(str(error)) from None
             case envelope.Leave(group=group):
-                self._server.sessions.groups.leave(way.session, group)
+                self._server.hub.groups.leave(way.session, group)
             case envelope.Hold(on=on):
                 if on:
                     way.session.pause(Pause.HANDLERS)

@@ -1,11 +1,13 @@
 """Which type of server a message belongs to: `id // 1000`, unless a route says otherwise."""
 
+import re
 from collections.abc import Mapping
 
 from gatelink.errors import ConfigError
 from gatelink.wire.base import FIRST_APPLICATION_ID, FRAMEWORK_IDS, LAST_APPLICATION_ID
 
 IDS = 65_536
+_RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 class Routes:
@@ -35,11 +37,11 @@ class Routes:
 
 
 def _ids(text: str) -> range:
-    first, _, last = text.partition("-")
-    try:
-        ids = range(int(first), int(last or first) + 1)
-    except ValueError:
-        raise ConfigError(f"route {text!r} is no id or range of ids; write it as 12000 or 12000-12099") from None
+    match = _RANGE.fullmatch(text)
+    if match is None:
+        raise ConfigError(f"route {text!r} is no id or range of ids; write it as 12000 or 12000-12099")
+    first, last = match.groups()
+    ids = range(int(first), int(last or first) + 1)
     if not ids or not 5 <= ids[0] <= ids[-1] <= LAST_APPLICATION_ID or not FRAMEWORK_IDS.isdisjoint(ids):
         raise ConfigError(
             f"route {text!r}: ids are 5 to {LAST_APPLICATION_ID}, the lower first, without the framework's "

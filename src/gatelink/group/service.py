@@ -25,6 +25,7 @@ from gatelink.group.registry import ServerInfo, State
 from gatelink.quiet import QuietLog
 from gatelink.server import Listen, Server
 from gatelink.session.extended import close_code
+from gatelink.session.outbox import Full
 from gatelink.wire import envelope
 from gatelink.wire.frames import Frame
 
@@ -102,7 +103,7 @@ class Service(Server):
             try:
                 async with asyncio.timeout(grace):
                     await self.group.registry.set_state(State.DRAINING)
-                    while self._players:
+                    while len(self._players):
                         self._emptied.clear()
                         await self._emptied.wait()
             except (EngineUnavailable, TimeoutError):
@@ -112,10 +113,11 @@ class Service(Server):
             grace = max(0.0, deadline - self.hub.loop.time())
         await super().stop(grace)
 
-    def broadcast(self, message: Any, group: str | None = None, **how: Any) -> int:
+    def broadcast(self, message: Any, group: str | None = None, *, key: int = 0, full: Full = Full.CLOSE) -> int:
+        """As on a `Server`; it crosses the link to each gateway once."""
         if group is None:
-            return self.players.broadcast(message, **how)
-        return self.players.broadcast_group(group, message, **how)
+            return self.players.broadcast(message, key=key, full=full)
+        return self.players.broadcast_group(group, message, key=key, full=full)
 
     async def _leave(self) -> None:
         await self.group.close()
@@ -179,7 +181,7 @@ class Service(Server):
                 player = players.of(link, sid)
                 if player is not None:
                     player.left(close_code(code))
-                    if not players:
+                    if not len(players):
                         self._emptied.set()
             case envelope.LinkReady():
                 pass
