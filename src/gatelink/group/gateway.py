@@ -89,6 +89,7 @@ class Forwarding(Handlers):
 class Gateway(Server):
     """A `Server` in front of a group.
 
+    drain_seconds: what players have to go elsewhere when it stops.
     member: its membership. routes: which type of server a message belongs to. rules: by server type, how one is picked
     and what happens when it dies. outer: how clients reach it, if not under the addresses it listens on.
     Its own handlers come first; a message without one goes to the server that it belongs to, as it came.
@@ -104,6 +105,7 @@ class Gateway(Server):
         rules: Mapping[int, Rules] | None = None,
         outer: Sequence[str] = (),
         name: str = "gateway",
+        drain_seconds: float = 0.0,
         **options: Any,
     ) -> None:
         super().__init__(*listen, id=member.id, group_key=member.keys, **options)
@@ -113,6 +115,7 @@ class Gateway(Server):
         self.rules = dict(rules or {})
         self.outer = tuple(outer)
         self.name = name
+        self.drain_seconds = drain_seconds
         self.talk = Talk(self.catalog)
         self.group: Group
         self.relay: Relay
@@ -154,13 +157,28 @@ class Gateway(Server):
             raise
 
     async def stop(self, grace: float | None = None) -> None:
-        """As `Server.stop`; the group hears first that nobody is to be sent here any more."""
-        if self.is_running and self.group.registry.me is not None:
+        """As `Server.stop`; the group hears first that nobody is to be sent here any more.
+
+        Without a grace, players have `drain_seconds` to go elsewhere; who speaks the extension is told where.
+        """
+        if self.is_running:
             try:
                 await self.group.registry.set_state(State.DRAINING)
             except EngineUnavailable:
                 pass  # who comes now is refused
+            if grace is None and self.drain_seconds:
+                await self.drain(self.drain_seconds, self._elsewhere())
         await super().stop(grace)
+
+    def _elsewhere(self) -> str:
+        """Where players should go: a gateway that is up, over the same transport; empty if there is none."""
+        scheme = self.group.me.outer[0].partition("://")[0] if self.group.me.outer else ""
+        others = [info for info in self.group.registry.of_type(GATEWAY) if info.id != self.member.id]
+        for info in sorted(others, key=lambda info: info.load.sessions):
+            for address in info.outer:
+                if address.partition("://")[0] == scheme:
+                    return address
+        return ""
 
     async def _leave(self) -> None:
         await stopped(self._renewing)

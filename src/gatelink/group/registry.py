@@ -45,7 +45,8 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     type: 1..255, `name` in words. inner: where servers connect to it, outer: where clients do, public_key: hex, what
     they seal with. greets: it wants to hear of each session at login, not at its first message. instance: which run of
-    that id it is. started_at: unix seconds.
+    that id it is. started_at, told_at: unix seconds
+    of its start and of its last keepalive.
     """
 
     id: int
@@ -61,6 +62,7 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     admin: str = ""
     instance: str = msgspec.field(default_factory=lambda: secrets.token_hex(8))
     started_at: float = msgspec.field(default_factory=time.time)
+    told_at: float = 0.0
 
     def __post_init__(self) -> None:
         if not 1 <= self.type <= 255:
@@ -150,7 +152,7 @@ class Registry:
         while True:
             await asyncio.sleep(self._keepalive)
             assert self.me is not None
-            self.me = msgspec.structs.replace(self.me, load=self.load())
+            self.me = msgspec.structs.replace(self.me, load=self.load(), told_at=time.time())
             try:
                 await self._write()
             except EngineUnavailable as error:

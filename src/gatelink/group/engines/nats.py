@@ -1,0 +1,372 @@
+"""The engine of servers that live in many processes: NATS 2.11 or newer, with JetStream."""
+
+import asyncio
+import contextlib
+import random
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from time import monotonic
+from typing import Self
+
+import structlog
+
+from gatelink.errors import ConfigError
+from gatelink.group.engine import EngineUnavailable, Entry, NoResponder, Revision, Subscription
+from gatelink.group.engines.bucket import Bucket, Message
+from gatelink.group.engines.checks import check_name, check_timeout, check_value, check_write
+from gatelink.group.engines.desk import Desk, request_failed
+from gatelink.group.engines.follow import Follower
+from gatelink.group.engines.line import Line, Receive, Stop, place_of
+from gatelink.group.engines.stats import EngineStats
+from gatelink.group.engines.view import View
+from gatelink.quiet import QuietLog
+
+log = structlog.get_logger("gatelink.engine")
+
+MAX_CALLS = 10_000  # under way at a time; more are refused
+ALIVE_INTERVAL, ALIVE_TIMEOUT = 2.0, 5.0  # s between two questions whether the connection lives, and for the answer
+FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s before connecting again, doubled each time
+STEADY = 10.0  # s; a connection that is lost sooner counts as one more that could not be made
+START_FACTOR = 5  # a start is so many calls: connecting, looking for the bucket, making it
+
+_FAILURE, _TIMEOUT = "Gatelink-Failure", "Gatelink-Timeout"
+
+
+class _Listener:
+    """A subscription of the application, made anew on each connection."""
+
+    def __init__(self, listeners: "set[_Listener]", subject: str, receive: Receive, queue: str) -> None:
+        self.is_closed = False
+        self._listeners = listeners
+        self._subject = subject
+        self._receive = receive
+        self._queue = queue
+        self._line: Line | None = None
+        self._stop: Stop | None = None
+        listeners.add(self)
+
+    async def open(self, line: Line) -> None:
+        if self._line is not line:
+            self._line = line
+            self._stop = await line.listen(self._subject, self._take, self._queue)
+
+    async def close(self) -> None:
+        self.is_closed = True
+        self._listeners.discard(self)
+        if self._stop is not None:
+            await self._stop()
+
+    async def _take(self, message: Message) -> None:
+        if not self.is_closed:
+            await self._receive(message)
+
+
+class NatsEngine:
+    """An `Engine` on NATS.
+
+    urls: `nats://user:password@host:port` or `tls://...`; name all servers of a cluster. credentials: a file of the
+    kind that `nsc` makes, instead of a password. name: shown in NATS' monitoring. timeout: the deadline of each call
+    in seconds. replicas: of the bucket, if it has to be made. bucket: the group's; its events and requests have
+    subjects that begin with it.
+    """
+
+    def __init__(
+        self,
+        urls: str | Sequence[str],
+        *,
+        credentials: Path | None = None,
+        name: str = "gatelink",
+        timeout: float = 2.0,
+        replicas: int = 1,
+        bucket: str = "gatelink",
+    ) -> None:
+        check_name(bucket)
+        if "." in bucket:
+            raise ConfigError(f"the bucket {bucket!r} has a dot; a bucket's name is one word")
+        if credentials is not None and not Path(credentials).is_file():
+            raise ConfigError(f"the credentials of NATS, {credentials}, are not a file")
+        self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
+        self.stats = EngineStats()
+        self._credentials = credentials
+        self._name = name
+        self._timeout = timeout
+        self._group = bucket
+        self._bucket = Bucket(bucket, replicas)
+        self._log = QuietLog(log)
+        self._desk = Desk(self.stats, self._log)
+        self._line: Line | None = None
+        self._up = asyncio.Event()
+        self._is_closed = True
+        self._cause = ""  # why the last attempt to connect failed
+        self._calls = 0
+        self._keeper: asyncio.Task[None] | None = None
+        self._listeners: set[_Listener] = set()
+        self._followers: set[Follower] = set()
+
+    async def start(self) -> None:
+        if not self._is_closed:
+            raise ConfigError("the engine is started already; who makes it starts and closes it")
+        self._is_closed = False
+        self._up.clear()
+        try:
+            async with self._call("start", START_FACTOR * self._timeout):
+                line = await self._connect()
+        except BaseException:
+            self._is_closed = True
+            raise
+        self._adopt(line)
+        self._keeper = asyncio.create_task(self._keep(line))
+
+    async def close(self) -> None:
+        if self._is_closed:
+            return
+        self._is_closed = True
+        for listener in self._listeners:
+            listener.is_closed = True
+        self._listeners.clear()
+        for follower in self._followers:
+            follower.end()
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.gather(self._keeper, return_exceptions=True)
+        await self._desk.close()
+        if (line := self._line) is not None:
+            with contextlib.suppress(EngineUnavailable, TimeoutError):  # what was published goes out first
+                async with asyncio.timeout(self._timeout):
+                    await line.round_trip()
+            await line.close()
+        self._line = None
+        self._up.set()  # who waits for a connection learns that there will be none
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        await self.close()
+
+    @property
+    def is_available(self) -> bool:
+        return self._line is not None
+
+    async def get(self, key: str) -> Entry | None:
+        check_name(key)
+        async with self._call("get"):
+            return await self._bucket.get(self._ask, key)
+
+    async def put(self, key: str, value: bytes, ttl: float) -> Revision:
+        seconds = check_write(key, value, ttl)
+        async with self._call("put"):
+            return await self._bucket.put(self._ask, key, value, seconds)
+
+    async def create(self, key: str, value: bytes, ttl: float) -> Revision:
+        seconds = check_write(key, value, ttl)
+        async with self._call("create"):
+            return await self._bucket.create(self._ask, key, value, seconds)
+
+    async def update(self, key: str, value: bytes, ttl: float, revision: Revision) -> Revision:
+        seconds = check_write(key, value, ttl)
+        async with self._call("update"):
+            return await self._bucket.update(self._ask, key, value, seconds, revision)
+
+    async def delete(self, key: str, revision: Revision | None = None) -> None:
+        check_name(key)
+        async with self._call("delete"):
+            await self._bucket.delete(self._ask, key, revision)
+
+    @contextlib.asynccontextmanager
+    async def watch(self, prefix: str) -> AsyncIterator[View]:
+        check_name(prefix)
+        follower = Follower(self._bucket, prefix, self.stats, self._log)
+        self._followers.add(follower)
+        task = asyncio.create_task(follower.run(self._connected))
+        try:
+            async with self._call("watch"):
+                await self._connected()
+                await follower.is_complete.wait()
+                await self._connected()  # or else it was closed meanwhile
+            yield follower.view
+        finally:
+            self._followers.discard(follower)
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def publish(self, subject: str, data: bytes) -> None:
+        check_name(subject)
+        check_value(data)
+        async with self._call("publish"):
+            await (await self._connected()).send(f"{self._group}.event.{subject}", data)
+        await asyncio.sleep(0)  # who publishes without end leaves room to send it
+
+    async def subscribe(self, subject: str, handler: Callable[[bytes], None]) -> Subscription:
+        check_name(subject)
+
+        async def receive(message: Message) -> None:
+            try:
+                handler(message.data)
+            except Exception as error:
+                self.stats.handler_errors += 1
+                self._log.error("an event's handler failed", subject=subject, exc_info=error)
+
+        async with self._call("subscribe"):
+            return await self._listen(f"{self._group}.event.{subject}", receive)
+
+    async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
+        check_name(subject)
+
+        async def receive(message: Message) -> None:
+            timeout = float(message.headers.get(_TIMEOUT, self._timeout))
+            await self._desk.take(subject, handler, message.data, timeout, partial(self._answer, message.reply))
+
+        async with self._call("serve"):
+            return await self._listen(f"{self._group}.request.{subject}", receive, queue="serve")
+
+    async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - as the interface
+        check_name(subject)
+        check_value(data)
+        check_timeout(timeout)
+        async with self._call("request", timeout):
+            line = await self._connected()
+            headers = {_TIMEOUT: f"{timeout:g}"}
+            message = await line.ask(f"{self._group}.request.{subject}", data, headers)
+            if failure := message.headers.get(_FAILURE):
+                raise request_failed(subject, failure)
+            return message.data
+
+    # -- calls --
+
+    @contextlib.asynccontextmanager
+    async def _call(self, name: str, timeout: float | None = None) -> AsyncIterator[None]:  # noqa: ASYNC109 - sets it
+        """Counts a call and bounds it. Raises EngineUnavailable."""
+        timeout = timeout or self._timeout
+        with self.stats.timing(name):
+            if self._calls >= MAX_CALLS:
+                raise EngineUnavailable(f"{name}: {MAX_CALLS} calls are waiting for the engine")
+            self._calls += 1
+            try:
+                async with asyncio.timeout(timeout):
+                    yield
+            except TimeoutError:
+                why = f"no answer within {timeout:g} s" if self.is_available else f"not connected: {self._cause}"
+                raise EngineUnavailable(f"{name}: {why}") from None
+            finally:
+                self._calls -= 1
+
+    async def _connected(self) -> Line:
+        """The connection, as soon as there is one. Raises EngineUnavailable if the engine is closed."""
+        while True:
+            if self._is_closed:
+                raise EngineUnavailable("the engine is not started, or closed")
+            if self._line is not None:
+                return self._line
+            await self._up.wait()
+
+    async def _ask(self, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None) -> Message:
+        """Asks JetStream; again and again while it has no leader, since then nothing was done."""
+        while True:
+            line = await self._connected()
+            try:
+                return await line.ask(subject, data, headers)
+            except NoResponder:
+                await asyncio.sleep(random.uniform(0.05, 0.15))
+
+    async def _listen(self, subject: str, receive: Receive, queue: str = "") -> _Listener:
+        listener = _Listener(self._listeners, subject, receive, queue)
+        try:
+            line = await self._connected()
+            await listener.open(line)
+            await line.round_trip()
+        except BaseException:
+            await listener.close()
+            raise
+        return listener
+
+    async def _answer(self, reply: str, data: bytes, failure: str) -> None:
+        if (line := self._line) is not None:
+            with contextlib.suppress(EngineUnavailable):  # who asked has a deadline
+                await line.send(reply, data, {_FAILURE: failure} if failure else None)
+
+    # -- the connection --
+
+    async def _connect(self) -> Line:
+        """Tries the servers until one does. Raises ConfigError."""
+        pause = FIRST_PAUSE
+        while True:
+            for url in random.sample(self.urls, len(self.urls)):
+                try:
+                    async with asyncio.timeout(START_FACTOR * self._timeout):
+                        return await self._open(url)
+                except (EngineUnavailable, NoResponder, TimeoutError) as error:
+                    self._cause = str(error) or f"NATS at {place_of(url)} did not answer"
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _open(self, url: str) -> Line:
+        line = Line(url, self.stats, self._log)
+        try:
+            await line.open(self._name, self._credentials, self._timeout)
+            try:
+                await self._bucket.prepare(line.ask)
+            except NoResponder:
+                if line.has_jetstream:
+                    raise
+                raise ConfigError(f"NATS at {line.where} runs without JetStream; add `jetstream {{}}`") from None
+            for listener in list(self._listeners):
+                await listener.open(line)
+            await line.round_trip()
+        except BaseException:
+            await line.close()
+            raise
+        return line
+
+    def _adopt(self, line: Line) -> None:
+        self._line = line
+        line.when_lost.add(self._down)
+        self._up.set()
+
+    def _down(self) -> None:
+        if not self._is_closed:
+            self._line = None
+            self._up.clear()
+
+    async def _keep(self, line: Line) -> None:
+        """Sees that there is a connection, until it is cancelled."""
+        pause = FIRST_PAUSE
+        while True:
+            opened_at = monotonic()
+            await self._until_lost(line)
+            lost_at = monotonic()
+            self.stats.losses += 1
+            self._cause = line.lost
+            log.error("the engine is away", server=line.where, cause=line.lost)
+            await line.close()
+            pause = FIRST_PAUSE if lost_at - opened_at > STEADY else min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+            line = await self._reconnect()
+            self._adopt(line)
+            log.info("the engine is back", server=line.where, seconds=round(monotonic() - lost_at, 3))
+
+    async def _reconnect(self) -> Line:
+        while True:
+            try:
+                return await self._connect()
+            except Exception as error:
+                self._cause = str(error)
+                self._log.error("the engine cannot be used", cause=self._cause)
+                await asyncio.sleep(LONGEST_PAUSE)
+
+    async def _until_lost(self, line: Line) -> None:
+        """Returns when `line` is lost, by its own account or since it does not answer."""
+        lost = asyncio.Event()
+        line.when_lost.add(lost.set)
+        while not line.lost:
+            try:
+                async with asyncio.timeout(ALIVE_INTERVAL):
+                    await lost.wait()
+            except TimeoutError:
+                try:
+                    async with asyncio.timeout(ALIVE_TIMEOUT):
+                        await line.round_trip()
+                except (EngineUnavailable, TimeoutError):
+                    line.lose(f"no answer within {ALIVE_TIMEOUT:g} s")
