@@ -35,21 +35,21 @@ def up(
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import load
+    from gatelink.settings.check import problems_with_secrets
 
     settings = load(file, dev=dev)
     configure(settings.logs.format, settings.logs.level)
+    problems = problems_with_secrets(settings)  # also makes up those of --dev, before the children inherit them
+    if problems:
+        print("\n".join(problems), file=sys.stderr)
+        sys.exit(2)
     sys.exit(asyncio.run(run(settings, file, dev)))
 
 
 async def run(settings: "Settings", file: Path, dev: bool) -> int:
     """Until a signal, or a process that can't run; the exit status."""
     from gatelink.ops.supervisor import Supervisor
-    from gatelink.settings.check import problems_with_secrets
 
-    problems = problems_with_secrets(settings)  # also makes up those of --dev, before the children inherit them
-    if problems:
-        print("\n".join(problems), file=sys.stderr)
-        return 2
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):

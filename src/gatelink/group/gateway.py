@@ -128,29 +128,31 @@ class Gateway(Server):
         """As `Server.start`; then it joins the group. Raises EngineUnavailable, too."""
         member = self.member
         self.directory = Directory(member.engine, member.id)
-        info = ServerInfo(id=member.id, type=GATEWAY, name=self.name)
-        self.relay = Relay(self, self.routes.table, self.rules)
-        self.group = group = Group(member, info, self.relay, self.catalog, self._replaced)
+        self.relay = relay = Relay(self, self.routes.table, self.rules)
+        load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded, lambda: 0.0)
+        self.group = group = Group(member, relay, self.catalog, self._replaced, load)
         self.relay.links = group.links
         group.on_change(self.relay.registry_changed)
         assert isinstance(self.handlers, Forwarding)
         self.handlers.relay = self.relay
         self.handlers.table = self.routes.table
         self.listen = (*self.clients, Listen(endpoint=member.inner, inner=True, handlers=group.links))
+        self.peers = group.registry.type_of
+        await group.registry.start()
         await super().start()
         self.sessions.claims = self
         try:
             self._serving = await member.engine.serve(f"gateway.{member.id}.replace", self._replace)
-            inner = self.endpoints[-1]
-            group.registry.me = msgspec.structs.replace(
-                info,
-                inner=member.advertise or str(inner),
+            me = ServerInfo(
+                id=member.id,
+                type=GATEWAY,
+                name=self.name,
+                inner=member.advertise or str(self.endpoints[-1]),
                 outer=self.outer or tuple(map(str, self.endpoints[:-1])),
                 public_key=self.public_key.hex() if self.public_key is not None else "",
                 admin=str(self.admin_port or ""),
             )
-            group.registry.load = LoadMeter(lambda: len(self.sessions), lambda: self.relay.stats.forwarded, lambda: 0.0)
-            await group.start(self.talk)
+            await group.join(me, self.talk)
             self._renewing = asyncio.create_task(self._renew())
         except BaseException:
             await self.stop(0)

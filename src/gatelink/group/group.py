@@ -72,11 +72,10 @@ class Group:
     """
 
     def __init__(
-        self, member: Membership, info: ServerInfo, role: Role, catalog: Catalog, replaced: Callable[[], None]
+        self, member: Membership, role: Role, catalog: Catalog, replaced: Callable[[], None], load: Callable[[], Load]
     ) -> None:
-        if not _NAME.fullmatch(info.name):
-            raise ConfigError(f"a server's name {info.name!r}; it has up to 32 of a-z, 0-9, _ and -")
-        self.registry = Registry(member.engine, info, on_change=self._changed, replaced=replaced)
+        self.registry = Registry(member.engine, on_change=self._changed, replaced=replaced)
+        self.registry.load = load
         self.links = Links(self.registry, role, self._dial)
         self.engine = member.engine
         self._member = member
@@ -86,8 +85,9 @@ class Group:
 
     @property
     def me(self) -> ServerInfo:
-        """This server's own entry."""
-        assert self.registry.me is not None
+        """This server's own entry. Raises ConfigError before it has registered."""
+        if self.registry.me is None:
+            raise ConfigError("this server is not a member of its group yet; that comes with `start`")
         return self.registry.me
 
     def on_change(self, call: OnChange) -> OnChange:
@@ -101,9 +101,12 @@ class Group:
 
     # -- life --
 
-    async def start(self, talk: "Talk") -> None:
-        """Registers, and dials whom it must. Raises EngineUnavailable."""
-        await self.registry.start()
+    async def join(self, me: ServerInfo, talk: "Talk") -> None:
+        """Registers, and dials whom it must. Raises ConfigError for a name that cannot be, EngineUnavailable."""
+        if not _NAME.fullmatch(me.name):
+            raise ConfigError(f"a server's name {me.name!r}; it has up to 32 of a-z, 0-9, _ and -")
+        await self.registry.register(me)
+        self.links.open()
         for subject in (f"call.{self.me.name}", f"call.server.{self.me.id}"):
             self._subscriptions.append(await self.engine.serve(subject, talk.answer))
         for topic, heard in talk.topics.items():

@@ -170,17 +170,23 @@ class Links:
                 link.info = now
             elif link.session.state is SessionState.DETACHED:
                 self._give_up(link, "its process is another now" if now is not None else "its entry is gone")
-        if now is not None and self._needs(now) and now.id > self._me.id and now.id not in self._dialling:
-            self._dialling[now.id] = asyncio.create_task(self._keep_dialled(now.id))
+        if now is not None:
+            self._dial_if_ours(now)
         self._changed.set()
 
-    @property
-    def _me(self) -> ServerInfo:
-        assert self._registry.me is not None
-        return self._registry.me
+    def open(self) -> None:
+        """This server has registered: dials those that it must."""
+        for info in self._registry.servers.values():
+            self._dial_if_ours(info)
+
+    def _dial_if_ours(self, info: ServerInfo) -> None:
+        me = self._registry.me
+        if me is not None and self._needs(info) and info.id > me.id and info.id not in self._dialling:
+            self._dialling[info.id] = asyncio.create_task(self._keep_dialled(info.id))
 
     def _needs(self, info: ServerInfo) -> bool:
-        return info.id != self._me.id and bool(info.inner) and not info.type == self._me.type == GATEWAY
+        me = self._registry.me
+        return me is not None and info.id != me.id and bool(info.inner) and not info.type == me.type == GATEWAY
 
     async def _keep_dialled(self, id: int) -> None:
         """Dials a server until it is linked, and again when that link is lost, as long as it is registered."""
@@ -206,8 +212,9 @@ class Links:
 
     def opened(self, session: Session) -> None:
         info = self._registry.servers.get(session.uid)
-        if info is None:  # it registered a moment ago, and our watch has not told us
-            info = ServerInfo(id=session.uid, type=session.source or 255, name="?")
+        if info is None:  # its entry went while it was verified
+            session.close(CloseCode.VERIFY_FAILED, "not registered")
+            return
         link = Link(info, session)
         session.data = link
         self._links[link.id] = link

@@ -79,15 +79,14 @@ _decode = msgspec.msgpack.Decoder(ServerInfo).decode
 
 
 class Registry:
-    """The servers of the group, kept current.
+    """The servers of the group, kept current. `me` is this server's own entry, once it has registered.
 
-    me: this server's own entry; None only watches. replaced: called when another server took this one's id.
+    on_change: told of each server that comes, changes or goes. replaced: called when another took this one's id.
     """
 
     def __init__(
         self,
         engine: Engine,
-        me: ServerInfo | None = None,
         *,
         on_change: OnChange | None = None,
         replaced: Callable[[], None] | None = None,
@@ -95,7 +94,7 @@ class Registry:
         expiry: float = EXPIRY,
     ) -> None:
         self.servers: dict[int, ServerInfo] = {}
-        self.me = me
+        self.me: ServerInfo | None = None
         self.load: Callable[[], Load] = Load
         """Asked before each keepalive."""
         self._engine = engine
@@ -105,24 +104,28 @@ class Registry:
         self._expiry = expiry
         self._revision: Revision | None = None
         self._writing = asyncio.Lock()
-        self._tasks: list[asyncio.Task[None]] = []
+        self._watching: asyncio.Task[None] | None = None
+        self._keeping: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
-        """Registers, and knows everyone who is there. Raises EngineUnavailable."""
-        if self.me is not None:
-            self._revision = await self._engine.put(self._key(self.me), _encode(self.me), self._expiry)
+        """Returns when it knows everyone who is there. Raises EngineUnavailable."""
         ready = asyncio.get_running_loop().create_future()
-        self._tasks = [asyncio.create_task(self._watch(ready))]
-        if self.me is not None:
-            self._tasks.append(asyncio.create_task(self._keep_alive()))
+        self._watching = asyncio.create_task(self._watch(ready))
         await ready
+
+    async def register(self, me: ServerInfo) -> None:
+        """Tells everyone of this server, and goes on telling. Raises EngineUnavailable."""
+        self.me = me
+        self._revision = await self._engine.put(self._key(me), _encode(me), self._expiry)
+        self._keeping = asyncio.create_task(self._keep_alive())
 
     async def close(self) -> None:
         """Stops; the entry is gone unless the engine is away or another server has it."""
-        for task in self._tasks:
+        tasks = [task for task in (self._watching, self._keeping) if task is not None]
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._tasks.clear()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        self._watching = self._keeping = None
         if self.me is not None and self._revision is not None:
             try:
                 await self._engine.delete(self._key(self.me), self._revision)
@@ -132,9 +135,14 @@ class Registry:
 
     async def set_state(self, state: State) -> None:
         """Tells everyone at once. Raises EngineUnavailable; the next keepalive tells it then."""
-        assert self.me is not None
-        self.me = msgspec.structs.replace(self.me, state=state)
-        await self._write()
+        if self.me is not None:
+            self.me = msgspec.structs.replace(self.me, state=state)
+            await self._write()
+
+    def type_of(self, id: int) -> int | None:
+        """The type of the server with an id; None if there is none."""
+        info = self.servers.get(id)
+        return info.type if info is not None else None
 
     def of_type(self, type: int) -> list[ServerInfo]:
         """The servers of a type that are up, in order of their ids."""
@@ -186,8 +194,8 @@ class Registry:
         log.error("replaced by a newer server of the same id", id=self.me.id, newer=found.inner)
         if self._replaced is not None:
             self._replaced()
-        for task in self._tasks[1:]:
-            task.cancel()
+        if self._keeping is not None:
+            self._keeping.cancel()
 
     async def _watch(self, ready: "asyncio.Future[None]") -> None:
         try:

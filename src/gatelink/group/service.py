@@ -77,17 +77,23 @@ class Service(Server):
             raise ConfigError(f"service {self.name} has no membership: run it with `gatelink service`, or give member=")
         self.id = member.id
         self.group_keys = tuple(member.keys)
-        info = ServerInfo(id=member.id, type=self.type, name=self.name, greets=VERIFIED in self.handlers.routes)
-        self.group = group = Group(member, info, self, self.catalog, self._replaced)
+        load = LoadMeter(lambda: len(self.players), self._count, lambda: 0.0)
+        self.group = group = Group(member, self, self.catalog, self._replaced, load)
         self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
+        self.peers = group.registry.type_of
+        await group.registry.start()
         await super().start()
         self._players = Players(self.hub, self.handlers, self.type)
         try:
-            group.registry.me = msgspec.structs.replace(
-                info, inner=member.advertise or str(self.endpoints[0]), admin=str(self.admin_port or "")
+            me = ServerInfo(
+                id=member.id,
+                type=self.type,
+                name=self.name,
+                inner=member.advertise or str(self.endpoints[0]),
+                greets=VERIFIED in self.handlers.routes,
+                admin=str(self.admin_port or ""),
             )
-            group.registry.load = LoadMeter(lambda: len(self.players), self._count, lambda: 0.0)
-            await group.start(self.talk)
+            await group.join(me, self.talk)
         except BaseException:
             await self.stop(0)
             raise

@@ -59,8 +59,8 @@ class NatsServer:
     """
 
     def __init__(self, folder: Path | None = None) -> None:
-        self._given = folder
-        self._folder = folder
+        self._given = folder.resolve() if folder is not None else None
+        self._folder = self._given
         self._port = -1
         self._password = secrets.token_urlsafe(24)
         self._process: subprocess.Popen[bytes] | None = None
