@@ -1,0 +1,105 @@
+"""The game's two parts, which do not know whether they run in one process: `app` is a `Server` or a `Service`.
+
+A player asks the lobby for a room, joins it, and what it does there is told to all who are in it.
+"""
+
+from hashlib import blake2b
+
+from examples.arena.messages import (
+    ROOM,
+    Chat,
+    Chatted,
+    Enter,
+    Entered,
+    Join,
+    Joined,
+    Move,
+    Moved,
+    NotHere,
+    Part,
+    Parted,
+    Shout,
+    Shouted,
+)
+from gatelink import Server, Service, Session
+
+SHOUTS = "shouts"
+"""The event under which the lobbies tell each other what was shouted."""
+
+
+class Lobby:
+    """Knows which server has which room, and tells everybody what is shouted."""
+
+    def __init__(self, app: Server) -> None:
+        self.app = app
+        if isinstance(app, Service):
+            app.talk.on_event(SHOUTS)(self.tell_all)
+
+    def on_enter(self, session: Session, message: Enter) -> None:
+        server = self.server_of(message.room)
+        if server:
+            session.bind(ROOM, server)
+        session.send(Entered(message.room, server))
+
+    async def on_shout(self, session: Session, message: Shout) -> None:
+        shouted = Shouted(session.uid, message.number, message.text)
+        if isinstance(self.app, Service):
+            await self.app.group.publish(SHOUTS, shouted)
+        else:
+            self.tell_all(shouted)
+
+    def on_verified(self, session: Session) -> None:
+        """Having this handler, the lobby hears of every player at login, so that all hear what is shouted."""
+
+    def tell_all(self, shouted: Shouted) -> None:
+        self.app.broadcast(shouted)
+
+    def server_of(self, room: str) -> int:
+        """The server of a room: the same for all lobbies as long as the same servers are there; 0 in one process."""
+        if not isinstance(self.app, Service):
+            return 0
+        servers = [info.id for info in self.app.group.servers("room")]
+        return max(servers, key=lambda id: blake2b(f"{room}/{id}".encode()).digest(), default=0)
+
+
+class Room:
+    """The rooms of one server. `session.data` is the name of the room that a player is in."""
+
+    def __init__(self, app: Server) -> None:
+        self.app = app
+        self.players: dict[str, int] = {}
+
+    def on_join(self, session: Session, message: Join) -> None:
+        self.leave(session)
+        others = self.players.get(message.room, 0)
+        self.players[message.room] = others + 1
+        session.data = message.room
+        session.join(message.room)
+        session.send(Joined(message.room, others))
+
+    def on_move(self, session: Session, message: Move) -> None:
+        if session.data is None:
+            session.send(NotHere(message.number))
+        else:
+            self.app.broadcast(Moved(session.uid, message.number, message.x, message.y), session.data)
+
+    def on_chat(self, session: Session, message: Chat) -> None:
+        if session.data is None:
+            session.send(NotHere(message.number))
+        else:
+            self.app.broadcast(Chatted(session.uid, message.number, message.text), session.data)
+
+    def on_part(self, session: Session, message: Part) -> None:
+        self.leave(session)
+        session.send(Parted())
+
+    def on_closed(self, session: Session) -> None:
+        self.leave(session)
+
+    def leave(self, session: Session) -> None:
+        room, session.data = session.data, None
+        if room is not None:
+            session.leave(room)
+            self.players[room] -= 1
+            if not self.players[room]:
+                del self.players[room]
