@@ -9,12 +9,14 @@ FUZZ_SECONDS ?= 60    # per target
 SOAK_SECONDS ?= 600
 DEMO_ARGS ?=
 BENCH_ARGS ?=
+HOSTILE_ARGS ?=
+CHAOS_ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test style types fuzz bench bench-once soak hostile clean
+.PHONY: help install demo test style types fuzz bench bench-once soak hostile chaos clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -51,21 +53,30 @@ fuzz: $(INSTALLED) ## every fuzz target in turn (FUZZ_SECONDS=60 each)
 	@set -e; for target in $(basename $(notdir $(wildcard fuzz/fuzz_*.py))); do \
 		echo "fuzz.$$target"; $(RUN) -m fuzz.$$target --seconds $(FUZZ_SECONDS); done
 
-bench: $(INSTALLED) ## throughput and latency against the limit, memory per idle session, broadcast
+bench: $(INSTALLED) ## throughput and latency against the limit, sealed against plain, logins, memory, broadcast
 	$(RUN) -m benchmarks.run $(BENCH_ARGS)
+	$(RUN) -m benchmarks.sealed
+	$(RUN) -m benchmarks.handshakes
+	$(RUN) -m benchmarks.retention
 	$(RUN) -m benchmarks.idle
 	$(RUN) -m benchmarks.broadcast
 
 bench-once: $(INSTALLED) ## one short round of every benchmark, so that they cannot rot
 	$(RUN) -m benchmarks.run --rounds 1 --seconds 1
+	$(RUN) -m benchmarks.sealed --rounds 1 --seconds 1
+	$(RUN) -m benchmarks.handshakes --rounds 1 --logins 200
+	$(RUN) -m benchmarks.retention --sessions 200 --full 20 --settle 1
 	$(RUN) -m benchmarks.idle --sessions 500 --settle 1
 	$(RUN) -m benchmarks.broadcast --receivers 500 --seconds 1
 
 soak: $(INSTALLED) ## sessions over breaking connections for a long time (SOAK_SECONDS=600)
 	$(RUN) -m tests.adversity.soak --seconds $(SOAK_SECONDS)
 
-hostile: $(INSTALLED) ## hostile clients beside well-behaved ones, with figures
-	$(RUN) -m tests.adversity.hostile
+hostile: $(INSTALLED) ## hostile clients beside well-behaved ones, with figures (HOSTILE_ARGS=--short)
+	$(RUN) -m benchmarks.hostile $(HOSTILE_ARGS)
+
+chaos: $(INSTALLED) ## resume over thousands of breaks, with figures (CHAOS_ARGS=--short)
+	$(RUN) -m benchmarks.chaos $(CHAOS_ARGS)
 
 clean: ## remove caches and build output (.venv stays)
 	rm -rf benchmarks/build build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache

@@ -1,6 +1,9 @@
-"""The server under test: an echo in ordinary user code, and a broadcast to everybody."""
+"""The server under test, plain or sealed: an echo in ordinary user code, and a broadcast to everybody."""
 
-from gatelink import Server, Session, StaticTokens, message
+from gatelink import Limits, Server, ServerKey, Session, StaticTokens, message
+
+KEY = ServerKey.from_hex("01" * 32)  # for benchmarks: known to everybody
+ANY_HANDSHAKES = 1_000_000  # a second: the load logs in all at once, and how fast that goes is measured
 
 
 @message(20001)
@@ -18,7 +21,12 @@ class Heard(bytes):
     """What somebody shouted."""
 
 
-server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens())
+server = Server(
+    "tcp://127.0.0.1:7000",
+    tokens=StaticTokens(),
+    keys=[KEY],
+    limits=Limits(handshake_rate=ANY_HANDSHAKES, handshake_burst=ANY_HANDSHAKES),
+)
 
 
 @server.on(Echo)

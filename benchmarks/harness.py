@@ -21,6 +21,7 @@ BUILD = ROOT / "benchmarks" / "build"
 
 HOST = "127.0.0.1"
 SERVER_COMMAND = f"{sys.executable} -m gatelink serve benchmarks.echo:server --listen tcp://{HOST}:{{port}}"
+LIBCRYPTO, LIBSSL = "libcrypto.so.3", "libssl.so.3"  # of OpenSSL 3, for generators that seal
 LIBRARIES = ("uvloop", "msgspec", "cryptography", "cramjam")
 
 STARTING = 20.0  # s that a server may take until it accepts
@@ -72,14 +73,22 @@ def allow_files(count: int) -> None:
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, count), hard))
 
 
-def built(name: str) -> str:
-    """The path of benchmarks/`name`.c as a program, compiled when it is missing or older than its source."""
-    source, program = ROOT / "benchmarks" / f"{name}.c", BUILD / name
-    if not program.exists() or program.stat().st_mtime < source.stat().st_mtime:
+def built(name: str, *libraries: str) -> str:
+    """The path of benchmarks/`name`.c as a program, compiled when it is missing or older than a source.
+
+    libraries: files of shared libraries that it is linked with.
+    """
+    sources, program = ROOT / "benchmarks", BUILD / name
+    newest = max(source.stat().st_mtime for source in sources.glob("*.[ch]"))
+    if not program.exists() or program.stat().st_mtime < newest:
         BUILD.mkdir(exist_ok=True)
-        done = subprocess.run(["cc", "-O2", "-o", program, source], capture_output=True, text=True, timeout=120)
+        command = ["cc", "-O2", "-pthread", "-o", program, sources / f"{name}.c"]
+        done = subprocess.run(
+            [*command, *(f"-l:{library}" for library in libraries)], capture_output=True, text=True, timeout=120
+        )
         if done.returncode:
-            raise BenchmarkError(f"cc could not compile {source.name}: {done.stderr}")
+            needs = f" (it needs {', '.join(libraries)}: apt-get install libssl3)" if libraries else ""
+            raise BenchmarkError(f"cc could not compile {name}.c{needs}: {done.stderr}")
     return str(program)
 
 
@@ -107,10 +116,10 @@ def serving(command: str, core: int) -> Iterator[tuple[int, int]]:
             _wait_until_accepting(server, port)
             yield server.pid, port
         except BenchmarkError as error:
-            error.add_note(f"{' '.join(argv)} wrote:\n{_tail(output)}")
+            error.add_note(f"{' '.join(argv)} wrote:\n{tail(output)}")
             raise
         finally:
-            _end(server)
+            end(server)
 
 
 def _wait_until_accepting(server: subprocess.Popen[bytes], port: int) -> None:
@@ -126,7 +135,8 @@ def _wait_until_accepting(server: subprocess.Popen[bytes], port: int) -> None:
     raise BenchmarkError(f"the server did not accept on port {port} within {STARTING:.0f} s")
 
 
-def _end(child: subprocess.Popen[bytes]) -> None:
+def end(child: subprocess.Popen[bytes]) -> None:
+    """Terminate `child`, and kill it when it is not gone within 5 s."""
     child.terminate()
     try:
         child.wait(ENDING)
@@ -135,7 +145,8 @@ def _end(child: subprocess.Popen[bytes]) -> None:
         child.wait(ENDING)
 
 
-def _tail(output: IO[bytes], size: int = 4_000) -> str:
+def tail(output: IO[bytes], size: int = 4_000) -> str:
+    """The end of what was written to `output`."""
     length = output.seek(0, os.SEEK_END)
     output.seek(max(0, length - size))
     return output.read().decode(errors="replace") or "(nothing)"

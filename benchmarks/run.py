@@ -32,6 +32,7 @@ from benchmarks.harness import (
 
 BUSY = 0.9  # share of a core above which the generator, not the server, was measured
 VERIFYING = 60.0  # s that the generator waits for all its connections to be verified
+REPORT = re.compile(r"msgs/s=(\d+) p50=(\d+)us p99=(\d+)us .*loadgen_cpu=([\d.]+)")
 
 
 class Point(NamedTuple):
@@ -80,7 +81,7 @@ def measure(server: tuple[int, int], point: Point, seconds: float, core: int) ->
         raise BenchmarkError(f"loadgen did not end at {point}") from None
     used = cpu_seconds(pid) - before
     wait_until_idle(pid)
-    seen = re.search(r"msgs/s=(\d+) p50=(\d+)us p99=(\d+)us .*loadgen_cpu=([\d.]+)", done.stdout)
+    seen = REPORT.search(done.stdout)
     if done.returncode or not seen:
         raise BenchmarkError(f"loadgen failed at {point}: {done.stderr or done.stdout}")
     rate, p50, p99, loadgen_cpu = map(float, seen.groups())

@@ -1,11 +1,14 @@
-"""How the suite runs: `async def` tests on a watched uvloop loop, and hypothesis' profiles."""
+"""How the suite runs: `async def` tests on a watched uvloop loop, hypothesis' profiles, a PostgreSQL to test with."""
 
 import inspect
 import os
+from collections.abc import Iterator
+from uuid import uuid4
 
 import hypothesis
 import pytest
 
+from tests.postgres import Postgres, running_postgres
 from tests.support import run_watched
 
 # `deadline` is a time assertion, which a busy machine fails. CI repeats the same examples every time.
@@ -22,3 +25,16 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = inspect.signature(pyfuncitem.obj).parameters
     run_watched(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in arguments}))
     return True
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL server, started by the first test that wants it. Whoever stops it starts it again."""
+    with running_postgres() as server:
+        yield server
+
+
+@pytest.fixture
+def postgres_url(postgres: Postgres) -> str:
+    """A new, empty database in it: postgresql://..."""
+    return postgres.create_database(f"test_{uuid4().hex[:12]}")

@@ -5,7 +5,7 @@ order. `Server` is the accepting side, `connect` the other one; both give a `Ses
 """
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
-from gatelink.config import Limits, WireOptions
+from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.dispatch import RawFrame
 from gatelink.errors import (
     BodyError,
@@ -22,6 +22,9 @@ from gatelink.errors import (
     SessionClosed,
     VerifyError,
 )
+from gatelink.group.gateway import Gateway
+from gatelink.group.group import Group, Membership
+from gatelink.group.service import Service
 from gatelink.handlers import Handlers
 from gatelink.net.client import connect
 from gatelink.net.connection import Connection
@@ -30,12 +33,13 @@ from gatelink.server import Listen, Server
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
-from gatelink.wire.keys import ServerKey
+from gatelink.wire.keys import GroupKey, ServerKey
 from gatelink.wire.messages import Catalog, message
 
 __version__ = "0.1.0"
 
 __all__ = [
+    "LINK_LIMITS",
     "Backoff",
     "BodyError",
     "Catalog",
@@ -48,11 +52,15 @@ __all__ = [
     "FrameTooLarge",
     "Full",
     "GatelinkError",
+    "Gateway",
+    "Group",
+    "GroupKey",
     "Handlers",
     "Identity",
     "Limits",
     "Listen",
     "LocalError",
+    "Membership",
     "MemoryTokens",
     "MessageTooLarge",
     "PeerError",
@@ -60,6 +68,7 @@ __all__ = [
     "RawFrame",
     "Server",
     "ServerKey",
+    "Service",
     "Session",
     "SessionClosed",
     "SessionManager",

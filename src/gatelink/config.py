@@ -29,6 +29,18 @@ MAX_LENGTH = 0xFFFFFF
 """Bytes of payload that the length of a frame can say."""
 
 
+ACK_FRAMES = 64
+ACK_BYTES = 32_768
+ACK_SECONDS = 1.0
+"""An ACK goes out after so many messages, so many bytes of body, or so long (docs/protocol.md, "Retention")."""
+
+_AT_LEAST = {
+    ("max_unverified_bytes", "max_frame_unverified"): "such a frame could never be whole",
+    ("ban_longest", "ban_first"): "bans grow",
+}
+"""Settings of which the first must be at least the second, and why."""
+
+
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one server allows. `Limits()` is meant for players on the open internet."""
 
@@ -47,11 +59,34 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backlog: int = 4_096  # SYNs waiting in the kernel; capped there by net.core.somaxconn
     max_connections: int = 15_000  # below the usual `ulimit -n` of 20,000, so that logs and admin still open
     max_per_address: int = 256  # IPv6 by /64; a carrier's NAT holds many players, a flood is thousands
-    exempt: tuple[str, ...] = LOOPBACK  # networks that per-address limits do not hold for
+    exempt: tuple[str, ...] = LOOPBACK  # networks that limits per address, and of a session's rates, do not hold for
+    connect_rate: float = 20.0  # connections a second of one address
+    connect_burst: int = 256  # all players behind one NAT come back at once after a restart
+    max_addresses: int = 65_536  # whose rate and failures are remembered; a provider's customer has as many /64
+
+    # -- connections that are not verified: silent ones by the thousand must not keep others out --
+    max_unverified: int = 4_096
+    max_unverified_per_address: int = 64
+    handshake_rate: float = 500.0  # Noise and TLS handshakes a second: a TLS one costs up to 1 ms
+    handshake_burst: int = 500
 
     # -- login (slowloris: the deadline is absolute, whatever trickles in) --
     verify_timeout: float = 10.0  # s from accept to verified
     token_timeout: float = 5.0  # s that one `Tokens.verify` may take
+    free_failures: int = 5  # of one address, less its logins that succeed; each further one bans it
+    ban_first: float = 1.0  # s; it doubles with every failure
+    ban_longest: float = 60.0  # short: behind the address there may be others
+    ban_memory: float = 600.0  # s without a failure after which an address's are forgotten
+
+    # -- rates of one session (floods; a burst must hold what a resume sends again, window_frames and window_bytes) --
+    message_rate: float = 200.0  # messages and control records a second
+    message_burst: int = 2_048
+    byte_rate: float = 131_072  # bytes a second, as they come in
+    byte_burst: int = 524_288
+    rate_timeout: float = 10.0  # s that reading may have been paused for it since the bursts were last unused
+
+    # -- the process --
+    max_held_bytes: int = 1_073_741_824  # received and not handled, queued, and kept, of all sessions together
 
     # -- sessions --
     heartbeat_interval: float = 10.0  # s, the original's HBTicker
@@ -61,6 +96,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     close_timeout: float = 5.0  # s to deliver what is queued when a session is closed
     max_outbox_bytes: int = 1_048_576  # queued for one peer and not yet handed to its socket
     max_outbox_frames: int = 8_192
+    max_outbox_age: float = 30.0  # s that a peer may take nothing of what is queued for it
+    reconnect_within: float = 10.0  # s over which the clients of a server that stops come back (GOAWAY)
     write_high_water: int = 65_536  # bytes in the transport's buffer before the outbox holds back
 
     # -- resume (docs/protocol.md, "Retention is a send window", "Resume") --
@@ -83,12 +120,59 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
         for name in ("max_frame", "max_frame_unverified"):
             if getattr(self, name) > MAX_LENGTH:
                 raise ConfigError(f"limits.{name} is {getattr(self, name)}; a frame's length has 24 bits: {MAX_LENGTH}")
+        for name, least in (("window_frames", ACK_FRAMES), ("window_bytes", ACK_BYTES)):
+            if getattr(self, name) < least:
+                raise ConfigError(
+                    f"limits.{name} is {getattr(self, name)}; a peer acknowledges after {least} of them, or else only "
+                    f"after {ACK_SECONDS:g} s, for which everything would wait; give {least} or more"
+                )
         networks(*self.exempt)
+        for (larger, smaller), why in _AT_LEAST.items():
+            if getattr(self, larger) < getattr(self, smaller):
+                raise ConfigError(
+                    f"limits.{larger} ({getattr(self, larger)}) must be at least "
+                    f"limits.{smaller} ({getattr(self, smaller)}): {why}"
+                )
+        if self.max_frame > (most := self.byte_burst + self.byte_rate * self.rate_timeout):
+            raise ConfigError(
+                f"limits.max_frame is {self.max_frame}; who sends one such frame is closed as rate-limited: "
+                f"{self.byte_burst} bytes at once (byte_burst) and {self.byte_rate:g} a second (byte_rate) for "
+                f"{self.rate_timeout:g} s (rate_timeout) make {most:.0f}; give byte_burst the size of such a frame"
+            )
         if self.heartbeat_timeout <= self.heartbeat_interval:
             raise ConfigError(
                 f"limits.heartbeat_timeout ({self.heartbeat_timeout} s) must be longer than "
                 f"limits.heartbeat_interval ({self.heartbeat_interval} s)"
             )
+
+
+LINK_LIMITS = Limits(
+    max_frame=4 * 1_048_576,
+    byte_burst=4 * 1_048_576,  # not used: a link has no rates
+    turn_frames=1_024,
+    turn_bytes=262_144,
+    max_connections=1_024,
+    ban_longest=1.0,
+    rate_timeout=5.0,
+    heartbeat_interval=2.0,
+    heartbeat_timeout=10.0,
+    max_inbox=4_096,
+    max_inbox_bytes=8 * 1_048_576,
+    max_outbox_frames=262_144,
+    max_outbox_bytes=64 * 1_048_576,
+    max_outbox_age=10.0,
+    write_high_water=262_144,
+    window_frames=65_536,
+    window_bytes=16 * 1_048_576,
+    reconnect_within=0.1,
+    resume_window=30.0,
+    max_detached=1_024,
+)
+"""What a server allows the servers of its group: each speaks for thousands of players, and there are few of them.
+
+A window is what thousands of players send in the tenths of a second that an acknowledgement may take; a server that is
+gone is noticed, and given up, sooner than a player in a tunnel.
+"""
 
 
 class WireOptions(msgspec.Struct, frozen=True, kw_only=True):

@@ -19,6 +19,7 @@ import structlog
 
 from gatelink.errors import BodyError, PeerError, SessionClosed
 from gatelink.session.carrier import Pause
+from gatelink.session.rates import Bucket
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import FRAMEWORK_IDS
@@ -102,6 +103,7 @@ class Dispatch:
     def __init__(self, catalog: Catalog) -> None:
         self.catalog = catalog
         self.routes: dict[int, Route] = {}  # by message id; events have ids below 0
+        self.rates: dict[int, float] = {}  # messages a second of one session, by the ids of those that have a rate
         self.ticking = False  # what arrives waits for `tick`
         self._default: Callable[..., Any] | None = None
         self._defaults: dict[int, Route] = {}  # the default handler, once for each message that came to it
@@ -110,6 +112,8 @@ class Dispatch:
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
         """Handles what one read brought. Never raises what a handler or a peer did wrong."""
+        if self.rates:
+            frames = self._within_rates(session, frames)
         if session.inbox is not None or self.ticking:
             self._queue(session, frames)
             return
@@ -294,6 +298,26 @@ class Dispatch:
         route.handled(size, perf_counter() - start)
 
     # -- what is not the straight path --
+
+    def _within_rates(self, session: Session, frames: list[Frame]) -> list[Frame]:
+        """`frames` without those that are over the rate of their type; nothing of these is decoded."""
+        buckets = session.buckets
+        if buckets is None:
+            buckets = session.buckets = {}
+        now = session.hub.wheel.read_clock()
+        taken = []
+        for frame in frames:
+            id = frame[0]
+            rate = self.rates.get(id)
+            if rate is not None:
+                bucket = buckets.get(id)
+                if bucket is None:
+                    bucket = buckets[id] = Bucket(rate, max(1.0, rate), now)
+                if not bucket.take(now):
+                    session.hub.stats.rate_dropped[session.hub.name_of(id)] += 1
+                    continue
+            taken.append(frame)
+        return taken
 
     def _fallback(self, id: int) -> Route | None:
         """The default handler as the route of a message that the catalog knows."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from gatelink.dispatch import CLOSED, RESUMED, SUSPENDED, VERIFIED, Dispatch, RawFrame, Route, is_async
-from gatelink.errors import CatalogError
+from gatelink.errors import CatalogError, ConfigError
 from gatelink.session.session import Session
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
@@ -26,15 +26,20 @@ class Handlers(Dispatch):
     def __init__(self, catalog: Catalog = default_catalog) -> None:
         super().__init__(catalog)
 
-    def on(self, what: type | int | str) -> Callable[[_H], _H]:
+    def on(self, what: type | int | str, *, rate: float | None = None) -> Callable[[_H], _H]:
         """Decorator: the handler of a message, given by its type, id or wire name: `handler(session, message)`.
 
-        Raises CatalogError for a message that is not registered, or that has a handler.
+        rate: how many of them one session may send in a second, and at once; more are dropped, undecoded, and counted.
+        Raises CatalogError for a message that is not registered, or that has a handler; ConfigError for a rate of 0.
         """
         kind = self.catalog.find(what)
+        if rate is not None and not rate > 0:
+            raise ConfigError(f"rate={rate} for {kind.name}; give messages a second, above 0, or None for no limit")
 
         def register(handler: _H) -> _H:
             self._add(kind.id, Route(kind.name, handler, kind.decode))
+            if rate is not None:
+                self.rates[kind.id] = rate
             return handler
 
         return register

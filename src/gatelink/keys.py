@@ -37,15 +37,21 @@ def load_key(path: str | Path) -> Key:
     """The key in the file at `path`. Raises ConfigError if it can't be read or is no key; never with what is in it."""
     try:
         with open(path, "rb") as file:
-            words = file.read(_MOST).decode("ascii", "replace").split()
+            text = file.read(_MOST).decode("ascii", "replace")
     except OSError as error:
         raise ConfigError(f"key file {path}: {error.strerror}") from None
-    if len(words) != 2 or words[0] not in _KINDS:
-        raise ConfigError(f"{path} is no key file; `gatelink keys new --out FILE` makes one")
     try:
-        return _KINDS[words[0]].from_hex(words[1])
+        return key_of_text(text)
     except ConfigError as error:
         raise ConfigError(f"{path}: {error}") from None
+
+
+def key_of_text(text: str) -> Key:
+    """The key in `text`, what `key_text` gave. Raises ConfigError, without the text."""
+    words = text.split()
+    if len(words) != 2 or words[0] not in _KINDS:
+        raise ConfigError("no key file; `gatelink keys new --out FILE` makes one")
+    return _KINDS[words[0]].from_hex(words[1])
 
 
 def save_key(key: Key, path: str | Path) -> None:

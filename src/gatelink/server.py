@@ -10,88 +10,69 @@ server.run()
 """
 
 import asyncio
+import contextlib
 import signal
-import ssl
 from collections.abc import Awaitable, Callable, Sequence, Set
 from functools import partial
 from time import perf_counter
-from typing import Self
+from typing import Any, Self
 
-import msgspec
 import structlog
 import uvloop
 
 from gatelink.auth.tokens import Tokens
-from gatelink.config import Limits, WireOptions
-from gatelink.errors import CloseCode, ConfigError
+from gatelink.config import LINK_LIMITS, Limits, WireOptions
+from gatelink.errors import ConfigError
 from gatelink.handlers import Handlers
+from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
+from gatelink.net.door import Door
 from gatelink.net.endpoints import Endpoint, parse_endpoint
-from gatelink.net.listener import Accept, Admission, Listener
+from gatelink.net.listen import Listen as Listen
+from gatelink.net.listener import Listener
 from gatelink.net.login import Login
+from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
 from gatelink.ops import logs
 from gatelink.ops.admin import Admin
-from gatelink.session.carrier import Pause
-from gatelink.session.hub import LAST_WORDS, Hub
+from gatelink.session.hub import Hub
 from gatelink.session.manager import Duplicate, SessionManager
+from gatelink.session.outbox import Full
 from gatelink.stats import Stats
 from gatelink.wire.handshake import Responder
-from gatelink.wire.keys import ServerKey
+from gatelink.wire.keys import GroupKey, ServerKey
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
 log = structlog.get_logger("gatelink.server")
-
-LEAST_GRACE = 0.1
-"""Seconds that each `on_stop` function, and the last `closed` handlers together, have when the grace is over."""
-
-
-class Listen(msgspec.Struct, frozen=True, kw_only=True):
-    """Where and how a server listens.
-
-    certificate, key: PEM files, for a tls:// endpoint. proxies: networks of load balancers that send a PROXY protocol
-    v2 header before each connection. accept: called with every `Connection` that the limits admit; False refuses
-    it, `connection.hand_over(protocol)` takes it over.
-    """
-
-    endpoint: str
-    certificate: str | None = None
-    key: str | None = None
-    proxies: tuple[str, ...] = ()
-    accept: Accept | None = None
-
-    def tls(self) -> ssl.SSLContext | None:
-        """The context of a tls:// endpoint. Raises ConfigError for a certificate or key that does not load."""
-        if self.certificate is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"listener {self.endpoint}: certificate {self.certificate}: {error}") from None
-        return context
 
 
 class Server:
     """A server of one process.
 
     listen: one endpoint or `Listen`, or several; `gatelink serve --listen` replaces them.
-    tokens: how a token is checked. catalog: its messages; the default is what `@message` registers in.
+    tokens: how a client's token is checked; who has inner listeners alone needs none.
+    catalog: its messages; the default is what `@message` registers in.
     id: its server id, in ClientVertifySucceedRet. admin: "host:port" of /metrics and /healthz, None for none.
     tick_hz: 0 handles messages as they come; else they are handled that many times a second, then `on_tick` is called.
     duplicate: what a login does to an open session of the same user.
     keys: for sealed connections, the newest first; older ones serve clients that know only them. sealed_only: refuses
     plain logins. resume_plain: gives tickets on connections that are neither sealed nor TLS, too: for tests.
+    group_key: what proves a server of the group at an inner listener; several while it is being changed.
+    link_limits: for the sessions of servers, as `limits` are for those of clients.
+    accept_version: called with the application version that a client's HELLO says, "" if it says none; False refuses it
+    with 4014 client-too-old. Clients of the base protocol say none, and are not asked.
+    peers: gives the type of the group's server with an id; set it, at any time, to let in only who is known.
 
     Its table is `handlers`; `on`, `register`, `default` and the events `on_verified`, `on_closed`, `on_forward` are
     that table's, within reach.
     """
 
+    _table: type[Handlers] = Handlers
+
     def __init__(
         self,
         *listen: str | Listen,
-        tokens: Tokens,
+        tokens: Tokens | None = None,
         catalog: Catalog = default_catalog,
         limits: Limits | None = None,
         wire: WireOptions | None = None,
@@ -102,6 +83,9 @@ class Server:
         keys: Sequence[ServerKey] = (),
         sealed_only: bool = False,
         resume_plain: bool = False,
+        group_key: GroupKey | Sequence[GroupKey] = (),
+        link_limits: Limits = LINK_LIMITS,
+        accept_version: Callable[[str], bool] | None = None,
     ) -> None:
         self.listen: tuple[str | Listen, ...] = listen
         self.tokens = tokens
@@ -117,9 +101,14 @@ class Server:
         self.keys = tuple(keys)
         self.sealed_only = sealed_only
         self.resume_plain = resume_plain
-        self.responder = Responder(keys, server_id=id)
+        self.group_keys = (group_key,) if isinstance(group_key, GroupKey) else tuple(group_key)
+        if self.group_keys and not id:
+            raise ConfigError("a server of a group needs an id above 0, its own in the group: give Server id=")
+        self.link_limits = link_limits
+        self.accept_version = accept_version
+        self.peers: TypeOf | None = None
         self.stats = Stats()
-        self.handlers = handlers = Handlers(catalog)
+        self.handlers = handlers = self._table(catalog)
         self.on = handlers.on
         self.register = handlers.register
         self.default = handlers.default
@@ -129,9 +118,8 @@ class Server:
         self.on_resumed = handlers.on_resumed
         self.on_forward = handlers.on_forward
         self.hub: Hub
-        self._sessions: SessionManager | None = None
-        self.logins: set[Login] = set()
-        self._admission: Admission
+        self._clients: Side | None = None
+        self._inner: Side | None = None
         self._stopping: asyncio.Lock
         self._listeners: list[Listener] = []
         self._admin: Admin | None = None
@@ -163,10 +151,24 @@ class Server:
 
     @property
     def sessions(self) -> SessionManager:
-        """The sessions of this run, or of the last. Raises ConfigError before the first `start`."""
-        if self._sessions is None:
+        """The sessions of clients of this run, or of the last. Raises ConfigError before the first `start`."""
+        return self._started(self._clients).sessions
+
+    @property
+    def links(self) -> SessionManager:
+        """The sessions of servers that connected to an inner listener, by their ids. Raises as `sessions`."""
+        return self._started(self._inner).sessions
+
+    @property
+    def logins(self) -> Set[Login]:
+        """The logins of clients that are being checked. Raises as `sessions`."""
+        return self._started(self._clients).logins
+
+    @staticmethod
+    def _started(side: Side | None) -> Side:
+        if side is None:
             raise ConfigError("this server has not been started, so it has no sessions; use `sessions` after `start`")
-        return self._sessions
+        return side
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -180,8 +182,12 @@ class Server:
 
     @property
     def connections(self) -> Set[Connection]:
-        """The connections that were admitted and are not gone, verified or not."""
+        """The connections of clients that were admitted and are not gone, verified or not."""
         return self._admission.connections
+
+    @property
+    def _admission(self) -> Admission:
+        return self._started(self._clients).admission
 
     @property
     def admin_port(self) -> int | None:
@@ -193,6 +199,11 @@ class Server:
         """True from `start` until `stop` is called."""
         return self._running and self._admission.open
 
+    def broadcast(self, message: Any, group: str | None = None, *, key: int = 0, full: Full = Full.CLOSE) -> int:
+        """Sends `message`, encoded once, to the sessions of a group, or to all; to how many. Raises as `encode`."""
+        to = None if group is None else self.hub.groups.members(group)
+        return self.sessions.broadcast(message, to, key=key, full=full)
+
     async def start(self) -> None:
         """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
         if self._running:
@@ -201,8 +212,9 @@ class Server:
             raise ConfigError('nowhere to listen: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
-        self._sessions = SessionManager(self.hub, self.duplicate)
-        self._admission = Admission(self.hub)
+        self._clients = Side(self.hub, self.duplicate)
+        inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
+        self._inner = Side(inner_hub)
         self._stopping = asyncio.Lock()
         self._to_stop = self._on_stop.copy()
         try:
@@ -220,9 +232,27 @@ class Server:
             self._ticker = self.hub.loop.create_task(self._tick())
         log.info("started", listen=[str(endpoint) for endpoint in self.endpoints], admin=self.admin)
 
+    async def drain(self, within: float, address: str = "") -> None:
+        """Accepts no more clients, and asks those that are here to leave within so many seconds, for `address`.
+
+        address: the endpoint where they should connect, empty for where they are. Returns when all connections of
+        clients are gone, at the latest a second after `within`: clients that do not speak the extension can't be asked.
+        The server then waits for `stop`, and may be drained again. Raises ConfigError for what is no endpoint.
+        """
+        if address:
+            parse_endpoint(address)
+        clients = self._started(self._clients)
+        clients.shut()
+        asked = sum(session.go_away(within, address) for session in clients.sessions)
+        log.info("draining", sessions=len(clients.sessions), asked=asked, within=within, address=address)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(within + 1):
+                await clients.admission.empty()
+
     async def stop(self, grace: float | None = None) -> None:
         """Accepts nothing more, lets handlers end and delivers what is queued, closes every session with 4011.
 
+        Who speaks the extension is asked to come back at a random time within limits.reconnect_within.
         grace: seconds for all of that, limits.close_timeout if None; then handlers are cancelled, with 2 s to clean up.
         Returns when nothing of the server is left, but for handlers that go on when cancelled.
         """
@@ -235,22 +265,11 @@ class Server:
         """Stops; when it is cancelled, another call goes on from there."""
         loop = self.hub.loop
         deadline = loop.time() + grace
-        self._admission.open = False
-        for listener in self._listeners:
-            listener.close()
-        for login in list(self.logins):
-            login.stop()
-        for session in self.sessions:
-            session.pause(Pause.STOPPING)
-        self.handlers.tick()
-        await self.hub.finish_tasks(deadline - loop.time())
-        await self.sessions.close(CloseCode.GOING_AWAY, "the server stops", deadline)
-        for connection in list(self._admission.connections):
-            connection.abort()
-        await self._admission.empty()
-        self.handlers.tick()
-        last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - loop.time()))
-        await self.hub.finish_tasks(deadline - loop.time(), last_words)  # the last `closed` events
+        clients, inner = self._started(self._clients), self._started(self._inner)
+        clients.shut()
+        inner.shut()
+        await clients.end(deadline, self.handlers.tick)
+        await inner.end(max(deadline, loop.time() + LEAST_GRACE))  # last: the clients' ends may be news for servers
         while self._to_stop:
             function = self._to_stop.pop(0)  # first, so that none is called twice
             try:
@@ -266,7 +285,8 @@ class Server:
             await self._admin.stop()
             self._admin = None
         self._listeners.clear()
-        self.hub.wheel.close()
+        clients.hub.wheel.close()
+        inner.hub.wheel.close()
         self._running = False
         log.info("stopped", verified=self.stats.verified)
 
@@ -320,17 +340,64 @@ class Server:
         uvloop.run(self.serve())
 
     async def _open(self, listen: Listen) -> None:
+        endpoint = parse_endpoint(listen.endpoint)
+        if listen.resume_at:
+            parse_endpoint(listen.resume_at)
+        side = self._started(self._inner if listen.inner else self._clients)
+        door = self._inner_door(listen, side) if listen.inner else self._door(listen, side)
         listener = Listener(
-            parse_endpoint(listen.endpoint),
-            self.hub,
-            self._admission,
-            partial(Login, self),
+            endpoint,
+            side.hub,
+            side.admission,
+            partial(Login, door),
             tls=listen.tls(),
             proxies=listen.proxies,
             accept=listen.accept,
         )
         await listener.open()
+        side.listeners.append(listener)
         self._listeners.append(listener)
+
+    def _door(self, listen: Listen, side: Side) -> Door:
+        """For clients. Its responder knows no group key: no server comes in there."""
+        if self.tokens is None:
+            raise ConfigError(f"listener {listen.endpoint}: nobody checks its clients' tokens; give Server tokens=")
+        if listen.handlers is not None:
+            raise ConfigError(f"listener {listen.endpoint}: only an inner one has handlers of its own")
+        return Door(
+            hub=side.hub,
+            tokens=self.tokens,
+            id=self.id,
+            sessions=side.sessions,
+            handlers=self.handlers,
+            logins=side.logins,
+            admission=side.admission,
+            responder=Responder(self.keys),
+            sealed_only=self.sealed_only,
+            resume_plain=self.resume_plain,
+            resume_at=listen.resume_at,
+            accept_version=self.accept_version,
+        )
+
+    def _inner_door(self, listen: Listen, side: Side) -> Door:
+        """For servers. Its responder knows the group's keys alone: no client comes in there."""
+        if not self.group_keys:
+            raise ConfigError(f"listener {listen.endpoint}: inner, and nobody could come in; give Server group_key=")
+        if listen.handlers is None:
+            raise ConfigError(f"listener {listen.endpoint}: what do servers call here? Give Listen handlers=")
+        return Door(
+            hub=side.hub,
+            tokens=Members(lambda: self.peers),
+            id=self.id,
+            sessions=side.sessions,
+            handlers=listen.handlers,
+            logins=side.logins,
+            admission=side.admission,
+            responder=Responder((), self.group_keys, self.id),
+            sealed_only=True,
+            is_inner=True,
+            resume_at=listen.resume_at,
+        )
 
     async def _tick(self) -> None:
         period = 1 / self.tick_hz

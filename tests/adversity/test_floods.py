@@ -21,7 +21,7 @@ from tests.support import MS
 
 async def test_three_thousand_connects_from_one_address_at_once() -> None:
     connects = 3_000
-    limits = Limits(exempt=(), max_per_address=100)
+    limits = Limits(exempt=(), max_per_address=100, max_unverified_per_address=100)
     before = open_sockets()
     async with serving(limits=limits) as server, neighbour(server):
         address = ("127.0.0.1", server.endpoint.port)

@@ -34,6 +34,7 @@ from tests.e2e.support import (
     until,
     verify_succeeded,
 )
+from tests.limits import with_window
 from tests.support import MS
 
 KEY = ServerKey.generate()
@@ -268,7 +269,7 @@ async def test_many_resumes_one_after_the_other_leave_nothing_behind() -> None:
 async def test_who_shakes_hands_and_says_nothing_more_is_closed_at_the_deadline(sealed: bool) -> None:
     async with serving(keys=[KEY], limits=Limits(verify_timeout=200 * MS)) as server:
         client = await ExtendedClient.extended(server, KEY.public if sealed else None)
-        assert await client.end() == []
+        assert await client.end() == [closed(CloseCode.VERIFY_TIMEOUT)]
         assert server.stats.refused == {"verify-timeout": 1}
         await client.close()
 
@@ -355,7 +356,7 @@ async def test_a_flood_of_pings_is_answered_four_times_a_second() -> None:
 
 
 async def test_who_never_acknowledges_is_held_within_the_window_and_the_queue() -> None:
-    limits = Limits(window_bytes=20_000, max_outbox_bytes=50_000)
+    limits = with_window(Limits(max_outbox_bytes=50_000), size=20_000)
     async with serving(keys=[KEY], limits=limits) as server, neighbour(server):
         client = await ExtendedClient.logged_in(server, 7, KEY.public)
         reading = asyncio.create_task(client.rest())  # it takes everything, and says nothing

@@ -62,8 +62,9 @@ class ExtendedClient(RawClient):
 
     async def shake_hands(self, initiator: Initiator) -> None:
         self.send(initiator.frame)
-        _, flags, payload = await self.frame()
-        assert flags == CONTROL
+        header = await self.reader.readexactly(4)  # no byte more: what comes behind the answer is sealed
+        assert header[3] == CONTROL
+        payload = await self.reader.readexactly(int.from_bytes(header[:3], "little"))
         sealing = initiator.finish(payload)
         self.agreed, self.stream, self.handshake_hash = sealing.agreed, sealing.stream, sealing.handshake_hash
 

@@ -336,9 +336,10 @@ async def test_it_comes_back_to_a_server_that_restarts_and_after_a_kick() -> Non
 
 async def test_a_token_that_is_no_longer_good_ends_it() -> None:
     seen = Seen()
-    async with serving() as server:
+    tokens = {7: token_of(7)}
+    async with serving(tokens=StaticTokens(tokens.__getitem__)) as server:
         session = await dial(server.endpoint, seen, reconnect=SOON)
-        server.tokens = StaticTokens(lambda uid: b"new")
+        tokens[7] = b"new"
         server.session(7).kick()
         await session.wait_closed()
         assert session.close_code is CloseCode.VERIFY_FAILED

@@ -35,7 +35,7 @@ from tests.e2e.support import (
 )
 
 KEY = ServerKey.generate()
-BIG = Limits(max_frame=5 * 1_048_576, max_outbox_bytes=16 * 1_048_576)
+BIG = Limits(max_frame=5 * 1_048_576, byte_burst=5 * 1_048_576, max_outbox_bytes=16 * 1_048_576)
 
 
 class Echoes:
@@ -276,7 +276,7 @@ async def test_until_verified_records_are_small() -> None:
             client.writer.write(size.to_bytes(3, "little") + b"\x04" + bytes(20))
             if not refused:
                 await client.close()
-            assert await client.rest() == []
+            assert await client.end() == ([closed(CloseCode.FRAME_TOO_LARGE)] if refused else [])
             await until(lambda: server.stats.refused)
             assert server.stats.refused == {"frame-too-large" if refused else "left-unverified": 1}
             await client.close()
@@ -286,7 +286,7 @@ async def test_until_verified_frames_in_records_are_small_too() -> None:
     async with serving(keys=[KEY]) as server:
         client = await ExtendedClient.extended(server, KEY.public)
         client.send(encode_frame(1, bytes(1_023)))
-        assert await client.end() == []
+        assert await client.end() == [closed(CloseCode.FRAME_TOO_LARGE)]
         assert server.stats.refused == {"frame-too-large": 1}
         await client.close()
 
@@ -325,7 +325,7 @@ async def test_anything_unsealed_after_the_handshake_is_a_protocol_error(data: b
     async with serving(keys=[KEY]) as server, neighbour(server):
         early = await ExtendedClient.extended(server, KEY.public)
         early.writer.write(data)
-        assert await early.end() == []
+        assert await early.end() == [closed(CloseCode.PROTOCOL_ERROR)]
         client = await ExtendedClient.logged_in(server, 7, KEY.public)
         client.writer.write(data)
         assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]

@@ -353,6 +353,60 @@ def test_a_fault_for_one_connection_leaves_the_others_alone(run: Run) -> None:
     run(test())
 
 
+def test_a_function_gives_each_connection_its_own_script(run: Run) -> None:
+    async def test() -> None:
+        async with EchoServer() as server:
+            asked: list[int] = []
+
+            def script(number: int) -> list[Fault]:
+                asked.append(number)
+                return [Reset(after_bytes=number, direction="down")]
+
+            async with ChaosProxy(server.address, script) as proxy:
+                for number in (1, 2, 3):
+                    client = await Peer.connect(proxy.address)
+                    client.transport.write(bytes(10))
+                    await client.reset()
+                    assert client.received == number
+            assert asked == [1, 2, 3]
+
+    run(test())
+
+
+def test_breaks_are_counted_by_what_made_them(run: Run) -> None:
+    scripts: list[list[Fault]] = [
+        [],
+        [Reset(after_bytes=1, direction="up")],
+        [HalfClose(after_bytes=1, direction="down"), Reset(after_bytes=3, direction="up")],
+        [Drop(after_bytes=1, direction="up")],
+        [Stall(seconds=FOREVER, after_bytes=1, direction="down")],
+        [Stall(seconds=0, after_bytes=1, direction="down")],
+    ]
+
+    async def test() -> None:
+        async with EchoServer() as server, ChaosProxy(server.address, lambda number: scripts[number - 1]) as proxy:
+            clients = []
+            for number in range(1, len(scripts) + 1):
+                clients.append(await Peer.connect(proxy.address))
+                await server.peer(number)
+            for client in clients:
+                client.transport.write(b"xx")
+            for client in (clients[0], clients[5]):
+                await client.first(2)
+                client.transport.close()
+            await clients[1].reset()
+            await clients[2].until(lambda: clients[2].ended)
+            clients[2].transport.write(b"x")
+            await server.peers[2].gone()
+            await clients[4].first(1)
+            clients[4].transport.abort()  # it gives up
+            while proxy.breaks < 4:  # noqa: ASYNC110 - the proxy tells nobody
+                await asyncio.sleep(0.001)
+            assert proxy.breaks_by == {"reset": 1, "half-close": 1, "drop": 1, "stall": 1}
+
+    run(test())
+
+
 def test_drop_swallows_everything_while_sockets_stay_open(run: Run) -> None:
     async def test() -> None:
         async with path(Drop(after_bytes=4, direction="down")) as (server, proxy):

@@ -34,6 +34,33 @@ def test_the_heartbeat_timeout_is_longer_than_the_interval(timeout: float) -> No
         Limits(heartbeat_timeout=timeout)
 
 
+@pytest.mark.parametrize(("name", "least"), [("window_frames", 64), ("window_bytes", 32_768)])
+def test_a_window_holds_what_is_acknowledged_at_once(name: str, least: int) -> None:
+    """Below, every window would wait for the acknowledgement that comes after a second."""
+    Limits(**{name: least})  # type: ignore[arg-type]
+    with pytest.raises(ConfigError, match=rf"limits\.{name} is {least - 1}; .* after {least} of them.* 1 s"):
+        Limits(**{name: least - 1})  # type: ignore[arg-type]
+
+
+def test_one_frame_of_the_largest_size_is_not_over_the_rate_by_itself() -> None:
+    Limits(max_frame=200, byte_burst=100, byte_rate=10, rate_timeout=10)
+    with pytest.raises(ConfigError, match=r"limits\.max_frame is 201; .* make 200; give byte_burst"):
+        Limits(max_frame=201, byte_burst=100, byte_rate=10, rate_timeout=10)
+
+
+def test_what_must_not_be_below_another_is_named_with_it() -> None:
+    with pytest.raises(ConfigError, match=r"max_unverified_bytes \(1023\) must be at least .*_unverified \(1024\)"):
+        Limits(max_unverified_bytes=1_023)
+    with pytest.raises(ConfigError, match=r"ban_longest \(1\) must be at least limits.ban_first \(2\): bans grow"):
+        Limits(ban_longest=1, ban_first=2)
+
+
+def test_bursts_hold_what_a_resume_sends_again() -> None:
+    """Else a client of ours that comes back would be paused for doing what it has to."""
+    limits = Limits()
+    assert limits.message_burst >= limits.window_frames and limits.byte_burst >= limits.window_bytes
+
+
 def test_limits_and_options_never_change() -> None:
     with pytest.raises(AttributeError):
         Limits().max_frame = 1  # type: ignore[misc]

@@ -84,9 +84,47 @@ def test_net_imports_nothing_that_sits_on_it() -> None:
     assert not wrong, f"net is below {', '.join(sorted(on_top))}, but\n" + "\n".join(wrong)
 
 
+def test_engines_know_nothing_of_servers_and_sessions() -> None:
+    assert_imports_only("group/engine", {"errors"})
+    for path in sources("group/engines"):
+        wrong = [
+            name
+            for _, name in imports(path)
+            if name.startswith("gatelink.")
+            and not name.startswith(
+                ("gatelink.errors.", "gatelink.quiet.", "gatelink.group.engine.", "gatelink.group.engines.")
+            )
+        ]
+        assert not wrong, f"{where(path)} imports {', '.join(wrong)}; an engine knows keys, events and requests"
+
+
 def test_only_the_nats_engine_imports_nats() -> None:
-    others = [path for path in sources() if where(path) != "group/engines/nats.py"]
-    assert_nobody_imports(others, {"nats"}, "only group/engines/nats.py knows nats")
+    others = [path for path in sources() if where(path) != "group/engines/line.py"]
+    assert_nobody_imports(others, {"nats"}, "only group/engines/line.py knows nats-py")
+
+
+def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
+    assert_imports_only(
+        "login", {"errors", "config", "quiet", "auth", "group", "login", "net", "ops", "settings", "__version__"}
+    )
+
+
+def test_only_the_login_api_imports_litestar() -> None:
+    others = [path for path in sources() if where(path) != "login/api.py"]
+    assert_nobody_imports(others, {"litestar"}, "only login/api.py knows litestar")
+
+
+def test_auth_knows_no_http_and_nothing_of_the_login_service() -> None:
+    wrong = [text for text, top, name in imported(sources("auth")) if top == "gatelink" and name in {"login", "server"}]
+    assert not wrong, "auth is below login and server, but\n" + "\n".join(wrong)
+
+
+def test_only_auth_imports_the_libraries_of_accounts() -> None:
+    """They come with the extra `login`, so `gatelink.auth` itself, which everybody imports, needs none of them."""
+    libraries = {"sqlalchemy", "alembic", "aiosqlite", "asyncpg", "argon2", "joserfc"}
+    others = [path for path in sources() if not where(path).startswith("auth/")]
+    others += [path for path in sources("auth") if where(path) in ("auth/__init__.py", "auth/tokens.py")]
+    assert_nobody_imports(others, libraries, "only accounts and ways to log in know their database and key libraries")
 
 
 def test_the_package_imports_no_tests_or_benchmarks() -> None:

@@ -4,10 +4,16 @@ import sys
 
 import typer
 
+from gatelink.cli.accounts import accounts
+from gatelink.cli.config import config
 from gatelink.cli.decode import decode
+from gatelink.cli.gateway import gateway
 from gatelink.cli.keys import keys
+from gatelink.cli.login import login
 from gatelink.cli.robots import robots
 from gatelink.cli.serve import serve
+from gatelink.cli.service import service
+from gatelink.cli.up import up
 from gatelink.cli.version import version
 from gatelink.errors import ConfigError
 
@@ -20,9 +26,11 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the only one that reflows a docstring
     pretty_exceptions_enable=False,  # its tracebacks can show locals, which hold tokens; Python's own never do
 )
-for command in (serve, robots, decode, version):
+for command in (serve, up, gateway, service, login, robots, decode, version):
     app.command()(command)
 app.add_typer(keys)
+app.add_typer(accounts)
+app.add_typer(config)
 
 
 def main() -> None:

@@ -56,7 +56,9 @@ class Change(msgspec.Struct, frozen=True):
 class Watch(Protocol):
     """The keys of a prefix, kept current. Iterating gives each change, in order per key, after it is in `entries`.
 
-    A key that changed several times while the engine was away, or faster than it was read, may be reported once.
+    A key that changed several times while the engine was away, or faster than it was read, is reported once, and not at
+    all if it came and went. The same value written again is no change. It is iterated by one reader, and ends with the
+    engine; while the engine is away `entries` are what they were.
     """
 
     entries: Mapping[str, bytes]
@@ -68,14 +70,17 @@ class Subscription(Protocol):
     """A subject that is being listened to."""
 
     async def close(self) -> None:
-        """Ends it; nothing is called after this."""
+        """Ends it, when what was under way has been handled; nothing is called after this."""
 
 
 class Engine(Protocol):
     """Keys, events and requests. Every call has a deadline of its own and raises EngineUnavailable after it.
 
+    A call waits for an engine that is away, in case it comes back in time. One that was under way when the connection
+    was lost raises at once: nobody knows whether it was done.
+
     Keys and subjects are words of `A-Z a-z 0-9 _ - =` joined by dots; others raise ValueError. Values are bytes of up
-    to 1 MiB less headers. A `ttl` is in seconds, at least 1; it may be kept up to a second longer.
+    to 1 MiB less 1 KiB. A `ttl` is in seconds, at least 1, and rounded up; the key is kept up to a second longer.
     """
 
     async def start(self) -> None:
@@ -107,7 +112,7 @@ class Engine(Protocol):
         """Takes the key away if it is there; with a `revision`, only that write, else raises Conflict."""
 
     def watch(self, prefix: str) -> AbstractAsyncContextManager[Watch]:
-        """All keys that begin with the words of `prefix`. Entered, its `entries` are complete."""
+        """All keys below `prefix`: its words and at least one more. Entered, its `entries` are complete."""
 
     async def publish(self, subject: str, data: bytes) -> None:
         """Tells all who subscribed; who is away misses it."""
@@ -116,7 +121,11 @@ class Engine(Protocol):
         """Has `handler` called, in order, with what is published from now on. What it raises is logged."""
 
     async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
-        """Answers requests, each in a task of its own; one of those who serve the subject gets each request."""
+        """Answers requests, each in a task of its own; one of those who serve the subject gets each request.
+
+        `handler` is cancelled when the caller's deadline is over. What it raises is logged, and fails the request. Over
+        1,000 at a time are refused.
+        """
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - goes with the call
         """The answer of whoever serves `subject`.

@@ -87,6 +87,17 @@ class Link:
         except SessionClosed:
             pass  # it is lost, and whoever stands on it is about to hear of that
 
+    def push_all(self, frames: list[bytes]) -> None:
+        """`push` of several, all of them or none."""
+        session = self.session
+        outbox = session.outbox
+        if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
+            raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
+        try:
+            session.send_frames(frames)
+        except SessionClosed:
+            pass
+
     def tell(self, message: msgspec.Struct) -> None:
         """Queues a rare envelope; there is always room for it, or the link ends."""
         try:

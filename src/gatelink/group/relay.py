@@ -6,6 +6,7 @@ of it; from then on the frame is packed into an envelope and queued on that serv
 
 from collections import Counter
 from collections.abc import Mapping
+from itertools import groupby
 from typing import Protocol
 
 import msgspec
@@ -113,21 +114,22 @@ class Relay:
         if way is None:
             return
         table = self._table
-        for frame in frames:
-            id, flags, body = frame
-            type = table[id]
+        for type, run in groupby(frames, key=lambda frame: table[frame[0]]):
             link = way.links.get(type)
             if link is None or way.held:
-                self._forward_slowly(way, type, frame)
+                for frame in run:
+                    self._forward_slowly(way, type, frame)
                 continue
-            try:
-                link.push(client_frame(way.sid, id, flags, body))
-            except OutboxFull:
-                self._lose(way, type, 1)
-        self.stats.forwarded += len(frames)
-        for link in way.links.values():
+            self._send_on(way, link, [client_frame(way.sid, *frame) for frame in run])
             if link.is_congested:
                 self._wait_for_room(way, link)
+        self.stats.forwarded += len(frames)
+
+    def _send_on(self, way: Way, link: Link, envelopes: list[Encoded]) -> None:
+        try:
+            link.push_all(envelopes)
+        except OutboxFull:
+            self._lose(way, link.type, len(envelopes))
 
     def _forward_slowly(self, way: Way, type: int, frame: Frame) -> None:
         """A frame whose player has no server of its type yet, or has frames that wait for one."""
@@ -139,10 +141,7 @@ class Relay:
         if link is None:
             self._hold(way, type, [frame])
             return
-        try:
-            link.push(client_frame(way.sid, *frame))
-        except OutboxFull:
-            self._lose(way, type, 1)
+        self._send_on(way, link, [client_frame(way.sid, *frame)])
 
     def _wait_for_room(self, way: Way, link: Link) -> None:
         """Stops reading from a player whose server's link has too much to carry; never for longer than that has."""
@@ -229,11 +228,7 @@ class Relay:
         if link is None:
             return False
         self._waiting[type].discard(way)
-        for frame in way.held.pop(type):
-            try:
-                link.push(client_frame(way.sid, *frame))
-            except OutboxFull:
-                self._lose(way, type, 1)
+        self._send_on(way, link, [client_frame(way.sid, *frame) for frame in way.held.pop(type)])
         self._go_on(way)
         return True
 
@@ -320,7 +315,7 @@ class Relay:
                 self._deliver(way, frame, policy, key)
 
     def _deliver(self, way: Way | None, frame: Encoded, policy: int, key: int) -> None:
-        if way is None or way.session.state not in _REACHABLE:
+        if way is None:
             self.stats.misdirected += 1
             return
         try:
@@ -374,4 +369,3 @@ class Relay:
 
 
 _DEFAULT_RULES = Rules()
-_REACHABLE = (SessionState.OPEN, SessionState.DETACHED)

@@ -7,20 +7,21 @@ session.send(Say("hello"))
 import asyncio
 import ssl
 
-from gatelink.config import Limits, WireOptions
+from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import ConfigError
 from gatelink.handlers import Handlers
 from gatelink.net.dialer import Backoff, Dialer, Extension
 from gatelink.net.endpoints import parse_endpoint
 from gatelink.session.hub import Hub
+from gatelink.session.roles import Dispatcher
 from gatelink.session.session import Session
 from gatelink.wire.base import ClientVerifyRequest
 from gatelink.wire.control import Features, Hello
-from gatelink.wire.keys import KEY_SIZE
+from gatelink.wire.keys import KEY_SIZE, GroupKey
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
-CLIENT_LIMITS = Limits(max_frame=4 * 1_048_576)
+CLIENT_LIMITS = Limits(max_frame=4 * 1_048_576, byte_burst=4 * 1_048_576)
 """A server is trusted with larger messages than a player."""
 
 
@@ -28,23 +29,25 @@ async def connect(
     endpoint: str,
     *,
     uid: int,
-    token: str,
-    handlers: Handlers | None = None,
+    token: str = "",
+    handlers: Dispatcher | None = None,
     source: int = 0,
     timeout: float = 10.0,  # noqa: ASYNC109 - one number for dialling and verification is what callers want
     reconnect: Backoff | None = None,
     tls: ssl.SSLContext | None = None,
     catalog: Catalog = default_catalog,
-    limits: Limits = CLIENT_LIMITS,
+    limits: Limits | None = None,
     wire: WireOptions | None = None,
     server_key: bytes | None = None,
     slot: int | None = None,
     resume: bool = False,
+    group_key: GroupKey | None = None,
+    peer_id: int = 0,
 ) -> Session:
     """A verified session with the server at `endpoint` (tcp://, tls:// or unix://).
 
     handlers: what its messages call; events `on_verified`, `on_closed`, and with `reconnect` also `on_suspended` and
-    `on_resumed`. timeout: seconds for dialling and verification together.
+    `on_resumed`. timeout: seconds for dialling and verification together. limits: CLIENT_LIMITS by default.
     reconnect: when the connection breaks, dial again with these delays; what is sent meanwhile waits, in order, but
     what was on its way when it broke may be lost. tls: for tls://, instead of the system's trust store.
 
@@ -52,26 +55,36 @@ async def connect(
     slot: which of the user's devices this is, 0 to 255. resume: nothing that was sent is lost or doubled over breaks,
     as long as both processes live and the server's window is not over; implies `reconnect`, and needs a sealed or TLS
     connection. When it is refused, the session closes with RESUME_REFUSED. Each of the three needs a server that speaks
-    the extension.
+    the extension. A server that asks to be left is left within the time that it gives, for the address that it gives if
+    that is as safe as this one; so is the address in a ticket.
+
+    From one server to another, at an inner listener: `uid` is the id of this one and `source` its type, `peer_id` the
+    id of the other, and group_key, which both hold, proves all of it in place of `token`. The session's `uid` is the
+    other server's id, as it is on the other side. limits: LINK_LIMITS by default.
 
     Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here)
-    or not in time; ConfigError for an endpoint, key or slot that cannot be.
+    or not in time; ConfigError for an endpoint, key, id or slot that cannot be.
     """
     if server_key is not None and len(server_key) != KEY_SIZE:
         raise ConfigError(f"server_key has {len(server_key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
     if slot is not None and not 0 <= slot <= 255:
         raise ConfigError(f"slot is {slot}; a user's devices are numbered 0 to 255")
-    hub = _hub(catalog, limits, wire or WireOptions())
+    if group_key is not None:
+        _check_servers(uid, source, peer_id, bool(token) or server_key is not None or slot is not None)
+    between_servers = group_key is not None
+    limits = limits or (LINK_LIMITS if between_servers else CLIENT_LIMITS)
+    hub = _hub(catalog, limits, wire or WireOptions(), between_servers)
     request = ClientVerifyRequest(source=source, uid=uid, token=token)
+    key = group_key or server_key
     extension = None
-    if server_key is not None or slot is not None or resume:
+    if key is not None or slot is not None or resume:
         features = Features.PING | Features.RESUME if resume else Features.PING
-        extension = Extension(Hello(features=features, slot=slot or 0), server_key)
+        extension = Extension(Hello(features=features, slot=slot or 0), key, peer_id)
     if resume and reconnect is None:
         reconnect = Backoff()
-    dialer = Dialer(
-        hub, parse_endpoint(endpoint), request, handlers or Handlers(catalog), timeout, reconnect, tls, extension
-    )
+    if handlers is None:
+        handlers = Handlers(catalog)
+    dialer = Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, extension)
     try:
         return await dialer.dial()
     except BaseException:
@@ -79,10 +92,20 @@ async def connect(
         raise
 
 
-_hubs: dict[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions], Hub]] = {}
+def _check_servers(uid: int, source: int, peer_id: int, is_client_too: bool) -> None:
+    """Raises ConfigError for what no server of a group is."""
+    if is_client_too:
+        raise ConfigError("group_key goes with neither token, server_key nor slot: those are a client's")
+    if not 0 < source <= 255:
+        raise ConfigError(f"source is {source}; a server that connects with group_key gives its type, 1 to 255")
+    if uid < 1 or peer_id < 1 or uid == peer_id:
+        raise ConfigError(f"server {uid} connects to server {peer_id}: give uid= and peer_id=, two ids above 0")
 
 
-def _hub(catalog: Catalog, limits: Limits, wire: WireOptions) -> Hub:
+_hubs: dict[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions, bool], Hub]] = {}
+
+
+def _hub(catalog: Catalog, limits: Limits, wire: WireOptions, between_servers: bool) -> Hub:
     """The hub that all sessions of this loop with the same settings share."""
     loop = asyncio.get_running_loop()
     if loop not in _hubs:
@@ -90,7 +113,7 @@ def _hub(catalog: Catalog, limits: Limits, wire: WireOptions) -> Hub:
             del _hubs[old]
         _hubs[loop] = {}
     hubs = _hubs[loop]
-    key = (id(catalog), limits, wire)
+    key = (id(catalog), limits, wire, between_servers)
     if key not in hubs:
-        hubs[key] = Hub(loop, catalog, limits, wire)
+        hubs[key] = Hub(loop, catalog, limits, wire, between_servers=between_servers)
     return hubs[key]

@@ -10,6 +10,7 @@ from typing import cast
 
 from gatelink.errors import CloseCode, PeerError
 from gatelink.session.carrier import Pause, Sink
+from gatelink.session.rates import Meter
 from gatelink.session.states import CONNECTION, ConnectionEvent, ConnectionState, step
 from gatelink.wire.frames import Frame, FrameDecoder
 from gatelink.wire.secure import MAX_RECORD, SecureStream
@@ -76,6 +77,7 @@ class Connection(asyncio.Protocol):
         "_over",
         "_paused",
         "_made",
+        "_meter",
         "_secure",
         "address",
         "sink",
@@ -96,6 +98,7 @@ class Connection(asyncio.Protocol):
         self._made = made
         self._over = over
         self._paused = Pause(0)
+        self._meter: Meter | None = None
         self._secure: SecureStream | None = None
         self.address = address
         self.sink: Sink = DEAF
@@ -114,11 +117,14 @@ class Connection(asyncio.Protocol):
         self._made(self)
 
     def data_received(self, data: bytes) -> None:
+        came = data
         secure = self._secure
         if secure is not None:
             data = secure.feed(data)
         decoder = self._decoder
         frames = decoder.feed(data)
+        if self._meter is not None:
+            self._meter.charge(len(frames), len(came))
         if frames:
             self.sink.receive(frames)
         else:
@@ -143,6 +149,7 @@ class Connection(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
         sink, self.sink = self.sink, DEAF
+        self._meter = None
         sink.lost(exc)
         self.write = _write_nothing  # a sealed one's `write` refers to this connection
         if self._over is not None:
@@ -189,6 +196,7 @@ class Connection(asyncio.Protocol):
         """What comes in from now on is read and thrown away."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
         self._decoder = _DISCARD
+        self._meter = None
         if self._paused:
             self._paused = Pause(0)
             self.transport.resume_reading()
@@ -200,14 +208,21 @@ class Connection(asyncio.Protocol):
         """Bytes that arrived and are not yet decoded."""
         return self._decoder.buffered
 
-    def bind(self, sink: Sink, max_frame: int, turn_frames: int) -> None:
-        """The peer is verified: `sink` hears it from now on, within the limits of verified peers."""
+    @property
+    def held_bytes(self) -> int:
+        """What waits in it, either way: arrived and not yet decoded, written and not yet out."""
+        secure = 0 if self._secure is None else self._secure.buffered
+        return self._decoder.buffered + secure + self.transport.get_write_buffer_size()
+
+    def bind(self, sink: Sink, max_frame: int, turn_frames: int, meter: Meter | None = None) -> None:
+        """The peer is verified: `sink` hears it from now on, within the limits of verified peers, and its `meter`'s."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.VERIFIED)
         self.sink = sink
         if self._secure is not None:
             self._secure.max_record = MAX_RECORD
         self._decoder.max_length = max_frame
         self._decoder.turn_frames = turn_frames
+        self._meter = meter
 
     def seal(self, stream: SecureStream) -> None:
         """From now on what comes in is opened by `stream`, and what goes out is sealed by it, once a write."""

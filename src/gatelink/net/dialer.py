@@ -15,12 +15,13 @@ from typing import Any
 
 import msgspec
 
-from gatelink.errors import CloseCode, ConfigError, ConnectError, PeerError, ProtocolError
-from gatelink.handlers import Handlers
+from gatelink.errors import CloseCode, ConnectError, PeerError, ProtocolError
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import Endpoint, failure
+from gatelink.net.way import Way
 from gatelink.session.extended import DETACHING, ExtendedSession, close_code, control_frame, printable
 from gatelink.session.hub import Hub
+from gatelink.session.roles import Dispatcher
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import (
@@ -33,7 +34,12 @@ from gatelink.wire.base import (
 from gatelink.wire.control import Close, Features, Hello, Resumed, Ticket, decode_control
 from gatelink.wire.frames import CONTROL, Frame, FrameDecoder, encode_frame
 from gatelink.wire.handshake import Initiator, check_answer
+from gatelink.wire.keys import GroupKey
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
+
+
+PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCode.INTERNAL_ERROR}
+"""Codes of a CLOSE before the verdict that say nothing of this session: the next attempt may well succeed."""
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,10 +61,14 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Extension(msgspec.Struct, frozen=True):
-    """How a client speaks the extension: its HELLO, and the server's public key if it seals."""
+    """How this side speaks the extension: its HELLO; and if it seals, the server's public key or the group's.
+
+    peer_id: with the group's key, the server that is called.
+    """
 
     hello: Hello
-    server_key: bytes | None = None
+    key: bytes | GroupKey | None = None
+    peer_id: int = 0
 
 
 class Due(Enum):
@@ -82,23 +92,18 @@ class Dialer:
         hub: Hub,
         endpoint: Endpoint,
         request: ClientVerifyRequest,
-        handlers: Handlers,
+        handlers: Dispatcher,
         seconds: float,
         backoff: Backoff | None,
         tls: ssl.SSLContext | None,
         extension: Extension | None,
     ) -> None:
-        if endpoint.scheme == "tls" and tls is None:
-            tls = ssl.create_default_context()
-        elif endpoint.scheme != "tls" and tls is not None:
-            raise ConfigError(f"a TLS context for {endpoint}; write the endpoint as tls://")
         self._hub = hub
-        self._endpoint = endpoint
+        self._way = Way(endpoint, tls)
         self._request = request
         self._handlers = handlers
         self._timeout = seconds
         self._backoff = backoff
-        self._tls = tls
         self._extension = extension
         self._initiator: Initiator | None = None
         self._agreed: Hello | None = None
@@ -109,6 +114,10 @@ class Dialer:
         self._answer: asyncio.Future[Session]
         self._is_made = False
         self._redial: asyncio.Task[None] | None = None
+
+    @property
+    def _endpoint(self) -> Endpoint:
+        return self._way.endpoint
 
     async def dial(self) -> Session:
         """Connects and verifies; the session, which is `OPEN`. Raises ConnectError."""
@@ -137,7 +146,9 @@ class Dialer:
         if endpoint.scheme == "unix":
             opening = loop.create_task(loop.create_unix_connection(self._make, endpoint.path))
         else:
-            opening = loop.create_task(loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._tls))
+            opening = loop.create_task(
+                loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._way.tls)
+            )
         self._is_made = False
         try:
             await asyncio.shield(opening)
@@ -168,13 +179,20 @@ class Dialer:
         try:
             if self._extension is None:
                 self._say_who()
-            elif self._extension.server_key is not None:
-                self._initiator = Initiator(self._extension.server_key, self._extension.hello)
+            elif self._extension.key is not None:
+                to_server = self._extension.peer_id
+                from_server = self._request.uid if to_server else 0
+                self._initiator = Initiator(self._extension.key, self._extension.hello, from_server, to_server)
                 connection.write(self._initiator.frame)
             else:
                 connection.write(control_frame(self._extension.hello))
         except PeerError as error:  # the server's key is no point of the curve
             self.broken(error)
+
+    @property
+    def _peer_id(self) -> int:
+        """The server that is called by another one; 0 for a client's."""
+        return self._extension.peer_id if self._extension is not None else 0
 
     @property
     def _ticket(self) -> Ticket | None:
@@ -258,7 +276,7 @@ class Dialer:
         """The server closed before it took us, or took us back."""
         text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else printable(reason)
         self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
-        if self._session is not None and code not in DETACHING:
+        if self._session is not None and code not in PASSING:
             self._session.close(code, text)
 
     def _hear_verdict(self, id: int, flags: int, body: bytes) -> bool:
@@ -274,6 +292,8 @@ class Dialer:
         answer: ClientVerifySucceeded = self._hub.catalog.by_id[id].decode(self._hub.open_body(flags, body))
         if answer.uid != self._request.uid:
             raise ProtocolError(f"verified uid {answer.uid}, not {self._request.uid}")
+        if self._peer_id and answer.source_id != self._peer_id:
+            raise ProtocolError(f"server {answer.source_id} answered, not {self._peer_id}")
         if self._agreed is not None and self._agreed.features & Features.RESUME:
             self._due = Due.TICKET
             return False
@@ -342,8 +362,8 @@ class Dialer:
 
     def _make_session(self, connection: Connection) -> Session:
         who: dict[str, Any] = {
-            "uid": self._request.uid,
-            "source": self._request.source,
+            "uid": self._peer_id or self._request.uid,
+            "source": 0 if self._peer_id else self._request.source,
             "address": connection.address or "",
             "verified_at": time(),
         }
@@ -368,7 +388,8 @@ class Dialer:
     def broke(self, session: Session, code: CloseCode) -> bool:
         if self._backoff is None:
             return False
-        self._redial = self._hub.loop.create_task(self._dial_again(session, self._backoff))
+        wait = self._way.find(session)
+        self._redial = self._hub.loop.create_task(self._dial_again(session, self._backoff, wait))
         return True
 
     def ended(self, session: Session) -> None:
@@ -378,15 +399,18 @@ class Dialer:
 
     def gone(self, session: Session) -> None: ...
 
-    async def _dial_again(self, session: Session, backoff: Backoff) -> None:
+    async def _dial_again(self, session: Session, backoff: Backoff, wait: float | None) -> None:
         for seconds in backoff.delays():
-            await asyncio.sleep(seconds)
+            await asyncio.sleep(seconds if wait is None else wait)
+            wait = None
             try:
                 await self.dial()
                 return  # should it have broken again by now, another task is at it
             except ConnectError as error:
                 if error.code in (CloseCode.VERIFY_FAILED, CloseCode.RESUME_REFUSED):
                     session.close(error.code, "the server took us back no more")
+                if self._ticket is None:  # else only the server that has the session can go on with it
+                    self._way.go_home()
             if session.state is not SessionState.DETACHED:
                 return
         session.close(CloseCode.GOING_AWAY, f"not connected again after {backoff.attempts} attempts")

@@ -115,6 +115,7 @@ def contains(networks: Iterable[Network], host: str) -> bool:
 class AddressTable:
     """Counts the connections of each `address_key`; one that holds none takes no room.
 
+    counted_key: gives the key that a host counts under, None when it is exempt.
     `limit` is how many one key may hold; addresses in the `exempt` networks are not counted. A Unix socket's peers are
     on this machine: they are exempt when 127.0.0.1 is.
     """
@@ -129,7 +130,7 @@ class AddressTable:
             """The key that `host` counts under, None when it is exempt."""
             return None if contains(exempt_networks, host) else address_key(host)
 
-        self._counted_key = counted_key
+        self.counted_key = counted_key
 
     def __len__(self) -> int:
         """How many keys hold a connection."""
@@ -137,7 +138,7 @@ class AddressTable:
 
     def enter(self, host: str) -> bool:
         """Count a connection from `host`. False, and not counted, when its key is at the limit."""
-        key = self._counted_key(host)
+        key = self.counted_key(host)
         if key is None:
             return True
         count = self._counts.get(key, 0)
@@ -148,7 +149,7 @@ class AddressTable:
 
     def leave(self, host: str) -> None:
         """Take back one `enter` that returned True. Raises KeyError when `host` has none left."""
-        key = self._counted_key(host)
+        key = self.counted_key(host)
         if key is None:
             return
         count = self._counts[key] - 1

@@ -1,7 +1,4 @@
-"""Where connections come in: sockets and admission.
-
-A connection is admitted, or dropped without a word and counted by reason. Only then does anybody hear of it.
-"""
+"""Where connections come in: the listening sockets. Each is admitted (admission.py) before anybody hears of it."""
 
 import asyncio
 import contextlib
@@ -10,19 +7,18 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from functools import partial
 from typing import cast
 
 import structlog
 
 from gatelink.config import Limits, networks
 from gatelink.errors import ConfigError
+from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
-from gatelink.net.endpoints import AddressTable, Endpoint, contains, failure
+from gatelink.net.endpoints import Endpoint, contains, failure
 from gatelink.net.preamble import Preamble
 from gatelink.net.tls import TlsAcceptor
 from gatelink.quiet import QuietLog
-from gatelink.session.carrier import Sink
 from gatelink.session.hub import Hub
 from gatelink.session.states import ConnectionState
 from gatelink.wire.frames import FrameDecoder
@@ -31,70 +27,6 @@ quiet = QuietLog(structlog.get_logger("gatelink.listener"))
 
 Accept = Callable[[Connection], bool | None]
 """An accept hook: False refuses the connection; `connection.hand_over(protocol)` takes it over."""
-
-
-class Admission:
-    """Who may connect: what all listeners of a server count together."""
-
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
-        self._addresses = AddressTable(hub.limits.max_per_address, hub.limits.exempt)
-        self.connections: set[Connection] = set()
-        self.open = True
-        self._places = 0  # taken
-        self._emptied = asyncio.Event()
-
-    def enter(self, connection: Connection) -> bool:
-        """Whether `connection` may stay, else it is refused; with no address yet, `locate` has the last word."""
-        if not self.open:
-            reason = "stopping"
-        elif self._places >= self._hub.limits.max_connections:
-            reason = "server-full"
-        elif connection.address is not None and not self._addresses.enter(connection.address):
-            reason = "address-full"
-        else:
-            self._hub.stats.accepted += 1
-            self.connections.add(connection)
-            self._places += 1
-            return True
-        self.refuse(connection, reason)
-        return False
-
-    def locate(self, connection: Connection, address: str) -> bool:
-        """Whether `connection`, which entered without an address, may stay with this one; else it is refused."""
-        if self._addresses.enter(address):
-            connection.address = address
-            return True
-        self.refuse(connection, "address-full")
-        return False
-
-    def refuse(self, connection: Connection, reason: str) -> None:
-        """Drops `connection` without a word, and counts it."""
-        self._hub.stats.refused[reason] += 1
-        connection.drop()
-
-    def leave(self, connection: Connection, sink: Sink) -> None:
-        """`connection` is over; nothing if it was never admitted.
-
-        Its place is free when the handlers of what it brought have ended, too: who sends and leaves, again and again,
-        shall not have more work waiting here than who stays.
-        """
-        if connection in self.connections:
-            self.connections.discard(connection)
-            sink.release(partial(self._free, connection.address))
-            if not self.connections:
-                self._emptied.set()
-
-    def _free(self, address: str | None) -> None:
-        self._places -= 1
-        if address is not None:
-            self._addresses.leave(address)
-
-    async def empty(self) -> None:
-        """Waits until no connection is left."""
-        while self.connections:
-            self._emptied.clear()
-            await self._emptied.wait()
 
 
 class Listener:

@@ -7,20 +7,21 @@ else is closed without a word. Whoever is verified gets a `Session`; nothing tha
 import asyncio
 import time
 from collections.abc import Callable
-from typing import Any, Protocol, cast
+from functools import partial
+from typing import Any, cast
 
 import structlog
 
-from gatelink.auth.tokens import Identity, Tokens
+from gatelink.auth.tokens import Identity
 from gatelink.config import Limits
-from gatelink.errors import BodyError, CloseCode, FrameTooLarge, PeerError, ProtocolError, VerifyError
+from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
+from gatelink.net.admission import Crowded
 from gatelink.net.connection import DEAF, Connection
+from gatelink.net.door import Door
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
 from gatelink.session.extended import ExtendedSession, Strength, close_frame, control_frame
-from gatelink.session.hub import Hub
-from gatelink.session.manager import SessionManager
-from gatelink.session.roles import Dispatcher
+from gatelink.session.rates import Meter
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import ConnectionState
 from gatelink.session.timers import Item
@@ -33,7 +34,6 @@ from gatelink.wire.base import (
 )
 from gatelink.wire.control import Control, Features, Handshake, Hello, Resume, decode_control
 from gatelink.wire.frames import CONTROL, Frame, encode_frame
-from gatelink.wire.handshake import Responder
 from gatelink.wire.resume import NO_HANDSHAKE, resumed, verify_resume
 
 log = structlog.get_logger("gatelink.login")
@@ -42,31 +42,24 @@ quiet = QuietLog(log)
 VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
 
 
-class Door(Protocol):
-    """What the login check needs of its server."""
-
-    hub: Hub
-    tokens: Tokens
-    id: int
-    logins: "set[Login]"
-    responder: Responder
-    sealed_only: bool
-    resume_plain: bool
-
-    @property
-    def sessions(self) -> SessionManager: ...
-
-    @property
-    def handlers(self) -> Dispatcher: ...
-
-
 class Login(Item):
     """One connection's login check; the connection's sink until it is over.
 
     until: the loop's time at which it ends without an answer.
     """
 
-    __slots__ = ("_agreed", "_connection", "_door", "_handshake_hash", "_heard", "_pending", "_slot", "_task")
+    __slots__ = (
+        "_agreed",
+        "_connection",
+        "_door",
+        "_from_server",
+        "_handshake_hash",
+        "_heard",
+        "_is_in_line",
+        "_pending",
+        "_slot",
+        "_task",
+    )
 
     def __init__(self, door: Door, connection: Connection, until: float) -> None:
         self._tick = 0
@@ -77,7 +70,9 @@ class Login(Item):
         self._task: asyncio.Task[None] | None = None
         self._agreed: Hello | None = None  # our HELLO, once the peer has said its own
         self._slot = 0
+        self._from_server = 0  # which server made the handshake, 0: a client
         self._handshake_hash = NO_HANDSHAKE
+        self._is_in_line = False  # for its handshake
         connection.sink = self
         door.logins.add(self)
         door.hub.wheel.set(self, until - door.hub.loop.time())
@@ -92,16 +87,21 @@ class Login(Item):
         size += sum(len(frame[2]) for frame in frames)
         self._heard = count, size
         if count > limits.max_unverified_frames or size + self._connection.buffered > limits.max_unverified_bytes:
-            self._refuse("unverified-limit")
+            self._refuse_limit()
         else:
             self._go_on()
 
     def waiting(self, buffered: int) -> None:
         if buffered > self._door.hub.limits.max_unverified_bytes:
-            self._refuse("unverified-limit")
+            self._refuse_limit()
 
     def broken(self, error: PeerError) -> None:
-        self._refuse("frame-too-large" if isinstance(error, FrameTooLarge) else "wrong-first-message")
+        if isinstance(error, Crowded):
+            self._refuse("unverified-full", error.code)
+            return
+        self._failed()
+        reason = "frame-too-large" if isinstance(error, FrameTooLarge) else "wrong-first-message"
+        self._refuse(reason, error.code)
 
     def writable(self) -> None: ...
 
@@ -113,24 +113,25 @@ class Login(Item):
         self._over()
 
     def on_deadline(self, now: float) -> None:
-        self._refuse("verify-timeout")
+        self._refuse("verify-timeout", CloseCode.VERIFY_TIMEOUT)
 
     def stop(self) -> None:
         """The server stops; who is not verified by now has to come again."""
-        self._refuse("stopping")
+        self._refuse("stopping", CloseCode.GOING_AWAY)
 
     # -- what a connection begins with --
 
     def _go_on(self) -> None:
         """Takes frames up to the one that says who the peer is; what comes after it waits for the answer."""
         try:
-            while self._pending and self._task is None and self in self._door.logins:
+            while self._pending and self._task is None and not self._is_in_line and self in self._door.logins:
                 frame = self._pending.pop(0)
                 if frame[1] & CONTROL:
                     self._control(decode_control(frame[2]))
                 else:
                     request = self._request(frame)
                     hub = self._door.hub
+                    self._door.admission.introduced(self._connection)
                     self._task = hub.loop.create_task(self._verify(request))
                     hub.tasks.add(self._task)
                     self._task.add_done_callback(hub.tasks.discard)
@@ -144,15 +145,10 @@ class Login(Item):
                 self._slot = record.slot
                 self._agreed = record.answer(self._features)
                 self._connection.write(control_frame(self._agreed))
+                self._check_version(record)
             case Handshake() if self._agreed is None:
-                if self._pending or self._connection.buffered:
-                    raise ProtocolError("bytes behind a HANDSHAKE that is not answered yet")
-                sealing = self._door.responder.respond(record, Features.PING | Features.RESUME)
-                self._slot = sealing.hello.slot
-                self._agreed = sealing.agreed
-                self._handshake_hash = sealing.handshake_hash
-                self._connection.write(sealing.answer)
-                self._connection.seal(sealing.stream)
+                self._is_in_line = True
+                self._door.admission.handshakes.enter(self._connection, partial(self._shake_hands, record))
             case Resume() if self._agreed is not None:
                 self._resume(record, self._agreed)
             case None if self._agreed is not None:
@@ -160,11 +156,48 @@ class Login(Item):
             case _:
                 raise ProtocolError(f"{type(record).__name__} before verification")
 
+    def _shake_hands(self, record: Handshake) -> None:
+        """It is this connection's turn to have its HANDSHAKE answered."""
+        self._is_in_line = False
+        if self not in self._door.logins:
+            return
+        try:
+            if self._pending or self._connection.buffered:
+                raise ProtocolError("bytes behind a HANDSHAKE that is not answered yet")
+            sealing = self._door.responder.respond(record, Features.PING | Features.RESUME)
+        except PeerError as error:
+            self.broken(error)
+            return
+        self._slot = sealing.hello.slot
+        self._from_server = sealing.from_server
+        self._agreed = sealing.agreed
+        self._handshake_hash = sealing.handshake_hash
+        self._connection.write(sealing.answer)
+        self._connection.seal(sealing.stream)
+        self._check_version(sealing.hello)
+
+    def _check_version(self, hello: Hello) -> None:
+        """Refuses a client whose application is too old; it has been answered, so it can be told."""
+        accept_version = self._door.accept_version
+        if accept_version is None:
+            return
+        try:
+            accepted = accept_version(hello.app_version)
+        except Exception as error:
+            quiet.error("accept_version failed", exc_info=error)
+            accepted = False
+        if not accepted:
+            self._refuse("client-too-old", CloseCode.CLIENT_TOO_OLD)
+
     @property
     def _features(self) -> int:
         """What this side has on a connection that is not sealed."""
         may_resume = self._strength is Strength.TLS or self._door.resume_plain
         return Features.PING | Features.RESUME if may_resume else Features.PING
+
+    @property
+    def _address(self) -> str:
+        return self._connection.address or ""
 
     @property
     def _is_sealed(self) -> bool:
@@ -191,13 +224,15 @@ class Login(Item):
             self._refuse_resume("attempt seen before")
         elif self._strength < session.strength:
             self._refuse_resume("weaker connection")
+        elif door.is_inner and session.uid != self._from_server:
+            self._refuse_resume(f"a session of server {session.uid}, from server {self._from_server}")
         elif not session.can_resume_from(record.received):
             self._refuse_resume("impossible count")
         else:
             session.attempt = record.attempt
             self._over()
             connection = self._connection
-            connection.bind(session, door.hub.limits.max_frame, door.hub.limits.turn_frames)
+            self._bind(session)
             answer = resumed(
                 session.ticket.resume_key,
                 self._handshake_hash,
@@ -206,7 +241,7 @@ class Login(Item):
                 record.attempt,
             )
             door.sessions.resumed(session)
-            session.address = connection.address or ""
+            session.address = self._address
             session.features = agreed.features
             session.resume_on(connection, record.received, control_frame(answer))
             log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
@@ -215,8 +250,8 @@ class Login(Item):
 
     def _refuse_resume(self, why: str) -> None:
         """All the same to the peer, whatever was wrong."""
-        quiet.info("resume refused", address=self._connection.address, reason=why)
-        self._refuse("resume-refused", close_frame(CloseCode.RESUME_REFUSED))
+        quiet.info("resume refused", address=self._address, reason=why)
+        self._refuse("resume-refused", CloseCode.RESUME_REFUSED)
 
     # -- the check --
 
@@ -231,8 +266,13 @@ class Login(Item):
         request: ClientVerifyRequest = hub.catalog.by_id[VERIFY_REQUEST].decode(
             hub.coder.open(flags, body, hub.limits.max_frame_unverified)
         )
-        if request.source:
+        if request.source and not self._door.is_inner:
             raise ProtocolError(f"source {request.source} says it is a server; a client listener takes 0")
+        if self._door.is_inner and (not request.source or request.uid != self._from_server):
+            raise ProtocolError(
+                f"source {request.source}, uid {request.uid} in a handshake of server {self._from_server}; "
+                "a server says its type, 1 to 255, and its id"
+            )
         size = len(request.token.encode("utf-8", "surrogateescape"))
         if size > hub.limits.max_token:
             raise BodyError(f"token of {size} bytes is over {hub.limits.max_token} (limits.max_token)")
@@ -240,33 +280,47 @@ class Login(Item):
 
     async def _verify(self, request: ClientVerifyRequest) -> None:
         door = self._door
-        address = self._connection.address or ""
+        address = self._address
         epoch = 0
+        is_known = False
         try:
             async with asyncio.timeout(door.hub.limits.token_timeout):
                 token = request.token.encode("utf-8", "surrogateescape")
-                identity = await door.tokens.verify(token, request.uid, request.source, address)
+                identity = await self._identity(token, request.uid, request.source)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
+                is_known = True
                 epoch = await door.sessions.claim(request.uid, self._slot)
             if self in door.logins:  # else this was cancelled, and `verify` went on regardless
                 self._admit(request, identity, epoch)
         except VerifyError as error:
             quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
-            farewell = close_frame(CloseCode.VERIFY_FAILED) if self._agreed is not None else b""
-            self._refuse("verify-failed", VERIFY_FAILED_FRAME + farewell)
+            if not is_known:
+                self._failed()
+            self._refuse("verify-failed", CloseCode.VERIFY_FAILED, VERIFY_FAILED_FRAME)
         except TimeoutError:
             quiet.error("tokens did not answer", uid=request.uid, seconds=door.hub.limits.token_timeout)
-            self._refuse("tokens-unavailable")
+            self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
+        except GatelinkError as error:  # as the engine's: its words are enough
+            quiet.error("login impossible", uid=request.uid, error=f"{type(error).__name__}: {error}")
+            self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         except (Exception, asyncio.CancelledError) as error:
             is_cancelled = isinstance(error, asyncio.CancelledError)
             if is_cancelled and cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
                 raise
             quiet.error("login failed", uid=request.uid, exc_info=error)
-            self._refuse("tokens-unavailable")
+            self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         finally:
             if epoch:
                 door.sessions.release(request.uid, self._slot, epoch)
+
+    async def _identity(self, token: bytes, uid: int, source: int) -> Identity:
+        """What the tokens say, and how long they took to say it."""
+        started = time.perf_counter()
+        try:
+            return await self._door.tokens.verify(token, uid, source, self._address)
+        finally:
+            self._door.hub.stats.token_seconds.observe(time.perf_counter() - started)
 
     def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int) -> None:
         """Makes the session, and has it hear what the peer sent meanwhile."""
@@ -278,7 +332,7 @@ class Login(Item):
             "slot": self._slot,
             "epoch": epoch,
             "source": request.source,
-            "address": connection.address or "",
+            "address": self._address,
             "claims": identity.claims or NO_CLAIMS,
             "verified_at": time.time(),
         }
@@ -297,11 +351,12 @@ class Login(Item):
         answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=door.id, type=int(back))
         greeting = encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer))
         if isinstance(session, ExtendedSession) and session.features & Features.RESUME:
-            greeting += door.sessions.issue_ticket(session)
+            greeting += door.sessions.issue_ticket(session, door.resume_at)
         connection.write(greeting)
-        connection.bind(session, hub.limits.max_frame, hub.limits.turn_frames)
+        self._bind(session)
         for frame in backlog.frames if backlog is not None else ():
             session.send_frame(frame)
+        door.admission.login_succeeded(session.address)
         log.info("verified", uid=session.uid, address=session.address, back=back)
         if replaced is None:
             self._begin(session)
@@ -333,12 +388,32 @@ class Login(Item):
         deadline = self._door.hub.wheel.call(self._door.hub.limits.close_timeout, begin)
         replaced.after_last(begin)
 
-    def _refuse(self, reason: str, answer: bytes = b"") -> None:
-        """Closes the connection: without a word, or after `answer` and a moment for the peer to read it."""
+    def _bind(self, session: Session) -> None:
+        """The connection is the session's from now on; what it may send in time is the session's, too."""
+        limits = self._door.hub.limits
+        if session.meter is None and not self._door.is_inner and not self._door.admission.is_exempt(self._address):
+            session.meter = Meter(session)
+        self._connection.bind(session, limits.max_frame, limits.turn_frames, session.meter)
+
+    def _failed(self) -> None:
+        """What came could not be verified, by its own fault."""
+        self._door.admission.login_failed(self._address)
+
+    def _refuse_limit(self) -> None:
+        self._failed()
+        self._refuse("unverified-limit", CloseCode.PROTOCOL_ERROR)
+
+    def _refuse(self, reason: str, code: CloseCode, answer: bytes = b"") -> None:
+        """Closes the connection, after `answer`, and CLOSE with `code` if we have answered a HELLO or HANDSHAKE.
+
+        Where there is nothing to say it is dropped; else the peer has a moment to read it.
+        """
         hub = self._door.hub
         if self not in self._door.logins:
             return
         hub.stats.refused[reason] += 1
+        if self._agreed is not None:
+            answer += close_frame(code)
         self._over()
         if not answer:
             self._connection.drop()
@@ -349,6 +424,7 @@ class Login(Item):
 
     def _over(self) -> None:
         """The check has ended, one way or the other."""
+        self._door.admission.introduced(self._connection)
         self._door.hub.wheel.cancel(self)
         self._door.logins.discard(self)
         self._connection.sink = DEAF

@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import socket
 import ssl
+from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from gatelink.net.connection import Connection
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from gatelink.net.listener import Listener
 
 ACCEPTS_AT_ONCE = 64  # before others have their turn of the loop
+LEAST_SECONDS = 0.1  # that a handshake has whose turn came late
 PAUSE = 1.0  # s without accepting when the system is out of descriptors or memory
 
 
@@ -59,16 +61,29 @@ class TlsAcceptor:
         until = self._listener.deadline()
         connection = self._listener.connection(lambda connection: self._listener.admitted(connection, until))
         connection.address = host
-        connection.transport = cast(asyncio.Transport, _Handshaking(accepted))
+        turn: asyncio.Future[None] = self._loop.create_future()
+        connection.transport = cast(asyncio.Transport, _Handshaking(accepted, turn))
         if not self._listener.admission.enter(connection):
             accepted.close()
             return
-        task = self._loop.create_task(self._shake_hands(connection, accepted))
+        self._listener.admission.handshakes.enter(connection, partial(_give, turn))
+        task = self._loop.create_task(self._shake_hands(connection, accepted, turn, until))
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
 
-    async def _shake_hands(self, connection: Connection, accepted: socket.socket) -> None:
-        seconds = self._listener.hub.limits.verify_timeout
+    async def _shake_hands(
+        self, connection: Connection, accepted: socket.socket, turn: asyncio.Future[None], until: float
+    ) -> None:
+        admission = self._listener.admission
+        if not turn.done():
+            await asyncio.wait([turn], timeout=until - self._loop.time())
+            if not turn.done():
+                admission.refuse(connection, "verify-timeout")
+        if connection.state is not ConnectionState.UNVERIFIED:  # we closed it while it waited for its turn
+            accepted.close()
+            connection.connection_lost(None)
+            return
+        seconds = max(LEAST_SECONDS, until - self._loop.time())
         try:
             await self._loop.connect_accepted_socket(
                 lambda: connection, accepted, ssl=self._context, ssl_handshake_timeout=seconds
@@ -76,16 +91,24 @@ class TlsAcceptor:
         except OSError as error:  # what is wrong in TLS is one, too
             if connection.state is ConnectionState.UNVERIFIED:  # else we closed it ourselves
                 late = isinstance(error, ConnectionAbortedError)
-                self._listener.admission.refuse(connection, "verify-timeout" if late else "tls-handshake")
+                admission.refuse(connection, "verify-timeout" if late else "tls-handshake")
             connection.connection_lost(error)
 
 
-class _Handshaking:
-    """Stands for the transport of a connection in its handshake; it can only be aborted."""
+def _give(turn: asyncio.Future[None]) -> None:
+    """It is the turn of whoever waits for it, if anybody still does."""
+    if not turn.done():
+        turn.set_result(None)
 
-    def __init__(self, accepted: socket.socket) -> None:
+
+class _Handshaking:
+    """Stands for the transport of a connection before and in its handshake; it can only be aborted."""
+
+    def __init__(self, accepted: socket.socket, turn: asyncio.Future[None]) -> None:
         self._socket = accepted
+        self._turn = turn
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # the handshake sees the end of the stream, and closes
+        _give(self._turn)

@@ -9,14 +9,13 @@ import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gatelink.errors import ConfigError
 from gatelink.net.endpoints import parse_endpoint
 
 if TYPE_CHECKING:
     from gatelink.ops.http import HttpServer
-    from gatelink.ops.metrics import Metrics
     from gatelink.server import Server
 
 LAG_INTERVAL = 1.0  # s between two looks at how late the loop runs
@@ -30,15 +29,34 @@ Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
 Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
-class Admin:
-    """The admin port of `server`, at `address`: "host:port", port 0 for any that is free."""
+class Watched(Protocol):
+    """What has an admin port: a server, or a login service."""
 
-    def __init__(self, server: "Server", address: str) -> None:
+    @property
+    def is_running(self) -> bool: ...
+
+
+class Exposed(Protocol):
+    """Its metrics. loop_lag: seconds that the loop runs late, which the admin port writes."""
+
+    loop_lag: float
+
+    def exposition(self) -> bytes: ...
+
+
+class Admin:
+    """The admin port of `server`, at `address`: "host:port", port 0 for any that is free.
+
+    metrics: makes the metrics when the port is opened; by default those of a `Server`.
+    """
+
+    def __init__(self, server: Watched, address: str, metrics: Callable[[], Exposed] | None = None) -> None:
         self._server = server
         self._address = address
+        self._new_metrics = metrics
         self._lags: deque[float] = deque([0.0], maxlen=LAG_SAMPLES)
         self._http: HttpServer | None = None
-        self._metrics: Metrics
+        self._metrics: Exposed
         self._timer: asyncio.TimerHandle
         self.port = 0  # after `start`, the one that was taken
 
@@ -49,7 +67,7 @@ class Admin:
 
         listener = await self._bind()
         self.port = listener.getsockname()[1]
-        self._metrics = Metrics(self._server)
+        self._metrics = self._new_metrics() if self._new_metrics else Metrics(cast("Server", self._server))
         self._http = HttpServer(self._respond, listener)
         await self._http.start()
         self._watch(time.monotonic())

@@ -3,6 +3,7 @@
 import asyncio
 import logging
 import socket
+from collections.abc import Callable
 from typing import Any
 
 import uvicorn
@@ -18,13 +19,16 @@ _log.setLevel(logging.ERROR)  # what peers do wrong is a warning, and theirs to 
 
 
 class HttpServer:
-    """Serves an ASGI app on `listener`, a bound socket that it then owns, from `start` to `stop`."""
+    """Serves an ASGI app on `listener`, a bound socket that it then owns, from `start` to `stop`.
 
-    def __init__(self, app: Any, listener: socket.socket) -> None:
+    protocol: makes what speaks on a connection; by default the admin port's, for few who are known.
+    """
+
+    def __init__(self, app: Any, listener: socket.socket, protocol: Callable[..., H11Protocol] | None = None) -> None:
         self._listener = listener
         self._config = uvicorn.Config(
             app,
-            http=_Protocol,
+            http=protocol or _Protocol,  # type: ignore[arg-type]  # any factory does
             ws="none",
             lifespan="off",
             interface="asgi3",

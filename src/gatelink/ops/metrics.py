@@ -5,6 +5,7 @@ codes and reasons for refusals are gatelink's own. docs/operations.md says what 
 """
 
 from collections.abc import Iterator, Mapping
+from itertools import accumulate
 from typing import TYPE_CHECKING
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -16,6 +17,7 @@ from gatelink.dispatch import TIME_BUCKETS, Route
 from gatelink.errors import CloseCode
 from gatelink.session.session import Session
 from gatelink.session.states import ConnectionState
+from gatelink.stats import Histogram, Stats
 
 if TYPE_CHECKING:
     from gatelink.server import Server
@@ -51,8 +53,12 @@ class Metrics(Collector):
         yield _counter("accepted_connections", "Connections admitted.", stats.accepted)
         yield _labelled("refusals", "Connections closed before they were verified.", "reason", stats.refused)
         yield _counter("logins", "Logins that succeeded.", stats.verified)
-        closes = {code.label: stats.closed[code] for code in CloseCode}
-        yield _labelled("closes", "Sessions that ended.", "code", closes)
+        yield _histogram("token_seconds", "Checking one token, whatever came of it.", stats.token_seconds)
+        yield _counter("bans", "Times that an address was banned.", stats.bans)
+        yield _gauge("banned_addresses", "Addresses that are banned now.", server._admission.banned())
+        waiting = len(server._admission.handshakes)
+        yield _gauge("handshakes_waiting", "Connections that wait for their turn to make a handshake.", waiting)
+        yield _closes(stats)
         yield from self._traffic()
         yield _counter("unhandled_messages", "Messages that nothing here handles, dropped.", stats.unhandled)
         yield self._handler_seconds()
@@ -61,6 +67,11 @@ class Metrics(Collector):
         dropped = stats.dropped + sum(session.outbox.dropped for session in server.sessions)
         yield _counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", dropped)
         yield _counter("reading_pauses", "Times that reading from a peer paused: its handlers lag.", stats.paused)
+        yield _counter("rate_pauses", "Times that reading from a peer paused: over its rates.", stats.rate_paused)
+        yield _labelled(
+            "rate_dropped_messages", "Messages dropped for the rate of their type.", "message", stats.rate_dropped
+        )
+        yield _gauge("held_bytes", "Bytes of messages that all sessions hold.", stats.held_bytes)
         yield _counter(
             "backlog_messages_dropped", "Queued messages of users who did not return.", stats.backlogs_dropped
         )
@@ -109,6 +120,16 @@ class Metrics(Collector):
         return family
 
 
+def _closes(stats: Stats) -> Metric:
+    """By whose word: a peer can say any code in its CLOSE, and must not count as what happened here."""
+    family = CounterMetricFamily("gatelink_closes", "Sessions that ended.", labels=("code", "by"))
+    for code in CloseCode:
+        by_peer = stats.closed_by_peer[code]
+        family.add_metric((code.label, "here"), stats.closed[code] - by_peer)
+        family.add_metric((code.label, "peer"), by_peer)
+    return family
+
+
 def _queues(sessions: list[Session]) -> Iterator[Metric]:
     """How much waits in all sessions' queues together, and in the fullest."""
     outboxes = [session.outbox for session in sessions]
@@ -128,6 +149,12 @@ def _gauge(name: str, text: str, value: float) -> Metric:
 
 def _counter(name: str, text: str, value: float) -> Metric:
     return CounterMetricFamily(f"gatelink_{name}", text, value)
+
+
+def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
+    bounds = (*map(str, histogram.bounds), "+Inf")
+    cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
+    return HistogramMetricFamily(f"gatelink_{name}", text, cumulative, histogram.sum)
 
 
 def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:

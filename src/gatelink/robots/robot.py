@@ -220,9 +220,9 @@ class RobotHandlers(Handlers):
         self._robot = robot
         self._tally = tally
 
-    def on(self, what: type | int | str) -> Callable[[_H], _H]:
+    def on(self, what: type | int | str, *, rate: float | None = None) -> Callable[[_H], _H]:
         """As `Handlers.on`; what was handled is then for `expect`, too."""
-        register = super().on(what)
+        register = super().on(what, rate=rate)
 
         def and_take(handler: _H) -> _H:
             def handled(session: Session, message: Any) -> None:

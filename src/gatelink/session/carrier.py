@@ -15,6 +15,9 @@ class Pause(IntFlag):
     INBOX = 2  # its handlers lag
     STOPPING = 4  # the server takes nothing more
     OPENING = 8  # the end of the session that it replaces has not been told yet
+    RATE = 16  # it sends more than its rates allow
+    LINK = 32  # the server that its messages go to is not there, or has more to read than it can
+    HANDLERS = 64  # its handlers lag in another process
 
 
 class Carrier(Protocol):

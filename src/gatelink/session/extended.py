@@ -4,13 +4,17 @@ The two counts of a resume live here: `received`, what this side took in, and th
 (docs/protocol.md, "What counts", "Retention", "Resume"). `Session` knows nothing of it: base peers pay nothing.
 """
 
+import random
 import secrets
 from enum import IntEnum
-from math import ceil
+from math import ceil, inf
 from time import perf_counter, time
 from typing import Any
 
-from gatelink.errors import CloseCode, PeerError, ProtocolError
+from gatelink.config import ACK_BYTES as ACK_BYTES
+from gatelink.config import ACK_FRAMES as ACK_FRAMES
+from gatelink.config import ACK_SECONDS as ACK_SECONDS
+from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
 from gatelink.session.carrier import Carrier
 from gatelink.session.session import Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
@@ -25,12 +29,13 @@ _OPEN = SessionState.OPEN
 DETACHING = frozenset({CloseCode.HEARTBEAT_TIMEOUT, CloseCode.SLOW_CONSUMER, CloseCode.GOING_AWAY})
 """Codes of a CLOSE that detach a ticketed session; every other one ends it (docs/protocol.md, "Resume")."""
 
-ACK_FRAMES = 64
-ACK_BYTES = 32_768
-ACK_SECONDS = 1.0
-"""An ACK goes out after so many messages, so many bytes of body, or so long (docs/protocol.md, "Retention")."""
-
 PONGS_PER_SECOND = 4
+
+PROBE_SECONDS = 1.0
+"""How often, at the most, a peer that is doubtful is asked for a sign of life."""
+
+MEASURE_INTERVALS = 3
+"""After so many heartbeat intervals a PING goes to a peer that is heard all the time, too, so that `rtt` is true."""
 
 
 class Strength(IntEnum):
@@ -69,21 +74,26 @@ class ExtendedSession(Session):
 
     features: what both sides of its connection have. strength: of its first connection.
     ticket: what resumes it, None while it can't be resumed. received: messages taken in since the start.
-    attempt: number of the last resume. rtt: seconds of the last measured round trip, None before the first.
+    attempt: number of the last resume. rtt: seconds that a round trip takes, smoothed as TCP does (RFC 6298); None
+    before the first PONG. away: the last GOAWAY of its server, and the time of the loop at which this side leaves.
     """
 
     __slots__ = (
         "_ack_due",
         "_answered",
+        "_away",
         "_beat_at",
         "_broke",
         "_counts",
         "_fresh_bytes",
         "_fresh_frames",
+        "_measure_at",
+        "_peer_code",
         "_ping",
         "_pinged_at",
         "_pings",
         "attempt",
+        "away",
         "features",
         "received",
         "rtt",
@@ -105,11 +115,15 @@ class ExtendedSession(Session):
         self.received = 0
         self.attempt = 0
         self.rtt: float | None = None
+        self.away: tuple[control.GoAway, float] | None = None
         self._fresh_frames = 0  # taken in and not acknowledged
         self._fresh_bytes = 0
         self._ack_due = False
         self._beat_at = 0.0
+        self._away = b""  # a GOAWAY that leaves with the next write
+        self._measure_at = 0.0
         self._broke = (CloseCode.NORMAL, "")
+        self._peer_code: CloseCode | None = None  # what the CLOSE said that ended its last connection
         self._ping = 0  # the outstanding PING's sent-at, 0: none
         self._pinged_at = 0.0
         self._pings: tuple[int, ...] = ()  # the sent-at of those to be answered with the next write
@@ -155,7 +169,7 @@ class ExtendedSession(Session):
                     self.received += 1
             if self._fresh_frames and not self._ack_due:
                 self._ack_due = True
-                self._hub.wheel.set(self, min(ACK_SECONDS, max(0.0, self._beat_at - self._hub.wheel.now)))
+                self._wake()
         self.handlers.dispatch(self, frames)
 
     def _hear(self, payload: bytes) -> None:
@@ -176,8 +190,9 @@ class ExtendedSession(Session):
                     self._closed_by_peer(code, reason)
                 case control.Ticket() as ticket if not self._owner.accepting and self._counts:
                     self.ticket = ticket
-                case control.GoAway() if not self._owner.accepting:
-                    self._leave(CloseCode.GOING_AWAY, "the server goes away")
+                case control.GoAway(within) as away if not self._owner.accepting:
+                    self.away = away, self._hub.wheel.read_clock() + random.uniform(0, within / 1_000)
+                    self._wake()
                 case record:
                     raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
         except PeerError as error:
@@ -199,12 +214,15 @@ class ExtendedSession(Session):
 
     def _measured(self, sent_at: int) -> None:
         if sent_at and sent_at == self._ping:
-            self.rtt = perf_counter() - self._pinged_at
+            rtt = perf_counter() - self._pinged_at
+            self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
+            self._hub.stats.rtt.observe(rtt)
             self._ping = 0
 
     def _closed_by_peer(self, number: int, reason: str) -> None:
         """CLOSE is the peer's last word: nobody there listens any more, but what came before it is still handled."""
         code, reason = close_code(number), printable(reason)
+        self._peer_code = code
         if code in DETACHING:
             self._leave(code, reason)
             return
@@ -241,6 +259,9 @@ class ExtendedSession(Session):
             self._pings = ()
         elif self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
             controls = control_frame(control.Ack(self._count()))
+        if self._away:
+            controls += self._away
+            self._away = b""
         return controls + super()._outgoing()
 
     def _pong(self, sent_at: int) -> bytes:
@@ -252,8 +273,24 @@ class ExtendedSession(Session):
         self._fresh_frames = self._fresh_bytes = 0
         return self.received
 
+    def go_away(self, within: float, address: str = "") -> bool:
+        if not self._owner.accepting:
+            raise LocalError("a client asks no server to go away; `close` ends the session")
+        if self.state is not _OPEN:
+            return False
+        self._away = control_frame(control.GoAway(round(within * 1_000), address))
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+        return True
+
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
         self._close(code, reason, farewell + close_frame(code, reason))
+
+    def _end(self, code: CloseCode, reason: str, heard: bool) -> None:
+        if code is self._peer_code:
+            self._hub.stats.closed_by_peer[code] += 1
+        super()._end(code, reason, heard)
 
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
         if isinstance(self.outbox, SendWindow):
@@ -266,30 +303,47 @@ class ExtendedSession(Session):
         if self.state is SessionState.DETACHED:
             self.close(*self._broke)
             return
-        if self.state is _OPEN and self._ack_due:
-            self._ack_due = False
-            if self._fresh_frames:
-                self._fresh_bytes = max(self._fresh_bytes, ACK_BYTES)  # enough for an ACK with the next write
-                self.flush()
+        if self.state is _OPEN:
+            if self._ack_due:
+                self._ack_due = False
+                if self._fresh_frames:
+                    self._fresh_bytes = max(self._fresh_bytes, ACK_BYTES)  # enough for an ACK with the next write
+                    self.flush()
+            if self.away is not None and now >= self.away[1]:
+                self._leave(CloseCode.GOING_AWAY, "the server goes away")
+                return
             if now < self._beat_at:
-                self._hub.wheel.set(self, self._beat_at - now)
+                self._wake()
                 return
         super().on_deadline(now)
 
     def _wake_in(self, seconds: float) -> None:
         self._beat_at = self._hub.wheel.now + seconds
-        self._ack_due = False
-        super()._wake_in(seconds)
+        self._wake()
 
-    def _beat(self, carrier: Carrier) -> None:
+    def _wake(self) -> None:
+        """Sets the deadline to the first of what is to come."""
+        now = self._hub.wheel.now
+        leave_at = self.away[1] if self.away is not None else inf
+        due = max(0.0, min(self._beat_at, leave_at) - now)
+        self._hub.wheel.set(self, min(ACK_SECONDS, due) if self._ack_due else due)
+
+    def _beat(self, carrier: Carrier, silent: float) -> float:
+        """PING: to a peer that is silent; often while it may not have got what it was sent; at times, to measure."""
+        interval = self._hub.beat_after(self.uid)
         if not self.features & Features.PING:
-            super()._beat(carrier)
-            return
-        if not carrier.writable:
-            return
-        self._pinged_at = perf_counter()  # the loop's time stands still within a turn
-        self._ping = max(1, int(self._pinged_at * 1_000_000))
-        carrier.write(control_frame(control.Ping(self._ping, self._count())))
+            return super()._beat(carrier, silent)
+        patience = ACK_SECONDS + 4 * (self.rtt or 0.0)
+        doubtful = isinstance(self.outbox, SendWindow) and self.outbox.kept > 0 and silent > patience
+        now = self._hub.wheel.now
+        if carrier.writable and (doubtful or silent >= interval or now >= self._measure_at):
+            self._measure_at = now + MEASURE_INTERVALS * interval
+            if not self._ping:  # else the first answer is to the first of them
+                self._pinged_at = perf_counter()  # the loop's time stands still within a turn
+                self._ping = max(1, int(self._pinged_at * 1_000_000))
+            carrier.write(control_frame(control.Ping(self._ping, self._count())))
+            silent = 0.0
+        return min(interval - silent, max(PROBE_SECONDS, patience) if doubtful else inf)
 
     # -- resume --
 
@@ -308,10 +362,18 @@ class ExtendedSession(Session):
         The old connection, if it still seems to live, is dropped: what of it is not decoded will be sent again.
         """
         self._drop_carrier()
+        self._peer_code = None
         window = self.outbox
         assert isinstance(window, SendWindow)
         window.acknowledge(received)
-        self._fresh_frames = self._fresh_bytes = self._ping = 0
-        self._pings = ()
+        self._fresh_frames = self._fresh_bytes = 0
         carrier.write(greeting + window.unacknowledged())
         self.attach(carrier)
+
+    def attach(self, carrier: Carrier) -> None:
+        self._ping = 0
+        self._pings = ()
+        self._away = b""
+        self.away = None
+        self._ack_due = False
+        super().attach(carrier)

@@ -6,9 +6,11 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from gatelink.config import Limits, WireOptions
-from gatelink.errors import MessageTooLarge
+from gatelink.errors import LocalError, MessageTooLarge
+from gatelink.session.groups import Groups
 from gatelink.session.timers import Wheel
 from gatelink.stats import Stats, Traffic
+from gatelink.wire.base import BASE_IDS, FRAMEWORK_IDS
 from gatelink.wire.body import BodyCoder
 from gatelink.wire.frames import MAX_LENGTH, encode_frame
 from gatelink.wire.messages import Catalog, MessageType
@@ -58,7 +60,10 @@ def _frame_maker(kind: MessageType, coder: BodyCoder | None) -> Callable[[Any], 
 
 
 class Hub:
-    """One event loop's share: made once for a `Server`, and once for all `connect()`ed sessions that share handlers."""
+    """One event loop's share: made once for each side of a `Server`, and once for all `connect()`ed sessions alike.
+
+    between_servers: its sessions are links, which may send the ids from 100 to 199.
+    """
 
     def __init__(
         self,
@@ -67,6 +72,7 @@ class Hub:
         limits: Limits,
         options: WireOptions | None = None,
         stats: Stats | None = None,
+        between_servers: bool = False,
     ) -> None:
         self.loop = loop
         self.catalog = catalog
@@ -74,20 +80,39 @@ class Hub:
         self.options = options or WireOptions()
         self.stats = stats or Stats()
         self.wheel = Wheel(loop)
+        self.groups = Groups()
+        self.between_servers = between_servers
+        self._reserved = BASE_IDS if between_servers else FRAMEWORK_IDS
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
         self._marked: list[Session] = []
 
     def encoder(self, cls: type) -> Encoder:
-        """The encoder of a message type. Raises CatalogError if the type is not registered."""
+        """The encoder of a message type. Raises CatalogError if the type is not registered; as `check_sendable`."""
         found = self.encoders.get(cls)
         if found is None:
             kind = self.catalog.of_type(cls)
+            self.check_sendable(kind.id)
             plain = not self.options.scramble and not self.options.compress_over
             found = Encoder(kind, None if plain else self.coder, self.stats.sent_of(kind.name))
             self.encoders[cls] = found
         return found
+
+    def beat_after(self, uid: int) -> float:
+        """Seconds between the heartbeats of a user's sessions: up to a tenth less than the limit, each its own.
+
+        Without it, all those that a stall made late would beat at once from then on.
+        """
+        return self.limits.heartbeat_interval * (1 - uid % 101 / 1_010)
+
+    def check_sendable(self, id: int) -> None:
+        """Raises LocalError for a message that the framework alone sends: it is not counted as others are."""
+        if id in self._reserved:
+            raise LocalError(
+                f"message {id} ({self.name_of(id)}) is the framework's; sent by an application it would shift the "
+                "counts that resume rests on. Applications have 11000 to 59999"
+            )
 
     def traffic_of(self, id: int) -> Traffic:
         """The counter of messages sent under a raw id."""

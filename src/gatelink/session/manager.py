@@ -17,7 +17,9 @@ from gatelink.errors import CloseCode, SessionClosed, VerifyError
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Full
+from gatelink.session.roles import Claims
 from gatelink.session.session import Session
+from gatelink.session.states import SessionState
 from gatelink.session.timers import Call, Item
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.frames import encode_frame
@@ -36,7 +38,7 @@ class Duplicate(Enum):
     NEWER_WINS = "newer-wins"
     """The older session gets UserDuplicateLoginNotify and closes with 4003."""
     REFUSE_NEW = "refuse-new"
-    """The new login fails as long as the older session lives."""
+    """The new login fails as long as the older session has a connection."""
 
 
 class Backlog(Item):
@@ -58,7 +60,8 @@ class Backlog(Item):
 class SessionManager:
     """The sessions of one server.
 
-    clock: unix seconds, for epochs.
+    clock: unix seconds, for epochs. `claims`, where several servers share their
+    users, is asked which login is the newest; else this manager knows.
     """
 
     accepting = True
@@ -73,7 +76,10 @@ class SessionManager:
         self._duplicate = duplicate
         self._clock = clock
         self._last_epoch = 0
-        self._claims: dict[Key, int] = {}  # the newest epoch of keys with a login under way
+        self.claims: Claims | None = None
+        self._logins: dict[Key, list[int]] = {}  # the epochs of the logins under way
+        self._newest: dict[Key, int] = {}  # of those keys: the highest epoch that was claimed
+        self._carried: dict[tuple[int, int, int], list[bytes]] = {}  # what waited elsewhere, by key and epoch
         self._sessions: dict[Key, Session] = {}
         self._closing: set[Session] = set()  # ended, and what was queued still on its way
         self._tickets: dict[bytes, ExtendedSession] = {}
@@ -137,12 +143,20 @@ class SessionManager:
     async def claim(self, uid: int, slot: int = 0) -> int:
         """Makes this login the newest of `(uid, slot)`; its epoch. Call it once the user is verified, then `install`.
 
-        Raises VerifyError if the user is here and the policy is to refuse the new login.
+        Raises VerifyError if the user is here and the policy is to refuse the new login. A detached session is not
+        here: who lost the means to resume it, in a crash say, is not to be locked out for its window.
         """
-        if self._duplicate is Duplicate.REFUSE_NEW and (uid, slot) in self._sessions:
+        older = self._sessions.get((uid, slot))
+        if self._duplicate is Duplicate.REFUSE_NEW and older is not None and older.state is SessionState.OPEN:
             raise VerifyError(f"uid {uid} slot {slot} is logged in, and newer logins are refused")
-        self._last_epoch = epoch = max(self._last_epoch + 1, int(self._clock() * 1_000_000))
-        self._claims[uid, slot] = epoch
+        if self.claims is not None:
+            epoch, frames = await self.claims.claim(uid, slot)
+            if frames is not None:
+                self._carried[uid, slot, epoch] = frames
+        else:
+            self._last_epoch = epoch = max(self._last_epoch + 1, int(self._clock() * 1_000_000))
+        self._logins.setdefault((uid, slot), []).append(epoch)
+        self._newest[uid, slot] = max(epoch, self._newest.get((uid, slot), 0))
         return epoch
 
     def install(self, session: Session) -> Backlog | None:
@@ -152,10 +166,9 @@ class SessionManager:
         """
         key = (session.uid, session.slot)
         older = self._sessions.get(key)
-        claimed = self._claims.get(key, session.epoch)
+        claimed = self._newest.get(key, session.epoch)
         if claimed > session.epoch or (older is not None and older.epoch > session.epoch):
             raise VerifyError(f"uid {session.uid} slot {session.slot}: a newer login came first")
-        self._claims.pop(key, None)
         if older is not None:
             older.close(CloseCode.REPLACED, "a newer login of the same user", farewell=DUPLICATE_LOGIN_FRAME)
         self._sessions[key] = session
@@ -163,12 +176,40 @@ class SessionManager:
         backlog = self._backlogs.get(key)
         if backlog is not None:
             self._take_out(backlog)
+        elif (carried := self._carried.pop((*key, session.epoch), None)) is not None:
+            backlog = Backlog(key, carried, self._expire)
+        self.release(*key, session.epoch)
         return backlog
 
     def release(self, uid: int, slot: int, epoch: int) -> None:
-        """Gives up a claim that will not be followed by `install`."""
-        if self._claims.get((uid, slot)) == epoch:
-            del self._claims[uid, slot]
+        """Gives up a claim; does nothing if `install` followed it."""
+        key = (uid, slot)
+        logins = self._logins.get(key)
+        if logins is not None and epoch in logins:
+            logins.remove(epoch)
+            if not logins:
+                del self._logins[key], self._newest[key]
+        self._hub.stats.backlogs_dropped += len(self._carried.pop((uid, slot, epoch), ()))
+
+    def supersede(self, uid: int, slot: int, epoch: int, max_bytes: int) -> list[bytes] | None:
+        """A login of `epoch`, on another server, is the newest: ends what is older here, and keeps it from coming in.
+
+        Gives the frames, up to `max_bytes` of them together, that waited here for the user; None if nothing did.
+        """
+        key = (uid, slot)
+        if key in self._newest:
+            self._newest[key] = max(epoch, self._newest[key])
+        older = self._sessions.get(key)
+        if older is not None and older.epoch < epoch:
+            older.close(CloseCode.REPLACED, "a newer login of the same user", farewell=DUPLICATE_LOGIN_FRAME)
+        backlog = self._backlogs.get(key)
+        if backlog is None:
+            return None
+        self._take_out(backlog)
+        if backlog.bytes > max_bytes:
+            self._hub.stats.backlogs_dropped += len(backlog.frames)
+            return []
+        return backlog.frames
 
     # -- the end (session.Owner) --
 
@@ -195,6 +236,9 @@ class SessionManager:
         )
         if session in self:
             del self._sessions[session.uid, session.slot]
+        if self.claims is not None:
+            keep = self._hub.limits.backlog_window if (session.uid, session.slot) in self._backlogs else 0.0
+            self.claims.ended(session.uid, session.slot, session.epoch, keep)
         self._closing.add(session)
         self._detached.pop(session, None)
         if isinstance(session, ExtendedSession) and session.ticket is not None:
@@ -204,8 +248,12 @@ class SessionManager:
         self._closing.discard(session)
 
     async def close(self, code: CloseCode, reason: str, deadline: float) -> None:
-        """Closes every session and waits until what they had queued is delivered; cuts off the rest at `deadline`."""
+        """Closes every session and waits until what they had queued is delivered; cuts off the rest at `deadline`.
+
+        Those who can be told come back spread over limits.reconnect_within, not all at once.
+        """
         for session in self:
+            session.go_away(self._hub.limits.reconnect_within)
             session.close(code, reason)
         for backlog in list(self._backlogs.values()):
             self._expire(backlog)
@@ -219,9 +267,9 @@ class SessionManager:
 
     # -- resume --
 
-    def issue_ticket(self, session: ExtendedSession) -> bytes:
-        """Makes `session` resumable: the frame that tells its peer."""
-        frame = session.issue_ticket()
+    def issue_ticket(self, session: ExtendedSession, address: str = "") -> bytes:
+        """Makes `session` resumable, at `address` (empty: where it came in): the frame that tells its peer."""
+        frame = session.issue_ticket(address)
         assert session.ticket is not None
         self._tickets[session.ticket.session_id] = session
         return frame

@@ -5,6 +5,7 @@
 """
 
 from bisect import bisect_right
+from collections.abc import Iterator
 from enum import Enum
 from typing import cast
 
@@ -32,7 +33,20 @@ class Outbox:
     max_frames, max_bytes: what may be queued; one frame is always taken, whatever its size, when the queue is empty.
     """
 
-    __slots__ = ("_base", "_frames", "_keys", "_plain", "bytes", "count", "dropped", "max_bytes", "max_frames", "sent")
+    __slots__ = (
+        "_base",
+        "_frames",
+        "_keys",
+        "_plain",
+        "_seen",
+        "_seen_at",
+        "bytes",
+        "count",
+        "dropped",
+        "max_bytes",
+        "max_frames",
+        "sent",
+    )
 
     def __init__(self, max_frames: int, max_bytes: int) -> None:
         self.max_frames = max_frames
@@ -45,11 +59,17 @@ class Outbox:
         self._keys: dict[int, int] | None = None  # key -> number of its queued frame
         self._base = 0  # number of _frames[0]
         self._plain = -1  # number of the last frame without a key since there have been keys
+        self._seen = -1  # what `sent` was when `stalled` last saw something taken, and when that was
+        self._seen_at = 0.0
 
     @property
     def held_bytes(self) -> int:
         """All that it keeps in memory."""
         return self.bytes
+
+    def frames(self) -> Iterator[bytes]:
+        """All that it keeps, in order: what was sent and not acknowledged, then what is queued."""
+        return (frame for frame in self._frames if frame is not None)
 
     def push(self, frame: bytes, full: Full = Full.CLOSE, key: int = 0) -> None:
         """Queues `frame`; with a `key` (not 0) it replaces what is queued under the same key.
@@ -65,6 +85,18 @@ class Outbox:
             self.bytes = size
         else:
             self._push(frame, full, key)
+
+    def extend(self, frames: list[bytes]) -> None:
+        """`push` of several, in order. Raises OutboxFull, and then those that fitted are queued."""
+        size = self.bytes + sum(map(len, frames))
+        count = self.count + len(frames)
+        if self._keys is None and size <= self.max_bytes and count <= self.max_frames:
+            self._frames += frames
+            self.count = count
+            self.bytes = size
+        else:
+            for frame in frames:
+                self.push(frame)
 
     def _push(self, frame: bytes, full: Full, key: int) -> None:
         size = len(frame)
@@ -116,6 +148,13 @@ class Outbox:
             self._keys = None
             return data
         return b"".join(self._take_frames(len(frames), max_bytes, at_least_one=True))
+
+    def stalled(self, now: float, waits: bool) -> float:
+        """Seconds up to `now` for which nothing has been taken though, at each call of this, something `waits`."""
+        if not waits or self.sent != self._seen:
+            self._seen = self.sent
+            self._seen_at = now
+        return now - self._seen_at
 
     def drain(self) -> list[bytes]:
         """Takes out everything that is queued, unsent: the next session of the same user may get it."""

@@ -27,6 +27,16 @@ class Dispatcher(Protocol):
         """`heard`: what arrived before the end is still to be handled."""
 
 
+class Claims(Protocol):
+    """What makes a login the newest of its user among all servers that share their users."""
+
+    async def claim(self, uid: int, slot: int) -> tuple[int, list[bytes] | None]:
+        """The new login's epoch, above that of any other; and what waited for the user elsewhere, if anything did."""
+
+    def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None:
+        """A session is over; for `keep` seconds something waits here for its user."""
+
+
 class Owner(Protocol):
     """Whoever installed the session: a `SessionManager`, or the `connect()` that dialled it."""
 

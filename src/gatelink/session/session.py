@@ -10,20 +10,16 @@ from math import inf
 from types import MappingProxyType
 from typing import Any, NoReturn
 
-from gatelink.errors import BodyError, CloseCode, PeerError, ProtocolError, SessionClosed
+from gatelink.errors import CloseCode, PeerError, SessionClosed
+from gatelink.session import framework
 from gatelink.session.carrier import Carrier, Pause
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Full, Outbox, OutboxFull
+from gatelink.session.rates import Bucket, Meter
 from gatelink.session.roles import Dispatcher, Owner
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.timers import Item
-from gatelink.wire.base import (
-    DUPLICATE_LOGIN,
-    FIRST_APPLICATION_ID,
-    FRAMEWORK_IDS,
-    HEARTBEAT,
-    LAST_APPLICATION_ID,
-)
+from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.frames import Frame, encode_frame
 
 HEARTBEAT_FRAME = encode_frame(HEARTBEAT, b"")
@@ -42,6 +38,9 @@ class Session(Item):
     close_code, close_reason: why it ended, None before.
     """
 
+    rtt: float | None = None
+    """Seconds of a round trip, where they are measured (extended.py)."""
+
     __slots__ = (
         "_carrier",
         "_closed",
@@ -53,6 +52,7 @@ class Session(Item):
         "_owner",
         "_paused",
         "address",
+        "buckets",
         "claims",
         "close_code",
         "close_reason",
@@ -61,12 +61,14 @@ class Session(Item):
         "handlers",
         "inbox",
         "last_heard",
+        "meter",
         "outbox",
         "slot",
         "source",
         "state",
         "uid",
         "verified_at",
+        "way",
     )
 
     def __init__(
@@ -74,7 +76,7 @@ class Session(Item):
         hub: Hub,
         owner: Owner,
         handlers: Dispatcher,
-        carrier: Carrier,
+        carrier: Carrier | None,
         *,
         uid: int,
         slot: int = 0,
@@ -88,7 +90,7 @@ class Session(Item):
         self._tick = 0
         self._hub = hub
         self._owner = owner
-        self._carrier: Carrier | None = carrier
+        self._carrier = carrier
         self._marked = False
         self._farewell = b""
         self._paused = Pause(0)
@@ -105,7 +107,10 @@ class Session(Item):
         self.verified_at = verified_at
         self.last_heard = hub.wheel.now
         self.data: Any = None
+        self.way: Any = None  # the gateway's
         self.inbox: Any = None  # the dispatcher's
+        self.buckets: dict[int, Bucket] | None = None  # the dispatcher's, of message types that have a rate
+        self.meter: Meter | None = None  # the connection's; None: no limits of rate
         self.outbox = outbox or Outbox(hub.limits.max_outbox_frames, hub.limits.max_outbox_bytes)
         self.state = _OPEN
         self.close_code: CloseCode | None = None
@@ -121,7 +126,8 @@ class Session(Item):
         """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
 
         key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
-        Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded.
+        Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded, LocalError if it is the
+        framework's own.
         """
         cls = type(message)
         encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
@@ -140,7 +146,11 @@ class Session(Item):
         traffic.bytes += len(frame)
 
     def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a message by its id and encoded body, in one order with the typed ones. Raises SessionClosed."""
+        """Queues a message by its id and encoded body, in one order with the typed ones.
+
+        Raises SessionClosed; LocalError for an id of the framework's.
+        """
+        self._hub.check_sendable(id)
         frame = encode_frame(id, body, flags)
         self.send_frame(frame, key, full)
         traffic = self._hub.traffic_of(id)
@@ -153,6 +163,18 @@ class Session(Item):
             self._check_sendable()
         try:
             self.outbox.push(frame, full, key)
+        except OutboxFull as error:
+            self._overflow(error)
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+
+    def send_frames(self, frames: list[bytes]) -> None:
+        """`send_frame` of several, in order."""
+        if self.state is not _OPEN:
+            self._check_sendable()
+        try:
+            self.outbox.extend(frames)
         except OutboxFull as error:
             self._overflow(error)
         if not self._marked:
@@ -222,22 +244,8 @@ class Session(Item):
             self.flush()
 
     def receive_framework(self, id: int, flags: int, body: bytes, known: bool) -> bool:
-        """Takes a message that is the framework's; False if it is the application's (protocol.md, "Base messages").
-
-        known: the application registered it. Raises ProtocolError for one that this peer may not send now.
-        """
-        if id == HEARTBEAT:
-            if self._hub.open_body(flags, body):
-                raise BodyError(f"HeartBeat with a body of {len(body)} bytes; it has none")
-            return True
-        if id in FRAMEWORK_IDS:
-            if id == DUPLICATE_LOGIN and not self._owner.accepting:
-                self.close(CloseCode.REPLACED, "a newer login of the same user")
-                return True
-            raise ProtocolError(f"framework message {id} from a peer that may not send it now")
-        if self._owner.accepting and not known and not FIRST_APPLICATION_ID <= id <= LAST_APPLICATION_ID:
-            raise ProtocolError(f"message {id} is not registered; applications have 11000 to 59999")
-        return False
+        """As `framework.receive`, for the dispatcher."""
+        return framework.receive(self, self._owner.accepting, id, flags, body, known)
 
     def waiting(self, buffered: int) -> None:
         """Part of a frame is no news: half a frame then silence ends with the heartbeat timeout."""
@@ -270,7 +278,7 @@ class Session(Item):
         """
         was = self.state
         if was is _OPEN:
-            self._wake_in(self._hub.limits.heartbeat_interval)
+            self._wake_in(self._hub.beat_after(self.uid))
         self.handlers.opened(self)
         if was is _OPEN or self.state is not was:  # the latter: `opened` ended it, and that has been told
             return
@@ -284,7 +292,8 @@ class Session(Item):
         was_suspended = self.state is SessionState.DETACHED  # else nobody had noticed the break
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
         self._carrier = carrier
-        self._wake_in(self._hub.limits.heartbeat_interval)
+        self.outbox.stalled(self._hub.wheel.now, False)
+        self._wake_in(self._hub.beat_after(self.uid))
         self.last_heard = self._hub.wheel.now
         if self._paused:
             carrier.pause(self._paused)
@@ -302,22 +311,32 @@ class Session(Item):
             return
         limits = self._hub.limits
         silent = now - self.last_heard
+        # While we do not read, its acknowledgements are not heard either, and a full window is no fault of the peer's.
+        waits = not carrier.writable or (self.outbox.count > 0 and not self._paused)
+        stalled = self.outbox.stalled(now, waits)
         if silent >= limits.heartbeat_timeout:
-            carrier.drop()
-            self._carrier = None
-            self._break(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
-            return
-        self._beat(carrier)
-        self._wake_in(min(limits.heartbeat_interval, limits.heartbeat_timeout - silent))
+            self._give_up(carrier, CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
+        elif stalled >= limits.max_outbox_age:
+            self._give_up(carrier, CloseCode.SLOW_CONSUMER, f"took nothing of what waits for it for {stalled:.0f} s")
+        else:
+            next_beat = self._beat(carrier, silent)
+            self._wake_in(min(next_beat, limits.heartbeat_timeout - silent, limits.max_outbox_age - stalled))
+
+    def _give_up(self, carrier: Carrier, code: CloseCode, reason: str) -> None:
+        """The path to the peer is of no use any more."""
+        self._carrier = None
+        carrier.drop()
+        self._break(code, reason)
 
     def _wake_in(self, seconds: float) -> None:
         """When to look at the heartbeat again."""
         self._hub.wheel.set(self, seconds)
 
-    def _beat(self, carrier: Carrier) -> None:
-        """Shows that this side lives."""
+    def _beat(self, carrier: Carrier, silent: float) -> float:
+        """Shows that this side lives to a peer that has been `silent` for seconds; those until the next time."""
         if carrier.writable and not self.outbox.count:  # else there is traffic enough, or nobody who reads
             carrier.write(HEARTBEAT_FRAME)
+        return self._hub.beat_after(self.uid)
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
         """Ends the session: no handler hears it any more; what is queued is delivered within limits.close_timeout.
@@ -336,6 +355,24 @@ class Session(Item):
             self.state = step(SESSION, self.state, SessionEvent.CLOSE)
             self._end(code, reason, heard=False)
             self._gone()
+
+    def go_away(self, within: float, address: str = "") -> bool:
+        """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is).
+
+        False, and nothing is sent, for one that can't be told: it has no connection, or does not speak the extension.
+        """
+        return False
+
+    def join(self, group: str) -> None:
+        """Has this session hear what is broadcast to `group`, until it leaves or ends. Raises LocalError."""
+        self._hub.groups.join(self, group)
+
+    def leave(self, group: str) -> None:
+        """Ends a `join`."""
+        self._hub.groups.leave(self, group)
+
+    def bind(self, type: int, server: int) -> None:
+        """Has the session's messages for a type of server go to that one; nothing to do where this one has them all."""
 
     def kick(self, reason: str = "") -> None:
         """Ends the session with 4009 kicked."""
@@ -416,6 +453,7 @@ class Session(Item):
         self.close_code = code
         self.close_reason = reason
         self._hub.stats.closed[code] += 1
+        self._hub.groups.leave_all(self)
         self._owner.ended(self)
         if not self._paused & Pause.OPENING:
             self.handlers.closed(self, heard)
@@ -425,6 +463,8 @@ class Session(Item):
             self.state = step(SESSION, self.state, SessionEvent.END)
         self._carrier = None
         self._hub.wheel.cancel(self)
+        if self.meter is not None:
+            self.meter.close()
         self._hub.stats.dropped += self.outbox.dropped
         for waiter in (self._drained, self._closed):
             if waiter is not None and not waiter.done():

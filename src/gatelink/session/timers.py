@@ -56,13 +56,18 @@ class Wheel:
     def __len__(self) -> int:
         return sum(map(len, self._slots.values()))
 
+    def read_clock(self) -> float:
+        """`now`, brought up to date."""
+        self.now = now = self._clock()
+        return now
+
     def set(self, item: Item, seconds: float) -> None:
         """Calls `item` in `seconds` (inf: not at all); replaces its earlier deadline."""
         if item._tick:
             self.cancel(item)
         if seconds == inf:
             return
-        self.now = now = self._clock()  # a tick-old `now` would call it early
+        now = self.read_clock()  # a tick-old `now` would call it early
         if self._timer is None:
             self._arm(TICK)
         item._tick = tick = int((now + max(seconds, 0.0)) / TICK) + 1
@@ -100,7 +105,7 @@ class Wheel:
 
     def run_due(self) -> None:
         """Calls every item whose deadline has passed (the wheel does so by itself once a tick)."""
-        self.now = now = self._clock()
+        now = self.read_clock()
         tick = int(now / TICK)
         for t in sorted(t for t in self._slots if t <= tick):
             slot = self._slots.get(t)  # it stays in while it is run: an item may cancel or move the others

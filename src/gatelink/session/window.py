@@ -6,6 +6,8 @@ applies. So a session that lives can always be resumed.
 
 import sys
 from collections import deque
+from collections.abc import Iterator
+from itertools import chain
 
 from gatelink.errors import ProtocolError
 from gatelink.session.outbox import Outbox
@@ -39,6 +41,9 @@ class SendWindow(Outbox):
     @property
     def held_bytes(self) -> int:
         return self.bytes + self.kept_bytes
+
+    def frames(self) -> Iterator[bytes]:
+        return chain(self._kept, super().frames())
 
     def take(self, max_bytes: int) -> bytes:
         """As `Outbox.take`, within the window; b"" while that is full."""

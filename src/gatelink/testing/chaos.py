@@ -1,7 +1,8 @@
 """A TCP proxy that does to connections what networks do, on command or by a script, the same way every time."""
 
 import asyncio
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from functools import partial
 from random import Random
 from typing import Self
@@ -17,23 +18,30 @@ class ChaosProxy:
         async with ChaosProxy(("127.0.0.1", port), script) as proxy:
             ...  # connect to proxy.address
 
-    `script` is what happens by itself. Its random draws come from `seed`, the connection's number and the fault's place
-    in the script alone, so a connection meets the same faults at the same bytes whatever others do. A connection over
+    `script` is what happens by itself; it may be a function that gives each connection's own by its number, counted
+    from 1 as they are accepted. Its random draws come from `seed`, the connection's number and the fault's place in the
+    script alone, so a connection meets the same faults at the same bytes whatever others do. A connection over
     `max_connections` is reset at once. Leaving the block resets what is left; no task or descriptor stays behind.
     """
 
     def __init__(
-        self, target: tuple[str, int], script: Sequence[Fault] = (), *, seed: int = 0, max_connections: int = 4_096
+        self,
+        target: tuple[str, int],
+        script: Sequence[Fault] | Callable[[int], Sequence[Fault]] = (),
+        *,
+        seed: int = 0,
+        max_connections: int = 4_096,
     ) -> None:
         self.address = ("127.0.0.1", 0)  # where clients connect; the port is known inside the block
         self.connections = 0  # accepted so far
         self._target = target
-        self._script = tuple(script)
+        self._script = script if callable(script) else _for_all(tuple(script))
         self._seed = seed
         self._max_connections = max_connections
         self._live: set[Relay] = set()
         self._none_live = asyncio.Event()
-        self._past_breaks = self._past_up = self._past_down = 0  # of those no longer live
+        self._past_breaks: Counter[str] = Counter()  # of those no longer live
+        self._past_up = self._past_down = 0
         self._paused = False
         self._dropping = False
         self._closing = False
@@ -62,8 +70,13 @@ class ChaosProxy:
 
     @property
     def breaks(self) -> int:
-        """Connections that the proxy reset, half-closed or dropped so far; each counts once."""
-        return self._past_breaks + sum(relay.broken for relay in self._live)
+        """Connections that were broken so far; each counts once."""
+        return self.breaks_by.total()
+
+    @property
+    def breaks_by(self) -> Counter[str]:
+        """The same by what broke them first: `reset`, `half-close`, `drop`, and `stall` when a side gave up in one."""
+        return self._past_breaks + Counter(relay.broken_by for relay in self._live if relay.broken_by)
 
     @property
     def bytes_up(self) -> int:
@@ -145,7 +158,8 @@ class ChaosProxy:
         if relay not in self._live:
             return
         self._live.remove(relay)
-        self._past_breaks += relay.broken
+        if relay.broken_by:
+            self._past_breaks[relay.broken_by] += 1
         self._past_up += relay.up.position
         self._past_down += relay.down.position
         if not self._live:
@@ -155,7 +169,7 @@ class ChaosProxy:
 
     def _begin_script(self, relay: Relay, number: int) -> None:
         """Enter in the schedules of `relay`, connection `number`, what the script has for it."""
-        for place, fault in enumerate(self._script):
+        for place, fault in enumerate(self._script(number)):
             if fault.connection not in (None, number):
                 continue
             key = f"{self._seed}/{number}/{place}"
@@ -186,8 +200,12 @@ class ChaosProxy:
                 case Stall():
                     pipe.stall(fault.seconds)
                 case HalfClose():
-                    relay.broken = True
+                    relay.break_by("half-close")
                     pipe.end()
                 case Reset() if fault.by_bytes:
-                    relay.broken = True
+                    relay.break_by("reset")
                     pipe.reset_when_written()
+
+
+def _for_all(script: Sequence[Fault]) -> Callable[[int], Sequence[Fault]]:
+    return lambda number: script

@@ -98,6 +98,11 @@ class Pipe:
         """Hand on nothing for `seconds`."""
         self._stalled_until = max(self._stalled_until, self._loop.time() + seconds)
 
+    @property
+    def is_stalled(self) -> bool:
+        """Whether a stall holds what comes."""
+        return self._loop.time() < self._stalled_until
+
     def delay(self, draw: Callable[[], float]) -> None:
         """From now on hand on everything `draw()` seconds after it came."""
         self._draw_delay = draw

@@ -24,7 +24,7 @@ class Relay:
         self.client = End(self, outgoing=self.up, incoming=self.down)
         self.server = End(self, outgoing=self.down, incoming=self.up)
         self.times = Schedule()  # what happens how many seconds after it was opened
-        self.broken = False  # whether it was reset, half-closed or dropped on purpose
+        self.broken_by = ""  # which fault broke it: reset, half-close, drop, or a stall in which one side gave it up
         self.dropped = False
         self._accepted = accepted
         self._gone = gone
@@ -67,11 +67,21 @@ class Relay:
 
     def end_lost(self, end: "End") -> None:
         """A socket is gone, so a reset follows its last bytes to the other one."""
+        self.given_up()
         self._ends.discard(end)
         end.incoming.discard()
         if not (self._closing or self.dropped):
             end.outgoing.receive_reset()
         self._check_gone()
+
+    def given_up(self) -> None:
+        """One side is leaving; who does so while nothing reaches it has lost the connection to a stall."""
+        if not self._closing and (self.up.is_stalled or self.down.is_stalled):
+            self.break_by("stall")
+
+    def break_by(self, fault: str) -> None:
+        """Note what broke it; the first counts."""
+        self.broken_by = self.broken_by or fault
 
     def abort(self) -> None:
         """Reset both sides now."""
@@ -128,12 +138,13 @@ class Relay:
 
     def reset(self) -> None:
         """Break it: reset both sides now."""
-        self.broken = True
+        self.break_by("reset")
         self.abort()
 
     def drop(self) -> None:
         """Break it: keep its sockets open and discard what comes, for good."""
-        self.broken = self.dropped = True
+        self.break_by("drop")
+        self.dropped = True
         self._stop()
         for end in self._ends:
             if end.outgoing.source_ended:  # nothing more would tell that it is gone
@@ -161,6 +172,7 @@ class End(asyncio.Protocol):
     def eof_received(self) -> bool:
         if self.relay.dropped:
             return False  # close this socket; the other side is not to know
+        self.relay.given_up()
         self.outgoing.receive_eof()
         return True  # the other direction goes on
 

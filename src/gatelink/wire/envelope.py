@@ -111,6 +111,8 @@ _INNER = struct.Struct("<QIH")
 _unpack_inner = _INNER.unpack_from
 _PUSH_ONE = struct.Struct("<IHHQBQ")  # the outer head and id, one sid, policy, key
 _pack_push_one = _PUSH_ONE.pack
+_TO_ONE = struct.Struct("<HQBQIH")  # one sid, policy, key, the inner head and id
+_unpack_to_one = _TO_ONE.unpack_from
 _BEHIND = struct.Struct("<BQIH")  # policy, key, the inner head and id
 _HEAD = struct.Struct("<IH")
 
@@ -174,6 +176,11 @@ def open_push_frame(body: bytes, max_frame: int) -> tuple[tuple[int, ...], int, 
     if len(body) < 2:
         raise BodyError("PushFrame without a count")
     n = body[0] | body[1] << 8
+    if n == 1 and len(body) >= _TO_ONE.size:  # nearly all of them
+        _, sid, policy, key, head, id = _unpack_to_one(body)
+        _check_policy(policy)
+        _check_inner(head, id, len(body) - 23, max_frame)
+        return (sid,), policy, key, body[19:]
     at = 2 + 8 * n
     policy, key, frame = _open_behind(body, at, max_frame)
     return struct.unpack_from(f"<{n}Q", body, 2), policy, key, frame
@@ -199,10 +206,14 @@ def _open_behind(body: bytes, at: int, max_frame: int) -> tuple[int, int, Encode
     if at + _BEHIND.size > len(body):
         raise BodyError(f"envelope ends at {len(body)} bytes, before its frame")
     policy, key, head, id = _BEHIND.unpack_from(body, at)
-    if policy > 2:
-        raise BodyError(f"policy {policy}; there are 0 to 2")
+    _check_policy(policy)
     _check_inner(head, id, len(body) - at - 13, max_frame)
     return policy, key, body[at + 9 :]
+
+
+def _check_policy(policy: int) -> None:
+    if policy > 2:
+        raise BodyError(f"policy {policy}; there are 0 to 2")
 
 
 def _check_inner(head: int, id: int, rest: int, max_frame: int) -> None:

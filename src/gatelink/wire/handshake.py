@@ -56,7 +56,7 @@ class Responder:
             group_key = self._group_keys.get(record.key_id)
             if group_key is None:
                 raise ProtocolError(f"HANDSHAKE for unknown group key {record.key_id.hex()}")
-            if record.to_server != self._server_id or record.from_server == self._server_id:
+            if record.to_server != self._server_id or record.from_server in (0, self._server_id):
                 raise ProtocolError(
                     f"HANDSHAKE from server {record.from_server} to {record.to_server}; this is {self._server_id}"
                 )

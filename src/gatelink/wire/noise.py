@@ -28,7 +28,8 @@ MAX_MESSAGES = 2**32  # with one key: docs/protocol.md stops long before the spe
 KEY_ID_SIZE = 4
 HANDSHAKE_FIELDS_SIZE = 21
 
-_pack_nonce = struct.Struct(">4xQ").pack
+pack_nonce = struct.Struct(">4xQ").pack
+"""The nonce of message number `n`: the specification's encoding for AESGCM."""
 
 
 class Pattern(IntEnum):
@@ -66,19 +67,19 @@ def psk_id(psk: bytes) -> bytes:
 
 
 class CipherState:
-    """One direction's AES-256-GCM key and the number `n` of its next message."""
+    """One direction's AES-256-GCM key, as `aead`, and the number `n` of its next message."""
 
-    __slots__ = ("_aead", "n")
+    __slots__ = ("aead", "n")
 
     def __init__(self, key: bytes) -> None:
-        self._aead = AESGCM(key)
+        self.aead = AESGCM(key)
         self.n = 0
 
     def encrypt_with_ad(self, ad: bytes, plaintext: bytes | memoryview) -> bytes:
         """`plaintext` sealed, 16 bytes longer. Raises LocalError after 2**32 messages: the nonces are used up."""
         if self.n >= MAX_MESSAGES:
             raise LocalError("this key has sealed 2**32 messages; close the connection with 4011 and connect again")
-        sealed = self._aead.encrypt(_pack_nonce(self.n), plaintext, ad)
+        sealed = self.aead.encrypt(pack_nonce(self.n), plaintext, ad)
         self.n += 1
         return sealed
 
@@ -87,7 +88,7 @@ class CipherState:
         if self.n >= MAX_MESSAGES:
             raise ProtocolError("the peer sealed more than 2**32 messages with one key")
         try:
-            plaintext = self._aead.decrypt(_pack_nonce(self.n), ciphertext, ad)
+            plaintext = self.aead.decrypt(pack_nonce(self.n), ciphertext, ad)
         except InvalidTag:
             raise ProtocolError("a sealed message did not verify") from None
         self.n += 1

@@ -4,14 +4,17 @@ import asyncio
 import re
 from pathlib import Path
 
+import pytest
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
-from gatelink import Catalog, Handlers, Listen, Server, Session, StaticTokens, connect
+from gatelink import Catalog, Handlers, Limits, Listen, Server, Session, StaticTokens, connect
 from gatelink.dispatch import TIME_BUCKETS
-from gatelink.errors import CloseCode
+from gatelink.errors import CloseCode, ConnectError
 from gatelink.ops.metrics import Metrics
-from tests.e2e.support import until
+from gatelink.wire.control import Close
+from tests.e2e.extension import ExtendedClient
+from tests.e2e.support import RawClient, until
 
 OPERATIONS = Path(__file__).parents[3] / "docs" / "operations.md"
 CATALOG = Catalog()
@@ -84,6 +87,18 @@ async def test_messages_and_their_bytes_are_counted_by_direction_and_name() -> N
         await leave(client)
 
 
+async def test_the_time_that_checking_a_token_took_is_counted_whatever_came_of_it() -> None:
+    async with new_server() as server:
+        metrics = Metrics(server)
+        client, _ = await join(server)
+        with pytest.raises(ConnectError):
+            await connect(str(server.endpoints[0]), uid=8, token="wrong", catalog=CATALOG)
+        assert value(metrics, "token_seconds_count") == 2
+        assert value(metrics, "token_seconds_bucket", le="+Inf") == 2
+        assert 0 < value(metrics, "token_seconds_sum") < 10
+        await leave(client)
+
+
 async def test_a_message_taken_by_the_default_handler_is_counted_under_its_own_name() -> None:
     server = new_server()
     came = asyncio.Event()
@@ -146,6 +161,42 @@ async def test_events_are_no_messages() -> None:
         await leave(client)
 
 
+async def test_what_a_peer_says_in_its_close_does_not_count_as_what_happened_here() -> None:
+    async with new_server() as server:
+        metrics = Metrics(server)
+        said = (CloseCode.INTERNAL_ERROR, CloseCode.RATE_LIMITED, CloseCode.SLOW_CONSUMER)
+        for uid, code in enumerate(said):
+            client = await ExtendedClient.logged_in(server, uid)
+            client.say(Close(code, "so I say"))
+            await until(lambda uid=uid: server.sessions.get(uid) is None)  # type: ignore[misc]
+            await client.close()
+        for code in CloseCode:
+            assert value(metrics, "closes_total", code=code.label, by="here") == 0
+            assert value(metrics, "closes_total", code=code.label, by="peer") == (code in said)
+
+
+async def test_what_limits_did_is_shown() -> None:
+    limits = Limits(exempt=(), message_rate=1, message_burst=1, free_failures=1, ban_first=60)
+    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=CATALOG, limits=limits)
+    server.on(Ask, rate=1)(lambda session, message: None)
+    async with server:
+        metrics = Metrics(server)
+        client, _ = await join(server)
+        for _ in range(3):
+            client.send(Ask("too often"))
+        await until(lambda: value(metrics, "rate_pauses_total") == 1)
+        assert value(metrics, "rate_dropped_messages_total", message="Ask") == 2
+        assert value(metrics, "held_bytes") == value(metrics, "handshakes_waiting") == 0
+        for _ in range(3):
+            stranger = await RawClient.open(server)
+            stranger.send(b"rubbish, and more of it")
+            await stranger.rest()
+            await stranger.close()
+        assert value(metrics, "bans_total") == value(metrics, "banned_addresses") == 1
+        assert value(metrics, "refusals_total", reason="address-banned") == 1
+        await leave(client)
+
+
 async def test_outboxes_are_shown_together_and_the_fullest() -> None:
     async with new_server() as server:
         metrics = Metrics(server)
@@ -198,7 +249,7 @@ async def test_sessions_logins_and_closes_by_code() -> None:
         assert session is not None
         session.kick()
         await asyncio.gather(client.wait_closed(), session.wait_closed())
-        found = {code: value(metrics, "closes_total", code=code.label) for code in CloseCode}
+        found = {code: value(metrics, "closes_total", code=code.label, by="here") for code in CloseCode}
         assert found == {code: float(code is CloseCode.KICKED) for code in CloseCode}
         assert value(metrics, "sessions") == 0
 

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gatelink.config import Limits
-from gatelink.errors import CloseCode, PeerError, ProtocolError
+from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
 from gatelink.session.carrier import Pause
 from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession, control_frame
 from gatelink.session.outbox import Outbox
@@ -18,9 +18,10 @@ from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT
 from gatelink.wire.control import Features, decode_control, encode_control
 from gatelink.wire.frames import CONTROL, Frame, encode_frame
 from tests.fakes import CLOSE, COUNT, SAY, Bench, FakeCarrier, FakeHandlers, FakeOwner, Say, state_of, turn
+from tests.limits import with_window
 
 BOTH = Features.RESUME | Features.PING
-LIMITS = Limits(window_frames=8, heartbeat_interval=10, heartbeat_timeout=60)
+LIMITS = with_window(Limits(heartbeat_interval=10, heartbeat_timeout=60), 8)
 
 
 class Desk(Bench):
@@ -45,6 +46,7 @@ class Desk(Bench):
     def hear(self, *what: control.Control | Frame) -> None:
         """These arrive together."""
         self.it.receive([frame if isinstance(frame, tuple) else (0, CONTROL, encode_control(frame)) for frame in what])
+        self.it.last_heard = self.clock()  # `receive` asks the loop, whose time goes on
 
     async def send(self, count: int) -> None:
         for n in range(count):
@@ -142,12 +144,12 @@ async def test_an_ack_that_is_due_waits_for_a_peer_that_does_not_read() -> None:
     """Else what the transport holds would grow for as long as the peer sends and does not read."""
     desk = Desk()
     desk.carrier.writable = False
-    for _ in range(100):
+    for _ in range(20):
         desk.hear(say(bytes(ACK_BYTES)))
         await desk.pass_time(1.2)
     assert desk.carrier.log == []
     desk.carrier.unblock()
-    assert desk.records == [control.Ack(100)]
+    assert desk.records == [control.Ack(20)]
 
 
 async def test_a_pong_or_ping_acknowledges_too() -> None:
@@ -383,10 +385,54 @@ async def test_an_unticketed_client_that_dials_again_is_kept_when_the_server_goe
     assert state_of(desk.it) is SessionState.DETACHED
 
 
-async def test_a_goaway_has_a_client_come_back() -> None:
+async def test_a_goaway_has_a_client_leave_at_a_random_time_within_what_it_gives() -> None:
+    left_after: list[float] = []
+    for _ in range(20):
+        desk = Desk(accepting=False)
+        desk.hear(control.GoAway(5_000, "tcp://there:1"))
+        assert desk.it.away is not None and desk.it.away[0].address == "tcp://there:1"
+        seconds = 0.0
+        while state_of(desk.it) is SessionState.OPEN:
+            desk.hear(say())  # and is heard until then
+            await desk.pass_time(0.5)
+            seconds += 0.5
+        assert desk.carrier.is_dropped and desk.owner.calls == ["broke going-away"]
+        left_after.append(seconds)
+    assert max(left_after) <= 6 and len(set(left_after)) > 3
+
+
+async def test_a_client_that_is_on_a_new_connection_leaves_it_alone() -> None:
     desk = Desk(accepting=False)
-    desk.hear(control.GoAway(5, ""))
-    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    desk.hear(control.GoAway(2_000, ""))
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    await desk.pass_time(5)
+    assert state_of(desk.it) is SessionState.OPEN and desk.it.away is None
+
+
+async def test_go_away_leaves_with_the_next_write_once_before_messages_and_close() -> None:
+    desk = Desk()
+    desk.it.send(Say("bye"))
+    assert desk.it.go_away(1.5, "tcp://there:1") and desk.it.go_away(2.5, "tcp://there:2"), "the last one counts"
+    desk.it.close(CloseCode.GOING_AWAY)
+    assert not desk.it.go_away(1)
+    await turn()
+    assert desk.records == [control.GoAway(2_500, "tcp://there:2"), control.Close(CloseCode.GOING_AWAY, "")]
+    assert desk.carrier.frames[0][1] == CONTROL and desk.ids == [SAY]
+
+
+async def test_only_who_has_a_connection_and_accepted_it_can_ask_its_peer_to_go() -> None:
+    desk = Desk()
+    desk.carrier.lose()
+    assert not desk.it.go_away(1)
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    await turn()
+    assert desk.records == []
+    with pytest.raises(LocalError, match="client"):
+        Desk(accepting=False).it.go_away(1)
+    base, carrier = Bench().session()
+    assert not base.go_away(1)
+    await turn()
+    assert carrier.log == []
 
 
 async def test_a_key_that_is_used_up_detaches_a_ticketed_session_and_ends_any_other() -> None:
@@ -511,5 +557,5 @@ async def test_a_handler_that_ends_the_session_when_it_is_suspended_is_heard() -
 
 
 async def test_the_window_is_what_the_limits_say() -> None:
-    window = Desk(limits=Limits(window_frames=3, window_bytes=99)).it.outbox
+    window = Desk(limits=with_window(Limits(), 3, 99)).it.outbox
     assert isinstance(window, SendWindow) and (window.window_frames, window.window_bytes) == (3, 99)

@@ -170,7 +170,7 @@ async def test_a_claim_that_is_released_lets_an_older_one_in() -> None:
     manager.install(house.claimed(7, first)[0])
     assert len(manager) == 1
     manager.release(7, 0, second)
-    assert not manager._claims
+    assert not manager._logins
 
 
 async def test_no_claim_is_left_behind() -> None:
@@ -178,7 +178,7 @@ async def test_no_claim_is_left_behind() -> None:
     for uid in range(100):
         await house.login(uid)
         house.manager.release(1_000 + uid, 0, await house.manager.claim(1_000 + uid))
-    assert not house.manager._claims
+    assert not house.manager._logins
 
 
 async def test_epochs_grow_while_the_clock_steps_back() -> None:
@@ -501,6 +501,6 @@ def test_in_any_order_of_events_the_current_session_is_the_newest_that_lives(pla
         for session, _ in installed:
             session.abort()
         await settle()
-        assert len(manager) == 0 and not manager._claims and not manager._closing
+        assert len(manager) == 0 and not manager._logins and not manager._closing
 
     run_watched(main())

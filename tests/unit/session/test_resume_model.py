@@ -21,9 +21,10 @@ from gatelink.session.states import SessionState
 from gatelink.wire.control import Features
 from gatelink.wire.frames import FrameDecoder
 from gatelink.wire.messages import Catalog
+from tests.limits import with_window
 
 BOTH = Features.RESUME | Features.PING
-LIMITS = Limits(window_frames=8, window_bytes=400, max_outbox_frames=12, max_outbox_bytes=2_000)
+LIMITS = with_window(Limits(max_outbox_frames=12, max_outbox_bytes=2_000), 8, 400)
 
 
 class Number(msgspec.Struct):

@@ -43,5 +43,5 @@ def check_timeout(timeout: float) -> None:
 
 
 def is_below(key: str, prefix: str) -> bool:
-    """Whether `key` begins with the words of `prefix`."""
-    return key.startswith(prefix) and key[len(prefix) : len(prefix) + 1] in ("", ".")
+    """Whether `key` has the words of `prefix` and at least one more."""
+    return key.startswith(prefix) and key[len(prefix) : len(prefix) + 1] == "."

@@ -142,14 +142,13 @@ class Follower:
             self.is_complete.set()
 
     def _config(self, inbox: str) -> bytes:
-        subject = self._bucket.prefix + self._prefix
         return msgspec.json.encode(
             {
                 "stream_name": self._bucket.stream,
                 "config": {
                     "deliver_policy": "last_per_subject",
                     "deliver_subject": inbox,
-                    "filter_subjects": [subject, subject + ".>"],
+                    "filter_subject": f"{self._bucket.prefix}{self._prefix}.>",  # with two it lists ten times slower
                     "ack_policy": "none",
                     "max_deliver": 1,
                     "flow_control": True,

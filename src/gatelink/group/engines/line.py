@@ -26,6 +26,7 @@ from gatelink.quiet import QuietLog
 
 OLDEST = (2, 11)  # the first with per-message TTL
 MAX_PENDING = 1 << 20  # bytes handed to the connection that its socket has not taken; over it senders wait
+DRAIN_TIMEOUT = 1.0  # s that a subscription which is ended may take for what is under way
 PENDING_PAUSE = 0.005  # s between two looks whether it has
 MAX_UNHANDLED, MAX_UNHANDLED_BYTES = 65_536, 32 << 20  # messages of one subscription; what comes then is dropped
 
@@ -132,8 +133,8 @@ class Line:
 
     async def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> None:
         """Hands it to the connection; waits for room while its socket is full. Raises EngineUnavailable."""
-        while not self.lost and self._client.pending_data_size > MAX_PENDING:
-            await asyncio.sleep(PENDING_PAUSE)  # noqa: ASYNC110 - nats-py has no event for it
+        while not self.lost and self._client.pending_data_size > MAX_PENDING:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(PENDING_PAUSE)
         if self.lost:
             raise EngineUnavailable(f"the connection to NATS at {self.where} was lost: {self.lost}")
         try:
@@ -177,7 +178,18 @@ class Line:
             )
         except _FAILURES as error:
             raise self._failed(error) from None
-        return partial(_stop, subscription)
+        return partial(self._unlisten, subscription)
+
+    async def _unlisten(self, subscription: Subscription) -> None:
+        """Ends it when what the server had sent by now is received and handled, if that is soon."""
+        try:
+            async with asyncio.timeout(DRAIN_TIMEOUT):
+                await self._client._send_unsubscribe(subscription._id)
+                await self.round_trip()
+                await subscription.drain()
+        except (EngineUnavailable, TimeoutError, *_FAILURES):
+            with contextlib.suppress(*_FAILURES):
+                await subscription.unsubscribe()
 
     async def _answered(self, message: Message) -> None:
         answer = self._answers.get(message.subject.rpartition(".")[2])
@@ -192,11 +204,6 @@ class Line:
         if isinstance(error, nats.errors.SlowConsumerError):
             self._stats.dropped += 1
             self._log.error("messages come faster than they are handled", subject=error.subject)
-
-
-async def _stop(subscription: Subscription) -> None:
-    with contextlib.suppress(*_FAILURES):  # it is over with the connection
-        await subscription.unsubscribe()
 
 
 def place_of(url: str) -> str:

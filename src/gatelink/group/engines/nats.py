@@ -52,10 +52,10 @@ class _Listener:
             self._stop = await line.listen(self._subject, self._take, self._queue)
 
     async def close(self) -> None:
-        self.is_closed = True
         self._listeners.discard(self)
-        if self._stop is not None:
+        if self._stop is not None and not self.is_closed:
             await self._stop()
+        self.is_closed = True
 
     async def _take(self, message: Message) -> None:
         if not self.is_closed:
@@ -295,12 +295,26 @@ class NatsEngine:
         while True:
             for url in random.sample(self.urls, len(self.urls)):
                 try:
-                    async with asyncio.timeout(START_FACTOR * self._timeout):
-                        return await self._open(url)
-                except (EngineUnavailable, NoResponder, TimeoutError) as error:
-                    self._cause = str(error) or f"NATS at {place_of(url)} did not answer"
+                    return await self._attempt(url)
+                except (EngineUnavailable, NoResponder) as error:
+                    self._cause = str(error)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)
+
+    async def _attempt(self, url: str) -> Line:
+        """`_open` in a task of its own: nats-py connects by `wait_for`, which before Python 3.12 may swallow a
+        cancellation, and so the deadline of whoever waits here.
+        """
+        opening = asyncio.create_task(self._open(url))
+        try:
+            await asyncio.wait({opening}, timeout=START_FACTOR * self._timeout)
+        except asyncio.CancelledError:
+            await _discard(opening)
+            raise
+        if not opening.done():
+            await _discard(opening)
+            raise EngineUnavailable(f"NATS at {place_of(url)} did not answer")
+        return opening.result()
 
     async def _open(self, url: str) -> Line:
         line = Line(url, self.stats, self._log)
@@ -370,3 +384,11 @@ class NatsEngine:
                         await line.round_trip()
                 except (EngineUnavailable, TimeoutError):
                     line.lose(f"no answer within {ALIVE_TIMEOUT:g} s")
+
+
+async def _discard(opening: asyncio.Task[Line]) -> None:
+    """Ends an attempt to connect, and the connection if it was made all the same."""
+    opening.cancel()
+    await asyncio.wait({opening}, timeout=1)
+    if opening.done() and not opening.cancelled() and opening.exception() is None:
+        await opening.result().close()

@@ -1,0 +1,105 @@
+"""The server under load, in a process of its own: `python -m benchmarks.hostile.server`, told by its stdin."""
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+import structlog
+import uvloop
+
+from benchmarks.children import obey
+from benchmarks.harness import HOST
+from benchmarks.lateness import Core, Lateness, summary
+from gatelink import Catalog, Limits, Server, ServerKey, Session, StaticTokens
+
+CATALOG = Catalog()
+LIMITS = Limits(exempt=())  # the defaults, and no address is trusted: all of the load comes from 127.0.0.0/8
+NEWS_PERIOD = 0.2  # s between two broadcasts
+PAGE = os.sysconf("SC_PAGE_SIZE")
+
+
+@CATALOG.message(20_001)
+class Echo(bytes):
+    """Comes back as it was sent."""
+
+
+@CATALOG.message(20_002)
+class News(bytes):
+    """To everybody; numbered in its first 8 bytes."""
+
+
+class HostileServer:
+    """Two listeners, one for plain and one for sealed connections; an echo; and news for everybody."""
+
+    def __init__(self) -> None:
+        self.key = ServerKey.generate()
+        self.server = Server(
+            f"tcp://{HOST}:0",
+            f"tcp://{HOST}:0",
+            tokens=StaticTokens(),
+            catalog=CATALOG,
+            limits=LIMITS,
+            keys=[self.key],
+            admin=f"{HOST}:0",
+        )
+        self.server.on(Echo)(self._echo)
+        self.lateness: Lateness
+        self.most_memory = 0
+        self._core = Core()
+
+    def _echo(self, session: Session, message: Echo) -> None:
+        session.send(message)
+
+    async def _tell_news(self) -> None:
+        number = 0
+        while True:
+            await asyncio.sleep(NEWS_PERIOD)
+            self.server.sessions.broadcast(News(number.to_bytes(8, "little") * 25))
+            number += 1
+
+    async def _watch_memory(self) -> None:
+        while True:
+            self.most_memory = max(self.most_memory, memory())
+            await asyncio.sleep(0.1)
+
+    def start(self) -> dict[str, Any]:
+        plain, sealed = self.server.endpoints
+        return {
+            "plain": plain.port,
+            "sealed": sealed.port,
+            "key": self.key.public.hex(),
+            "admin": self.server.admin_port,
+        }
+
+    def phase(self) -> dict[str, Any]:
+        """What was seen since the last call."""
+        cpu, waited = self._core.take()
+        seen = {
+            "lag": summary(self.lateness.take()),
+            "cpu": cpu,
+            "waited": waited,
+            "memory": memory(),
+            "most_memory": self.most_memory,
+        }
+        self.most_memory = 0
+        return seen
+
+    async def main(self) -> None:
+        self.lateness = Lateness()
+        async with self.server, asyncio.TaskGroup() as tasks:
+            work = [tasks.create_task(self._tell_news()), tasks.create_task(self._watch_memory())]
+            await obey({"start": self.start, "phase": self.phase})
+            for task in work:
+                task.cancel()
+            await self.server.stop(0)
+
+
+def memory() -> int:
+    """This process's resident bytes."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * PAGE
+
+
+if __name__ == "__main__":
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
+    uvloop.run(HostileServer().main())

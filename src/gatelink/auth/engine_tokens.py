@@ -1,0 +1,182 @@
+"""Tokens that all servers of a group check alike: kept in their engine, ended there at once.
+
+Under `tokens.<SHA-256 of the token, hex>` is whose it is and until when; under `user-tokens.<uid>` are the hashes of
+that user's tokens, so that all of them can be ended. Nothing in the engine lets anybody in.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+from hashlib import sha256
+from typing import Any
+
+import msgspec
+
+from gatelink.auth.tokens import Identity
+from gatelink.errors import ConfigError, VerifyError
+from gatelink.group.engine import Conflict, Engine, Entry
+
+MAX_TOKENS = 16
+"""Tokens that one user has at a time; a newer one ends the oldest."""
+
+MAX_CLAIMS = 16_384
+"""Bytes that a token's claims may have, as MessagePack."""
+
+
+class _Record(msgspec.Struct, frozen=True, array_like=True):
+    """What is known of one token: everything but the token. Times are unix seconds."""
+
+    uid: int
+    claims: dict[str, Any]
+    unused_until: float
+    ends_at: float
+    is_used: bool
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode_record = msgspec.msgpack.Decoder(_Record).decode
+_decode_owned = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
+
+
+class EngineTokens:
+    """`Tokens` on a group's engine, which the caller starts and closes.
+
+    A token is 256 random bits bound to a uid. It must be used within `first_use` seconds of its issue, and ends
+    `lifetime` seconds after its issue however often it is used; with `single_use` its first use is also its last, on
+    whatever server. clock: unix seconds; the servers' clocks should agree within a second or two.
+
+    `verify` is one round trip to the engine, two at a token's first use. While the engine is away every method raises
+    EngineUnavailable; a first use whose answer was lost may have happened, and a single-use token is then used up.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        lifetime: float = 43_200.0,
+        first_use: float = 30.0,
+        single_use: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not 0 < first_use <= lifetime:
+            raise ConfigError(f"first_use is {first_use} s; it must be above 0 and at most the lifetime, {lifetime} s")
+        self._engine = engine
+        self._first_use = first_use
+        self._lifetime = lifetime
+        self._single_use = single_use
+        self._clock = clock
+
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str:
+        """A new token for `uid` (u64): 43 characters of URL-safe base64. The user's other tokens stay valid.
+
+        Raises ValueError for claims of more than MAX_CLAIMS bytes, EngineUnavailable.
+        """
+        now = self._clock()
+        record = _Record(uid, claims or {}, now + self._first_use, now + self._lifetime, is_used=False)
+        if (size := len(_encode(record.claims))) > MAX_CLAIMS:
+            raise ValueError(f"claims of {size} bytes; a token's may have {MAX_CLAIMS}")
+        token = secrets.token_urlsafe(32)
+        digest = _digest(token)
+        # Before the user's list: nobody has it yet, and what is in the list can be ended.
+        await self._engine.create(_token_key(digest), _encode(record), self._ttl(self._first_use))
+        for oldest in await self._edit_owned(uid, without=(), new=(digest,)):
+            await self._engine.delete(_token_key(oldest))
+        return token
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        """As `Tokens.verify`. A token shown with another uid is refused and stays as it was.
+
+        Raises EngineUnavailable, too.
+        """
+        # The engine's time to find a key may depend on it; that helps no guesser, who cannot choose a token's hash.
+        key = _token_key(sha256(token).digest())
+        entry = await self._engine.get(key)
+        record = self._checked(entry, uid)
+        if entry is not None and not record.is_used:
+            record = await self._use(entry, record)
+        return Identity(uid, record.claims, record.ends_at)
+
+    async def revoke(self, token: str) -> None:
+        """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
+        await self._engine.delete(_token_key(_digest(token)))
+
+    async def revoke_user(self, uid: int) -> None:
+        """End every token of `uid` that was issued before, as `revoke` does: a logout, a newer login, a kick."""
+        entry = await self._engine.get(_user_key(uid))
+        if entry is None:
+            return
+        owned = _decode_owned(entry.value)
+        for digest in owned:
+            await self._engine.delete(_token_key(digest))
+        await self._edit_owned(uid, without=owned, new=(), entry=entry)
+
+    def _checked(self, entry: Entry | None, uid: int) -> _Record:
+        """The record of a token that `uid` shows. Raises VerifyError."""
+        if entry is None:
+            raise VerifyError(f"unknown token shown by uid {uid}: never issued, expired, used up or revoked")
+        record = _decode_record(entry.value)
+        if record.uid != uid:
+            raise VerifyError(f"wrong uid: a token of uid {record.uid} was shown by uid {uid}")
+        if record.is_used and self._single_use:
+            raise VerifyError(f"used-up token of uid {uid}")
+        if self._clock() >= (record.ends_at if record.is_used else record.unused_until):
+            limit = f"lifetime {self._lifetime:g} s" if record.is_used else f"first_use {self._first_use:g} s"
+            raise VerifyError(f"expired token of uid {uid} ({limit})")
+        return record
+
+    async def _use(self, entry: Entry, record: _Record) -> _Record:
+        """Marks a token as used; of several servers that do so at once, one succeeds. Raises VerifyError."""
+        used = msgspec.structs.replace(record, is_used=True)
+        # A used-up token is kept for a moment, for the log to say why it is refused.
+        keep = self._first_use if self._single_use else record.ends_at - self._clock()
+        try:
+            await self._engine.update(entry.key, _encode(used), self._ttl(keep), entry.revision)
+        except Conflict:  # another server's use came first, or the token was revoked
+            used = self._checked(await self._engine.get(entry.key), record.uid)
+            if not used.is_used:
+                raise VerifyError(f"token of uid {record.uid} changed while it was checked") from None
+        return used
+
+    async def _edit_owned(
+        self, uid: int, *, without: tuple[bytes, ...], new: tuple[bytes, ...], entry: Entry | None = None
+    ) -> tuple[bytes, ...]:
+        """Takes hashes from a user's list and adds others; gives those that no longer have room in it.
+
+        entry: the list, if it is known already.
+        """
+        key = _user_key(uid)
+        while True:
+            entry = entry or await self._engine.get(key)
+            owned = _decode_owned(entry.value) if entry is not None else ()
+            owned = (*(digest for digest in owned if digest not in without), *new)
+            try:
+                if not owned:
+                    if entry is not None:
+                        await self._engine.delete(key, entry.revision)
+                    return ()
+                kept = _encode(owned[-MAX_TOKENS:])
+                ttl = self._ttl(self._lifetime)
+                if entry is None:
+                    await self._engine.create(key, kept, ttl)
+                else:
+                    await self._engine.update(key, kept, ttl, entry.revision)
+                return owned[:-MAX_TOKENS]
+            except Conflict:
+                entry = None  # another login of the same user; one of the two comes first
+
+    @staticmethod
+    def _ttl(seconds: float) -> float:
+        return max(1.0, seconds)  # the engine's least; the record's own times are exact
+
+
+def _digest(token: str) -> bytes:
+    # What is not ASCII was not issued here; "?" isn't in base64, so the replacement makes no token either.
+    return sha256(token.encode("ascii", "replace")).digest()
+
+
+def _token_key(digest: bytes) -> str:
+    return f"tokens.{digest.hex()}"
+
+
+def _user_key(uid: int) -> str:
+    return f"user-tokens.{uid}"

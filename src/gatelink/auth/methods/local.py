@@ -1,0 +1,55 @@
+"""Logging in to accounts of our own: with a password, or as a guest by a device's id."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from gatelink.auth.accounts import AccountDisabled, Accounts
+from gatelink.auth.methods.base import LoginRefused, text
+from gatelink.auth.tokens import Identity
+
+MAX_TEXT = 1_024  # characters of a credential; the true limits, which are lower, are the accounts'
+MIN_DEVICE_ID = 16  # characters: 64 random bits in hex, the least that nobody guesses; a UUID has 36
+MAX_DEVICE_ID = 128
+MIN_DIFFERENT = 8  # characters; phones without an id say 00000000-0000-0000-0000-000000000000, all of them
+
+
+class Password:
+    """Credentials `user` and `password`: the account that has them."""
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    async def login(self, credentials: Mapping[str, Any], address: str) -> Identity:
+        user, password = text(credentials, "user", MAX_TEXT), text(credentials, "password", MAX_TEXT)
+        try:
+            identity = await self._accounts.check_password(user, password)
+        except AccountDisabled as error:
+            raise LoginRefused(str(error)) from None
+        if identity is None:
+            raise LoginRefused("wrong user name or password")
+        return identity
+
+
+class Guest:
+    """Credential `device_id`: the account of this device, made the first time it is seen.
+
+    The id is the only secret of a guest. It is what the app drew at random and kept: 16 to 128 printable ASCII
+    characters, at least 8 of them different. Who knows it is the guest, so it is no id that other apps can read.
+    """
+
+    def __init__(self, accounts: Accounts) -> None:
+        self._accounts = accounts
+
+    async def login(self, credentials: Mapping[str, Any], address: str) -> Identity:
+        device_id = text(credentials, "device_id", MAX_DEVICE_ID)
+        if len(device_id) < MIN_DEVICE_ID or len(set(device_id)) < MIN_DIFFERENT:
+            raise LoginRefused(
+                f"device_id has {len(device_id)} characters, {len(set(device_id))} different; "
+                f"it needs {MIN_DEVICE_ID} and {MIN_DIFFERENT} to be no guess"
+            )
+        if not (device_id.isascii() and device_id.isprintable()):
+            raise LoginRefused("device_id has other characters than printable ASCII")
+        try:
+            return await self._accounts.get_or_create_guest(device_id)
+        except AccountDisabled as error:
+            raise LoginRefused(str(error)) from None

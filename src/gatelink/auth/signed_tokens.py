@@ -1,0 +1,213 @@
+"""Tokens that a server checks by itself: JWTs (RFC 7519), signed with Ed25519 (RFC 8037), valid for a minute at most.
+
+The header has `alg` Ed25519 (as RFC 9864 names it) and `kid`; the claims are `aud`, `sub` (the uid, in digits), `iat`,
+`exp`, `jti`, and under `claims` what the login knows of the user. JWT and not PASETO, because logging in with OpenID
+Connect needs a JOSE library anyway; the choice of algorithms that PASETO leaves out is shut out here by a list of one.
+"""
+
+import secrets
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractAsyncContextManager
+from hashlib import sha256
+from typing import Annotated, Any, Self
+
+import msgspec
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from joserfc import jws
+from joserfc.errors import JoseError
+from joserfc.jwk import OKPKey
+
+from gatelink.auth.tokens import Identity
+from gatelink.errors import ConfigError, VerifyError
+from gatelink.group.engine import Conflict, Engine, Watch
+
+ALGORITHM = "Ed25519"
+MAX_LIFETIME = 60.0
+"""Seconds: as long as a stolen token is good for, and the longest that a revocation has to be remembered."""
+
+MAX_SKEW = 5.0
+"""Seconds that the clock of who signs may be ahead of ours."""
+
+MAX_SIZE = 1_000
+"""Bytes of a token: `limits.max_token` by default."""
+
+REVOKED = "revoked-tokens"
+
+_registry = jws.JWSRegistry(algorithms=[ALGORITHM])
+
+
+class _Claims(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The payload. Times are unix seconds."""
+
+    aud: str
+    sub: str
+    iat: float
+    exp: float
+    jti: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{22}$")]
+    claims: dict[str, Any] = {}
+
+
+_decode = msgspec.json.Decoder(_Claims).decode
+
+
+class SignedTokens:
+    """`Tokens` without a look-up: whoever has a public key can check them, only who has a private key can issue them.
+
+    engine: carries revocations; started and closed by the caller. keys: private keys, the first of them signs.
+    public_keys: of others that are accepted. To change keys, add the new one to every server's, then let it sign, then
+    take the old one away a minute later. audience: whom tokens are for; others' are refused. lifetime: seconds, at most
+    60. clock: unix seconds; the servers' clocks should agree within a second or two.
+
+    A token can be used again until it ends, which is soon: it is for connecting, not for connecting again. `async with`
+    it before use: from then on it follows what is revoked, and `verify` asks nobody. While the engine is away it goes
+    on with what it knew, so a revocation may be missed for the minute that tokens live.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        *,
+        keys: Sequence[Ed25519PrivateKey] = (),
+        public_keys: Sequence[Ed25519PublicKey] = (),
+        audience: str = "gatelink",
+        lifetime: float = MAX_LIFETIME,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if not keys and not public_keys:
+            raise ConfigError("signed tokens without a key; give keys to issue them, public_keys to check them")
+        if not 0 < lifetime <= MAX_LIFETIME:
+            raise ConfigError(f"lifetime is {lifetime} s; it must be above 0 and at most {MAX_LIFETIME:g} s")
+        self._engine = engine
+        self._audience = audience
+        self._lifetime = lifetime
+        self._clock = clock
+        self._signing = OKPKey.import_key(keys[0]) if keys else None
+        self._kid = key_id(keys[0].public_key()) if keys else ""
+        publics = [*(key.public_key() for key in keys), *public_keys]
+        self._keys = {key_id(key): OKPKey.import_key(key) for key in publics}
+        self._watching: AbstractAsyncContextManager[Watch] | None = None
+        self._watch: Watch | None = None
+
+    async def __aenter__(self) -> Self:
+        """Raises EngineUnavailable."""
+        self._watching = self._engine.watch(REVOKED)
+        self._watch = await self._watching.__aenter__()
+        return self
+
+    async def __aexit__(self, *exc: object) -> None:
+        if self._watching is not None:
+            await self._watching.__aexit__(None, None, None)
+        self._watching = self._watch = None
+
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str:
+        """A new token for `uid` (u64). Raises ValueError for claims that make it longer than MAX_SIZE."""
+        if self._signing is None:
+            raise ConfigError("no key to sign tokens with; give SignedTokens keys, not only public_keys")
+        now = self._clock()
+        issued_at = max(now, self._revoked_before(uid) + 1e-6)  # a clock behind another's must not undo this login
+        payload = _Claims(
+            self._audience, str(uid), issued_at, now + self._lifetime, secrets.token_urlsafe(16), claims or {}
+        )
+        header = {"alg": ALGORITHM, "kid": self._kid}
+        token = jws.serialize_compact(header, msgspec.json.encode(payload), self._signing, registry=_registry)
+        if len(token) > MAX_SIZE:
+            raise ValueError(f"a token of {len(token)} bytes; it may have {MAX_SIZE}: give it fewer claims")
+        return token
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        """As `Tokens.verify`; asks no other server."""
+        payload = self._opened(token)
+        if payload.sub != str(uid):
+            raise VerifyError(f"wrong uid: a token of uid {payload.sub} was shown by uid {uid}")
+        if f"{REVOKED}.token.{payload.jti}" in self._revoked or payload.iat <= self._revoked_before(uid):
+            raise VerifyError(f"revoked token of uid {uid}")
+        return Identity(uid, payload.claims, payload.exp)
+
+    async def revoke(self, token: str) -> None:
+        """End one token; one that is none or has ended is no error. Raises EngineUnavailable."""
+        try:
+            payload = self._opened(token.encode("ascii", "replace"))
+        except VerifyError:
+            return
+        left = max(1.0, payload.exp - self._clock())
+        await self._engine.put(f"{REVOKED}.token.{payload.jti}", b"", left)
+
+    async def revoke_user(self, uid: int) -> None:
+        """End every token of `uid` that was issued before. Raises EngineUnavailable."""
+        key = f"{REVOKED}.user.{uid}"
+        now = self._clock()
+        ttl = MAX_LIFETIME + MAX_SKEW
+        while True:
+            entry = await self._engine.get(key)
+            try:
+                if entry is None:
+                    await self._engine.create(key, repr(now).encode(), ttl)
+                elif float(entry.value) < now:
+                    await self._engine.update(key, repr(now).encode(), ttl, entry.revision)
+                return
+            except Conflict:
+                continue  # another server's; the later one counts
+
+    def _opened(self, token: bytes) -> _Claims:
+        """What a token that is ours and has not expired says. Raises VerifyError."""
+        if len(token) > MAX_SIZE:
+            raise VerifyError(f"not a signed token: {len(token)} bytes, over {MAX_SIZE}")
+        try:
+            signed = jws.deserialize_compact(token, self._find_key, registry=_registry)
+            payload = _decode(signed.payload)
+        except VerifyError:
+            raise
+        except (JoseError, msgspec.MsgspecError, ValueError, TypeError, KeyError) as error:
+            # Only its name: the text may hold parts of the token.
+            raise VerifyError(f"not a signed token of ours: {type(error).__name__}") from None
+        now = self._clock()
+        if payload.aud != self._audience:
+            raise VerifyError(f"token for another audience, of uid {payload.sub}")
+        if now >= payload.exp:
+            raise VerifyError(f"expired token of uid {payload.sub}")
+        if payload.exp > now + MAX_LIFETIME + MAX_SKEW:
+            raise VerifyError(f"token of uid {payload.sub} is valid for longer than {MAX_LIFETIME:g} s")
+        return payload
+
+    def _find_key(self, signed: Any) -> OKPKey:
+        """joserfc asks it for the key of a header that it has checked."""
+        key = self._keys.get(signed.headers().get("kid"))
+        if key is None:
+            raise VerifyError(f"token signed with a key that is none of {', '.join(self._keys)}")
+        return key
+
+    @property
+    def _revoked(self) -> Mapping[str, bytes]:
+        if self._watch is None:
+            raise ConfigError("signed tokens are used within `async with SignedTokens(...)`, to follow revocations")
+        return self._watch.entries
+
+    def _revoked_before(self, uid: int) -> float:
+        """When all tokens of `uid` were ended last; 0 if that is too long ago to matter."""
+        return float(self._revoked.get(f"{REVOKED}.user.{uid}", b"0"))
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """What a token's header calls a key: the first 4 bytes of its SHA-256, in hex."""
+    return sha256(key.public_bytes_raw()).hexdigest()[:8]
+
+
+def signing_key(text: str) -> Ed25519PrivateKey:
+    """The private key of 64 hex digits, its seed (RFC 8032). Raises ConfigError, without the text."""
+    return Ed25519PrivateKey.from_private_bytes(_from_hex(text))
+
+
+def public_key(text: str) -> Ed25519PublicKey:
+    """The public key of 64 hex digits. Raises ConfigError."""
+    return Ed25519PublicKey.from_public_bytes(_from_hex(text))
+
+
+def _from_hex(text: str) -> bytes:
+    try:
+        raw = bytes.fromhex(text)
+    except ValueError:
+        raw = b""
+    if len(raw) != 32:
+        raise ConfigError(f"an Ed25519 key of {len(text)} characters; it must be 64 hex digits: openssl rand -hex 32")
+    return raw

@@ -1,0 +1,122 @@
+"""`gatelink accounts`: upgrades the accounts' database, makes accounts, and disables them."""
+
+import asyncio
+import sys
+from collections.abc import Coroutine
+from typing import Annotated, Any, TypeVar
+
+import typer
+
+from gatelink.errors import ConfigError, GatelinkError
+
+T = TypeVar("T")
+
+accounts = typer.Typer(
+    name="accounts",
+    help="Upgrade the accounts' database, make accounts, and disable them.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+Url = Annotated[
+    str,
+    typer.Argument(metavar="URL", help="sqlite:///file or postgresql://user@host/database.", show_default=False),
+]
+User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="The account with this user name.")]
+Uid = Annotated[int | None, typer.Option("--uid", metavar="UID", help="The account with this uid.")]
+
+
+@accounts.callback()
+def _need_the_extra() -> None:
+    try:
+        import gatelink.auth.accounts  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"accounts: {error}; pip install 'gatelink[login]'") from None
+
+
+@accounts.command()
+def migrate(url: Url) -> None:
+    """Bring the database to the newest schema, in one transaction; nothing happens if it is.
+
+    A password of the database's is better in PGPASSWORD or ~/.pgpass than in URL, which others see in the list of
+    processes.
+
+    Exit status: 0 it is the newest, 1 the database fails, 2 the command can't be run as given.
+    """
+    from gatelink.auth.migrations import migrate as to_newest
+
+    before, after = _run(to_newest(url))
+    print(f"schema {after}" if before == after else f"schema {after}, before {before or 'none'}")
+
+
+@accounts.command()
+def create(
+    url: Url,
+    user: Annotated[str, typer.Argument(metavar="USER", help="Its user name.", show_default=False)],
+) -> None:
+    """Make an account with a password login, and print its uid.
+
+    The password is asked for on a terminal, twice; else it is the first line of standard input.
+
+    Exit status: 0 made, 1 the name is taken, or it or the password is none, or the database fails, 2 the command
+    can't be run as given.
+    """
+    from gatelink.auth.accounts import Accounts
+
+    if sys.stdin.isatty():
+        password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
+    else:
+        password = sys.stdin.readline().rstrip("\r\n")
+
+    async def make() -> int:
+        async with Accounts(url) as found:
+            return (await found.create(user, password)).uid
+
+    print(_run(make()))
+
+
+@accounts.command()
+def disable(url: Url, user: User = None, uid: Uid = None) -> None:
+    """Let nobody log in to an account any more. Sessions and tokens that there are live on.
+
+    Exit status: 0 done, 1 there is no such account, or the database fails, 2 the command can't be run as given.
+    """
+    _set(url, user, uid, "disable")
+
+
+@accounts.command()
+def enable(url: Url, user: User = None, uid: Uid = None) -> None:
+    """End what `disable` did.
+
+    Exit status: 0 done, 1 there is no such account, or the database fails, 2 the command can't be run as given.
+    """
+    _set(url, user, uid, "enable")
+
+
+def _set(url: str, user: str | None, uid: int | None, what: str) -> None:
+    """Call the method `what` of Accounts for the account that is named."""
+    from gatelink.auth.accounts import Accounts, NoAccount
+
+    if (user is None) == (uid is None):
+        raise ConfigError("say which account: --user NAME or --uid UID")
+
+    async def change() -> int:
+        async with Accounts(url) as found:
+            which = uid if user is None else await found.uid_of(user)
+            if which is None:
+                raise NoAccount(f"there is no account {user!r}")
+            await getattr(found, what)(which)
+            return which
+
+    print(f"{what}d {_run(change())}")
+
+
+def _run(work: Coroutine[Any, Any, T]) -> T:
+    """What `work` gives. Its errors but ConfigError are one line, and exit status 1."""
+    try:
+        return asyncio.run(work)
+    except ConfigError:
+        raise
+    except GatelinkError as error:
+        print(f"gatelink: {error}", file=sys.stderr)
+        raise typer.Exit(1) from None

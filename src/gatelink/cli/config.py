@@ -1,0 +1,76 @@
+"""`gatelink config`: checks a configuration file, and shows what is in force."""
+
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from gatelink.settings import Settings
+
+config = typer.Typer(
+    name="config",
+    help="Check a configuration file, and show what is in force.",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+)
+
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file, as group.toml.", show_default=False)]
+Dev = Annotated[bool, typer.Option("--dev", help="As for development: secrets may be missing.")]
+
+
+@config.command()
+def check(file: File, dev: Dev = False) -> None:
+    """Check a configuration and that its secrets can be read, and start nothing.
+
+    Every error that can be told at once is, a line each, with file, line and fix. Of a login that signs its tokens, the
+    public keys are shown.
+
+    Exit status: 0 it is good, 1 it is not, 2 the file can't be read.
+    """
+    from gatelink.ops.logs import configure
+    from gatelink.settings import SettingsError, load
+    from gatelink.settings.build import signing_keys
+    from gatelink.settings.check import problems_with_secrets
+    from gatelink.settings.show import toml
+
+    configure()
+    try:
+        settings = load(file, dev=dev)
+    except SettingsError as error:
+        problems = error.problems
+    else:
+        problems = problems_with_secrets(settings)
+        if not problems:
+            print(f"{file}: OK: {summary(settings)}")
+            if settings.tokens.kind == "signed" and settings.login is not None:
+                publics = [key.public_key().public_bytes_raw().hex() for key in signing_keys(settings.tokens)]
+                print(f"for processes that only check tokens: public_keys = {toml(publics)}")
+            return
+    print("\n".join(problems), file=sys.stderr)
+    raise typer.Exit(1)
+
+
+@config.command()
+def show(file: File) -> None:
+    """Show a configuration as it is in force, defaults included, as TOML. Secrets are shown as where they are.
+
+    Exit status: 0 shown, 2 the file can't be read or has errors.
+    """
+    from gatelink.settings import load
+    from gatelink.settings.show import show as shown
+
+    print(shown(load(file)), end="")
+
+
+def summary(settings: "Settings") -> str:
+    """What a configuration runs, in a line."""
+    parts = [f"group {settings.group.name}", f"engine {settings.engine.url}", f"tokens {settings.tokens.kind}"]
+    if settings.login is not None:
+        parts.append(f"login {settings.login.listen} ({', '.join(settings.login.methods)})")
+    if settings.gateway is not None:
+        listen = ", ".join(each.endpoint for each in settings.gateway.listen)
+        parts.append(f"gateway x{settings.gateway.count} {listen}")
+    parts += [f"{name} x{each.count} (type {each.type})" for name, each in settings.services.items()]
+    return "; ".join(parts)

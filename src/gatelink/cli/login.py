@@ -1,0 +1,102 @@
+"""`gatelink login`: runs the login service alone."""
+
+import asyncio
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatelink.errors import ConfigError, GatelinkError
+from gatelink.ops.logs import Format, Level, configure
+
+if TYPE_CHECKING:
+    from gatelink.group.engine import Engine
+    from gatelink.settings import Settings
+
+DEV_DATABASE = "gatelink-dev.db"
+DEV_GATEWAY = "tcp://127.0.0.1:7000"
+
+
+def login(
+    config: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="A TOML file with a [login] section, as group.toml.")
+    ] = None,
+    dev: Annotated[
+        bool,
+        typer.Option(
+            "--dev",
+            help=f"For development. Secrets may be missing; and without --config, accounts are in {DEV_DATABASE} here, "
+            f"all else in memory, and players are sent to {DEV_GATEWAY}.",
+        ),
+    ] = False,
+    listen: Annotated[
+        str | None, typer.Option(metavar="URL", help="http://host:port, instead of the configuration's.")
+    ] = None,
+    admin: Annotated[
+        str | None, typer.Option(metavar="HOST:PORT", help="Serve /metrics and /healthz there, over plain HTTP.")
+    ] = None,
+    log_format: Annotated[
+        Format | None, typer.Option(help="How logs, on standard error, are written.", show_default="console")
+    ] = None,
+    log_level: Annotated[Level | None, typer.Option(help="The least that is logged.", show_default="info")] = None,
+) -> None:
+    """Run the login service until SIGTERM or SIGINT: HTTP in, a token and a gateway's address out.
+
+    The log's line "started" says where it listens; its API is described there, at /openapi.json. TLS is a reverse
+    proxy's, in front (docs/login.md).
+
+    Exit status: 0 it was told to stop, 1 the engine or the database is away at the start, 2 it can't run as given.
+    """
+    if config is None and not dev:
+        raise ConfigError("login needs --config FILE, or --dev to try it")
+    from gatelink.cli.member import engine_of
+    from gatelink.group.engines.memory import MemoryEngine
+    from gatelink.settings import load
+
+    settings = load(config, dev=dev) if config is not None else _dev_settings()
+    if settings.login is None:
+        raise ConfigError(f"{config} has no [login]; add the section, with nothing in it for the defaults")
+    engine = engine_of(settings, "login") if config is not None else MemoryEngine()
+    try:
+        import gatelink.login.from_settings  # noqa: F401
+    except ImportError as error:
+        raise ConfigError(f"login: {error.name} is missing; pip install 'gatelink[login]'") from None
+    configure(log_format or settings.logs.format, log_level or settings.logs.level)
+    import uvloop
+
+    try:
+        uvloop.run(_serve(settings, engine, listen, admin))
+    except ConfigError:
+        raise
+    except GatelinkError as error:  # the engine or the database, at the start
+        typer.echo(f"gatelink: {error}", err=True)
+        raise typer.Exit(1) from None
+
+
+def _dev_settings() -> "Settings":
+    from gatelink.settings import AccountSettings, EngineSettings, LoginSettings, Settings, StaticServer
+    from gatelink.settings.shared import DatabaseUrl
+
+    return Settings(
+        engine=EngineSettings(url="memory"),
+        accounts=AccountSettings(url=DatabaseUrl(f"sqlite:///{DEV_DATABASE}")),
+        login=LoginSettings(servers=(StaticServer(name="dev", id=1, addresses=(DEV_GATEWAY,)),)),
+    )
+
+
+async def _serve(settings: "Settings", engine: "Engine", listen: str | None, admin: str | None) -> None:
+    import msgspec
+
+    from gatelink.login.from_settings import open_login
+
+    if listen is not None:
+        assert settings.login is not None
+        changed = msgspec.structs.replace(settings.login, listen=listen)
+        settings = msgspec.structs.replace(settings, login=changed)
+    asked = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, asked.set)
+    async with engine, open_login(settings, engine, admin=admin):
+        await asked.wait()

@@ -1,0 +1,258 @@
+"""The doors of the login service, as a Litestar application, and the OpenAPI document that describes them.
+
+No page is served to look at the document: such pages load their scripts from somebody else's servers.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+import structlog
+from litestar import Litestar, Request, Response, get, post
+from litestar.datastructures import ResponseHeader
+from litestar.exceptions import HTTPException, ValidationException
+from litestar.handlers import HTTPRouteHandler
+from litestar.openapi import OpenAPIConfig, ResponseSpec
+from litestar.params import JSONBody
+
+from gatelink import __version__
+from gatelink.login.logins import Logins
+from gatelink.login.messages import (
+    Credentials,
+    GuestCredentials,
+    LegacyReply,
+    LegacyRequest,
+    LoginReply,
+    LogoutRequest,
+    OidcCredentials,
+    Problem,
+    ServerEntry,
+    credentials_of,
+)
+from gatelink.login.problems import ProblemError, problem, problem_of, response_of
+
+log = structlog.get_logger("gatelink.login.http")
+
+DOCUMENT = "/openapi.json"
+
+AnyRequest = Request[Any, Any, Any]
+
+_MEANINGS = {
+    400: "The body is no JSON.",
+    403: "The credentials log nobody in.",
+    408: "The body did not come in time.",
+    409: "The user name is taken.",
+    413: "The body is too large.",
+    422: "The body lacks something, or has something that cannot be.",
+    429: "Too many tries; `Retry-After` has the seconds to wait.",
+    500: "The service failed.",
+    503: "The service cannot do it at the moment; `Retry-After` has the seconds to wait.",
+}
+_EVERY_POST = (400, 408, 413, 422, 500, 503)
+
+_MALFORMED = problem(400, "malformed-body", "the body is no JSON, or nested too deeply")
+
+_LEGACY_WRONG, _LEGACY_TOO_MANY, _LEGACY_LATER = 1, 2, 3
+
+
+def build(logins: Logins, is_healthy: Callable[[], bool]) -> Litestar:
+    """The application, with doors for the methods that `logins` has."""
+    doors = [*_doors(logins), _health(is_healthy)]
+    document = msgspec.json.encode(_document(doors))
+
+    @get(DOCUMENT, include_in_schema=False, media_type="application/vnd.oai.openapi+json")
+    async def openapi() -> bytes:
+        return document
+
+    return _litestar([*doors, openapi], None)
+
+
+def _litestar(doors: Sequence[HTTPRouteHandler], config: OpenAPIConfig | None) -> Litestar:
+    return Litestar(
+        doors,
+        openapi_config=config,
+        exception_handlers={HTTPException: _on_http_error, Exception: _on_error},
+        response_headers=[ResponseHeader(name="cache-control", value="no-store", documentation_only=False)],
+        logging_config=None,
+        debug=False,
+        pdb_on_exception=False,
+    )
+
+
+def _document(doors: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
+    config = OpenAPIConfig(
+        title="gatelink login", version=__version__, description="Logs players in and says where to connect."
+    )
+    return _litestar(doors, config).openapi_schema.to_schema()
+
+
+def _doors(logins: Logins) -> list[HTTPRouteHandler]:
+    @post(
+        "/login",
+        status_code=200,
+        operation_id="legacy_login",
+        summary="Log in, as clients of the original engine do",
+        description="Answers 200 whether it succeeds or not; `Result` says which.",
+        responses=_problems(408, 413, 503),
+        exception_handlers={HTTPException: _legacy_error, Exception: _legacy_error},
+    )
+    async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
+        reply = await logins.password(data.user, data.password, _address(request))
+        lobby = reply.addresses.get("tcp")
+        if lobby is None:  # those clients speak nothing else
+            return LegacyReply(Result=_LEGACY_LATER, ResultMsg="no gateway takes players over plain TCP")
+        return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=lobby.removeprefix("tcp://"))
+
+    @post(
+        "/v1/login",
+        status_code=200,
+        operation_id="login",
+        summary="Log in with a user name and a password",
+        responses=_problems(403, 429, *_EVERY_POST),
+    )
+    async def login(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
+        return await logins.password(data.user, data.password, _address(request))
+
+    @post(
+        "/v1/register",
+        status_code=201,
+        operation_id="register",
+        summary="Make an account, and log in to it",
+        responses=_problems(409, 429, *_EVERY_POST),
+    )
+    async def register(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
+        return await logins.register(data.user, data.password, _address(request))
+
+    @post(
+        "/v1/guest",
+        status_code=200,
+        operation_id="guest",
+        summary="Log in as the guest of a device, who is made the first time",
+        responses=_problems(403, 429, *_EVERY_POST),
+    )
+    async def guest(data: JSONBody[GuestCredentials], request: AnyRequest) -> LoginReply:
+        return await logins.guest(data.device_id, _address(request))
+
+    @post(
+        "/v1/oidc",
+        status_code=200,
+        operation_id="oidc",
+        summary="Log in with an OpenID Connect ID token",
+        responses=_problems(403, 429, *_EVERY_POST),
+    )
+    async def oidc(data: JSONBody[OidcCredentials], request: AnyRequest) -> LoginReply:
+        return await logins.oidc(credentials_of(data), _address(request))
+
+    @post(
+        "/v1/logout",
+        status_code=204,
+        operation_id="logout",
+        summary="End a token; one that has ended, or never was, is no error",
+        responses=_problems(*_EVERY_POST),
+    )
+    async def logout(data: JSONBody[LogoutRequest]) -> None:
+        await logins.logout(data.token)
+
+    @get("/v1/servers", operation_id="servers", summary="The gateways there are", responses=_problems(500))
+    async def servers() -> list[ServerEntry]:
+        return [
+            ServerEntry(gateway.id, gateway.name, gateway.by_transport, gateway.public_key, gateway.open)
+            for gateway in logins.gateways.all()
+        ]
+
+    doors: list[HTTPRouteHandler] = [logout, servers]
+    if "password" in logins.methods:
+        doors += [legacy_login, login]
+    if logins.accounts is not None:
+        doors.append(register)
+    if "guest" in logins.methods:
+        doors.append(guest)
+    if "oidc" in logins.methods:
+        doors.append(oidc)
+    return doors
+
+
+def _health(is_healthy: Callable[[], bool]) -> HTTPRouteHandler:
+    @get(
+        "/healthz",
+        media_type="text/plain",
+        operation_id="health",
+        summary="Whether logins can succeed",
+        responses=_problems(500, 503),
+    )
+    async def health() -> str:
+        if is_healthy():
+            return "ok\n"
+        raise ProblemError(problem(503, "unhealthy", "the engine is away, or the service stops"), {"retry-after": "1"})
+
+    return health
+
+
+def _problems(*statuses: int) -> dict[int, ResponseSpec]:
+    return {
+        status: ResponseSpec(
+            Problem, description=_MEANINGS[status], media_type="application/problem+json", generate_examples=False
+        )
+        for status in statuses
+    }
+
+
+def _address(request: AnyRequest) -> str:
+    return request.client.host if request.client else ""
+
+
+def _answer(what: Problem, headers: dict[str, str]) -> Response[bytes]:
+    status, fields, body = response_of(what, headers)
+    found = {name.decode(): value.decode("latin-1") for name, value in fields}
+    return Response(body, status_code=status, media_type=found.pop("content-type"), headers=found)
+
+
+def _problem(error: Exception) -> tuple[Problem, dict[str, str]]:
+    """What a peer is told of `error`; a fault of ours goes to the log."""
+    if isinstance(error, HTTPException) and error.status_code < 500:
+        return _http_problem(error)
+    if isinstance(error, RecursionError):  # of the decoder: nothing of ours recurses
+        return _MALFORMED, {}
+    found, headers = problem_of(error)
+    if found.status == 500:
+        log.error("request failed", exc_info=error)
+    return found, headers
+
+
+def _on_error(_: AnyRequest, error: Exception) -> Response[bytes]:
+    return _answer(*_problem(error))
+
+
+def _on_http_error(_: AnyRequest, error: HTTPException) -> Response[bytes]:
+    return _answer(*_problem(error))
+
+
+def _http_problem(error: HTTPException) -> tuple[Problem, dict[str, str]]:
+    """What the framework found wrong, in our words: its own may quote what was sent."""
+    if isinstance(error, ValidationException):
+        return problem(422, "invalid-body", _what_is_invalid(error)), {}
+    match error.status_code:
+        case 404:
+            return problem(404, "no-such-path", f"there is no such path; {DOCUMENT} has those there are"), {}
+        case 405:
+            return problem(405, "no-such-method", "the path has other methods"), dict(error.headers or {})
+        case 400:
+            return _MALFORMED, {}
+    return problem(error.status_code, "refused", "the request cannot be served"), {}
+
+
+def _what_is_invalid(error: ValidationException) -> str:
+    """The rule of the first thing that is wrong; msgspec's words have names and limits, never values."""
+    found = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
+    where, what = found.get("key", "data"), found.get("message", "'data'")
+    if where != "data":
+        return f"{where}: {what}"
+    return "there is no body" if what == "'data'" else what
+
+
+def _legacy_error(_: AnyRequest, error: Exception) -> Response[LegacyReply]:
+    """The original engine's answer to what went wrong."""
+    found, _headers = _problem(error)
+    result = {429: _LEGACY_TOO_MANY, 503: _LEGACY_LATER, 500: _LEGACY_LATER}.get(found.status, _LEGACY_WRONG)
+    reply = LegacyReply(Result=result, ResultMsg=found.detail)
+    return Response(reply, status_code=200, headers={"cache-control": "no-store"})

@@ -1,0 +1,73 @@
+"""A login service as a configuration describes it."""
+
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+
+from gatelink.auth.accounts import Accounts
+from gatelink.auth.methods import Guest, LoginMethod, Oidc, Password
+from gatelink.errors import ConfigError
+from gatelink.group.engine import Engine
+from gatelink.group.gateways import RegistryGateways
+from gatelink.group.registry import Registry
+from gatelink.login.gateways import GatewayInfo, Gateways, StaticGateways
+from gatelink.login.service import LoginService
+from gatelink.settings import LoginSettings, Settings, build_accounts, open_tokens
+
+
+@asynccontextmanager
+async def open_login(settings: Settings, engine: Engine, *, admin: str | None = None) -> AsyncIterator[LoginService]:
+    """The login service of `settings`, running, with its accounts and tokens; `engine` has been started.
+
+    Players are sent to the gateways in `login.servers`, or without any to those of the group. admin: "host:port" of
+    /metrics and /healthz. Raises ConfigError, EngineUnavailable, AccountsUnavailable.
+    """
+    login = settings.login
+    if login is None:
+        raise ConfigError("the configuration has no [login]")
+    tokens = settings.tokens
+    async with AsyncExitStack() as stack:
+        accounts = await stack.enter_async_context(build_accounts(settings.accounts))
+        service = LoginService(
+            login.listen,
+            engine=engine,
+            tokens=await stack.enter_async_context(open_tokens(settings, engine, issues=True)),
+            lifetime=tokens.lifetime if tokens.kind == "engine" else tokens.signed_lifetime,
+            methods=_methods(login, accounts),
+            accounts=accounts if "password" in login.methods else None,
+            gateways=await stack.enter_async_context(_gateways(login, engine)),
+            limits=login.limits,
+            one_token=login.one_token,
+            proxies=login.proxies,
+            admin=admin,
+        )
+        yield await stack.enter_async_context(service)
+
+
+def _methods(login: LoginSettings, accounts: Accounts) -> dict[str, LoginMethod]:
+    found: dict[str, LoginMethod] = {}
+    for name in login.methods:
+        match name:
+            case "password":
+                found[name] = Password(accounts)
+            case "guest":
+                found[name] = Guest(accounts)
+            case "oidc":
+                assert login.oidc is not None  # LoginSettings has checked
+                found[name] = Oidc(accounts, login.oidc.issuer, login.oidc.audience, login.oidc.jwks)
+    return found
+
+
+@asynccontextmanager
+async def _gateways(login: LoginSettings, engine: Engine) -> AsyncIterator[Gateways]:
+    if login.servers:
+        yield StaticGateways(
+            GatewayInfo(id=each.id, name=each.name, addresses=each.addresses, public_key=each.public_key or "")
+            for each in login.servers
+        )
+        return
+    registry = Registry(engine)
+    await registry.start()
+    try:
+        yield RegistryGateways(registry)
+    finally:
+        await registry.close()

@@ -1,0 +1,164 @@
+"""What stands before the application: whose address it is, how many at a time, how much, and for how long."""
+
+import asyncio
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+
+from gatelink.config import Network, networks
+from gatelink.login.limits import LoginLimits
+from gatelink.login.messages import Problem
+from gatelink.login.problems import RETRY_AFTER, problem, response_of
+from gatelink.net.endpoints import contains
+
+log = structlog.get_logger("gatelink.login.http")
+
+MOST_DISCARDED = 1_048_576
+"""Bytes of a body over the limit that are read and thrown away, so that its sender reads why instead of a reset."""
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_CLOSE = {"connection": "close"}
+_WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([^:]*):[0-9]+")  # as some proxies write addresses
+
+
+class Front:
+    """The ASGI application `app` within `limits`.
+
+    proxies: networks whose X-Forwarded-For is believed. `responses` counts by status.
+    """
+
+    def __init__(self, app: App, limits: LoginLimits, proxies: tuple[str, ...] = ()) -> None:
+        self._app = app
+        self._limits = limits
+        self._proxies = networks(*proxies)
+        self.active = 0
+        self.responses: Counter[int] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        peer, port = scope.get("client") or ("", 0)
+        scope["client"] = (forwarded_for(scope["headers"], peer, self._proxies), port)
+        if _head_size(scope) > self._limits.max_head:  # h11 limits only what comes in several pieces
+            large = problem(431, "too-large-head", f"line and headers may have {self._limits.max_head} bytes")
+            await self._refuse(send, large, _CLOSE)
+            return
+        if self.active >= self._limits.max_requests:
+            busy = problem(503, "busy", "too many requests are under way")
+            await self._refuse(send, busy, {"retry-after": str(RETRY_AFTER)})
+            return
+        self.active += 1
+        try:
+            await self._serve(scope, receive, send)
+        finally:
+            self.active -= 1
+
+    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """The body, then the application with it, both within the time there is."""
+        body: bytes | None = None
+        started = False
+
+        async def send_counted(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                self.responses[message["status"]] += 1
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._limits.timeout):
+                body = await self._read(scope, receive)
+                if body is not None:
+                    await self._app(scope, _replaying(body, receive), send_counted)
+                    return
+        except TimeoutError:
+            if started:
+                raise  # uvicorn closes the connection
+            if body is None:
+                late = problem(408, "too-slow", f"the body did not come within {self._limits.timeout:g} s")
+                await self._refuse(send, late, _CLOSE)
+            else:
+                log.error("request took too long", path=scope["path"], seconds=self._limits.timeout)
+                slow = problem(503, "timeout", "the request took too long")
+                await self._refuse(send, slow, {"retry-after": str(RETRY_AFTER)})
+            return
+        large = problem(413, "too-large", f"a body may have {self._limits.max_body} bytes")
+        await self._refuse(send, large, _CLOSE)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None if it is too large."""
+        most = self._limits.max_body
+        if _declared(scope["headers"]) > MOST_DISCARDED:
+            return None
+        body, size, more = b"", 0, True
+        while more and size <= MOST_DISCARDED:
+            message = await receive()
+            if message["type"] != "http.request":
+                break  # the peer has gone
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            body = body + chunk if size <= most else b""
+            more = message.get("more_body", False)
+        return body if size <= most else None
+
+    async def _refuse(self, send: Send, what: Problem, headers: dict[str, str]) -> None:
+        status, fields, body = response_of(what, headers)
+        self.responses[status] += 1
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body`, once."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _head_size(scope: Scope) -> int:
+    line = len(scope.get("raw_path", b"")) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+
+
+def _declared(headers: list[tuple[bytes, bytes]]) -> int:
+    """The Content-Length, which h11 has checked; 0 without one."""
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)
+
+
+def forwarded_for(headers: list[tuple[bytes, bytes]], peer: str, proxies: tuple[Network, ...]) -> str:
+    """The address that the request is from: `peer`, or if that is one of our proxies whom it forwards for.
+
+    Each proxy appends to X-Forwarded-For whom it was asked by, so it is read from its end, up to the first address that
+    is no proxy of ours; what stands before that anybody can have written. What is no address is not believed.
+    """
+    named = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1").split(",")
+    while peer and contains(proxies, peer) and named:
+        host = _address(named.pop().strip())
+        if host is None:
+            break
+        peer = host
+    return peer
+
+
+def _address(text: str) -> str | None:
+    """The address in `text`, which may have a port; None if it is none."""
+    if match := _WITH_PORT.fullmatch(text):
+        text = match[1] or match[2]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

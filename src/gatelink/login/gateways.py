@@ -1,0 +1,71 @@
+"""Which gateway a player is sent to."""
+
+from collections.abc import Iterable, Sequence
+from typing import Protocol
+
+import msgspec
+
+from gatelink.errors import ConfigError, GatelinkError
+
+
+class NoGateway(GatelinkError):
+    """No gateway is up and takes players."""
+
+
+class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """One gateway, as players see it.
+
+    addresses: where clients connect, as `tcp://play.example.com:7000`. public_key: what they seal with, 64 hex digits,
+    "" if it does not seal. open: it is up and not draining. load: how busy it is, in any unit that all of them share.
+    """
+
+    id: int
+    name: str
+    addresses: tuple[str, ...]
+    public_key: str = ""
+    open: bool = True
+    load: float = 0.0
+
+    @property
+    def by_transport(self) -> dict[str, str]:
+        """The first address of each transport: `tcp`, `tls`, ..."""
+        found: dict[str, str] = {}
+        for address in self.addresses:
+            found.setdefault(address.partition("://")[0], address)
+        return found
+
+
+class Gateways(Protocol):
+    """The gateways there are, now."""
+
+    def choose(self, uid: int) -> GatewayInfo:
+        """Where `uid` should connect: the least loaded that takes players. Raises NoGateway."""
+
+    def all(self) -> Sequence[GatewayInfo]:
+        """Every one that is known, closed ones too, by id."""
+
+
+class StaticGateways:
+    """Those of a list, which does not change."""
+
+    def __init__(self, gateways: Iterable[GatewayInfo]) -> None:
+        self._gateways = sorted(gateways, key=lambda gateway: gateway.id)
+        ids = [gateway.id for gateway in self._gateways]
+        if len(set(ids)) < len(ids):
+            raise ConfigError(f"two gateways have the id {max(ids, key=ids.count)}; give each its own")
+
+    def choose(self, uid: int) -> GatewayInfo:
+        return least_loaded(self._gateways, uid)
+
+    def all(self) -> Sequence[GatewayInfo]:
+        return self._gateways
+
+
+def least_loaded(gateways: Iterable[GatewayInfo], uid: int) -> GatewayInfo:
+    """The open one with the least load; of several, the same for the same uid. Raises NoGateway."""
+    candidates = [gateway for gateway in gateways if gateway.open]
+    if not candidates:
+        raise NoGateway("no gateway is up and takes players")
+    least = min(gateway.load for gateway in candidates)
+    idle = [gateway for gateway in candidates if gateway.load == least]
+    return idle[uid % len(idle)]

@@ -1,0 +1,120 @@
+"""One HTTP connection of the login service: uvicorn's, with the deadlines and limits that uvicorn does not have.
+
+uvicorn has one timeout, of a connection that idles after a reply, and every byte that comes ends it (its issue 157). So
+without more, who sends a header's byte now and then keeps a connection for ever.
+"""
+
+import asyncio
+import logging
+from collections import Counter
+from typing import Any
+
+import h11
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from gatelink.login.limits import LoginLimits
+from gatelink.login.problems import problem, response_of
+from gatelink.net.endpoints import AddressTable
+
+SPARE = 2.0
+"""Seconds beyond `limits.timeout` after which a request's connection is cut: the reply was not read, or never came."""
+
+_log = logging.getLogger("gatelink.login.http")
+_log.setLevel(logging.ERROR)  # what peers do wrong is a warning, and theirs to know; ERROR is a fault of ours
+
+
+class Door:
+    """What the connections of one service share. `refused` counts those that were not admitted, by reason."""
+
+    def __init__(self, limits: LoginLimits, proxies: tuple[str, ...]) -> None:
+        self.limits = limits
+        self.addresses = AddressTable(limits.max_per_address, (*limits.exempt, *proxies))
+        self.count = 0
+        self.refused: Counter[str] = Counter()
+
+    def protocol(self, **settings: Any) -> "LoginProtocol":
+        """A connection, as uvicorn asks for one."""
+        return LoginProtocol(self, **settings)
+
+    def enter(self, host: str) -> bool:
+        """Whether a connection from `host` is admitted; if so, `leave` it."""
+        if self.count >= self.limits.max_connections:
+            self.refused["server-full"] += 1
+            return False
+        if not self.addresses.enter(host):
+            self.refused["address-full"] += 1
+            return False
+        self.count += 1
+        return True
+
+    def leave(self, host: str) -> None:
+        self.count -= 1
+        self.addresses.leave(host)
+
+
+class LoginProtocol(H11Protocol):
+    """Each request's head has a deadline that no byte moves; so has the rest of it, until its reply is out."""
+
+    def __init__(self, door: Door, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.access_log = False
+        self.logger = _log
+        self.conn = h11.Connection(h11.SERVER, door.limits.max_head)
+        self._door = door
+        self._admitted = False
+        self._end: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        self._admitted = self._door.enter(self.client[0] if self.client else "")
+        if self._admitted:
+            self._cut_in(self._door.limits.head_timeout)
+        else:
+            transport.abort()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._admitted:
+            self._admitted = False
+            self._door.leave(self.client[0] if self.client else "")
+        if self._end is not None:
+            self._end.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        before = self.cycle
+        super().data_received(data)
+        self._watch(before)
+
+    def on_response_complete(self) -> None:
+        before = self.cycle
+        self._cut_in(self._door.limits.head_timeout)  # from now on, for what is left of the reply, and the next head
+        super().on_response_complete()
+        self._watch(before)
+
+    def send_400_response(self, msg: str) -> None:
+        """To what is no HTTP, or a head that is too long."""
+        status, headers, body = response_of(
+            problem(400, "bad-request", f"no HTTP request with a head of up to {self._door.limits.max_head} bytes"),
+            {"connection": "close"},
+        )
+        try:
+            events: list[h11.Event] = [
+                h11.Response(status_code=status, headers=headers, reason=b"Bad Request"),
+                h11.Data(data=body),
+                h11.EndOfMessage(),
+            ]
+            for event in events:
+                self.transport.write(self.conn.send(event) or b"")
+        except h11.LocalProtocolError:
+            pass  # in the middle of a request that is being answered: it ends without
+        self.transport.close()
+
+    def _watch(self, before: object) -> None:
+        """Sets the deadline of a request that has begun since `before` was the newest."""
+        if self.cycle is not before and not self.cycle.response_complete:
+            self._cut_in(self._door.limits.timeout + SPARE)
+
+    def _cut_in(self, seconds: float) -> None:
+        if self._end is not None:
+            self._end.cancel()
+        self._end = self.loop.call_later(seconds, self.transport.abort) if self._admitted else None

@@ -1,0 +1,66 @@
+"""What one login service allows: sizes and times of HTTP, and how often who may try."""
+
+import math
+
+import msgspec
+
+from gatelink.config import LOOPBACK, networks
+from gatelink.errors import ConfigError
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True):
+    """How often something may be done: `free` times at once; from then on each time makes the next wait longer.
+
+    The wait after one too many is `first` seconds, doubles with each further one, and is `longest` at most. One is
+    forgotten every `recovery` seconds, so that in the long run there is no more than one in that time.
+    """
+
+    free: int
+    recovery: float
+    first: float = 1.0
+    longest: float = 60.0
+
+    def __post_init__(self) -> None:
+        if self.free < 1 or not self.recovery > 0 or not 0 < self.first <= self.longest:
+            raise ConfigError(
+                f"free {self.free}, recovery {self.recovery:g} s, first {self.first:g} s, longest {self.longest:g} s: "
+                "free must be 1 or more, the times above 0, and first at most longest"
+            )
+
+    @property
+    def most(self) -> float:
+        """The level that counts no further, so that who stops is forgotten in a bounded time."""
+        return self.free + math.ceil(math.log2(self.longest / self.first))
+
+    def wait(self, level: float) -> float:
+        """Seconds that the next one has to wait when so many are remembered."""
+        if level <= self.free - 1:
+            return 0.0
+        return min(self.longest, self.first * 2 ** max(0.0, min(level, self.most) - self.free))
+
+
+class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
+    """What one login service allows. `LoginLimits()` is meant for players on the open internet."""
+
+    # -- HTTP --
+    max_head: int = 16_384  # bytes of a request's line and headers
+    max_body: int = 16_384  # bytes; an ID token has up to 8,192
+    head_timeout: float = 10.0  # s from the connection, or the reply before, to the end of the headers, trickled or not
+    timeout: float = 10.0  # s from the end of the headers to the reply: the body, the work, and waiting for it
+    max_requests: int = 256  # under way at a time; more are told 503
+    max_connections: int = 4_096
+    max_per_address: int = 128  # connections of one IPv4 address or IPv6 /64
+    exempt: tuple[str, ...] = LOOPBACK  # networks that limits per network do not hold for
+
+    # -- tries, counted in the engine for all login processes together --
+    network: Rule = Rule(free=60, recovery=1.0)  # logins of one network, right or wrong
+    pair: Rule = Rule(free=10, recovery=300.0, longest=300.0)  # wrong passwords for one account from one network
+    account: Rule = Rule(free=50, recovery=60.0, longest=30.0)  # wrong passwords for one account from anywhere
+    registrations: Rule = Rule(free=20, recovery=180.0, first=180.0, longest=3_600.0)  # new accounts of one network
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, (int, float)) and not value > 0:
+                raise ConfigError(f"limits.{name} is {value}; it must be above 0")
+        networks(*self.exempt)

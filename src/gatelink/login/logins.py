@@ -1,0 +1,143 @@
+"""Logging in and out, as every door of the service does it: count, check, choose, end older tokens, issue."""
+
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Protocol
+
+import structlog
+
+from gatelink.auth.accounts import AccountExists, Accounts
+from gatelink.auth.errors import InvalidCredential, Unavailable
+from gatelink.auth.methods import LoginMethod, LoginRefused
+from gatelink.auth.tokens import Identity
+from gatelink.errors import ConfigError
+from gatelink.group.engine import EngineError
+from gatelink.login.gateways import Gateways, NoGateway
+from gatelink.login.messages import LoginReply
+from gatelink.login.throttle import Throttle, TooMany
+from gatelink.quiet import QuietLog
+
+log = structlog.get_logger("gatelink.login.http")
+quiet = QuietLog(log)
+
+METHODS = ("password", "guest", "oidc")
+
+
+class Issuer(Protocol):
+    """Who hands out tokens and ends them; `EngineTokens` is one."""
+
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str: ...
+
+    async def revoke(self, token: str) -> None: ...
+
+    async def revoke_user(self, uid: int) -> None: ...
+
+
+class Logins:
+    """methods: by the names in METHODS. accounts: where `register` makes them; None: nobody can register.
+
+    lifetime: seconds that a token lives. one_token: a newer login of a user ends the tokens of older ones.
+
+    Every method raises what `problems.problem_of` knows. `outcomes` counts logins and registrations by (method,
+    outcome), `delays` those who must wait, by the rule that says so.
+    """
+
+    def __init__(
+        self,
+        *,
+        methods: Mapping[str, LoginMethod],
+        accounts: Accounts | None,
+        tokens: Issuer,
+        gateways: Gateways,
+        throttle: Throttle,
+        lifetime: float,
+        one_token: bool = False,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        if unknown := set(methods) - set(METHODS):
+            raise ConfigError(f"no login method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+        self.methods = methods
+        self.accounts = accounts
+        self.gateways = gateways
+        self.outcomes: Counter[tuple[str, str]] = Counter()
+        self.delays: Counter[str] = Counter()
+        self._tokens = tokens
+        self._throttle = throttle
+        self._lifetime = lifetime
+        self._one_token = one_token
+        self._clock = clock
+
+    async def password(self, user: str, password: str, address: str) -> LoginReply:
+        with self._counting("password", address):
+            attempt = await self._throttle.login(user, address)
+            try:
+                identity = await self.methods["password"].login({"user": user, "password": password}, address)
+            except LoginRefused:
+                await attempt.failed()
+                raise
+            except Unavailable:
+                await attempt.undecided()
+                raise
+            await attempt.succeeded()
+            return await self._welcome(identity, "password", address)
+
+    async def guest(self, device_id: str, address: str) -> LoginReply:
+        with self._counting("guest", address):
+            attempt = await self._throttle.guest(device_id, address)
+            identity = await self.methods["guest"].login({"device_id": device_id}, address)
+            await attempt.remember()
+            return await self._welcome(identity, "guest", address)
+
+    async def oidc(self, credentials: Mapping[str, Any], address: str) -> LoginReply:
+        with self._counting("oidc", address):
+            await self._throttle.visit(address)
+            identity = await self.methods["oidc"].login(credentials, address)
+            return await self._welcome(identity, "oidc", address)
+
+    async def register(self, user: str, password: str, address: str) -> LoginReply:
+        """Makes an account, and logs in to it."""
+        assert self.accounts is not None
+        with self._counting("register", address):
+            await self._throttle.register(address)
+            identity = await self.accounts.create(user, password)
+            await self._throttle.registered(user, address)
+            return await self._welcome(identity, "register", address)
+
+    async def logout(self, token: str) -> None:
+        """Ends a token; one that is none is no error, so that nobody learns which are."""
+        await self._tokens.revoke(token)
+
+    async def _welcome(self, identity: Identity, method: str, address: str) -> LoginReply:
+        gateway = self.gateways.choose(identity.uid)
+        if self._one_token:
+            await self._tokens.revoke_user(identity.uid)
+        expires_at = self._clock() + self._lifetime
+        token = await self._tokens.issue(identity.uid, identity.claims)
+        log.info("logged in", uid=identity.uid, method=method, address=address, gateway=gateway.id)
+        return LoginReply(identity.uid, token, expires_at, gateway.by_transport, gateway.public_key)
+
+    @contextmanager
+    def _counting(self, method: str, address: str) -> Iterator[None]:
+        """Counts how it ended, and has it in the log, a line a second of what peers can cause."""
+        outcome = "failed"
+        try:
+            yield
+            outcome = "succeeded"
+        except TooMany as error:
+            outcome = "delayed"
+            self.delays[error.limit] += 1
+            quiet.info("login delayed", method=method, address=address, limit=error.limit, seconds=error.retry_after)
+            raise
+        except (LoginRefused, AccountExists, InvalidCredential) as error:
+            outcome = "refused"
+            reason = error.reason if isinstance(error, LoginRefused) else type(error).__name__  # others show the name
+            quiet.info("login refused", method=method, address=address, reason=reason)
+            raise
+        except (Unavailable, EngineError, NoGateway) as error:
+            outcome = "unavailable"
+            quiet.error("login unavailable", method=method, error=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            self.outcomes[method, outcome] += 1

@@ -1,0 +1,106 @@
+"""What the login service reads and writes, as JSON; docs/login.md has an example of each."""
+
+from typing import Annotated, Any
+
+import msgspec
+
+MAX_TEXT = 1_024  # characters of a user name or password that are read at all; accounts allow less
+
+User = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT, description="The user name.", examples=["anna"])]
+Password = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT, examples=["correct horse battery staple"])]
+
+
+class Credentials(msgspec.Struct, frozen=True):
+    """A user name and a password."""
+
+    user: User
+    password: Password
+
+
+class GuestCredentials(msgspec.Struct, frozen=True):
+    """A device's secret."""
+
+    device_id: Annotated[
+        str,
+        msgspec.Meta(
+            min_length=1,
+            max_length=128,
+            description="Drawn at random by the app and kept: at least 16 printable ASCII characters, 8 different.",
+            examples=["6f1d0c3a9be84275a0e3c1d2f4b59687"],
+        ),
+    ]
+
+
+class OidcCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
+    """An ID token of the OpenID Connect issuer that is configured."""
+
+    id_token: Annotated[str, msgspec.Meta(min_length=1, max_length=8_192)]
+    nonce: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | msgspec.UnsetType = msgspec.UNSET
+
+
+class LogoutRequest(msgspec.Struct, frozen=True):
+    """A token to end."""
+
+    token: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+
+
+class LoginReply(msgspec.Struct, frozen=True):
+    """A login that succeeded: whom it is, with what to connect, and where."""
+
+    uid: Annotated[int, msgspec.Meta(ge=0, description="The user's id: 64 bits, more than a double holds.")]
+    token: Annotated[str, msgspec.Meta(description="For ClientVertifyReq, once and soon; a secret.")]
+    expires_at: Annotated[float, msgspec.Meta(description="Unix seconds at which the token ends.")]
+    addresses: Annotated[
+        dict[str, str],
+        msgspec.Meta(
+            description="The gateway's address for each transport it has.",
+            examples=[{"tcp": "tcp://play.example.com:7000"}],
+        ),
+    ]
+    public_key: Annotated[
+        str, msgspec.Meta(description="The gateway's public key for sealed connections, 64 hex digits; empty: none.")
+    ]
+
+
+class ServerEntry(msgspec.Struct, frozen=True):
+    """A gateway, as everybody may see it."""
+
+    id: int
+    name: str
+    addresses: dict[str, str]
+    public_key: str
+    open: Annotated[bool, msgspec.Meta(description="It takes players.")]
+
+
+class Problem(msgspec.Struct, frozen=True):
+    """Why a request was not done (RFC 9457). `code` is for programs and stays the same; the rest is for people."""
+
+    title: str
+    status: Annotated[int, msgspec.Meta(ge=400, lt=600)]
+    detail: str
+    code: Annotated[str, msgspec.Meta(examples=["wrong-credentials"])]
+    type: str = "about:blank"
+
+
+class LegacyRequest(msgspec.Struct, frozen=True, rename="pascal"):
+    """The original engine's login."""
+
+    user: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+    password: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+
+
+class LegacyReply(msgspec.Struct, frozen=True):
+    """The original engine's answer; `Result` 0 is success, and otherwise only `ResultMsg` means something."""
+
+    UID: int = 0
+    Token: str = ""
+    LobbyAddr: str = ""
+    Result: Annotated[
+        int, msgspec.Meta(description="0 success, 1 wrong user name or password, 2 too many tries, 3 try later.")
+    ] = 0
+    ResultMsg: str = ""
+
+
+def credentials_of(message: msgspec.Struct) -> dict[str, Any]:
+    """The message as a login method takes it."""
+    return {name: value for name, value in msgspec.structs.asdict(message).items() if value is not msgspec.UNSET}

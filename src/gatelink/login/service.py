@@ -1,0 +1,152 @@
+"""The login service as a whole: what it stands on is given, what it opens it closes."""
+
+import asyncio
+import os
+import socket
+from collections.abc import Mapping
+from typing import Self
+from urllib.parse import urlsplit
+
+import structlog
+
+from gatelink.auth.accounts import Accounts
+from gatelink.auth.methods import LoginMethod
+from gatelink.errors import ConfigError
+from gatelink.group.engine import Engine
+from gatelink.login.api import build
+from gatelink.login.front import Front
+from gatelink.login.gateways import Gateways
+from gatelink.login.http import Door
+from gatelink.login.limits import LoginLimits
+from gatelink.login.logins import Issuer, Logins
+from gatelink.login.metrics import LoginMetrics
+from gatelink.login.throttle import Throttle
+from gatelink.ops.admin import Admin
+from gatelink.ops.http import HttpServer
+
+log = structlog.get_logger("gatelink.login.http")
+
+BACKLOG = 1_024
+
+
+class LoginService:
+    """An HTTP service that logs players in (docs/login.md).
+
+    listen: `http://host:port`, port 0 for any that is free. engine: started, where tries are counted. tokens: who
+    issues; `lifetime` is how long those tokens live, in seconds. methods: by name, of `password`, `guest`, `oidc`.
+    accounts: where players register; None: they can't. gateways: where players are sent. one_token: a newer login of a
+    user ends the tokens of older ones. proxies: networks whose X-Forwarded-For is believed. admin: "host:port" of
+    /metrics and /healthz, None for none.
+
+    Whoever made the engine and the accounts closes them, after `stop`.
+    """
+
+    def __init__(
+        self,
+        listen: str = "http://127.0.0.1:8080",
+        *,
+        engine: Engine,
+        tokens: Issuer,
+        lifetime: float,
+        methods: Mapping[str, LoginMethod],
+        accounts: Accounts | None = None,
+        gateways: Gateways,
+        limits: LoginLimits | None = None,
+        one_token: bool = False,
+        proxies: tuple[str, ...] = (),
+        admin: str | None = None,
+    ) -> None:
+        self.limits = limits or LoginLimits()
+        self.logins = Logins(
+            methods=methods,
+            accounts=accounts,
+            tokens=tokens,
+            gateways=gateways,
+            throttle=Throttle(engine, self.limits),
+            lifetime=lifetime,
+            one_token=one_token,
+        )
+        self._engine = engine
+        self._host, self._port = _host_and_port(listen)
+        self.door = Door(self.limits, proxies)
+        self.app = build(self.logins, lambda: self.is_running and engine.is_available)
+        self.front = Front(self.app, self.limits, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
+        self._admin = Admin(self, admin, lambda: LoginMetrics(self)) if admin is not None else None
+        self._http: HttpServer | None = None
+        self._address = ("", 0)
+
+    @property
+    def is_running(self) -> bool:
+        """True from `start` until `stop` is called."""
+        return self._http is not None
+
+    @property
+    def url(self) -> str:
+        """Where it is reached, `http://host:port` with the port that was taken."""
+        host, port = self._address
+        return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
+
+    @property
+    def admin_port(self) -> int | None:
+        """The port of the admin endpoint, once started; None without one."""
+        return self._admin.port if self._admin is not None else None
+
+    async def start(self) -> None:
+        """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
+        if self._http is not None:
+            raise ConfigError("this login service is running already")
+        listener = await self._bind()
+        self._http = HttpServer(self.front, listener, self.door.protocol)
+        self._address = listener.getsockname()[:2]
+        await self._http.start()
+        if self._admin is not None:
+            try:
+                await self._admin.start()
+            except BaseException:
+                await self.stop()
+                raise
+        log.info("started", listen=self.url, methods=sorted(self.logins.methods))
+
+    async def stop(self) -> None:
+        """Accepts nothing more, gives requests under way a second, and leaves nothing open."""
+        if self._http is None:
+            return
+        http, self._http = self._http, None
+        await http.stop()
+        if self._admin is not None:
+            await self._admin.stop()
+        log.info("stopped", logins=sum(n for (_, how), n in self.logins.outcomes.items() if how == "succeeded"))
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def _bind(self) -> socket.socket:
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            family, _, _, _, where = found[0]
+            return socket.create_server(where[:2], family=family, backlog=BACKLOG)
+        except OSError as error:
+            what = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
+            raise ConfigError(
+                f"login cannot listen on {self._host}:{self._port}: {what}; "
+                "choose an address of this machine and a port that is free"
+            ) from None
+
+
+def _host_and_port(url: str) -> tuple[str, int]:
+    """Where `http://host:port` is; raises ConfigError for anything else."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
+        raise ConfigError(
+            f"login cannot listen on {url!r}; write it as http://127.0.0.1:8080 (TLS is a reverse proxy's, in front)"
+        )
+    return host, port

@@ -1,0 +1,158 @@
+"""Who may connect: what all listeners of one side of a server count together.
+
+A connection is admitted, or dropped without a word and counted by reason. Until it has said who it is it is a stranger,
+of which there are only so many: over that the one that has said nothing for the longest has to go. Whoever comes to log
+in says so at once; so strangers who wait, however many, keep nobody out.
+"""
+
+import asyncio
+from functools import partial
+
+from gatelink.errors import CloseCode, PeerError
+from gatelink.net.bans import BanTable, ConnectRates
+from gatelink.net.connection import DEAF, Connection
+from gatelink.net.endpoints import AddressTable
+from gatelink.net.handshakes import HandshakeLine
+from gatelink.session.carrier import Sink
+from gatelink.session.hub import Hub
+
+
+class Crowded(PeerError):
+    """Nobody's fault: too many connections have not said who they are, and this one has waited for the longest."""
+
+    code = CloseCode.SERVER_FULL
+
+
+class Admission:
+    """Counts connections, and what is remembered of their addresses."""
+
+    def __init__(self, hub: Hub) -> None:
+        self._hub = hub
+        self._addresses = AddressTable(hub.limits.max_per_address, hub.limits.exempt)
+        self._rates = ConnectRates(hub.limits)
+        self.bans = BanTable(hub.limits)
+        self.handshakes = HandshakeLine(hub)
+        self.connections: set[Connection] = set()
+        self.strangers: dict[Connection, None] = {}  # the one that came first in front
+        self._strangers_of: dict[str, dict[Connection, None]] = {}  # by the key of their address
+        self.open = True
+        self._places = 0  # taken
+        self._emptied = asyncio.Event()
+
+    def is_exempt(self, address: str) -> bool:
+        """Whether the limits of an address, and of what comes from it, do not hold for `address`."""
+        return self._addresses.counted_key(address) is None
+
+    def enter(self, connection: Connection) -> bool:
+        """Whether `connection` may stay, else it is refused; with no address yet, `locate` has the last word."""
+        reason = ""
+        if not self.open:
+            reason = "stopping"
+        elif self._places >= self._hub.limits.max_connections:
+            reason = "server-full"
+        elif connection.address is not None:
+            reason = self._enter_address(connection, connection.address)
+        if reason:
+            self.refuse(connection, reason)
+            return False
+        self._hub.stats.accepted += 1
+        self.connections.add(connection)
+        self.strangers[connection] = None
+        self._places += 1
+        if len(self.strangers) > self._hub.limits.max_unverified:
+            self._send_away(next(iter(self.strangers)))
+        return True
+
+    def locate(self, connection: Connection, address: str) -> bool:
+        """Whether `connection`, which entered without an address, may stay with this one; else it is refused."""
+        reason = self._enter_address(connection, address)
+        if reason:
+            self.refuse(connection, reason)
+            return False
+        connection.address = address
+        return True
+
+    def _enter_address(self, connection: Connection, address: str) -> str:
+        """Counts `connection` under `address`; why it may not come from there, "" if it may."""
+        key = self._addresses.counted_key(address)
+        if key is None:
+            return ""
+        now = self._hub.wheel.read_clock()
+        reason = ""
+        if self.bans.is_banned(key, now):
+            reason = "address-banned"
+        elif not self._addresses.enter(address):
+            reason = "address-full"
+        elif not self._rates.take(key, now):
+            self._addresses.leave(address)
+            reason = "address-rate"
+        if reason:
+            return reason
+        strangers = self._strangers_of.setdefault(key, {})
+        strangers[connection] = None
+        if len(strangers) > self._hub.limits.max_unverified_per_address:
+            self._send_away(next(iter(strangers)))
+        return ""
+
+    def introduced(self, connection: Connection) -> None:
+        """`connection` has said who it is, or is over: no stranger any more."""
+        self.strangers.pop(connection, None)
+        key = None if connection.address is None else self._addresses.counted_key(connection.address)
+        if key is not None and (strangers := self._strangers_of.get(key)) is not None:
+            strangers.pop(connection, None)
+            if not strangers:
+                del self._strangers_of[key]
+
+    def login_failed(self, address: str) -> None:
+        """What came from `address` could not be verified, by its own fault."""
+        key = self._addresses.counted_key(address)
+        if key is not None and self.bans.failed(key, self._hub.wheel.read_clock()):
+            self._hub.stats.bans += 1
+
+    def login_succeeded(self, address: str) -> None:
+        key = self._addresses.counted_key(address)
+        if key is not None:
+            self.bans.succeeded(key)
+
+    def banned(self) -> int:
+        """How many addresses are banned now; looks at all that are remembered."""
+        return self.bans.banned(self._hub.wheel.read_clock())
+
+    def refuse(self, connection: Connection, reason: str) -> None:
+        """Drops `connection` without a word, and counts it."""
+        self._hub.stats.refused[reason] += 1
+        self.introduced(connection)
+        connection.drop()
+
+    def leave(self, connection: Connection, sink: Sink) -> None:
+        """`connection` is over; nothing if it was never admitted.
+
+        Its place is free when the handlers of what it brought have ended, too: who sends and leaves, again and again,
+        shall not have more work waiting here than who stays.
+        """
+        if connection in self.connections:
+            self.connections.discard(connection)
+            self.introduced(connection)
+            self.handshakes.leave(connection)
+            sink.release(partial(self._free, connection.address))
+            if not self.connections:
+                self._emptied.set()
+
+    def _send_away(self, connection: Connection) -> None:
+        """Ends the stranger that waits for the longest; one that has said HELLO is told why."""
+        if connection.sink is DEAF:  # before its TLS handshake or PROXY header is whole
+            self.refuse(connection, "unverified-full")
+        else:
+            self.introduced(connection)
+            connection.sink.broken(Crowded("too many connections have not said who they are"))
+
+    def _free(self, address: str | None) -> None:
+        self._places -= 1
+        if address is not None:
+            self._addresses.leave(address)
+
+    async def empty(self) -> None:
+        """Waits until no connection is left."""
+        while self.connections:
+            self._emptied.clear()
+            await self._emptied.wait()

@@ -1,0 +1,42 @@
+"""Where and how a server listens, as its author writes it."""
+
+import ssl
+
+import msgspec
+
+from gatelink.errors import ConfigError
+from gatelink.net.listener import Accept
+from gatelink.session.roles import Dispatcher
+
+
+class Listen(msgspec.Struct, frozen=True, kw_only=True):
+    """Where and how a server listens.
+
+    certificate, key: PEM files, for a tls:// endpoint. proxies: networks of load balancers that send a PROXY protocol
+    v2 header before each connection. accept: called with every `Connection` that the limits admit; False refuses
+    it, `connection.hand_over(protocol)` takes it over.
+    resume_at: the endpoint that tickets name, for a listener behind a balancer that would lead its clients elsewhere.
+    inner: for servers of the group alone, who show the group key; nobody else is heard here, and they nowhere else.
+    handlers: the table, or another `Dispatcher`, of the sessions of an inner listener, which needs one.
+    """
+
+    endpoint: str
+    certificate: str | None = None
+    key: str | None = None
+    proxies: tuple[str, ...] = ()
+    accept: Accept | None = None
+    resume_at: str = ""
+    inner: bool = False
+    handlers: Dispatcher | None = None
+
+    def tls(self) -> ssl.SSLContext | None:
+        """The context of a tls:// endpoint. Raises ConfigError for a certificate or key that does not load."""
+        if self.certificate is None:
+            return None
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        try:
+            context.load_cert_chain(self.certificate, self.key)
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError(f"listener {self.endpoint}: certificate {self.certificate}: {error}") from None
+        return context

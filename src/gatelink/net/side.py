@@ -1,0 +1,79 @@
+"""What the listeners of one side of a server share: the side for clients, and the inner one, for servers of its group.
+
+The two share no connection, login, session or limit, so that a flood of players keeps no server out.
+"""
+
+from collections.abc import Callable
+
+from gatelink.auth.tokens import Identity
+from gatelink.errors import CloseCode, VerifyError
+from gatelink.net.admission import Admission
+from gatelink.net.listener import Listener
+from gatelink.net.login import Login
+from gatelink.net.weigher import Weigher
+from gatelink.session.carrier import Pause
+from gatelink.session.hub import LAST_WORDS, Hub
+from gatelink.session.manager import Duplicate, SessionManager
+
+LEAST_GRACE = 0.1
+"""Seconds that the last `closed` handlers together, and each `on_stop` function, have when the grace is over."""
+
+TypeOf = Callable[[int], int | None]
+"""The type, 1 to 255, of the server with an id; None if the group has no such server."""
+
+
+class Side:
+    """Who may come in at one side of a server, who is being checked there, and who is here."""
+
+    def __init__(self, hub: Hub, duplicate: Duplicate = Duplicate.NEWER_WINS) -> None:
+        self.hub = hub
+        self.sessions = SessionManager(hub, duplicate)
+        self.admission = Admission(hub)
+        self.weigher = Weigher(hub, self.admission.connections, self.sessions)
+        self.logins: set[Login] = set()
+        self.listeners: list[Listener] = []
+
+    def shut(self) -> None:
+        """Accepts nothing more; who is not verified by now has to come again."""
+        self.admission.open = False
+        for listener in self.listeners:
+            listener.close()
+        for login in list(self.logins):
+            login.stop()
+
+    async def end(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
+        """Lets handlers end, delivers what is queued, closes every session with 4011; returns when nothing is left.
+
+        deadline: the loop's time from which handlers are cancelled and connections cut. tick: handles what waits.
+        """
+        hub = self.hub
+        for session in self.sessions:
+            session.pause(Pause.STOPPING)
+        tick()
+        await hub.finish_tasks(deadline - hub.loop.time())
+        await self.sessions.close(CloseCode.GOING_AWAY, "the server stops", deadline)
+        for connection in list(self.admission.connections):
+            connection.abort()
+        await self.admission.empty()
+        self.weigher.close()
+        tick()
+        last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - hub.loop.time()))
+        await hub.finish_tasks(deadline - hub.loop.time(), last_words)  # the last `closed` events
+
+
+class Members:
+    """The `Tokens` of the inner side. Whoever gets there holds the group key and needs no token.
+
+    type_of: gives what the registry has of a server, if there is a registry.
+    """
+
+    def __init__(self, type_of: Callable[[], TypeOf | None]) -> None:
+        self._type_of = type_of
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        """As `gatelink.Tokens`. Raises VerifyError for a server that is not in the registry as what it says it is."""
+        type_of = self._type_of()
+        if type_of is not None and (known := type_of(uid)) != source:
+            what = "does not have it" if known is None else f"has it with type {known}"
+            raise VerifyError(f"server {uid} says it has type {source}; the registry {what}")
+        return Identity(uid)

@@ -1,0 +1,76 @@
+"""The way to a session's server: where it was dialled first, or where it sent its clients (docs/protocol.md)."""
+
+import ssl
+
+import structlog
+
+from gatelink.errors import ConfigError
+from gatelink.net.endpoints import Endpoint, parse_endpoint
+from gatelink.quiet import QuietLog
+from gatelink.session.extended import ExtendedSession, printable
+from gatelink.session.session import Session
+from gatelink.wire.control import Ticket
+
+quiet = QuietLog(structlog.get_logger("gatelink.dialer"))
+
+
+def is_as_safe(there: Endpoint, here: Endpoint) -> bool:
+    """Whether a server at `here` may send its clients `there`: never to a weaker transport, nor to a file of theirs."""
+    return there.scheme == here.scheme or (here.scheme, there.scheme) == ("tcp", "tls")
+
+
+class Way:
+    """Where a session is dialled.
+
+    endpoint: the next place. Raises ConfigError for a TLS context that goes with no tls:// endpoint.
+    """
+
+    def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> None:
+        if endpoint.scheme != "tls" and tls is not None:
+            raise ConfigError(f"a TLS context for {endpoint}; write the endpoint as tls://")
+        self.endpoint = endpoint
+        self._home = endpoint
+        self._tls = tls
+        self._followed: Ticket | None = None  # the ticket whose address is known
+
+    @property
+    def tls(self) -> ssl.SSLContext | None:
+        """What `endpoint` is dialled with."""
+        if self.endpoint.scheme != "tls":
+            return None
+        if self._tls is None:
+            self._tls = ssl.create_default_context()
+        return self._tls
+
+    def find(self, session: Session) -> float | None:
+        """Goes where `session`, which lost its connection, was sent; the seconds that it was asked to wait, if it was.
+
+        The server's key stays what it was, so whoever answers there is the same server, or nobody.
+        """
+        if not isinstance(session, ExtendedSession):
+            return None
+        ticket, away = session.ticket, session.away
+        if ticket is not None and ticket is not self._followed:
+            self._followed = ticket
+            self._follow(ticket.address)
+        if away is None:
+            return None
+        self._follow(away[0].address)
+        return max(0.0, away[1] - session.hub.wheel.read_clock())
+
+    def go_home(self) -> None:
+        """Where it was sent nobody answers."""
+        self.endpoint = self._home
+
+    def _follow(self, address: str) -> None:
+        if not address:
+            return
+        try:
+            there = parse_endpoint(address)
+        except ConfigError as error:
+            quiet.info("address not followed", reason=printable(str(error)))
+            return
+        if is_as_safe(there, self.endpoint):
+            self.endpoint = there
+        else:
+            quiet.info("address not followed", reason=f"{there} is not as safe as {self.endpoint}")

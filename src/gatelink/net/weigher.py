@@ -1,0 +1,87 @@
+"""What all sessions of one side hold together: weighed once a second, and over limits.max_held_bytes taken down.
+
+One session is bounded by its own limits; fifteen thousand that are all just below them are not. Counted are the bytes
+of messages: what is received and not handled, queued, written and not out, sent and not acknowledged. What Python needs
+to keep them, up to some 100 bytes each, comes on top.
+"""
+
+import asyncio
+from collections.abc import Iterator, Set
+from itertools import islice
+
+import structlog
+
+from gatelink.errors import CloseCode
+from gatelink.net.connection import Connection
+from gatelink.session.hub import Hub
+from gatelink.session.manager import SessionManager
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+
+log = structlog.get_logger("gatelink.weigher")
+
+INTERVAL = 1.0
+AT_ONCE = 1_000
+"""Connections weighed in one turn of the loop: about 1 ms."""
+
+
+class Weigher:
+    """Weighs `connections` and the detached ones of `sessions`; ends those that hold most while it is too much."""
+
+    def __init__(self, hub: Hub, connections: Set[Connection], sessions: SessionManager) -> None:
+        self._hub = hub
+        self._connections = connections
+        self._sessions = sessions
+        self._shown = 0  # our part of `stats.held_bytes`
+        self._next: asyncio.Handle = hub.loop.call_later(INTERVAL, self._begin)
+
+    def close(self) -> None:
+        """Weighs no more."""
+        self._next.cancel()
+        self._show(0)
+
+    def _begin(self) -> None:
+        self._go_on(self._holders(), {}, 0)
+
+    def _holders(self) -> Iterator[tuple[Session | None, int]]:
+        """Everything of this moment that holds bytes, and how many when it is its turn."""
+        for connection in list(self._connections):
+            session = connection.sink if isinstance(connection.sink, Session) else None
+            yield session, connection.held_bytes + (session.held_bytes if session is not None else 0)
+        for session in self._sessions:
+            if session.state is SessionState.DETACHED:
+                yield session, session.held_bytes
+
+    def _go_on(self, holders: Iterator[tuple[Session | None, int]], found: dict[Session, int], total: int) -> None:
+        """Weighs some more of them; `found` and `total` are of those before."""
+        count = 0
+        for session, size in islice(holders, AT_ONCE):
+            count += 1
+            total += size
+            if session is not None and size:
+                found[session] = size
+        if count == AT_ONCE:
+            self._next = self._hub.loop.call_soon(self._go_on, holders, found, total)
+            return
+        self._show(self._take_down(found, total))
+        self._next = self._hub.loop.call_later(INTERVAL, self._begin)
+
+    def _take_down(self, found: dict[Session, int], total: int) -> int:
+        """Ends sessions, those that hold most first, until the rest is within the limit; what that holds."""
+        most = self._hub.limits.max_held_bytes
+        if total <= most:
+            return total
+        ended = 0
+        for session in sorted(found, key=found.__getitem__, reverse=True):
+            if total <= most:
+                break
+            session.close(CloseCode.SLOW_CONSUMER, "the server is short of memory")
+            session.abort()
+            total -= found[session]
+            ended += 1
+        log.error("sessions hold too much", limit=most, ended=ended, held=total)
+        return total
+
+    def _show(self, held: int) -> None:
+        self._hub.stats.held_bytes += held - self._shown
+        self._shown = held

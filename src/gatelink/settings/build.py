@@ -1,0 +1,187 @@
+"""What is made of a configuration: the engine, tokens, accounts and keys that a process needs.
+
+What is heavy is imported where it is made.
+"""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any, Protocol
+from urllib.parse import quote
+
+from gatelink.auth.tokens import Tokens
+from gatelink.errors import ConfigError
+from gatelink.group.engine import Engine
+from gatelink.keys import key_of_text
+from gatelink.settings.secret import Secret
+from gatelink.settings.servers import GatewaySettings, shifted
+from gatelink.settings.settings import Settings
+from gatelink.settings.shared import AccountSettings, EngineSettings, TokenSettings
+from gatelink.wire.keys import GroupKey, ServerKey
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    from gatelink.auth.accounts import Accounts
+    from gatelink.group.rules import Rules
+    from gatelink.server import Listen
+
+
+class IssuedTokens(Tokens, Protocol):
+    """Tokens that this configuration's login hands out, and ends."""
+
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str: ...
+
+    async def revoke(self, token: str) -> None: ...
+
+    async def revoke_user(self, uid: int) -> None: ...
+
+
+def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
+    """The engine, not started. name: what the monitoring of NATS calls this process.
+
+    Raises ConfigError for a secret that is missing or cannot be used, or a library that is not installed.
+    """
+    engine = settings.engine
+    options: dict[str, Any] = {"name": name, "timeout": engine.timeout, "bucket": settings.group.name}
+    try:
+        if engine.url == "memory":
+            from gatelink.group.engines.memory import MemoryEngine
+
+            return MemoryEngine()
+        if engine.url == "embedded":
+            from gatelink.group.engines.embedded import EmbeddedEngine
+
+            return EmbeddedEngine(folder=engine.data, **options)
+        from gatelink.group.engines.nats import NatsEngine
+
+        return NatsEngine(_nats_urls(engine), credentials=engine.credentials, **options)
+    except ImportError as error:
+        raise ConfigError(f"engine.url: {error.name} is missing; pip install 'gatelink[group]'") from None
+
+
+def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
+    """The keys of signed tokens, the first signs. Raises ConfigError."""
+    try:
+        from gatelink.auth.signed_tokens import signing_key
+    except ImportError as error:
+        raise ConfigError(f"tokens.kind: {error.name} is missing; pip install 'gatelink[login]'") from None
+    keys = []
+    for secret in settings.signing_keys:
+        text = secret.reveal()
+        try:
+            keys.append(signing_key(text))
+        except ConfigError as error:
+            raise secret.wrong(error) from None
+    return keys
+
+
+@asynccontextmanager
+async def open_tokens(settings: Settings, engine: Engine, *, issues: bool) -> AsyncIterator[IssuedTokens]:
+    """The tokens, to check them and, if `issues`, to hand them out. `engine` has been started.
+
+    Signed ones that are only checked need no private key where `public_keys` are given. Raises ConfigError,
+    EngineUnavailable.
+    """
+    tokens = settings.tokens
+    if tokens.kind == "engine":
+        from gatelink.auth.engine_tokens import EngineTokens
+
+        yield EngineTokens(engine, lifetime=tokens.lifetime, first_use=tokens.first_use, single_use=tokens.single_use)
+        return
+    try:
+        from gatelink.auth.signed_tokens import SignedTokens, public_key
+    except ImportError as error:
+        raise ConfigError(f"tokens.kind: {error.name} is missing; pip install 'gatelink[login]'") from None
+    async with SignedTokens(
+        engine,
+        keys=signing_keys(tokens) if issues or not tokens.public_keys else (),
+        public_keys=[public_key(text) for text in tokens.public_keys],
+        audience=tokens.audience,
+        lifetime=tokens.signed_lifetime,
+    ) as signed:
+        yield signed
+
+
+def build_accounts(settings: AccountSettings) -> "Accounts":
+    """The accounts, not started. Raises ConfigError."""
+    try:
+        from gatelink.auth.accounts import Accounts
+        from gatelink.auth.passwords import PasswordHashing
+    except ImportError as error:
+        raise ConfigError(f"accounts: {error.name} is missing; pip install 'gatelink[login]'") from None
+    argon2 = settings.argon2
+    hashing = PasswordHashing(
+        memory_kib=argon2.memory_kib,
+        passes=argon2.time_cost,
+        lanes=argon2.parallelism,
+        threads=argon2.workers,
+        max_waiting=argon2.max_waiting,
+    )
+    return Accounts(account_url(settings), first_uid=settings.first_uid, passwords=hashing, upgrade=settings.migrate)
+
+
+def account_url(settings: AccountSettings) -> str:
+    """The database's URL, with its password: not for logs. Raises ConfigError."""
+    return str(settings.url) if settings.password is None else _with_password(settings.url, settings.password)
+
+
+def group_keys(settings: Settings) -> list[GroupKey]:
+    """The group's keys, the newest first. Raises ConfigError."""
+    return [_key(secret, GroupKey) for secret in (settings.group.key, *settings.group.older_keys)]
+
+
+def server_keys(settings: Settings) -> list[ServerKey]:
+    """The gateway's keys, the newest first. Raises ConfigError."""
+    return [_key(secret, ServerKey) for secret in (settings.gateway.keys if settings.gateway else ())]
+
+
+def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
+    """Where the gateway process of that index, from 0, listens for players."""
+    from gatelink.server import Listen
+
+    return [
+        Listen(
+            endpoint=shifted(each.endpoint, index),
+            certificate=str(each.certificate) if each.certificate is not None else None,
+            key=str(each.key) if each.key is not None else None,
+            proxies=each.proxies,
+        )
+        for each in settings.listen
+    ]
+
+
+def build_rules(settings: Settings) -> "dict[int, Rules]":
+    """How gateways treat the services, by server type."""
+    from gatelink.group.rules import OnDeath, Pick, Rules
+
+    return {
+        each.type: Rules(pick=Pick(each.pick), on_death=OnDeath(each.on_death), hold_seconds=each.hold_seconds)
+        for each in settings.services.values()
+    }
+
+
+def _key(secret: Secret, kind: Any) -> Any:
+    """What `gatelink keys` wrote, or only its digits."""
+    text = secret.reveal()
+    try:
+        key = key_of_text(text) if " " in text else kind.from_hex(text)
+    except ConfigError as error:
+        raise secret.wrong(error) from None
+    if not isinstance(key, kind):
+        raise secret.error(f"is a {type(key).__name__}, not a {kind.__name__}; make one with `gatelink keys new`")
+    return key
+
+
+def _nats_urls(engine: EngineSettings) -> list[str]:
+    if engine.user is None or engine.password is None:
+        return list(engine.servers)
+    password = engine.password.reveal()
+    if quote(password, safe="") != password:  # NATS' client takes it from a URL, as it is written there
+        raise engine.password.error("may have A-Z a-z 0-9 - . _ ~ only; choose another: openssl rand -hex 32")
+    return [url.replace("://", f"://{quote(engine.user, safe='')}:{password}@", 1) for url in engine.servers]
+
+
+def _with_password(url: str, secret: Secret) -> str:
+    scheme, _, rest = url.partition("://")
+    user, _, place = rest.partition("@")
+    return f"{scheme}://{user}:{quote(secret.reveal(), safe='')}@{place}"

@@ -1,0 +1,52 @@
+"""Reading a configuration file."""
+
+import re
+import tomllib
+from pathlib import Path
+
+from gatelink.errors import ConfigError
+from gatelink.settings.lines import lines
+from gatelink.settings.read import Reader
+from gatelink.settings.settings import Settings
+
+_AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+
+class SettingsError(ConfigError):
+    """Everything that is wrong with a configuration file, a line each: `group.toml:14: gateway.count: ...`."""
+
+    def __init__(self, problems: list[str]) -> None:
+        self.problems = problems
+        super().__init__("\n".join(problems))
+
+
+def load(path: str | Path, *, dev: bool = False) -> Settings:
+    """The configuration in the TOML file at `path`; docs/configuration.md has its keys.
+
+    Relative paths in it begin at its folder. Secrets are not read yet: whoever needs one reveals it, and with `dev` one
+    that is missing is made up. Raises SettingsError with all that is wrong, or ConfigError if the file can't be read.
+    """
+    path = Path(path)
+    try:
+        text = path.read_bytes().decode()
+    except OSError as error:
+        raise ConfigError(f"configuration {path}: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        line = error.object[: error.start].count(b"\n") + 1
+        raise SettingsError([f"{path}:{line}: not UTF-8, which TOML is written in; save it as UTF-8"]) from None
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise SettingsError([_syntax(path, text, str(error))]) from None
+    reader = Reader(str(path), lines(text), path.parent, dev)
+    settings = reader.read(tables, Settings)
+    if reader.problems:
+        raise SettingsError([f"{path}:{line}: {problem}" for line, problem in sorted(reader.problems)])
+    assert isinstance(settings, Settings)
+    return settings
+
+
+def _syntax(path: Path, text: str, error: str) -> str:
+    at = _AT_LINE.search(error)
+    line = int(at[1]) if at and at[1] else text.count("\n") + 1
+    return f"{path}:{line}: no TOML: {_AT_LINE.sub('', error)}"

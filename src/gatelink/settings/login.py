@@ -1,0 +1,78 @@
+"""The sections of the login service."""
+
+from typing import Literal
+from urllib.parse import urlsplit
+
+import msgspec
+
+from gatelink.config import networks
+from gatelink.errors import ConfigError
+from gatelink.login.limits import LoginLimits
+from gatelink.net.endpoints import parse_endpoint
+from gatelink.settings.shared import Hex32, ServerId, UrlOrPath
+
+Method = Literal["password", "guest", "oidc"]
+
+
+class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[login.oidc]`: whose ID tokens prove a user (OpenID Connect Core 1.0, section 3.1.3.7)."""
+
+    issuer: str  # its `iss`
+    audience: str  # our client id there, its `aud`
+    jwks: UrlOrPath  # its keys (RFC 7517): an https URL, an http URL on loopback, or a file
+
+    def __post_init__(self) -> None:
+        if not is_web(self.issuer):
+            raise ConfigError('issuer is no URL; write it as "https://accounts.example.com"')
+
+
+class StaticServer(msgspec.Struct, frozen=True, kw_only=True):
+    """`[[login.servers]]`: a gateway that a login may name without finding it in a group."""
+
+    name: str  # for people
+    id: ServerId  # its server id, unique
+    addresses: tuple[str, ...]  # an endpoint for each transport, as "tcp://play.example.com:7000"
+    public_key: Hex32 | None = None  # of its sealed connections
+
+    def __post_init__(self) -> None:
+        if not self.addresses:
+            raise ConfigError('addresses is empty; write it as addresses = ["tcp://play.example.com:7000"]')
+        for address in self.addresses:
+            if not address.startswith(("ws://", "wss://")):
+                parse_endpoint(address)
+
+
+class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[login]`: the HTTP service that knows users and hands out tokens."""
+
+    listen: str = "http://127.0.0.1:8080"
+    methods: tuple[Method, ...] = ("password", "guest")
+    oidc: OidcSettings | None = None
+    servers: tuple[StaticServer, ...] = ()
+    proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
+    one_token: bool = False  # a newer login of a user ends the tokens of older ones
+    limits: LoginLimits = LoginLimits()
+
+    def __post_init__(self) -> None:
+        if not is_web(self.listen):
+            raise ConfigError('listen is no HTTP address; write it as listen = "http://127.0.0.1:8080"')
+        if not self.methods:
+            raise ConfigError('methods is empty; write it as methods = ["password"]')
+        if "oidc" in self.methods and self.oidc is None:
+            raise ConfigError("methods has oidc, but there is no [login.oidc]; give its issuer, audience and jwks")
+        try:
+            networks(*self.proxies)
+        except ConfigError as error:
+            raise ConfigError(f"proxies: {error}") from None
+        ids = [server.id for server in self.servers]
+        if len(set(ids)) < len(ids):
+            raise ConfigError(f"servers: two have the id {max(ids, key=ids.count)}; give each its own")
+
+
+def is_web(url: str) -> bool:
+    """Whether `url` is an http or https URL with a host."""
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != -1
+    except ValueError:
+        return False

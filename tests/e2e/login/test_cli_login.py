@@ -1,0 +1,149 @@
+"""`gatelink login` as its users run it: a process, its output, its signals and its exit status."""
+
+import asyncio
+import json
+import os
+import secrets
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+from gatelink.group.engines.embedded import NatsServer
+from gatelink.login.client import LoginClient, LoginFailed
+from tests.support import MS
+
+STARTING = 15_000 * MS  # s that a process may take to import everything on a busy machine
+
+Process = asyncio.subprocess.Process
+
+
+@asynccontextmanager
+async def gatelink_login(*arguments: str, cwd: Path, **environment: str) -> AsyncIterator[Process]:
+    """`python -m gatelink login` with `arguments`; killed at the end if it still runs."""
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gatelink", "login", *arguments),
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **environment},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )
+    try:
+        yield process
+    finally:
+        if process.returncode is None:
+            process.kill()
+        await process.communicate()
+
+
+async def started(process: Process) -> str:
+    """The URL that it logs when it listens; it logs in JSON."""
+    assert process.stderr is not None
+    seen = b""
+    async with asyncio.timeout(STARTING):
+        async for line in process.stderr:
+            seen += line
+            if line.startswith(b"{") and (found := json.loads(line))["event"] == "started":
+                return str(found["listen"])
+    raise AssertionError(f"it ended: {seen.decode()}")
+
+
+async def ended(process: Process) -> tuple[int, str]:
+    """(exit status, standard error) of a process that ends."""
+    async with asyncio.timeout(STARTING):
+        _, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, err.decode()
+
+
+@pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
+async def test_dev_needs_nothing_and_stops_when_told(stop: signal.Signals, tmp_path: Path) -> None:
+    options = ("--dev", "--listen", "http://127.0.0.1:0", "--log-format", "json")
+    async with gatelink_login(*options, cwd=tmp_path) as process:
+        url = await started(process)
+        async with LoginClient(url) as client:
+            password = secrets.token_urlsafe(16)
+            reply = await client.register("anna", password)
+            assert reply.addresses == {"tcp": "tcp://127.0.0.1:7000"}
+            assert (await client.login("anna", password)).uid == reply.uid
+            with pytest.raises(LoginFailed, match="403"):
+                await client.login("anna", "wrong")
+        process.send_signal(stop)
+        status, err = await ended(process)
+        assert status == 0
+        assert password not in err and reply.token not in err
+        assert [json.loads(line)["event"] for line in err.splitlines()][-1] == "stopped"
+    assert (tmp_path / "gatelink-dev.db").stat().st_mode & 0o077 == 0
+
+
+CONFIG = """
+[engine]
+url = "nats://{place}"
+user = "gatelink"
+password = "env:NATS_PASSWORD"
+[accounts]
+url = "sqlite:///users.db"
+[login]
+listen = "http://127.0.0.1:0"
+one_token = true
+[login.limits]
+exempt = []
+network = {{free = 5, recovery = 3600}}
+[[login.servers]]
+name = "play"
+id = 7
+addresses = ["tls://play.example.com:7443"]
+"""
+
+
+async def test_two_processes_of_one_configuration_are_one_login(nats_server: NatsServer, tmp_path: Path) -> None:
+    nats = urlsplit(nats_server.url)
+    (tmp_path / "group.toml").write_text(
+        CONFIG.format(place=f"{nats.hostname}:{nats.port}") + f'[group]\nname = "test-{secrets.token_hex(4)}"\n'
+    )
+    options = ("--config", "group.toml", "--log-format", "json")
+    environment = {"NATS_PASSWORD": nats.password or ""}
+    async with (
+        gatelink_login(*options, cwd=tmp_path, **environment) as one,
+        gatelink_login(*options, cwd=tmp_path, **environment) as other,
+    ):
+        async with LoginClient(await started(one)) as first, LoginClient(await started(other)) as second:
+            uid = (await first.register("anna", "correct horse")).uid
+            for client in (second, first, second, first, second):
+                reply = await client.login("anna", "correct horse")
+                assert reply.uid == uid and reply.addresses == {"tls": "tls://play.example.com:7443"}
+            for client in (first, second):
+                with pytest.raises(LoginFailed, match="429"):
+                    await client.login("anna", "correct horse")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ((), "--config FILE, or --dev"),
+        (("--config", "missing.toml"), "missing.toml"),
+        (("--config", "nothing.toml"), "has no [login]"),
+        (("--config", "alone.toml"), "gatelink up"),
+        (("--dev", "--listen", "http://192.0.2.1:80"), "cannot listen on"),
+    ],
+)
+async def test_what_cannot_run_as_given_is_one_line_and_exit_status_2(
+    options: tuple[str, ...], words: str, tmp_path: Path
+) -> None:
+    (tmp_path / "nothing.toml").write_text('[engine]\nurl = "nats://127.0.0.1:4222"\n')
+    (tmp_path / "alone.toml").write_text("[login]\n")
+    async with gatelink_login(*options, cwd=tmp_path) as process:
+        status, err = await ended(process)
+        assert status == 2 and words in err.splitlines()[-1], err
+        assert "Traceback" not in err
+
+
+async def test_an_engine_that_is_away_at_the_start_is_exit_status_1(tmp_path: Path) -> None:
+    (tmp_path / "group.toml").write_text('[engine]\nurl = "nats://127.0.0.1:9"\ntimeout = 0.3\n[login]\n')
+    async with gatelink_login("--config", "group.toml", cwd=tmp_path) as process:
+        status, err = await ended(process)
+        assert status == 1 and "Traceback" not in err and "127.0.0.1:9" in err

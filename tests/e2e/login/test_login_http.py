@@ -1,0 +1,332 @@
+"""Slow, large, many and odd requests at the login service: each costs only who sends it."""
+
+import asyncio
+import json
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gatelink.auth.tokens import Identity
+from gatelink.config import networks
+from gatelink.login.front import MOST_DISCARDED, forwarded_for
+from gatelink.login.http import Door
+from tests.e2e.login.support import ANNA, RawHttp, asking, limits, post, problem_in, serving_login
+from tests.e2e.support import until
+from tests.support import MS
+
+LOGIN = json.dumps(ANNA).encode()
+
+
+@pytest.mark.parametrize("begun", [b"", b"POST /v1/lo", b"POST /v1/login HTTP/1.1\r\nhost: x\r\n"])
+async def test_a_head_that_trickles_is_cut_off_at_the_deadline(begun: bytes, tmp_path: Path) -> None:
+    async with serving_login(tmp_path, limits=limits(head_timeout=200 * MS)) as service:
+        slow = await RawHttp.open(service)
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+
+        async def trickle() -> None:
+            await slow.send(begun)
+            while True:
+                await slow.send(b"x")
+                await asyncio.sleep(10 * MS)
+
+        trickling = asyncio.create_task(trickle())
+        assert await slow.rest() == b""
+        assert loop.time() - started > 150 * MS
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+        await slow.close()
+        await until(lambda: service.door.count == 0)
+
+
+async def test_a_connection_may_not_idle_for_ever_between_requests(tmp_path: Path) -> None:
+    async with serving_login(tmp_path, limits=limits(head_timeout=1_500 * MS)) as service:
+        peer = await RawHttp.open(service)
+        for _ in range(3):
+            await peer.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await peer.response())[0] == 200
+        await peer.send(b"GET /hea")
+        assert await peer.rest() == b""
+        await peer.close()
+
+
+@pytest.mark.parametrize("chunked", [False, True])
+async def test_a_body_that_trickles_is_answered_408_and_closed(chunked: bool, tmp_path: Path) -> None:
+    async with serving_login(tmp_path, limits=limits(timeout=200 * MS)) as service:
+        peer = await RawHttp.open(service)
+        length = b"transfer-encoding: chunked" if chunked else b"content-length: 1000"
+        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\n" + length + b"\r\n\r\n")
+
+        async def trickle() -> None:
+            while True:
+                await peer.send(b"1\r\n \r\n" if chunked else b" ")
+                await asyncio.sleep(10 * MS)
+
+        trickling = asyncio.create_task(trickle())
+        status, headers, body = await peer.response()
+        assert (status, headers["connection"]) == (408, "close")
+        assert headers["content-type"] == "application/problem+json" and b"too-slow" in body
+        trickling.cancel()
+        await asyncio.gather(trickling, return_exceptions=True)
+        assert await peer.rest() == b""
+        await peer.close()
+        assert service.front.active == 0
+
+
+async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        request = post("/v1/register", LOGIN)
+        for n in range(len(request)):
+            await peer.send(request[n : n + 1])
+            await asyncio.sleep(0)
+        assert (await peer.response())[0] == 201
+        await peer.close()
+
+
+@pytest.mark.parametrize("size", [16_385, 100_000, MOST_DISCARDED, 50 * MOST_DISCARDED])
+async def test_a_body_that_is_too_large_is_answered_413(size: int, tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)
+        if size <= MOST_DISCARDED:  # who announces more is answered before it sends
+            await peer.send(b"x" * size)
+        status, headers, body = await peer.response()
+        assert (status, headers["connection"]) == (413, "close")
+        assert headers["content-type"] == "application/problem+json" and b"16384" in body
+        await peer.close()
+
+
+async def test_a_chunked_body_without_end_is_answered_413(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
+
+        async def flood() -> None:
+            while not peer.writer.transport.is_closing():
+                await peer.send(b"4000\r\n" + b"x" * 0x4000 + b"\r\n")
+
+        flooding = asyncio.create_task(flood())
+        assert (await peer.response())[0] == 413
+        flooding.cancel()
+        await asyncio.gather(flooding, return_exceptions=True)
+        await peer.close()
+
+
+async def test_the_largest_body_is_read(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service, asking(service) as http:
+        body = LOGIN[:-1] + b', "more": "' + b"x" * (16_384 - len(LOGIN) - 12) + b'"}'
+        assert len(body) == 16_384 and (await http.post("/v1/register", content=body)).status_code == 201
+
+
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET /" + b"x" * 300_000,
+        b"\x16\x03\x01\x02\x00\x01\x00",
+        b"NONSENSE\r\n\r\n",
+        b"GET / HTTP/1.1\r\nhost: x\r\ncontent-length: -1\r\n\r\n",
+        b"POST /v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: 2\r\ncontent-length: 3\r\n\r\n",
+        b"GET / HTTP/1.1\r\n\r\n",
+    ],
+    ids=["a path without end", "TLS", "no HTTP", "length below 0", "two lengths", "no host"],
+)
+async def test_what_is_no_request_is_a_problem_and_closed(
+    head: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        await peer.send(head + b"\r\n")
+        status, headers, body = await peer.response()
+        assert (status, headers["content-type"]) == (400, "application/problem+json") and b"bad-request" in body
+        assert await peer.rest() == b""
+        await peer.close()
+    assert not caplog.text
+
+
+@pytest.mark.parametrize("in_pieces", [False, True])
+@pytest.mark.parametrize(
+    "head",
+    [
+        b"GET / HTTP/1.1\r\nhost: x\r\n" + b"a: b\r\n" * 4_000,
+        b"GET / HTTP/1.1\r\nhost: x\r\ncookie: " + b"x" * 20_000 + b"\r\n",
+        b"GET /" + b"x" * 20_000 + b" HTTP/1.1\r\nhost: x\r\n",
+    ],
+    ids=["many headers", "a long header", "a long path"],
+)
+async def test_too_long_a_head_is_a_problem_and_closed(head: bytes, in_pieces: bool, tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        if in_pieces:
+            await peer.send(head)
+        else:
+            await peer.send(head + b"\r\n")
+        status, headers, _ = await peer.response()
+        assert status in (400, 431) and headers["content-type"] == "application/problem+json"
+        assert headers["connection"] == "close" and await peer.rest() == b""
+        await peer.close()
+
+
+async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
+        await until(lambda: service.front.active == 1)
+        await peer.send(b"no chunk\r\n")
+        await peer.rest()
+        await peer.close()
+        await until(lambda: service.door.count == 0 and service.front.active == 0)
+
+
+async def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        for part in (b"POST", post("/v1/login", LOGIN)[:-5], post("/v1/login", LOGIN)):
+            peer = await RawHttp.open(service)
+            await peer.send(part)
+            peer.writer.transport.abort()
+            await peer.close()
+        await until(lambda: service.door.count == 0 and service.front.active == 0)
+
+
+class Stuck:
+    """A login that lasts until it is let go."""
+
+    def __init__(self) -> None:
+        self.go = asyncio.Event()
+        self.cancelled = 0
+
+    async def login(self, credentials: Any, address: str) -> Identity:
+        try:
+            await self.go.wait()
+        except asyncio.CancelledError:
+            self.cancelled += 1
+            raise
+        return Identity(7)
+
+
+async def test_requests_under_way_are_limited(tmp_path: Path) -> None:
+    stuck = Stuck()
+    settings = {"methods": {"password": stuck}, "limits": limits(max_requests=3)}
+    async with serving_login(tmp_path, **settings) as service, asking(service) as http:
+        async with asyncio.TaskGroup() as tasks:
+            waiting = [tasks.create_task(http.post("/v1/login", json=ANNA | {"user": f"u{n}xx"})) for n in range(3)]
+            await until(lambda: service.front.active == 3)
+            response = await http.post("/v1/login", json=ANNA)
+            problem_in(response, 503, "busy")
+            assert int(response.headers["retry-after"]) >= 1
+            stuck.go.set()
+        assert [(task.result()).status_code for task in waiting] == [200] * 3
+        assert (await http.post("/v1/login", json=ANNA)).status_code == 200
+
+
+async def test_a_login_that_takes_too_long_is_cancelled_and_answered(tmp_path: Path) -> None:
+    stuck = Stuck()
+    settings = {"methods": {"password": stuck}, "limits": limits(timeout=500 * MS)}
+    async with serving_login(tmp_path, **settings) as service, asking(service) as http:
+        response = await http.post("/v1/login", json=ANNA)
+        problem_in(response, 503, "timeout")
+        assert stuck.cancelled == 1
+        assert (await http.get("/healthz")).status_code == 200
+
+
+def _holds(door: Door, count: int) -> bool:
+    return door.count == count
+
+
+async def test_connections_are_limited_in_all_and_by_network(tmp_path: Path) -> None:
+    for changed, reason in (
+        ({"max_connections": 3}, "server-full"),
+        ({"max_per_address": 3, "exempt": ()}, "address-full"),
+    ):
+        async with serving_login(tmp_path, limits=limits(**changed)) as service, AsyncExitStack() as stack:
+            peers = []
+            for _ in range(3):
+                peers.append(await RawHttp.open(service))
+                stack.push_async_callback(peers[-1].close)
+            door = service.door
+            await until(partial(_holds, door, 3))
+            refused = await RawHttp.open(service)
+            stack.push_async_callback(refused.close)
+            assert await refused.rest() == b""
+            assert door.refused == {reason: 1}
+            await peers.pop().close()
+            await until(partial(_holds, door, 2))
+            again = await RawHttp.open(service)
+            stack.push_async_callback(again.close)
+            await again.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await again.response())[0] == 200
+
+
+async def test_who_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
+    async with serving_login(tmp_path, limits=limits(head_timeout=500 * MS, timeout=500 * MS)) as service:
+        peer = await RawHttp.open(service)
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
+        with pytest.raises((ConnectionResetError, BrokenPipeError)):
+            while True:
+                await peer.send(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
+                await asyncio.sleep(10 * MS)
+        await peer.close()
+        await until(lambda: service.door.count == 0)
+
+
+async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        await peer.send(post("/v1/register", LOGIN) + post("/v1/nothing", b"") + post("/v1/login", LOGIN))
+        assert [(await peer.response())[0] for _ in range(3)] == [201, 404, 200]
+        await peer.close()
+
+
+async def test_stopping_answers_what_is_under_way_and_closes_the_rest(tmp_path: Path) -> None:
+    stuck = Stuck()
+    async with serving_login(tmp_path, methods={"password": stuck}) as service:
+        idle, busy = await RawHttp.open(service), await RawHttp.open(service)
+        await busy.send(post("/v1/login", LOGIN))
+        await until(lambda: service.front.active == 1)
+        stopping = asyncio.create_task(service.stop())
+        assert await idle.rest() == b""
+        stuck.go.set()
+        assert (await busy.response())[0] == 200
+        assert await busy.rest() == b""
+        await stopping
+        for peer in (idle, busy):
+            await peer.close()
+
+
+# -- whose address it is --
+
+PROXIES = networks("10.0.0.0/8", "fd00::/8")
+
+
+@pytest.mark.parametrize(
+    ("peer", "forwarded", "address"),
+    [
+        ("192.0.2.1", "203.0.113.9", "192.0.2.1"),  # no proxy of ours: anybody can write a header
+        ("10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "1.2.3.4, 203.0.113.9", "203.0.113.9"),  # what stands before it the client wrote
+        ("10.0.0.1", "127.0.0.1, 203.0.113.9, 10.0.0.2", "203.0.113.9"),
+        ("10.0.0.1", "203.0.113.9:4711", "203.0.113.9"),
+        ("10.0.0.1", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("10.0.0.1", "[2001:db8::1]", "2001:db8::1"),
+        ("fd00::1", "2001:db8::1", "2001:db8::1"),
+        ("10.0.0.1", None, "10.0.0.1"),
+        ("10.0.0.1", "", "10.0.0.1"),
+        ("10.0.0.1", "unknown", "10.0.0.1"),
+        ("10.0.0.1", "203.0.113.9, not-an-address", "10.0.0.1"),
+        ("10.0.0.1", "10.0.0.3, 10.0.0.2", "10.0.0.3"),
+        ("::ffff:10.0.0.1", "203.0.113.9", "203.0.113.9"),
+        ("", "203.0.113.9", ""),
+    ],
+)
+def test_a_forwarded_address_is_believed_only_from_our_proxies(peer: str, forwarded: str | None, address: str) -> None:
+    headers = [] if forwarded is None else [(b"x-forwarded-for", forwarded.encode())]
+    assert forwarded_for(headers, peer, PROXIES) == address
+
+
+def test_several_headers_are_one_list() -> None:
+    headers = [(b"x-forwarded-for", b"203.0.113.9"), (b"other", b"x"), (b"x-forwarded-for", b"10.0.0.2")]
+    assert forwarded_for(headers, "10.0.0.1", PROXIES) == "203.0.113.9"

@@ -1,0 +1,70 @@
+"""What all sessions hold together is bounded: over it those that hold most end, and nobody else."""
+
+import asyncio
+
+from gatelink import CloseCode, Limits, Session
+from tests.e2e.extension import ExtendedClient
+from tests.e2e.support import Blob, EchoServer, Note, RawClient, frame_of, neighbour, serving, until
+
+
+async def test_over_the_limit_those_that_hold_most_end_with_4006() -> None:
+    limits = Limits(max_held_bytes=3_000_000, max_outbox_bytes=8_000_000)
+    async with serving(limits=limits) as server, neighbour(server):
+        clients = {uid: await RawClient.verified(server, uid) for uid in (7, 8, 9)}
+        for uid, size in ((7, 600_000), (8, 6_000_000), (9, 600_000)):
+            for _ in range(size // 60_000):
+                server.session(uid).send(Blob(bytes(60_000)))
+        await until(lambda: server.ended)
+        assert server.ended == [(8, CloseCode.SLOW_CONSUMER)]
+        assert server.stats.held_bytes <= 3_000_000
+        for uid in (7, 9):
+            for _ in range(10):
+                assert await clients[uid].message() == Blob(bytes(60_000))
+        for client in clients.values():
+            await client.close()
+
+
+async def test_what_detached_sessions_hold_counts_too() -> None:
+    limits = Limits(max_held_bytes=1_000_000, max_outbox_bytes=900_000)
+    async with serving(limits=limits, resume_plain=True) as server:
+        for uid in (7, 8):
+            client = await ExtendedClient.logged_in(server, uid)
+            session = server.session(uid)
+            client.reset()
+            await until(lambda session=session: session.state.name == "DETACHED")  # type: ignore[misc]
+            for _ in range(8 + uid):
+                session.send(Blob(bytes(50_000)))
+        await until(lambda: server.ended == [(8, CloseCode.SLOW_CONSUMER)])
+        assert len(server.sessions) == 1
+
+
+async def test_what_handlers_have_not_taken_counts_too() -> None:
+    server = EchoServer(limits=Limits(max_held_bytes=400_000, max_outbox_bytes=200_000, max_inbox_bytes=300_000))
+    gate = asyncio.Event()
+
+    @server.instead(Blob)
+    async def slow(session: Session, message: Blob) -> None:
+        await gate.wait()
+
+    async with server:
+        clients = [await RawClient.verified(server, uid) for uid in (7, 8)]
+        for client in clients:
+            client.send(frame_of(Blob(bytes(50_000))) * 6)
+        await until(lambda: len(server.sessions) == 1)
+        gate.set()
+        await until(lambda: len(server.ended) == 1)
+        assert server.ended[0][1] is CloseCode.SLOW_CONSUMER
+        for client in clients:
+            await client.close()
+        await server.stop(0)
+
+
+async def test_held_bytes_are_weighed_and_nothing_is_left_of_them() -> None:
+    async with serving() as server:
+        client = await RawClient.verified(server, 7)
+        half = frame_of(Blob(bytes(50_000)))[:30_000]
+        client.send(frame_of(Note(1)), half)
+        await until(lambda: server.stats.held_bytes == 30_000)
+        await client.close()
+        await until(lambda: server.stats.held_bytes == 0)
+    assert server.stats.held_bytes == 0

@@ -1,0 +1,46 @@
+"""docs/login.md says what is: every limit with its default, every metric, every problem."""
+
+import re
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from gatelink.login.limits import LoginLimits, Rule
+
+ROOT = Path(__file__).resolve().parents[3]
+PAGE = (ROOT / "docs" / "login.md").read_text()
+SOURCE = "\n".join(path.read_text() for path in (ROOT / "src" / "gatelink" / "login").glob("*.py"))
+
+
+def shown(value: object) -> str:
+    """A default as the table writes it."""
+    match value:
+        case Rule():
+            return f"{value.free} free, one more each {value.recovery:g} s"
+        case tuple():
+            return ", ".join(map(str, value))
+        case int():
+            return f"{value:,}"
+    return f"{value:g}"
+
+
+@pytest.mark.parametrize("field", [field.name for field in msgspec.structs.fields(LoginLimits)])
+def test_every_limit_is_documented_with_its_default(field: str) -> None:
+    rows = [line.strip("| ").split(" | ") for line in PAGE.splitlines() if line.startswith(f"| `{field}` |")]
+    assert len(rows) == 1
+    assert rows[0][1] == shown(getattr(LoginLimits(), field)) and len(rows[0]) == 4
+
+
+def test_every_metric_is_documented() -> None:
+    used = set(re.findall(r'"(gatelink_\w+)"', SOURCE))
+    documented = set(re.findall(r"^\| `(gatelink_\w+)` \|", PAGE, re.MULTILINE))
+    assert used and {name.removesuffix("_total") for name in documented} == used
+
+
+def test_every_problem_is_documented() -> None:
+    used = set(re.findall(r'(?:problem\(\d+|_later\(|problem\(error\.status_code), ?"([a-z-]+)"', SOURCE))
+    used |= set(re.findall(r'_later\("([a-z-]+)"', SOURCE))
+    rows = re.findall(r"^\| [\d, ]+ \| (`[^|]*) \|", PAGE, re.MULTILINE)
+    documented = {code for row in rows for code in re.findall(r"`([a-z-]+)`", row)}
+    assert "wrong-credentials" in used and used - {"refused"} == documented

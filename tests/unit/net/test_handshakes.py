@@ -1,0 +1,81 @@
+"""Who may begin a handshake: so many a second, in the order in which they asked."""
+
+from typing import cast
+
+from gatelink.config import Limits
+from gatelink.net.connection import Connection
+from gatelink.net.handshakes import HandshakeLine
+from tests.fakes import Bench, settle
+
+
+def connections(count: int) -> list[Connection]:
+    """Stand-ins: the line only compares them."""
+    return [cast(Connection, object()) for _ in range(count)]
+
+
+async def test_a_burst_begins_at_once_and_the_rest_in_order_at_the_rate() -> None:
+    bench = Bench(Limits(handshake_rate=10, handshake_burst=3))
+    line = HandshakeLine(bench.hub)
+    begun: list[int] = []
+    for n, connection in enumerate(connections(8)):
+        line.enter(connection, lambda n=n: begun.append(n))  # type: ignore[misc]
+    assert begun == [0, 1, 2] and len(line) == 5
+    for expected in (5, 8):
+        await bench.pass_time(0.3)
+        await settle()
+        assert expected - 2 <= len(begun) <= expected + 1
+    await bench.pass_time(0.3)
+    await settle()
+    assert begun == list(range(8)) and len(line) == 0
+
+
+async def test_who_left_is_passed_over_and_costs_nothing() -> None:
+    bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
+    line = HandshakeLine(bench.hub)
+    begun: list[int] = []
+    many = connections(4)
+    for n, connection in enumerate(many):
+        line.enter(connection, lambda n=n: begun.append(n))  # type: ignore[misc]
+    line.leave(many[1])
+    line.leave(many[2])
+    line.leave(many[2])
+    assert len(line) == 1
+    await bench.pass_time(0.2)
+    await settle()
+    assert begun == [0, 3]
+
+
+async def test_who_comes_while_others_wait_waits_behind_them() -> None:
+    bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
+    line = HandshakeLine(bench.hub)
+    begun: list[str] = []
+    first, second, third = connections(3)
+    line.enter(first, lambda: begun.append("first"))
+    line.enter(second, lambda: begun.append("second"))
+    bench.clock.advance(1)  # there would be a token for the third; the second is before it
+    line.enter(third, lambda: begun.append("third"))
+    assert begun == ["first"]
+    bench.hub.wheel.run_due()
+    await bench.pass_time(0.3)
+    await settle()
+    assert begun == ["first", "second", "third"]
+
+
+async def test_others_are_heard_between_two_handshakes() -> None:
+    bench = Bench(Limits(handshake_rate=1_000, handshake_burst=1))
+    line = HandshakeLine(bench.hub)
+    log: list[str] = []
+    for connection in connections(1):
+        line.enter(connection, lambda: log.append("handshake"))
+
+    def begin() -> None:
+        log.append("handshake")
+        bench.loop.call_soon(log.append, "other")
+
+    for connection in connections(3):
+        line.enter(connection, begin)
+    bench.hub.wheel.run_due()
+    for _ in range(10):
+        bench.jump(0.2)
+        await settle()
+    assert log == ["handshake"] + ["handshake", "other"] * 3

@@ -1,0 +1,219 @@
+"""How a session notices that its peer is gone, or takes nothing, and what it asks to find out (limits.heartbeat_*,
+max_outbox_age; docs/protocol.md, PING and PONG)."""
+
+from typing import Any
+
+import pytest
+
+from gatelink.config import Limits
+from gatelink.errors import CloseCode
+from gatelink.session.carrier import Pause
+from gatelink.session.outbox import Full, Outbox
+from gatelink.session.session import Session
+from gatelink.session.states import SessionState
+from gatelink.stats import RTT_BUCKETS, Histogram
+from gatelink.wire import control
+from gatelink.wire.base import HEARTBEAT
+from gatelink.wire.control import Features
+from tests.fakes import Bench, FakeCarrier, Say, state_of, turn
+from tests.limits import with_window
+from tests.unit.session.test_extended import Desk, say
+
+SLOW = with_window(Limits(max_outbox_age=20, heartbeat_interval=5, heartbeat_timeout=60), 8)
+TALKS = 2.0  # s between two messages of a peer that is heard
+
+
+async def pass_time(desk: Desk, seconds: float) -> None:
+    """The peer says something all the while, so that its silence ends nothing."""
+    for _ in range(round(seconds / TALKS)):
+        if state_of(desk.it) is SessionState.OPEN:
+            desk.hear(say())
+        await desk.pass_time(TALKS)
+
+
+# -- who takes nothing of what waits for it: limits.max_outbox_age --
+
+
+async def test_a_ticketed_session_whose_peer_takes_nothing_is_detached_with_4006() -> None:
+    desk = Desk(limits=SLOW)
+    desk.carrier.writable = False
+    await desk.send(1)
+    await pass_time(desk, 18)
+    assert state_of(desk.it) is SessionState.OPEN
+    await pass_time(desk, 10)
+    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    assert desk.owner.calls == ["broke slow-consumer"]
+
+
+async def test_a_peer_that_reads_and_never_acknowledges_is_the_same_once_its_window_is_full() -> None:
+    desk = Desk(limits=SLOW)
+    await desk.send(9)
+    assert desk.it.outbox.count == 1, "one is held back by the window"
+    await pass_time(desk, 28)
+    assert desk.owner.calls == ["broke slow-consumer"]
+
+
+async def test_one_that_takes_a_little_at_a_time_is_not() -> None:
+    desk = Desk(limits=SLOW)
+    await desk.send(100)
+    for acknowledged in range(1, 20):
+        await pass_time(desk, 16)
+        desk.hear(control.Ack(acknowledged))
+    assert state_of(desk.it) is SessionState.OPEN and desk.it.outbox.count == 73
+
+
+async def test_one_whose_queue_is_empty_is_not_however_long_it_acknowledges_nothing() -> None:
+    desk = Desk(limits=SLOW)
+    await desk.send(8)
+    await pass_time(desk, 200)
+    assert state_of(desk.it) is SessionState.OPEN
+
+
+async def test_nor_one_whose_acknowledgements_we_do_not_read() -> None:
+    desk = Desk(limits=SLOW)
+    await desk.send(9)
+    desk.it.pause(Pause.INBOX)
+    await pass_time(desk, 100)
+    assert state_of(desk.it) is SessionState.OPEN
+    desk.it.resume(Pause.INBOX)
+    await pass_time(desk, 28)
+    assert desk.owner.calls == ["broke slow-consumer"]
+
+
+async def test_on_its_next_connection_it_has_all_the_time_again() -> None:
+    desk = Desk(limits=SLOW)
+    await desk.send(9)
+    await pass_time(desk, 28)
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    await turn()
+    await pass_time(desk, 16)
+    assert state_of(desk.it) is SessionState.OPEN
+    desk.hear(control.Ack(8))
+    assert desk.it.outbox.count == 0
+
+
+async def test_a_base_session_ends_with_4006_and_what_was_queued_is_its_user_s() -> None:
+    bench = Bench(SLOW)
+    session, carrier = bench.session()
+    session.open()
+    carrier.writable = False
+    session.send(Say("x"), full=Full.DROP_NEWEST)
+    for _ in range(14):
+        session.receive([say()])
+        session.last_heard = bench.clock()
+        await bench.pass_time(TALKS)
+    assert (session.close_code, carrier.is_dropped) == (CloseCode.SLOW_CONSUMER, True)
+    assert bench.owner.calls == ["broke slow-consumer", "ended", "gone"] and session.outbox.count == 1
+
+
+def test_what_counts_as_taken_is_what_was_sent() -> None:
+    box = Outbox(10, 1_000)
+    assert box.stalled(100, False) == 0
+    box.push(b"a")
+    assert box.stalled(110, True) == 10
+    box.push(b"b")
+    assert box.stalled(125, True) == 25
+    box.take(1)
+    assert box.stalled(130, True) == 0
+    assert box.stalled(131, True) == 1
+    assert box.stalled(132, False) == 0
+    assert box.stalled(140, True) == 8
+
+
+# -- PING --
+
+
+def pings(carrier: FakeCarrier) -> int:
+    return b"".join(carrier.writes).count(bytes.fromhex("1100008006"))
+
+
+async def test_a_peer_that_is_heard_is_asked_only_to_measure() -> None:
+    desk = Desk()
+    await pass_time(desk, 100)
+    assert 3 <= pings(desk.carrier) <= 4
+    idle = Desk()
+    for _ in range(10):
+        await idle.pass_time(10.3)
+        idle.hear(say())
+    assert pings(idle.carrier) == 10
+
+
+async def test_while_it_may_not_have_got_what_it_was_sent_it_is_asked_often_but_not_too_often() -> None:
+    desk = Desk()
+    await desk.send(1)
+    await desk.pass_time(30)
+    assert 12 <= pings(desk.carrier) <= 22, "from the first interval on, once a second"
+    assert len({ping.sent_at for ping in desk.records if isinstance(ping, control.Ping)}) == 1
+    quiet = Desk()
+    await quiet.pass_time(30)
+    assert pings(quiet.carrier) == 3
+
+
+async def test_a_dead_path_is_noticed_within_the_timeout_whatever_was_sent_before() -> None:
+    for sent in (0, 1, 20):
+        desk = Desk()
+        await desk.send(sent)
+        await desk.pass_time(60.4)
+        assert desk.owner.calls[:1] == ["broke heartbeat-timeout" if sent < 9 else "broke slow-consumer"]
+
+
+async def test_an_answer_ends_the_doubt() -> None:
+    desk = Desk()
+    await desk.send(1)
+    await desk.pass_time(12)
+    (ping, *_) = (record for record in desk.records if isinstance(record, control.Ping))
+    desk.hear(control.Pong(ping.sent_at, 1, 0))
+    asked = pings(desk.carrier)
+    await desk.pass_time(8)
+    assert pings(desk.carrier) == asked
+    assert desk.it.outbox.held_bytes == 0
+
+
+async def test_the_first_answer_counts_when_several_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    monkeypatch.setattr("gatelink.session.extended.perf_counter", desk.clock)
+    await desk.send(1)
+    await desk.pass_time(14)
+    asked: list[Any] = [record for record in desk.records if isinstance(record, control.Ping)]
+    assert len(asked) > 2
+    desk.hear(*[control.Pong(ping.sent_at, 1, 0) for ping in asked])
+    assert desk.it.rtt == pytest.approx(4, abs=0.5) and sum(desk.stats.rtt.counts) == 1
+
+
+async def test_the_round_trip_is_smoothed_and_each_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    desk = Desk()
+    monkeypatch.setattr("gatelink.session.extended.perf_counter", desk.clock)
+    expected: float | None = None
+    for seconds in (0.4, 1.2, 0.4):
+        while not desk.it._ping:
+            await desk.pass_time(0.1)
+        asked = desk.it._ping
+        await desk.pass_time(seconds)
+        desk.hear(control.Pong(asked, 0, 0))
+        expected = seconds if expected is None else expected + (seconds - expected) / 8
+        assert desk.it.rtt == pytest.approx(expected, abs=0.01)
+    assert desk.stats.rtt.counts == [0, 0, 0, 0, 0, 0, 2, 0, 1, 0] and desk.stats.rtt.sum == pytest.approx(2.0)
+
+
+async def test_a_session_that_measures_nothing_has_no_round_trip() -> None:
+    base: Session = Bench().session()[0]
+    assert base.rtt is None
+    assert Desk(Features.RESUME).it.rtt is None
+
+
+async def test_a_base_peer_gets_its_heartbeats_as_ever() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.open()
+    for _ in range(10):
+        await bench.pass_time(5)
+        session.receive([say()])
+        session.last_heard = bench.clock()
+    assert [frame[0] for frame in carrier.frames] == [HEARTBEAT] * len(carrier.frames) and len(carrier.frames) >= 4
+
+
+@pytest.mark.parametrize("value, at", [(0.0, 0), (0.005, 0), (0.0051, 1), (2.5, 8), (9.0, 9)])
+def test_a_histogram_counts_a_value_in_the_first_bound_that_holds_it(value: float, at: int) -> None:
+    histogram = Histogram(RTT_BUCKETS)
+    histogram.observe(value)
+    assert histogram.counts.index(1) == at and histogram.sum == value

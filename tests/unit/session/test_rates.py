@@ -1,0 +1,169 @@
+"""Token buckets against the definition of one, and what a meter lets through, pauses and ends."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gatelink.config import Limits
+from gatelink.errors import CloseCode
+from gatelink.session.carrier import Pause
+from gatelink.session.rates import Bucket, Meter
+from tests.fakes import Bench, FakeCarrier, state_of
+
+SLACK = 1e-6
+
+steps = st.lists(st.tuples(st.floats(0, 5), st.integers(0, 30)), max_size=60)
+
+
+@given(rate=st.floats(0.1, 50), burst=st.floats(1, 40), steps=steps)
+def test_in_any_span_of_time_no_more_is_taken_than_the_burst_and_the_rate(
+    rate: float, burst: float, steps: list[tuple[float, int]]
+) -> None:
+    """For all spans taken <= burst + rate * seconds; and none is refused that this allows."""
+    bucket = Bucket(rate, burst, 0.0)
+    now = 0.0
+    taken: list[float] = []  # when
+    for seconds, tries in steps:
+        now += seconds
+        for _ in range(tries):
+            worst = max(
+                (len(taken) - at + 1 - rate * (now - since) for at, since in enumerate(taken)), default=1.0
+            )  # of all spans that end now and begin with something taken
+            if bucket.take(now):
+                assert max(worst, 1.0) <= burst + SLACK
+                taken.append(now)
+            else:
+                assert worst > burst - SLACK
+
+
+@given(rate=st.floats(0.1, 50), burst=st.floats(1, 40), tries=st.integers(1, 60))
+def test_after_the_wait_there_is_a_token_and_not_before(rate: float, burst: float, tries: int) -> None:
+    bucket = Bucket(rate, burst, 100.0)
+    for _ in range(tries):
+        bucket.take(100.0)
+    wait = bucket.wait()
+    if wait > SLACK:
+        assert not bucket.take(100.0 + wait * 0.99)
+    assert bucket.take(100.0 + wait * 1.01 + SLACK)
+
+
+def test_a_clock_that_goes_back_brings_nothing() -> None:
+    bucket = Bucket(1, 1, 100.0)
+    assert bucket.take(100.0) and not bucket.take(99.0) and not bucket.take(100.5)
+    assert bucket.take(101.0)
+
+
+# -- the meter of a session --
+
+LIMITS = Limits(message_rate=10, message_burst=20, byte_rate=50_000, byte_burst=110_000, rate_timeout=5)
+
+
+class Desk(Bench):
+    """A session with a meter that is full."""
+
+    def __init__(self, limits: Limits = LIMITS) -> None:
+        super().__init__(limits)
+        self.it, self.carrier = self.session()
+        self.it.open()
+        self.meter = self.it.meter = Meter(self.it)
+
+    def is_paused(self) -> bool:
+        return Pause.RATE in self.carrier.paused
+
+
+async def test_a_burst_passes_and_one_message_more_pauses_until_it_is_paid() -> None:
+    desk = Desk()
+    desk.meter.charge(20, 100)
+    assert not desk.is_paused()
+    desk.meter.charge(5, 100)  # in debt by 5: half a second
+    assert desk.is_paused() and desk.stats.rate_paused == 1
+    await desk.pass_time(0.4)
+    assert desk.is_paused()
+    await desk.pass_time(0.3)
+    assert not desk.is_paused()
+
+
+async def test_bytes_are_charged_as_messages_are() -> None:
+    desk = Desk()
+    desk.meter.charge(0, 110_000)
+    assert not desk.is_paused()
+    desk.meter.charge(0, 25_000)
+    assert desk.is_paused()
+    await desk.pass_time(0.7)
+    assert not desk.is_paused()
+
+
+async def test_what_comes_at_the_rate_is_never_paused() -> None:
+    desk = Desk()
+    desk.meter.charge(20, 0)
+    for _ in range(100):
+        await desk.pass_time(0.1)
+        desk.meter.charge(1, 0)
+    assert desk.stats.rate_paused == 0
+
+
+async def test_who_is_over_its_rate_for_the_timeout_is_closed_with_4005() -> None:
+    desk = Desk()
+    seconds = 0.0
+    while state_of(desk.it).name == "OPEN":
+        if not desk.is_paused():
+            desk.meter.charge(30, 0)
+        await desk.pass_time(0.1)
+        seconds += 0.1
+        assert seconds < 20
+    assert desk.it.close_code is CloseCode.RATE_LIMITED
+    assert seconds >= 5
+    assert desk.it.close_reason.startswith("more than 10 messages or 50000 bytes a second, paused for 5")
+
+
+async def test_one_debt_that_is_longer_than_the_timeout_ends_it_too() -> None:
+    desk = Desk()
+    desk.meter.charge(1_000, 0)
+    await desk.pass_time(4.8)
+    assert desk.it.close_code is None
+    await desk.pass_time(0.5)
+    assert desk.it.close_code is CloseCode.RATE_LIMITED
+
+
+async def test_pauses_are_forgotten_when_the_buckets_have_been_full() -> None:
+    desk = Desk()
+    for _ in range(5):
+        desk.meter.charge(50, 0)  # 3 s of debt, each time
+        await desk.pass_time(3.3)
+        assert not desk.is_paused()
+        await desk.pass_time(2.2)
+        desk.meter.charge(0, 0)
+    assert desk.it.close_code is None and desk.stats.rate_paused == 5
+
+
+async def test_a_pause_holds_over_the_sessions_next_connection() -> None:
+    """Who breaks off and comes back comes back with the debt."""
+    desk = Desk()
+    desk.owner.keeps = True
+    desk.meter.charge(30, 0)
+    desk.carrier.lose()
+    carrier = FakeCarrier()
+    carrier.sink = desk.it
+    desk.it.attach(carrier)
+    assert carrier.paused & Pause.RATE
+    await desk.pass_time(1.2)
+    assert not carrier.paused
+    assert desk.it.meter is desk.meter
+
+
+async def test_nothing_of_a_meter_is_left_with_its_session() -> None:
+    desk = Desk()
+    desk.meter.charge(30, 0)
+    desk.it.close()
+    desk.it.abort()
+    desk.carrier.lose()
+    assert desk.it.meter is None and len(desk.hub.wheel) == 0
+
+
+async def test_heartbeats_of_two_users_drift_apart_and_stay_within_a_tenth() -> None:
+    """After a stall all are due at once; the next time they are not."""
+    desk = Bench()
+    seconds = [desk.hub.beat_after(uid) for uid in range(1_000)]
+    limit = desk.hub.limits.heartbeat_interval
+    assert all(0.9 * limit <= each <= limit for each in seconds)
+    assert len({round(each, 1) for each in seconds}) >= 10
+    assert seconds == [desk.hub.beat_after(uid) for uid in range(1_000)]
