@@ -94,7 +94,8 @@ def measure(server: tuple[int, int], way: str, logins: int, first: int, core: in
     seen = re.search(r"logins/s=(\d+) p50=(\d+)us p99=(\d+)us loadgen_cpu=([\d.]+)", line)
     if not seen:
         raise BenchmarkError(f"logins failed, {way}: {line}")
-    return Sample(*map(float, seen.groups()), used * 1e6 / logins)
+    rate, p50, p99, load_cpu = map(float, seen.groups())
+    return Sample(rate, p50, p99, load_cpu, used * 1e6 / logins)
 
 
 def run(rounds: int, logins: int) -> dict[str, list[Sample]]:

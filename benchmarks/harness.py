@@ -82,7 +82,7 @@ def built(name: str, *libraries: str) -> str:
     newest = max(source.stat().st_mtime for source in sources.glob("*.[ch]"))
     if not program.exists() or program.stat().st_mtime < newest:
         BUILD.mkdir(exist_ok=True)
-        command = ["cc", "-O2", "-pthread", "-o", program, sources / f"{name}.c"]
+        command = ["cc", "-O2", "-pthread", "-o", str(program), str(sources / f"{name}.c")]
         done = subprocess.run(
             [*command, *(f"-l:{library}" for library in libraries)], capture_output=True, text=True, timeout=120
         )

@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 HIGH_WATER = 65_536
+LONGEST = 20_000.0  # s that a run may take
 
 
 class _Selector(selectors.SelectSelector):
@@ -19,6 +20,7 @@ class _Selector(selectors.SelectSelector):
         if not ready:
             assert timeout is not None, "the loop waits for what will never happen"
             self.loop.now += max(0.0, timeout)
+            assert self.loop.now < LONGEST, "the loop waits for what does not happen"
         return ready
 
 

@@ -79,13 +79,13 @@ class Room:
 
     def on_move(self, session: Session, message: Move) -> None:
         if session.data is None:
-            session.send(NotHere(message.number))
+            session.send(NotHere(message.visit, message.number))
         else:
             self.app.broadcast(Moved(session.uid, message.number, message.x, message.y), session.data)
 
     def on_chat(self, session: Session, message: Chat) -> None:
         if session.data is None:
-            session.send(NotHere(message.number))
+            session.send(NotHere(message.visit, message.number))
         else:
             self.app.broadcast(Chatted(session.uid, message.number, message.text), session.data)
 

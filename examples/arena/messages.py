@@ -57,8 +57,9 @@ class Joined(Struct):
 
 @message(13003)
 class Move(Struct):
-    """Player: my step number `number` is to (x, y)."""
+    """Player: my step number `number` in this visit, which is my `visit`-th, is to (x, y)."""
 
+    visit: int
     number: int
     x: int
     y: int
@@ -76,8 +77,9 @@ class Moved(Struct):
 
 @message(13005)
 class Chat(Struct):
-    """Player, to all in the room."""
+    """Player, to all in the room; numbered together with the steps."""
 
+    visit: int
     number: int
     text: str
 
@@ -93,8 +95,9 @@ class Chatted(Struct):
 
 @message(13007)
 class NotHere(Struct):
-    """Room: you are in no room of mine, so step or word `number` was not taken. Ask the lobby again."""
+    """Room: you are in no room of mine, so that step or word was not taken. Ask the lobby again."""
 
+    visit: int
     number: int
 
 

@@ -4,6 +4,7 @@ The server, the login check, the dialer and both sessions are the real ones; the
 """
 
 import asyncio
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
@@ -38,8 +39,9 @@ class Number(msgspec.Struct):
 class Life:
     """One login of the user and all that belongs to it; `token` is what it shows."""
 
-    def __init__(self, number: int) -> None:
+    def __init__(self, number: int, waits: bool) -> None:
         self.token = f"login {number}"
+        self.waits = waits  # its check does
         self.answer: asyncio.Future[bool] | None = None  # of its token's check
         self.task: asyncio.Task[Session]
         self.near: Session | None = None  # the client's session
@@ -65,6 +67,8 @@ class Gate:
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
         life = self.lives[token]
         life.answer = self.loop.create_future()
+        if not life.waits:
+            life.answer.set_result(True)
         if not await life.answer:
             raise VerifyError("not this one")
         return Identity(uid, {"life": life})
@@ -89,6 +93,7 @@ class SessionMachine(RuleBasedStateMachine):
         server.on(Number)(lambda session, message: self.life_of(session).up.append(message.n))
         self.do(server.start())
         self.loop.accept = self.accept
+        self.log_in(waits=False)
 
     def accept(self) -> Any:
         if not self.server.is_running:
@@ -107,6 +112,14 @@ class SessionMachine(RuleBasedStateMachine):
     def do(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
 
+    def inside(self, function: Callable[..., object], *arguments: Any) -> None:
+        """Calls `function` as a handler would be: by the loop."""
+
+        async def call() -> None:
+            function(*arguments)
+
+        self.do(call())
+
     def pass_time(self, seconds: float) -> None:
         self.do(asyncio.sleep(seconds))
 
@@ -123,10 +136,15 @@ class SessionMachine(RuleBasedStateMachine):
     # -- rules --
 
     @precondition(lambda self: len(self.lives) < 6 and not self.stopped)
-    @rule()
-    def dial(self) -> None:
-        """A login begins; its token is checked when it has got there."""
-        life = Life(len(self.lives))
+    @rule(waits=booleans(), unless=integers(0, 4))
+    def dial(self, waits: bool, unless: int) -> None:
+        """A login begins; its token is checked when it has got there, at once or when `verify` says so."""
+        if not unless or self.newest is None:
+            self.log_in(waits)
+
+    def log_in(self, waits: bool) -> None:
+        older = self.newest
+        life = Life(len(self.lives), waits)
         self.lives.append(life)
         self.gate.lives[life.token.encode()] = life
         handlers = Handlers(CATALOG)
@@ -146,6 +164,8 @@ class SessionMachine(RuleBasedStateMachine):
         life.task = self.loop.create_task(dialling)
         life.task.add_done_callback(lambda task: None if task.cancelled() else task.exception())
         self.turn()
+        if life.far is not None:
+            self.check_newest(life, older)
 
     @rule(which=integers(0, 5), good=sampled_from([True, True, True, False]))
     def verify(self, which: int, good: bool) -> None:
@@ -162,10 +182,13 @@ class SessionMachine(RuleBasedStateMachine):
             assert life.far is None and self.newest is older, "who is not verified has no effect"
             return
         if life.far is not None:
-            assert self.newest is life
-            if older is not None:
-                assert older.far is not None and older.far.close_code is CloseCode.REPLACED
-                older.may_end |= {CloseCode.REPLACED, CloseCode.RESUME_REFUSED}
+            self.check_newest(life, older)
+
+    def check_newest(self, life: Life, older: Life | None) -> None:
+        assert self.newest is life
+        if older is not None:
+            assert older.far is not None and older.far.close_code is CloseCode.REPLACED
+            older.may_end |= {CloseCode.REPLACED, CloseCode.RESUME_REFUSED}
 
     @rule(up=booleans(), count=integers(1, 30), size=sampled_from([0, 20, 900]), which=integers(0, 5))
     def send(self, up: bool, count: int, size: int, which: int) -> None:
@@ -199,26 +222,26 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(bytes_first=sampled_from([0, 1, 5, 17, 60, 300, 2_000, 100_000]))
     def cut(self, bytes_first: int) -> None:
-        self.loop.cut_all(bytes_first)
+        self.inside(self.loop.cut_all, bytes_first)
         self.turn()
 
     @rule(bytes_first=integers(0, 3_000))
     def come_back(self, bytes_first: int) -> None:
         """What is on its way is lost, and the path is well again."""
-        self.loop.cut_all(bytes_first)
+        self.inside(self.loop.cut_all, bytes_first)
         self.loop.set_flowing(True)
         self.pass_time(3.0)
 
-    @rule(last_words=integers(0, 5))
-    def kick(self, last_words: int) -> None:
+    @rule(last_words=integers(0, 5), unless=integers(0, 4))
+    def kick(self, last_words: int, unless: int) -> None:
         life = self.newest
-        if life is None or life.far is None:
+        if unless or life is None or life.far is None:
             return
         was_open = life.far.state is SessionState.OPEN
         for _ in range(last_words):
             life.far.send(Number(life.sent_down))
             life.sent_down += 1
-        life.far.kick("enough")
+        self.inside(life.far.kick, "enough")
         life.may_end |= {CloseCode.KICKED, CloseCode.RESUME_REFUSED}
         if self.is_well(life) and was_open:
             self.pass_time(1)
@@ -226,10 +249,10 @@ class SessionMachine(RuleBasedStateMachine):
             assert life.down == list(range(life.sent_down)), "its last words, and all before them"
         assert self.newest is not life
 
-    @rule(last_words=integers(0, 5), which=integers(0, 5))
-    def leave(self, last_words: int, which: int) -> None:
+    @rule(last_words=integers(0, 5), which=integers(0, 5), unless=integers(0, 4))
+    def leave(self, last_words: int, which: int, unless: int) -> None:
         lives = [life for life in self.lives if life.near is not None and life.near.close_code is None]
-        if not lives:
+        if unless or not lives:
             return
         life = lives[which % len(lives)]
         assert life.near is not None and life.far is not None
@@ -237,7 +260,7 @@ class SessionMachine(RuleBasedStateMachine):
         for _ in range(last_words):
             life.near.send(Number(life.sent_up))
             life.sent_up += 1
-        life.near.close(CloseCode.NORMAL)
+        self.inside(life.near.close, CloseCode.NORMAL)
         life.may_end.add(CloseCode.NORMAL)
         if was_whole:
             self.pass_time(1)
@@ -251,8 +274,10 @@ class SessionMachine(RuleBasedStateMachine):
         self.check_settled()
 
     @precondition(lambda self: not self.stopped)
-    @rule(grace=sampled_from([0.0, 1.0]), last_words=integers(0, 3))
-    def stop(self, grace: float, last_words: int) -> None:
+    @rule(grace=sampled_from([0.0, 1.0]), last_words=integers(0, 3), unless=integers(0, 9))
+    def stop(self, grace: float, last_words: int, unless: int) -> None:
+        if unless:
+            return
         life = self.newest
         whole = life is not None and self.is_well(life) and grace > 0
         if life is not None and life.far is not None:

@@ -26,15 +26,19 @@ def differences(connection: Connection) -> list[Any]:
 
 
 def constraints(connection: Connection) -> dict[str, Any]:
-    """What alembic does not compare: primary keys, and what happens to an account's rows when it is deleted."""
+    """What alembic does not compare: primary keys, what goes with a deleted account, uids that are not given again."""
     looked = inspect(connection)
-    return {
+    found: dict[str, Any] = {
         name: (
             looked.get_pk_constraint(name)["constrained_columns"],
             [(key["constrained_columns"], key["options"].get("ondelete")) for key in looked.get_foreign_keys(name)],
         )
         for name in metadata.tables
     }
+    if connection.dialect.name == "sqlite":
+        uids = connection.execute(text("SELECT sql FROM sqlite_master WHERE name = 'gatelink_accounts'")).scalar_one()
+        found["never again"] = "AUTOINCREMENT" in uids
+    return found
 
 
 async def test_an_upgraded_empty_database_is_what_the_code_expects(database_url: str) -> None:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatelink.settings.lines import Place, line_of, lines
 
-BARE = st.text("abcXYZ019_-", min_size=1, max_size=4)
+BARE = st.sampled_from(["a", "b", "c", "d-1_A"])  # few, so that tables are named again
 ANY = st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=6)
 
 
@@ -46,7 +46,7 @@ SCALARS = st.one_of(
 )
 BLANKS = st.sampled_from(["", " ", "\n", " # [no] = '''\n", "\r\n\t"])
 KEYS = st.one_of(
-    BARE, ANY.map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'), st.just("'a b'")
+    BARE, BARE, ANY.map(lambda text: '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'), st.just("'a b'")
 )
 
 
@@ -126,8 +126,15 @@ def test_the_items_of_arrays_have_lines_of_their_own() -> None:
     found = lines(text)
     assert [found["gateway", "listen", index] for index in range(3)] == [3, 4, 6]
     assert found["gateway", "listen", 2, "x"] == 6
+    assert (found[("login",)], found["login", "servers"]) == (7, 7)
     assert found["login", "servers", 1] == 9
     assert found["login", "servers", 1, "id"] == 10
+
+
+def test_a_table_in_an_item_of_an_array_belongs_to_the_last_item() -> None:
+    found = lines("[[a]]\n[[a]]\n[a.b]\nc = 1\n[[a.d]]\n[a.d.e]\n")
+    assert (found["a", 1, "b"], found["a", 1, "b", "c"], found["a", 1, "d", 0, "e"]) == (3, 4, 6)
+    assert ("a", 0, "b") not in found
 
 
 def test_what_is_not_there_is_where_it_would_be() -> None:

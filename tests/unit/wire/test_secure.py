@@ -158,6 +158,17 @@ def test_either_direction_is_exhausted_early_enough_to_say_goodbye(sent: int, re
     assert stream.seal(b"goodbye")
 
 
+def test_both_ends_are_exhausted_by_the_very_record_that_leaves_the_reserve() -> None:
+    sender_send, receiver_receive = CipherState(bytes(32)), CipherState(bytes(32))
+    sender_send.n = receiver_receive.n = MAX_MESSAGES - RESERVED_RECORDS - 2
+    sender = SecureStream(sender_send, CipherState(bytes(32)))
+    receiver = SecureStream(CipherState(bytes(32)), receiver_receive)
+    for exhausted in (False, True, True):
+        assert receiver.feed(sender.seal(b"text")) == b"text"
+        assert sender.exhausted is exhausted
+        assert receiver.exhausted is exhausted
+
+
 def test_nothing_is_sealed_or_opened_from_2_to_the_32_records() -> None:
     send, receive = CipherState(bytes(32)), CipherState(bytes(32))
     send.n = receive.n = MAX_MESSAGES

@@ -43,6 +43,7 @@ class _Client(Client):
         super().__init__()
         self._on_lost = on_lost
         self._on_error = on_error
+        self._is_over = False
 
     async def _process_op_err(self, e: Exception) -> None:
         self._on_lost(str(e) or type(e).__name__)
@@ -53,8 +54,13 @@ class _Client(Client):
         else:
             self._on_lost(err_msg)
 
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
+        if not self._is_over:  # `close` fails on what it finds to be sent to a connection that is gone
+            await super()._send_command(cmd, priority)
+
     def forget(self) -> None:
         """Has `close` wait for nothing: neither what is still to be sent nor the peer's end of the connection."""
+        self._is_over = True
         self._pending.clear()
         self._pending_data_size = 0
         if (writer := getattr(self._transport, "_io_writer", None)) is not None:
@@ -129,7 +135,8 @@ class Line:
     async def close(self) -> None:
         self.lose("closed")
         self._client.forget()
-        await self._client.close()
+        with contextlib.suppress(*_FAILURES):
+            await self._client.close()
 
     async def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> None:
         """Hands it to the connection; waits for room while its socket is full. Raises EngineUnavailable."""
@@ -182,11 +189,13 @@ class Line:
 
     async def _unlisten(self, subscription: Subscription) -> None:
         """Ends it when what the server had sent by now is received and handled, if that is soon."""
+        if self.lost:
+            return  # with the connection
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
                 await self._client._send_unsubscribe(subscription._id)
                 await self.round_trip()
-                await subscription.drain()
+                await subscription.drain()  # type: ignore[no-untyped-call]
         except (EngineUnavailable, TimeoutError, *_FAILURES):
             with contextlib.suppress(*_FAILURES):
                 await subscription.unsubscribe()

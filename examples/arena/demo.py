@@ -1,0 +1,270 @@
+"""`make demo`: the arena as a group of processes, and strict robots that say whether everything held.
+
+With --kill a room, a lobby, a gateway and nats-server are killed, one after the other, while they play; what was lost
+must then be what the killed process held, and all players must be back soon.
+
+Exit status: 0 it held; 1 it did not, or something did not start or end as it should.
+"""
+
+import argparse
+import asyncio
+import os
+import secrets
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import uvloop
+
+from examples.arena.players import Player, World, live
+from examples.demo import DemoError, free_port
+
+ROOT = Path(__file__).resolve().parents[2]
+STARTING = 60.0  # s that the group may take until its login service answers and its servers are linked
+ENDING = 30.0  # s that it may take to end
+LOGGING_IN = 50  # robots that log in at a time
+BACK_SOON = {"room": 5.0, "lobby": 5.0, "nats-server": 5.0, "gateway": 10.0}
+"""What is killed, in this order, and within how many seconds all is back."""
+
+CONFIGURATION = """\
+[engine]
+data = "engine"
+
+[accounts]
+url = "sqlite:///accounts.db"
+# Robots need no strong hashes; players do: leave this section out.
+argon2 = {{ time_cost = 1, memory_kib = 1024, parallelism = 1 }}
+
+[login]
+listen = "http://127.0.0.1:{login}"
+methods = ["password"]
+
+[gateway]
+listen = ["tcp://127.0.0.1:{gateway}"]
+count = 2
+drain_seconds = 1
+
+[services.lobby]
+type = 12
+run = "examples.arena.services:lobby"
+count = 2
+
+[services.room]
+type = 13
+run = "examples.arena.services:room"
+count = 2
+
+[limits]
+heartbeat_interval = 2.0
+heartbeat_timeout = 20.0
+"""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="make demo", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--count", type=int, default=500, help="robots (%(default)s)")
+    parser.add_argument("--seconds", type=float, default=20.0, help="how long they play (%(default)s)")
+    parser.add_argument("--rooms", type=int, default=0, help="rooms; by default one for 10 robots")
+    parser.add_argument("--kill", action="store_true", help="kill a server of each kind while they play")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of the robots' choices")
+    options = parser.parse_args()
+    try:
+        return uvloop.run(demo(options))
+    except DemoError as error:
+        print(f"demo failed: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 128 + signal.SIGINT
+
+
+async def demo(options: argparse.Namespace) -> int:
+    with tempfile.TemporaryDirectory(prefix="gatelink-arena-") as folder:
+        async with group(Path(folder)) as (login_url, up):
+            print(f"arena: login at {login_url}, seed {options.seed}", flush=True)
+            world = World(login_url, options.rooms or max(1, options.count // 10), secrets.token_hex(8))
+            players = [Player(world, number, options.seed) for number in range(options.count)]
+            playing = [asyncio.create_task(start(player, number)) for number, player in enumerate(players)]
+            try:
+                await entered(players, playing)
+                print(f"{len(players)} robots are in their rooms", flush=True)
+                if options.kill:
+                    for kind in BACK_SOON:
+                        await asyncio.sleep(options.seconds / 5)
+                        await kill(kind, up, world, players)
+                await asyncio.sleep(options.seconds / (5 if options.kill else 1))
+            finally:
+                world.ending = True
+                await asyncio.wait(playing, timeout=60)
+                for task in playing:
+                    task.cancel()
+                await world.login.close()
+        return say(world, options.count)
+
+
+async def start(player: Player, number: int) -> None:
+    await asyncio.sleep(number / LOGGING_IN)
+    await live(player)
+
+
+async def entered(players: list[Player], playing: "list[asyncio.Task[None]]") -> None:
+    """Waits until every robot is in a room."""
+    deadline = time.monotonic() + STARTING + len(players) / LOGGING_IN
+    while any(player.visit is None and player.session is None for player in players):
+        if time.monotonic() > deadline or any(task.done() for task in playing):
+            errors = players[0].world.verdict.errors
+            raise DemoError(f"not every robot got into a room: {errors or 'no time left'}")
+        await asyncio.sleep(0.1)
+
+
+async def kill(kind: str, up: int, world: World, players: list[Player]) -> None:
+    """Kills one process of the group, and waits until every player that it held is in a room again."""
+    pid = await victim(kind, up)
+    world.deaths += 1
+    world.returns.clear()
+    began = time.monotonic()
+    os.kill(pid, signal.SIGKILL)
+    if kind == "nats-server":
+        await back(world, players, began)
+        took = await login_again(world, players[0], began)
+    else:
+        await asyncio.sleep(1.0)  # a death is noticed first
+        took = await back(world, players, began)
+    hurt = len(world.returns)
+    longest = max(world.returns, default=0.0)
+    print(
+        f"killed a {kind}: {hurt} robots lost their room, the last was back after {max(longest, took):.1f} s",
+        flush=True,
+    )
+    if max(longest, took) > BACK_SOON[kind]:
+        world.verdict.error(f"not all was back {BACK_SOON[kind]:g} s after a {kind} was killed")
+
+
+async def back(world: World, players: list[Player], began: float) -> float:
+    """Waits until nobody misses its room; how long that took for the last who missed one."""
+    while any(player.lost_at is not None for player in players):
+        if time.monotonic() - began > 30:
+            world.verdict.error("players did not come back")
+            return time.monotonic() - began
+        await asyncio.sleep(0.05)
+    return 0.0
+
+
+async def login_again(world: World, player: Player, began: float) -> float:
+    """Waits until a login works: it needs the engine."""
+    from gatelink.login.client import LoginFailed
+
+    while time.monotonic() - began < 30:
+        try:
+            await world.login.login(f"robot-{player.number}", world.password)
+            break
+        except LoginFailed:
+            await asyncio.sleep(0.1)
+    return time.monotonic() - began
+
+
+async def victim(kind: str, up: int) -> int:
+    """The process id of one child of `gatelink up`."""
+    marks = {
+        "room": "examples.arena.services:room --index 1",
+        "lobby": "examples.arena.services:lobby --index 1",
+        "gateway": "gateway --index 1",
+        "nats-server": "nats-server",
+    }
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                words = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+                parent = int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1])
+            except OSError:
+                continue
+            if parent == up and marks[kind] in words and " -c import" not in words:
+                return int(folder.name)
+    raise DemoError(f"no {kind} runs below process {up}")
+
+
+@asynccontextmanager
+async def group(folder: Path) -> AsyncIterator[tuple[str, int]]:
+    """`gatelink up` while the block runs: the URL of its login service, and its process id."""
+    login = free_port()
+    gateway = free_port()
+    configuration = folder / "group.toml"
+    configuration.write_text(CONFIGURATION.format(login=login, gateway=gateway))
+    with open(folder / "log", "w+") as log:
+        up = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gatelink", "up", str(configuration), "--dev"),
+            cwd=ROOT,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+        try:
+            await answering(login, up, folder / "log")
+            yield f"http://127.0.0.1:{login}", up.pid
+        except BaseException:
+            print((folder / "log").read_text()[-6_000:], file=sys.stderr)
+            raise
+        finally:
+            await end(up)
+
+
+async def answering(port: int, up: asyncio.subprocess.Process, log: Path) -> None:
+    """Waits until the login service knows of both gateways, and each of them of the services."""
+    from gatelink.login.client import LoginClient, LoginFailed
+
+    deadline = time.monotonic() + STARTING
+    async with LoginClient(f"http://127.0.0.1:{port}") as client:
+        while time.monotonic() < deadline:
+            if up.returncode is not None:
+                raise DemoError(f"`gatelink up` ended at once, with exit status {up.returncode}")
+            try:
+                if len(await client.servers()) == 2 and log.read_text().count("linked") >= 8:
+                    return
+            except LoginFailed:
+                pass
+            await asyncio.sleep(0.1)
+    raise DemoError(f"the group was not ready within {STARTING:g} s")
+
+
+async def end(up: asyncio.subprocess.Process) -> None:
+    if up.returncode is None:
+        up.terminate()
+        try:
+            async with asyncio.timeout(ENDING):
+                await up.wait()
+        except TimeoutError:
+            up.kill()
+            await up.wait()
+            raise DemoError(f"`gatelink up` did not end within {ENDING:g} s") from None
+    if up.returncode != 0:
+        raise DemoError(f"`gatelink up` ended with exit status {up.returncode}")
+
+
+def say(world: World, count: int) -> int:
+    """Prints what the robots saw; the exit status."""
+    verdict = world.verdict
+    lines = [
+        f"robots {count}, logins {world.logins} over HTTP, second logins {world.second_logins}, "
+        f"changes of room {world.switches}",
+        f"steps and words {verdict.sent:,}: told to their own player {verdict.told:,}, to others {verdict.heard:,}",
+        f"shouts {world.shouts:,}, heard {world.shouts_heard:,} times",
+    ]
+    if world.deaths:
+        lines.append(f"went down with what was killed {verdict.died:,}, refused by the next room {verdict.untaken:,}")
+    for what, times in sorted(verdict.errors.items()):
+        lines.append(f"ERROR {times} x {what}")
+    lost = sum(times for what, times in verdict.errors.items() if "missing" in what or what == "lost")
+    twice = sum(times for what, times in verdict.errors.items() if "twice" in what)
+    lines.append(f"verdict: lost {lost}, twice or out of order {twice}, errors {sum(verdict.errors.values())}")
+    print("\n".join(lines))
+    held = not verdict.errors and verdict.told > 0
+    print("Everything held." if held else "It did not hold.")
+    return int(not held)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
