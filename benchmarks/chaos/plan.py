@@ -18,7 +18,7 @@ STALL = 5.0  # s: longer than the heartbeat timeout, so that the stalled give up
 KINDS: dict[Callable[..., Fault], float] = {Reset: 0.5, HalfClose: 0.25, Drop: 0.1, Stall: 0.15}
 """What breaks them, and how often."""
 
-SHA, KEY = bytes(16), bytes(32)
+SESSION_ID, KEY = bytes(16), bytes(32)
 
 
 def resume_bytes() -> dict[str, tuple[int, int]]:
@@ -29,8 +29,8 @@ def resume_bytes() -> dict[str, tuple[int, int]]:
     handshake = decode_control(initiator.frame[HEADER_SIZE:])
     sealing = Responder([server_key]).respond(handshake, hello.features)  # type: ignore[arg-type]
     stream = sealing.stream
-    said = len(stream.seal(control_frame(resume(KEY, NO_HANDSHAKE, SHA, 0, 1))))
-    answered = len(stream.seal(control_frame(resumed(KEY, NO_HANDSHAKE, SHA, 0, 1))))
+    said = len(stream.seal(control_frame(resume(KEY, NO_HANDSHAKE, SESSION_ID, 0, 1))))
+    answered = len(stream.seal(control_frame(resumed(KEY, NO_HANDSHAKE, SESSION_ID, 0, 1))))
     before_up, before_down = len(initiator.frame), len(sealing.answer)
     return {"up": (before_up, before_up + said), "down": (before_down, before_down + answered)}
 

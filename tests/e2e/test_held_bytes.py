@@ -1,10 +1,22 @@
 """What all sessions hold together is bounded: over it those that hold most end, and nobody else."""
 
 import asyncio
+from pathlib import Path
 
-from gatelink import CloseCode, Limits, Session
+from gatelink import CloseCode, Limits, Listen, Session
 from tests.e2e.extension import ExtendedClient
-from tests.e2e.support import Blob, EchoServer, Note, RawClient, frame_of, neighbour, serving, until
+from tests.e2e.support import (
+    TCP,
+    Blob,
+    EchoServer,
+    Note,
+    RawClient,
+    frame_of,
+    make_certificate,
+    neighbour,
+    serving,
+    until,
+)
 
 
 async def test_over_the_limit_those_that_hold_most_end_with_4006() -> None:
@@ -59,12 +71,18 @@ async def test_what_handlers_have_not_taken_counts_too() -> None:
         await server.stop(0)
 
 
-async def test_held_bytes_are_weighed_and_nothing_is_left_of_them() -> None:
-    async with serving() as server:
+async def test_held_bytes_are_weighed_and_nothing_is_left_of_them(tmp_path: Path) -> None:
+    certificate, key, _ = make_certificate(tmp_path)
+    tls = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=key)
+    async with serving(TCP, tls) as server:
+        in_handshake = await asyncio.open_connection("127.0.0.1", server.endpoints[1].port)
         client = await RawClient.verified(server, 7)
         half = frame_of(Blob(bytes(50_000)))[:30_000]
         client.send(frame_of(Note(1)), half)
         await until(lambda: server.stats.held_bytes == 30_000)
         await client.close()
         await until(lambda: server.stats.held_bytes == 0)
+        assert len(server._admission.connections) == 1
+        in_handshake[1].close()
+        await in_handshake[1].wait_closed()
     assert server.stats.held_bytes == 0

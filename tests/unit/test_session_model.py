@@ -16,16 +16,13 @@ from gatelink import Backoff, CloseCode, ConnectError, Handlers, Identity, Limit
 from gatelink.errors import VerifyError
 from gatelink.session.states import SessionState
 from gatelink.wire.messages import Catalog
-from tests.limits import with_window
 from tests.memory import WarpLoop
 
 KEY = ServerKey.generate()
 CATALOG = Catalog()
 UID = 7
 BACKOFF = Backoff(first=0.2, most=1.0, attempts=40)
-LIMITS = with_window(
-    Limits(max_outbox_frames=4_000, resume_window=60.0, reconnect_within=2.0, max_outbox_age=30.0), 16, 2_000
-)
+LIMITS = Limits(window_frames=64, window_bytes=32_768, resume_window=60.0, reconnect_within=2.0)
 SETTLED = 12.0  # s in which all that can arrive has arrived, and who can come back is back
 ENDED = 60.0  # s after which who could not come back has given up
 

@@ -19,7 +19,7 @@ from gatelink.dispatch import VERIFIED
 from gatelink.errors import BodyError, CloseCode, ConfigError
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.group import Group, LoadMeter, Membership, Talk
-from gatelink.group.links import Link
+from gatelink.group.links import GATEWAY, Link
 from gatelink.group.players import Player, Players
 from gatelink.group.registry import ServerInfo, State
 from gatelink.quiet import QuietLog
@@ -119,11 +119,12 @@ class Service(Server):
             grace = max(0.0, deadline - self.hub.loop.time())
         await super().stop(grace)
 
-    def broadcast(self, message: Any, group: str | None = None, *, key: int = 0, full: Full = Full.CLOSE) -> int:
-        """As on a `Server`; it crosses the link to each gateway once."""
-        if group is None:
-            return self.players.broadcast(message, key=key, full=full)
-        return self.players.broadcast_group(group, message, key=key, full=full)
+    def broadcast(self, message: Any, group: str = "", *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """As on a `Server`, to whoever joined the group through any service of this type, or to all who are connected.
+
+        It crosses the link to each gateway once; `players.broadcast` reaches those that this service knows.
+        """
+        self.players.broadcast_group(self.group.links.of_type(GATEWAY), group, message, key=key, full=full)
 
     async def _leave(self) -> None:
         await self.group.close()

@@ -102,11 +102,14 @@ def _give(turn: asyncio.Future[None]) -> None:
 
 
 class _Handshaking:
-    """Stands for the transport of a connection before and in its handshake; it can only be aborted."""
+    """Stands for the transport of a connection before and in its handshake; it holds nothing, and can be aborted."""
 
     def __init__(self, accepted: socket.socket, turn: asyncio.Future[None]) -> None:
         self._socket = accepted
         self._turn = turn
+
+    def get_write_buffer_size(self) -> int:
+        return 0
 
     def abort(self) -> None:
         with contextlib.suppress(OSError):

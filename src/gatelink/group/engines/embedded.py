@@ -1,6 +1,7 @@
 """A nats-server of one's own: a child process that nobody else can use, and that is gone when its parent is."""
 
 import asyncio
+import fcntl
 import json
 import os
 import secrets
@@ -42,7 +43,7 @@ _CONFIG = """\
 listen: "127.0.0.1:{port}"
 server_name: "embedded"
 authorization {{ user: "{user}", password: "{password}" }}
-jetstream {{ store_dir: {store}, max_file_store: {max_store}, max_memory_store: {max_memory} }}
+jetstream {{ store_dir: {store}, max_file_store: {max_store}, max_memory_store: {max_memory}, sync_interval: 5s }}
 ports_file_dir: {folder}
 log_file: {log}
 logfile_size_limit: 1MB
@@ -61,6 +62,7 @@ class NatsServer:
     def __init__(self, folder: Path | None = None) -> None:
         self._given = folder.resolve() if folder is not None else None
         self._folder = self._given
+        self._lock: int | None = None  # the descriptor that keeps others out of the folder
         self._port = -1
         self._password = secrets.token_urlsafe(24)
         self._process: subprocess.Popen[bytes] | None = None
@@ -83,30 +85,35 @@ class NatsServer:
     async def start(self) -> None:
         """Returns when it takes connections; after `stop` or `kill` on the same port and data.
 
-        Raises ConfigError if there is no nats-server, or it does not take its configuration, EngineUnavailable if it
-        isn't ready within 10 s.
+        Raises ConfigError if there is no nats-server, another uses the folder, or it does not take its configuration,
+        EngineUnavailable if it isn't ready within 10 s.
         """
         assert not self.is_running, "already started"
         program = find_program()
         if self._folder is None:
             self._folder = Path(tempfile.mkdtemp(prefix="gatelink-nats-"))
         self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folder.chmod(0o700)
+        lock = self._take_folder(self._folder)
         for old in self._folder.glob("*.ports"):
             old.unlink()
         config = self._write_config(self._folder)
         become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid())]
-        self._process = subprocess.Popen(  # noqa: ASYNC220 - some ms; asyncio's own would belong to one loop
-            [*become, str(program), "-c", str(config)],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            cwd=self._folder,
-            start_new_session=True,  # Ctrl+C in the terminal is for the parent, which stops this in its turn
-        )
+        with open(self._folder / "errors", "wb") as errors:  # what it says before it has a log, and a crash
+            self._process = subprocess.Popen(  # noqa: ASYNC220 - some ms; asyncio's own would belong to one loop
+                [*become, str(program), "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd=self._folder,
+                pass_fds=[lock],  # so that the folder is taken until both are gone
+                start_new_session=True,  # Ctrl+C in the terminal is for the parent, which stops this in its turn
+            )
         try:
             self._port = await self._ready(self._process, self._folder)
         except BaseException:
             self.kill()
+            self._release(is_over=self._port < 0)  # who was not started is not stopped
             raise
 
     async def stop(self) -> None:
@@ -121,9 +128,7 @@ class NatsServer:
                 log.error("nats-server did not stop; killed", pid=self._process.pid)
             finally:
                 self.kill()
-        if self._given is None and self._folder is not None:
-            shutil.rmtree(self._folder, ignore_errors=True)
-            self._folder = None
+        self._release(is_over=True)
 
     def kill(self) -> None:
         """Ends it without a word, as a crash would; `start` starts it again."""
@@ -137,6 +142,26 @@ class NatsServer:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
+
+    def _take_folder(self, folder: Path) -> int:
+        """Keeps other nats-servers out: two on the same files destroy them, and do not notice."""
+        if self._lock is None:
+            lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                os.close(lock)
+                raise ConfigError(f"another nats-server has its data in {folder}; stop it, or give another") from None
+            self._lock = lock
+        return self._lock
+
+    def _release(self, is_over: bool) -> None:
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+        if is_over and self._given is None and self._folder is not None:
+            shutil.rmtree(self._folder, ignore_errors=True)
+            self._folder = None
 
     def _write_config(self, folder: Path) -> Path:
         path = folder / "nats-server.conf"
@@ -216,8 +241,11 @@ def find_program() -> Path:
 
 
 def _tail(folder: Path) -> str:
-    """The last lines of its log, which name files and settings, no passwords."""
-    try:
-        return " / ".join((folder / "log").read_text().splitlines()[-3:]) or "none"
-    except OSError:
-        return "none"
+    """The last lines that it wrote, which name files and settings, no passwords."""
+    lines: list[str] = []
+    for name in ("log", "errors"):
+        try:
+            lines += (folder / name).read_text(errors="replace").splitlines()[-3:]
+        except OSError:
+            pass  # it ended before it had one
+    return " / ".join(lines) or "none"
