@@ -16,7 +16,7 @@ VENV := .venv
 RUN := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: help install demo test style types fuzz bench bench-once soak hostile chaos clean
+.PHONY: help install demo demo-chat test style types fuzz bench bench-once soak hostile chaos clean
 
 help: ## list the verbs
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,10 @@ $(INSTALLED): pyproject.toml
 	$(RUN) -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
 	@touch $@
 
-demo: $(INSTALLED) ## run the chat example (DEMO_ARGS=...)
+demo: $(INSTALLED) ## run the arena example as a group of processes, with strict robots (DEMO_ARGS=...)
+	$(RUN) -m examples.arena.demo $(DEMO_ARGS)
+
+demo-chat: $(INSTALLED) ## run the chat example in one process, with strict robots (DEMO_ARGS=...)
 	$(RUN) -m examples.chat.demo $(DEMO_ARGS)
 
 test: style types ## style, types, and every test with its coverage

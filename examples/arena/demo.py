@@ -14,54 +14,19 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 
 import uvloop
 
 from examples.arena.players import Player, World, live
-from examples.demo import DemoError, free_port
+from examples.arena.processes import group, victim
+from examples.demo import DemoError
+from gatelink.login.client import LoginFailed
 
-ROOT = Path(__file__).resolve().parents[2]
-STARTING = 60.0  # s that the group may take until its login service answers and its servers are linked
-ENDING = 30.0  # s that it may take to end
+ENTERING = 60.0  # s that the robots may take until they are all in a room
 LOGGING_IN = 50  # robots that log in at a time
 BACK_SOON = {"room": 5.0, "lobby": 5.0, "nats-server": 5.0, "gateway": 10.0}
 """What is killed, in this order, and within how many seconds all is back."""
-
-CONFIGURATION = """\
-[engine]
-data = "engine"
-
-[accounts]
-url = "sqlite:///accounts.db"
-# Robots need no strong hashes; players do: leave this section out.
-argon2 = {{ time_cost = 1, memory_kib = 1024, parallelism = 1 }}
-
-[login]
-listen = "http://127.0.0.1:{login}"
-methods = ["password"]
-
-[gateway]
-listen = ["tcp://127.0.0.1:{gateway}"]
-count = 2
-drain_seconds = 1
-
-[services.lobby]
-type = 12
-run = "examples.arena.services:lobby"
-count = 2
-
-[services.room]
-type = 13
-run = "examples.arena.services:room"
-count = 2
-
-[limits]
-heartbeat_interval = 2.0
-heartbeat_timeout = 20.0
-"""
 
 
 def main() -> int:
@@ -112,7 +77,7 @@ async def start(player: Player, number: int) -> None:
 
 async def entered(players: list[Player], playing: "list[asyncio.Task[None]]") -> None:
     """Waits until every robot is in a room."""
-    deadline = time.monotonic() + STARTING + len(players) / LOGGING_IN
+    deadline = time.monotonic() + ENTERING + len(players) / LOGGING_IN
     while any(player.visit is None and player.session is None for player in players):
         if time.monotonic() > deadline or any(task.done() for task in playing):
             errors = players[0].world.verdict.errors
@@ -122,7 +87,7 @@ async def entered(players: list[Player], playing: "list[asyncio.Task[None]]") ->
 
 async def kill(kind: str, up: int, world: World, players: list[Player]) -> None:
     """Kills one process of the group, and waits until every player that it held is in a room again."""
-    pid = await victim(kind, up)
+    pid = victim(kind, up)
     world.deaths += 1
     world.returns.clear()
     began = time.monotonic()
@@ -155,8 +120,6 @@ async def back(world: World, players: list[Player], began: float) -> float:
 
 async def login_again(world: World, player: Player, began: float) -> float:
     """Waits until a login works: it needs the engine."""
-    from gatelink.login.client import LoginFailed
-
     while time.monotonic() - began < 30:
         try:
             await world.login.login(f"robot-{player.number}", world.password)
@@ -164,84 +127,6 @@ async def login_again(world: World, player: Player, began: float) -> float:
         except LoginFailed:
             await asyncio.sleep(0.1)
     return time.monotonic() - began
-
-
-async def victim(kind: str, up: int) -> int:
-    """The process id of one child of `gatelink up`."""
-    marks = {
-        "room": "examples.arena.services:room --index 1",
-        "lobby": "examples.arena.services:lobby --index 1",
-        "gateway": "gateway --index 1",
-        "nats-server": "nats-server",
-    }
-    for folder in Path("/proc").iterdir():
-        if folder.name.isdigit():
-            try:
-                words = folder.joinpath("cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
-                parent = int(folder.joinpath("stat").read_text().rpartition(")")[2].split()[1])
-            except OSError:
-                continue
-            if parent == up and marks[kind] in words and " -c import" not in words:
-                return int(folder.name)
-    raise DemoError(f"no {kind} runs below process {up}")
-
-
-@asynccontextmanager
-async def group(folder: Path) -> AsyncIterator[tuple[str, int]]:
-    """`gatelink up` while the block runs: the URL of its login service, and its process id."""
-    login = free_port()
-    gateway = free_port()
-    configuration = folder / "group.toml"
-    configuration.write_text(CONFIGURATION.format(login=login, gateway=gateway))
-    with open(folder / "log", "w+") as log:
-        up = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", "gatelink", "up", str(configuration), "--dev"),
-            cwd=ROOT,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-        try:
-            await answering(login, up, folder / "log")
-            yield f"http://127.0.0.1:{login}", up.pid
-        except BaseException:
-            print((folder / "log").read_text()[-6_000:], file=sys.stderr)
-            raise
-        finally:
-            await end(up)
-
-
-async def answering(port: int, up: asyncio.subprocess.Process, log: Path) -> None:
-    """Waits until the login service knows of both gateways, and each of them of the services."""
-    from gatelink.login.client import LoginClient, LoginFailed
-
-    deadline = time.monotonic() + STARTING
-    async with LoginClient(f"http://127.0.0.1:{port}") as client:
-        while time.monotonic() < deadline:
-            if up.returncode is not None:
-                raise DemoError(f"`gatelink up` ended at once, with exit status {up.returncode}")
-            try:
-                if len(await client.servers()) == 2 and log.read_text().count("linked") >= 8:
-                    return
-            except LoginFailed:
-                pass
-            await asyncio.sleep(0.1)
-    raise DemoError(f"the group was not ready within {STARTING:g} s")
-
-
-async def end(up: asyncio.subprocess.Process) -> None:
-    if up.returncode is None:
-        up.terminate()
-        try:
-            async with asyncio.timeout(ENDING):
-                await up.wait()
-        except TimeoutError:
-            up.kill()
-            await up.wait()
-            raise DemoError(f"`gatelink up` did not end within {ENDING:g} s") from None
-    if up.returncode != 0:
-        raise DemoError(f"`gatelink up` ended with exit status {up.returncode}")
 
 
 def say(world: World, count: int) -> int:

@@ -23,6 +23,7 @@ from examples.arena.messages import (
 )
 from gatelink import Server, Service, Session
 
+
 class Lobby:
     """Knows which server has which room, and tells everybody what is shouted."""
 

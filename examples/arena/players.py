@@ -92,9 +92,8 @@ class Player:
         assert self.session is not None
         what = self.random.random()
         if what < 0.80:
-            self.session.send(
-                Move(visit.number, visit.next_number(), self.random.randrange(100), self.random.randrange(100))
-            )
+            x, y = self.random.randrange(100), self.random.randrange(100)
+            self.session.send(Move(visit.number, visit.next_number(), x, y))
         elif what < 0.92:
             self.session.send(Chat(visit.number, visit.next_number(), "hello" * self.random.randrange(1, 20)))
         elif what < 0.95:

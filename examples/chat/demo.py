@@ -1,4 +1,4 @@
-"""`make demo`: the chat server in one process, strict robots in another, and whether everything held.
+"""`make demo-chat`: the chat server in one process, strict robots in another, and whether everything held.
 
 Exit status: 0 it held; 1 a robot saw an error, or a process did not start, end or exit as it should.
 """
@@ -19,18 +19,15 @@ from types import FrameType
 from typing import IO
 
 from examples.chat.tokens import VARIABLE
+from examples.demo import DemoError, free_port
 
 STARTING = 20.0  # s that the server may take until it accepts
 ENDING = 20.0  # s that the robots may take after their time, and the server after SIGTERM
 ROOT = Path(__file__).resolve().parents[2]
 
 
-class DemoError(Exception):
-    """The demo could not be run to its end; the text says why."""
-
-
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make demo", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(prog="make demo-chat", description=__doc__.splitlines()[0])
     parser.add_argument("--count", type=int, default=200, help="robots (%(default)s)")
     parser.add_argument("--seconds", type=float, default=20.0, help="how long they talk (%(default)s)")
     parser.add_argument("--report", help="write a page with plots there")
@@ -115,13 +112,6 @@ def signals_wait() -> Iterator[None]:
             signal.signal(number, handler)
         if came:
             signal.raise_signal(came[0])
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def wait_listening(server: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:

@@ -60,7 +60,7 @@ class Stats:
         self.rate_dropped: Counter[str] = Counter()  # messages dropped for the rate of their type, by name
         self.held_bytes = 0  # what all sessions held when they were last weighed
         self.backlogs_dropped = 0  # messages of broken sessions whose window or room was over
-        self.rtt = Histogram(RTT_BUCKETS)  # seconds from a PING to its PONG
+        self.rtt = Histogram(RTT_BUCKETS)  # seconds from a PING to its PONG, of clients
         self.ticks = 0
         self.tick_overruns = 0
 

@@ -1,4 +1,4 @@
-"""`make demo` in small: two processes, strict robots, and an exit status that says whether all held."""
+"""`make demo-chat` in small: two processes, strict robots, and an exit status that says whether all held."""
 
 import asyncio
 import os
@@ -16,7 +16,9 @@ LIMIT = 20_000 * MS
 
 
 @asynccontextmanager
-async def program(*arguments: str, secret: str | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
+async def program(
+    *arguments: str, secret: str | None = None, limit: float = LIMIT
+) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m ARGUMENTS` in the repository, asked to end at the latest when the block is left."""
     environment = {name: value for name, value in os.environ.items() if name != "CHAT_SECRET"}
     if secret is not None:
@@ -29,7 +31,7 @@ async def program(*arguments: str, secret: str | None = None) -> AsyncIterator[a
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(LIMIT):
+        async with asyncio.timeout(limit):
             yield process
     finally:
         if process.returncode is None:

@@ -107,7 +107,7 @@ async def test_a_token_of_another_uid_is_refused() -> None:
         await client.close()
 
 
-async def test_issued_tokens_let_in_with_their_claims() -> None:
+async def test_issued_tokens_let_in_with_their_logins() -> None:
     tokens = MemoryTokens()
     async with serving(tokens=tokens) as server:
         client = await RawClient.open(server)
@@ -399,7 +399,7 @@ async def test_thousands_of_interleaved_logins_of_one_user_leave_one_session() -
         await final.echo(1)
         await until(lambda: len(server._admission.connections) == 1)
         assert len(server.sessions) == 1 and server.session(7) is session
-        assert server.sessions._claims == {} and server.sessions._closing == set()
+        assert server.sessions._logins == {} and server.sessions._closing == set()
         assert len(server.logins) == 0
         assert server.stats.verified == len(server.ended) + 1
         await final.close()

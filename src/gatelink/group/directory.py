@@ -73,18 +73,22 @@ class Directory:
         entry = await self._engine.get(_key(uid, slot))
         return _decode(entry.value) if entry is not None else None
 
-    async def renew(self, uid: int, slot: int, epoch: int) -> None:
-        """Keeps the entry of a session that lives on; makes it anew if the engine lost it. A newer one is left alone.
+    async def renew(self, uid: int, slot: int, epoch: int) -> bool:
+        """Keeps the entry of a session that lives on; makes it anew if the engine lost it.
+
+        False if there is a newer login, whose entry is left alone.
 
         Raises EngineUnavailable.
         """
         key = _key(uid, slot)
         entry = await self._engine.get(key)
-        if entry is None or _decode(entry.value).epoch <= epoch:
-            try:
-                await self._write(key, Place(self.gateway, epoch), TTL, entry)
-            except Conflict:
-                pass  # a newer login came first
+        if entry is not None and _decode(entry.value).epoch > epoch:
+            return False
+        try:
+            await self._write(key, Place(self.gateway, epoch), TTL, entry)
+        except Conflict:
+            pass  # a newer login came first, or this one ended; the next time will tell
+        return True
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float = 0.0) -> None:
         """The session is over: its entry goes soon, or `keep` seconds later if something waits here for the player."""

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from gatelink.errors import CloseCode, ConfigError
 from gatelink.group.directory import TTL, Directory
 from gatelink.group.engine import EngineError, EngineUnavailable, Subscription
 from gatelink.group.group import Group, LoadMeter, Membership, Talk, stopped
@@ -21,6 +22,7 @@ from gatelink.group.routes import Routes
 from gatelink.group.rules import Rules
 from gatelink.handlers import Handlers
 from gatelink.server import Listen, Server
+from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Duplicate
 from gatelink.session.session import Session
 from gatelink.wire.frames import Frame
 from gatelink.wire.messages import Catalog
@@ -108,6 +110,8 @@ class Gateway(Server):
         drain_seconds: float = 0.0,
         **options: Any,
     ) -> None:
+        if options.get("duplicate", Duplicate.NEWER_WINS) is not Duplicate.NEWER_WINS:
+            raise ConfigError("duplicate=REFUSE_NEW: in a group the newer login wins; leave it out for a Gateway")
         super().__init__(*listen, id=member.id, group_key=member.keys, **options)
         self.clients = listen
         self.member = member
@@ -122,10 +126,13 @@ class Gateway(Server):
         self.directory: Directory
         self._renewing: asyncio.Task[None] | None = None
         self._serving: Subscription | None = None
+        self.on_start(self._prepare)
         self.on_stop(self._leave)
 
     async def start(self) -> None:
         """As `Server.start`; then it joins the group. Raises EngineUnavailable, too."""
+        if self._running:
+            raise ConfigError("this gateway is running already")
         member = self.member
         self.directory = Directory(member.engine, member.id)
         self.relay = relay = Relay(self, self.routes.table, self.rules)
@@ -140,7 +147,6 @@ class Gateway(Server):
         self.peers = group.registry.type_of
         await group.registry.start()
         await super().start()
-        self.sessions.claims = self
         try:
             self._serving = await member.engine.serve(f"gateway.{member.id}.replace", self._replace)
             me = ServerInfo(
@@ -181,6 +187,10 @@ class Gateway(Server):
                 if address.partition("://")[0] == scheme:
                     return address
         return ""
+
+    async def _prepare(self) -> None:
+        """Before anything listens."""
+        self.sessions.claims = self
 
     async def _leave(self) -> None:
         await stopped(self._renewing)
@@ -226,8 +236,10 @@ class Gateway(Server):
                 await asyncio.sleep(TTL / 2 / len(sessions))
                 if session in self.sessions:
                     try:
-                        await self.directory.renew(session.uid, session.slot, session.epoch)
+                        is_newest = await self.directory.renew(session.uid, session.slot, session.epoch)
                     except EngineUnavailable:
-                        pass  # there is another half of its life for that
+                        continue  # there is another half of its life for that
+                    if not is_newest:  # and whoever holds the newer one did not reach us
+                        session.close(CloseCode.REPLACED, "a newer login", farewell=DUPLICATE_LOGIN_FRAME)
             if not sessions:
                 await asyncio.sleep(TTL / 60)

@@ -1,9 +1,9 @@
 """A process's membership in a group: it registers, links itself to the others, and talks with them.
 
-@service.group.on(RoomOpened)                       # posted by another server, over the link
-def room_opened(server, message): ...
+@service.talk.posts.on(RoomOpened)                  # posted by another server, over the link
+def room_opened(link, message): ...                 # link.uid is the id of that server
 
-@service.group.on_call(WhereIs)                     # asked by another server, through the engine
+@service.talk.on_call(WhereIs)                      # asked by another server, through the engine
 async def where_is(request): return Found(...)
 
 service.group.post("lobby", RoomOpened(7))
@@ -20,19 +20,22 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from gatelink.errors import CatalogError, ConfigError, LocalError
+from gatelink.dispatch import Route
+from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.group.engine import Engine, RequestFailed, Subscription
 from gatelink.group.links import Link, Links, Role
 from gatelink.group.registry import Load, OnChange, Registry, ServerInfo
 from gatelink.handlers import Handlers
 from gatelink.net.client import connect
 from gatelink.net.dialer import Backoff
+from gatelink.quiet import QuietLog
 from gatelink.session.session import Session
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import GroupKey
 from gatelink.wire.messages import Catalog
 
 log = structlog.get_logger("gatelink.group")
+quiet = QuietLog(log)
 
 _H = TypeVar("_H", bound=Callable[..., Any])
 
@@ -150,15 +153,23 @@ class Group:
         link = self.links.get(to) if isinstance(to, int) else self._any(to)
         if link is None:
             raise NotLinked(f"no link to server {to!r}")
-        link.push(self._frame(message))
+        try:
+            link.push(self._frame(message))
+        except SessionClosed:
+            raise NotLinked(f"the link to server {to!r} is lost") from None
 
     def broadcast(self, name: str, message: Any) -> int:
         """Sends `message` to every server of a type; to how many."""
         frame = self._frame(message)
         links = [link for link in self.links if link.info.name == name]
+        told = 0
         for link in links:
-            link.push(frame)
-        return len(links)
+            try:
+                link.push(frame)
+            except SessionClosed:
+                continue
+            told += 1
+        return told
 
     async def call(self, to: int | str, request: Any, timeout: float) -> Any:  # noqa: ASYNC109 - goes with the request
         """Asks a server, by its id, or one of a type, by its name; its answer, a message of the catalog.
@@ -182,6 +193,29 @@ class Group:
         return encode_frame(kind.id, body)
 
 
+class Posts(Handlers):
+    """The table of posted messages. What it can't take is dropped and counted: a link is not one sender's alone."""
+
+    def __init__(self, catalog: Catalog) -> None:
+        super().__init__(catalog)
+        self.malformed = 0
+        """Posts that did not decode."""
+        self.unhandled = 0
+        """Posts that nothing here handles."""
+
+    def hear(self, session: Session, id: int, flags: int, body: bytes) -> None:
+        """One post of the server that `session` is a link to."""
+        self.dispatch(session, [(id, flags, body)])
+
+    def _reject(self, session: Session, route: Route, error: Exception) -> None:
+        self.malformed += 1
+        quiet.error("post dropped", server=session.uid, message=route.name, error=type(error).__name__)
+
+    def _unrouted(self, session: Session, id: int, flags: int, body: bytes) -> None:
+        self.unhandled += 1
+        quiet.error("nothing here handles a post", server=session.uid, id=id)
+
+
 class Talk:
     """What a server does with what other servers say; registered before it starts.
 
@@ -189,7 +223,7 @@ class Talk:
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        self.posts = Handlers(catalog)
+        self.posts = Posts(catalog)
         self.topics: dict[str, Callable[[bytes], None]] = {}
         self._catalog = catalog
         self._calls: dict[type, Callable[[Any], Any]] = {}

@@ -39,8 +39,11 @@ class Role(Protocol):
     def link_up(self, link: "Link") -> None:
         """A new link; nothing has been sent on it."""
 
+    def link_resumed(self, link: "Link") -> None:
+        """A link that was broken carries again, from where it was."""
+
     def link_lost(self, link: "Link") -> None:
-        """The other process is gone. What it had not acknowledged is still in `link.unacknowledged()`."""
+        """The other process is gone. What it had not acknowledged is still in the outbox of `link.session`."""
 
     def envelopes(self, link: "Link", frames: list[Frame]) -> None:
         """Frames that arrived together: envelopes, and messages between servers."""
@@ -77,26 +80,24 @@ class Link:
         return outbox.bytes * 4 > outbox.max_bytes or outbox.count * 4 > outbox.max_frames
 
     def push(self, frame: bytes) -> None:
-        """Queues a whole envelope with a frame in it. Raises OutboxFull when three quarters of the room are taken."""
+        """Queues a whole envelope with a frame in it.
+
+        Raises OutboxFull when three quarters of the room are taken; SessionClosed when the link is lost, of which
+        whoever stands on it is about to hear.
+        """
         session = self.session
         outbox = session.outbox
         if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
             raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
-        try:
-            session.send_frame(frame)
-        except SessionClosed:
-            pass  # it is lost, and whoever stands on it is about to hear of that
+        session.send_frame(frame)
 
     def push_all(self, frames: list[bytes]) -> None:
-        """`push` of several, all of them or none."""
+        """`push` of several, all of them or none. Raises as that."""
         session = self.session
         outbox = session.outbox
         if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
             raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
-        try:
-            session.send_frames(frames)
-        except SessionClosed:
-            pass
+        session.send_frames(frames)
 
     def tell(self, message: msgspec.Struct) -> None:
         """Queues a rare envelope; there is always room for it, or the link ends."""
@@ -249,6 +250,7 @@ class Links:
         if isinstance(link, Link):
             log.info("link resumed", server=link.id, name=link.info.name)
             self._end_probe(link)
+            self._role.link_resumed(link)
 
     def closed(self, session: Session, heard: bool) -> None:
         session.hub.loop.call_soon(self._lost, session)

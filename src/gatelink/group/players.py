@@ -4,15 +4,17 @@ A handler does not know the difference: `send`, `kick`, `uid`, `data` are as on 
 itself. What differs is below: frames come out of ClientFrames and leave as PushFrames, over the gateway's link.
 """
 
+import asyncio
 from collections.abc import Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
 import msgspec
 
-from gatelink.errors import BodyError, CloseCode, PeerError, SessionClosed
+from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
 from gatelink.group.links import Link
 from gatelink.session.carrier import Pause
+from gatelink.session.groups import MAX_NAME
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.roles import Dispatcher
@@ -102,12 +104,14 @@ class Player(Session):
         self._tell(Bind(self.sid, type, server))
 
     def join(self, group: str) -> None:
+        name = self._players.full_name(group)
         super().join(group)
-        self._tell(Join(self.sid, self._players.full_name(group)))
+        self._tell(Join(self.sid, name))
 
     def leave(self, group: str) -> None:
+        name = self._players.full_name(group)
         super().leave(group)
-        self._tell(Leave(self.sid, self._players.full_name(group)))
+        self._tell(Leave(self.sid, name))
 
     def pause(self, why: Pause) -> None:
         """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
@@ -175,6 +179,8 @@ class Players:
         self._type = type
         self._by_key: dict[tuple[int, int], Player] = {}
         self._by_sid: dict[Link, dict[int, Player]] = {}
+        self.emptied = asyncio.Event()
+        """Set when the last player leaves; whoever waits for that clears it first."""
 
     # -- who is here --
 
@@ -242,14 +248,17 @@ class Players:
     def _push(self, link: Link, envelope: bytes) -> bool:
         try:
             link.push(envelope)
-        except OutboxFull:
+        except (OutboxFull, SessionClosed):
             self._hub.stats.dropped += 1
             return False
         return True
 
     def full_name(self, group: str) -> str:
-        """What the gateways call a group of this service."""
-        return f"{self._type}/{group}"
+        """What the gateways call a group of this service. Raises LocalError for a name that is too long there."""
+        name = f"{self._type}/{group}"
+        if len(name) > MAX_NAME:
+            raise LocalError(f"a group's name of {len(group)} characters; with its type it has at most {MAX_NAME}")
+        return name
 
     # -- from the gateways --
 
@@ -291,6 +300,8 @@ class Players:
         by_sid = self._by_sid.get(session.link)
         if by_sid is not None:
             by_sid.pop(session.sid, None)
+        if not self._by_key:
+            self.emptied.set()
 
     def gone(self, session: Session) -> None: ...
 

@@ -103,6 +103,8 @@ class Registry:
         self._keepalive = keepalive
         self._expiry = expiry
         self._revision: Revision | None = None
+        self._is_replaced = False
+        self._checking: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
         self._keeping: asyncio.Task[None] | None = None
@@ -115,17 +117,18 @@ class Registry:
 
     async def register(self, me: ServerInfo) -> None:
         """Tells everyone of this server, and goes on telling. Raises EngineUnavailable."""
-        self.me = me
+        self.me = me = msgspec.structs.replace(me, told_at=time.time())
+        self._is_replaced = False
         self._revision = await self._engine.put(self._key(me), _encode(me), self._expiry)
         self._keeping = asyncio.create_task(self._keep_alive())
 
     async def close(self) -> None:
         """Stops; the entry is gone unless the engine is away or another server has it."""
-        tasks = [task for task in (self._watching, self._keeping) if task is not None]
+        tasks = [task for task in (self._watching, self._keeping, self._checking) if task is not None]
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        self._watching = self._keeping = None
+        self._watching = self._keeping = self._checking = None
         if self.me is not None and self._revision is not None:
             try:
                 await self._engine.delete(self._key(self.me), self._revision)
@@ -140,7 +143,12 @@ class Registry:
             await self._write()
 
     def type_of(self, id: int) -> int | None:
-        """The type of the server with an id; None if there is none."""
+        """The type of the server with an id; None if there is none, and before this one has registered.
+
+        Who comes that early may have the address of the run before in mind.
+        """
+        if self._revision is None:
+            return None
         info = self.servers.get(id)
         return info.type if info is not None else None
 
@@ -166,9 +174,18 @@ class Registry:
             except EngineUnavailable as error:
                 log.warning("not registered", id=self.me.id, error=str(error))
 
+    async def _check(self) -> None:
+        """Another has our id, or had it before us and is only heard of now; whether our write still stands tells."""
+        try:
+            await self._write()
+        except EngineUnavailable:
+            pass  # the next keepalive finds out
+
     async def _write(self) -> None:
         """Writes the entry anew; one that another server has written is left alone."""
         async with self._writing:
+            if self._is_replaced:
+                return
             assert self.me is not None
             key = self._key(self.me)
             try:
@@ -191,6 +208,7 @@ class Registry:
             self._revision = await self._engine.update(key, _encode(self.me), self._expiry, entry.revision)
             return
         self._revision = None
+        self._is_replaced = True
         log.error("replaced by a newer server of the same id", id=self.me.id, newer=found.inner)
         if self._replaced is not None:
             self._replaced()
@@ -218,6 +236,10 @@ class Registry:
         before = self.servers.get(info.id)
         self.servers[info.id] = info
         self._tell(before, info)
+        me = self.me
+        if me is not None and info.id == me.id and info.instance != me.instance and self._revision is not None:
+            if self._checking is None or self._checking.done():
+                self._checking = asyncio.create_task(self._check())
 
     def _forget(self, id: int) -> None:
         before = self.servers.pop(id, None)

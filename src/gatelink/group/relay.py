@@ -14,10 +14,12 @@ import structlog
 
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, LocalError, SessionClosed
+from gatelink.group.group import Talk
 from gatelink.group.links import Link, Links
 from gatelink.group.players import POLICIES
 from gatelink.group.registry import ServerInfo, State
 from gatelink.group.rules import OnDeath, Rules, pick
+from gatelink.group.ways import Held, RelayStats, Way
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
 from gatelink.session.extended import close_code
@@ -33,38 +35,12 @@ log = structlog.get_logger("gatelink.gateway")
 quiet = QuietLog(log)
 
 
-class RelayStats:
-    """What one gateway has counted since its start."""
-
-    def __init__(self) -> None:
-        self.forwarded = 0  # frames, from players to servers
-        self.pushed = 0  # frames, from servers to players
-        self.lost: Counter[int] = Counter()  # frames that no server got, by server type
-        self.misdirected = 0  # envelopes for sessions that are not here any more
-        self.malformed = 0  # envelopes that were dropped
-        self.rebinds = 0  # players whose server died or drains
-        self.held = 0  # times that a player waited because there was no server
-
-
-class Way:
-    """One player's session, and where its frames go."""
-
-    __slots__ = ("held", "links", "lost", "pinned", "session", "sid")
-
-    def __init__(self, session: Session) -> None:
-        self.session = session
-        self.sid = session.epoch
-        self.links: dict[int, Link] = {}  # by server type
-        self.lost: dict[int, int] = {}  # by server type, since its last SessionOpened
-        self.pinned: dict[int, int] = {}  # by server type: the id that `Bind` named, while that is not linked
-        self.held: dict[int, list[Frame]] = {}  # by server type: frames that wait for a server
-
-
 class Front(Protocol):
     """What a relay needs of its server."""
 
     hub: Hub
     limits: Limits
+    talk: Talk
 
 
 class Relay:
@@ -83,7 +59,8 @@ class Relay:
         self._ways: dict[int, Way] = {}  # by sid
         self._bound: dict[Link, set[Way]] = {}
         self._fresh: Counter[int] = Counter()  # by server id: players bound since its last keepalive
-        self._waiting: dict[int, set[Way]] = {}  # by server type: those that have frames held
+        self._waiting: dict[int, set[Way]] = {}  # by server type: those that wait for a server
+        self._crowded: dict[Link, set[Way]] = {}  # whose link has too much to carry
 
     # -- from players --
 
@@ -102,11 +79,12 @@ class Relay:
         session.way = None
         del self._ways[way.sid]
         code = session.close_code or CloseCode.NORMAL
-        for link in way.links.values():
-            self._bound[link].discard(way)
-            link.tell(envelope.SessionClosed(way.sid, code))
-        for type in way.held:
-            self._waiting[type].discard(way)
+        for link in list(way.links.values()):
+            self._unbind(way, link, code)
+        for type in list(way.held):
+            self._lose(way, type, len(self._let_go(way, type).frames))
+        for crowd in self._crowded.values():
+            crowd.discard(way)
 
     def forward(self, session: Session, frames: list[Frame]) -> None:
         """Sends frames, which all belong to servers, on their way."""
@@ -128,31 +106,32 @@ class Relay:
     def _send_on(self, way: Way, link: Link, envelopes: list[Encoded]) -> None:
         try:
             link.push_all(envelopes)
-        except OutboxFull:
+        except (OutboxFull, SessionClosed):
             self._lose(way, link.type, len(envelopes))
 
     def _forward_slowly(self, way: Way, type: int, frame: Frame) -> None:
-        """A frame whose player has no server of its type yet, or has frames that wait for one."""
-        held = way.held.get(type)
-        if held is not None:
-            held.append(frame)
-            return
-        link = way.links.get(type) or self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
+        """A frame whose player has no server of its type yet, or waits for one of some type."""
+        link = way.links.get(type)
+        if link is None and type not in way.held:
+            link = self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
         if link is None:
-            self._hold(way, type, [frame])
+            self._hold(way, type, NEW).frames.append(frame)
+            way.session.pause(Pause.LINK)
             return
         self._send_on(way, link, [client_frame(way.sid, *frame)])
 
     def _wait_for_room(self, way: Way, link: Link) -> None:
         """Stops reading from a player whose server's link has too much to carry; never for longer than that has."""
-        session = way.session
-        session.pause(Pause.LINK)
+        way.session.pause(Pause.LINK)
+        crowd = self._crowded.get(link)
+        if crowd is None:
+            crowd = self._crowded[link] = set()
+            link.when_relieved(lambda: self._relieved(link))
+        crowd.add(way)
 
-        def go_on() -> None:
-            if not way.held:
-                session.resume(Pause.LINK)
-
-        link.when_relieved(go_on)
+    def _relieved(self, link: Link) -> None:
+        for way in self._crowded.pop(link):
+            self._go_on(way)
 
     # -- binding --
 
@@ -191,49 +170,82 @@ class Relay:
         rules = self._rules.get(type, _DEFAULT_RULES)
         return pick(up, rules.pick, way.session.uid, self._fresh.__getitem__)
 
-    def _rebind(self, way: Way, type: int, why: int, code: CloseCode) -> None:
+    def _unbind(self, way: Way, link: Link, code: CloseCode) -> None:
+        """A player is not a server's any more, which hears so; its groups there and its lag end with that."""
+        del way.links[link.type]
+        self._bound[link].discard(way)
+        link.tell(envelope.SessionClosed(way.sid, code))
+        self._forget(way, link)
+
+    def _forget(self, way: Way, link: Link) -> None:
+        """What a server has asked for a player that is not its own any more."""
+        self._lags(way, link, False)
+        groups = self._server.hub.groups
+        for group in groups.of(way.session):
+            if group.startswith(f"{link.type}/"):
+                groups.leave(way.session, group)
+
+    def _lags(self, way: Way, link: Link, on: bool) -> None:
+        """Reads from a player while no server lags behind it."""
+        if on:
+            way.lagging |= {link}
+            way.session.pause(Pause.HANDLERS)
+        elif link in way.lagging:
+            way.lagging -= {link}
+            if not way.lagging:
+                way.session.resume(Pause.HANDLERS)
+
+    def _rebind(self, way: Way, link: Link, why: int, code: CloseCode) -> None:
         """Gives a player to another server of the type, if there is one; the old one hears that it is gone."""
-        before = way.links.pop(type, None)
-        if before is not None:
-            self._bound[before].discard(way)
-            before.tell(envelope.SessionClosed(way.sid, code))
+        self._unbind(way, link, code)
         self.stats.rebinds += 1
-        if self._bind(way, type, why) is None:
-            self._hold(way, type, [])
+        if self._bind(way, link.type, why) is None:
+            self._hold(way, link.type, why)
 
     # -- while there is no server --
 
-    def _hold(self, way: Way, type: int, frames: list[Frame]) -> None:
-        """Keeps what was read from a player, and reads no more, until a server is there or the time is over."""
-        rules = self._rules.get(type, _DEFAULT_RULES)
-        way.held.setdefault(type, []).extend(frames)
-        if way not in self._waiting.setdefault(type, set()):
-            self._waiting[type].add(way)
+    def _hold(self, way: Way, type: int, why: int) -> Held:
+        """Waits until a server is there or the time is over. Once a frame is held, nothing more is read."""
+        held = way.held.get(type)
+        if held is None:
+            rules = self._rules.get(type, _DEFAULT_RULES)
+            timer = self._server.hub.wheel.call(rules.hold_seconds, lambda: self._stop_holding(way, type))
+            held = way.held[type] = Held(why, timer)
+            self._waiting.setdefault(type, set()).add(way)
             self.stats.held += 1
-            way.session.pause(Pause.LINK)
-            self._server.hub.wheel.call(rules.hold_seconds, lambda: self._stop_holding(way, type))
+        return held
+
+    def _let_go(self, way: Way, type: int) -> Held:
+        """It waits no longer, whatever is to become of what was held."""
+        held = way.held.pop(type)
+        self._server.hub.wheel.cancel(held.timer)
+        waiting = self._waiting[type]
+        waiting.discard(way)
+        if not waiting:
+            del self._waiting[type]
+        return held
 
     def _stop_holding(self, way: Way, type: int) -> None:
-        """The time is over: what was held is lost if no server can be had now."""
-        if way in self._waiting.get(type, ()):
-            way.pinned.pop(type, None)
-            if not self._release(way, type):
-                self._waiting[type].discard(way)
-                self._lose(way, type, len(way.held.pop(type)))
-                self._go_on(way)
+        """The time is over: what was held is lost if no server can be had now, whichever it was to be."""
+        way.pinned.pop(type, None)
+        if not self._release(way, type):
+            self._lose(way, type, len(self._let_go(way, type).frames))
+            self._go_on(way)
 
     def _release(self, way: Way, type: int) -> bool:
         """Sends on what a player has held for `type`, if there is a server now."""
-        link = way.links.get(type) or self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
+        link = self._bind(way, type, way.held[type].why)
         if link is None:
             return False
-        self._waiting[type].discard(way)
-        self._send_on(way, link, [client_frame(way.sid, *frame) for frame in way.held.pop(type)])
+        frames = self._let_go(way, type).frames
+        if frames:
+            self._send_on(way, link, [client_frame(way.sid, *frame) for frame in frames])
         self._go_on(way)
         return True
 
     def _go_on(self, way: Way) -> None:
-        if not way.held and not any(link.is_congested for link in way.links.values()):
+        held = any(held.frames for held in way.held.values())
+        if not held and not any(way in crowd for crowd in self._crowded.values()):
             way.session.resume(Pause.LINK)
 
     def _lose(self, way: Way, type: int, frames: int) -> None:
@@ -245,57 +257,67 @@ class Relay:
 
     def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
         """A server that drains gives its players away; each keepalive tells its load anew."""
+        info = now or before
+        assert info is not None
+        self._fresh.pop(info.id, None)
         if now is None:
             return
-        self._fresh.pop(now.id, None)
         link = self.links.get(now.id)
         if link is not None and now.state is State.DRAINING and (before is None or before.state is State.UP):
             log.info("rebinding the players of a server that drains", server=now.id, players=len(self._of(link)))
             for way in self._of(link):
-                self._rebind(way, link.type, MOVED, CloseCode.GOING_AWAY)
+                self._rebind(way, link, MOVED, CloseCode.GOING_AWAY)
 
     # -- from links (links.Role) --
 
     def link_up(self, link: Link) -> None:
         self._bound.setdefault(link, set())
-        for way in list(self._waiting.get(link.type, ())):
-            self._release(way, link.type)
+        self.link_resumed(link)
         if link.info.greets:
             for way in list(self._ways.values()):
-                if link.type not in way.links:
-                    self._bind(way, link.type, NEW)
+                if link.type not in way.links and link.type not in way.held:
+                    self._bind(way, link.type, SERVER_DIED if way.lost.get(link.type) else NEW)
         link.tell(envelope.LinkReady())
+
+    def link_resumed(self, link: Link) -> None:
+        for way in list(self._waiting.get(link.type, ())):
+            self._release(way, link.type)
 
     def link_lost(self, link: Link) -> None:
         """A server is dead: its players go to another, or end, or wait, as the rules of its type say."""
-        rules = self._rules.get(link.type, _DEFAULT_RULES)
+        type = link.type
+        rules = self._rules.get(type, _DEFAULT_RULES)
         ways = self._bound.pop(link, set())
         for sid, frames in Counter(map(envelope.sid_of, link.session.outbox.frames())).items():
             if sid in self._ways:
-                self._lose(self._ways[sid], link.type, frames)
+                self._lose(self._ways[sid], type, frames)
+            elif sid:  # of a player who has left
+                self.stats.lost[type] += frames
         for way in ways:
-            if way.links.get(link.type) is link:
-                del way.links[link.type]
+            del way.links[type]
+            self._forget(way, link)
             if rules.on_death is OnDeath.CLOSE:
                 way.session.close(CloseCode.GOING_AWAY, "the server behind it is gone")
                 continue
             self.stats.rebinds += 1
             if rules.on_death is OnDeath.HOLD:
-                way.pinned[link.type] = link.id
-            if self._bind(way, link.type, SERVER_DIED) is None:
-                self._hold(way, link.type, [])
+                way.pinned[type] = link.id
+            if self._bind(way, type, SERVER_DIED) is None:
+                self._hold(way, type, SERVER_DIED)
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None:
-        for id, _, body in frames:
+        for id, flags, body in frames:
             try:
                 if id == envelope.PUSH_FRAME:
                     self._push(body)
                 elif id == envelope.BROADCAST_FRAME:
-                    self._broadcast(body)
+                    self._broadcast(link, body)
                 elif id == envelope.CLIENT_FRAME:
                     raise BodyError("a ClientFrame to a gateway")
+                elif id in envelope.EVENTS:
+                    self._event(link, envelope.open_event(id, body))
                 else:
-                    self._event(envelope.open_event(id, body))
+                    self._server.talk.posts.hear(link.session, id, flags, body)
             except BodyError as error:
                 self.stats.malformed += 1
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
@@ -305,11 +327,13 @@ class Relay:
         for sid in sids:
             self._deliver(self._ways.get(sid), frame, policy, key)
 
-    def _broadcast(self, body: bytes) -> None:
+    def _broadcast(self, link: Link, body: bytes) -> None:
         group, policy, key, frame = envelope.open_broadcast_frame(body, self._max_frame)
         if group:
             for session in self._server.hub.groups.members(group):
-                self._deliver(session.way, frame, policy, key)
+                way = session.way
+                if way is not None and way.links.get(link.type) is link:  # else another server's of that type
+                    self._deliver(way, frame, policy, key)
         else:
             for way in list(self._ways.values()):
                 self._deliver(way, frame, policy, key)
@@ -324,7 +348,7 @@ class Relay:
         except SessionClosed:
             self.stats.misdirected += 1
 
-    def _event(self, event: msgspec.Struct) -> None:
+    def _event(self, link: Link, event: msgspec.Struct) -> None:
         way = self._ways.get(getattr(event, "sid", 0))
         if way is None:
             self.stats.misdirected += 1
@@ -335,6 +359,8 @@ class Relay:
             case envelope.Kick(code=code, reason=reason):
                 way.session.close(close_code(code), reason)
             case envelope.Join(group=group):
+                if way.links.get(link.type) is not link:
+                    return  # late: the player is another server's
                 try:
                     self._server.hub.groups.join(way.session, group)
                 except LocalError as error:
@@ -342,10 +368,8 @@ class Relay:
             case envelope.Leave(group=group):
                 self._server.hub.groups.leave(way.session, group)
             case envelope.Hold(on=on):
-                if on:
-                    way.session.pause(Pause.HANDLERS)
-                else:
-                    way.session.resume(Pause.HANDLERS)
+                if way.links.get(link.type) is link:
+                    self._lags(way, link, bool(on))
             case _:
                 raise BodyError(f"a {type(event).__name__} to a gateway")
 
@@ -358,11 +382,11 @@ class Relay:
         else:
             way.pinned.pop(type, None)
         if before is not None:
-            del way.links[type]
-            self._bound[before].discard(way)
-            before.tell(envelope.SessionClosed(way.sid, CloseCode.NORMAL))
-        if server and self._bind(way, type, MOVED if before is not None else NEW) is None:
-            self._hold(way, type, [])
+            self._unbind(way, before, CloseCode.NORMAL)
+        if type in way.held:
+            self._release(way, type)
+        elif server and self._bind(way, type, MOVED if before is not None else NEW) is None:
+            self._hold(way, type, MOVED if before is not None else NEW)
 
     def _of(self, link: Link) -> list[Way]:
         return list(self._bound.get(link, ()))

@@ -51,11 +51,11 @@ class Service(Server):
         self.talk = Talk(self.catalog)
         self.group: Group
         self._players: Players | None = None
-        self._emptied = asyncio.Event()
         self.malformed = 0
         """Envelopes that were dropped."""
         self.strays = 0
         """Frames of players who were not, or not any more, this service's."""
+        self.on_start(self._prepare)
         self.on_stop(self._leave)
 
     @property
@@ -75,6 +75,8 @@ class Service(Server):
         member = self.member
         if member is None:
             raise ConfigError(f"service {self.name} has no membership: run it with `gatelink service`, or give member=")
+        if self._running:
+            raise ConfigError("this service is running already")
         self.id = member.id
         self.group_keys = tuple(member.keys)
         load = LoadMeter(lambda: len(self.players), self._count, lambda: 0.0)
@@ -83,7 +85,6 @@ class Service(Server):
         self.peers = group.registry.type_of
         await group.registry.start()
         await super().start()
-        self._players = Players(self.hub, self.handlers, self.type)
         try:
             me = ServerInfo(
                 id=member.id,
@@ -110,8 +111,8 @@ class Service(Server):
                 async with asyncio.timeout(grace):
                     await self.group.registry.set_state(State.DRAINING)
                     while len(self._players):
-                        self._emptied.clear()
-                        await self._emptied.wait()
+                        self._players.emptied.clear()
+                        await self._players.emptied.wait()
             except (EngineUnavailable, TimeoutError):
                 pass  # those that are left find out when the links end
             for player in self._players:
@@ -125,6 +126,10 @@ class Service(Server):
         It crosses the link to each gateway once; `players.broadcast` reaches those that this service knows.
         """
         self.players.broadcast_group(self.group.links.of_type(GATEWAY), group, message, key=key, full=full)
+
+    async def _prepare(self) -> None:
+        """Before anything listens."""
+        self._players = Players(self.hub, self.handlers, self.type)
 
     async def _leave(self) -> None:
         await self.group.close()
@@ -140,6 +145,8 @@ class Service(Server):
 
     def link_up(self, link: Link) -> None: ...
 
+    def link_resumed(self, link: Link) -> None: ...
+
     def link_lost(self, link: Link) -> None:
         self.players.lost(link)
 
@@ -151,7 +158,7 @@ class Service(Server):
         run: list[Frame] = []
         player: Player | None = None
         sid = -1
-        for id, _, body in frames:
+        for id, flags, body in frames:
             try:
                 if id == envelope.CLIENT_FRAME:
                     whose, frame = envelope.open_client_frame(body, max_frame)
@@ -172,7 +179,7 @@ class Service(Server):
                 if 100 <= id <= 199:
                     self._event(link, envelope.open_event(id, body))
                 else:
-                    self.talk.posts.dispatch(link.session, [(id, 0, body)])
+                    self.talk.posts.hear(link.session, id, flags, body)
             except BodyError as error:
                 self.malformed += 1
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
@@ -188,8 +195,6 @@ class Service(Server):
                 player = players.of(link, sid)
                 if player is not None:
                     player.left(close_code(code))
-                    if not len(players):
-                        self._emptied.set()
             case envelope.LinkReady():
                 pass
             case _:

@@ -71,6 +71,7 @@ class Metrics(Collector):
         yield _labelled(
             "rate_dropped_messages", "Messages dropped for the rate of their type.", "message", stats.rate_dropped
         )
+        yield _histogram("rtt_seconds", "Round trips to clients: from a PING to its PONG.", stats.rtt)
         yield _gauge("held_bytes", "Bytes of messages that all sessions hold.", stats.held_bytes)
         yield _counter(
             "backlog_messages_dropped", "Queued messages of users who did not return.", stats.backlogs_dropped

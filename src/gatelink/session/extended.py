@@ -216,7 +216,8 @@ class ExtendedSession(Session):
         if sent_at and sent_at == self._ping:
             rtt = perf_counter() - self._pinged_at
             self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
-            self._hub.stats.rtt.observe(rtt)
+            if not self._hub.between_servers:
+                self._hub.stats.rtt.observe(rtt)
             self._ping = 0
 
     def _closed_by_peer(self, number: int, reason: str) -> None:
@@ -295,6 +296,8 @@ class ExtendedSession(Session):
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
         if isinstance(self.outbox, SendWindow):
             self.outbox.lift()
+        if self._hub.between_servers and self._fresh_frames:  # what was not acknowledged counts as lost there
+            farewell = control_frame(control.Ack(self._count())) + farewell
         super().close(code, reason, farewell=farewell)
 
     # -- deadlines --

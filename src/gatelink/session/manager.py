@@ -6,7 +6,7 @@ newer one, and a newer login always wins (docs/protocol.md, "Newer logins win").
 
 import asyncio
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any
@@ -44,12 +44,13 @@ class Duplicate(Enum):
 class Backlog(Item):
     """A base session that broke: it may be back within the window, and gets what was queued and unsent."""
 
-    __slots__ = ("_forget", "bytes", "frames", "key")
+    __slots__ = ("_forget", "bytes", "epoch", "frames", "key")
 
-    def __init__(self, key: Key, frames: list[bytes], forget: "Callable[[Backlog], None]") -> None:
+    def __init__(self, key: Key, epoch: int, frames: list[bytes], forget: "Callable[[Backlog], None]") -> None:
         self._tick = 0
         self._forget = forget
         self.key = key
+        self.epoch = epoch
         self.frames = frames
         self.bytes = sum(map(len, frames))
 
@@ -77,8 +78,9 @@ class SessionManager:
         self._clock = clock
         self._last_epoch = 0
         self.claims: Claims | None = None
-        self._logins: dict[Key, list[int]] = {}  # the epochs of the logins under way
-        self._newest: dict[Key, int] = {}  # of those keys: the highest epoch that was claimed
+        self._claiming: Counter[Key] = Counter()  # logins that are waiting for their epoch
+        self._logins: dict[Key, list[int]] = {}  # the epochs of the logins that have theirs, and are under way
+        self._newest: dict[Key, int] = {}  # of those keys: the highest epoch that was claimed, here or elsewhere
         self._carried: dict[tuple[int, int, int], list[bytes]] = {}  # what waited elsewhere, by key and epoch
         self._sessions: dict[Key, Session] = {}
         self._closing: set[Session] = set()  # ended, and what was queued still on its way
@@ -149,15 +151,32 @@ class SessionManager:
         older = self._sessions.get((uid, slot))
         if self._duplicate is Duplicate.REFUSE_NEW and older is not None and older.state is SessionState.OPEN:
             raise VerifyError(f"uid {uid} slot {slot} is logged in, and newer logins are refused")
-        if self.claims is not None:
+        key = (uid, slot)
+        if self.claims is None:
+            self._last_epoch = epoch = max(self._last_epoch + 1, int(self._clock() * 1_000_000))
+            self._under_way(key, epoch)
+            return epoch
+        self._claiming[key] += 1  # from now on `supersede` is for this login, too
+        try:
             epoch, frames = await self.claims.claim(uid, slot)
+            self._under_way(key, epoch)
             if frames is not None:
                 self._carried[uid, slot, epoch] = frames
-        else:
-            self._last_epoch = epoch = max(self._last_epoch + 1, int(self._clock() * 1_000_000))
-        self._logins.setdefault((uid, slot), []).append(epoch)
-        self._newest[uid, slot] = max(epoch, self._newest.get((uid, slot), 0))
+        finally:
+            self._claiming[key] -= 1
+            if not self._claiming[key]:
+                del self._claiming[key]
+            self._forget_newest(key)
         return epoch
+
+    def _under_way(self, key: Key, epoch: int) -> None:
+        self._logins.setdefault(key, []).append(epoch)
+        self._newest[key] = max(epoch, self._newest.get(key, 0))
+
+    def _forget_newest(self, key: Key) -> None:
+        """No login of `key` is under way any more, perhaps."""
+        if key not in self._logins and key not in self._claiming:
+            self._newest.pop(key, None)
 
     def install(self, session: Session) -> Backlog | None:
         """Makes `session` the current one of its user, ends an older one, and gives what waited for it.
@@ -177,7 +196,7 @@ class SessionManager:
         if backlog is not None:
             self._take_out(backlog)
         elif (carried := self._carried.pop((*key, session.epoch), None)) is not None:
-            backlog = Backlog(key, carried, self._expire)
+            backlog = Backlog(key, session.epoch, carried, self._expire)
         self.release(*key, session.epoch)
         return backlog
 
@@ -188,7 +207,8 @@ class SessionManager:
         if logins is not None and epoch in logins:
             logins.remove(epoch)
             if not logins:
-                del self._logins[key], self._newest[key]
+                del self._logins[key]
+                self._forget_newest(key)
         self._hub.stats.backlogs_dropped += len(self._carried.pop((uid, slot, epoch), ()))
 
     def supersede(self, uid: int, slot: int, epoch: int, max_bytes: int) -> list[bytes] | None:
@@ -197,13 +217,13 @@ class SessionManager:
         Gives the frames, up to `max_bytes` of them together, that waited here for the user; None if nothing did.
         """
         key = (uid, slot)
-        if key in self._newest:
-            self._newest[key] = max(epoch, self._newest[key])
+        if key in self._logins or key in self._claiming:
+            self._newest[key] = max(epoch, self._newest.get(key, 0))
         older = self._sessions.get(key)
         if older is not None and older.epoch < epoch:
             older.close(CloseCode.REPLACED, "a newer login of the same user", farewell=DUPLICATE_LOGIN_FRAME)
         backlog = self._backlogs.get(key)
-        if backlog is None:
+        if backlog is None or backlog.epoch > epoch:
             return None
         self._take_out(backlog)
         if backlog.bytes > max_bytes:
@@ -222,7 +242,7 @@ class SessionManager:
             if len(self._detached) > self._hub.limits.max_detached:
                 self._end_oldest_detached()
             return True
-        self._remember((session.uid, session.slot), session.outbox.drain())
+        self._remember((session.uid, session.slot), session.epoch, session.outbox.drain())
         return False
 
     def ended(self, session: Session) -> None:
@@ -299,12 +319,12 @@ class SessionManager:
 
     # -- the backlog window --
 
-    def _remember(self, key: Key, frames: list[bytes]) -> None:
+    def _remember(self, key: Key, epoch: int, frames: list[bytes]) -> None:
         limits = self._hub.limits
-        backlog = Backlog(key, frames, self._expire)
+        backlog = Backlog(key, epoch, frames, self._expire)
         if backlog.bytes > limits.max_backlog_bytes:  # it would not fit even alone
             self._hub.stats.backlogs_dropped += len(frames)
-            backlog = Backlog(key, [], self._expire)
+            backlog = Backlog(key, epoch, [], self._expire)
         while self._backlogs and (
             len(self._backlogs) >= limits.max_backlogs or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
         ):

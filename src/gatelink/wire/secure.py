@@ -16,7 +16,7 @@ from gatelink.wire.noise import MAX_MESSAGE, MAX_MESSAGES, TAG_SIZE, CipherState
 MIN_RECORD = TAG_SIZE + 1  # an empty record would cost its receiver work and carry nothing
 MAX_RECORD = MAX_MESSAGE
 MAX_RECORD_UNVERIFIED = 1_100  # docs/protocol.md, "Limits": room for an unverified frame of 1,024
-MAX_PLAINTEXT = MAX_RECORD - TAG_SIZE  # bytes in one record
+MAX_PLAINTEXT = 16_384  # bytes that we put into one record: a path that breaks soon brings some of a large write across
 RESERVED_RECORDS = 65_536  # left when `exhausted` turns true, for what is queued and a CLOSE
 
 _HEADER = struct.Struct("<I")
@@ -61,7 +61,7 @@ class SecureStream:
         return len(self._partial)
 
     def seal(self, plaintext: bytes) -> bytes:
-        """`plaintext` as whole SEALED frames: one for every 65,519 bytes, none for none."""
+        """`plaintext` as whole SEALED frames: one for every 16,384 bytes, none for none."""
         size = len(plaintext)
         send = self._send
         n = send.n

@@ -89,28 +89,9 @@ class NatsServer:
         EngineUnavailable if it isn't ready within 10 s.
         """
         assert not self.is_running, "already started"
-        program = find_program()
-        if self._folder is None:
-            self._folder = Path(tempfile.mkdtemp(prefix="gatelink-nats-"))
-        self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._folder.chmod(0o700)
-        lock = self._take_folder(self._folder)
-        for old in self._folder.glob("*.ports"):
-            old.unlink()
-        config = self._write_config(self._folder)
-        become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid())]
-        with open(self._folder / "errors", "wb") as errors:  # what it says before it has a log, and a crash
-            self._process = subprocess.Popen(  # noqa: ASYNC220 - some ms; asyncio's own would belong to one loop
-                [*become, str(program), "-c", str(config)],
-                stdin=subprocess.DEVNULL,
-                stdout=subprocess.DEVNULL,
-                stderr=errors,
-                cwd=self._folder,
-                pass_fds=[lock],  # so that the folder is taken until both are gone
-                start_new_session=True,  # Ctrl+C in the terminal is for the parent, which stops this in its turn
-            )
+        folder = self._spawn(find_program())
         try:
-            self._port = await self._ready(self._process, self._folder)
+            self._port = await self._ready(folder)
         except BaseException:
             self.kill()
             self._release(is_over=self._port < 0)  # who was not started is not stopped
@@ -142,6 +123,28 @@ class NatsServer:
 
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
+
+    def _spawn(self, program: Path) -> Path:
+        """Starts the child, which takes some ms, and gives its folder."""
+        folder = self._folder = self._folder or Path(tempfile.mkdtemp(prefix="gatelink-nats-"))
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.chmod(0o700)
+        lock = self._take_folder(folder)
+        for old in folder.glob("*.ports"):
+            old.unlink()
+        config = self._write_config(folder)
+        become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid())]
+        with open(folder / "errors", "wb") as errors:  # what it says before it has a log, and when it crashes
+            self._process = subprocess.Popen(
+                [*become, str(program), "-c", str(config)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=errors,
+                cwd=folder,
+                pass_fds=[lock],  # so that the folder is taken until both are gone
+                start_new_session=True,  # Ctrl+C in the terminal is for the parent, which stops this in its turn
+            )
+        return folder
 
     def _take_folder(self, folder: Path) -> int:
         """Keeps other nats-servers out: two on the same files destroy them, and do not notice."""
@@ -180,12 +183,12 @@ class NatsServer:
             file.write(text)
         return path
 
-    async def _ready(self, process: "subprocess.Popen[bytes]", folder: Path) -> int:
+    async def _ready(self, folder: Path) -> int:
         """The port, once nats-server has written where it listens, which it does when it is ready."""
         end = time.monotonic() + START_TIMEOUT
         while time.monotonic() < end:
-            if process.poll() is not None:
-                raise ConfigError(f"nats-server ended with {process.returncode}; its last words: {_tail(folder)}")
+            if not self.is_running:
+                raise ConfigError(f"nats-server ended; its last words: {_tail(folder)}")
             for ports in folder.glob("*.ports"):  # noqa: ASYNC240 - of a folder of ours
                 try:
                     url: str = json.loads(ports.read_text())["nats"][0]

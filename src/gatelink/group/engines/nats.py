@@ -28,7 +28,8 @@ MAX_CALLS = 10_000  # under way at a time; more are refused
 ALIVE_INTERVAL, ALIVE_TIMEOUT = 2.0, 5.0  # s between two questions whether the connection lives, and for the answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s before connecting again, doubled each time
 STEADY = 10.0  # s; a connection that is lost sooner counts as one more that could not be made
-START_FACTOR = 5  # a start is so many calls: connecting, looking for the bucket, making it
+ATTEMPT_FACTOR, START_FACTOR = 2, 5  # deadlines that one attempt to connect may take, and a start in all: a cluster
+# that has no leader yet does not answer, so who asked too early must ask again
 
 _FAILURE, _TIMEOUT = "Gatelink-Failure", "Gatelink-Timeout"
 
@@ -307,7 +308,7 @@ class NatsEngine:
         """
         opening = asyncio.create_task(self._open(url))
         try:
-            await asyncio.wait({opening}, timeout=START_FACTOR * self._timeout)
+            await asyncio.wait({opening}, timeout=ATTEMPT_FACTOR * self._timeout)
         except asyncio.CancelledError:
             await _discard(opening)
             raise

@@ -1,0 +1,47 @@
+"""What a gateway keeps of each player: its session, and where its frames go."""
+
+from collections import Counter
+
+from gatelink.group.links import Link
+from gatelink.session.session import Session
+from gatelink.session.timers import Item
+from gatelink.wire.frames import Frame
+
+
+class RelayStats:
+    """What one gateway has counted since its start."""
+
+    def __init__(self) -> None:
+        self.forwarded = 0  # frames, from players to servers
+        self.pushed = 0  # frames, from servers to players
+        self.lost: Counter[int] = Counter()  # frames that no server got, by server type
+        self.misdirected = 0  # envelopes for sessions that are not here any more
+        self.malformed = 0  # envelopes that were dropped
+        self.rebinds = 0  # players whose server died or drains
+        self.held = 0  # times that a player waited because there was no server
+
+
+class Held:
+    """What waits for a server of a type: frames that were read, none perhaps; and how the player comes to that."""
+
+    __slots__ = ("frames", "timer", "why")
+
+    def __init__(self, why: int, timer: Item) -> None:
+        self.frames: list[Frame] = []
+        self.why = why
+        self.timer = timer
+
+
+class Way:
+    """One player's session, and where its frames go."""
+
+    __slots__ = ("held", "lagging", "links", "lost", "pinned", "session", "sid")
+
+    def __init__(self, session: Session) -> None:
+        self.session = session
+        self.sid = session.epoch
+        self.links: dict[int, Link] = {}  # by server type
+        self.lost: dict[int, int] = {}  # by server type, since its last SessionOpened
+        self.pinned: dict[int, int] = {}  # by server type: the id that `Bind` named, while that is not linked
+        self.held: dict[int, Held] = {}  # by server type, while there is no server
+        self.lagging: frozenset[Link] = frozenset()  # servers whose handlers lag behind this player

@@ -1,0 +1,81 @@
+"""`make demo` in small: a group of processes, strict robots over HTTP and gateways, and a verdict."""
+
+import re
+from pathlib import Path
+
+from examples.arena.ledger import Verdict, Visit
+from tests.e2e.test_demo import end_of, program
+from tests.support import MS
+
+LIMIT = 90_000 * MS  # eight processes start, and the machine has other work
+
+
+async def play(*arguments: str) -> str:
+    """What the demo said. It must have held."""
+    async with program("examples.arena.demo", *arguments, limit=LIMIT) as process:
+        status, out = await end_of(process)
+    assert status == 0, out
+    assert out.endswith("Everything held.\n")
+    return out
+
+
+def figure(pattern: str, out: str) -> int:
+    found = re.search(pattern, out)
+    assert found is not None, out
+    return int(found[1].replace(",", ""))
+
+
+async def test_the_arena_holds_as_a_group_and_says_so() -> None:
+    out = await play("--count", "30", "--seconds", "5")
+    assert "verdict: lost 0, twice or out of order 0, errors 0" in out
+    sent = figure(r"steps and words ([\d,]+)", out)
+    assert sent == figure(r"told to their own player ([\d,]+)", out) > 30
+    assert figure(r"told to their own player [\d,]+, to others ([\d,]+)", out) > sent
+    assert figure(r"logins ([\d,]+) over HTTP", out) >= 30
+
+
+async def test_only_what_a_killed_process_held_is_lost_and_all_are_back_soon() -> None:
+    out = await play("--count", "30", "--seconds", "10", "--kill")
+    assert "verdict: lost 0, twice or out of order 0, errors 0" in out
+    for kind in ("room", "lobby", "nats-server", "gateway"):
+        assert f"killed a {kind}: " in out
+    assert figure(r"killed a room: (\d+) robots", out) > 0
+    assert figure(r"killed a gateway: (\d+) robots", out) > 0
+    assert figure(r"killed a lobby: (\d+) robots", out) == 0
+    assert figure(r"killed a nats-server: (\d+) robots", out) == 0
+
+
+async def test_the_arena_in_one_process_has_the_same_handlers() -> None:
+    from examples.arena import services, single
+
+    ids = {id for service in (services.lobby, services.room) for id in service.handlers.routes}
+    assert set(single.server.handlers.routes) == ids
+
+
+def test_the_ledger_finds_every_wrong_order() -> None:
+    def errors(heard: list[tuple[int, int]], sent: int = 0, died: bool = False) -> dict[str, int]:
+        verdict = Verdict()
+        visit = Visit(7, 1, verdict)
+        for _ in range(sent):
+            visit.next_number()
+        for uid, number in heard:
+            visit.hear(uid, number)
+        visit.end(died)
+        return verdict.errors
+
+    assert errors([(7, 1), (7, 2), (8, 5), (8, 6), (8, 1), (8, 2)], sent=2) == {}
+    assert errors([(7, 1), (7, 1)], sent=1) == {"own step twice or out of order": 1}
+    assert errors([(7, 2), (7, 1)], sent=2) == {"own step missing": 1, "own step twice or out of order": 1}
+    assert errors([(7, 1)], sent=3) == {"lost": 2}
+    assert errors([(7, 1)], sent=3, died=True) == {}
+    assert errors([(8, 5), (8, 7)]) == {"another's step missing": 1}
+    assert errors([(8, 5), (8, 5)]) == {"another's step twice or out of order": 1}
+    assert errors([(8, 5), (8, 4)]) == {"another's step twice or out of order": 1}
+
+
+def test_the_arena_has_a_readme_that_names_its_files() -> None:
+    folder = Path(__file__).resolve().parents[2] / "examples" / "arena"
+    text = (folder / "README.md").read_text()
+    for file in folder.glob("*.py"):
+        if file.name != "__init__.py":
+            assert f"[{file.name}]({file.name})" in text
