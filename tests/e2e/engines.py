@@ -48,4 +48,3 @@ def new_engine(request: pytest.FixtureRequest) -> NewEngine:
         return lambda: engine
     made: Callable[[], NatsEngine] = request.getfixturevalue("new_nats_engine")
     return made
-

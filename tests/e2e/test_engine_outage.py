@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 
 import pytest
@@ -17,6 +17,7 @@ from gatelink.group.engines import follow, nats
 from gatelink.group.engines.bucket import Message
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.follow import Follower
+from gatelink.group.engines.line import Line
 from gatelink.group.engines.nats import NatsEngine
 from gatelink.testing import ChaosProxy
 from tests.e2e.engines import TIMEOUT, fresh_bucket
@@ -270,6 +271,30 @@ async def test_a_connection_that_has_gone_silent_is_noticed_and_replaced(
             await until(lambda: engine.stats.losses)
             await until(lambda: engine.is_available)
             await engine.put("k", b"2", LONG)
+
+
+@pytest.mark.parametrize("unanswered", ["$JS.API.STREAM.INFO.", "$JS.API.STREAM.CREATE.", "$JS.API.CONSUMER.CREATE."])
+async def test_what_a_cluster_without_a_leader_leaves_unanswered_is_asked_again(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, unanswered: str
+) -> None:
+    monkeypatch.setattr(follow, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(nats, "ASK_INTERVAL", 0.2)
+    ask = Line.ask
+    asked = 0
+
+    async def first_in_vain(
+        self: Line, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Message:
+        nonlocal asked
+        if subject.startswith(unanswered):
+            asked += 1
+            if asked == 1:
+                await asyncio.Event().wait()
+        return await ask(self, subject, data, headers)
+
+    monkeypatch.setattr(Line, "ask", first_in_vain)
+    async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine, engine.watch("a"):
+        assert asked == 2
 
 
 async def test_a_watch_that_missed_a_message_begins_again(

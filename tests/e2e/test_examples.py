@@ -286,6 +286,17 @@ async def test_every_number_comes_back_once_however_often_the_connection_breaks(
     assert breaks >= 5 and seen == list(range(1, client.LAST + 1))
 
 
+# -- peers --
+
+
+async def test_every_coin_is_in_the_bank_however_often_the_link_to_it_breaks() -> None:
+    from examples.peers import client
+
+    async with asyncio.timeout(LIMIT):
+        coins, breaks = await client.main()
+    assert coins == client.COINS and breaks >= 3
+
+
 # -- metrics --
 
 

@@ -222,6 +222,20 @@ async def test_large_messages_survive_breaks_too() -> None:
         await talk.end()
 
 
+async def test_a_path_that_breaks_before_a_whole_resend_is_across_makes_progress_all_the_same() -> None:
+    """Every connection carries 40,000 bytes down, and a window of four times that waits."""
+    bodies: list[bytes] = []
+    script = [Reset(direction="down", after_bytes=40_000)]
+    async with talking("sealed", script) as (talk, proxy):
+        del talk.handlers.routes[CATALOG.find(Blob).id]
+        talk.handlers.on(Blob)(lambda session, message: bodies.append(bytes(message)))
+        for n in range(80):
+            talk.other.send(Blob(bytes([n]) * 2_000))
+        await until(lambda: len(bodies) == 80)
+        assert bodies == [bytes([n]) * 2_000 for n in range(80)]
+        assert proxy.breaks >= 4
+
+
 async def test_a_dead_path_is_noticed_within_the_heartbeat_timeout_and_left() -> None:
     async with talking("sealed", limits=QUICK) as (talk, proxy):
         talk.say(5)
@@ -476,6 +490,7 @@ async def test_over_the_limit_of_detached_sessions_the_one_that_broke_first_ends
             client.reset()
             session = server.session(uid)
             await until(lambda session=session: session.state is SessionState.DETACHED)  # type: ignore[misc]
+        await until(lambda: server.ended)
         assert server.ended == [(1, CloseCode.GOING_AWAY)]
         assert [session.uid for session in server.sessions] == [2, 3]
 

@@ -11,14 +11,21 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatelink.cli.member import ENGINE_URL, Dev
+from gatelink.cli.member import ENGINE_URL, Dev, url_file
 
 if TYPE_CHECKING:
+    from gatelink.group.engines.embedded import NatsServer
     from gatelink.ops.supervisor import Program
     from gatelink.settings import Settings
 
 FRONT, BACK = 1, 0
 """Stages: what players meet stops first, while the services behind it still answer."""
+
+SPARE = 5.0
+"""Seconds over what its own settings let a process take to end: for handlers that are cancelled, and a busy machine."""
+
+LONGEST_WAIT = 10.0
+"""Seconds, at most, between two attempts to start a nats-server that does not."""
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_yellow")
 
@@ -31,7 +38,8 @@ def up(
 
     Their logs come in one stream, each line with its process's name. A process that crashes is started again, sooner
     the first time and later each time after. Ctrl-C drains all: gateways and login first, then the services, then the
-    engine. Exit status: 0 it was told to stop, 2 a process can't run as configured.
+    engine; a second one does not wait for players. Exit status: 0 it was told to stop, 2 a process can't run as
+    configured.
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import load
@@ -48,51 +56,84 @@ def up(
 
 async def run(settings: "Settings", file: Path, dev: bool) -> int:
     """Until a signal, or a process that can't run; the exit status."""
+    from gatelink.errors import ConfigError
     from gatelink.ops.supervisor import Supervisor
 
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
+    found = programs(settings, file, dev)
+    if not found:
+        raise ConfigError(f"{file} has no [login], [gateway] or [services.NAME], so there is nothing to run")
+    environment = dict(os.environ, PYTHONUNBUFFERED="1")
     async with AsyncExitStack() as stack:
-        environment = dict(os.environ, PYTHONUNBUFFERED="1")
         if settings.engine.url == "embedded":
             environment[ENGINE_URL] = await _engine(settings, stack)
-        found = programs(settings, file, dev)
-        grace = 5.0 + max(settings.limits.close_timeout, settings.gateway.drain_seconds if settings.gateway else 0.0)
-        unusable = await Supervisor(found, environment, writer([each.name for each in found]), grace).run(stop)
+        supervisor = Supervisor(found, environment, writer([each.name for each in found]), grace(settings))
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, supervisor.stop)
+        unusable = await supervisor.run()
     return 2 if unusable else 0
 
 
+def grace(settings: "Settings") -> float:
+    """Seconds that the slowest process may take to end when all is well: a gateway that drains, then closes."""
+    drain = settings.gateway.drain_seconds if settings.gateway is not None else 0.0
+    return drain + settings.limits.close_timeout + SPARE
+
+
 async def _engine(settings: "Settings", stack: AsyncExitStack) -> str:
-    """A nats-server that is this process's child while the stack is open, and started again if it dies; its URL."""
+    """A nats-server that is this process's child while the stack is open, and started again if it dies; its URL.
+
+    The URL, with its password, is also in a file for `gatelink top` and whoever else belongs to this user.
+    """
     from gatelink.group.engines.embedded import NatsServer
 
     server = NatsServer(settings.engine.data)
     await server.start()
     stack.push_async_callback(server.stop)
+    path = url_file(settings)
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(server.url)
+    stack.callback(path.unlink, missing_ok=True)
     watching = asyncio.create_task(_keep(server))
     stack.callback(watching.cancel)
     return server.url
 
 
-async def _keep(server: "object") -> None:
+async def _keep(server: "NatsServer") -> None:
     """Starts a nats-server again when it has died."""
     import structlog
 
-    from gatelink.group.engines.embedded import NatsServer
+    from gatelink.errors import GatelinkError
 
-    assert isinstance(server, NatsServer)
     log = structlog.get_logger("gatelink.up")
+    wait = 0.2
     while True:
-        await asyncio.sleep(0.2)
-        if not server.is_running:
-            log.error("nats-server ended, and is started again")
-            try:
-                await server.start()
-            except Exception as error:
-                log.error("nats-server did not start", error=str(error))
-                await asyncio.sleep(1.0)
+        await _end_of(server)
+        log.error("nats-server ended, and is started again")
+        try:
+            await server.start()
+            wait = 0.2
+        except (GatelinkError, OSError) as error:
+            log.error("nats-server did not start", error=str(error), seconds=wait)
+            await asyncio.sleep(wait)
+            wait = min(2 * wait, LONGEST_WAIT)
+
+
+async def _end_of(server: "NatsServer") -> None:
+    """Returns when it does not run any more."""
+    if not server.is_running:
+        return
+    ended = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    process = os.pidfd_open(server.pid)  # readable once it has ended, which is_running alone takes note of
+    loop.add_reader(process, ended.set)
+    try:
+        await ended.wait()
+    finally:
+        loop.remove_reader(process)
+        os.close(process)
+    assert not server.is_running
 
 
 def programs(settings: "Settings", file: Path, dev: bool) -> "list[Program]":

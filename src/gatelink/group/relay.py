@@ -171,19 +171,11 @@ class Relay:
         return pick(up, rules.pick, way.session.uid, self._fresh.__getitem__)
 
     def _unbind(self, way: Way, link: Link, code: CloseCode) -> None:
-        """A player is not a server's any more, which hears so; its groups there and its lag end with that."""
+        """A player is not a server's any more, which hears so. The groups that it is in are its type's, and stay."""
         del way.links[link.type]
         self._bound[link].discard(way)
         link.tell(envelope.SessionClosed(way.sid, code))
-        self._forget(way, link)
-
-    def _forget(self, way: Way, link: Link) -> None:
-        """What a server has asked for a player that is not its own any more."""
         self._lags(way, link, False)
-        groups = self._server.hub.groups
-        for group in groups.of(way.session):
-            if group.startswith(f"{link.type}/"):
-                groups.leave(way.session, group)
 
     def _lags(self, way: Way, link: Link, on: bool) -> None:
         """Reads from a player while no server lags behind it."""
@@ -295,7 +287,7 @@ class Relay:
                 self.stats.lost[type] += frames
         for way in ways:
             del way.links[type]
-            self._forget(way, link)
+            self._lags(way, link, False)
             if rules.on_death is OnDeath.CLOSE:
                 way.session.close(CloseCode.GOING_AWAY, "the server behind it is gone")
                 continue
@@ -311,7 +303,7 @@ class Relay:
                 if id == envelope.PUSH_FRAME:
                     self._push(body)
                 elif id == envelope.BROADCAST_FRAME:
-                    self._broadcast(link, body)
+                    self._broadcast(body)
                 elif id == envelope.CLIENT_FRAME:
                     raise BodyError("a ClientFrame to a gateway")
                 elif id in envelope.EVENTS:
@@ -327,13 +319,11 @@ class Relay:
         for sid in sids:
             self._deliver(self._ways.get(sid), frame, policy, key)
 
-    def _broadcast(self, link: Link, body: bytes) -> None:
+    def _broadcast(self, body: bytes) -> None:
         group, policy, key, frame = envelope.open_broadcast_frame(body, self._max_frame)
         if group:
             for session in self._server.hub.groups.members(group):
-                way = session.way
-                if way is not None and way.links.get(link.type) is link:  # else another server's of that type
-                    self._deliver(way, frame, policy, key)
+                self._deliver(session.way, frame, policy, key)
         else:
             for way in list(self._ways.values()):
                 self._deliver(way, frame, policy, key)
@@ -359,8 +349,6 @@ class Relay:
             case envelope.Kick(code=code, reason=reason):
                 way.session.close(close_code(code), reason)
             case envelope.Join(group=group):
-                if way.links.get(link.type) is not link:
-                    return  # late: the player is another server's
                 try:
                     self._server.hub.groups.join(way.session, group)
                 except LocalError as error:

@@ -9,7 +9,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -22,6 +22,12 @@ MOST_WAIT = 10.0
 
 STEADY = 10.0
 """Seconds that a process must have run for its next end to be a first one again."""
+
+HURRY = 2.0
+"""Seconds that a process has to end after `hurry`; then it is killed."""
+
+LAST_WORDS = 1.0
+"""Seconds that the output of a process which has ended is still read: a child of its own may hold it open."""
 
 MAX_LINE = 65_536
 """Bytes of one line of output; a longer one is cut."""
@@ -41,8 +47,8 @@ class Program(msgspec.Struct, frozen=True):
 class Supervisor:
     """Runs programs until it is told to stop, or one of them says that it can't run as configured.
 
-    environment: of the children. write: takes a line of output, with its program's name. grace: seconds that a program
-    has to end once it is told to; then it is killed.
+    environment: of the children. write: takes a line of output, with its program's name. grace: seconds that the
+    programs of a stage have to end once they are told to; then they are killed.
     """
 
     def __init__(
@@ -57,8 +63,10 @@ class Supervisor:
         self._write = write
         self._grace = grace
         self._children: dict[str, asyncio.subprocess.Process] = {}
-        self._stopping: set[str] = set()
-        self._unusable: asyncio.Future[str]
+        self._stopping = {program.stage: asyncio.Event() for program in programs}
+        self._over = asyncio.Event()
+        self._hurried = asyncio.Event()
+        self._unusable: str | None = None
         self.restarts = 0
 
     def pid(self, name: str) -> int | None:
@@ -66,90 +74,158 @@ class Supervisor:
         child = self._children.get(name)
         return child.pid if child is not None else None
 
-    async def run(self, stop: asyncio.Event) -> str | None:
-        """Runs until `stop` is set; the name of the program that could not run, if that was why it ended."""
-        self._unusable = asyncio.get_running_loop().create_future()
+    def stop(self) -> None:
+        """Ends the programs, stage by stage; `run` returns when they have ended. Again: in a hurry.
+
+        Then all are told at once, those that were told before a second time, and have 2 s until they are killed.
+        """
+        if self._over.is_set():
+            self._hurried.set()
+        self._over.set()
+
+    async def run(self) -> str | None:
+        """Runs until `stop`; the name of the program that could not run, if that was why it ended."""
         keepers = {program: asyncio.create_task(self._keep(program)) for program in self._programs}
-        stopped = asyncio.create_task(stop.wait())
         try:
-            waiting: list[asyncio.Future[Any]] = [stopped, self._unusable]
-            await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+            await self._over.wait()
+            stages = sorted(self._stopping, reverse=True)
+            for stage in stages:
+                if not self._hurried.is_set():
+                    await self._stop_stage(stage, keepers)
+            if self._hurried.is_set():
+                await self._end(stages, keepers)
         finally:
-            stopped.cancel()
-            for stage in sorted({program.stage for program in self._programs}, reverse=True):
-                await self._stop([program for program in self._programs if program.stage == stage], keepers)
-        return self._unusable.result() if self._unusable.done() else None
+            self._tell(list(self._stopping))  # nothing is left of them, unless this was cancelled
+            await self._kill(list(self._stopping), keepers)
+        return self._unusable
 
-    async def _stop(self, programs: Sequence[Program], keepers: "dict[Program, asyncio.Task[None]]") -> None:
-        for program in programs:
-            self._stopping.add(program.name)
-            self._signal(program.name, signal.SIGTERM)
-        tasks = [keepers[program] for program in programs]
-        _, late = await asyncio.wait(tasks, timeout=self._grace)
+    async def _stop_stage(self, stage: int, keepers: "Mapping[Program, asyncio.Task[None]]") -> None:
+        """Tells the programs of a stage to end, and waits for that, but no longer once there is a hurry."""
+        self._tell([stage])
+        hurried = asyncio.create_task(self._hurried.wait())
+        late = [keeper for program, keeper in keepers.items() if program.stage == stage]
+        end = time.monotonic() + self._grace
+        while late and not hurried.done() and (left := end - time.monotonic()) > 0:
+            await asyncio.wait([hurried, *late], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            late = [keeper for keeper in late if not keeper.done()]
+        hurried.cancel()
+        if not self._hurried.is_set():
+            await self._kill([stage], keepers)
+
+    async def _end(self, stages: Sequence[int], keepers: "Mapping[Program, asyncio.Task[None]]") -> None:
+        """Tells all to end, now, and kills those that do not."""
+        self._tell(stages)
+        await asyncio.wait(keepers.values(), timeout=HURRY)
+        await self._kill(stages, keepers)
+
+    def _tell(self, stages: Sequence[int]) -> None:
+        for stage in stages:
+            self._stopping[stage].set()
+        for program in self._programs:
+            if program.stage in stages and program.name in self._children:
+                _signal(self._children[program.name], signal.SIGTERM)
+
+    async def _kill(self, stages: Sequence[int], keepers: "Mapping[Program, asyncio.Task[None]]") -> None:
+        late = [program for program, keeper in keepers.items() if program.stage in stages and not keeper.done()]
+        for program in late:
+            log.error("did not end, and is killed", program=program.name)
+            if program.name in self._children:
+                _signal(self._children[program.name], signal.SIGKILL)
         if late:
-            for program in programs:
-                self._signal(program.name, signal.SIGKILL)
-            _, late = await asyncio.wait(late, timeout=MOST_WAIT)
-        for task in late:
-            task.cancel()
-
-    def _signal(self, name: str, number: signal.Signals) -> None:
-        child = self._children.get(name)
-        if child is not None and child.returncode is None:
-            child.send_signal(number)
+            await asyncio.wait([keepers[program] for program in late], timeout=MOST_WAIT)
 
     async def _keep(self, program: Program) -> None:
         """Runs a program, and again when it ends, until it is to stop."""
+        stopping = self._stopping[program.stage]
         wait = FIRST_WAIT
-        while program.name not in self._stopping:
+        while not stopping.is_set():
             began = time.monotonic()
             status = await self._run_once(program)
-            if program.name in self._stopping:
+            if stopping.is_set():
                 return
             if status == UNUSABLE:
-                if not self._unusable.done():
-                    self._unusable.set_result(program.name)
+                log.error("can't run as it is configured; its last line says why", program=program.name)
+                self._unusable = self._unusable or program.name
+                self._over.set()
                 return
             if time.monotonic() - began > STEADY:
                 wait = FIRST_WAIT
             log.error("ended, and is started again", program=program.name, status=status, seconds=round(wait, 1))
             self.restarts += 1
-            await asyncio.sleep(wait)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(wait):
+                    await stopping.wait()
             wait = min(wait * 2, MOST_WAIT)
 
-    async def _run_once(self, program: Program) -> int:
-        child = await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-I",
-            "-S",
-            "-c",
-            _BECOME,
-            str(os.getpid()),
-            *program.command,
-            stdin=asyncio.subprocess.DEVNULL,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.STDOUT,
-            env=self._environment,
-            limit=MAX_LINE,
-            start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
-        )
+    async def _run_once(self, program: Program) -> int | None:
+        """From its start to its end; its exit status, negative for a signal, None if it could not be started."""
+        reading, writing = os.pipe()  # not asyncio's: with that, `wait` may wait for whoever else has it open
+        try:
+            child = await asyncio.create_subprocess_exec(
+                *(sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *program.command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=writing,
+                stderr=writing,
+                env=self._environment,
+                start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
+            )
+        except BaseException as error:
+            os.close(reading)
+            if not isinstance(error, OSError):
+                raise
+            log.error("did not start", program=program.name, error=str(error))  # no more processes, or no memory
+            return None
+        finally:
+            os.close(writing)
         self._children[program.name] = child
-        assert child.stdout is not None
-        await self._copy(program.name, child.stdout)
-        status = await child.wait()
-        del self._children[program.name]
+        output = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(output), open(reading, "rb", buffering=0)
+        )
+        copying = asyncio.create_task(self._copy(program.name, output))
+        try:
+            if self._stopping[program.stage].is_set():  # while it was being started
+                _signal(child, signal.SIGTERM)
+            status = await child.wait()
+            await asyncio.wait([copying], timeout=LAST_WORDS)
+        finally:
+            copying.cancel()
+            transport.close()
+            del self._children[program.name]
         return status
 
     async def _copy(self, name: str, output: asyncio.StreamReader) -> None:
-        while True:
-            try:
-                line = await output.readline()
-            except ValueError:
-                self._write(name, f"(a line of over {MAX_LINE} bytes)")
-                continue
-            if not line:
-                return
-            self._write(name, line.decode(errors="replace").rstrip("\r\n"))
+        """Writes each line, without what it has over MAX_LINE bytes."""
+        line = bytearray()
+        cut = 0
+        while data := await output.read(MAX_LINE):
+            *ends, rest = data.split(b"\n")
+            for end in ends:
+                cut += _extend(line, end)
+                self._write(name, _text(line, cut))
+                line.clear()
+                cut = 0
+            cut += _extend(line, rest)
+        if line:
+            self._write(name, _text(line, cut))
+
+
+def _extend(line: bytearray, data: bytes) -> int:
+    """Adds what has room; how many bytes had none."""
+    taken = data[: MAX_LINE - len(line)]
+    line += taken
+    return len(data) - len(taken)
+
+
+def _text(line: bytearray, cut: int) -> str:
+    text = line.decode(errors="replace").rstrip("\r")
+    return f"{text} (and {cut} bytes more)" if cut else text
+
+
+def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
+    if child.returncode is None:
+        with suppress(ProcessLookupError):  # it has ended, and nobody has noticed yet
+            child.send_signal(number)
 
 
 # The child asks the kernel to be told when its parent ends, then becomes the program. 1 is PR_SET_PDEATHSIG.

@@ -16,7 +16,7 @@ from gatelink.wire.frames import MAX_LENGTH, encode_frame
 from gatelink.wire.messages import Catalog, MessageType
 
 if TYPE_CHECKING:
-    from gatelink.session.session import Session
+    from gatelink.session.sender import Sender
 
 FLUSH_AT_ONCE = 256
 """Sessions written to in one turn of the loop: a broadcast to thousands must not keep everybody else waiting."""
@@ -86,7 +86,7 @@ class Hub:
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
-        self._marked: list[Session] = []
+        self._marked: list[Sender] = []
 
     def encoder(self, cls: type) -> Encoder:
         """The encoder of a message type. Raises CatalogError if the type is not registered; as `check_sendable`."""
@@ -141,7 +141,7 @@ class Hub:
                 self.tasks.discard(task)
                 self.loop.call_exception_handler({"message": f"a task does not end: {task!r}", "task": task})
 
-    def mark(self, session: "Session") -> None:
+    def mark(self, session: "Sender") -> None:
         """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""
         if not self._marked:
             self.loop.call_soon(self._flush_marked)

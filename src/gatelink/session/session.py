@@ -1,24 +1,24 @@
 """One verified peer: what it is, how to reach it, and its end.
 
 A session lives through `states.SESSION`. The bytes below are its carrier's, the handlers above are the table's;
-here are the two hot calls between them, `receive` and `send`, and everything about ending well.
+here is the hot call between them, `receive` (the other, `send`, is in sender.py), and everything about ending well.
 """
 
 import asyncio
 from collections.abc import Callable, Mapping
 from math import inf
 from types import MappingProxyType
-from typing import Any, NoReturn
+from typing import Any
 
-from gatelink.errors import CloseCode, PeerError, SessionClosed
+from gatelink.errors import CloseCode, PeerError
 from gatelink.session import framework
 from gatelink.session.carrier import Carrier, Pause
 from gatelink.session.hub import Hub
-from gatelink.session.outbox import Full, Outbox, OutboxFull
+from gatelink.session.outbox import Outbox
 from gatelink.session.rates import Bucket, Meter
 from gatelink.session.roles import Dispatcher, Owner
+from gatelink.session.sender import Sender
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
-from gatelink.session.timers import Item
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.frames import Frame, encode_frame
 
@@ -28,7 +28,7 @@ _OPEN = SessionState.OPEN
 NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 
-class Session(Item):
+class Session(Sender):
     """One verified peer.
 
     uid, slot: who it is, and which of its devices. epoch: grows with every login of (uid, slot).
@@ -42,30 +42,21 @@ class Session(Item):
     """Seconds of a round trip, where they are measured (extended.py)."""
 
     __slots__ = (
-        "_carrier",
         "_closed",
-        "_drained",
-        "_farewell",
-        "_hub",
         "_last",
-        "_marked",
         "_owner",
         "_paused",
         "address",
         "buckets",
         "claims",
-        "close_code",
-        "close_reason",
         "data",
         "epoch",
         "handlers",
         "inbox",
         "last_heard",
         "meter",
-        "outbox",
         "slot",
         "source",
-        "state",
         "uid",
         "verified_at",
         "way",
@@ -87,15 +78,10 @@ class Session(Item):
         verified_at: float = 0.0,
         outbox: Outbox | None = None,
     ) -> None:
-        self._tick = 0
-        self._hub = hub
+        super().__init__(hub, carrier, outbox)
         self._owner = owner
-        self._carrier = carrier
-        self._marked = False
-        self._farewell = b""
         self._paused = Pause(0)
         self._last: tuple[Callable[[], None], ...] | None = ()  # who waits for the last handler; None: it has ended
-        self._drained: asyncio.Future[None] | None = None
         self._closed: asyncio.Future[None] | None = None
         self.handlers = handlers
         self.uid = uid
@@ -111,124 +97,10 @@ class Session(Item):
         self.inbox: Any = None  # the dispatcher's
         self.buckets: dict[int, Bucket] | None = None  # the dispatcher's, of message types that have a rate
         self.meter: Meter | None = None  # the connection's; None: no limits of rate
-        self.outbox = outbox or Outbox(hub.limits.max_outbox_frames, hub.limits.max_outbox_bytes)
-        self.state = _OPEN
-        self.close_code: CloseCode | None = None
-        self.close_reason = ""
 
     def __repr__(self) -> str:
         end = f" {self.close_code.label}" if self.close_code else ""
         return f"<Session uid={self.uid} slot={self.slot} {self.address} {self.state.name}{end}>"
-
-    # -- to the peer --
-
-    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
-
-        key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
-        Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded, LocalError if it is the
-        framework's own.
-        """
-        cls = type(message)
-        encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
-        frame = encoder.frame(message)
-        if self.state is not _OPEN:  # from here on as `send_frame`, in line: the call was a twentieth of an echo
-            self._check_sendable()
-        try:
-            self.outbox.push(frame, full, key)
-        except OutboxFull as error:
-            self._overflow(error)
-        if not self._marked:
-            self._marked = True
-            self._hub.mark(self)
-        traffic = encoder.traffic
-        traffic.messages += 1
-        traffic.bytes += len(frame)
-
-    def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a message by its id and encoded body, in one order with the typed ones.
-
-        Raises SessionClosed; LocalError for an id of the framework's.
-        """
-        self._hub.check_sendable(id)
-        frame = encode_frame(id, body, flags)
-        self.send_frame(frame, key, full)
-        traffic = self._hub.traffic_of(id)
-        traffic.messages += 1
-        traffic.bytes += len(frame)
-
-    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a whole frame, as `encode_frame` makes it; what `send_raw` and broadcasts end in."""
-        if self.state is not _OPEN:
-            self._check_sendable()
-        try:
-            self.outbox.push(frame, full, key)
-        except OutboxFull as error:
-            self._overflow(error)
-        if not self._marked:
-            self._marked = True
-            self._hub.mark(self)
-
-    def send_frames(self, frames: list[bytes]) -> None:
-        """`send_frame` of several, in order."""
-        if self.state is not _OPEN:
-            self._check_sendable()
-        try:
-            self.outbox.extend(frames)
-        except OutboxFull as error:
-            self._overflow(error)
-        if not self._marked:
-            self._marked = True
-            self._hub.mark(self)
-
-    def _check_sendable(self) -> None:
-        if self.state is not SessionState.DETACHED:
-            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
-
-    def _overflow(self, error: OutboxFull) -> NoReturn:
-        self.close(error.code, str(error))
-        self.abort()  # who does not read would not read the rest either
-        raise SessionClosed(error.code, str(error)) from None
-
-    def flush(self) -> None:
-        """Writes what is queued, as far as the carrier takes it."""
-        self._marked = False
-        carrier = self._carrier
-        if carrier is None or not carrier.writable:
-            return
-        outbox = self.outbox
-        data = self._outgoing()
-        if data:
-            carrier.write(data)
-        if outbox.count:
-            if data and carrier.writable:
-                self._marked = True
-                self._hub.mark(self)
-            return
-        if self._drained is not None:
-            self._drained.set_result(None)
-            self._drained = None
-        if self.state is SessionState.CLOSING:
-            if self._farewell:
-                carrier.write(self._farewell)
-                self._farewell = b""
-            carrier.close()
-
-    def _outgoing(self) -> bytes:
-        """What the next write takes: about as much as the carrier holds before it says stop."""
-        return self.outbox.take(self._hub.limits.write_high_water)
-
-    async def drain(self) -> None:
-        """Waits until everything queued has been handed to the socket. Raises SessionClosed if it ends first."""
-        if self.state in (_OPEN, SessionState.DETACHED):
-            carrier = self._carrier
-            if not self.outbox.count and carrier is not None and carrier.writable:
-                return
-            if self._drained is None:
-                self._drained = self._hub.loop.create_future()
-            await asyncio.shield(self._drained)
-        if self.close_code is not None:
-            raise SessionClosed(self.close_code, self.close_reason)
 
     # -- from the carrier (Sink) --
 
@@ -377,6 +249,10 @@ class Session(Item):
     def kick(self, reason: str = "") -> None:
         """Ends the session with 4009 kicked."""
         self.close(CloseCode.KICKED, reason)
+
+    def _cut_off(self, code: CloseCode, reason: str) -> None:
+        self.close(code, reason)
+        self.abort()
 
     def abort(self) -> None:
         """Drops what is queued and the connection, at once; the code is 4000 unless the session was closed before."""

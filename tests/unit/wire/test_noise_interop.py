@@ -47,7 +47,7 @@ def test_handshake_and_records_with_another_implementation(pattern: Pattern, we_
 
     stream = SecureStream(*ours.split())
     for plaintext in (b"one", b"two" * 1000, bytes(65_519)):
-        frame = stream.seal(plaintext)
+        frame = stream._seal_record(plaintext)  # `seal` makes several of the largest
         assert theirs.decrypt(frame[4:]) == plaintext
         record = bytes(theirs.encrypt(plaintext))
         assert stream.feed(len(record).to_bytes(3, "little") + b"\4" + record) == plaintext

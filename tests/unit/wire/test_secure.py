@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from gatelink.errors import FrameTooLarge, LocalError, ProtocolError
 from gatelink.wire.frames import SEALED
-from gatelink.wire.noise import MAX_MESSAGES, CipherState
+from gatelink.wire.noise import MAX_MESSAGES, TAG_SIZE, CipherState
 from gatelink.wire.secure import MAX_PLAINTEXT, MAX_RECORD, MAX_RECORD_UNVERIFIED, RESERVED_RECORDS, SecureStream
 
 

@@ -77,10 +77,7 @@ class Follower:
         line.when_lost.add(self._trouble.set)
         stop = await line.listen(inbox, self._take)
         try:
-            reply = await line.ask(f"$JS.API.CONSUMER.CREATE.{self._bucket.stream}", self._config(inbox))
-            created = msgspec.json.decode(reply.data, type=_Created)
-            if created.error is not None:
-                raise EngineError(f"no consumer of {self._bucket.stream}: {created.error.description}")
+            created = await self._create(line, inbox)
             if created.num_pending == created.delivered.consumer_seq == 0:
                 self._listed()
             while True:
@@ -95,6 +92,18 @@ class Follower:
         finally:
             line.when_lost.discard(self._trouble.set)
             await stop()  # the server removes a consumer that nobody listens to
+
+    async def _create(self, line: Line, inbox: str) -> _Created:
+        """Raises EngineError, also if there is no answer, as from a cluster without a leader."""
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                reply = await line.ask(f"$JS.API.CONSUMER.CREATE.{self._bucket.stream}", self._config(inbox))
+        except TimeoutError:
+            raise EngineError(f"no consumer of {self._bucket.stream} within {HEARTBEAT:g} s") from None
+        created = msgspec.json.decode(reply.data, type=_Created)
+        if created.error is not None:
+            raise EngineError(f"no consumer of {self._bucket.stream}: {created.error.description}")
+        return created
 
     async def _take(self, message: Message) -> None:
         """One message of the consumer, or of its heartbeats and flow control (status 100)."""

@@ -28,8 +28,8 @@ MAX_CALLS = 10_000  # under way at a time; more are refused
 ALIVE_INTERVAL, ALIVE_TIMEOUT = 2.0, 5.0  # s between two questions whether the connection lives, and for the answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s before connecting again, doubled each time
 STEADY = 10.0  # s; a connection that is lost sooner counts as one more that could not be made
-ATTEMPT_FACTOR, START_FACTOR = 2, 5  # deadlines that one attempt to connect may take, and a start in all: a cluster
-# that has no leader yet does not answer, so who asked too early must ask again
+ATTEMPT_FACTOR, START_FACTOR = 2, 5  # deadlines that one attempt to connect may take, and a start in all
+ASK_INTERVAL = 0.5  # s after which a server that is silent about the bucket is asked again
 
 _FAILURE, _TIMEOUT = "Gatelink-Failure", "Gatelink-Timeout"
 
@@ -322,7 +322,7 @@ class NatsEngine:
         try:
             await line.open(self._name, self._credentials, self._timeout)
             try:
-                await self._bucket.prepare(line.ask)
+                await self._bucket.prepare(partial(_ask_again, line))
             except NoResponder:
                 if line.has_jetstream:
                     raise
@@ -385,6 +385,16 @@ class NatsEngine:
                         await line.round_trip()
                 except (EngineUnavailable, TimeoutError):
                     line.lose(f"no answer within {ALIVE_TIMEOUT:g} s")
+
+
+async def _ask_again(line: Line, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None) -> Message:
+    """The answer to what may be asked twice, asked until there is one: a cluster without a leader is silent."""
+    while True:
+        try:
+            async with asyncio.timeout(ASK_INTERVAL):
+                return await line.ask(subject, data, headers)
+        except TimeoutError:
+            pass
 
 
 async def _discard(opening: asyncio.Task[Line]) -> None:

@@ -1,0 +1,153 @@
+"""The way out of a session: what is sent is queued, and leaves with all else of its turn of the loop in one write."""
+
+import asyncio
+from typing import Any, NoReturn
+
+from gatelink.errors import CloseCode, SessionClosed
+from gatelink.session.carrier import Carrier
+from gatelink.session.hub import Hub
+from gatelink.session.outbox import Full, Outbox, OutboxFull
+from gatelink.session.states import SessionState
+from gatelink.session.timers import Item
+from gatelink.wire.frames import encode_frame
+
+_OPEN = SessionState.OPEN
+
+
+class Sender(Item):
+    """The half of a `Session` that sends: `outbox` has what is queued, and the carrier takes it as the peer reads."""
+
+    __slots__ = (
+        "_carrier",
+        "_drained",
+        "_farewell",
+        "_hub",
+        "_marked",
+        "close_code",
+        "close_reason",
+        "outbox",
+        "state",
+    )
+
+    def __init__(self, hub: Hub, carrier: Carrier | None, outbox: Outbox | None) -> None:
+        self._tick = 0
+        self._hub = hub
+        self._carrier = carrier
+        self._marked = False  # its flush is due
+        self._farewell = b""
+        self._drained: asyncio.Future[None] | None = None
+        self.outbox = outbox or Outbox(hub.limits.max_outbox_frames, hub.limits.max_outbox_bytes)
+        self.state = _OPEN
+        self.close_code: CloseCode | None = None
+        self.close_reason = ""
+
+    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
+
+        key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
+        Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded, LocalError if it is the
+        framework's own.
+        """
+        cls = type(message)
+        encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
+        frame = encoder.frame(message)
+        if self.state is not _OPEN:  # from here on as `send_frame`, in line: the call was a twentieth of an echo
+            self._check_sendable()
+        try:
+            self.outbox.push(frame, full, key)
+        except OutboxFull as error:
+            self._overflow(error)
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+        traffic = encoder.traffic
+        traffic.messages += 1
+        traffic.bytes += len(frame)
+
+    def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Queues a message by its id and encoded body, in one order with the typed ones.
+
+        Raises SessionClosed; LocalError for an id of the framework's.
+        """
+        self._hub.check_sendable(id)
+        frame = encode_frame(id, body, flags)
+        self.send_frame(frame, key, full)
+        traffic = self._hub.traffic_of(id)
+        traffic.messages += 1
+        traffic.bytes += len(frame)
+
+    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Queues a whole frame, as `encode_frame` makes it; what `send_raw` and broadcasts end in."""
+        if self.state is not _OPEN:
+            self._check_sendable()
+        try:
+            self.outbox.push(frame, full, key)
+        except OutboxFull as error:
+            self._overflow(error)
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+
+    def send_frames(self, frames: list[bytes]) -> None:
+        """`send_frame` of several, in order."""
+        if self.state is not _OPEN:
+            self._check_sendable()
+        try:
+            self.outbox.extend(frames)
+        except OutboxFull as error:
+            self._overflow(error)
+        if not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+
+    def _check_sendable(self) -> None:
+        if self.state is not SessionState.DETACHED:
+            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
+
+    def _overflow(self, error: OutboxFull) -> NoReturn:
+        self._cut_off(error.code, str(error))
+        raise SessionClosed(error.code, str(error)) from None
+
+    def flush(self) -> None:
+        """Writes what is queued, as far as the carrier takes it."""
+        self._marked = False
+        carrier = self._carrier
+        if carrier is None or not carrier.writable:
+            return
+        outbox = self.outbox
+        data = self._outgoing()
+        if data:
+            carrier.write(data)
+        if outbox.count:
+            if data and carrier.writable:
+                self._marked = True
+                self._hub.mark(self)
+            return
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+        if self.state is SessionState.CLOSING:
+            if self._farewell:
+                carrier.write(self._farewell)
+                self._farewell = b""
+            carrier.close()
+
+    def _outgoing(self) -> bytes:
+        """What the next write takes: about as much as the carrier holds before it says stop."""
+        return self.outbox.take(self._hub.limits.write_high_water)
+
+    async def drain(self) -> None:
+        """Waits until everything queued has been handed to the socket. Raises SessionClosed if it ends first."""
+        if self.state in (_OPEN, SessionState.DETACHED):
+            carrier = self._carrier
+            if not self.outbox.count and carrier is not None and carrier.writable:
+                return
+            if self._drained is None:
+                self._drained = self._hub.loop.create_future()
+            await asyncio.shield(self._drained)
+        if self.close_code is not None:
+            raise SessionClosed(self.close_code, self.close_reason)
+
+    def _cut_off(self, code: CloseCode, reason: str) -> None:
+        """Ends the session at once: who does not read would not read what is queued either."""
+        raise NotImplementedError
