@@ -56,13 +56,15 @@ fuzz: $(INSTALLED) ## every fuzz target in turn (FUZZ_SECONDS=60 each)
 	@set -e; for target in $(basename $(notdir $(wildcard fuzz/fuzz_*.py))); do \
 		echo "fuzz.$$target"; $(RUN) -m fuzz.$$target --seconds $(FUZZ_SECONDS); done
 
-bench: $(INSTALLED) ## throughput and latency against the limit, sealed against plain, logins, memory, broadcast
+bench: $(INSTALLED) ## throughput and latency against the limit, sealed against plain, logins, tokens, memory, broadcast
 	$(RUN) -m benchmarks.run $(BENCH_ARGS)
 	$(RUN) -m benchmarks.sealed
 	$(RUN) -m benchmarks.handshakes
 	$(RUN) -m benchmarks.retention
 	$(RUN) -m benchmarks.idle
 	$(RUN) -m benchmarks.broadcast
+	$(RUN) -m benchmarks.tokens
+	$(RUN) -m benchmarks.login
 
 bench-once: $(INSTALLED) ## one short round of every benchmark, so that they cannot rot
 	$(RUN) -m benchmarks.run --rounds 1 --seconds 1
@@ -71,6 +73,8 @@ bench-once: $(INSTALLED) ## one short round of every benchmark, so that they can
 	$(RUN) -m benchmarks.retention --sessions 200 --full 20 --settle 1
 	$(RUN) -m benchmarks.idle --sessions 500 --settle 1
 	$(RUN) -m benchmarks.broadcast --receivers 500 --seconds 1
+	$(RUN) -m benchmarks.tokens --tokens 1000 --rounds 1 --checks 300 --settle 1
+	$(RUN) -m benchmarks.login --rounds 1 --seconds 0.2 --users 32
 
 soak: $(INSTALLED) ## sessions over breaking connections for a long time (SOAK_SECONDS=600)
 	$(RUN) -m tests.adversity.soak --seconds $(SOAK_SECONDS)

@@ -43,7 +43,7 @@ class WarpLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.now
 
-    async def create_connection(self, factory: Any, *_: Any, **__: Any) -> Any:
+    async def create_connection(self, factory: Any, *_: Any, **__: Any) -> Any:  # type: ignore[override]
         if self.accept is None:
             raise ConnectionRefusedError(111, "nobody listens")
         near, far = Stream(self, factory()), Stream(self, self.accept())

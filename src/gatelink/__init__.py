@@ -4,6 +4,8 @@ Clients connect over TCP, prove who they are with a token and stay connected; ev
 order. `Server` is the accepting side, `connect` the other one; both give a `Session`.
 """
 
+__version__ = "0.1.0"  # before the imports, some of which want it
+
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.dispatch import RawFrame
@@ -35,8 +37,6 @@ from gatelink.session.outbox import Full
 from gatelink.session.session import Session
 from gatelink.wire.keys import GroupKey, ServerKey
 from gatelink.wire.messages import Catalog, message
-
-__version__ = "0.1.0"
 
 __all__ = [
     "LINK_LIMITS",

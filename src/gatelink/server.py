@@ -195,6 +195,11 @@ class Server:
         return self._admin.port if self._admin is not None else None
 
     @property
+    def admin_address(self) -> str:
+        """host:port of the admin endpoint, once started; empty without one."""
+        return f"{self.admin.rpartition(':')[0]}:{self.admin_port}" if self.admin and self.admin_port else ""
+
+    @property
     def is_running(self) -> bool:
         """True from `start` until `stop` is called."""
         return self._running and self._admission.open

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 from msgspec.structs import replace
 
-from gatelink import Backoff, CloseCode, ConnectError, Handlers, Limits, Listen, ServerKey, Session, connect
+from gatelink import Backoff, CloseCode, ConnectError, Duplicate, Handlers, Limits, Listen, ServerKey, Session, connect
 from gatelink.dispatch import CLOSED
 from gatelink.net.login import Login
 from gatelink.session.extended import ExtendedSession
@@ -20,7 +20,7 @@ from gatelink.session.outbox import Full
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy, Delay, Fault, HalfClose, Reset, Split, Stall
 from gatelink.wire.base import VERIFY_SUCCEEDED
-from gatelink.wire.control import Ack, Ticket
+from gatelink.wire.control import Ack, Close, Ticket
 from tests.e2e.extension import BOTH, ExtendedClient
 from tests.e2e.support import (
     CATALOG,
@@ -417,6 +417,23 @@ async def test_a_newer_login_while_detached_ends_the_older_session_for_good() ->
         assert newer.heard == [0] and talk.server.sessions.get(7) is newer.other
         newer.session.close()
         await newer.session.wait_closed()
+
+
+async def test_where_newer_logins_are_refused_a_detached_session_locks_nobody_out() -> None:
+    """An app that crashed has lost its ticket; it shall not wait for the window's end."""
+    async with serving(keys=[KEY], duplicate=Duplicate.REFUSE_NEW) as server:
+        crashed = await ExtendedClient.logged_in(server, 7, KEY.public)
+        refused = await ExtendedClient.extended(server, KEY.public)
+        refused.send(verify_request(7))
+        assert (await refused.end())[-1] == Close(CloseCode.VERIFY_FAILED, "")
+        crashed.reset()
+        older = server.session(7)
+        await until(lambda: older.state is SessionState.DETACHED)
+        again = await ExtendedClient.logged_in(server, 7, KEY.public)
+        await again.echo(1)
+        assert older.close_code is CloseCode.REPLACED and server.session(7) is not older
+        for one in (refused, again):
+            await one.close()
 
 
 async def test_a_client_that_leaves_in_order_leaves_nothing_behind() -> None:

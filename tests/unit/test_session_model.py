@@ -148,7 +148,6 @@ class SessionMachine(RuleBasedStateMachine):
         self.gate.lives[life.token.encode()] = life
         handlers = Handlers(CATALOG)
         handlers.on(Number)(lambda session, message: life.down.append(message.n))
-        how = {"server_key": KEY.public} if self.sealed else {}
         dialling = connect(
             "tcp://127.0.0.1:1",
             uid=UID,
@@ -158,7 +157,7 @@ class SessionMachine(RuleBasedStateMachine):
             resume=True,
             reconnect=BACKOFF,
             limits=LIMITS,
-            **how,
+            server_key=KEY.public if self.sealed else None,
         )
         life.task = self.loop.create_task(dialling)
         life.task.add_done_callback(lambda task: None if task.cancelled() else task.exception())
@@ -367,4 +366,4 @@ class SessionMachine(RuleBasedStateMachine):
 
 
 TestSessions = SessionMachine.TestCase
-TestSessions.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+TestSessions.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

@@ -13,6 +13,7 @@ from gatelink.cli.login import login
 from gatelink.cli.robots import robots
 from gatelink.cli.serve import serve
 from gatelink.cli.service import service
+from gatelink.cli.top import top
 from gatelink.cli.up import up
 from gatelink.cli.version import version
 from gatelink.errors import ConfigError
@@ -26,7 +27,7 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the only one that reflows a docstring
     pretty_exceptions_enable=False,  # its tracebacks can show locals, which hold tokens; Python's own never do
 )
-for command in (serve, up, gateway, service, login, robots, decode, version):
+for command in (serve, up, top, gateway, service, login, robots, decode, version):
     app.command()(command)
 app.add_typer(keys)
 app.add_typer(accounts)

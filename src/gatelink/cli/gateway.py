@@ -1,16 +1,16 @@
 """`gatelink gateway`: runs one gateway of a group."""
 
-from gatelink.cli.member import Config, Dev, Index, admin_at, at, check_index, member_of
+from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, at, check_index, member_of
+from gatelink.cli.member import run as run_process
 
 
-def gateway(config: Config, index: Index = 1, dev: Dev = False) -> None:
+def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None, dev: Dev = False) -> None:
     """Run a gateway until SIGTERM or SIGINT; a second one ends it without grace.
 
     On the first signal it tells the group and its players that it goes away, and gives them the configuration's
-    `gateway.drain_seconds`. Exit status: 0 it was told to stop, 2 it can't run as configured.
+    `gateway.drain_seconds`. Exit status: 0 it was told to stop, 1 the engine is away at the
+    start, 2 it can't run as configured.
     """
-    import uvloop
-
     from gatelink.errors import ConfigError
     from gatelink.ops.logs import configure
     from gatelink.settings import load
@@ -28,9 +28,12 @@ def gateway(config: Config, index: Index = 1, dev: Dev = False) -> None:
 
         section = settings.gateway
         assert section is not None
-        id = section.first_id + index - 1
+        server_id = id or section.first_id + index - 1
+        where = inner or at(section.inner, index)
         async with (
-            member_of(settings, f"gateway-{index}", id, at(section.inner, index), section.advertise) as member,
+            member_of(
+                settings, f"gateway-{server_id}", server_id, where, None if inner else section.advertise
+            ) as member,
             open_tokens(settings, member.engine, issues=False) as tokens,
         ):
             await Gateway(
@@ -48,4 +51,4 @@ def gateway(config: Config, index: Index = 1, dev: Dev = False) -> None:
                 drain_seconds=section.drain_seconds,
             ).serve()
 
-    uvloop.run(run())
+    run_process(run())

@@ -1,15 +1,17 @@
-"""What `gatelink gateway`, `service` and `up` share: a process's part of a configuration."""
+"""What `gatelink gateway`, `service`, `top` and `up` share: a process's part of a configuration."""
 
 import os
-from collections.abc import AsyncIterator
+import socket
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
+from urllib.parse import urlsplit
 
 import typer
 
 from gatelink.errors import ConfigError
-from gatelink.group.engine import Engine
+from gatelink.group.engine import Engine, EngineUnavailable
 from gatelink.group.group import Membership
 from gatelink.settings import Settings, build_engine, group_keys
 from gatelink.settings.servers import shifted
@@ -21,22 +23,63 @@ Config = Annotated[
     Path, typer.Option("--config", metavar="FILE", help="The group's configuration, as group.toml.", show_default=False)
 ]
 Index = Annotated[int, typer.Option(min=1, help="Which of the section's `count` processes this is.")]
+Id = Annotated[
+    int | None, typer.Option(min=1, help="Its server id, instead of that of --index; which then only moves ports.")
+]
+Inner = Annotated[
+    str | None,
+    typer.Option(metavar="URL", help="tcp://host:port of this machine for the group's servers, instead of `inner`."),
+]
 Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets that are missing are made up.")]
+
+
+def url_file(settings: Settings) -> Path:
+    """Where `gatelink up` writes that URL, for commands that it did not start; only its user can read it."""
+    return settings.engine.data / "url"
 
 
 def engine_of(settings: Settings, name: str) -> Engine:
     """The engine, not started. Raises ConfigError for one that only its own process would see."""
-    given = os.environ.get(ENGINE_URL)
-    if settings.engine.url == "embedded" and given:
+    if settings.engine.url == "embedded":
         from gatelink.group.engines.nats import NatsEngine
 
-        return NatsEngine([given], name=name, timeout=settings.engine.timeout, bucket=settings.group.name)
-    if settings.engine.url in ("embedded", "memory"):
+        url = os.environ.get(ENGINE_URL) or _url_of_up(settings)
+        return NatsEngine([url], name=name, timeout=settings.engine.timeout, bucket=settings.group.name)
+    if settings.engine.url == "memory":
         raise ConfigError(
-            f"engine.url is {settings.engine.url}, which this process alone would see; start the group with "
-            "`gatelink up`, or give the URL of a nats-server that all its processes reach"
+            "engine.url is memory, which this process alone would see; start the group with engine.url = "
+            '"embedded" and `gatelink up`, or give the URL of a nats-server that all its processes reach'
         )
     return build_engine(settings, name)
+
+
+def _url_of_up(settings: Settings) -> str:
+    """The URL of the engine that a `gatelink up` of this configuration runs. Raises ConfigError."""
+    path = url_file(settings)
+    start = "start the group with `gatelink up`, or give engine.url a nats-server that all its processes reach"
+    try:
+        url = path.read_text()
+        place = urlsplit(url)
+        socket.create_connection((place.hostname, place.port), timeout=settings.engine.timeout).close()
+    except FileNotFoundError:
+        raise ConfigError(f"engine.url is embedded, but no group runs here: there is no {path}; {start}") from None
+    except ConnectionRefusedError:
+        raise ConfigError(f"nobody answers at the address in {path}: that group has ended; {start}") from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "it holds no URL"
+        raise ConfigError(f"the engine of {path} can't be reached: {why}; {start}") from None
+    return url
+
+
+def run(process: Coroutine[Any, Any, None]) -> None:
+    """Runs a process of the group to its end; exit status 1 and a line for an engine that is away at the start."""
+    import uvloop
+
+    try:
+        uvloop.run(process)
+    except EngineUnavailable as error:
+        typer.echo(f"gatelink: the engine is away: {error}", err=True)
+        raise typer.Exit(1) from None
 
 
 @asynccontextmanager

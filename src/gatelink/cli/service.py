@@ -5,22 +5,24 @@ from typing import Annotated
 import typer
 
 from gatelink.cli.loading import load as load_object
-from gatelink.cli.member import Config, Dev, Index, admin_at, at, check_index, member_of
+from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, at, check_index, member_of
+from gatelink.cli.member import run as run_process
 
 
 def service(
     service: Annotated[str, typer.Argument(metavar="MODULE:SERVICE", help="Where the Service object is.")],
     config: Config,
     index: Index = 1,
+    id: Id = None,
+    inner: Inner = None,
     dev: Dev = False,
 ) -> None:
     """Run a service until SIGTERM or SIGINT; a second one ends it without grace.
 
     Its section of the configuration is the one of its name. On the first signal its players go to other services of its
-    type. Exit status: 0 it was told to stop, 2 it can't run as configured.
+    type. Exit status: 0 it was told to stop, 1 the engine is away at the
+    start, 2 it can't run as configured.
     """
-    import uvloop
-
     from gatelink.errors import ConfigError
     from gatelink.group.service import Service
     from gatelink.ops.logs import configure
@@ -37,12 +39,13 @@ def service(
     check_index(f"services.{found.name}", index, section.count)
 
     async def run() -> None:
-        id = section.ids[index - 1]
-        name = f"{found.name}-{index}"
-        async with member_of(settings, name, id, at(section.inner, index), section.advertise) as member:
+        server_id = id or section.ids[index - 1]
+        name = f"{found.name}-{server_id}"
+        where = inner or at(section.inner, index)
+        async with member_of(settings, name, server_id, where, None if inner else section.advertise) as member:
             found.member = member
             if section.admin is not None:
                 found.admin = admin_at(section.admin, index)
             await found.serve()
 
-    uvloop.run(run())
+    run_process(run())

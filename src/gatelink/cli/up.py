@@ -90,14 +90,18 @@ async def _engine(settings: "Settings", stack: AsyncExitStack) -> str:
     server = NatsServer(settings.engine.data)
     await server.start()
     stack.push_async_callback(server.stop)
-    path = url_file(settings)
-    path.unlink(missing_ok=True)
-    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
-        file.write(server.url)
-    stack.callback(path.unlink, missing_ok=True)
+    stack.callback(_tell(url_file(settings), server.url).unlink, missing_ok=True)
     watching = asyncio.create_task(_keep(server))
     stack.callback(watching.cancel)
     return server.url
+
+
+def _tell(path: Path, url: str) -> Path:
+    """Writes what this user alone may read."""
+    path.unlink(missing_ok=True)
+    with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
+        file.write(url)
+    return path
 
 
 async def _keep(server: "NatsServer") -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from gatelink import __version__
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.group.directory import TTL, Directory
 from gatelink.group.engine import EngineError, EngineUnavailable, Subscription
@@ -136,7 +137,7 @@ class Gateway(Server):
         member = self.member
         self.directory = Directory(member.engine, member.id)
         self.relay = relay = Relay(self, self.routes.table, self.rules)
-        load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded, lambda: 0.0)
+        load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded)
         self.group = group = Group(member, relay, self.catalog, self._replaced, load)
         self.relay.links = group.links
         group.on_change(self.relay.registry_changed)
@@ -156,7 +157,8 @@ class Gateway(Server):
                 inner=member.advertise or str(self.endpoints[-1]),
                 outer=self.outer or tuple(map(str, self.endpoints[:-1])),
                 public_key=self.public_key.hex() if self.public_key is not None else "",
-                admin=str(self.admin_port or ""),
+                version=__version__,
+                admin=self.admin_address,
             )
             await group.join(me, self.talk)
             self._renewing = asyncio.create_task(self._renew())

@@ -43,6 +43,7 @@ REDIAL = Backoff(first=0.1, most=1.0, attempts=1_000_000)
 """How a link that broke is dialled; when the other process is gone is not for it to say."""
 
 DIAL_SECONDS = 3.0
+LAG_INTERVAL = 0.5  # s between two looks at how late the loop runs
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
 
 
@@ -75,10 +76,11 @@ class Group:
     """
 
     def __init__(
-        self, member: Membership, role: Role, catalog: Catalog, replaced: Callable[[], None], load: Callable[[], Load]
+        self, member: Membership, role: Role, catalog: Catalog, replaced: Callable[[], None], load: "LoadMeter"
     ) -> None:
         self.registry = Registry(member.engine, on_change=self._changed, replaced=replaced)
         self.registry.load = load
+        self._load = load
         self.links = Links(self.registry, role, self._dial)
         self.engine = member.engine
         self._member = member
@@ -109,6 +111,7 @@ class Group:
         if not _NAME.fullmatch(me.name):
             raise ConfigError(f"a server's name {me.name!r}; it has up to 32 of a-z, 0-9, _ and -")
         await self.registry.register(me)
+        self._load.start()
         self.links.open()
         for subject in (f"call.{self.me.name}", f"call.server.{self.me.id}"):
             self._subscriptions.append(await self.engine.serve(subject, talk.answer))
@@ -117,6 +120,7 @@ class Group:
 
     async def close(self) -> None:
         """Leaves: the links end after what is queued on them."""
+        self._load.stop()
         for subscription in self._subscriptions:
             await subscription.close()
         self._subscriptions.clear()
@@ -275,19 +279,37 @@ def decode(catalog: Catalog, data: bytes) -> Any:
 
 
 class LoadMeter:
-    """What a server tells of its load. count: messages since its start. sessions: at this moment."""
+    """What a server tells of its load. count: messages since its start. sessions: at this moment.
 
-    def __init__(self, sessions: Callable[[], int], count: Callable[[], int], lag: Callable[[], float]) -> None:
+    Between `start` and `stop` it measures how late the loop comes to a call; what is told is the worst since last time.
+    """
+
+    def __init__(self, sessions: Callable[[], int], count: Callable[[], int]) -> None:
         self._sessions = sessions
         self._count = count
-        self._lag = lag
         self._last = (perf_counter(), 0)
+        self._lag = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    def start(self) -> None:
+        self._look(perf_counter())
+
+    def stop(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _look(self, due: float) -> None:
+        now = perf_counter()
+        self._lag = max(self._lag, now - due)
+        self._timer = asyncio.get_running_loop().call_later(LAG_INTERVAL, self._look, now + LAG_INTERVAL)
 
     def __call__(self) -> Load:
         now, count = perf_counter(), self._count()
         since, before = self._last
         self._last = now, count
-        return Load(self._sessions(), round((count - before) / max(now - since, 0.001), 1), round(self._lag(), 4))
+        lag, self._lag = self._lag, 0.0
+        return Load(self._sessions(), round((count - before) / max(now - since, 0.001), 1), round(lag, 4))
 
 
 async def stopped(task: "asyncio.Task[Any] | None") -> None:

@@ -39,7 +39,7 @@ class Player(Session):
     it came to this server; lost_messages: how many of the player's went down with the server before.
     """
 
-    __slots__ = ("_players", "arrival", "link", "lost_messages", "sid")
+    __slots__ = ("_pending", "_players", "arrival", "link", "lost_messages", "sid")
 
     def __init__(self, hub: Hub, players: "Players", handlers: Dispatcher, link: Link, opened: SessionOpened) -> None:
         super().__init__(
@@ -56,6 +56,7 @@ class Player(Session):
             outbox=_NOTHING_QUEUED,
         )
         self._players = players
+        self._pending: list[Frame] | None = None  # what came before it was opened
         self.link = link
         self.sid = opened.sid
         self.arrival = opened.type
@@ -131,12 +132,32 @@ class Player(Session):
     # -- from the gateway --
 
     def receive(self, frames: list[Frame]) -> None:
-        if self.state is _OPEN:
+        if self._pending is not None:
+            self._pending += frames
+        elif self.state is _OPEN:
             self.last_heard = self._hub.wheel.now
             self.handlers.dispatch(self, frames)
 
     def open(self) -> None:
         self.handlers.opened(self)
+
+    def open_after(self, older: Session) -> None:
+        """Lets the handlers hear the end of the user's session before first; for limits.close_timeout at the most."""
+        self._pending = []
+        self.pause(Pause.OPENING)
+        self._hub.wheel.call(self._hub.limits.close_timeout, self._begin)  # does nothing if it has begun by then
+        older.after_last(self._begin)
+
+    def _begin(self) -> None:
+        frames, self._pending = self._pending, None
+        if frames is None:
+            return
+        self.resume(Pause.OPENING)
+        self.handlers.opened(self)
+        if frames:
+            self.handlers.dispatch(self, frames)
+        if self.close_code is not None:
+            self.handlers.closed(self, heard=True)
 
     def left(self, code: CloseCode, reason: str = "") -> None:
         """The session is over, or another server's; what came before is still handled."""
@@ -179,6 +200,7 @@ class Players:
         self._type = type
         self._by_key: dict[tuple[int, int], Player] = {}
         self._by_sid: dict[Link, dict[int, Player]] = {}
+        self._ending: dict[tuple[int, int], Player] = {}  # who has left, and whose handlers have not heard it yet
         self.emptied = asyncio.Event()
         """Set when the last player leaves; whoever waits for that clears it first."""
 
@@ -275,7 +297,11 @@ class Players:
         self._by_key[player.uid, player.slot] = player
         self._by_sid.setdefault(link, {})[player.sid] = player
         self._hub.stats.verified += 1
-        player.open()
+        ending = self._ending.get((player.uid, player.slot))
+        if ending is None:
+            player.open()
+        else:
+            player.open_after(ending)
 
     def lost(self, link: Link) -> None:
         """A gateway is gone, and the sessions that it held with it."""
@@ -295,8 +321,11 @@ class Players:
 
     def ended(self, session: Session) -> None:
         assert isinstance(session, Player)
+        key = (session.uid, session.slot)
         if session in self:
-            del self._by_key[session.uid, session.slot]
+            del self._by_key[key]
+        self._ending[key] = session
+        session.after_last(lambda: self._told(key, session))
         by_sid = self._by_sid.get(session.link)
         if by_sid is not None:
             by_sid.pop(session.sid, None)
@@ -304,6 +333,10 @@ class Players:
             self.emptied.set()
 
     def gone(self, session: Session) -> None: ...
+
+    def _told(self, key: tuple[int, int], player: Player) -> None:
+        if self._ending.get(key) is player:
+            del self._ending[key]
 
 
 _NOBODY: Mapping[int, Player] = MappingProxyType({})

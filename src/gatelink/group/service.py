@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from gatelink import __version__
 from gatelink.dispatch import VERIFIED
 from gatelink.errors import BodyError, CloseCode, ConfigError
 from gatelink.group.engine import EngineUnavailable
@@ -79,7 +80,7 @@ class Service(Server):
             raise ConfigError("this service is running already")
         self.id = member.id
         self.group_keys = tuple(member.keys)
-        load = LoadMeter(lambda: len(self.players), self._count, lambda: 0.0)
+        load = LoadMeter(lambda: len(self.players), self._count)
         self.group = group = Group(member, self, self.catalog, self._replaced, load)
         self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
         self.peers = group.registry.type_of
@@ -92,7 +93,8 @@ class Service(Server):
                 name=self.name,
                 inner=member.advertise or str(self.endpoints[0]),
                 greets=VERIFIED in self.handlers.routes,
-                admin=str(self.admin_port or ""),
+                version=__version__,
+                admin=self.admin_address,
             )
             await group.join(me, self.talk)
         except BaseException:

@@ -37,7 +37,6 @@ from gatelink.wire.handshake import Initiator, check_answer
 from gatelink.wire.keys import GroupKey
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
 
-
 PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCode.INTERNAL_ERROR}
 """Codes of a CLOSE before the verdict that say nothing of this session: the next attempt may well succeed."""
 

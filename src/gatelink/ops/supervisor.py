@@ -180,7 +180,7 @@ class Supervisor:
         self._children[program.name] = child
         output = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
-            lambda: asyncio.StreamReaderProtocol(output), open(reading, "rb", buffering=0)
+            lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb", buffering=0)
         )
         copying = asyncio.create_task(self._copy(program.name, output))
         try:

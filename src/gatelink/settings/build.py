@@ -54,7 +54,7 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
             return EmbeddedEngine(folder=engine.data, **options)
         from gatelink.group.engines.nats import NatsEngine
 
-        return NatsEngine(_nats_urls(engine), credentials=engine.credentials, **options)
+        return NatsEngine(_nats_urls(engine), credentials=engine.credentials, replicas=engine.replicas, **options)
     except ImportError as error:
         raise ConfigError(f"engine.url: {error.name} is missing; pip install 'gatelink[group]'") from None
 

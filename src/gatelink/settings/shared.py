@@ -39,6 +39,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     password: Secret | None = None  # of `user`
     credentials: Path | None = None  # a .creds file of NATS, instead of user and password
     timeout: Seconds = 2.0  # s that one call may take
+    replicas: Literal[1, 3, 5] = 1  # nats://: servers of a cluster that keep each entry
 
     def __post_init__(self) -> None:
         if self.url not in ("embedded", "memory") and not (self.servers and all(map(_is_nats, self.servers))):
@@ -49,6 +50,8 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError('url holds a user or a password; write them as user = "..." and password = "env:NAME"')
         if (self.user is None) != (self.password is None):
             raise ConfigError("user and password go together; give both or neither")
+        if self.replicas > 1 and not self.servers:
+            raise ConfigError(f"replicas is {self.replicas}, but {self.url} is one server; give the URLs of a cluster")
         if self.user is not None and self.credentials is not None:
             raise ConfigError("credentials stand instead of user and password; give one of the two")
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gatelink import Catalog, Handlers, Limits, Server, Session, StaticTokens, connect
+from gatelink import Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
 from gatelink.dispatch import VERIFIED
 from gatelink.group.engine import Engine
 from gatelink.group.engines.memory import MemoryEngine
@@ -171,16 +171,17 @@ async def kill(server: Gateway | Service) -> None:
         for listener in side.listeners:
             listener.close()
         for connection in list(side.admission.connections):
-            connection.drop()
+            if not isinstance(connection.sink, Session):
+                connection.drop()
     for task in links._dialling.values():
         task.cancel()
-    for link in links:
-        session = link.session
+    theirs = list(server.sessions) if isinstance(server, Gateway) else []
+    for session in [*(link.session for link in links), *server.links, *theirs]:
         if session._carrier is not None:
             session._carrier.drop()
             session._carrier = None
         if session.state is SessionState.OPEN:
-            session._break(session.close_code or 4011, "killed")  # type: ignore[arg-type]
+            session._break(CloseCode.GOING_AWAY, "killed")
         session.close()
     await server.stop(0)
 
@@ -236,7 +237,7 @@ async def player(gateway: Server, uid: int, **options: Any) -> AsyncIterator[Cli
 async def log_in(gateway: Server, uid: int, **options: Any) -> Session:
     endpoint = str(gateway.endpoints[0])
     options = {"catalog": CATALOG, "limits": WIDE} | options
-    return await connect(endpoint, uid=uid, token=token_of(uid).decode(), **options)
+    return await connect(endpoint, uid=uid, **({"token": token_of(uid).decode()} | options))
 
 
 WIDE = Limits(max_outbox_frames=100_000)

@@ -18,25 +18,23 @@ from tests.support import MS
 LIMIT = 15_000 * MS
 LONG = 600.0
 
-POLITE = """
-import signal, sys
-def end(number, frame):
-    print("ends", flush=True)
-    sys.exit(0)
-signal.signal(signal.SIGTERM, end)
+WAITS = """
+import signal
+signal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGTERM])
 print("is up", flush=True)
-while True:
-    signal.pause()
+signal.sigwait([signal.SIGTERM])
 """
+POLITE = WAITS + "print('ends', flush=True)"
 """Ends when it is told to."""
 
-STUBBORN = """
-import signal
-signal.signal(signal.SIGTERM, lambda *_: print("was told", flush=True))
-print("is up", flush=True)
+STUBBORN = (
+    WAITS
+    + """
 while True:
-    signal.pause()
+    print("was told", flush=True)
+    signal.sigwait([signal.SIGTERM])
 """
+)
 """Does not."""
 
 

@@ -1,0 +1,89 @@
+"""`gatelink top`: shows the servers of a group."""
+
+import asyncio
+import signal
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from gatelink.cli.member import Config, Dev, engine_of, run
+
+if TYPE_CHECKING:
+    from rich.console import RenderableType
+
+    from gatelink.group.engine import Engine
+
+EVERY = 1.0
+"""Seconds between two looks."""
+
+WIDTH = 200
+"""Columns where there is no terminal: a script wants whole lines."""
+
+
+def top(
+    config: Config,
+    dev: Dev = False,
+    engine: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="nats://user:password@host:port, instead of the configuration's engine."),
+    ] = None,
+    once: Annotated[bool, typer.Option("--once", help="Print one table and end, as without a terminal.")] = False,
+) -> None:
+    """Show the servers of a group until Ctrl-C: state, load, age and addresses of each, and what changed lately.
+
+    What is shown is what the servers tell of themselves every 5 s. A group that `gatelink up` runs is found by its
+    configuration, from another terminal of the same user.
+
+    Exit status: 0, 1 the engine is away at the start, 2 the command can't be run as given.
+    """
+    from gatelink.ops.logs import configure
+    from gatelink.settings import load
+
+    settings = load(config, dev=dev)
+    configure(settings.logs.format, "error")
+    if engine is not None:
+        from gatelink.group.engines.nats import NatsEngine
+
+        found: Engine = NatsEngine([engine], name="top", timeout=settings.engine.timeout, bucket=settings.group.name)
+    else:
+        found = engine_of(settings, "top")
+    run(_show(found, settings.group.name, once))
+
+
+async def _show(engine: "Engine", group: str, once: bool) -> None:
+    from rich.console import Console
+    from rich.live import Live
+
+    from gatelink.group.registry import Registry
+    from gatelink.ops.top import Changes, view
+
+    changes = Changes()
+    terminal = Console()
+
+    def screen() -> "RenderableType":
+        is_away = "" if engine.is_available else ": the engine is away, this is the last that was known"
+        servers = list(registry.servers.values())
+        return view(servers, changes, title=f"group {group}{is_away}", now=time.time())
+
+    async with engine:
+        registry = Registry(engine, on_change=changes)
+        await registry.start()
+        changes.lately.clear()  # who is there already has not just come
+        try:
+            if once or not terminal.is_terminal:
+                (terminal if terminal.is_terminal else Console(width=WIDTH)).print(screen())
+                return
+            stop = asyncio.Event()
+            for number in (signal.SIGINT, signal.SIGTERM):
+                asyncio.get_running_loop().add_signal_handler(number, stop.set)
+            with Live(screen(), console=terminal, auto_refresh=False, screen=True) as live:
+                while not stop.is_set():
+                    live.update(screen(), refresh=True)
+                    try:
+                        async with asyncio.timeout(EVERY):
+                            await stop.wait()
+                    except TimeoutError:
+                        pass
+        finally:
+            await registry.close()

@@ -1,0 +1,219 @@
+"""What becomes of players whose service or gateway dies, and what their next server is told."""
+
+import asyncio
+
+import pytest
+
+from gatelink import CloseCode
+from gatelink.group.rules import OnDeath, Rules
+from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED
+from tests.e2e.group.support import LOBBY, ROOM, group, player
+from tests.e2e.support import RawClient, until
+
+
+async def test_players_of_a_dead_service_go_to_another_and_what_it_did_not_acknowledge_is_counted() -> None:
+    async with group() as town:
+        gateway, one = await town.gateway(1), await town.room(30)
+        async with player(gateway, 7) as a, player(gateway, 8) as b:
+            a.move(1)
+            await until(lambda: one.numbers(7) == [1])
+            two = await town.room(31)
+            link = gateway.group.links.get(30)
+            assert link is not None and link.session._carrier is not None
+            await until(lambda: not link.session.outbox.held_bytes, "all is acknowledged")
+            link.session._carrier.writable = False  # what comes now is never sent
+            a.move(2, 3, 4)
+            b.move(5)
+            await until(lambda: link.session.outbox.count >= 4)
+            await town.kill(one)
+            await until(lambda: len(two.players) == 2)
+            assert (two.player(7).arrival, two.player(7).lost_messages) == (SERVER_DIED, 3)
+            assert (two.player(8).arrival, two.player(8).lost_messages) == (SERVER_DIED, 1)
+            a.move(6)
+            await until(lambda: two.numbers(7) == [6])
+            assert gateway.relay.stats.lost == {ROOM: 4} and gateway.relay.stats.rebinds == 2
+            assert link not in gateway.relay._bound
+
+
+async def test_nothing_is_handled_twice_and_handled_plus_lost_is_what_was_sent() -> None:
+    """Services die one after the other in the middle of traffic."""
+    async with group() as town:
+        gateway = await town.gateway(1)
+        rooms = [await town.room(30 + n) for n in range(5)]
+        async with player(gateway, 7) as client:
+            sent = 0
+            for room in rooms[:-1]:
+                for _ in range(40):
+                    client.move(*range(sent, sent + 5))
+                    sent += 5
+                    await asyncio.sleep(0.001)
+                await town.kill(room)
+                await until(lambda room=room: gateway.group.links.get(room.group.me.id) is None)
+            client.move(sent)
+            await until(lambda: any(sent in room.numbers(7) for room in rooms))
+            handled = [n for room in rooms for n in room.numbers(7)]
+            assert len(handled) == len(set(handled)), "handled twice"
+            lost = gateway.relay.stats.lost[ROOM]
+            # What was handled and not yet acknowledged counts as lost, too: never less than what is missing.
+            assert sent + 1 - len(handled) <= lost <= sent
+            assert all(room.numbers(7) == sorted(room.numbers(7)) for room in rooms)
+
+
+async def test_a_rule_can_close_the_sessions_of_a_dead_service() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1, rules={ROOM: Rules(on_death=OnDeath.CLOSE)})
+        room, lobby = await town.room(30), await town.lobby(20)
+        client = await RawClient.verified(gateway, 7)
+        await until(lambda: len(room.players) == 1)
+        session = gateway.sessions.get(7)
+        await town.kill(room)
+        await client.rest()
+        assert session is not None and session.close_code is CloseCode.GOING_AWAY
+        await client.close()
+        await until(lambda: lobby.of(7) == ["verified", "closed"])
+
+
+@pytest.mark.parametrize("back", [True, False])
+async def test_a_rule_can_hold_players_for_the_same_server(back: bool) -> None:
+    async with group() as town:
+        gateway = await town.gateway(1, rules={ROOM: Rules(on_death=OnDeath.HOLD, hold_seconds=30 if back else 1.0)})
+        one, two = await town.room(30), await town.room(31)
+        async with player(gateway, 7) as client:
+            await until(lambda: len(one.players) == 1)
+            await town.kill(one)
+            await until(lambda: gateway.relay._waiting)
+            client.move(1)
+            if back:
+                again = await town.room(30)
+                await until(lambda: again.numbers(7) == [1])
+                assert again.player(7).arrival == SERVER_DIED and not len(two.players)
+            else:
+                await until(lambda: two.numbers(7) == [1])
+                assert two.player(7).arrival == SERVER_DIED
+
+
+async def test_a_player_whose_idle_service_died_is_read_on() -> None:
+    """Only what it sends for that type has to wait."""
+    async with group() as town:
+        gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
+        async with player(gateway, 7) as client:
+            await until(lambda: len(room.players) == 1)
+            await town.kill(room)
+            await until(lambda: gateway.relay._waiting)
+            await client.ask(1)
+            assert len(gateway.relay._waiting[ROOM]) == 1 and len(lobby.players) == 1
+
+
+async def test_the_services_of_a_dead_gateway_hear_the_end_of_each_of_its_players() -> None:
+    async with group() as town:
+        one, two = await town.gateway(1), await town.gateway(40)
+        lobby = await town.lobby(20)
+        clients = [await RawClient.verified(one, uid) for uid in range(50)]
+        async with player(two, 1_000) as other:
+            await until(lambda: len(lobby.players) == 51)
+            await town.kill(one)
+            await until(lambda: len(lobby.players) == 1)
+            for uid in range(50):
+                await until(lambda uid=uid: lobby.of(uid) == ["verified", "closed"])
+            await other.ask(1)
+        for client in clients:
+            await client.close()
+
+
+async def test_a_bind_moves_a_player_without_loss() -> None:
+    async with group() as town:
+        gateway, one, two = await town.gateway(1), await town.room(30), await town.room(31)
+        async with player(gateway, 7) as client:
+            await until(lambda: len(one.players) == 1)
+            rooms = {30: one, 31: two}
+            for n in range(200):
+                client.move(n)
+                if n % 20 == 19:
+                    await until(lambda n=n: n in one.numbers(7) + two.numbers(7))
+                    here = 30 if one.players.get(7) else 31
+                    rooms[here].player(7).bind(ROOM, 61 - here)
+                    client.move(1_000 + n)
+            await until(lambda: len(one.numbers(7)) + len(two.numbers(7)) == 210)
+            assert two.of(7)[:1] == ["verified"] and not gateway.relay.stats.lost
+            now = one.players.get(7) or two.players.get(7)
+            assert now is not None and now.arrival == MOVED
+
+
+async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_will_do() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1, rules={ROOM: Rules(hold_seconds=1.0)})
+        lobby, room = await town.lobby(20), await town.room(30, greet=False)
+        async with player(gateway, 7) as client:
+            await until(lambda: len(lobby.players) == 1)
+            lobby.player(7).bind(ROOM, 99)
+            await until(lambda: gateway.relay._waiting)
+            client.move(1, 2)
+            assert not len(room.players)
+            await until(lambda: room.numbers(7) == [1, 2])
+            lobby.player(7).bind(ROOM, 99)
+            await until(lambda: gateway.relay._waiting)
+            client.move(3)
+            await until(lambda: gateway.relay.stats.held == 2 and any(_held(gateway)))
+            lobby.player(7).bind(ROOM, 30)  # and what is held goes there at once
+            await until(lambda: room.numbers(7)[-1:] == [3])
+            assert not gateway.relay.stats.lost and room.player(7).arrival in (NEW, MOVED)
+
+
+def _held(gateway):  # type: ignore[no-untyped-def]
+    return [held.frames for way in gateway.relay._ways.values() for held in way.held.values()]
+
+
+async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        one = await town.room(30)
+        clients = []
+        async with player(gateway, 7) as a, player(gateway, 8) as b:
+            clients = [a, b]
+            await until(lambda: len(one.players) == 2)
+            two = await town.room(31)
+            stopping = None
+            for n in range(1_000):
+                for client in clients:
+                    client.move(n)
+                if n == 500:
+                    stopping = asyncio.create_task(one.stop())
+                if n % 20 == 0:
+                    await asyncio.sleep(0.001)
+            assert stopping is not None
+            await stopping
+            for uid in (7, 8):
+                await until(lambda uid=uid: len(one.numbers(uid) + two.numbers(uid)) == 1_000)
+                assert one.numbers(uid) + two.numbers(uid) == list(range(1_000))
+                assert one.of(uid)[-1] == "closed"
+                assert two.player(uid).arrival == MOVED and two.player(uid).lost_messages == 0
+            await until(lambda: gateway.group.links.get(30) is None)
+            assert not gateway.relay.stats.lost and not one.strays
+
+
+async def test_a_gateway_that_stops_tells_its_services_the_end_of_its_players() -> None:
+    async with group() as town:
+        one = await town.gateway(1)
+        lobby = await town.lobby(20)
+        client = await RawClient.verified(one, 7)
+        await until(lambda: len(lobby.players) == 1)
+        await one.stop(1)
+        town.servers.remove(one)
+        await until(lambda: lobby.of(7) == ["verified", "closed"])
+        await until(lambda: 1 not in lobby.group.registry.servers and not len(lobby.group.links))
+        assert await one.directory.find(7) is None
+        await client.close()
+
+
+async def test_a_service_stops_at_once_when_its_last_player_leaves_by_its_gateway_s_death() -> None:
+    async with group() as town:
+        one = await town.gateway(1)
+        lobby = await town.lobby(20)
+        client = await RawClient.verified(one, 7)
+        await until(lambda: len(lobby.players) == 1)
+        await town.kill(one)
+        started = asyncio.get_running_loop().time()
+        await lobby.stop(30)
+        assert asyncio.get_running_loop().time() - started < 5
+        await client.close()
+        assert LOBBY

@@ -1,0 +1,188 @@
+"""The links of a group: they break and nothing is lost; they are lost when a process is, and only then."""
+
+import asyncio
+
+from gatelink import CloseCode
+from gatelink.group.engines.memory import MemoryEngine
+from gatelink.group.links import Link
+from gatelink.group.registry import State
+from gatelink.session.states import SessionState
+from gatelink.wire.frames import encode_frame
+from gatelink.wire.keys import GroupKey
+from tests.e2e.group.support import LOBBY, Ask, Recorder, between, group, player
+from tests.e2e.support import until
+
+
+async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
+    async with group() as town:
+        gateway, low, high = await town.gateway(10), await town.lobby(5), await town.room(30)
+        assert [session.uid for session in gateway.links] == [5], "who dialled the gateway"
+        assert sorted(session.uid for session in high.links) == [5, 10]
+        assert not len(low.links) and len(low.group.links) == 2
+
+
+async def test_gateways_have_no_links_among_themselves() -> None:
+    async with group() as town:
+        one, two = await town.gateway(1), await town.gateway(2)
+        await town.lobby(20)
+        assert [link.id for link in one.group.links] == [link.id for link in two.group.links] == [20]
+
+
+async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = Recorder("lobby", LOBBY, member=town.member(20))
+        async with between(lobby) as proxy:
+            await town.start(lobby)
+            async with player(gateway, 7) as client, player(gateway, 8) as other:
+                sent = 0
+                for _ in range(15):
+                    connections = proxy.connections
+                    for _ in range(50):
+                        client.say(sent)
+                        other.session.send(Ask(sent))
+                        sent += 1
+                    await asyncio.sleep(0.002)
+                    proxy.cut_all()
+                    await until(lambda connections=connections: proxy.connections > connections, "it is dialled again")
+                await until(lambda: len(lobby.numbers(7)) == sent and len(other.heard) == sent)
+                assert lobby.numbers(7) == other.heard == list(range(sent))
+                assert not gateway.relay.stats.lost and not lobby.strays and not gateway.relay.stats.misdirected
+            assert proxy.connections > 15
+            await town.kill(lobby)
+
+
+async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = Recorder("lobby", LOBBY, member=town.member(20), greet=False)
+        async with between(lobby) as proxy:
+            await town.start(lobby)
+            link = gateway.group.links.get(20)
+            assert link is not None
+            proxy.refuse(0.5)
+            proxy.cut_all()
+            await until(lambda: link.session.state is SessionState.DETACHED)
+            async with player(gateway, 7) as client:
+                client.say(1)
+                await until(lambda: gateway.relay._waiting)
+                started = asyncio.get_running_loop().time()
+                await until(lambda: lobby.numbers(7) == [1])
+                assert asyncio.get_running_loop().time() - started < 4, "not the whole time that rules give"
+            await town.kill(lobby)
+
+
+async def test_a_dead_process_is_noticed_within_two_seconds_by_either_side() -> None:
+    async with group() as town:
+        gateway, low = await town.gateway(10), await town.lobby(5)
+        await town.room(30)
+        for server in (town.servers[2], low):
+            started = asyncio.get_running_loop().time()
+            id = server.group.me.id
+            await town.kill(server)
+            await until(lambda id=id: gateway.group.links.get(id) is None)
+            assert asyncio.get_running_loop().time() - started < 2
+            assert id in gateway.group.registry.servers, "its entry has not expired"
+
+
+async def test_an_entry_that_vanishes_does_nothing_to_a_link_that_works() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            link = gateway.group.links.get(20)
+            await town.engine.delete("servers.20")
+            await until(lambda: 20 not in gateway.group.registry.servers)
+            await client.ask(2)
+            assert gateway.group.links.get(20) is link and lobby.of(7) == ["verified"]
+            await lobby.group.registry.set_state(State.UP)
+            await until(lambda: 20 in gateway.group.registry.servers)
+            await client.ask(3)
+            assert gateway.group.links.get(20) is link
+
+
+async def test_while_the_engine_is_away_everything_that_is_forwarded_goes_on() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            engine = town.engine
+            assert isinstance(engine, MemoryEngine)
+            users, engine._users = engine._users, 0
+            for n in range(2, 100):
+                client.say(n)
+            await client.ask(100)
+            engine._users = users
+            assert lobby.numbers(7) == list(range(2, 100))
+
+
+async def test_the_newer_server_of_an_id_replaces_the_older_which_stops() -> None:
+    async with group() as town:
+        gateway, older = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            newer = Recorder("lobby", LOBBY, member=town.member(20))
+            await newer.start()
+            await until(lambda: not older._running, "the older stops")
+            town.servers[1] = newer
+            await town.settled()
+            client.say(2)
+            await until(lambda: newer.numbers(7) == [2])
+            assert gateway.group.registry.servers[20].instance == newer.group.me.instance
+            link = gateway.group.links.get(20)
+            assert link is not None and link.info.instance == newer.group.me.instance
+            assert not gateway.relay.stats.lost
+            await newer.stop(0)
+
+
+async def test_who_has_not_the_group_s_key_is_never_linked() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        stranger = Recorder("lobby", LOBBY, member=town.member(20, keys=(GroupKey.generate(),)))
+        await stranger.start()
+        below = Recorder("lobby", LOBBY, member=town.member(21, keys=(GroupKey.generate(),)))
+        below.member = town.member(20 - 19 + 1, keys=(GroupKey.generate(),))
+        await below.start()
+        assert not await gateway.group.links.settled(1.0)
+        assert not len(gateway.group.links) and not len(stranger.group.links)
+        await stranger.stop(0)
+        await below.stop(0)
+
+
+async def test_groups_on_two_engines_do_not_see_each_other() -> None:
+    async with group() as one, group() as two:
+        gateway, _, lobby = await one.gateway(1), await two.gateway(2), await two.lobby(20)
+        assert list(gateway.group.registry.servers) == [1] and not len(gateway.group.links)
+        assert list(lobby.group.registry.servers) == [2, 20]
+
+
+async def test_a_server_that_stops_is_lost_at_once_and_linked_again_when_it_is_back() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            await lobby.stop()
+            await lobby.start()
+            client.say(2)
+            await until(lambda: lobby.numbers(7) == [2])
+            assert not gateway.relay.stats.lost
+
+
+async def test_envelopes_that_are_none_are_dropped_and_counted_and_the_link_stays() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            here, there = gateway.group.links.get(20), lobby.group.links.get(1)
+            assert isinstance(here, Link) and isinstance(there, Link)
+            for id in range(100, 112):
+                here.push(encode_frame(id, b"\xff\xff\xff"))
+                there.push(encode_frame(id, b"\xff\xff\xff"))
+            for id in (5, 24 + 1, 13_002, 60_000):  # posts that do not decode, or that nobody knows
+                here.push(encode_frame(id, b"\xff"))
+                there.push(encode_frame(id, b"\xff"))
+            await client.ask(2)
+            assert gateway.group.links.get(20) is here and here.session.state is SessionState.OPEN
+            assert lobby.malformed >= 9 and gateway.relay.stats.malformed >= 9
+            assert lobby.talk.posts.malformed == 1 and lobby.talk.posts.unhandled >= 3
+            assert here.session.close_code is None and CloseCode.NORMAL
