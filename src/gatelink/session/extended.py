@@ -8,6 +8,7 @@ import random
 import secrets
 from enum import IntEnum
 from math import ceil, inf
+from operator import itemgetter
 from time import perf_counter, time
 from typing import Any
 
@@ -25,6 +26,7 @@ from gatelink.wire.control import Features, decode_control, encode_control
 from gatelink.wire.frames import Frame, encode_control_frame
 
 _OPEN = SessionState.OPEN
+_id_of = itemgetter(0)
 
 DETACHING = frozenset({CloseCode.HEARTBEAT_TIMEOUT, CloseCode.SLOW_CONSUMER, CloseCode.GOING_AWAY})
 """Codes of a CLOSE that detach a ticketed session; every other one ends it (docs/protocol.md, "Resume")."""
@@ -142,6 +144,15 @@ class ExtendedSession(Session):
             return
         self.last_heard = self._hub.loop.time()
         self._marked = True
+        if all(map(_id_of, frames)):
+            self._take_in(frames)
+        else:
+            self._receive_mixed(frames)
+        self._marked = False
+        self.flush()
+
+    def _receive_mixed(self, frames: list[Frame]) -> None:
+        """Takes in messages and control records, in order."""
         start = 0
         for at, frame in enumerate(frames):
             if frame[0]:
@@ -151,22 +162,22 @@ class ExtendedSession(Session):
             if self.state is _OPEN:
                 self._hear(frame[2])
             if self.state is not _OPEN:
-                break
-        else:
-            self._take_in(frames[start:] if start else frames)
-        self._marked = False
-        self.flush()
+                return
+        self._take_in(frames[start:])
 
     def _take_in(self, frames: list[Frame]) -> None:
         """Counts and dispatches messages; those the codec or a handler refuses count all the same."""
         if not frames:
             return
         if self._counts:
-            for frame in frames:
-                if frame[0] not in BASE_IDS:
-                    self._fresh_frames += 1
-                    self._fresh_bytes += len(frame[2])
-                    self.received += 1
+            count = size = 0
+            for id, _, body in frames:
+                if id not in BASE_IDS:
+                    count += 1
+                    size += len(body)
+            self._fresh_frames += count
+            self._fresh_bytes += size
+            self.received += count
             if self._fresh_frames and not self._ack_due:
                 self._ack_due = True
                 self._wake()
@@ -263,7 +274,8 @@ class ExtendedSession(Session):
         if self._away:
             controls += self._away
             self._away = b""
-        return controls + super()._outgoing()
+        data = super()._outgoing()
+        return controls + data if controls else data
 
     def _pong(self, sent_at: int) -> bytes:
         server_time = int(time() * 1000) if self._owner.accepting else 0

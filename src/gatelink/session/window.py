@@ -51,6 +51,10 @@ class SendWindow(Outbox):
         if room <= 0:
             return b""
         space = self.window_bytes - self.kept_bytes
+        if self.count <= room and self.bytes <= space and self.bytes <= max_bytes:
+            self.kept_bytes += self.bytes
+            self._kept.extend(frame for frame in self._frames if frame is not None)
+            return super().take(max_bytes)
         taken = self._take_frames(room, min(max_bytes, space), at_least_one=not self._kept)
         if not taken:  # the first is larger than what was asked for, and may be within the window all the same
             taken = self._take_frames(1, space, at_least_one=False)
@@ -67,6 +71,10 @@ class SendWindow(Outbox):
                 f"peer has received {received} messages; {self.acknowledged} were acknowledged, {self.sent} sent"
             )
         kept = self._kept
+        if fresh == len(kept):
+            kept.clear()
+            self.kept_bytes = 0
+            return
         for _ in range(fresh):
             self.kept_bytes -= len(kept.popleft())
 
