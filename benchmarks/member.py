@@ -51,7 +51,7 @@ def main() -> None:
     parser.add_argument("--id", type=int, required=True)
     parser.add_argument("--port", type=int, default=0)
     options = parser.parse_args()
-    configure("logfmt", "warning")
+    configure("console", "warning")
     uvloop.run(run(options.kind, options.engine, options.id, options.port))
 
 

@@ -40,7 +40,9 @@ class Histogram:
 
 
 class Stats:
-    """What one server, or the client side of one process, has counted since its start. Only grows, but for `held_bytes`."""
+    """What one server, or the client side of one process, has counted since its start. Only grows, but for
+    `held_bytes`.
+    """
 
     def __init__(self) -> None:
         self.accepted = 0  # connections

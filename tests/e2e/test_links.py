@@ -358,7 +358,7 @@ async def test_connect_hangs_up_on_a_server_that_is_not_the_one_it_called() -> N
     "how",
     [{"token": "x"}, {"server_key": KEY.public}, {"slot": 1}, {"source": 0}, {"source": 256}, {"uid": 0}]
     + [{"peer_id": 0}, {"peer_id": OTHER}],
-    ids=str,
+    ids=lambda how: "-".join(how),
 )
 async def test_connect_says_what_a_server_has_to_give(how: dict[str, Any]) -> None:
     async with group() as server:

@@ -2,9 +2,9 @@
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 
@@ -57,6 +57,9 @@ class Post(msgspec.Struct):
     n: int
 
 
+_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+
+
 class Recorder(Service):
     """A service that notes what it hears, in order.
 
@@ -87,10 +90,13 @@ class Recorder(Service):
         assert found is not None, f"uid {uid} is not a player of {self.name} {self.id}"
         return found
 
-    def instead(self, what: type) -> Any:
+    def instead(self, what: type) -> Callable[[_Handler], _Handler]:
         """Decorator: handles `what` in place of the handler that it has here."""
         del self.handlers.routes[CATALOG.find(what).id]
         return self.on(what)
+
+
+_Member = TypeVar("_Member", Gateway, "Recorder")
 
 
 class Town:
@@ -102,11 +108,12 @@ class Town:
         self._stack = stack
 
     def member(self, id: int, **options: Any) -> Membership:
-        return Membership(**{"engine": self.engine, "keys": (KEY,), "id": id} | options)
+        wanted: dict[str, Any] = {"engine": self.engine, "keys": (KEY,), "id": id} | options
+        return Membership(**wanted)
 
     async def gateway(self, id: int, member: Mapping[str, Any] | None = None, **options: Any) -> Gateway:
-        options = {"tokens": StaticTokens(), "catalog": CATALOG} | options
-        return await self.start(Gateway(TCP, member=self.member(id, **(member or {})), **options))
+        wanted: dict[str, Any] = {"tokens": StaticTokens(), "catalog": CATALOG} | options
+        return await self.start(Gateway(TCP, member=self.member(id, **(member or {})), **wanted))
 
     async def lobby(self, id: int, **options: Any) -> Recorder:
         return await self.start(Recorder("lobby", LOBBY, member=self.member(id), **options))
@@ -114,7 +121,7 @@ class Town:
     async def room(self, id: int, **options: Any) -> Recorder:
         return await self.start(Recorder("room", ROOM, member=self.member(id), **options))
 
-    async def start(self, server: Any) -> Any:
+    async def start(self, server: _Member) -> _Member:
         await server.start()
         self.servers.append(server)
         self._stack.push_async_callback(server.stop, 0)
@@ -236,8 +243,8 @@ async def player(gateway: Server, uid: int, **options: Any) -> AsyncIterator[Cli
 
 async def log_in(gateway: Server, uid: int, **options: Any) -> Session:
     endpoint = str(gateway.endpoints[0])
-    options = {"catalog": CATALOG, "limits": WIDE} | options
-    return await connect(endpoint, uid=uid, **({"token": token_of(uid).decode()} | options))
+    wanted: dict[str, Any] = {"catalog": CATALOG, "limits": WIDE, "token": token_of(uid).decode()} | options
+    return await connect(endpoint, uid=uid, **wanted)
 
 
 WIDE = Limits(max_outbox_frames=100_000)

@@ -5,8 +5,10 @@ import asyncio
 import pytest
 
 from gatelink import CloseCode
+from gatelink.group.gateway import Gateway
 from gatelink.group.rules import OnDeath, Rules
 from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED
+from gatelink.wire.frames import Frame
 from tests.e2e.group.support import LOBBY, ROOM, group, player
 from tests.e2e.support import RawClient, until
 
@@ -48,7 +50,7 @@ async def test_nothing_is_handled_twice_and_handled_plus_lost_is_what_was_sent()
                     sent += 5
                     await asyncio.sleep(0.001)
                 await town.kill(room)
-                await until(lambda room=room: gateway.group.links.get(room.group.me.id) is None)
+                await until(lambda: gateway.group.links.get(room.group.me.id) is None)  # noqa: B023 - awaited here
             client.move(sent)
             await until(lambda: any(sent in room.numbers(7) for room in rooms))
             handled = [n for room in rooms for n in room.numbers(7)]
@@ -114,7 +116,7 @@ async def test_the_services_of_a_dead_gateway_hear_the_end_of_each_of_its_player
             await town.kill(one)
             await until(lambda: len(lobby.players) == 1)
             for uid in range(50):
-                await until(lambda uid=uid: lobby.of(uid) == ["verified", "closed"])
+                await until(lambda: lobby.of(uid) == ["verified", "closed"])  # noqa: B023 - awaited here
             await other.ask(1)
         for client in clients:
             await client.close()
@@ -129,7 +131,7 @@ async def test_a_bind_moves_a_player_without_loss() -> None:
             for n in range(200):
                 client.move(n)
                 if n % 20 == 19:
-                    await until(lambda n=n: n in one.numbers(7) + two.numbers(7))
+                    await until(lambda: n in one.numbers(7) + two.numbers(7))  # noqa: B023 - awaited here
                     here = 30 if one.players.get(7) else 31
                     rooms[here].player(7).bind(ROOM, 61 - here)
                     client.move(1_000 + n)
@@ -159,7 +161,7 @@ async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_wil
             assert not gateway.relay.stats.lost and room.player(7).arrival in (NEW, MOVED)
 
 
-def _held(gateway):  # type: ignore[no-untyped-def]
+def _held(gateway: Gateway) -> list[list[Frame]]:
     return [held.frames for way in gateway.relay._ways.values() for held in way.held.values()]
 
 
@@ -183,7 +185,7 @@ async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost(
             assert stopping is not None
             await stopping
             for uid in (7, 8):
-                await until(lambda uid=uid: len(one.numbers(uid) + two.numbers(uid)) == 1_000)
+                await until(lambda: len(one.numbers(uid) + two.numbers(uid)) == 1_000)  # noqa: B023 - awaited here
                 assert one.numbers(uid) + two.numbers(uid) == list(range(1_000))
                 assert one.of(uid)[-1] == "closed"
                 assert two.player(uid).arrival == MOVED and two.player(uid).lost_messages == 0

@@ -52,7 +52,7 @@ async def test_what_waited_at_another_gateway_comes_along_up_to_its_limit() -> N
             for n in range(3):
                 session.send(Say(n, "x" * (size // 3)))
             client.reset()
-            await until(lambda uid=uid: one.sessions.get(uid) is None)
+            await until(lambda: one.sessions.get(uid) is None)  # noqa: B023 - awaited here
             dropped = one.stats.backlogs_dropped
             again = await RawClient.open(two)
             again.send(verify_request(uid))
@@ -173,7 +173,7 @@ class House:
         try:
             await self.lag()
             handlers = SimpleNamespace(closed=lambda session, heard: None)
-            session = Session(self.hub, self.manager, handlers, None, uid=uid, epoch=epoch)  # type: ignore[arg-type]
+            session = Session(self.hub, self.manager, handlers, None, uid=uid, epoch=epoch)
             try:
                 self.manager.install(session)
             except VerifyError:
@@ -217,7 +217,7 @@ async def test_of_logins_at_once_through_real_gateways_one_is_left_and_the_servi
 
         for uid in range(100, 250):
             clients = await asyncio.gather(*(attempt(uid, n % 2) for n in range(2 + uid % 2)))
-            await until(lambda uid=uid: _settled(gateways, lobby, uid), f"uid {uid}")
+            await until(lambda: _settled(gateways, lobby, uid), f"uid {uid}")  # noqa: B023 - awaited here
             for client in clients:
                 await client.close()
         await until(lambda: not len(lobby.players))
