@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 CC ?= cc
 COVERAGE_FLOOR ?= 85  # per cent
-TEST_SECONDS ?= 480   # the whole of pytest; one test has 30 (pyproject.toml)
+TEST_WORKERS ?= 2     # processes that run the tests
 FUZZ_SECONDS ?= 60    # per target
 SOAK_SECONDS ?= 600
 DEMO_ARGS ?=
@@ -43,7 +43,7 @@ demo-chat: $(INSTALLED) ## run the chat example in one process, with strict robo
 	$(RUN) -m examples.chat.demo $(DEMO_ARGS)
 
 test: style types ## style, types, and every test with its coverage
-	$(RUN) -m pytest --session-timeout=$(TEST_SECONDS) --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
+	$(RUN) -m pytest -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 style: $(INSTALLED) ## ruff: rules and formatting
 	$(RUN) -m ruff check .
@@ -65,6 +65,8 @@ bench: $(INSTALLED) ## throughput and latency against the limit, sealed against 
 	$(RUN) -m benchmarks.broadcast
 	$(RUN) -m benchmarks.tokens
 	$(RUN) -m benchmarks.login
+	$(RUN) -m benchmarks.forward
+	$(RUN) -m benchmarks.forward --one-core
 
 bench-once: $(INSTALLED) ## one short round of every benchmark, so that they cannot rot
 	$(RUN) -m benchmarks.run --rounds 1 --seconds 1
@@ -75,6 +77,7 @@ bench-once: $(INSTALLED) ## one short round of every benchmark, so that they can
 	$(RUN) -m benchmarks.broadcast --receivers 500 --seconds 1
 	$(RUN) -m benchmarks.tokens --tokens 1000 --rounds 1 --checks 300 --settle 1
 	$(RUN) -m benchmarks.login --rounds 1 --seconds 0.2 --users 32
+	$(RUN) -m benchmarks.forward --rounds 1 --seconds 1
 
 soak: $(INSTALLED) ## sessions over breaking connections for a long time (SOAK_SECONDS=600)
 	$(RUN) -m tests.adversity.soak --seconds $(SOAK_SECONDS)

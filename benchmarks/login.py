@@ -136,7 +136,7 @@ async def ask(port: int, at_once: int, path: str, bodies: Iterator[dict[str, str
         async with asyncio.TaskGroup() as group:
             for connection in connections:
                 group.create_task(one_after_the_other(connection))
-    except* BenchmarkError as errors:
+    except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
     finally:
         for connection in connections:

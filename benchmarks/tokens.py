@@ -70,9 +70,12 @@ async def timed(
             seen.add(time.perf_counter() - began)
 
     own, nats, started = time.process_time(), cpu_seconds(nats_pid), time.perf_counter()
-    async with asyncio.TaskGroup() as group:
-        for _ in range(at_once):
-            group.create_task(one_after_the_other())
+    try:
+        async with asyncio.TaskGroup() as group:
+            for _ in range(at_once):
+                group.create_task(one_after_the_other())
+    except ExceptionGroup as errors:
+        raise errors.exceptions[0] from None
     elapsed = time.perf_counter() - started
     own, nats = time.process_time() - own, cpu_seconds(nats_pid) - nats
     count = max(1, seen.count)
@@ -141,8 +144,8 @@ async def run(count: int, rounds: int, checks: int, settle: float) -> tuple[Memo
                 async with NatsEngine(nats.url, timeout=10.0) as engine:
                     issued, memory = await fill(engine, folder, count, settle, nats.pid)
                     return memory, await measure(engine, issued, rounds, checks, nats.pid)
-            except* GatelinkError as errors:
-                raise BenchmarkError(str(errors.exceptions[0])) from None
+            except GatelinkError as error:
+                raise BenchmarkError(f"{type(error).__name__}: {error}") from None
 
 
 def table(seen: dict[str, list[Sample]]) -> str:

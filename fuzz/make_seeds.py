@@ -10,13 +10,13 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from google.protobuf.struct_pb2 import Value
 
-from fuzz import fuzz_bodies, fuzz_handshake
+from fuzz import fuzz_bodies, fuzz_envelope, fuzz_handshake
 from fuzz.fuzz_secure import Step
 from fuzz.harness import SEEDS
 from gatelink.net.proxy import SIGNATURE
-from gatelink.wire import control
+from gatelink.wire import control, envelope
 from gatelink.wire.compress import compress
-from gatelink.wire.frames import encode_control_frame
+from gatelink.wire.frames import encode_control_frame, encode_frame
 from gatelink.wire.messages import MessageType
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
 
@@ -138,6 +138,33 @@ def proxies() -> Inputs:
     }
 
 
+def envelopes() -> Inputs:
+    frame = encode_frame(12_001, b"abc", 3)
+    whole = {
+        "client": envelope.client_frame(2**63, 12_001, 1, b"abc"),
+        "client-of-the-framework": envelope.client_frame(1, envelope.CLIENT_FRAME, 0, b""),
+        "client-control": envelope.client_frame(1, 12_001, 4, b"abc"),
+        "client-too-large": envelope.client_frame(1, 12_001, 0, bytes(299)),
+        "push-one": envelope.push_frame([1], frame, 2, 2**63),
+        "push-many": envelope.push_frame([1, 2**64 - 1], frame),
+        "push-none": envelope.push_frame([], frame),
+        "push-policy": envelope.push_frame([1], frame, 3),
+        "broadcast": envelope.broadcast_frame("12/é", frame, 1, 1),
+        "broadcast-all": envelope.broadcast_frame("", frame),
+        "opened": envelope.event(envelope.SessionOpened(1, 7, 0, 1, "127.0.0.1", 2, 3, '{"name":"Ann"}')),
+        "closed": envelope.event(envelope.SessionClosed(1, 4011)),
+        "bind": envelope.event(envelope.Bind(1, 13, 31)),
+        "kick": envelope.event(envelope.Kick(1, 4004, "enough")),
+        "join": envelope.event(envelope.Join(1, "12/red")),
+        "leave": envelope.event(envelope.Leave(1, "12/red")),
+        "ready": envelope.event(envelope.LinkReady()),
+        "hold": envelope.event(envelope.Hold(1, 1)),
+    }
+    inputs = {name: bytes([data[4] - fuzz_envelope.FIRST_ID]) + data[6:] for name, data in whole.items()}
+    client, opened = inputs["client"], inputs["opened"]
+    return inputs | {"client-part": client[:-1], "client-more": client + b"x", "opened-part": opened[:-1], "none": b"\xff"}
+
+
 def seeds() -> dict[str, Inputs]:
     """Every input, by target and name."""
     made = {
@@ -147,6 +174,7 @@ def seeds() -> dict[str, Inputs]:
         "fuzz_secure": scripts(),
         "fuzz_bodies": bodies(),
         "fuzz_proxy": proxies(),
+        "fuzz_envelope": envelopes(),
     }
     return {target: inputs | BROKE.get(target, {}) for target, inputs in made.items()}
 

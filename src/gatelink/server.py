@@ -12,17 +12,17 @@ server.run()
 import asyncio
 import contextlib
 import signal
-from collections.abc import Awaitable, Callable, Sequence, Set
+from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from functools import partial
 from time import perf_counter
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 import uvloop
 
 from gatelink.auth.tokens import Tokens
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
-from gatelink.errors import ConfigError
+from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers
 from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
@@ -42,6 +42,9 @@ from gatelink.wire.handshake import Responder
 from gatelink.wire.keys import GroupKey, ServerKey
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 log = structlog.get_logger("gatelink.server")
 
@@ -68,6 +71,8 @@ class Server:
     """
 
     _table: type[Handlers] = Handlers
+    _links_end: CloseCode = CloseCode.GOING_AWAY
+    """What links hear at the end; NORMAL of a member of a group: there is no need to probe for it."""
 
     def __init__(
         self,
@@ -204,6 +209,10 @@ class Server:
         """True from `start` until `stop` is called."""
         return self._running and self._admission.open
 
+    def _group_metrics(self) -> "Iterable[Metric]":
+        """What a member of a group shows beside its own metrics."""
+        return ()
+
     def broadcast(self, message: Any, group: str = "", *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Sends `message`, encoded once, to the sessions in a group, or to all. Raises what encoding raises."""
         to = self.hub.groups.members(group) if group else None
@@ -219,7 +228,7 @@ class Server:
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
         self._clients = Side(self.hub, self.duplicate)
         inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
-        self._inner = Side(inner_hub)
+        self._inner = Side(inner_hub, end_code=self._links_end)
         self._stopping = asyncio.Lock()
         self._to_stop = self._on_stop.copy()
         try:

@@ -91,7 +91,7 @@ async def test_ignored_records_count_against_what_the_unverified_may_send() -> N
         client = await ExtendedClient.extended(server)
         for _ in range(4):
             client.send(encode_control_frame(b"\x80"))
-        assert await client.end() == []
+        assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
         assert server.stats.refused == {"unverified-limit": 1}
         await client.close()
 
@@ -114,11 +114,12 @@ HELLO = control_frame(Hello(features=Features.PING))
     ],
     ids=["twice", "ping first", "another first", "ping", "ticket", "version 0", "slot of 2", "key twice", "longer"],
 )
-async def test_what_is_no_good_beginning_is_closed_without_a_further_word(data: bytes) -> None:
+async def test_what_is_no_good_beginning_is_closed_and_only_who_said_a_good_hello_is_told_why(data: bytes) -> None:
     async with serving() as server, neighbour(server):
         client = await ExtendedClient.open(server)
         client.send(data)
-        assert await client.end() in ([], [Hello(features=Features.PING)])
+        answers = [Hello(features=Features.PING), closed(CloseCode.PROTOCOL_ERROR)] if data.startswith(HELLO) else []
+        assert await client.end() == answers
         assert server.stats.refused == {"wrong-first-message": 1}
         await client.close()
 

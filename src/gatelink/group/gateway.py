@@ -5,8 +5,8 @@ gateway.run()
 """
 
 import asyncio
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -27,6 +27,9 @@ from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Duplicate
 from gatelink.session.session import Session
 from gatelink.wire.frames import Frame
 from gatelink.wire.messages import Catalog
+
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
 
 log = structlog.get_logger("gatelink.gateway")
 
@@ -99,6 +102,7 @@ class Gateway(Server):
     """
 
     _table = Forwarding
+    _links_end = CloseCode.NORMAL
 
     def __init__(
         self,
@@ -138,7 +142,7 @@ class Gateway(Server):
         self.directory = Directory(member.engine, member.id)
         self.relay = relay = Relay(self, self.routes.table, self.rules)
         load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded)
-        self.group = group = Group(member, relay, self.catalog, self._replaced, load)
+        self.group = group = Group(member, relay, self.catalog, self.link_limits, self._replaced, load)
         self.relay.links = group.links
         group.on_change(self.relay.registry_changed)
         assert isinstance(self.handlers, Forwarding)
@@ -189,6 +193,11 @@ class Gateway(Server):
                 if address.partition("://")[0] == scheme:
                     return address
         return ""
+
+    def _group_metrics(self) -> "Iterable[Metric]":
+        from gatelink.ops.group_metrics import of_gateway  # here: a process without an admin port needs it not
+
+        return of_gateway(self)
 
     async def _prepare(self) -> None:
         """Before anything listens."""

@@ -20,6 +20,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from gatelink.config import Limits
 from gatelink.dispatch import Route
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.group.engine import Engine, RequestFailed, Subscription
@@ -72,11 +73,17 @@ class NotLinked(LocalError):
 class Group:
     """The group as one of its servers sees it.
 
-    `registry` knows all servers, `links` reaches them. role: what stands on the links.
+    `registry` knows all servers, `links` reaches them. role: what stands on the links; limits: of those.
     """
 
     def __init__(
-        self, member: Membership, role: Role, catalog: Catalog, replaced: Callable[[], None], load: "LoadMeter"
+        self,
+        member: Membership,
+        role: Role,
+        catalog: Catalog,
+        limits: Limits,
+        replaced: Callable[[], None],
+        load: "LoadMeter",
     ) -> None:
         self.registry = Registry(member.engine, on_change=self._changed, replaced=replaced)
         self.registry.load = load
@@ -85,6 +92,7 @@ class Group:
         self.engine = member.engine
         self._member = member
         self._catalog = catalog
+        self._limits = limits
         self._on_change: list[OnChange] = []
         self._subscriptions: list[Subscription] = []
 
@@ -145,6 +153,7 @@ class Group:
             reconnect=REDIAL,
             timeout=DIAL_SECONDS,
             catalog=self._catalog,
+            limits=self._limits,
         )
 
     # -- to other servers --

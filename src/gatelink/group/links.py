@@ -79,6 +79,13 @@ class Link:
         outbox = self.session.outbox
         return outbox.bytes * 4 > outbox.max_bytes or outbox.count * 4 > outbox.max_frames
 
+    def is_to(self, info: ServerInfo) -> bool:
+        """Whether the other end is the process of this entry, which may have come after the link to it.
+
+        A process lets nobody in, and calls nobody, before it has made its entry.
+        """
+        return info.instance == self.info.instance or self.session.verified_at >= info.started_at
+
     def push(self, frame: bytes) -> None:
         """Queues a whole envelope with a frame in it.
 
@@ -178,7 +185,7 @@ class Links:
         assert info is not None
         link = self._links.get(info.id)
         if link is not None:
-            if now is not None and now.instance == link.info.instance:
+            if now is not None and link.is_to(now):
                 link.info = now
             elif link.session.state is SessionState.DETACHED:
                 self._give_up(link, "its process is another now" if now is not None else "its entry is gone")
@@ -277,7 +284,7 @@ class Links:
         refused = 0
         while link.session.state is SessionState.DETACHED:
             now = self._registry.servers.get(link.id)
-            if now is not None and now.instance != link.info.instance:
+            if now is not None and not link.is_to(now):
                 self._give_up(link, "its process is another now")
                 return
             refused = refused + 1 if await _is_refused(endpoint) else 0

@@ -285,15 +285,22 @@ class Players:
     # -- from the gateways --
 
     def opened(self, link: Link, event: SessionOpened) -> None:
-        """A player is ours. One of the same user with a lower epoch ends; should that be the newer, this one does."""
+        """A player is ours. One of the same user with a lower epoch ends; should that be the newer, this one does.
+
+        Raises BodyError for claims that are none, and for a sid that another player has.
+        """
         older = self._by_key.get((event.uid, event.slot))
+        known = self.of(link, event.sid)
+        if known is not None and known is not older:
+            raise BodyError(f"a second player with sid {event.sid}")
         if older is not None:
             if older.epoch > event.epoch:
                 return  # late news of an older login: its frames find nobody
             if older.link is link and older.sid == event.sid:
                 return  # told again, on a link that was made anew
-            older.left(CloseCode.REPLACED, "a newer login of the same user")
         player = Player(self._hub, self, self._handlers, link, event)
+        if older is not None:
+            older.left(CloseCode.REPLACED, "a newer login of the same user")
         self._by_key[player.uid, player.slot] = player
         self._by_sid.setdefault(link, {})[player.sid] = player
         self._hub.stats.verified += 1

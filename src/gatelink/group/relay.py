@@ -304,9 +304,7 @@ class Relay:
                     self._push(body)
                 elif id == envelope.BROADCAST_FRAME:
                     self._broadcast(body)
-                elif id == envelope.CLIENT_FRAME:
-                    raise BodyError("a ClientFrame to a gateway")
-                elif id in envelope.EVENTS:
+                elif 100 <= id <= 199:
                     self._event(link, envelope.open_event(id, body))
                 else:
                     self._server.talk.posts.hear(link.session, id, flags, body)

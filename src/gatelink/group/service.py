@@ -10,7 +10,8 @@ def enter(session, message):
 """
 
 import asyncio
-from typing import Any
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import structlog
@@ -30,6 +31,9 @@ from gatelink.session.outbox import Full
 from gatelink.wire import envelope
 from gatelink.wire.frames import Frame
 
+if TYPE_CHECKING:
+    from prometheus_client.core import Metric
+
 log = structlog.get_logger("gatelink.service")
 quiet = QuietLog(log)
 
@@ -43,6 +47,8 @@ class Service(Server):
     The rest is as on a `Server`: the same decorators, ticks and options. A session is a `Player`. One with a handler of
     `on_verified` hears of each player at login; else at the player's first message for it.
     """
+
+    _links_end = CloseCode.NORMAL
 
     def __init__(self, name: str, *, type: int, member: Membership | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -81,7 +87,7 @@ class Service(Server):
         self.id = member.id
         self.group_keys = tuple(member.keys)
         load = LoadMeter(lambda: len(self.players), self._count)
-        self.group = group = Group(member, self, self.catalog, self._replaced, load)
+        self.group = group = Group(member, self, self.catalog, self.link_limits, self._replaced, load)
         self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
         self.peers = group.registry.type_of
         await group.registry.start()
@@ -128,6 +134,11 @@ class Service(Server):
         It crosses the link to each gateway once; `players.broadcast` reaches those that this service knows.
         """
         self.players.broadcast_group(self.group.links.of_type(GATEWAY), group, message, key=key, full=full)
+
+    def _group_metrics(self) -> "Iterable[Metric]":
+        from gatelink.ops.group_metrics import of_service  # here: a process without an admin port needs it not
+
+        return of_service(self)
 
     async def _prepare(self) -> None:
         """Before anything listens."""

@@ -23,10 +23,16 @@ TypeOf = Callable[[int], int | None]
 
 
 class Side:
-    """Who may come in at one side of a server, who is being checked there, and who is here."""
+    """Who may come in at one side of a server, who is being checked there, and who is here.
 
-    def __init__(self, hub: Hub, duplicate: Duplicate = Duplicate.NEWER_WINS) -> None:
+    end_code: what sessions are told at the end.
+    """
+
+    def __init__(
+        self, hub: Hub, duplicate: Duplicate = Duplicate.NEWER_WINS, end_code: CloseCode = CloseCode.GOING_AWAY
+    ) -> None:
         self.hub = hub
+        self.end_code = end_code
         self.sessions = SessionManager(hub, duplicate)
         self.admission = Admission(hub)
         self.weigher = Weigher(hub, self.admission.connections, self.sessions)
@@ -42,7 +48,7 @@ class Side:
             login.stop()
 
     async def end(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
-        """Lets handlers end, delivers what is queued, closes every session with 4011; returns when nothing is left.
+        """Lets handlers end, delivers what is queued, closes every session; returns when nothing is left.
 
         deadline: the loop's time from which handlers are cancelled and connections cut. tick: handles what waits.
         """
@@ -51,7 +57,7 @@ class Side:
             session.pause(Pause.STOPPING)
         tick()
         await hub.finish_tasks(deadline - hub.loop.time())
-        await self.sessions.close(CloseCode.GOING_AWAY, "the server stops", deadline)
+        await self.sessions.close(self.end_code, "the server stops", deadline)
         for connection in list(self.admission.connections):
             connection.abort()
         await self.admission.empty()

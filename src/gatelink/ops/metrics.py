@@ -78,6 +78,7 @@ class Metrics(Collector):
         )
         yield _counter("ticks", "Ticks of the game loop.", stats.ticks)
         yield _counter("tick_overruns", "Ticks that took longer than their period.", stats.tick_overruns)
+        yield from server._group_metrics()
 
     def _routes(self) -> list[Route]:
         """The routes of messages; events are routes too, with ids below 0."""
