@@ -1,4 +1,4 @@
-"""Any frame of a link: an envelope that is packed to the same bytes, with a player's frame within the limit, or a BodyError."""
+"""Any frame of a link: an envelope that packs to the same bytes, its inner frame within the limit, or a BodyError."""
 
 from fuzz.harness import main
 from gatelink.errors import BodyError
@@ -25,7 +25,7 @@ FIRST_ID = 100
 
 
 def check(data: bytes) -> None:
-    """The first byte is the envelope's id, from 100 on."""
+    """data: the id less 100, then the body."""
     if data:
         id, body = FIRST_ID + data[0], data[1:]
         try:

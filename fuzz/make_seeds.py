@@ -162,7 +162,12 @@ def envelopes() -> Inputs:
     }
     inputs = {name: bytes([data[4] - fuzz_envelope.FIRST_ID]) + data[6:] for name, data in whole.items()}
     client, opened = inputs["client"], inputs["opened"]
-    return inputs | {"client-part": client[:-1], "client-more": client + b"x", "opened-part": opened[:-1], "none": b"\xff"}
+    return inputs | {
+        "client-part": client[:-1],
+        "client-more": client + b"x",
+        "opened-part": opened[:-1],
+        "none": b"\xff",
+    }
 
 
 def seeds() -> dict[str, Inputs]:

@@ -1,21 +1,21 @@
-"""What players and servers of the arena say: 12xxx is the lobby's, 13xxx the rooms'."""
+"""What players and servers of the arena say: 41xxx is the lobby's, 42xxx the rooms'."""
 
 from msgspec import Struct
 
 from gatelink import message
 
-LOBBY, ROOM = 12, 13
+LOBBY, ROOM = 41, 42
 """Server types: the thousands of the messages that they handle."""
 
 
-@message(12001)
+@message(41001)
 class Enter(Struct):
     """Player: I want to be in this room."""
 
     room: str
 
 
-@message(12002)
+@message(41002)
 class Entered(Struct):
     """Lobby: your room has a place for you; say Join there. `server` has it, 0 in one process."""
 
@@ -23,7 +23,7 @@ class Entered(Struct):
     server: int
 
 
-@message(12003)
+@message(41003)
 class Shout(Struct):
     """Player: tell everybody."""
 
@@ -31,7 +31,7 @@ class Shout(Struct):
     text: str
 
 
-@message(12004)
+@message(41004)
 class Shouted(Struct):
     """Lobby: somebody told everybody."""
 
@@ -40,14 +40,14 @@ class Shouted(Struct):
     text: str
 
 
-@message(13001)
+@message(42001)
 class Join(Struct):
     """Player, to the room's server: here I am."""
 
     room: str
 
 
-@message(13002)
+@message(42002)
 class Joined(Struct):
     """Room: you are in, with so many others."""
 
@@ -55,7 +55,7 @@ class Joined(Struct):
     others: int
 
 
-@message(13003)
+@message(42003)
 class Move(Struct):
     """Player: my step number `number` in this visit, which is my `visit`-th, is to (x, y)."""
 
@@ -65,7 +65,7 @@ class Move(Struct):
     y: int
 
 
-@message(13004)
+@message(42004)
 class Moved(Struct):
     """Room, to all who are in it: a player's step."""
 
@@ -75,7 +75,7 @@ class Moved(Struct):
     y: int
 
 
-@message(13005)
+@message(42005)
 class Chat(Struct):
     """Player, to all in the room; numbered together with the steps."""
 
@@ -84,7 +84,7 @@ class Chat(Struct):
     text: str
 
 
-@message(13006)
+@message(42006)
 class Chatted(Struct):
     """Room, to all who are in it: what a player said."""
 
@@ -93,7 +93,7 @@ class Chatted(Struct):
     text: str
 
 
-@message(13007)
+@message(42007)
 class NotHere(Struct):
     """Room: you are in no room of mine, so that step or word was not taken. Ask the lobby again."""
 
@@ -101,11 +101,11 @@ class NotHere(Struct):
     number: int
 
 
-@message(13008)
+@message(42008)
 class Part(Struct):
     """Player: I leave my room."""
 
 
-@message(13009)
+@message(42009)
 class Parted(Struct):
     """Room: you are out; everything that you said before is told."""

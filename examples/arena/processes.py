@@ -34,12 +34,12 @@ count = 2
 drain_seconds = 1
 
 [services.lobby]
-type = 12
+type = 41
 run = "examples.arena.services:lobby"
 count = 2
 
 [services.room]
-type = 13
+type = 42
 run = "examples.arena.services:room"
 count = 2
 

@@ -338,7 +338,7 @@ class Relay:
 
     def _event(self, link: Link, event: msgspec.Struct) -> None:
         way = self._ways.get(getattr(event, "sid", 0))
-        if way is None:
+        if way is None or way.session.close_code is not None:  # or its end is not told yet
             self.stats.misdirected += 1
             return
         match event:

@@ -35,7 +35,9 @@ def made(build: Callable[..., bytes], *fields: st.SearchStrategy[object]) -> st.
 
 
 ENVELOPES: st.SearchStrategy[Make] = st.one_of(
-    st.builds(lambda id, flags, body: lambda _: encode_frame(id, body, flags), st.integers(100, 199), FLAGS, st.binary()),
+    st.builds(
+        lambda id, flags, body: lambda _: encode_frame(id, body, flags), st.integers(100, 199), FLAGS, st.binary()
+    ),
     st.builds(lambda id, body: lambda _: encode_frame(id, body), U16, st.binary(max_size=40)),  # posts, most of them
     made(envelope.client_frame, st.sampled_from([12_001, 60_000, 4, 100]), st.integers(0, 3), st.binary()),
     made(lambda sid, *rest: envelope.push_frame([sid], *rest), WHOLE, U8, U64),
@@ -79,12 +81,8 @@ def split(frame: bytes) -> Frame:
     return int.from_bytes(frame[4:6], "little"), frame[3], frame[6:]
 
 
-async def in_thread(check: Callable[[], None]) -> None:
-    """Runs a property whose examples come back into this loop."""
-    await asyncio.to_thread(check)
-
-
 def run(loop: asyncio.AbstractEventLoop, example: Coroutine[Any, Any, None]) -> None:
+    """Runs one example of a property, which is checked in a thread, in the loop of the servers."""
     asyncio.run_coroutine_threadsafe(example, loop).result(20)
 
 
@@ -113,7 +111,7 @@ async def test_any_frames_to_a_gateway() -> None:
         def check(series: list[Make]) -> None:
             run(loop, example(series))
 
-        await in_thread(check)
+        await asyncio.to_thread(check)
         for session in sessions:
             session.close()
             await session.wait_closed()
@@ -146,6 +144,6 @@ async def test_any_frames_to_a_service() -> None:
         def check(series: list[Make]) -> None:
             run(loop, example(series))
 
-        await in_thread(check)
+        await asyncio.to_thread(check)
         lobby.players.lost(link)
         await until(lambda: not lobby.players._by_key and not lobby.players._by_sid and not lobby.players._ending)

@@ -1,0 +1,146 @@
+"""A server that does not read costs its own players their speed and nobody else's, and the others bounded memory."""
+
+import asyncio
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from msgspec.structs import replace
+
+from gatelink import LINK_LIMITS, CloseCode, Full, Handlers, Limits, Session, SessionClosed
+from gatelink.group.gateway import Gateway
+from gatelink.group.links import Link
+from gatelink.session.carrier import Pause
+from tests.e2e.group.support import Ask, Recorder, Say, group, log_in, player
+from tests.e2e.support import until
+
+SMALL = replace(
+    LINK_LIMITS,
+    max_outbox_frames=400,
+    max_outbox_bytes=1 << 20,
+    window_frames=400,
+    window_bytes=1 << 20,
+    write_high_water=65_536,
+    max_frame=262_144,
+    max_outbox_age=20.0,
+    heartbeat_timeout=20.0,
+)
+"""A quarter of the outbox is congestion, three quarters of it full."""
+
+TEXT = "x" * 4_000
+ROOMY = Limits(max_outbox_frames=100_000, max_outbox_bytes=64 << 20, max_held_bytes=1 << 30)
+"""Of players, whose own bounds are not in question here."""
+
+
+@contextmanager
+def not_reading(link: Link) -> Iterator[None]:
+    """The server on this side of a link reads nothing from it: its kernel's buffers fill, then the other's outbox."""
+    link.session.pause(Pause.STOPPING)
+    try:
+        yield
+    finally:
+        link.session.resume(Pause.STOPPING)
+
+
+def link_of(server: Gateway | Recorder, id: int) -> Link:
+    link = server.group.links.get(id)
+    assert link is not None
+    return link
+
+
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])
+async def test_a_service_that_does_not_read_pauses_its_players_alone_and_loses_nothing(gateway_id: int) -> None:
+    async with group() as town:
+        gateway = await town.gateway(gateway_id, link_limits=SMALL)
+        lobby, room = await town.lobby(20, link_limits=SMALL), await town.room(30)
+        there = link_of(gateway, 20)
+        async with (
+            player(gateway, 7, limits=ROOMY) as one,
+            player(gateway, 8, limits=ROOMY) as two,
+            player(gateway, 9) as other,
+        ):
+            await until(lambda: len(lobby.players) == 3)
+            sessions = [gateway.sessions.get(uid) for uid in (7, 8)]
+            most = 0
+            with not_reading(link_of(lobby, gateway_id)):
+                for n in range(1_500):
+                    one.session.send(Say(n, TEXT))
+                    two.session.send(Say(n, TEXT))
+                await until(lambda: all(session is not None and session._paused & Pause.LINK for session in sessions))
+                for n in range(200):
+                    other.move(n)
+                    if n % 20 == 0:
+                        await until(lambda: len(room.numbers(9)) == n + 1)  # noqa: B023 - awaited here
+                    most = max(most, there.session.outbox.held_bytes)
+                await until(lambda: len(room.numbers(9)) == 200)
+                assert most < 3 << 20, "what is queued, and what is not acknowledged"
+                assert len(lobby.numbers(7)) < 1_500
+            await until(lambda: len(lobby.numbers(7)) == len(lobby.numbers(8)) == 1_500)
+            assert lobby.numbers(7) == lobby.numbers(8) == list(range(1_500))
+            await until(lambda: not any(session._paused for session in gateway.sessions))
+            assert not gateway.relay.stats.lost and not gateway.relay._crowded
+
+
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])
+async def test_a_gateway_that_does_not_read_ends_who_must_miss_nothing_and_drops_the_rest(gateway_id: int) -> None:
+    async with group() as town:
+        gateway = await town.gateway(gateway_id, link_limits=SMALL, limits=ROOMY)
+        lobby = await town.lobby(20, link_limits=SMALL)
+        async with player(gateway, 7) as one, player(gateway, 8) as two:
+            await until(lambda: len(lobby.players) == 2)
+            strict, lenient = lobby.player(7), lobby.player(8)
+            dropped = lobby.stats.dropped
+            with not_reading(link_of(gateway, 20)):
+                kept = 0
+                async with asyncio.timeout(20):
+                    while lobby.stats.dropped == dropped:
+                        lenient.send(Say(kept, TEXT), full=Full.DROP_NEWEST)
+                        kept += 1
+                        await asyncio.sleep(0)
+                lenient.send(Say(-1, TEXT), full=Full.DROP_OLDEST)
+                assert lobby.stats.dropped == dropped + 2
+                assert lobby.players.broadcast(Say(-2, TEXT), full=Full.DROP_NEWEST) == 0
+                with pytest.raises(SessionClosed) as raised:
+                    strict.send(Say(-3, TEXT))
+                assert raised.value.code is strict.close_code is CloseCode.SLOW_CONSUMER
+                assert lobby.players.get(7) is None and lobby.players.get(8) is lenient
+                assert link_of(lobby, gateway_id).session.outbox.held_bytes < 3 << 20
+            await one.session.wait_closed()
+            await until(lambda: len(two.heard) == kept - 1)
+            await two.ask(kept)
+            assert two.heard == [*range(kept - 1), kept], "what was not dropped, in order"
+
+
+async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
+    async with group() as town:
+        gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30, greet=False)
+
+        @lobby.instead(Ask)
+        def ask(session: Session, message: Ask) -> None:
+            session.join(f"group {message.n % 7}")
+            session.send(message)
+
+        async def visit(uid: int) -> None:
+            handlers = Handlers(gateway.catalog)
+            answered = asyncio.Event()
+            handlers.on(Ask)(lambda session, message: answered.set())
+            session = await log_in(gateway, uid, handlers=handlers)
+            session.send(Ask(uid))
+            await answered.wait()
+            session.close() if uid % 3 else session.abort()
+            await session.wait_closed()
+
+        for first in range(1, 301, 30):
+            async with asyncio.timeout(20):
+                await asyncio.gather(*(visit(uid % 100 + 1) for uid in range(first, first + 30)))
+        relay, manager = gateway.relay, gateway.sessions
+        await until(lambda: not relay._ways and not len(manager) and not lobby.players._by_key)
+        await until(lambda: not lobby.players._ending and not room.players._ending)
+        assert not any(relay._bound.values()) and not relay._waiting and not relay._crowded
+        assert set(relay._fresh) <= {20, 30}, "by server, until its next keepalive"
+        assert not manager._carried and not manager._logins and not manager._newest and not manager._claiming
+        for service in (lobby, room):
+            assert not service.players._by_key and not any(service.players._by_sid.values())
+            assert not len(service.hub.groups) and not service.hub.groups._groups_of
+        assert not len(gateway.hub.groups) and not gateway.hub.groups._groups_of
+        assert not lobby.strays and not relay.stats.malformed

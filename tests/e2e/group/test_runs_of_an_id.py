@@ -1,0 +1,66 @@
+"""Which run of a server a link is to: one that stops says so; one that is new is known when its entry comes late."""
+
+import pytest
+
+from gatelink import CloseCode
+from gatelink.group.registry import ServerInfo, State
+from gatelink.session.states import SessionState
+from tests.e2e.group.support import LOBBY, Recorder, free_port, group, player
+from tests.e2e.support import until
+
+
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the lobby dials"])
+@pytest.mark.parametrize("stopping", ["gateway", "lobby"])
+async def test_a_member_that_stops_ends_its_links_for_good(gateway_id: int, stopping: str) -> None:
+    """So that nobody probes whether it is there still."""
+    async with group() as town:
+        gateway, lobby = await town.gateway(gateway_id), await town.lobby(20)
+        links = {"lobby": gateway.group.links, "gateway": lobby.group.links}[stopping]
+        (link,) = links
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            await (gateway if stopping == "gateway" else lobby).stop(0.5)
+            await until(lambda: not len(links))
+            assert link.session.close_code is CloseCode.NORMAL
+            assert not links._probing
+
+
+async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_that() -> None:
+    """At a fixed address the next run can be dialled by what the last one's entry says."""
+    async with group() as town:
+        gateway = await town.gateway(1)
+        inner = f"tcp://127.0.0.1:{free_port()}"
+        first = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
+        registry, links = gateway.group.registry, gateway.group.links
+        see, late = registry._see, list[ServerInfo]()
+        registry._see = late.append  # type: ignore[method-assign, assignment]  # the engine is slow to tell
+        await town.kill(first)
+        await until(lambda: not len(links))
+        second = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
+        link = links.get(20)
+        assert link is not None and link.info.instance == first.group.me.instance
+        await until(lambda: late)
+        registry._see = see  # type: ignore[method-assign]
+        for info in late:
+            see(info)
+        assert links.get(20) is link and link.info.instance == second.group.me.instance
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            assert link.session._carrier is not None
+            link.session._carrier.abort()
+            await until(lambda: link.session.state is SessionState.DETACHED)
+            client.say(2)
+            await client.ask(3)
+            assert links.get(20) is link and second.of(7) == ["verified", 2], "it resumed"
+            await second.group.registry.set_state(State.DRAINING)
+            await until(lambda: link.info.state is State.DRAINING)
+
+
+async def test_an_entry_of_another_run_is_not_taken_for_the_one_that_a_link_is_to() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        (link,) = gateway.group.links
+        newer = ServerInfo(id=20, type=LOBBY, name="lobby", inner="tcp://127.0.0.1:9")
+        gateway.group.registry._see(newer)
+        assert link.info.instance == lobby.group.me.instance and link.session.state is SessionState.OPEN
+        assert not link.is_to(newer)

@@ -1,0 +1,202 @@
+"""Servers among themselves: posts in order, calls that fail by name, events; over both engines."""
+
+import asyncio
+from collections.abc import Callable
+
+import msgspec
+import pytest
+
+from gatelink import CatalogError
+from gatelink.group.engine import EngineUnavailable, NoResponder, RequestFailed
+from gatelink.group.engines.memory import MemoryEngine
+from gatelink.group.group import NotLinked
+from gatelink.group.service import Service
+from gatelink.session.outbox import OutboxFull
+from tests.e2e.engines import NewEngine
+from tests.e2e.group.support import CATALOG, LOBBY, ROOM, Ask, Move, Post, Recorder, Say, Town, group
+from tests.e2e.support import until
+
+TIMEOUT = 10.0
+
+
+async def with_talk(town: Town, id: int, prepare: Callable[[Recorder], None], name: str = "lobby") -> Recorder:
+    """A service that hears what `prepare` registers."""
+    service = Recorder(name, LOBBY if name == "lobby" else ROOM, member=town.member(id))
+    prepare(service)
+    return await town.start(service)
+
+
+def answers(service: Recorder) -> None:
+    """Calls with Ask are answered, with Say fail, with Move take for ever."""
+
+    @service.talk.on_call(Ask)
+    async def ask(request: Ask) -> Ask:
+        await asyncio.sleep(0)
+        return Ask(service.group.me.id * 1_000 + request.n)
+
+    @service.talk.on_call(Say)
+    def say(request: Say) -> Say:
+        raise ValueError("never told to the caller")
+
+    @service.talk.on_call(Move)
+    async def move(request: Move) -> Move:
+        await asyncio.Event().wait()
+        return request
+
+
+async def test_posts_arrive_once_and_in_the_order_in_which_they_were_sent_to_a_server(new_engine: NewEngine) -> None:
+    async with group(new_engine()) as town:
+        gateway, one, two, room = (
+            await town.gateway(1),
+            await town.lobby(20),
+            await town.lobby(21),
+            await town.room(30),
+        )
+        for n in range(300):
+            gateway.group.post(20, Post(n))
+            room.group.post(21, Post(n))
+            room.group.post(20, Post(-n))
+        await until(lambda: len(one.posts) == 600 and len(two.posts) == 300)
+        assert [n for whose, n in one.posts if whose == 1] == list(range(300))
+        assert [n for whose, n in one.posts if whose == 30] == [-n for n in range(300)]
+        assert two.posts == [(30, n) for n in range(300)]
+
+
+async def test_a_post_to_a_name_reaches_one_and_a_broadcast_each_of_the_type() -> None:
+    async with group() as town:
+        one, two, room = await town.lobby(20), await town.lobby(21), await town.room(30)
+        room.group.post("lobby", Post(1))
+        assert room.group.broadcast("lobby", Post(2)) == 2
+        assert one.group.broadcast("lobby", Post(3)) == 1, "not to itself"
+        assert one.group.broadcast("nobody", Post(4)) == 0
+        await until(lambda: len(one.posts) + len(two.posts) == 4)
+        assert one.posts == [(30, 1), (30, 2)] and two.posts == [(30, 2), (20, 3)]
+
+
+async def test_a_post_fails_by_name() -> None:
+    async with group() as town:
+        lobby, room = await town.lobby(20), await town.room(30)
+        for nobody in (99, 20, "nobody", "lobby"):  # 20: itself, of whose type there is no other
+            with pytest.raises(NotLinked, match=str(nobody)):
+                lobby.group.post(nobody, Post(1))
+        link = lobby.group.links.get(30)
+        assert link is not None
+        link.session.close()
+        with pytest.raises(NotLinked):
+            lobby.group.post(30, Post(1))
+        assert lobby.group.broadcast("room", Post(1)) == 0
+        await town.settled()
+        lobby.group.post(30, Post(2))
+        await until(lambda: room.posts == [(20, 2)])
+
+
+async def test_posts_to_a_server_that_does_not_read_are_refused_when_they_are_too_many() -> None:
+    async with group() as town:
+        lobby, room = await town.lobby(20), await town.room(30)
+        with pytest.raises(OutboxFull):
+            for n in range(300_000):
+                lobby.group.post(30, Post(n))
+        sent = lobby.group.links.get(30)
+        assert sent is not None
+        await until(lambda: not sent.session.outbox.count)
+        lobby.group.post(30, Post(-1))
+        await until(lambda: room.posts[-1:] == [(20, -1)])
+        assert [n for _, n in room.posts] == [*range(len(room.posts) - 1), -1]
+
+
+async def test_a_handler_of_posts_that_raises_takes_the_next_one() -> None:
+    async with group() as town:
+        lobby, room = await town.lobby(20), await town.room(30)
+
+        @room.talk.posts.on(Ask)
+        def ask(link: object, message: Ask) -> None:
+            raise ValueError("a fault of this handler")
+
+        link = lobby.group.links.get(30)
+        lobby.group.post(30, Ask(1))
+        lobby.group.post(30, Post(2))
+        await until(lambda: room.posts == [(20, 2)])
+        assert lobby.group.links.get(30) is link
+
+
+async def test_a_call_is_answered_by_the_server_or_one_of_the_type(new_engine: NewEngine) -> None:
+    async with group(new_engine()) as town:
+        gateway = await town.gateway(1)
+        await with_talk(town, 20, answers)
+        await with_talk(town, 21, answers)
+        assert await gateway.group.call(20, Ask(1), TIMEOUT) == Ask(20_001)
+        assert await gateway.group.call(21, Ask(2), TIMEOUT) == Ask(21_002)
+        found = await asyncio.gather(*(gateway.group.call("lobby", Ask(n), TIMEOUT) for n in range(50)))
+        assert [answer.n % 1_000 for answer in found] == list(range(50))
+        assert {answer.n // 1_000 for answer in found} <= {20, 21}
+
+
+async def test_a_call_fails_by_name(new_engine: NewEngine) -> None:
+    async with group(new_engine()) as town:
+        gateway = await town.gateway(1)
+        lobby = await with_talk(town, 20, answers)
+        for nobody in (99, "nobody"):
+            with pytest.raises(NoResponder):
+                await gateway.group.call(nobody, Ask(1), TIMEOUT)
+        with pytest.raises(RequestFailed) as raised:
+            await gateway.group.call("lobby", Say(1), TIMEOUT)
+        assert "never told" not in str(raised.value)
+        with pytest.raises(RequestFailed):
+            await gateway.group.call("lobby", Post(1), TIMEOUT)  # nobody answers that
+        with pytest.raises(EngineUnavailable):
+            await gateway.group.call("lobby", Move(1), 0.2)
+        assert await lobby.group.call(20, Ask(1), TIMEOUT) == Ask(20_001), "itself, after all that"
+        await lobby.stop()
+        with pytest.raises(NoResponder):
+            await gateway.group.call("lobby", Ask(1), TIMEOUT)
+
+
+async def test_while_the_engine_is_away_calls_and_events_fail_by_name_and_posts_go_on() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await with_talk(town, 20, answers)
+        engine = town.engine
+        assert isinstance(engine, MemoryEngine)
+        users, engine._users = engine._users, 0
+        with pytest.raises(EngineUnavailable):
+            await gateway.group.call("lobby", Ask(1), 0.2)
+        with pytest.raises(EngineUnavailable):
+            await gateway.group.publish("news", Post(1))
+        gateway.group.post("lobby", Post(2))
+        await until(lambda: lobby.posts == [(1, 2)])
+        engine._users = users
+        assert await gateway.group.call("lobby", Ask(1), TIMEOUT) == Ask(20_001)
+
+
+async def test_an_event_reaches_all_who_subscribed_in_order_whatever_a_handler_raises(new_engine: NewEngine) -> None:
+    async with group(new_engine()) as town:
+        heard: dict[int, list[int]] = {20: [], 21: []}
+
+        def listens(service: Recorder) -> None:
+            @service.talk.on_event("news")
+            def news(message: Post) -> None:
+                heard[service.group.me.id].append(message.n)
+                if message.n == 3:
+                    raise ValueError("a fault of this handler")
+
+        await with_talk(town, 20, listens)
+        await with_talk(town, 21, listens)
+        room = await town.room(30)
+        for n in range(20):
+            await room.group.publish("news", Post(n))
+            await room.group.publish("other", Post(100))
+        await until(lambda: heard[20] == heard[21] == list(range(20)))
+
+
+def test_what_is_registered_twice_or_is_no_message_is_refused() -> None:
+    class Stranger(msgspec.Struct):
+        n: int
+
+    service = Service("lobby", type=LOBBY, catalog=CATALOG)
+    service.talk.on_call(Ask)(lambda request: request)
+    service.talk.on_event("news")(lambda message: None)
+    with pytest.raises(CatalogError, match="Ask"):
+        service.talk.on_call(Ask)(lambda request: request)
+    with pytest.raises(CatalogError, match="news"):
+        service.talk.on_event("news")(lambda message: None)
+    with pytest.raises(CatalogError, match="Stranger"):
+        service.talk.on_call(Stranger)
