@@ -4,7 +4,7 @@ PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
 CC ?= cc
 COVERAGE_FLOOR ?= 85  # per cent
-TEST_WORKERS ?= 2     # processes that run the tests
+TEST_WORKERS ?= 4     # processes that run the tests; many of those wait for something
 FUZZ_SECONDS ?= 60    # per target
 SOAK_SECONDS ?= 600
 DEMO_ARGS ?=
@@ -43,7 +43,7 @@ demo-chat: $(INSTALLED) ## run the chat example in one process, with strict robo
 	$(RUN) -m examples.chat.demo $(DEMO_ARGS)
 
 test: style types ## style, types, and every test with its coverage
-	$(RUN) -m pytest -n $(TEST_WORKERS) --dist loadfile --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
+	$(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 
 style: $(INSTALLED) ## ruff: rules and formatting
 	$(RUN) -m ruff check .

@@ -42,11 +42,16 @@ def main() -> int:
     except DemoError as error:
         print(f"demo failed: {error}", file=sys.stderr)
         return 1
+    except asyncio.CancelledError:
+        return 128 + signal.SIGTERM
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
 
 
 async def demo(options: argparse.Namespace) -> int:
+    this = asyncio.current_task()
+    assert this is not None
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # the group's processes end with us
     with tempfile.TemporaryDirectory(prefix="gatelink-arena-") as folder:
         async with group(Path(folder)) as (login_url, up):
             print(f"arena: login at {login_url}, seed {options.seed}", flush=True)

@@ -7,7 +7,7 @@ from contextvars import ContextVar
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 from structlog.testing import capture_logs
@@ -366,6 +366,7 @@ async def test_a_block_that_would_decompress_to_more_than_a_frame_closes_with_40
 # -- order --
 
 
+@settings(max_examples=40)  # each is a life of some tenths of a second
 @given(
     st.lists(
         st.lists(st.tuples(st.sampled_from([SAY, COUNT]), st.integers(0, 3)), min_size=1, max_size=6),

@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 
@@ -393,6 +393,7 @@ async def test_a_backlog_that_would_not_fit_alone_is_dropped_and_forgets_no_othe
     assert [backlog and backlog.frames for backlog in backlogs] == [[numbered(0)], []]
 
 
+@settings(max_examples=40)  # each is a life of some tenths of a second
 @given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4), st.integers(0, 60)), max_size=25))
 def test_every_message_of_a_broken_session_is_given_once_or_counted_as_dropped(
     plan: list[tuple[int, int, int]],
@@ -463,6 +464,7 @@ LATE: dict[str, Callable[[FakeCarrier, Session], object]] = {
 }
 
 
+@settings(max_examples=40)  # each is a life of some tenths of a second
 @given(
     st.lists(
         st.tuples(st.sampled_from(["claim", "install", "release", *LATE]), st.integers(0, 10)),

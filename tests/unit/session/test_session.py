@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatelink.config import Limits
@@ -573,6 +573,7 @@ ACTIONS: dict[str, Callable[[Bench, Session, FakeCarrier], object]] = {
 }
 
 
+@settings(max_examples=40)  # each is a life of some tenths of a second
 @given(st.lists(st.sampled_from(sorted(ACTIONS)), max_size=15), st.booleans())
 def test_whatever_happens_in_whatever_order_a_session_ends_once_and_leaves_nothing(
     actions: list[str], keeps: bool
