@@ -16,9 +16,7 @@ LIMIT = 20_000 * MS
 
 
 @asynccontextmanager
-async def program(
-    *arguments: str, secret: str | None = None, limit: float = LIMIT
-) -> AsyncIterator[asyncio.subprocess.Process]:
+async def program(*arguments: str, secret: str | None = None) -> AsyncIterator[asyncio.subprocess.Process]:
     """`python -m ARGUMENTS` in the repository, asked to end at the latest when the block is left."""
     environment = {name: value for name, value in os.environ.items() if name != "CHAT_SECRET"}
     if secret is not None:
@@ -31,7 +29,7 @@ async def program(
         stderr=asyncio.subprocess.STDOUT,
     )
     try:
-        async with asyncio.timeout(limit):
+        async with asyncio.timeout(LIMIT):
             yield process
     finally:
         if process.returncode is None:
