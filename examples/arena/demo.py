@@ -94,6 +94,7 @@ async def kill(kind: str, up: int, world: World, players: list[Player]) -> None:
     """Kills one process of the group, and waits until every player that it held is in a room again."""
     pid = victim(kind, up)
     world.deaths += 1
+    world.killed_at = time.monotonic()
     world.returns.clear()
     began = time.monotonic()
     os.kill(pid, signal.SIGKILL)

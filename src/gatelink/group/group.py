@@ -25,7 +25,7 @@ from gatelink.dispatch import Route
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.group.engine import Engine, RequestFailed, Subscription
 from gatelink.group.links import Link, Links, Role
-from gatelink.group.registry import Load, OnChange, Registry, ServerInfo
+from gatelink.group.registry import Load, OnChange, Registry, ServerInfo, State
 from gatelink.handlers import Handlers
 from gatelink.net.client import connect
 from gatelink.net.dialer import Backoff
@@ -109,8 +109,12 @@ class Group:
         return call
 
     def servers(self, name: str) -> list[ServerInfo]:
-        """The servers of a type, given by its name, that are up."""
-        return [info for info in self.registry.servers.values() if info.name == name and info.state.value == "up"]
+        """The servers of a type, given by its name, that are up and reached from here just now, this one included."""
+        return [
+            info
+            for info in self.registry.servers.values()
+            if info.name == name and info.state is State.UP and (info.id == self.me.id or self.links.is_open(info.id))
+        ]
 
     # -- life --
 

@@ -162,6 +162,11 @@ class Links:
         """The link to a server; it may be broken just now and come back."""
         return self._links.get(id)
 
+    def is_open(self, id: int) -> bool:
+        """Whether there is a link to a server, and it is not broken."""
+        link = self._links.get(id)
+        return link is not None and link.session.state is SessionState.OPEN
+
     def of_type(self, type: int) -> list[Link]:
         """The links to the servers of a type, in order of their ids."""
         return sorted((link for link in self._links.values() if link.type == type), key=lambda link: link.id)
