@@ -67,6 +67,7 @@ bench: $(INSTALLED) ## throughput and latency against the limit, sealed against 
 	$(RUN) -m benchmarks.login
 	$(RUN) -m benchmarks.forward
 	$(RUN) -m benchmarks.forward --one-core
+	$(RUN) -m benchmarks.rooms
 
 bench-once: $(INSTALLED) ## one short round of every benchmark, so that they cannot rot
 	$(RUN) -m benchmarks.run --rounds 1 --seconds 1
@@ -78,6 +79,7 @@ bench-once: $(INSTALLED) ## one short round of every benchmark, so that they can
 	$(RUN) -m benchmarks.tokens --tokens 1000 --rounds 1 --checks 300 --settle 1
 	$(RUN) -m benchmarks.login --rounds 1 --seconds 0.2 --users 32
 	$(RUN) -m benchmarks.forward --rounds 1 --seconds 1
+	$(RUN) -m benchmarks.rooms --sessions 100 --settle 1 --players 50 --shouts 5
 
 soak: $(INSTALLED) ## sessions over breaking connections for a long time (SOAK_SECONDS=600)
 	$(RUN) -m tests.adversity.soak --seconds $(SOAK_SECONDS)

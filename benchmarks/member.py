@@ -1,4 +1,4 @@
-"""One server of the group under test: a gateway, or a service that echoes.
+"""One server of the group under test: a gateway, or a service that echoes and has one room.
 
 python -m benchmarks.member gateway --engine URL --id 1 --port 7000
 python -m benchmarks.member service --engine URL --id 20
@@ -8,8 +8,8 @@ import argparse
 
 import uvloop
 
-from benchmarks.echo import Echo
-from gatelink import Limits, Session, StaticTokens
+from benchmarks.echo import Echo, Heard, Shout
+from gatelink import Limits, Session, StaticTokens, message
 from gatelink.group.engines import engine_from
 from gatelink.group.gateway import Gateway
 from gatelink.group.group import Membership
@@ -20,6 +20,12 @@ from gatelink.wire.keys import GroupKey
 
 KEY = GroupKey.from_hex("02" * 32)  # for benchmarks: known to everybody
 ECHO_TYPE = 20
+ROOM = "room"
+
+
+@message(20004)
+class Sit(bytes):
+    """Into the room; comes back as it came."""
 
 
 def gateway(member: Membership, port: int) -> Server:
@@ -34,6 +40,15 @@ def service(member: Membership) -> Server:
     @echoing.on(Echo)
     def echo(session: Session, message: Echo) -> None:
         session.send(message)
+
+    @echoing.on(Sit)
+    def sit(session: Session, message: Sit) -> None:
+        session.join(ROOM)
+        session.send(message)
+
+    @echoing.on(Shout)
+    def shout(session: Session, message: Shout) -> None:
+        echoing.broadcast(Heard(message), ROOM)
 
     return echoing
 

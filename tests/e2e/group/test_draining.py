@@ -1,0 +1,43 @@
+"""Draining a gateway: the group sends nobody there, and its players go to another while it still serves them."""
+
+import asyncio
+
+import pytest
+
+from gatelink import Backoff, ConnectError
+from gatelink.group.registry import State
+from tests.e2e.group.support import group, log_in
+from tests.e2e.support import until
+
+
+async def test_players_of_a_gateway_that_drains_are_sent_to_another_one() -> None:
+    async with group() as town:
+        one = await town.gateway(1, drain_seconds=5.0)
+        two = await town.gateway(2)
+        lobby = await town.lobby(20)
+        await until(lambda: len(one.group.registry.servers) == 3 and len(two.group.registry.servers) == 3)
+        session = await log_in(one, 7, slot=0, reconnect=Backoff(first=0.01))
+        base = await log_in(one, 8)
+        stopping = asyncio.create_task(one.stop())
+        await until(lambda: two.group.registry.servers[1].state is State.DRAINING)
+        await until(lambda: two.sessions.get(7) is not None)
+        assert one.sessions.get(8) is not None, "who can't be asked to leave stays until the end"
+        with pytest.raises(ConnectError):
+            await log_in(one, 9)
+        base.close()
+        await base.wait_closed()
+        await stopping
+        assert session.close_code is None
+        await until(lambda: lobby.players.get(7) is not None and lobby.player(7).gateway == 2)
+        session.close()
+        await session.wait_closed()
+
+
+async def test_the_last_gateway_drains_without_an_address_and_ends_within_its_time() -> None:
+    async with group() as town:
+        only = await town.gateway(1, drain_seconds=0.5)
+        session = await log_in(only, 7)
+        async with asyncio.timeout(10):
+            await only.stop()
+            await session.wait_closed()
+        assert not only.is_running
