@@ -157,13 +157,6 @@ class Registry:
         found = [info for info in self.servers.values() if info.type == type and info.state is State.UP]
         return sorted(found, key=lambda info: info.id)
 
-    def type_named(self, name: str) -> int:
-        """The type that a name means. Raises ConfigError if no server of it has been seen."""
-        for info in self.servers.values():
-            if info.name == name:
-                return info.type
-        raise ConfigError(f"no server of the group is called {name!r}")
-
     async def _keep_alive(self) -> None:
         while True:
             await asyncio.sleep(self._keepalive)
