@@ -1,4 +1,4 @@
-"""Any frame of a link: an envelope that packs to the same bytes, its inner frame within the limit, or a BodyError."""
+"""Any frame of a link: an envelope that packs to the same bytes, its inner frames within the limit, or a BodyError."""
 
 from fuzz.harness import main
 from gatelink.errors import BodyError
@@ -8,15 +8,15 @@ from gatelink.wire.envelope import (
     CLIENT_FRAME,
     PUSH_FRAME,
     Encoded,
-    broadcast_frame,
-    client_frame,
+    broadcast_frames,
+    client_frames,
     event,
-    open_broadcast_frame,
-    open_client_frame,
+    open_broadcast_frames,
+    open_client_frames,
     open_event,
-    open_push_frame,
-    push_frame,
-    sid_of,
+    open_push_frames,
+    push_frames,
+    sid_and_count,
 )
 from gatelink.wire.frames import Frame, encode_frame
 
@@ -38,19 +38,20 @@ def check(data: bytes) -> None:
 def pack(id: int, body: bytes) -> Encoded:
     """What was opened, whole again. Raises BodyError for what can't be opened."""
     if id == CLIENT_FRAME:
-        sid, inner = open_client_frame(body, MAX_FRAME)
-        check_inner(inner)
-        again = client_frame(sid, *inner)
-        assert sid_of(again) == sid
+        sid, sent = open_client_frames(body, MAX_FRAME)
+        for inner in sent:
+            check_inner(inner)
+        again = client_frames(sid, sent)
+        assert sid_and_count(again) == (sid, len(sent))
         return again
     if id == PUSH_FRAME:
-        sids, policy, key, frame = open_push_frame(body, MAX_FRAME)
-        check_whole(frame, policy)
-        return push_frame(sids, frame, policy, key)
+        sids, policy, key, frames = open_push_frames(body, MAX_FRAME)
+        check_whole(frames, policy)
+        return push_frames(sids, frames, policy, key)
     if id == BROADCAST_FRAME:
-        group, policy, key, frame = open_broadcast_frame(body, MAX_FRAME)
-        check_whole(frame, policy)
-        return broadcast_frame(group, frame, policy, key)
+        group, policy, key, frames = open_broadcast_frames(body, MAX_FRAME)
+        check_whole(frames, policy)
+        return broadcast_frames(group, frames, policy, key)
     return event(open_event(id, body))
 
 
@@ -59,10 +60,12 @@ def check_inner(frame: Frame) -> None:
     assert id and id not in FRAMEWORK_IDS and flags < 4 and len(body) + 2 <= MAX_FRAME, f"let through {frame}"
 
 
-def check_whole(frame: Encoded, policy: int) -> None:
-    head, id = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:6], "little")
-    assert head & 0xFFFFFF == len(frame) - 4 and policy <= 2
-    check_inner((id, head >> 24, frame[6:]))
+def check_whole(frames: list[Encoded], policy: int) -> None:
+    assert frames and policy <= 2
+    for frame in frames:
+        head, id = int.from_bytes(frame[:4], "little"), int.from_bytes(frame[4:6], "little")
+        assert head & 0xFFFFFF == len(frame) - 4
+        check_inner((id, head >> 24, frame[6:]))
 
 
 if __name__ == "__main__":

@@ -71,11 +71,15 @@ class Forwarding(Handlers):
         if relay is not None and session.inbox is None and not self.ticking and self._default is None:
             table = self.table
             routes = self.routes
+            type = table[frames[0][0]]
             for frame in frames:
-                if not table[frame[0]] or frame[0] in routes:
+                to = table[frame[0]]
+                if not to or frame[0] in routes:
                     break
+                if to != type:
+                    type = 0
             else:
-                relay.forward(session, frames)
+                relay.forward(session, type, frames)
                 return
         super().dispatch(session, frames)
 
@@ -87,7 +91,7 @@ class Forwarding(Handlers):
 
     def _unrouted(self, session: Session, id: int, flags: int, body: bytes) -> None:
         if self.relay is not None and self.table[id]:
-            self.relay.forward(session, [(id, flags, body)])
+            self.relay.forward(session, self.table[id], [(id, flags, body)])
         else:
             super()._unrouted(session, id, flags, body)
 

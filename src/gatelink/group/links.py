@@ -18,7 +18,7 @@ from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
-from gatelink.wire.envelope import event
+from gatelink.wire.envelope import event, push_to_one
 from gatelink.wire.frames import Frame
 
 log = structlog.get_logger("gatelink.links")
@@ -28,6 +28,9 @@ PROBE_SECONDS = 0.25
 
 REFUSALS = 3
 """After so many probes in a row that found nobody listening, the process is gone."""
+
+PACK_BYTES = 65_536
+"""What one turn's pushes to players may come to before they are packed: an envelope must stay within a link's frame."""
 
 GATEWAY = 1
 """The server type of gateways, which need no links among themselves."""
@@ -52,13 +55,15 @@ class Role(Protocol):
 class Link:
     """The way to one run of another server."""
 
-    __slots__ = ("_congested", "_relieved", "info", "session")
+    __slots__ = ("_congested", "_pushed_bytes", "_pushes", "_relieved", "info", "session")
 
     def __init__(self, info: ServerInfo, session: Session) -> None:
         self.info = info
         self.session = session
         self._congested: asyncio.Task[None] | None = None
         self._relieved: list[Callable[[], None]] = []
+        self._pushes: dict[int, list[bytes]] = {}  # by sid: what players were sent in this turn
+        self._pushed_bytes = 0  # of these
 
     def __repr__(self) -> str:
         return f"<Link to {self.info.name} {self.id} {self.session.state.name}>"
@@ -73,12 +78,6 @@ class Link:
         """The other server's type."""
         return self.info.type
 
-    @property
-    def is_congested(self) -> bool:
-        """Whether so much waits that whoever feeds it should stop; `when_relieved` tells when to go on."""
-        outbox = self.session.outbox
-        return outbox.bytes * 4 > outbox.max_bytes or outbox.count * 4 > outbox.max_frames
-
     def is_to(self, info: ServerInfo) -> bool:
         """Whether the other end is the process of this entry, which may have come after the link to it.
 
@@ -86,28 +85,63 @@ class Link:
         """
         return info.instance == self.info.instance or self.session.verified_at >= info.started_at
 
-    def push(self, frame: bytes) -> None:
-        """Queues a whole envelope with a frame in it.
+    def push(self, envelope: bytes) -> bool:
+        """Queues a whole envelope; True when so much waits that whoever feeds the link should stop.
 
-        Raises OutboxFull when three quarters of the room are taken; SessionClosed when the link is lost, of which
-        whoever stands on it is about to hear.
+        `when_relieved` tells when to go on. Raises OutboxFull when three quarters of the room are taken; SessionClosed
+        when the link is lost, of which whoever stands on it is about to hear.
         """
-        session = self.session
-        outbox = session.outbox
-        if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
-            raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
-        session.send_frame(frame)
+        if self._pushes:
+            self.pack()
+        crowded = self._check_room()
+        self.session.send_frame(envelope)
+        return crowded
 
-    def push_all(self, frames: list[bytes]) -> None:
-        """`push` of several, all of them or none. Raises as that."""
+    def push_to(self, sid: int, frame: bytes) -> None:
+        """Queues a whole frame for a player of the gateway: all of one player's in this turn leave in one PushFrame.
+
+        Whatever else is queued meanwhile comes behind it. Raises as `push`.
+        """
+        frames = self._pushes.get(sid)
+        if frames is not None:
+            frames.append(frame)
+        else:
+            self._check_room()
+            if not self._pushes:
+                self.session.hub.mark(self)
+            self._pushes[sid] = [frame]
+        self._pushed_bytes += len(frame)
+        if self._pushed_bytes > PACK_BYTES:
+            self.pack()
+
+    def pack(self) -> None:
+        """Queues what `push_to` gathered."""
+        if not self._pushes:
+            return
+        pushes, self._pushes = self._pushes, {}
+        self._pushed_bytes = 0
         session = self.session
-        outbox = session.outbox
+        try:
+            session.send_frames([push_to_one(sid, frames) for sid, frames in pushes.items()])
+        except SessionClosed:
+            session.hub.stats.dropped += sum(map(len, pushes.values()))
+
+    def flush(self) -> None:
+        """For the hub, at the end of a turn."""
+        self.pack()
+        self.session.flush()
+
+    def _check_room(self) -> bool:
+        outbox = self.session.outbox
+        if outbox.bytes * 4 <= outbox.max_bytes and outbox.count * 4 <= outbox.max_frames:
+            return False
         if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
             raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
-        session.send_frames(frames)
+        return True
 
     def tell(self, message: msgspec.Struct) -> None:
         """Queues a rare envelope; there is always room for it, or the link ends."""
+        self.pack()
         try:
             self.session.send_frame(event(message))
         except SessionClosed:
@@ -115,6 +149,7 @@ class Link:
 
     async def drain(self) -> None:
         """Waits until all that is queued has been handed to the socket; returns also when the link is lost."""
+        self.pack()
         try:
             await self.session.drain()
         except SessionClosed:

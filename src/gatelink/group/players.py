@@ -20,7 +20,7 @@ from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.roles import Dispatcher
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
-from gatelink.wire.envelope import Bind, Hold, Join, Kick, Leave, SessionOpened, broadcast_frame, push_frame, push_one
+from gatelink.wire.envelope import Bind, Hold, Join, Kick, Leave, SessionOpened, broadcast_frames, push_frames
 from gatelink.wire.frames import Frame
 
 POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
@@ -71,17 +71,22 @@ class Player(Session):
 
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """As on any session. Raises SessionClosed, also when the link to the gateway is full and `full` is CLOSE."""
-        encoder = self._hub.encoder(type(message))
+        cls = type(message)
+        encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
         frame = encoder.frame(message)
         self.send_frame(frame, key, full)
-        encoder.traffic.messages += 1
-        encoder.traffic.bytes += len(frame)
+        traffic = encoder.traffic
+        traffic.messages += 1
+        traffic.bytes += len(frame)
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
         if self.state is not _OPEN:
             self._check_sendable()
         try:
-            self.link.push(push_one(self.sid, frame, POLICY_NUMBERS[full], key))
+            if key or full is not Full.CLOSE:
+                self.link.push(push_frames((self.sid,), [frame], POLICY_NUMBERS[full], key))
+            else:
+                self.link.push_to(self.sid, frame)
         except OutboxFull as error:
             if full is not Full.CLOSE:
                 self._hub.stats.dropped += 1
@@ -246,7 +251,7 @@ class Players:
         for link, sids in by_link.items():
             for at in range(0, len(sids), _PUSH_AT_ONCE):
                 part = sids[at : at + _PUSH_AT_ONCE]
-                if self._push(link, push_frame(part, frame, POLICY_NUMBERS[full], key)):
+                if self._push(link, push_frames(part, [frame], POLICY_NUMBERS[full], key)):
                     sent += len(part)
         encoder.traffic.messages += sent
         encoder.traffic.bytes += sent * len(frame)
@@ -261,7 +266,7 @@ class Players:
         """
         encoder = self._hub.encoder(type(message))
         frame = encoder.frame(message)
-        envelope = broadcast_frame(self.full_name(group) if group else "", frame, POLICY_NUMBERS[full], key)
+        envelope = broadcast_frames(self.full_name(group) if group else "", [frame], POLICY_NUMBERS[full], key)
         for link in links:
             if self._push(link, envelope):
                 encoder.traffic.messages += 1

@@ -28,7 +28,7 @@ from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire import envelope
-from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED, Encoded, client_frame
+from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED, Encoded, client_frames
 from gatelink.wire.frames import Frame
 
 log = structlog.get_logger("gatelink.gateway")
@@ -86,39 +86,36 @@ class Relay:
         for crowd in self._crowded.values():
             crowd.discard(way)
 
-    def forward(self, session: Session, frames: list[Frame]) -> None:
-        """Sends frames, which all belong to servers, on their way."""
+    def forward(self, session: Session, type: int, frames: list[Frame]) -> None:
+        """Sends frames on their way, which all belong to servers: of `type`, or of several if that is 0."""
         way = session.way
         if way is None:
             return
-        table = self._table
-        for type, run in groupby(frames, key=lambda frame: table[frame[0]]):
-            link = way.links.get(type)
-            if link is None or way.held:
-                for frame in run:
-                    self._forward_slowly(way, type, frame)
-                continue
-            self._send_on(way, link, [client_frame(way.sid, *frame) for frame in run])
-            if link.is_congested:
-                self._wait_for_room(way, link)
+        if type:
+            self._send(way, type, frames)
+        else:
+            table = self._table
+            for type, run in groupby(frames, key=lambda frame: table[frame[0]]):
+                self._send(way, type, list(run))
         self.stats.forwarded += len(frames)
 
-    def _send_on(self, way: Way, link: Link, envelopes: list[Encoded]) -> None:
-        try:
-            link.push_all(envelopes)
-        except (OutboxFull, SessionClosed):
-            self._lose(way, link.type, len(envelopes))
-
-    def _forward_slowly(self, way: Way, type: int, frame: Frame) -> None:
-        """A frame whose player has no server of its type yet, or waits for one of some type."""
+    def _send(self, way: Way, type: int, frames: list[Frame]) -> None:
+        """Frames for servers of one type, of which the player may have none yet, or may wait for one of some type."""
         link = way.links.get(type)
         if link is None and type not in way.held:
             link = self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
-        if link is None:
-            self._hold(way, type, NEW).frames.append(frame)
-            way.session.pause(Pause.LINK)
+        if link is not None:
+            self._send_on(way, link, frames)
             return
-        self._send_on(way, link, [client_frame(way.sid, *frame)])
+        self._hold(way, type, NEW).frames += frames
+        way.session.pause(Pause.LINK)
+
+    def _send_on(self, way: Way, link: Link, frames: list[Frame]) -> None:
+        try:
+            if link.push(client_frames(way.sid, frames)):
+                self._wait_for_room(way, link)
+        except (OutboxFull, SessionClosed):
+            self._lose(way, link.type, len(frames))
 
     def _wait_for_room(self, way: Way, link: Link) -> None:
         """Stops reading from a player whose server's link has too much to carry; never for longer than that has."""
@@ -231,7 +228,7 @@ class Relay:
             return False
         frames = self._let_go(way, type).frames
         if frames:
-            self._send_on(way, link, [client_frame(way.sid, *frame) for frame in frames])
+            self._send_on(way, link, frames)
         self._go_on(way)
         return True
 
@@ -280,10 +277,10 @@ class Relay:
         type = link.type
         rules = self._rules.get(type, _DEFAULT_RULES)
         ways = self._bound.pop(link, set())
-        for sid, frames in Counter(map(envelope.sid_of, link.session.outbox.frames())).items():
+        for sid, frames in map(envelope.sid_and_count, link.session.outbox.frames()):
             if sid in self._ways:
                 self._lose(self._ways[sid], type, frames)
-            elif sid:  # of a player who has left
+            else:  # of a player who has left, or no player's
                 self.stats.lost[type] += frames
         for way in ways:
             del way.links[type]
@@ -313,26 +310,30 @@ class Relay:
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
 
     def _push(self, body: bytes) -> None:
-        sids, policy, key, frame = envelope.open_push_frame(body, self._max_frame)
+        sids, policy, key, frames = envelope.open_push_frames(body, self._max_frame)
         for sid in sids:
-            self._deliver(self._ways.get(sid), frame, policy, key)
+            self._deliver(self._ways.get(sid), frames, policy, key)
 
     def _broadcast(self, body: bytes) -> None:
-        group, policy, key, frame = envelope.open_broadcast_frame(body, self._max_frame)
+        group, policy, key, frames = envelope.open_broadcast_frames(body, self._max_frame)
         if group:
             for session in self._server.hub.groups.members(group):
-                self._deliver(session.way, frame, policy, key)
+                self._deliver(session.way, frames, policy, key)
         else:
             for way in list(self._ways.values()):
-                self._deliver(way, frame, policy, key)
+                self._deliver(way, frames, policy, key)
 
-    def _deliver(self, way: Way | None, frame: Encoded, policy: int, key: int) -> None:
+    def _deliver(self, way: Way | None, frames: list[Encoded], policy: int, key: int) -> None:
         if way is None:
             self.stats.misdirected += 1
             return
         try:
-            way.session.send_frame(frame, key, POLICIES[policy])
-            self.stats.pushed += 1
+            if policy or key:
+                for frame in frames:
+                    way.session.send_frame(frame, key, POLICIES[policy])
+            else:
+                way.session.send_frames(frames)
+            self.stats.pushed += len(frames)
         except SessionClosed:
             self.stats.misdirected += 1
 

@@ -22,7 +22,7 @@ from gatelink.errors import BodyError, CloseCode, ConfigError
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.group import Group, LoadMeter, Membership, Talk
 from gatelink.group.links import GATEWAY, Link
-from gatelink.group.players import Player, Players
+from gatelink.group.players import Players
 from gatelink.group.registry import ServerInfo, State
 from gatelink.quiet import QuietLog
 from gatelink.server import Listen, Server
@@ -164,40 +164,26 @@ class Service(Server):
         self.players.lost(link)
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None:
-        """Hands each player what it sent, as much at a time as stands together."""
-        players = self.players
-        of = players.of
+        """Hands each player what it sent; what they are sent meanwhile leaves with this read's answers."""
+        of = self.players.of
         max_frame = self.limits.max_frame
-        run: list[Frame] = []
-        player: Player | None = None
-        sid = -1
         for id, flags, body in frames:
             try:
                 if id == envelope.CLIENT_FRAME:
-                    whose, frame = envelope.open_client_frame(body, max_frame)
-                    if whose != sid:
-                        if player is not None and run:
-                            player.receive(run)
-                            run = []
-                        sid, player = whose, of(link, whose)
-                    if player is None:
-                        self.strays += 1
+                    sid, sent = envelope.open_client_frames(body, max_frame)
+                    player = of(link, sid)
+                    if player is not None:
+                        player.receive(sent)
                     else:
-                        run.append(frame)
-                    continue
-                if player is not None and run:
-                    player.receive(run)
-                    run = []
-                sid, player = -1, None
-                if 100 <= id <= 199:
+                        self.strays += len(sent)
+                elif 100 <= id <= 199:
                     self._event(link, envelope.open_event(id, body))
                 else:
                     self.talk.posts.hear(link.session, id, flags, body)
             except BodyError as error:
                 self.malformed += 1
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
-        if player is not None and run:
-            player.receive(run)
+        link.pack()
 
     def _event(self, link: Link, event: msgspec.Struct) -> None:
         players = self.players

@@ -3,7 +3,7 @@
 import asyncio
 import struct
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import LocalError, MessageTooLarge
@@ -15,9 +15,6 @@ from gatelink.wire.body import BodyCoder
 from gatelink.wire.frames import MAX_LENGTH, encode_frame
 from gatelink.wire.messages import Catalog, MessageType
 
-if TYPE_CHECKING:
-    from gatelink.session.sender import Sender
-
 FLUSH_AT_ONCE = 256
 """Sessions written to in one turn of the loop: a broadcast to thousands must not keep everybody else waiting."""
 
@@ -25,6 +22,13 @@ LAST_WORDS = 2.0
 """Seconds that a cancelled handler may take to clean up."""
 
 _pack_head = struct.Struct("<IH").pack
+
+
+class Flushable(Protocol):
+    """What gathers bytes during a turn of the loop, to write them at its end: a session, or a link."""
+
+    def flush(self) -> None:
+        """Writes them."""
 
 
 class Encoder:
@@ -86,7 +90,7 @@ class Hub:
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
-        self._marked: list[Sender] = []
+        self._marked: list[Flushable] = []
 
     def encoder(self, cls: type) -> Encoder:
         """The encoder of a message type. Raises CatalogError if the type is not registered; as `check_sendable`."""
@@ -141,7 +145,7 @@ class Hub:
                 self.tasks.discard(task)
                 self.loop.call_exception_handler({"message": f"a task does not end: {task!r}", "task": task})
 
-    def mark(self, session: "Sender") -> None:
+    def mark(self, session: Flushable) -> None:
         """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""
         if not self._marked:
             self.loop.call_soon(self._flush_marked)

@@ -1,7 +1,8 @@
 """What servers of a group say about players' sessions, on their links (docs/protocol.md, "Between servers").
 
 A player's frame travels inside an envelope as it came: never decoded, decompressed or written anew by a gateway. The
-two that every frame takes, ClientFrame and PushFrame, are packed by hand; the others are rare, and binary Structs.
+two that every frame takes, ClientFrame and PushFrame, are packed by hand, and carry what a player sent, or was sent, in
+one turn of the loop; the others are rare, and binary Structs.
 """
 
 import struct
@@ -105,16 +106,17 @@ EVENTS: dict[int, type[Struct]] = {
 _ENCODERS: dict[type, tuple[int, Encode]] = {cls: (id, BINARY.bind(cls)[0]) for id, cls in EVENTS.items()}
 _DECODERS: dict[int, Decode] = {id: BINARY.bind(cls)[1] for id, cls in EVENTS.items()}
 
-_CLIENT = struct.Struct("<IHQIH")  # the outer head and id, sid, the inner head and id
+_CLIENT = struct.Struct("<IHQ")  # the outer head and id, sid
 _pack_client = _CLIENT.pack
-_INNER = struct.Struct("<QIH")
-_unpack_inner = _INNER.unpack_from
 _PUSH_ONE = struct.Struct("<IHHQBQ")  # the outer head and id, one sid, policy, key
 _pack_push_one = _PUSH_ONE.pack
-_TO_ONE = struct.Struct("<HQBQIH")  # one sid, policy, key, the inner head and id
+_TO_ONE = struct.Struct("<HQBQ")  # one sid, policy, key
 _unpack_to_one = _TO_ONE.unpack_from
-_BEHIND = struct.Struct("<BQIH")  # policy, key, the inner head and id
+_BEHIND = struct.Struct("<BQ")  # policy, key
 _HEAD = struct.Struct("<IH")
+_pack_head = _HEAD.pack
+_unpack_head = _HEAD.unpack_from
+_PLAIN_ID = max(FRAMEWORK_IDS) + 1  # from here on every id is an application's
 
 
 def event(message: Struct) -> Encoded:
@@ -131,84 +133,97 @@ def open_event(id: int, body: bytes) -> Any:
     return decode(body)
 
 
-def client_frame(sid: int, id: int, flags: int, body: bytes) -> Encoded:
-    """The whole ClientFrame of what a player sent. The receiver's limit leaves 14 bytes for the envelope."""
-    size = len(body) + 2
-    return _pack_client(size + 14, CLIENT_FRAME, sid, size | flags << 24, id) + body
+def client_frames(sid: int, frames: list[Frame]) -> Encoded:
+    """The whole ClientFrame of what a player sent: one frame or several, at most MAX_LENGTH - 10 bytes of them."""
+    inner = b"".join([_pack_head(len(body) + 2 | flags << 24, id) + body for id, flags, body in frames])
+    return _pack_client(len(inner) + 10, CLIENT_FRAME, sid) + inner
 
 
-def sid_of(frame: Encoded) -> int:
-    """The sid of a whole ClientFrame; 0 for any other frame."""
-    _, id = _HEAD.unpack_from(frame)
-    return int.from_bytes(frame[6:14], "little") if id == CLIENT_FRAME else 0
+def open_client_frames(body: bytes, max_frame: int) -> tuple[int, list[Frame]]:
+    """The sid, and the player's frames, of a ClientFrame's body.
 
-
-def open_client_frame(body: bytes, max_frame: int) -> tuple[int, Frame]:
-    """The sid, and the player's frame, of a ClientFrame's body.
-
-    Raises BodyError for a frame that is not whole, over `max_frame`, or of an id that no player may use.
+    Raises BodyError if they do not fill it, or one is over `max_frame` or of an id that no player may use.
     """
-    if len(body) < 14:
-        raise BodyError(f"ClientFrame of {len(body)} bytes; the least is 14")
-    sid, head, id = _unpack_inner(body)
-    _check_inner(head, id, len(body) - 12, max_frame)
-    return sid, (id, head >> 24, body[14:])
+    frames: list[Frame] = []
+    size = len(body)
+    at = 8
+    while at <= size - 6:
+        head, id = _unpack_head(body, at)
+        end = at + 4 + head
+        if not 2 <= head <= max_frame or id < _PLAIN_ID or end > size:
+            end = _end_of_other(head, id, at, size, max_frame)
+        frames.append((id, head >> 24, body[at + 6 : end]))
+        at = end
+    if at != size or not frames:
+        raise BodyError(f"ClientFrame of {size} bytes ends before its last frame does")
+    return int.from_bytes(body[:8], "little"), frames
 
 
-def push_frame(sids: Iterable[int], frame: Encoded, policy: int = 0, key: int = 0) -> Encoded:
-    """The whole PushFrame of a whole message frame for up to 65,535 sessions of one gateway. Raises LocalError."""
+def sid_and_count(frame: Encoded) -> tuple[int, int]:
+    """Whose frames a whole ClientFrame carries, and how many; (0, 0) for any other frame."""
+    if int.from_bytes(frame[4:6], "little") != CLIENT_FRAME:
+        return 0, 0
+    count = 0
+    at = _CLIENT.size
+    while at < len(frame):
+        at += 4 + int.from_bytes(frame[at : at + 3], "little")
+        count += 1
+    return int.from_bytes(frame[6:14], "little"), count
+
+
+def push_frames(sids: Iterable[int], frames: list[Encoded], policy: int = 0, key: int = 0) -> Encoded:
+    """The whole PushFrame of whole message frames for up to 65,535 sessions of one gateway. Raises LocalError."""
     targets = list(sids)
     n = len(targets)
-    if n == 1:
-        return push_one(targets[0], frame, policy, key)
     if n > MAX_SIDS:
         raise LocalError(f"a push to {n} sessions; one takes at most {MAX_SIDS}")
-    return encode_frame(PUSH_FRAME, struct.pack(f"<H{n}QBQ", n, *targets, policy, key) + frame)
+    return encode_frame(PUSH_FRAME, struct.pack(f"<H{n}QBQ", n, *targets, policy, key) + b"".join(frames))
 
 
-def push_one(sid: int, frame: Encoded, policy: int = 0, key: int = 0) -> Encoded:
-    """`push_frame` to one session: nearly all that a service sends."""
-    return _pack_push_one(len(frame) + 21, PUSH_FRAME, 1, sid, policy, key) + frame
+def push_to_one(sid: int, frames: list[Encoded]) -> Encoded:
+    """`push_frames` to one session, without policy and key: nearly all that a service sends."""
+    inner = b"".join(frames) if len(frames) > 1 else frames[0]
+    return _pack_push_one(len(inner) + 21, PUSH_FRAME, 1, sid, 0, 0) + inner
 
 
-def open_push_frame(body: bytes, max_frame: int) -> tuple[tuple[int, ...], int, int, Encoded]:
-    """The sids, policy, key and whole frame of a PushFrame's body. Raises BodyError."""
+def open_push_frames(body: bytes, max_frame: int) -> tuple[tuple[int, ...], int, int, list[Encoded]]:
+    """The sids, policy, key and whole frames of a PushFrame's body. Raises BodyError."""
     if len(body) < 2:
         raise BodyError("PushFrame without a count")
     n = body[0] | body[1] << 8
     if n == 1 and len(body) >= _TO_ONE.size:  # nearly all of them
-        _, sid, policy, key, head, id = _unpack_to_one(body)
+        _, sid, policy, key = _unpack_to_one(body)
         _check_policy(policy)
-        _check_inner(head, id, len(body) - 23, max_frame)
-        return (sid,), policy, key, body[19:]
+        return (sid,), policy, key, _split(body, _TO_ONE.size, max_frame)
     at = 2 + 8 * n
-    policy, key, frame = _open_behind(body, at, max_frame)
-    return struct.unpack_from(f"<{n}Q", body, 2), policy, key, frame
+    policy, key, frames = _open_behind(body, at, max_frame)
+    return struct.unpack_from(f"<{n}Q", body, 2), policy, key, frames
 
 
-def broadcast_frame(group: str, frame: Encoded, policy: int = 0, key: int = 0) -> Encoded:
-    """The whole BroadcastFrame of a whole message frame; `group` "" is every session of the gateway."""
+def broadcast_frames(group: str, frames: list[Encoded], policy: int = 0, key: int = 0) -> Encoded:
+    """The whole BroadcastFrame of whole message frames; `group` "" is every session of the gateway."""
     name = group.encode("utf-8", "surrogateescape")
     if len(name) > 0xFFFF:
         raise LocalError(f"a group name of {len(name)} bytes; the most is 65535")
-    return encode_frame(BROADCAST_FRAME, struct.pack("<H", len(name)) + name + struct.pack("<BQ", policy, key) + frame)
+    head = struct.pack("<H", len(name)) + name + _BEHIND.pack(policy, key)
+    return encode_frame(BROADCAST_FRAME, head + b"".join(frames))
 
 
-def open_broadcast_frame(body: bytes, max_frame: int) -> tuple[str, int, int, Encoded]:
-    """The group, policy, key and whole frame of a BroadcastFrame's body. Raises BodyError."""
+def open_broadcast_frames(body: bytes, max_frame: int) -> tuple[str, int, int, list[Encoded]]:
+    """The group, policy, key and whole frames of a BroadcastFrame's body. Raises BodyError."""
     at = 2 + int.from_bytes(body[:2], "little")
-    policy, key, frame = _open_behind(body, at, max_frame)
-    return body[2:at].decode("utf-8", "surrogateescape"), policy, key, frame
+    policy, key, frames = _open_behind(body, at, max_frame)
+    return body[2:at].decode("utf-8", "surrogateescape"), policy, key, frames
 
 
-def _open_behind(body: bytes, at: int, max_frame: int) -> tuple[int, int, Encoded]:
-    """Policy, key and whole frame, which stand from `at` to the end."""
-    if at + _BEHIND.size > len(body):
-        raise BodyError(f"envelope ends at {len(body)} bytes, before its frame")
-    policy, key, head, id = _BEHIND.unpack_from(body, at)
+def _open_behind(body: bytes, at: int, max_frame: int) -> tuple[int, int, list[Encoded]]:
+    """Policy, key and whole frames, which stand from `at` to the end."""
+    behind = at + _BEHIND.size
+    if behind > len(body):
+        raise BodyError(f"envelope ends at {len(body)} bytes, before its frames")
+    policy, key = _BEHIND.unpack_from(body, at)
     _check_policy(policy)
-    _check_inner(head, id, len(body) - at - 13, max_frame)
-    return policy, key, body[at + 9 :]
+    return policy, key, _split(body, behind, max_frame)
 
 
 def _check_policy(policy: int) -> None:
@@ -216,10 +231,30 @@ def _check_policy(policy: int) -> None:
         raise BodyError(f"policy {policy}; there are 0 to 2")
 
 
-def _check_inner(head: int, id: int, rest: int, max_frame: int) -> None:
+def _split(body: bytes, at: int, max_frame: int) -> list[Encoded]:
+    """The whole frames, one at least, that fill `body` from `at` on. Raises BodyError."""
+    frames: list[Encoded] = []
+    size = len(body)
+    while at <= size - 6:
+        head, id = _unpack_head(body, at)
+        end = at + 4 + head
+        if not 2 <= head <= max_frame or id < _PLAIN_ID or end > size:
+            end = _end_of_other(head, id, at, size, max_frame)
+        frames.append(body[at:end])
+        at = end
+    if at != size or not frames:
+        raise BodyError(f"envelope of {size} bytes ends before its last frame does")
+    return frames
+
+
+def _end_of_other(head: int, id: int, at: int, size: int, max_frame: int) -> int:
+    """Where the inner frame at `at` ends: one with flags, or a low id, or a bad one. Raises BodyError."""
     length = head & MAX_LENGTH
-    if length != rest or length > max_frame or head >> 26 or not id or id in FRAMEWORK_IDS:
+    end = at + 4 + length
+    if length < 2 or length > max_frame or end > size or head >> 26 or not id or id in FRAMEWORK_IDS:
         raise BodyError(
-            f"inner frame of message {id}, flags {head >> 24:#04x}, length {length} where {rest} bytes are left; "
-            f"it must fill the envelope, be within {max_frame} bytes, and have flags 0 to 3 and an application's id"
+            f"inner frame of message {id}, flags {head >> 24:#04x}, length {length} where {size - at - 4} bytes are "
+            f"left; frames must fill the envelope, be within {max_frame} bytes, and have flags 0 to 3 and an "
+            "application's id"
         )
+    return end

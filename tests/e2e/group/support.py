@@ -19,6 +19,7 @@ from gatelink.group.players import Player
 from gatelink.group.service import Service
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
+from gatelink.wire.envelope import sid_and_count
 from gatelink.wire.frames import Frame
 from gatelink.wire.keys import GroupKey
 from tests.e2e.support import TCP, token_of, until
@@ -273,6 +274,11 @@ def free_port() -> int:
 
 def greets(service: Service) -> bool:
     return VERIFIED in service.handlers.routes
+
+
+def waiting(link: Link) -> int:
+    """Frames of players that stand in a gateway's link: not sent, or not acknowledged."""
+    return sum(count for _, count in map(sid_and_count, link.session.outbox.frames()))
 
 
 async def settle() -> None:

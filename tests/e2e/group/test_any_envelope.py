@@ -19,6 +19,8 @@ SIDS = st.one_of(st.just(0), st.integers(0, 2**64 - 1))  # 0 stands for the play
 WHOLE = st.builds(
     encode_frame, st.sampled_from([12_001, 13_002, 60_000, 1, 103]), st.binary(max_size=20), st.integers(0, 3)
 )
+SOME_WHOLE = st.lists(WHOLE, max_size=3)
+INNER_IDS = st.sampled_from([12_001, 60_000, 4, 100])
 NAMES = st.text(max_size=300).filter(lambda name: len(name.encode("utf-8", "replace")) < 1_000)
 U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
 FLAGS = st.integers(0, 3)
@@ -39,10 +41,10 @@ ENVELOPES: st.SearchStrategy[Make] = st.one_of(
         lambda id, flags, body: lambda _: encode_frame(id, body, flags), st.integers(100, 199), FLAGS, st.binary()
     ),
     st.builds(lambda id, body: lambda _: encode_frame(id, body), U16, st.binary(max_size=40)),  # posts, most of them
-    made(envelope.client_frame, st.sampled_from([12_001, 60_000, 4, 100]), st.integers(0, 3), st.binary()),
-    made(lambda sid, *rest: envelope.push_frame([sid], *rest), WHOLE, U8, U64),
-    made(lambda sid, *rest: envelope.push_frame([sid, 1, sid], *rest), WHOLE, U8, U64),
-    made(lambda _, *rest: envelope.broadcast_frame(*rest), NAMES, WHOLE, U8, U64),
+    made(envelope.client_frames, st.lists(st.tuples(INNER_IDS, st.integers(0, 3), st.binary()), max_size=3)),
+    made(lambda sid, *rest: envelope.push_frames([sid], *rest), SOME_WHOLE, U8, U64),
+    made(lambda sid, *rest: envelope.push_frames([sid, 1, sid], *rest), SOME_WHOLE, U8, U64),
+    made(lambda _, *rest: envelope.broadcast_frames(*rest), NAMES, SOME_WHOLE, U8, U64),
     *(
         made(lambda sid, *rest, cls=cls: envelope.event(cls(sid, *rest)), *fields)
         for cls, fields in {
@@ -65,11 +67,11 @@ def is_wrong(frame: Frame, for_gateway: bool) -> bool:
     id, _, body = frame
     try:
         if not for_gateway and id == envelope.CLIENT_FRAME:
-            envelope.open_client_frame(body, MAX_FRAME)
+            envelope.open_client_frames(body, MAX_FRAME)
         elif for_gateway and id == envelope.PUSH_FRAME:
-            envelope.open_push_frame(body, MAX_FRAME)
+            envelope.open_push_frames(body, MAX_FRAME)
         elif for_gateway and id == envelope.BROADCAST_FRAME:
-            envelope.open_broadcast_frame(body, MAX_FRAME)
+            envelope.open_broadcast_frames(body, MAX_FRAME)
         elif 100 <= id <= 199:
             envelope.open_event(id, body)
     except BodyError:

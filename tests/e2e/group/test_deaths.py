@@ -9,7 +9,7 @@ from gatelink.group.gateway import Gateway
 from gatelink.group.rules import OnDeath, Rules
 from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED
 from gatelink.wire.frames import Frame
-from tests.e2e.group.support import LOBBY, ROOM, group, player
+from tests.e2e.group.support import LOBBY, ROOM, group, player, waiting
 from tests.e2e.support import RawClient, until
 
 
@@ -26,7 +26,7 @@ async def test_players_of_a_dead_service_go_to_another_and_what_it_did_not_ackno
             link.session._carrier.writable = False  # what comes now is never sent
             a.move(2, 3, 4)
             b.move(5)
-            await until(lambda: link.session.outbox.count >= 4)
+            await until(lambda: waiting(link) == 4)
             await town.kill(one)
             await until(lambda: len(two.players) == 2)
             assert (two.player(7).arrival, two.player(7).lost_messages) == (SERVER_DIED, 3)

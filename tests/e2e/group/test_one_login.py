@@ -16,7 +16,7 @@ from gatelink.wire.base import DUPLICATE_LOGIN, VERIFY_SUCCEEDED
 from gatelink.wire.frames import encode_frame
 from tests.e2e.engines import NewEngine
 from tests.e2e.extension import ExtendedClient, closed
-from tests.e2e.group.support import CATALOG, Ask, Recorder, Say, group, log_in, player
+from tests.e2e.group.support import CATALOG, Ask, Recorder, Say, group, log_in, player, waiting
 from tests.e2e.support import RawClient, until, verify_request
 
 
@@ -125,7 +125,7 @@ async def test_late_news_of_the_older_login_does_not_touch_the_newer() -> None:
             assert link is not None and link.session._carrier is not None
             link.session._carrier.writable = False
             older.say(1, 2, 3)
-            await until(lambda: link.session.outbox.count >= 3)
+            await until(lambda: waiting(link) == 3)
             async with player(two, 7) as newer:
                 await until(lambda: getattr(lobby.players.get(7), "gateway", 0) == 2)
                 await newer.ask(10)

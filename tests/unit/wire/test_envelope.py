@@ -16,21 +16,30 @@ MAX_FRAME = 1_000
 U64S = st.integers(0, 2**64 - 1)
 IDS = st.integers(1, 0xFFFF).filter(lambda id: id not in FRAMEWORK_IDS)
 FRAMES = st.tuples(IDS, st.integers(0, 3), st.binary(max_size=200))
+SOME_FRAMES = st.lists(FRAMES, min_size=1, max_size=5)
 POLICIES = st.integers(0, 2)
 
 # Written by hand from docs/protocol.md, "Between servers".
 WIRE: list[tuple[bytes, str]] = [
-    (envelope.client_frame(7, 11001, 1, b"ab"), "120000 00 6400 0700000000000000 040000 01 f92a 6162"),
+    (envelope.client_frames(7, [(11001, 1, b"ab")]), "120000 00 6400 0700000000000000 040000 01 f92a 6162"),
     (
-        envelope.push_frame([5, 6], encode_frame(11001, b"x", 2), 1, 9),
+        envelope.client_frames(7, [(11001, 1, b"ab"), (11002, 0, b"")]),
+        "180000 00 6400 0700000000000000 040000 01 f92a 6162 020000 00 fa2a",
+    ),
+    (
+        envelope.push_frames([5, 6], [encode_frame(11001, b"x", 2)], 1, 9),
         "240000 00 6500 0200 0500000000000000 0600000000000000 01 0900000000000000 030000 02 f92a 78",
     ),
     (
-        envelope.push_one(5, encode_frame(11001, b"x"), 2, 0),
-        "1c0000 00 6500 0100 0500000000000000 02 0000000000000000 030000 00 f92a 78",
+        envelope.push_to_one(5, [encode_frame(11001, b"x")]),
+        "1c0000 00 6500 0100 0500000000000000 00 0000000000000000 030000 00 f92a 78",
     ),
     (
-        envelope.broadcast_frame("13/a", encode_frame(11001, b"x"), 0, 1),
+        envelope.push_to_one(5, [encode_frame(11001, b"x"), encode_frame(11002, b"")]),
+        "220000 00 6500 0100 0500000000000000 00 0000000000000000 030000 00 f92a 78 020000 00 fa2a",
+    ),
+    (
+        envelope.broadcast_frames("13/a", [encode_frame(11001, b"x")], 0, 1),
         "180000 00 6600 0400 31332f61 00 0100000000000000 030000 00 f92a 78",
     ),
     (
@@ -54,49 +63,62 @@ def body_of(frame: bytes, id: int) -> bytes:
     return found[2]
 
 
+def encoded(frames: list[Frame]) -> list[bytes]:
+    return [encode_frame(id, body, flags) for id, flags, body in frames]
+
+
 @pytest.mark.parametrize(("frame", "hex"), WIRE, ids=[hex[10:14] for _, hex in WIRE])
 def test_an_envelope_is_on_the_wire_as_the_protocol_says(frame: bytes, hex: str) -> None:
     assert frame == bytes.fromhex(hex)
 
 
-@given(sid=U64S, frame=FRAMES)
-def test_a_players_frame_comes_out_as_it_went_in(sid: int, frame: Frame) -> None:
-    whole = envelope.client_frame(sid, *frame)
-    assert envelope.open_client_frame(body_of(whole, envelope.CLIENT_FRAME), MAX_FRAME) == (sid, frame)
-    assert envelope.sid_of(whole) == sid
+@given(sid=U64S, frames=SOME_FRAMES)
+def test_a_players_frames_come_out_as_they_went_in(sid: int, frames: list[Frame]) -> None:
+    whole = envelope.client_frames(sid, frames)
+    assert envelope.open_client_frames(body_of(whole, envelope.CLIENT_FRAME), MAX_FRAME) == (sid, frames)
+    assert envelope.sid_and_count(whole) == (sid, len(frames))
 
 
-@given(sids=st.lists(U64S, max_size=20), frame=FRAMES, policy=POLICIES, key=U64S)
-def test_a_push_keeps_its_targets_policy_key_and_frame(sids: list[int], frame: Frame, policy: int, key: int) -> None:
-    id, flags, body = frame
-    inner = encode_frame(id, body, flags)
-    whole = envelope.push_frame(sids, inner, policy, key)
-    opened = envelope.open_push_frame(body_of(whole, envelope.PUSH_FRAME), MAX_FRAME)
+@given(sids=st.lists(U64S, max_size=20), frames=SOME_FRAMES, policy=POLICIES, key=U64S)
+def test_a_push_keeps_its_targets_policy_key_and_frames(
+    sids: list[int], frames: list[Frame], policy: int, key: int
+) -> None:
+    inner = encoded(frames)
+    whole = envelope.push_frames(sids, inner, policy, key)
+    opened = envelope.open_push_frames(body_of(whole, envelope.PUSH_FRAME), MAX_FRAME)
     assert opened == (tuple(sids), policy, key, inner)
-    assert envelope.sid_of(whole) == 0
+    assert envelope.sid_and_count(whole) == (0, 0)
 
 
-@given(group=st.text(max_size=40), frame=FRAMES, policy=POLICIES, key=U64S)
-def test_a_broadcast_keeps_its_group_policy_key_and_frame(group: str, frame: Frame, policy: int, key: int) -> None:
-    id, flags, body = frame
-    inner = encode_frame(id, body, flags)
-    whole = envelope.broadcast_frame(group, inner, policy, key)
-    opened = envelope.open_broadcast_frame(body_of(whole, envelope.BROADCAST_FRAME), MAX_FRAME)
+@given(sid=U64S, frames=SOME_FRAMES)
+def test_a_push_to_one_is_a_push_to_a_list_of_one(sid: int, frames: list[Frame]) -> None:
+    assert envelope.push_to_one(sid, encoded(frames)) == envelope.push_frames([sid], encoded(frames))
+
+
+@given(group=st.text(max_size=40), frames=SOME_FRAMES, policy=POLICIES, key=U64S)
+def test_a_broadcast_keeps_its_group_policy_key_and_frames(
+    group: str, frames: list[Frame], policy: int, key: int
+) -> None:
+    inner = encoded(frames)
+    whole = envelope.broadcast_frames(group, inner, policy, key)
+    opened = envelope.open_broadcast_frames(body_of(whole, envelope.BROADCAST_FRAME), MAX_FRAME)
     assert opened == (group, policy, key, inner)
 
 
 @given(st.binary(max_size=80))
 @pytest.mark.parametrize(
     "open",
-    [envelope.open_client_frame, envelope.open_push_frame, envelope.open_broadcast_frame],
+    [envelope.open_client_frames, envelope.open_push_frames, envelope.open_broadcast_frames],
 )
 def test_any_bytes_are_an_envelope_or_a_body_error(open: Any, body: bytes) -> None:
     try:
-        *_, frame = open(body, MAX_FRAME)
+        *_, frames = open(body, MAX_FRAME)
     except BodyError:
         return
-    id, flags = frame[:2] if isinstance(frame, tuple) else (frame[4] | frame[5] << 8, frame[3])
-    assert id and id not in FRAMEWORK_IDS and flags <= 3
+    assert frames
+    for frame in frames:
+        id, flags = frame[:2] if isinstance(frame, tuple) else (frame[4] | frame[5] << 8, frame[3])
+        assert id and id not in FRAMEWORK_IDS and flags <= 3
 
 
 @given(st.integers(0, 300), st.binary(max_size=80))
@@ -108,30 +130,50 @@ def test_any_bytes_are_a_rare_envelope_or_a_body_error(id: int, body: bytes) -> 
     assert body_of(envelope.event(event), id) == body
 
 
+@pytest.mark.parametrize("behind", [[], [(11001, 0, b"x")]])
 @pytest.mark.parametrize("id", [0, 1, 4, 24, 100, 109, 199])
-def test_a_frame_of_the_frameworks_own_ids_is_refused(id: int) -> None:
-    with pytest.raises(BodyError, match="application's id"):
-        envelope.open_client_frame(body_of(envelope.client_frame(1, id, 0, b""), envelope.CLIENT_FRAME), MAX_FRAME)
+def test_a_frame_of_the_frameworks_own_ids_is_refused(id: int, behind: list[Frame]) -> None:
+    for frames in ([(id, 0, b""), *behind], [*behind, (id, 0, b"")]):
+        whole = envelope.client_frames(1, frames)
+        with pytest.raises(BodyError, match="application's id"):
+            envelope.open_client_frames(body_of(whole, envelope.CLIENT_FRAME), MAX_FRAME)
 
 
-def test_a_frame_over_the_receivers_limit_is_refused() -> None:
-    fits = envelope.client_frame(1, 11001, 0, bytes(MAX_FRAME - 2))
-    over = envelope.client_frame(1, 11001, 0, bytes(MAX_FRAME - 1))
-    assert envelope.open_client_frame(body_of(fits, envelope.CLIENT_FRAME), MAX_FRAME)[0] == 1
+@pytest.mark.parametrize("flags", [0, 1])
+def test_a_frame_over_the_receivers_limit_is_refused(flags: int) -> None:
+    fits = envelope.client_frames(1, [(11001, flags, bytes(MAX_FRAME - 2))])
+    over = envelope.client_frames(1, [(11001, flags, bytes(MAX_FRAME - 1))])
+    assert envelope.open_client_frames(body_of(fits, envelope.CLIENT_FRAME), MAX_FRAME)[0] == 1
     with pytest.raises(BodyError, match="within 1000 bytes"):
-        envelope.open_client_frame(body_of(over, envelope.CLIENT_FRAME), MAX_FRAME)
+        envelope.open_client_frames(body_of(over, envelope.CLIENT_FRAME), MAX_FRAME)
 
 
-@pytest.mark.parametrize("change", [-1, 1])
-def test_a_frame_that_does_not_fill_its_envelope_is_refused(change: int) -> None:
-    body = bytearray(body_of(envelope.client_frame(1, 11001, 0, b"abc"), envelope.CLIENT_FRAME))
-    body[8] += change
-    with pytest.raises(BodyError, match="fill the envelope"):
-        envelope.open_client_frame(bytes(body), MAX_FRAME)
+@pytest.mark.parametrize("cut", range(1, 20))
+def test_frames_that_do_not_fill_their_envelope_are_refused(cut: int) -> None:
+    frames: list[Frame] = [(11001, 0, b"abc"), (11002, 0, b"1234567890123")]  # the last has 19 bytes
+    client = body_of(envelope.client_frames(1, frames), envelope.CLIENT_FRAME)
+    push = body_of(envelope.push_frames([1], encoded(frames)), envelope.PUSH_FRAME)
+    for open, body in ((envelope.open_client_frames, client), (envelope.open_push_frames, push)):
+        if cut < 19:
+            with pytest.raises(BodyError, match="fill the envelope|before its last frame"):
+                open(body[:-cut], MAX_FRAME)
+        with pytest.raises(BodyError, match="fill the envelope|before its last frame"):
+            open(body + bytes(cut), MAX_FRAME)
+
+
+def test_an_envelope_without_a_frame_is_refused() -> None:
+    for open, body in (
+        (envelope.open_client_frames, bytes(8)),
+        (envelope.open_push_frames, b"\1" + bytes(18)),
+        (envelope.open_push_frames, bytes(11)),
+        (envelope.open_broadcast_frames, bytes(11)),
+    ):
+        with pytest.raises(BodyError, match="before its last frame"):
+            open(body, MAX_FRAME)
 
 
 def test_a_push_to_more_sessions_than_it_can_count_is_refused() -> None:
-    frame = encode_frame(11001, b"")
-    assert len(envelope.push_frame(range(65_535), frame)) > 8 * 65_535
+    frames = [encode_frame(11001, b"")]
+    assert len(envelope.push_frames(range(65_535), frames)) > 8 * 65_535
     with pytest.raises(LocalError, match="65536"):
-        envelope.push_frame(range(65_536), frame)
+        envelope.push_frames(range(65_536), frames)
