@@ -8,7 +8,6 @@ import random
 import secrets
 from enum import IntEnum
 from math import ceil, inf
-from operator import itemgetter
 from time import perf_counter, time
 from typing import Any
 
@@ -26,7 +25,7 @@ from gatelink.wire.control import Features, decode_control, encode_control
 from gatelink.wire.frames import Frame, encode_control_frame
 
 _OPEN = SessionState.OPEN
-_id_of = itemgetter(0)
+_LAST_BASE_ID = max(BASE_IDS)  # up to here ids are not, or not always, messages that count
 
 DETACHING = frozenset({CloseCode.HEARTBEAT_TIMEOUT, CloseCode.SLOW_CONSUMER, CloseCode.GOING_AWAY})
 """Codes of a CLOSE that detach a ticketed session; every other one ends it (docs/protocol.md, "Resume")."""
@@ -86,6 +85,7 @@ class ExtendedSession(Session):
         "_away",
         "_beat_at",
         "_broke",
+        "_controls_due",
         "_counts",
         "_fresh_bytes",
         "_fresh_frames",
@@ -123,6 +123,7 @@ class ExtendedSession(Session):
         self._ack_due = False
         self._beat_at = 0.0
         self._away = b""  # a GOAWAY that leaves with the next write
+        self._controls_due = False  # an ACK, PONGs or a GOAWAY leave with the next write
         self._measure_at = 0.0
         self._broke = (CloseCode.NORMAL, "")
         self._peer_code: CloseCode | None = None  # what the CLOSE said that ended its last connection
@@ -144,12 +145,19 @@ class ExtendedSession(Session):
             return
         self.last_heard = self._hub.loop.time()
         self._marked = True
-        if all(map(_id_of, frames)):
-            self._take_in(frames)
+        size = 0
+        for id, _, body in frames:
+            if id <= _LAST_BASE_ID:
+                self._receive_mixed(frames)
+                break
+            size += len(body)
         else:
-            self._receive_mixed(frames)
+            if self._counts:
+                self._count_in(len(frames), size)
+            self.handlers.dispatch(self, frames)
         self._marked = False
-        self.flush()
+        if self.outbox.count or self._controls_due or self.state is not _OPEN:
+            self.flush()
 
     def _receive_mixed(self, frames: list[Frame]) -> None:
         """Takes in messages and control records, in order."""
@@ -166,22 +174,22 @@ class ExtendedSession(Session):
         self._take_in(frames[start:])
 
     def _take_in(self, frames: list[Frame]) -> None:
-        """Counts and dispatches messages; those the codec or a handler refuses count all the same."""
-        if not frames:
-            return
-        if self._counts:
-            count = size = 0
-            for id, _, body in frames:
-                if id not in BASE_IDS:
-                    count += 1
-                    size += len(body)
-            self._fresh_frames += count
-            self._fresh_bytes += size
-            self.received += count
-            if self._fresh_frames and not self._ack_due:
-                self._ack_due = True
-                self._wake()
-        self.handlers.dispatch(self, frames)
+        if frames:
+            if self._counts:
+                sizes = [len(body) for id, _, body in frames if id not in BASE_IDS]
+                self._count_in(len(sizes), sum(sizes))
+            self.handlers.dispatch(self, frames)
+
+    def _count_in(self, frames: int, size: int) -> None:
+        """Counts messages before they are dispatched; those the codec or a handler refuses count all the same."""
+        self.received += frames
+        self._fresh_frames += frames
+        self._fresh_bytes += size
+        if self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
+            self._controls_due = True
+        elif self._fresh_frames and not self._ack_due:
+            self._ack_due = True
+            self._wake()
 
     def _hear(self, payload: bytes) -> None:
         """One control record."""
@@ -219,6 +227,7 @@ class ExtendedSession(Session):
         if now - since >= 1:
             since, answered = now, 0
         if answered < PONGS_PER_SECOND and len(self._pings) < PONGS_PER_SECOND:
+            self._controls_due = True
             self._pings += (ping.sent_at,)
             answered += 1
         self._answered = since, answered
@@ -265,17 +274,20 @@ class ExtendedSession(Session):
 
     def _outgoing(self) -> bytes:
         """Messages and the control records that are due, in one write."""
+        data = self.outbox.take(self._hub.limits.write_high_water)
+        return self._due_controls() + data if self._controls_due else data
+
+    def _due_controls(self) -> bytes:
+        self._controls_due = False
         controls = b""
         if self._pings:
             controls = b"".join(map(self._pong, self._pings))
             self._pings = ()
-        elif self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
+        elif self._fresh_frames:
             controls = control_frame(control.Ack(self._count()))
-        if self._away:
-            controls += self._away
-            self._away = b""
-        data = super()._outgoing()
-        return controls + data if controls else data
+        controls += self._away
+        self._away = b""
+        return controls
 
     def _pong(self, sent_at: int) -> bytes:
         server_time = int(time() * 1000) if self._owner.accepting else 0
@@ -292,6 +304,7 @@ class ExtendedSession(Session):
         if self.state is not _OPEN:
             return False
         self._away = control_frame(control.GoAway(round(within * 1_000), address))
+        self._controls_due = True
         if not self._marked:
             self._marked = True
             self._hub.mark(self)
@@ -322,7 +335,7 @@ class ExtendedSession(Session):
             if self._ack_due:
                 self._ack_due = False
                 if self._fresh_frames:
-                    self._fresh_bytes = max(self._fresh_bytes, ACK_BYTES)  # enough for an ACK with the next write
+                    self._controls_due = True
                     self.flush()
             if self.away is not None and now >= self.away[1]:
                 self._leave(CloseCode.GOING_AWAY, "the server goes away")
@@ -389,6 +402,7 @@ class ExtendedSession(Session):
         self._ping = 0
         self._pings = ()
         self._away = b""
+        self._controls_due = False
         self.away = None
         self._ack_due = False
         super().attach(carrier)
