@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -252,6 +253,18 @@ async def test_serve_stops_when_it_is_cancelled() -> None:
         await serving
     assert not server.is_running and server.ended == [(7, CloseCode.GOING_AWAY)]
     await client.close()
+
+
+async def test_a_served_process_does_not_look_for_garbage_in_what_it_imported() -> None:
+    server = EchoServer()
+    serving = asyncio.create_task(server.serve())
+    try:
+        await until(gc.get_freeze_count)
+        assert gc.get_freeze_count() > 10 * len(gc.get_objects())
+    finally:
+        gc.unfreeze()
+        serving.cancel()
+        await asyncio.wait([serving])
 
 
 PROGRAM = """
