@@ -42,6 +42,7 @@ demo: $(INSTALLED) ## run the arena example as a group of processes, with strict
 demo-chat: $(INSTALLED) ## run the chat example in one process, with strict robots (DEMO_ARGS=...)
 	$(RUN) -m examples.chat.demo $(DEMO_ARGS)
 
+test: export PYTHONDONTWRITEBYTECODE =  # or every worker, and every process of a test, compiles all of it again
 test: style types ## style, types, and every test with its coverage
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
 

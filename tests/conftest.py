@@ -1,5 +1,6 @@
 """How the suite runs: `async def` tests on a watched uvloop loop, hypothesis' profiles, a PostgreSQL to test with."""
 
+import gc
 import inspect
 import os
 from collections.abc import Iterator
@@ -15,6 +16,12 @@ from tests.support import run_watched
 hypothesis.settings.register_profile("default", deadline=None)
 hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default"))
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported by now stays: spare it the full collection at the end of every `async def` test."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -344,6 +344,7 @@ async def test_any_control_records_after_verification_are_taken_or_end_the_sessi
 async def test_a_flood_of_pings_is_answered_four_times_a_second() -> None:
     async with serving() as server, neighbour(server):
         client = await ExtendedClient.logged_in(server, 7)
+        start = asyncio.get_running_loop().time()
         for n in range(1, 50):
             client.say(*[Ping(n, 0)] * 200)
             await asyncio.sleep(MS)
@@ -351,7 +352,8 @@ async def test_a_flood_of_pings_is_answered_four_times_a_second() -> None:
         pongs = 0
         while isinstance(record := await client.frame(), tuple) and record[0] == 0:
             pongs += 1
-        assert 1 <= pongs <= 3 * PONGS_PER_SECOND
+        seconds = asyncio.get_running_loop().time() - start
+        assert 1 <= pongs <= PONGS_PER_SECOND * (seconds + 1)
         await client.close()
 
 

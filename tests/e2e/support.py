@@ -215,7 +215,7 @@ async def neighbour(server: Server, uid: int = 4_000_000_000) -> AsyncIterator[R
 async def until(condition: Callable[[], object], what: str = "") -> None:
     """Waits until `condition` is true; for what no event tells of."""
     try:
-        async with asyncio.timeout(10_000 * MS):
+        async with asyncio.timeout(30_000 * MS):
             while not condition():  # noqa: ASYNC110
                 await asyncio.sleep(MS)
     except TimeoutError:

@@ -2,12 +2,9 @@
 
 import asyncio
 import json
-import os
 import signal
 import socket
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
 
@@ -15,40 +12,17 @@ import pytest
 
 from gatelink import Catalog, Handlers, Session, connect
 from gatelink.session.states import SessionState
+from tests.e2e.support import until
+from tests.processes import ROOT, Process, ended, python
 
-ROOT = Path(__file__).parents[2]
 GAME = """
 from gatelink import Server, StaticTokens
 server = Server("tcp://127.0.0.1:0", tokens=StaticTokens())
 """
 
-Process = asyncio.subprocess.Process
 
-
-@asynccontextmanager
-async def gatelink(*arguments: str, cwd: Path) -> AsyncIterator[Process]:
-    """`python -m gatelink` with `arguments`; killed at the end if it still runs."""
-    environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatelink", *arguments),
-        cwd=cwd,
-        env=environment,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
-
-
-async def ended(process: Process) -> tuple[int, str, str]:
-    """(exit status, standard output, standard error) of a process that ends by itself."""
-    out, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, out.decode(), err.decode()
+def gatelink(*arguments: str, cwd: Path) -> AbstractAsyncContextManager[Process]:
+    return python("-m", "gatelink", *arguments, cwd=cwd)
 
 
 async def started(process: Process) -> list[str]:
@@ -147,9 +121,15 @@ async def test_a_module_that_raises_shows_its_traceback_and_no_secret_of_it(tmp_
     assert "ValueError: 6" in err and "game.py" in err and "s3cret" not in err
 
 
+def watches_files(pid: int) -> bool:
+    """Whether a process has told the kernel which; what changed before goes unnoticed."""
+    return any("inotify wd:" in info.read_text() for info in Path(f"/proc/{pid}/fdinfo").iterdir())
+
+
 async def test_reload_restarts_it_when_a_file_changes_and_leaves_no_process_behind(game: Path) -> None:
     async with gatelink("serve", "game:server", "--reload", "--log-format", "json", cwd=game) as process:
         (first,) = await started(process)
+        await until(lambda: watches_files(process.pid))
         (game / "game.py").write_text(GAME + "changed = True\n")
         (second,) = await started(process)
         port = int(second.rpartition(":")[2])

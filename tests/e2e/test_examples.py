@@ -6,7 +6,6 @@ import os
 import re
 import signal
 import ssl
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from gatelink.robots import Run
 from gatelink.wire.base import VERIFY_FAILED, VERIFY_REQUEST, VERIFY_SUCCEEDED, ClientVerifyRequest
 from gatelink.wire.codecs import BINARY
 from gatelink.wire.frames import FrameDecoder, encode_frame
+from tests.processes import ended, python
 from tests.support import MS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -45,36 +45,15 @@ async def running(server: Server) -> AsyncIterator[list[str]]:
 # -- hello --
 
 
-@asynccontextmanager
-async def program(
-    *arguments: str, stdout: int | None = None, stderr: int | None = None
-) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`python -m ARGUMENTS` in the repository, killed at the latest when the block is left."""
-    process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", *arguments, cwd=ROOT, stdout=stdout, stderr=stderr
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.wait()
-
-
 async def test_hello_runs_as_the_readme_says() -> None:
     serve = ("gatelink", "serve", "examples.hello.server:server", "--listen", "tcp://127.0.0.1:0")
-    async with (
-        asyncio.timeout(LIMIT),
-        program(*serve, "--log-format", "json", stderr=asyncio.subprocess.PIPE) as server,
-    ):
+    async with python("-m", *serve, "--log-format", "json") as server:
         assert server.stderr is not None
         address = json.loads(await server.stderr.readline())["listen"][0]
-        async with program("examples.hello.client", address, stdout=asyncio.subprocess.PIPE) as client:
-            out, _ = await client.communicate()
-        assert (client.returncode, out) == (0, b"hello, 7!\n")
+        async with python("-m", "examples.hello.client", address) as client:
+            assert await ended(client) == (0, "hello, 7!\n", "")
         server.send_signal(signal.SIGTERM)
-        await server.stderr.read()
-        assert await server.wait() == 0
+        assert (await ended(server))[0] == 0
 
 
 async def test_hellos_robots_find_nothing_wrong() -> None:

@@ -111,11 +111,9 @@ async def test_clients_leave_one_after_the_other_not_all_at_once() -> None:
         loop = asyncio.get_running_loop()
         server.on_suspended(lambda session: left.append(loop.time()))
         talks = [await Talk(server, uid).begin(server.endpoint, server_key=KEY.public) for uid in range(1, 31)]
-        start = loop.time()
         for talk in talks:
             talk.other.go_away(1.5)
         await until(lambda: len(left) == 30 and all(talk.events == ["suspended", "resumed"] for talk in talks))
-        assert max(left) - start < 3
         assert max(left) - min(left) > 0.5, "they are spread over the time that they have"
         for talk in talks:
             talk.session.abort()

@@ -5,9 +5,8 @@ import json
 import os
 import re
 import signal
-import sys
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -16,6 +15,7 @@ import pytest
 from gatelink import CatalogError, CloseCode, Session, SessionClosed
 from gatelink.robots import Robot, Run, Tally, runner
 from tests.e2e.support import CATALOG, Echo, EchoServer, Note, serving
+from tests.processes import Process, ended, python
 from tests.support import MS
 
 LIMIT = 10_000 * MS
@@ -122,12 +122,13 @@ async def test_a_method_named_as_a_message_handles_it_before_expect_gives_it() -
 async def test_a_handler_that_raises_is_an_error_of_the_run() -> None:
     class Clumsy(Scenario):
         async def run(self) -> None:
+            self.heard = asyncio.Event()
             await self.connect()
             self.send(Echo(1))
-            with pytest.raises(TimeoutError):
-                await self.expect(Echo, timeout=20 * MS)
+            await self.heard.wait()
 
         async def on_echo(self, session: Session, echo: Echo) -> None:
+            self.heard.set()
             raise ValueError("one is wrong")
 
     async with serving() as server:
@@ -253,22 +254,8 @@ async def test_the_chats_robots_find_a_server_that_repeats_lines(monkeypatch: py
 # -- the command --
 
 
-@asynccontextmanager
-async def robots(*arguments: str, cwd: Path) -> AsyncIterator[asyncio.subprocess.Process]:
-    """`gatelink robots` with `arguments`, killed at the latest when the block is left."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatelink", "robots", *arguments),
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+def robots(*arguments: str, cwd: Path) -> AbstractAsyncContextManager[Process]:
+    return python("-m", "gatelink", "robots", *arguments, cwd=cwd)
 
 
 @pytest.fixture
@@ -278,17 +265,11 @@ def here(tmp_path: Path) -> Path:
     return tmp_path
 
 
-async def outcome(process: asyncio.subprocess.Process) -> tuple[int | None, str, str]:
-    """(exit status, standard output, standard error)."""
-    out, err = await process.communicate()
-    return process.returncode, out.decode(), err.decode()
-
-
 async def test_a_run_that_holds_prints_its_summary_and_exits_with_0(here: Path) -> None:
     async with serving() as server:
         address = str(server.endpoint)
         async with robots("load:Good", "--address", address, "--count", "4", "--ramp", "0", cwd=here) as process:
-            status, out, err = await outcome(process)
+            status, out, err = await ended(process)
     assert (status, err) == (0, "")
     figures = {name.strip(): figure.strip() for name, figure in re.findall(r"│([^│]+)│([^│]+)│", out)}
     assert (figures["echoes"], figures["errors"]) == ("20", "0")
@@ -300,7 +281,7 @@ async def test_an_error_that_a_robot_reports_is_printed_and_the_exit_status_is_1
         address = str(server.endpoint)
         arguments = ("load:Strict", "--address", address, "--count", "4", "--ramp", "0", "--report", "out.html")
         async with robots(*arguments, cwd=here) as process:
-            status, out, _ = await outcome(process)
+            status, out, _ = await ended(process)
     assert status == 1
     assert "2 x saw <b>, expected & in 1 (first: robot 2, after" in out
     page = (here / "out.html").read_text()
@@ -312,7 +293,7 @@ async def test_the_report_is_one_page_with_its_plots_and_nothing_from_elsewhere(
         address = str(server.endpoint)
         arguments = ("load:Good", "--address", address, "--count", "4", "--ramp", "0", "--report", "out.html")
         async with robots(*arguments, cwd=here) as process:
-            assert (await outcome(process))[0] == 0
+            assert (await ended(process))[0] == 0
     page = (here / "out.html").read_text()
     plots = [ElementTree.fromstring(svg) for svg in re.findall(r"<svg.*?</svg>", page)]
     labels = [plot.attrib["aria-label"] for plot in plots]
@@ -327,7 +308,7 @@ async def test_json_is_all_there_is_on_standard_output(here: Path) -> None:
     async with serving() as server:
         arguments = ("load:Good", "--address", str(server.endpoint), "--count", "2", "--ramp", "0", "--json")
         async with robots(*arguments, cwd=here) as process:
-            status, out, err = await outcome(process)
+            status, out, err = await ended(process)
     summary = json.loads(out)
     assert status == 0 and "echoes" in err
     assert summary["held"] and (summary["sent"], summary["received"]) == (10, 10)
@@ -341,7 +322,7 @@ async def test_sigint_ends_a_run_early_with_its_summary(here: Path) -> None:
             assert process.stdout is not None
             assert await process.stdout.readline() == b"up\n"
             process.send_signal(signal.SIGINT)
-            status, out, err = await outcome(process)
+            status, out, err = await ended(process)
         assert [code for _, code in server.ended] == [CloseCode.NORMAL]
     assert (status, err) == (0, "") and "whole run" in out
 
@@ -361,7 +342,7 @@ async def test_what_cannot_be_run_is_said_and_the_exit_status_is_2(
     arguments: tuple[str, ...], says: str, here: Path
 ) -> None:
     async with robots(*arguments, cwd=here) as process:
-        status, out, err = await outcome(process)
+        status, out, err = await ended(process)
     assert (status, out) == (2, "")
     assert says in err and "Traceback" not in err
 
@@ -371,13 +352,13 @@ async def test_nobody_listening_is_an_error_of_the_run(here: Path) -> None:
         address = str(server.endpoint)
     arguments = ("load:Good", "--address", address, "--count", "3", "--ramp", "0", "--seconds", "0.5")
     async with robots(*arguments, cwd=here) as process:
-        status, out, _ = await outcome(process)
+        status, out, _ = await ended(process)
     assert status == 1 and f"3 x ConnectError: {address}: Connection refused" in out
 
 
 async def test_help_says_what_a_scenario_is_and_every_exit_status(here: Path) -> None:
     async with robots("--help", cwd=here) as process:
-        status, out, _ = await outcome(process)
+        status, out, _ = await ended(process)
     text = " ".join(out.split())
     assert status == 0
     for words in ("MODULE:SCENARIO", "gatelink.robots.Robot", "Exit status: 0", "--report", "docs/robots.md"):

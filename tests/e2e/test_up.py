@@ -4,16 +4,14 @@ import asyncio
 import os
 import re
 import signal
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
 import pytest
 
-from tests.support import MS
+from tests.processes import Process, python
 
-LIMIT = 60_000 * MS  # each process takes some 2 s to start, more when the machine has other work
 GAME = """
 from gatelink import Service
 lobby = Service("lobby", type=12)
@@ -37,7 +35,7 @@ EVENT = re.compile(r"\x1b\[[0-9;]*m")
 class Up:
     """A `gatelink` process whose output is read line by line."""
 
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
+    def __init__(self, process: Process) -> None:
         self.process = process
         self.lines: list[str] = []
 
@@ -71,21 +69,9 @@ class Up:
 
 @asynccontextmanager
 async def gatelink(*arguments: str, folder: Path) -> AsyncIterator[Up]:
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatelink", *arguments),
-        cwd=folder,
-        env={**os.environ, "COLUMNS": "200", "NO_COLOR": "1", "PYTHONUNBUFFERED": "1"},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.STDOUT,
-    )
-    up = Up(process)
-    try:
-        async with asyncio.timeout(LIMIT):
-            yield up
-    finally:
-        if process.returncode is None:
-            process.kill()  # the kernel takes its children along
-        await process.communicate()
+    wide = {"COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
+    async with python("-m", "gatelink", *arguments, cwd=folder, environment=wide, merged=True) as process:
+        yield Up(process)
 
 
 @pytest.fixture
@@ -111,69 +97,60 @@ def child(of: int, *words: str) -> int:
 LINKED = ("gateway-1 + linked", "lobby-1 + linked")
 
 
-def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder: Path) -> None:
-    async def test() -> None:
-        async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
-            await up.lines_with(*LINKED)
-            url = folder / "engine" / "url"
-            assert url.stat().st_mode & 0o777 == 0o600
+async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder: Path) -> None:
+    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+        await up.lines_with(*LINKED)
+        url = folder / "engine" / "url"
+        assert url.stat().st_mode & 0o777 == 0o600
 
-            os.kill(child(up.process.pid, "nats-server", "-c"), signal.SIGKILL)
-            await up.line("nats-server ended, and is started again")
-            os.kill(child(up.process.pid, "service", "game:lobby"), signal.SIGKILL)
-            await up.lines_with("ended, and is started again + lobby-1", *LINKED)
-
-            async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
-                assert await top.end() == 0, top.text
-            (row,) = [line for line in top.lines if "gateway" in line and "inner" in line]
-            assert re.search(r"admin 127\.0\.0\.1:\d+", row) and " 0.1.0 " in row and " up " in row
-            assert any("lobby" in line and "12001" in line for line in top.lines)
-            assert "2 servers" in top.text and "2 up" in top.text
-
-            up.process.send_signal(signal.SIGINT)
-            assert await up.end() == 0, up.text
-            ends = [line for line in up.lines if "stopped" in line or "stopping" in line]
-            assert ends[0].startswith("gateway-1") and ends[-1].startswith("lobby-1"), up.text
-            assert not url.exists()
-            assert url.parent.exists()
+        os.kill(child(up.process.pid, "nats-server", "-c"), signal.SIGKILL)
+        await up.line("nats-server ended, and is started again")
+        os.kill(child(up.process.pid, "service", "game:lobby"), signal.SIGKILL)
+        await up.lines_with("ended, and is started again + lobby-1", *LINKED)
 
         async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
-            assert await top.end() == 2
-            assert "no group runs here" in top.text and "gatelink up" in top.text
+            assert await top.end() == 0, top.text
+        (row,) = [line for line in top.lines if "gateway" in line and "inner" in line]
+        assert re.search(r"admin 127\.0\.0\.1:\d+", row) and " 0.1.0 " in row and " up " in row
+        assert any("lobby" in line and "12001" in line for line in top.lines)
+        assert "2 servers" in top.text and "2 up" in top.text
 
-    asyncio.run(test())
+        up.process.send_signal(signal.SIGINT)
+        assert await up.end() == 0, up.text
+        ends = [line for line in up.lines if "stopped" in line or "stopping" in line]
+        assert ends[0].startswith("gateway-1") and ends[-1].startswith("lobby-1"), up.text
+        assert not url.exists()
+        assert url.parent.exists()
+
+    async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
+        assert await top.end() == 2
+        assert "no group runs here" in top.text and "gatelink up" in top.text
 
 
-def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
-    async def test() -> None:
-        (folder / "group.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
-        async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
-            await up.lines_with(*LINKED)
-            started = next(line for line in up.lines if line.startswith("gateway-1") and "started" in line)
-            found = re.search(r"tcp://127\.0\.0\.1:(\d+)", started)
-            assert found is not None, started
-            _, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))  # who keeps the gateway waiting
-            try:
-                up.process.send_signal(signal.SIGINT)
-                await up.line("gateway-1", "draining")
-                up.process.send_signal(signal.SIGINT)
-                assert await up.end() == 0, up.text
-            finally:
-                writer.close()
-
-    asyncio.run(test())
+async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
+    (folder / "group.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
+    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+        await up.lines_with(*LINKED)
+        started = next(line for line in up.lines if line.startswith("gateway-1") and "started" in line)
+        found = re.search(r"tcp://127\.0\.0\.1:(\d+)", started)
+        assert found is not None, started
+        _, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))  # who keeps the gateway waiting
+        try:
+            up.process.send_signal(signal.SIGINT)
+            await up.line("gateway-1", "draining")
+            up.process.send_signal(signal.SIGINT)
+            assert await up.end() == 0, up.text
+        finally:
+            writer.close()
 
 
 @pytest.mark.parametrize("program", ["missing:lobby", "game:nothing"])
-def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, program: str) -> None:
-    async def test() -> None:
-        (folder / "group.toml").write_text(GROUP.replace("game:lobby", program))
-        async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
-            assert await up.end() == 2
-            assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
-            assert "can't run as it is configured" in up.text
-
-    asyncio.run(test())
+async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, program: str) -> None:
+    (folder / "group.toml").write_text(GROUP.replace("game:lobby", program))
+    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+        assert await up.end() == 2
+        assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
+        assert "can't run as it is configured" in up.text
 
 
 @pytest.mark.parametrize(
@@ -200,22 +177,16 @@ def test_a_process_that_the_configuration_does_not_have_ends_with_2(
     asyncio.run(test())
 
 
-def test_missing_secrets_keep_a_group_from_starting_and_are_named(folder: Path) -> None:
-    async def test() -> None:
-        async with gatelink("up", "group.toml", folder=folder) as up:
-            assert await up.end() == 2
-            assert "GATELINK_GROUP_KEY" in up.text and "--dev" in up.text
-            assert not (folder / "engine" / "url").exists()
-
-    asyncio.run(test())
+async def test_missing_secrets_keep_a_group_from_starting_and_are_named(folder: Path) -> None:
+    async with gatelink("up", "group.toml", folder=folder) as up:
+        assert await up.end() == 2
+        assert "GATELINK_GROUP_KEY" in up.text and "--dev" in up.text
+        assert not (folder / "engine" / "url").exists()
 
 
-def test_an_address_of_a_group_that_has_ended_is_told_from_one_that_runs(folder: Path) -> None:
-    async def test() -> None:
-        (folder / "engine").mkdir()
-        (folder / "engine" / "url").write_text("nats://gatelink:secret@127.0.0.1:1")
-        async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
-            assert await top.end() == 2
-            assert "has ended" in top.text and "secret" not in top.text
-
-    asyncio.run(test())
+async def test_an_address_of_a_group_that_has_ended_is_told_from_one_that_runs(folder: Path) -> None:
+    (folder / "engine").mkdir()
+    (folder / "engine" / "url").write_text("nats://gatelink:secret@127.0.0.1:1")
+    async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
+        assert await top.end() == 2
+        assert "has ended" in top.text and "secret" not in top.text

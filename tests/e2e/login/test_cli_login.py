@@ -1,13 +1,9 @@
 """`gatelink login` as its users run it: a process, its output, its signals and its exit status."""
 
-import asyncio
 import json
-import os
 import secrets
 import signal
-import sys
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -15,49 +11,22 @@ import pytest
 
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.login.client import LoginClient, LoginFailed
-from tests.support import MS
-
-STARTING = 15_000 * MS  # s that a process may take to import everything on a busy machine
-
-Process = asyncio.subprocess.Process
+from tests.processes import Process, ended, python
 
 
-@asynccontextmanager
-async def gatelink_login(*arguments: str, cwd: Path, **environment: str) -> AsyncIterator[Process]:
-    """`python -m gatelink login` with `arguments`; killed at the end if it still runs."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatelink", "login", *arguments),
-        cwd=cwd,
-        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **environment},
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.PIPE,
-    )
-    try:
-        yield process
-    finally:
-        if process.returncode is None:
-            process.kill()
-        await process.communicate()
+def gatelink_login(*arguments: str, cwd: Path, **environment: str) -> AbstractAsyncContextManager[Process]:
+    return python("-m", "gatelink", "login", *arguments, cwd=cwd, environment=environment)
 
 
 async def started(process: Process) -> str:
     """The URL that it logs when it listens; it logs in JSON."""
     assert process.stderr is not None
     seen = b""
-    async with asyncio.timeout(STARTING):
-        async for line in process.stderr:
-            seen += line
-            if line.startswith(b"{") and (found := json.loads(line))["event"] == "started":
-                return str(found["listen"])
+    async for line in process.stderr:
+        seen += line
+        if line.startswith(b"{") and (found := json.loads(line))["event"] == "started":
+            return str(found["listen"])
     raise AssertionError(f"it ended: {seen.decode()}")
-
-
-async def ended(process: Process) -> tuple[int, str]:
-    """(exit status, standard error) of a process that ends."""
-    async with asyncio.timeout(STARTING):
-        _, err = await process.communicate()
-    assert process.returncode is not None
-    return process.returncode, err.decode()
 
 
 @pytest.mark.parametrize("stop", [signal.SIGTERM, signal.SIGINT])
@@ -73,7 +42,7 @@ async def test_dev_needs_nothing_and_stops_when_told(stop: signal.Signals, tmp_p
             with pytest.raises(LoginFailed, match="403"):
                 await client.login("anna", "wrong")
         process.send_signal(stop)
-        status, err = await ended(process)
+        status, _, err = await ended(process)
         assert status == 0
         assert password not in err and reply.token not in err
         assert [json.loads(line)["event"] for line in err.splitlines()][-1] == "stopped"
@@ -137,7 +106,7 @@ async def test_what_cannot_run_as_given_is_one_line_and_exit_status_2(
     (tmp_path / "nothing.toml").write_text('[engine]\nurl = "nats://127.0.0.1:4222"\n')
     (tmp_path / "alone.toml").write_text("[login]\n")
     async with gatelink_login(*options, cwd=tmp_path) as process:
-        status, err = await ended(process)
+        status, _, err = await ended(process)
         assert status == 2 and words in err.splitlines()[-1], err
         assert "Traceback" not in err
 
@@ -145,5 +114,5 @@ async def test_what_cannot_run_as_given_is_one_line_and_exit_status_2(
 async def test_an_engine_that_is_away_at_the_start_is_exit_status_1(tmp_path: Path) -> None:
     (tmp_path / "group.toml").write_text('[engine]\nurl = "nats://127.0.0.1:9"\ntimeout = 0.3\n[login]\n')
     async with gatelink_login("--config", "group.toml", cwd=tmp_path) as process:
-        status, err = await ended(process)
+        status, _, err = await ended(process)
         assert status == 1 and "Traceback" not in err and "127.0.0.1:9" in err

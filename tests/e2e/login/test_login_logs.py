@@ -12,7 +12,9 @@ import structlog
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity
 from gatelink.group.engines.memory import MemoryEngine
+from gatelink.login import logins
 from gatelink.ops.logs import configure
+from gatelink.quiet import QuietLog
 from tests.e2e.login.support import RawHttp, asking, new_accounts, new_service, post
 
 PASSWORD, GUESS = "Pa55word-of-anna", "Gue55-of-mallory"
@@ -27,7 +29,8 @@ class Broken:
 
 
 @pytest.fixture(params=["console", "json"])
-def logged(request: pytest.FixtureRequest) -> Any:
+def logged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    monkeypatch.setattr(logins, "quiet", QuietLog(logins.log))  # which has not written a line within this second
     configure("json" if request.param == "json" else "console", "debug")
     yield request.param
     structlog.reset_defaults()

@@ -1,0 +1,47 @@
+"""Processes that tests start: killed, with all that they started, at the latest when the block is left."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+from tests.support import TEST_TIMEOUT
+
+ROOT = Path(__file__).resolve().parents[1]
+
+Process = asyncio.subprocess.Process
+
+
+@contextlib.asynccontextmanager
+async def python(
+    *arguments: str, cwd: Path = ROOT, environment: dict[str, str] | None = None, merged: bool = False
+) -> AsyncIterator[Process]:
+    """`python ARGUMENTS`, its output in pipes. environment: on top of ours; merged: standard error goes to its output.
+
+    The block is left with TimeoutError when it takes longer than a test may.
+    """
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, *arguments),
+        cwd=cwd,
+        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **(environment or {})},
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT if merged else asyncio.subprocess.PIPE,
+        start_new_session=True,
+    )
+    try:
+        async with asyncio.timeout(TEST_TIMEOUT):
+            yield process
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        await process.communicate()
+
+
+async def ended(process: Process) -> tuple[int, str, str]:
+    """(exit status, standard output, standard error) of a process that ends by itself."""
+    out, err = await process.communicate()
+    assert process.returncode is not None
+    return process.returncode, out.decode(), (err or b"").decode()
