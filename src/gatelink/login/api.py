@@ -30,8 +30,9 @@ from gatelink.login.messages import (
     credentials_of,
 )
 from gatelink.login.problems import ProblemError, problem, problem_of, response_of
+from gatelink.quiet import QuietLog
 
-log = structlog.get_logger("gatelink.login.http")
+quiet = QuietLog(structlog.get_logger("gatelink.login.http"))
 
 DOCUMENT = "/openapi.json"
 
@@ -50,7 +51,7 @@ _MEANINGS = {
 }
 _EVERY_POST = (400, 408, 413, 422, 500, 503)
 
-_MALFORMED = problem(400, "malformed-body", "the body is no JSON, or nested too deeply")
+_MALFORMED = problem(400, "malformed-body", "the body is no JSON in UTF-8, or nested too deeply")
 
 _LEGACY_WRONG, _LEGACY_TOO_MANY, _LEGACY_LATER = 1, 2, 3
 
@@ -211,11 +212,11 @@ def _problem(error: Exception) -> tuple[Problem, dict[str, str]]:
     """What a peer is told of `error`; a fault of ours goes to the log."""
     if isinstance(error, HTTPException) and error.status_code < 500:
         return _http_problem(error)
-    if isinstance(error, RecursionError):  # of the decoder: nothing of ours recurses
+    if isinstance(error, (RecursionError, UnicodeDecodeError)):  # of JSON's decoder: nothing of ours raises them
         return _MALFORMED, {}
     found, headers = problem_of(error)
     if found.status == 500:
-        log.error("request failed", exc_info=error)
+        quiet.error("request failed", exc_info=error)
     return found, headers
 
 

@@ -47,7 +47,7 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int = 16_384  # bytes; an ID token has up to 8,192
     head_timeout: float = 10.0  # s from the connection, or the reply before, to the end of the headers, trickled or not
     timeout: float = 10.0  # s from the end of the headers to the reply: the body, the work, and waiting for it
-    max_requests: int = 256  # under way at a time; more are told 503
+    max_requests: int = 256  # under way at a time, their bodies there; more are told 503
     max_connections: int = 4_096
     max_per_address: int = 128  # connections of one IPv4 address or IPv6 /64
     exempt: tuple[str, ...] = LOOPBACK  # networks that limits per network do not hold for

@@ -170,6 +170,7 @@ async def test_they_are_refused_in_their_own_words(body: bytes, tmp_path: Path) 
 BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b"{", 400, "malformed-body"),
     (b"\xff\xfe", 400, "malformed-body"),
+    (b'{"user": "\xff\xfe", "password": "x"}', 400, "malformed-body"),
     (b'{"user": "\\ud800"}', 400, "malformed-body"),
     (b"[" * 5_000, 400, "malformed-body"),
     (b"", 422, "invalid-body"),
