@@ -28,11 +28,9 @@ METHODS = ("password", "guest", "oidc")
 class Issuer(Protocol):
     """Who hands out tokens and ends them; `EngineTokens` is one."""
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str: ...
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str: ...
 
     async def revoke(self, token: str) -> None: ...
-
-    async def revoke_user(self, uid: int) -> None: ...
 
 
 class Logins:
@@ -111,10 +109,8 @@ class Logins:
 
     async def _welcome(self, identity: Identity, method: str, address: str) -> LoginReply:
         gateway = self.gateways.choose(identity.uid)
-        if self._one_token:
-            await self._tokens.revoke_user(identity.uid)
         expires_at = self._clock() + self._lifetime
-        token = await self._tokens.issue(identity.uid, identity.claims)
+        token = await self._tokens.issue(identity.uid, identity.claims, only=self._one_token)
         log.info("logged in", uid=identity.uid, method=method, address=address, gateway=gateway.id)
         return LoginReply(identity.uid, token, expires_at, gateway.by_transport, gateway.public_key)
 
