@@ -43,6 +43,10 @@ def parse_url(url: str) -> URL:
         raise ConfigError(f"accounts are kept in SQLite or PostgreSQL, not in {parsed.drivername}")
     if driver.startswith("sqlite") and (parsed.database or ":memory:") == ":memory:":
         raise ConfigError("accounts need a file, not SQLite's memory; write sqlite:///file")
+    if "password" in parsed.query:
+        raise ConfigError(
+            "a password in the query of the accounts' url would be shown; write it behind the user's name"
+        )
     query = {{"sslmode": "ssl"}.get(name, name): value for name, value in parsed.query.items()}
     return parsed.set(drivername=driver, query=query if driver.startswith("postgresql") else parsed.query)
 

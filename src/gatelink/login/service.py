@@ -5,7 +5,6 @@ import os
 import socket
 from collections.abc import Mapping
 from typing import Self
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -13,6 +12,7 @@ from gatelink.auth.accounts import Accounts
 from gatelink.auth.methods import LoginMethod
 from gatelink.errors import ConfigError
 from gatelink.group.engine import Engine
+from gatelink.login.address import host_and_port
 from gatelink.login.api import build
 from gatelink.login.front import Front
 from gatelink.login.gateways import Gateways
@@ -67,7 +67,7 @@ class LoginService:
             one_token=one_token,
         )
         self._engine = engine
-        self._host, self._port = _host_and_port(listen)
+        self._host, self._port = host_and_port(listen)
         self.door = Door(self.limits, proxies)
         self.app = build(self.logins, lambda: self.is_running and engine.is_available)
         self.front = Front(self.app, self.limits, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
@@ -136,17 +136,3 @@ class LoginService:
                 f"login cannot listen on {self._host}:{self._port}: {what}; "
                 "choose an address of this machine and a port that is free"
             ) from None
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Where `http://host:port` is; raises ConfigError for anything else."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
-        raise ConfigError(
-            f"login cannot listen on {url!r}; write it as http://127.0.0.1:8080 (TLS is a reverse proxy's, in front)"
-        )
-    return host, port

@@ -154,6 +154,7 @@ def test_a_url_is_read_with_or_without_its_driver(url: str, driver: str) -> None
         ("sqlite:///:memory:", "a file"),
         ("s3cret", "can't be read"),
         ("postgresql://me:s3cret@h:port/d", "can't be read"),
+        ("postgresql://me@h/d?password=s3cret", "would be shown"),
     ],
 )
 def test_a_url_that_cannot_work_is_refused_without_its_password(url: str, words: str) -> None:
