@@ -67,7 +67,8 @@ class Logins:
         self._one_token = one_token
         self._clock = clock
 
-    async def password(self, user: str, password: str, address: str) -> LoginReply:
+    async def password(self, user: str, password: str, address: str, transport: str = "") -> LoginReply:
+        """transport: what the player's gateway must have, as `tcp`."""
         with self._counting("password", address):
             attempt = await self._throttle.login(user, address)
             try:
@@ -79,7 +80,7 @@ class Logins:
                 await attempt.undecided()
                 raise
             await attempt.succeeded()
-            return await self._welcome(identity, "password", address)
+            return await self._welcome(identity, "password", address, transport)
 
     async def guest(self, device_id: str, address: str) -> LoginReply:
         with self._counting("guest", address):
@@ -107,8 +108,8 @@ class Logins:
         """Ends a token; one that is none is no error, so that nobody learns which are."""
         await self._tokens.revoke(token)
 
-    async def _welcome(self, identity: Identity, method: str, address: str) -> LoginReply:
-        gateway = self.gateways.choose(identity.uid)
+    async def _welcome(self, identity: Identity, method: str, address: str, transport: str = "") -> LoginReply:
+        gateway = self.gateways.choose(identity.uid, transport)
         expires_at = self._clock() + self._lifetime
         token = await self._tokens.issue(identity.uid, identity.claims, only=self._one_token)
         log.info("logged in", uid=identity.uid, method=method, address=address, gateway=gateway.id)

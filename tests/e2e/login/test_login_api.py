@@ -143,6 +143,19 @@ async def test_clients_of_the_original_engine_log_in(tmp_path: Path) -> None:
         assert reply == {"UID": uid, "LobbyAddr": "play.example.com:7000", "Result": 0, "ResultMsg": ""}
 
 
+async def test_they_are_sent_only_to_gateways_that_speak_plain_tcp(tmp_path: Path) -> None:
+    legacy = {"User": "anna", "Password": "correct horse"}
+    tls = [GatewayInfo(id=n, name=f"tls-{n}", addresses=(f"tls://t{n}.example.com:7443",)) for n in range(1, 5)]
+    busy = GatewayInfo(id=9, name="tcp", addresses=("tls://t9:1", "tcp://t9:7000"), load=5.0)
+    for gateways, result, address in ((tls, 3, ""), ([*tls, busy], 0, "t9:7000")):
+        async with serving_login(tmp_path, gateways=StaticGateways(gateways)) as service, asking(service) as http:
+            await http.post("/v1/register", json=ANNA)
+            reply = (await http.post("/login", json=legacy)).json()
+            assert (reply["Result"], reply["LobbyAddr"]) == (result, address)
+            assert bool(reply["Token"]) == (result == 0)
+            assert "tls" in (await http.post("/v1/login", json=ANNA)).json()["addresses"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
