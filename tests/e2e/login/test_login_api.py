@@ -329,6 +329,21 @@ def test_where_it_cannot_listen_is_said_before_it_starts(listen: str) -> None:
         )
 
 
+async def test_a_host_that_is_none_is_a_configuration_error(tmp_path: Path) -> None:
+    async with MemoryEngine() as engine, new_accounts(tmp_path) as accounts:
+        service = LoginService(
+            f"http://{'a' * 64}.example:0",
+            engine=engine,
+            tokens=EngineTokens(engine),
+            lifetime=1.0,
+            methods={"password": Password(accounts)},
+            gateways=StaticGateways([]),
+        )
+        with pytest.raises(ConfigError, match=r"cannot listen on http://a+\.example:0"):
+            await service.start()
+        assert not service.is_running
+
+
 async def test_a_port_that_is_taken_is_a_configuration_error(tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service, MemoryEngine() as engine, new_accounts(tmp_path) as accounts:
         other = LoginService(
@@ -339,7 +354,7 @@ async def test_a_port_that_is_taken_is_a_configuration_error(tmp_path: Path) -> 
             methods={"password": Password(accounts)},
             gateways=StaticGateways([]),
         )
-        with pytest.raises(ConfigError, match="cannot listen on 127.0.0.1"):
+        with pytest.raises(ConfigError, match=f"cannot listen on {service.url}: Address already in use"):
             await other.start()
 
 
