@@ -123,7 +123,10 @@ class Database:
             try:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             except OSError as error:
-                raise ConfigError(f"accounts in {path.absolute()}: {error.strerror}") from None
+                raise ConfigError(
+                    f"accounts in {path.absolute()}: {error.strerror}; it must be a file that this user may write, "
+                    "in a folder that is there"
+                ) from None
 
     async def first(self, statement: Executable) -> Row[Any] | None:
         """The first row of what only reads."""

@@ -16,7 +16,8 @@ from gatelink.login.problems import RETRY_AFTER, problem, response_of
 from gatelink.net.endpoints import contains
 from gatelink.quiet import QuietLog
 
-quiet = QuietLog(structlog.get_logger("gatelink.login.http"))
+log = structlog.get_logger("gatelink.login.http")
+quiet = QuietLog(log)
 
 MOST_DISCARDED = 1_048_576
 """Bytes of a body over the limit that are read and thrown away, so that its sender reads why instead of a reset."""
@@ -42,12 +43,16 @@ class Front:
         self._app = app
         self._limits = limits
         self._proxies = networks(*proxies)
+        self._exempt = networks(*limits.exempt)
+        self._warned = False
         self.active = 0
         self.responses: Counter[int] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         peer, port = scope.get("client") or ("", 0)
         scope["client"] = (forwarded_for(scope["headers"], peer, self._proxies), port)
+        if not (self._proxies or self._warned):
+            self._look_for_proxy(scope, peer)
         if _head_size(scope) > self._limits.max_head:  # h11 limits only what comes in several pieces
             large = problem(431, "too-large-head", f"line and headers may have {self._limits.max_head} bytes")
             await self._refuse(send, large, _CLOSE)
@@ -88,6 +93,12 @@ class Front:
             await self._refuse(send, large, _CLOSE)
         else:
             await self._refuse(send, problem(503, "busy", "too many requests are under way"), _LATER)
+
+    def _look_for_proxy(self, scope: Scope, peer: str) -> None:
+        """Says once that a proxy was left out of the settings."""
+        if any(name == b"x-forwarded-for" for name, _ in scope["headers"]) and contains(self._exempt, peer):
+            self._warned = True
+            log.error("a proxy that login.proxies does not have; no limit per network holds", address=peer)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None if it is too large."""

@@ -76,7 +76,7 @@ class Logins:
             except LoginRefused:
                 await attempt.failed()
                 raise
-            except Unavailable:
+            except BaseException:  # unavailable, out of time, or a fault: the password was not found wrong
                 await attempt.undecided()
                 raise
             await attempt.succeeded()

@@ -233,6 +233,17 @@ async def test_slow_bodies_hold_no_place_of_those_who_have_sent_theirs(tmp_path:
         assert (await http.post("/v1/register", json=ANNA)).status_code == 201
 
 
+@pytest.mark.parametrize(("settings", "lines"), [({}, 1), ({"proxies": ("127.0.0.0/8",)}, 0)])
+async def test_a_proxy_that_was_forgotten_is_told_of_once(
+    settings: dict[str, Any], lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving_login(tmp_path, **settings) as service:
+        for address in (None, "192.0.2.1", "192.0.2.2"):
+            async with asking(service, address) as http:
+                assert (await http.get("/v1/servers")).status_code == 200
+    assert capsys.readouterr().out.count("a proxy that login.proxies does not have") == lines
+
+
 async def test_a_login_that_takes_too_long_is_cancelled_and_answered(tmp_path: Path) -> None:
     stuck = Stuck()
     settings = {"methods": {"password": stuck}, "limits": limits(timeout=500 * MS)}
