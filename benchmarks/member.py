@@ -10,7 +10,7 @@ import uvloop
 
 from benchmarks.echo import Echo, Heard, Shout
 from gatelink import Limits, Session, StaticTokens, message
-from gatelink.group.engines import engine_from
+from gatelink.group.engines.nats import NatsEngine
 from gatelink.group.gateway import Gateway
 from gatelink.group.group import Membership
 from gatelink.group.service import Service
@@ -54,7 +54,7 @@ def service(member: Membership) -> Server:
 
 
 async def run(kind: str, engine_url: str, id: int, port: int) -> None:
-    async with engine_from(engine_url) as engine:
+    async with NatsEngine(engine_url) as engine:
         member = Membership(engine=engine, keys=(KEY,), id=id)
         await (gateway(member, port) if kind == "gateway" else service(member)).serve()
 

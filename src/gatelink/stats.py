@@ -47,7 +47,7 @@ class Stats:
     def __init__(self) -> None:
         self.accepted = 0  # connections
         self.refused: Counter[str] = Counter()  # connections refused, by reason
-        self.verified = 0  # logins that succeeded
+        self.verified = 0  # logins of clients that succeeded
         self.token_seconds = Histogram(TOKEN_BUCKETS)  # that `Tokens.verify` took, whatever came of it
         self.closed: Counter[CloseCode] = Counter()  # sessions that ended, by code
         self.closed_by_peer: Counter[CloseCode] = Counter()  # of these, those whose code the peer's CLOSE gave

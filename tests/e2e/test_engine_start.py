@@ -18,9 +18,8 @@ from structlog.testing import capture_logs
 
 from gatelink.errors import ConfigError
 from gatelink.group.engine import EngineUnavailable
-from gatelink.group.engines import embedded, engine_from
+from gatelink.group.engines import embedded
 from gatelink.group.engines.embedded import EmbeddedEngine, NatsServer, find_program
-from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.engines.nats import NatsEngine
 from tests.e2e.engines import TIMEOUT, fresh_bucket
 from tests.e2e.support import until
@@ -30,19 +29,7 @@ LONG = 600.0
 SOON = 10.0 * 1_000 * MS
 
 
-class TestUrls:
-    def test_each_kind_of_url_gives_its_engine(self) -> None:
-        assert isinstance(engine_from("memory"), MemoryEngine)
-        assert isinstance(engine_from("embedded"), EmbeddedEngine)
-        several = engine_from("nats://a:4222,nats://b:4222")
-        assert isinstance(several, NatsEngine) and several.urls == ("nats://a:4222", "nats://b:4222")
-
-    @pytest.mark.parametrize("url", ["", "redis://localhost", "http://secret@host", "Memory"])
-    def test_another_is_refused_without_being_repeated(self, url: str) -> None:
-        with pytest.raises(ConfigError, match="memory, embedded, nats://") as caught:
-            engine_from(url)
-        assert "secret" not in str(caught.value)
-
+class TestSettingsThatCannotWork:
     def test_a_bucket_with_a_dot_and_credentials_that_are_no_file_are_refused(self, tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match="dot"):
             NatsEngine("nats://a:4222", bucket="a.b")

@@ -2,6 +2,7 @@
 
 import asyncio
 import re
+import secrets
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from typing import Any
@@ -87,6 +88,36 @@ class TestEngineTokens:
             issued = [await tokens.issue(7) for _ in range(MAX_TOKENS + 2)]
             results = [await is_refused(tokens, token) for token in issued]
             assert results == [True] * 2 + [False] * MAX_TOKENS
+
+    async def test_what_ends_tokens_and_fails_midway_can_be_tried_again(self) -> None:
+        class Failing(MemoryEngine):
+            fails = False
+
+            async def delete(self, key: str, revision: Any = None) -> None:
+                if self.fails:
+                    raise EngineUnavailable("gone")
+                await super().delete(key, revision)
+
+        async with Failing() as engine:
+            tokens = EngineTokens(engine)
+            issued = [await tokens.issue(7) for _ in range(MAX_TOKENS)]
+            engine.fails = True
+            for only in (False, True):
+                with pytest.raises(EngineUnavailable):
+                    await tokens.issue(7, only=only)
+            engine.fails = False
+            await tokens.revoke_user(7)
+            assert all([await is_refused(tokens, token) for token in issued])
+
+    async def test_a_made_up_token_that_is_revoked_leaves_nothing_in_the_engine(self, new_engine: NewEngine) -> None:
+        async with new_engine() as engine:
+            tokens = EngineTokens(engine)
+            token = await tokens.issue(7)
+            for _ in range(3):
+                await tokens.revoke(secrets.token_urlsafe(32))
+            assert engine.stats.calls["delete"] == 0  # type: ignore[attr-defined]
+            await tokens.revoke(token)
+            assert await is_refused(tokens, token)
 
     async def test_nothing_of_a_user_is_left_when_all_is_revoked(self) -> None:
         async with MemoryEngine() as engine:

@@ -6,7 +6,7 @@ import json
 import re
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import pytest
@@ -27,7 +27,8 @@ class OfOneProcess:
         self.inner = MemoryTokens(lifetime=50.0, clock=clock)
         self.verify = self.inner.verify
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str:
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str:
+        assert not only
         return self.inner.issue(uid, claims)
 
     async def revoke(self, token: str) -> None:
@@ -185,6 +186,21 @@ class TestEveryKindOfSeveralServers:
             async with opened(new_engine(), kind) as console:
                 await console.revoke_user(7)
             await until_refused(gateway, other)
+
+    @pytest.mark.parametrize("kind", ["engine", "signed"])
+    async def test_of_logins_at_the_same_moment_that_want_the_only_token_one_gets_it(
+        self, kind: str, new_engine: NewEngine
+    ) -> None:
+        async with AsyncExitStack() as stack:
+            servers = [await stack.enter_async_context(opened(new_engine(), kind)) for _ in range(4)]
+            before, other = await servers[0].issue(7), await servers[0].issue(8)
+            issued = await asyncio.gather(*(server.issue(7, only=True) for server in servers * 3))
+            for server in servers:
+                await until_refused(server, before)
+                async with asyncio.timeout(10):
+                    while sum([not await is_refused(server, token) for token in issued]) != 1:  # noqa: ASYNC110
+                        await asyncio.sleep(0.005)
+                await verify(server, other, 8)
 
 
 # -- any bytes --

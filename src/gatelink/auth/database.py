@@ -43,6 +43,10 @@ def parse_url(url: str) -> URL:
         raise ConfigError(f"accounts are kept in SQLite or PostgreSQL, not in {parsed.drivername}")
     if driver.startswith("sqlite") and (parsed.database or ":memory:") == ":memory:":
         raise ConfigError("accounts need a file, not SQLite's memory; write sqlite:///file")
+    if "password" in parsed.query:
+        raise ConfigError(
+            "a password in the query of the accounts' url would be shown; write it behind the user's name"
+        )
     query = {{"sslmode": "ssl"}.get(name, name): value for name, value in parsed.query.items()}
     return parsed.set(drivername=driver, query=query if driver.startswith("postgresql") else parsed.query)
 
@@ -119,7 +123,10 @@ class Database:
             try:
                 os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
             except OSError as error:
-                raise ConfigError(f"accounts in {path.absolute()}: {error.strerror}") from None
+                raise ConfigError(
+                    f"accounts in {path.absolute()}: {error.strerror}; it must be a file that this user may write, "
+                    "in a folder that is there"
+                ) from None
 
     async def first(self, statement: Executable) -> Row[Any] | None:
         """The first row of what only reads."""

@@ -66,10 +66,11 @@ class EngineTokens:
         self._single_use = single_use
         self._clock = clock
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str:
-        """A new token for `uid` (u64): 43 characters of URL-safe base64. The user's other tokens stay valid.
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str:
+        """A new token for `uid` (u64): 43 characters of URL-safe base64.
 
-        Raises ValueError for claims of more than MAX_CLAIMS bytes, EngineUnavailable.
+        The user's other tokens stay valid; with `only` they end: of several issued at once, one stays. Raises
+        ValueError for claims of more than MAX_CLAIMS bytes, EngineUnavailable.
         """
         now = self._clock()
         record = _Record(uid, claims or {}, now + self._first_use, now + self._lifetime, is_used=False)
@@ -79,8 +80,7 @@ class EngineTokens:
         digest = _digest(token)
         # Before the user's list: nobody has it yet, and what is in the list can be ended.
         await self._engine.create(_token_key(digest), _encode(record), self._ttl(self._first_use))
-        for oldest in await self._edit_owned(uid, without=(), new=(digest,)):
-            await self._engine.delete(_token_key(oldest))
+        await self._own(uid, digest, most=1 if only else MAX_TOKENS)
         return token
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
@@ -98,17 +98,13 @@ class EngineTokens:
 
     async def revoke(self, token: str) -> None:
         """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
-        await self._engine.delete(_token_key(_digest(token)))
+        key = _token_key(_digest(token))
+        if await self._engine.get(key) is not None:  # deleting writes: who makes tokens up must not fill the engine
+            await self._engine.delete(key)
 
     async def revoke_user(self, uid: int) -> None:
-        """End every token of `uid` that was issued before, as `revoke` does: a logout, a newer login, a kick."""
-        entry = await self._engine.get(_user_key(uid))
-        if entry is None:
-            return
-        owned = _decode_owned(entry.value)
-        for digest in owned:
-            await self._engine.delete(_token_key(digest))
-        await self._edit_owned(uid, without=owned, new=(), entry=entry)
+        """End every token of `uid` that was issued before, as `revoke` does: a kick, or a logout everywhere."""
+        await self._own(uid, most=0)
 
     def _checked(self, entry: Entry | None, uid: int) -> _Record:
         """The record of a token that `uid` shows. Raises VerifyError."""
@@ -137,32 +133,25 @@ class EngineTokens:
                 raise VerifyError(f"token of uid {record.uid} changed while it was checked") from None
         return used
 
-    async def _edit_owned(
-        self, uid: int, *, without: tuple[bytes, ...], new: tuple[bytes, ...], entry: Entry | None = None
-    ) -> tuple[bytes, ...]:
-        """Takes hashes from a user's list and adds others; gives those that no longer have room in it.
-
-        entry: the list, if it is known already.
-        """
+    async def _own(self, uid: int, *new: bytes, most: int) -> None:
+        """Adds hashes to a user's list and ends all but the newest `most` in it; of several at once one is first."""
         key = _user_key(uid)
         while True:
-            entry = entry or await self._engine.get(key)
-            owned = _decode_owned(entry.value) if entry is not None else ()
-            owned = (*(digest for digest in owned if digest not in without), *new)
+            entry = await self._engine.get(key)
+            owned = (*(_decode_owned(entry.value) if entry is not None else ()), *new)
+            kept = owned[max(0, len(owned) - most) :]
+            for digest in owned[: len(owned) - len(kept)]:  # first: what is in no list can't be ended any more
+                await self._engine.delete(_token_key(digest))
             try:
-                if not owned:
-                    if entry is not None:
-                        await self._engine.delete(key, entry.revision)
-                    return ()
-                kept = _encode(owned[-MAX_TOKENS:])
-                ttl = self._ttl(self._lifetime)
-                if entry is None:
-                    await self._engine.create(key, kept, ttl)
-                else:
-                    await self._engine.update(key, kept, ttl, entry.revision)
-                return owned[:-MAX_TOKENS]
+                if entry is None and kept:
+                    await self._engine.create(key, _encode(kept), self._ttl(self._lifetime))
+                elif entry is not None and kept:
+                    await self._engine.update(key, _encode(kept), self._ttl(self._lifetime), entry.revision)
+                elif entry is not None:
+                    await self._engine.delete(key, entry.revision)
+                return
             except Conflict:
-                entry = None  # another login of the same user; one of the two comes first
+                continue  # another login of the same user came first
 
     @staticmethod
     def _ttl(seconds: float) -> float:

@@ -32,6 +32,9 @@ MAX_SKEW = 5.0
 MAX_SIZE = 1_000
 """Bytes of a token: `limits.max_token` by default."""
 
+MOMENT = 1e-6
+"""Seconds between what is revoked and what is not: more than a float of unix seconds leaves out."""
+
 REVOKED = "revoked-tokens"
 
 _registry = jws.JWSRegistry(algorithms=[ALGORITHM])
@@ -100,12 +103,19 @@ class SignedTokens:
             await self._watching.__aexit__(None, None, None)
         self._watching = self._watch = None
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str:
-        """A new token for `uid` (u64). Raises ValueError for claims that make it longer than MAX_SIZE."""
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str:
+        """A new token for `uid` (u64).
+
+        With `only` the user's other tokens end: of several issued at once, one stays. Raises ValueError for claims that
+        make it longer than MAX_SIZE; with `only`, EngineUnavailable.
+        """
         if self._signing is None:
             raise ConfigError("no key to sign tokens with; give SignedTokens keys, not only public_keys")
         now = self._clock()
-        issued_at = max(now, self._revoked_before(uid) + 1e-6)  # a clock behind another's must not undo this login
+        if only:
+            issued_at = await self._end_before(uid) + MOMENT
+        else:
+            issued_at = max(now, self._revoked_before(uid) + MOMENT)  # a clock behind another's must not undo this
         payload = _Claims(
             self._audience, str(uid), issued_at, now + self._lifetime, secrets.token_urlsafe(16), claims or {}
         )
@@ -135,19 +145,24 @@ class SignedTokens:
 
     async def revoke_user(self, uid: int) -> None:
         """End every token of `uid` that was issued before. Raises EngineUnavailable."""
+        await self._end_before(uid)
+
+    async def _end_before(self, uid: int) -> float:
+        """End every token of `uid` that was issued up to a moment, a later one each time; gives it."""
         key = f"{REVOKED}.user.{uid}"
-        now = self._clock()
         ttl = MAX_LIFETIME + MAX_SKEW
         while True:
             entry = await self._engine.get(key)
             try:
                 if entry is None:
-                    await self._engine.create(key, repr(now).encode(), ttl)
-                elif float(entry.value) < now:
-                    await self._engine.update(key, repr(now).encode(), ttl, entry.revision)
-                return
+                    moment = self._clock()
+                    await self._engine.create(key, repr(moment).encode(), ttl)
+                else:
+                    moment = max(self._clock(), float(entry.value) + MOMENT)
+                    await self._engine.update(key, repr(moment).encode(), ttl, entry.revision)
+                return moment
             except Conflict:
-                continue  # another server's; the later one counts
+                continue  # another server's came first
 
     def _opened(self, token: bytes) -> _Claims:
         """What a token that is ours and has not expired says. Raises VerifyError."""

@@ -14,9 +14,9 @@ class RegistryGateways:
         self._registry = registry
         self._sent: dict[tuple[int, float], int] = {}  # players sent to a gateway since its last keepalive
 
-    def choose(self, uid: int) -> GatewayInfo:
+    def choose(self, uid: int, transport: str = "") -> GatewayInfo:
         """The least loaded that is up. Raises NoGateway."""
-        chosen = least_loaded(self.all(), uid)
+        chosen = least_loaded(self.all(), uid, transport)
         info = self._registry.servers[chosen.id]
         key = (info.id, info.told_at)
         self._sent = {other: count for other, count in self._sent.items() if self._is_current(other)}

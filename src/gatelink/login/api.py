@@ -30,8 +30,9 @@ from gatelink.login.messages import (
     credentials_of,
 )
 from gatelink.login.problems import ProblemError, problem, problem_of, response_of
+from gatelink.quiet import QuietLog
 
-log = structlog.get_logger("gatelink.login.http")
+quiet = QuietLog(structlog.get_logger("gatelink.login.http"))
 
 DOCUMENT = "/openapi.json"
 
@@ -50,7 +51,7 @@ _MEANINGS = {
 }
 _EVERY_POST = (400, 408, 413, 422, 500, 503)
 
-_MALFORMED = problem(400, "malformed-body", "the body is no JSON, or nested too deeply")
+_MALFORMED = problem(400, "malformed-body", "the body is no JSON in UTF-8, or nested too deeply")
 
 _LEGACY_WRONG, _LEGACY_TOO_MANY, _LEGACY_LATER = 1, 2, 3
 
@@ -97,59 +98,26 @@ def _doors(logins: Logins) -> list[HTTPRouteHandler]:
         exception_handlers={HTTPException: _legacy_error, Exception: _legacy_error},
     )
     async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
-        reply = await logins.password(data.user, data.password, _address(request))
-        lobby = reply.addresses.get("tcp")
-        if lobby is None:  # those clients speak nothing else
-            return LegacyReply(Result=_LEGACY_LATER, ResultMsg="no gateway takes players over plain TCP")
-        return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=lobby.removeprefix("tcp://"))
+        reply = await logins.password(data.user, data.password, _address(request), "tcp")  # they speak nothing else
+        return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=reply.addresses["tcp"].removeprefix("tcp://"))
 
-    @post(
-        "/v1/login",
-        status_code=200,
-        operation_id="login",
-        summary="Log in with a user name and a password",
-        responses=_problems(403, 429, *_EVERY_POST),
-    )
+    @_door("/v1/login", "Log in with a user name and a password", 403, 429)
     async def login(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
         return await logins.password(data.user, data.password, _address(request))
 
-    @post(
-        "/v1/register",
-        status_code=201,
-        operation_id="register",
-        summary="Make an account, and log in to it",
-        responses=_problems(409, 429, *_EVERY_POST),
-    )
+    @_door("/v1/register", "Make an account, and log in to it", 409, 429, status_code=201)
     async def register(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
         return await logins.register(data.user, data.password, _address(request))
 
-    @post(
-        "/v1/guest",
-        status_code=200,
-        operation_id="guest",
-        summary="Log in as the guest of a device, who is made the first time",
-        responses=_problems(403, 429, *_EVERY_POST),
-    )
+    @_door("/v1/guest", "Log in as the guest of a device, who is made the first time", 403, 429)
     async def guest(data: JSONBody[GuestCredentials], request: AnyRequest) -> LoginReply:
         return await logins.guest(data.device_id, _address(request))
 
-    @post(
-        "/v1/oidc",
-        status_code=200,
-        operation_id="oidc",
-        summary="Log in with an OpenID Connect ID token",
-        responses=_problems(403, 429, *_EVERY_POST),
-    )
+    @_door("/v1/oidc", "Log in with an OpenID Connect ID token", 403, 429)
     async def oidc(data: JSONBody[OidcCredentials], request: AnyRequest) -> LoginReply:
         return await logins.oidc(credentials_of(data), _address(request))
 
-    @post(
-        "/v1/logout",
-        status_code=204,
-        operation_id="logout",
-        summary="End a token; one that has ended, or never was, is no error",
-        responses=_problems(*_EVERY_POST),
-    )
+    @_door("/v1/logout", "End a token; one that has ended, or never was, is no error", status_code=204)
     async def logout(data: JSONBody[LogoutRequest]) -> None:
         await logins.logout(data.token)
 
@@ -170,6 +138,13 @@ def _doors(logins: Logins) -> list[HTTPRouteHandler]:
     if "oidc" in logins.methods:
         doors.append(oidc)
     return doors
+
+
+def _door(path: str, summary: str, *problems: int, status_code: int = 200) -> HTTPRouteHandler:
+    """A POST of the current API, named after its path. problems: statuses besides those that every POST has."""
+    responses = _problems(*problems, *_EVERY_POST)
+    name = path.rpartition("/")[2]
+    return post(path, status_code=status_code, operation_id=name, summary=summary, responses=responses)
 
 
 def _health(is_healthy: Callable[[], bool]) -> HTTPRouteHandler:
@@ -211,11 +186,11 @@ def _problem(error: Exception) -> tuple[Problem, dict[str, str]]:
     """What a peer is told of `error`; a fault of ours goes to the log."""
     if isinstance(error, HTTPException) and error.status_code < 500:
         return _http_problem(error)
-    if isinstance(error, RecursionError):  # of the decoder: nothing of ours recurses
+    if isinstance(error, (RecursionError, UnicodeDecodeError)):  # of JSON's decoder: nothing of ours raises them
         return _MALFORMED, {}
     found, headers = problem_of(error)
     if found.status == 500:
-        log.error("request failed", exc_info=error)
+        quiet.error("request failed", exc_info=error)
     return found, headers
 
 

@@ -14,8 +14,10 @@ from gatelink.login.limits import LoginLimits
 from gatelink.login.messages import Problem
 from gatelink.login.problems import RETRY_AFTER, problem, response_of
 from gatelink.net.endpoints import contains
+from gatelink.quiet import QuietLog
 
 log = structlog.get_logger("gatelink.login.http")
+quiet = QuietLog(log)
 
 MOST_DISCARDED = 1_048_576
 """Bytes of a body over the limit that are read and thrown away, so that its sender reads why instead of a reset."""
@@ -27,6 +29,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _CLOSE = {"connection": "close"}
+_LATER = {"retry-after": str(RETRY_AFTER)}
 _WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([^:]*):[0-9]+")  # as some proxies write addresses
 
 
@@ -40,28 +43,20 @@ class Front:
         self._app = app
         self._limits = limits
         self._proxies = networks(*proxies)
+        self._exempt = networks(*limits.exempt)
+        self._warned = False
         self.active = 0
         self.responses: Counter[int] = Counter()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         peer, port = scope.get("client") or ("", 0)
         scope["client"] = (forwarded_for(scope["headers"], peer, self._proxies), port)
+        if not (self._proxies or self._warned):
+            self._look_for_proxy(scope, peer)
         if _head_size(scope) > self._limits.max_head:  # h11 limits only what comes in several pieces
             large = problem(431, "too-large-head", f"line and headers may have {self._limits.max_head} bytes")
             await self._refuse(send, large, _CLOSE)
             return
-        if self.active >= self._limits.max_requests:
-            busy = problem(503, "busy", "too many requests are under way")
-            await self._refuse(send, busy, {"retry-after": str(RETRY_AFTER)})
-            return
-        self.active += 1
-        try:
-            await self._serve(scope, receive, send)
-        finally:
-            self.active -= 1
-
-    async def _serve(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """The body, then the application with it, both within the time there is."""
         body: bytes | None = None
         started = False
 
@@ -73,10 +68,15 @@ class Front:
             await send(message)
 
         try:
-            async with asyncio.timeout(self._limits.timeout):
+            async with asyncio.timeout(self._limits.timeout):  # for the body and the work
                 body = await self._read(scope, receive)
-                if body is not None:
-                    await self._app(scope, _replaying(body, receive), send_counted)
+                # Only who has sent all of it takes a place, else slow bodies would hold them all.
+                if body is not None and self.active < self._limits.max_requests:
+                    self.active += 1
+                    try:
+                        await self._app(scope, _replaying(body, receive), send_counted)
+                    finally:
+                        self.active -= 1
                     return
         except TimeoutError:
             if started:
@@ -85,12 +85,20 @@ class Front:
                 late = problem(408, "too-slow", f"the body did not come within {self._limits.timeout:g} s")
                 await self._refuse(send, late, _CLOSE)
             else:
-                log.error("request took too long", path=scope["path"], seconds=self._limits.timeout)
-                slow = problem(503, "timeout", "the request took too long")
-                await self._refuse(send, slow, {"retry-after": str(RETRY_AFTER)})
+                quiet.error("request took too long", path=scope["path"], seconds=self._limits.timeout)
+                await self._refuse(send, problem(503, "timeout", "the request took too long"), _LATER)
             return
-        large = problem(413, "too-large", f"a body may have {self._limits.max_body} bytes")
-        await self._refuse(send, large, _CLOSE)
+        if body is None:
+            large = problem(413, "too-large", f"a body may have {self._limits.max_body} bytes")
+            await self._refuse(send, large, _CLOSE)
+        else:
+            await self._refuse(send, problem(503, "busy", "too many requests are under way"), _LATER)
+
+    def _look_for_proxy(self, scope: Scope, peer: str) -> None:
+        """Says once that a proxy was left out of the settings."""
+        if any(name == b"x-forwarded-for" for name, _ in scope["headers"]) and contains(self._exempt, peer):
+            self._warned = True
+            log.error("a proxy that login.proxies does not have; no limit per network holds", address=peer)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
         """The whole body; None if it is too large."""

@@ -38,8 +38,11 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
 class Gateways(Protocol):
     """The gateways there are, now."""
 
-    def choose(self, uid: int) -> GatewayInfo:
-        """Where `uid` should connect: the least loaded that takes players. Raises NoGateway."""
+    def choose(self, uid: int, transport: str = "") -> GatewayInfo:
+        """Where `uid` should connect: the least loaded that takes players, over `transport` if it is given.
+
+        Raises NoGateway.
+        """
 
     def all(self) -> Sequence[GatewayInfo]:
         """Every one that is known, closed ones too, by id."""
@@ -54,18 +57,18 @@ class StaticGateways:
         if len(set(ids)) < len(ids):
             raise ConfigError(f"two gateways have the id {max(ids, key=ids.count)}; give each its own")
 
-    def choose(self, uid: int) -> GatewayInfo:
-        return least_loaded(self._gateways, uid)
+    def choose(self, uid: int, transport: str = "") -> GatewayInfo:
+        return least_loaded(self._gateways, uid, transport)
 
     def all(self) -> Sequence[GatewayInfo]:
         return self._gateways
 
 
-def least_loaded(gateways: Iterable[GatewayInfo], uid: int) -> GatewayInfo:
+def least_loaded(gateways: Iterable[GatewayInfo], uid: int, transport: str = "") -> GatewayInfo:
     """The open one with the least load; of several, the same for the same uid. Raises NoGateway."""
-    candidates = [gateway for gateway in gateways if gateway.open]
+    candidates = [each for each in gateways if each.open and (not transport or transport in each.by_transport)]
     if not candidates:
-        raise NoGateway("no gateway is up and takes players")
+        raise NoGateway(f"no gateway is up and takes players{f' over {transport}' if transport else ''}")
     least = min(gateway.load for gateway in candidates)
     idle = [gateway for gateway in candidates if gateway.load == least]
     return idle[uid % len(idle)]

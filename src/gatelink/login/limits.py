@@ -21,10 +21,11 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
     longest: float = 60.0
 
     def __post_init__(self) -> None:
-        if self.free < 1 or not self.recovery > 0 or not 0 < self.first <= self.longest:
+        times = (self.recovery, self.first, self.longest)
+        if self.free < 1 or not all(0.001 <= time <= 1e9 for time in times) or self.first > self.longest:
             raise ConfigError(
                 f"free {self.free}, recovery {self.recovery:g} s, first {self.first:g} s, longest {self.longest:g} s: "
-                "free must be 1 or more, the times above 0, and first at most longest"
+                "free must be 1 or more, the times from 0.001 to 1e9, and first at most longest"
             )
 
     @property
@@ -47,7 +48,7 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_body: int = 16_384  # bytes; an ID token has up to 8,192
     head_timeout: float = 10.0  # s from the connection, or the reply before, to the end of the headers, trickled or not
     timeout: float = 10.0  # s from the end of the headers to the reply: the body, the work, and waiting for it
-    max_requests: int = 256  # under way at a time; more are told 503
+    max_requests: int = 256  # under way at a time, their bodies there; more are told 503
     max_connections: int = 4_096
     max_per_address: int = 128  # connections of one IPv4 address or IPv6 /64
     exempt: tuple[str, ...] = LOOPBACK  # networks that limits per network do not hold for
@@ -63,4 +64,7 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not value > 0:
                 raise ConfigError(f"limits.{name} is {value}; it must be above 0")
-        networks(*self.exempt)
+        try:
+            networks(*self.exempt)
+        except ConfigError as error:
+            raise ConfigError(f"limits.exempt: {error}") from None

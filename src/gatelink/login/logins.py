@@ -28,11 +28,9 @@ METHODS = ("password", "guest", "oidc")
 class Issuer(Protocol):
     """Who hands out tokens and ends them; `EngineTokens` is one."""
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str: ...
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str: ...
 
     async def revoke(self, token: str) -> None: ...
-
-    async def revoke_user(self, uid: int) -> None: ...
 
 
 class Logins:
@@ -69,7 +67,8 @@ class Logins:
         self._one_token = one_token
         self._clock = clock
 
-    async def password(self, user: str, password: str, address: str) -> LoginReply:
+    async def password(self, user: str, password: str, address: str, transport: str = "") -> LoginReply:
+        """transport: what the player's gateway must have, as `tcp`."""
         with self._counting("password", address):
             attempt = await self._throttle.login(user, address)
             try:
@@ -77,11 +76,11 @@ class Logins:
             except LoginRefused:
                 await attempt.failed()
                 raise
-            except Unavailable:
+            except BaseException:  # unavailable, out of time, or a fault: the password was not found wrong
                 await attempt.undecided()
                 raise
             await attempt.succeeded()
-            return await self._welcome(identity, "password", address)
+            return await self._welcome(identity, "password", address, transport)
 
     async def guest(self, device_id: str, address: str) -> LoginReply:
         with self._counting("guest", address):
@@ -109,12 +108,10 @@ class Logins:
         """Ends a token; one that is none is no error, so that nobody learns which are."""
         await self._tokens.revoke(token)
 
-    async def _welcome(self, identity: Identity, method: str, address: str) -> LoginReply:
-        gateway = self.gateways.choose(identity.uid)
-        if self._one_token:
-            await self._tokens.revoke_user(identity.uid)
+    async def _welcome(self, identity: Identity, method: str, address: str, transport: str = "") -> LoginReply:
+        gateway = self.gateways.choose(identity.uid, transport)
         expires_at = self._clock() + self._lifetime
-        token = await self._tokens.issue(identity.uid, identity.claims)
+        token = await self._tokens.issue(identity.uid, identity.claims, only=self._one_token)
         log.info("logged in", uid=identity.uid, method=method, address=address, gateway=gateway.id)
         return LoginReply(identity.uid, token, expires_at, gateway.by_transport, gateway.public_key)
 

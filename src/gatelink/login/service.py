@@ -1,11 +1,7 @@
 """The login service as a whole: what it stands on is given, what it opens it closes."""
 
-import asyncio
-import os
-import socket
 from collections.abc import Mapping
 from typing import Self
-from urllib.parse import urlsplit
 
 import structlog
 
@@ -13,6 +9,7 @@ from gatelink.auth.accounts import Accounts
 from gatelink.auth.methods import LoginMethod
 from gatelink.errors import ConfigError
 from gatelink.group.engine import Engine
+from gatelink.login.address import host_and_port
 from gatelink.login.api import build
 from gatelink.login.front import Front
 from gatelink.login.gateways import Gateways
@@ -25,8 +22,6 @@ from gatelink.ops.admin import Admin
 from gatelink.ops.http import HttpServer
 
 log = structlog.get_logger("gatelink.login.http")
-
-BACKLOG = 1_024
 
 
 class LoginService:
@@ -67,7 +62,7 @@ class LoginService:
             one_token=one_token,
         )
         self._engine = engine
-        self._host, self._port = _host_and_port(listen)
+        self._listen, self._where = listen, host_and_port(listen)
         self.door = Door(self.limits, proxies)
         self.app = build(self.logins, lambda: self.is_running and engine.is_available)
         self.front = Front(self.app, self.limits, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
@@ -95,10 +90,9 @@ class LoginService:
         """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
         if self._http is not None:
             raise ConfigError("this login service is running already")
-        listener = await self._bind()
-        self._http = HttpServer(self.front, listener, self.door.protocol)
-        self._address = listener.getsockname()[:2]
-        await self._http.start()
+        http = HttpServer(self.front, *self._where, name=self._listen, protocol=self.door.protocol)
+        await http.start()
+        self._http, self._address = http, (http.host, http.port)
         if self._admin is not None:
             try:
                 await self._admin.start()
@@ -123,30 +117,3 @@ class LoginService:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-
-    async def _bind(self) -> socket.socket:
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
-            family, _, _, _, where = found[0]
-            return socket.create_server(where[:2], family=family, backlog=BACKLOG)
-        except OSError as error:
-            what = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise ConfigError(
-                f"login cannot listen on {self._host}:{self._port}: {what}; "
-                "choose an address of this machine and a port that is free"
-            ) from None
-
-
-def _host_and_port(url: str) -> tuple[str, int]:
-    """Where `http://host:port` is; raises ConfigError for anything else."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
-        raise ConfigError(
-            f"login cannot listen on {url!r}; write it as http://127.0.0.1:8080 (TLS is a reverse proxy's, in front)"
-        )
-    return host, port

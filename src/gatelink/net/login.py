@@ -347,6 +347,8 @@ class Login(Item):
         replaced = door.sessions.get(session.uid, session.slot)
         backlog = door.sessions.install(session)
         self._over()
+        if not door.is_inner:
+            hub.stats.verified += 1
         back = backlog is not None
         answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=door.id, type=int(back))
         greeting = encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer))

@@ -4,8 +4,6 @@ It asks nobody who they are; bind it where only your monitoring can reach it.
 """
 
 import asyncio
-import os
-import socket
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -20,7 +18,6 @@ if TYPE_CHECKING:
 
 LAG_INTERVAL = 1.0  # s between two looks at how late the loop runs
 LAG_SAMPLES = 15  # the worst of which is shown, so that a scrape every 15 s misses none
-BACKLOG = 16
 
 _TEXT = b"text/plain; charset=utf-8"
 _EXPOSITION = b"text/plain; version=0.0.4; charset=utf-8"
@@ -65,11 +62,16 @@ class Admin:
         from gatelink.ops.http import HttpServer  # here: a process without an admin port needs neither
         from gatelink.ops.metrics import Metrics
 
-        listener = await self._bind()
-        self.port = listener.getsockname()[1]
+        try:
+            endpoint = parse_endpoint(f"tcp://{self._address}")
+        except ConfigError:
+            raise ConfigError(
+                f"admin address {self._address!r} is not host:port; write it as 127.0.0.1:9100 or [::1]:9100"
+            ) from None
+        http = HttpServer(self._respond, endpoint.host, endpoint.port, name=f"admin address {self._address}")
         self._metrics = self._new_metrics() if self._new_metrics else Metrics(cast("Server", self._server))
-        self._http = HttpServer(self._respond, listener)
-        await self._http.start()
+        await http.start()
+        self._http, self.port = http, http.port
         self._watch(time.monotonic())
 
     async def stop(self) -> None:
@@ -79,25 +81,6 @@ class Admin:
         self._timer.cancel()
         http, self._http = self._http, None
         await http.stop()
-
-    async def _bind(self) -> socket.socket:
-        try:
-            endpoint = parse_endpoint(f"tcp://{self._address}")
-        except ConfigError:
-            raise ConfigError(
-                f"admin address {self._address!r} is not host:port; write it as 127.0.0.1:9100 or [::1]:9100"
-            ) from None
-        loop = asyncio.get_running_loop()
-        try:
-            found = await loop.getaddrinfo(endpoint.host, endpoint.port, type=socket.SOCK_STREAM)
-            family, _, _, _, where = found[0]
-            return socket.create_server(where[:2], family=family, backlog=BACKLOG)
-        except OSError as error:
-            what = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise ConfigError(
-                f"cannot listen on admin address {self._address}: {what}; "
-                "choose an address of this machine and a port that is free"
-            ) from None
 
     def _watch(self, due: float) -> None:
         """Measures once a second how late the loop comes to a call."""

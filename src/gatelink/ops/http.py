@@ -9,6 +9,9 @@ from typing import Any
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from gatelink.errors import ConfigError
+from gatelink.net.endpoints import failure
+
 MAX_CONNECTIONS = 16  # for a scraper, a health check and a curious person; more are cut off
 KEEP_ALIVE = 5  # s that a connection may idle after a response
 LIFETIME = 30  # s after which any connection is cut off: slowloris, or a reader that does not read
@@ -19,13 +22,19 @@ _log.setLevel(logging.ERROR)  # what peers do wrong is a warning, and theirs to 
 
 
 class HttpServer:
-    """Serves an ASGI app on `listener`, a bound socket that it then owns, from `start` to `stop`.
+    """Serves an ASGI app on `host` and `port`, 0 for any that is free, from `start` to `stop`.
 
-    protocol: makes what speaks on a connection; by default the admin port's, for few who are known.
+    name: what errors call the address. protocol: makes what speaks on a connection; by default the admin port's, for
+    few who are known.
     """
 
-    def __init__(self, app: Any, listener: socket.socket, protocol: Callable[..., H11Protocol] | None = None) -> None:
-        self._listener = listener
+    def __init__(
+        self, app: Any, host: str, port: int, *, name: str, protocol: Callable[..., H11Protocol] | None = None
+    ) -> None:
+        self.host = host
+        self.port = port  # after `start`, the one that was taken
+        self._name = name
+        self._listener: socket.socket
         self._config = uvicorn.Config(
             app,
             http=protocol or _Protocol,  # type: ignore[arg-type]  # any factory does
@@ -40,7 +49,21 @@ class HttpServer:
         self._server = uvicorn.Server(self._config)
 
     async def start(self) -> None:
-        """Accepts connections from now on. uvicorn's `serve` would take the process's signal handlers."""
+        """Accepts connections from now on. uvicorn's `serve` would take the process's signal handlers.
+
+        Raises ConfigError if it can't listen there; then nothing is left open.
+        """
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.getaddrinfo(self.host, self.port, type=socket.SOCK_STREAM)
+            family, _, _, _, where = found[0]
+            self._listener = socket.create_server(where[:2], family=family)
+        except (OSError, UnicodeError) as error:
+            raise ConfigError(
+                f"cannot listen on {self._name}: {failure(error)}; "
+                "choose an address of this machine and a port that is free"
+            ) from None
+        self.host, self.port = self._listener.getsockname()[:2]
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)
         await self._server.startup(sockets=[self._listener])

@@ -52,7 +52,7 @@ class Metrics(Collector):
         yield _gauge("loop_lag_seconds", "How late the event loop ran, at worst in the last 15 s.", self.loop_lag)
         yield _counter("accepted_connections", "Connections admitted.", stats.accepted)
         yield _labelled("refusals", "Connections closed before they were verified.", "reason", stats.refused)
-        yield _counter("logins", "Logins that succeeded.", stats.verified)
+        yield _counter("logins", "Logins of clients that succeeded.", stats.verified)
         yield _histogram("token_seconds", "Checking one token, whatever came of it.", stats.token_seconds)
         yield _counter("bans", "Times that an address was banned.", stats.bans)
         yield _gauge("banned_addresses", "Addresses that are banned now.", server._admission.banned())

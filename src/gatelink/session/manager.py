@@ -191,7 +191,6 @@ class SessionManager:
         if older is not None:
             older.close(CloseCode.REPLACED, "a newer login of the same user", farewell=DUPLICATE_LOGIN_FRAME)
         self._sessions[key] = session
-        self._hub.stats.verified += 1
         backlog = self._backlogs.get(key)
         if backlog is not None:
             self._take_out(backlog)

@@ -28,7 +28,7 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
     """
     path = Path(path)
     try:
-        text = path.read_bytes().decode()
+        text = path.read_bytes().decode("utf-8-sig")  # some editors begin a file with a byte order mark
     except OSError as error:
         raise ConfigError(f"configuration {path}: {error.strerror}") from None
     except UnicodeDecodeError as error:
@@ -38,6 +38,10 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
         tables = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise SettingsError([_syntax(path, text, str(error))]) from None
+    except RecursionError:
+        raise SettingsError(
+            [f"{path}:1: arrays or tables are nested too deeply; nothing here needs more than three"]
+        ) from None
     reader = Reader(str(path), lines(text), path.parent, dev)
     settings = reader.read(tables, Settings)
     if reader.problems:

@@ -5,8 +5,10 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from gatelink.auth.key_source import url_of
 from gatelink.config import networks
 from gatelink.errors import ConfigError
+from gatelink.login.address import host_and_port
 from gatelink.login.limits import LoginLimits
 from gatelink.net.endpoints import parse_endpoint
 from gatelink.settings.shared import Hex32, ServerId, UrlOrPath
@@ -24,6 +26,12 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if not is_web(self.issuer):
             raise ConfigError('issuer is no URL; write it as "https://accounts.example.com"')
+        if not self.audience:
+            raise ConfigError('audience is empty; write our client id there, as audience = "my-game"')
+        try:
+            url_of(self.jwks)
+        except ConfigError as error:
+            raise ConfigError(f"jwks: {error}") from None
 
 
 class StaticServer(msgspec.Struct, frozen=True, kw_only=True):
@@ -39,7 +47,10 @@ class StaticServer(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError('addresses is empty; write it as addresses = ["tcp://play.example.com:7000"]')
         for address in self.addresses:
             if not address.startswith(("ws://", "wss://")):
-                parse_endpoint(address)
+                try:
+                    parse_endpoint(address)
+                except ConfigError as error:
+                    raise ConfigError(f"addresses: {error}") from None
 
 
 class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -54,8 +65,10 @@ class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: LoginLimits = LoginLimits()
 
     def __post_init__(self) -> None:
-        if not is_web(self.listen):
-            raise ConfigError('listen is no HTTP address; write it as listen = "http://127.0.0.1:8080"')
+        try:
+            host_and_port(self.listen)
+        except ConfigError as error:
+            raise ConfigError(f"listen: {error}") from None
         if not self.methods:
             raise ConfigError('methods is empty; write it as methods = ["password"]')
         if "oidc" in self.methods and self.oidc is None:
@@ -65,8 +78,9 @@ class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
         except ConfigError as error:
             raise ConfigError(f"proxies: {error}") from None
         ids = [server.id for server in self.servers]
-        if len(set(ids)) < len(ids):
-            raise ConfigError(f"servers: two have the id {max(ids, key=ids.count)}; give each its own")
+        for index, id in enumerate(ids):
+            if ids.index(id) < index:
+                raise ConfigError(f"servers.{index}.id: servers[{ids.index(id)}] has {id} too; give each its own")
 
 
 def is_web(url: str) -> bool:

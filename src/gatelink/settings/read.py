@@ -119,8 +119,11 @@ class Reader:
 
     def _array(self, value: Any, item: Any, place: Place, default: Any) -> Any:
         if not isinstance(value, list):
-            example = f"[{toml(value)}]" if isinstance(value, (str, int)) else f"[{_example(item, None)}]"
-            return self._complain(place, f"must be an array, not {_kind(value)}; write it as {place[-1]} = {example}")
+            if isinstance(item, StructMeta) and not hasattr(item, "shorthand"):
+                example = f"[[{place_text(place)}]]"
+            else:
+                example = f"{place[-1]} = [{toml(value) if isinstance(value, (str, int)) else _example(item, None)}]"
+            return self._complain(place, f"must be an array, not {_kind(value)}; write it as {example}")
         values = [self.read(part, item, (*place, index)) for index, part in enumerate(value)]
         return _BAD if _BAD in values else tuple(values)
 
@@ -180,9 +183,10 @@ class Reader:
     def _complain_of_struct(self, text: str, place: Place) -> Any:
         """An error that begins with the field's name, as `limits.max_frame is 0` and `routes: ...` do."""
         subject = _SUBJECT.match(text)
-        parts = tuple(subject[1].split(".")) if subject else ()
+        names = subject[1].split(".") if subject else []
+        parts: Place = tuple(int(name) if name.isdecimal() else name for name in names)
         if place and parts[:1] == place[-1:] and len(parts) > 1:
-            text = text[len(parts[0]) + 1 :]
+            text = text[len(names[0]) + 1 :]
             parts = parts[1:]
         label = f"{place_text(place)}: " if place else ""
         self.problems.append((line_of(self.found, (*place, *parts)), label + text))
@@ -229,7 +233,7 @@ def _wrong(value: Any, type: Any, name: str | int, default: Any) -> str:
     bare, meta = _bare(type)
     if get_origin(bare) is Literal:
         choices = get_args(bare)
-        near = difflib.get_close_matches(str(value), choices, 1)
+        near = difflib.get_close_matches(str(value), [each for each in choices if isinstance(each, str)], 1)
         mean = f"; did you mean {toml(near[0])}?" if near else ""
         return f"must be {' or '.join(map(toml, choices))}, not {toml(value)}{mean}"
     right = isinstance(value, (int, float) if bare is float else bare) and isinstance(value, bool) == (bare is bool)

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 from typing import Annotated, Literal, NewType
-from urllib.parse import urlsplit
+from urllib.parse import parse_qs, urlsplit
 
 import msgspec
 
@@ -23,6 +23,9 @@ Name = Annotated[  # a word in the engine's keys
         pattern="^[a-z][a-z0-9_-]{0,31}$", description="up to 32 of a-z 0-9 _ -, a letter first", examples=["lobby"]
     ),
 ]
+DATABASES = ("sqlite", "sqlite+aiosqlite", "postgres", "postgresql", "postgresql+asyncpg")
+"""The schemes of the URLs of accounts."""
+
 DatabaseUrl = NewType("DatabaseUrl", str)
 """SQLAlchemy's, and `sqlite:///` with a path that, when relative, begins at the configuration's folder."""
 
@@ -54,6 +57,13 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"replicas is {self.replicas}, but {self.url} is one server; give the URLs of a cluster")
         if self.user is not None and self.credentials is not None:
             raise ConfigError("credentials stand instead of user and password; give one of the two")
+        for name in ("user", "credentials"):
+            if getattr(self, name) is not None and not self.servers:
+                raise ConfigError(
+                    f"{name} is for servers of NATS, but url is {self.url}; give their URLs, or leave it out"
+                )
+        if self.credentials is not None and not self.credentials.is_file():
+            raise ConfigError(f"credentials: {self.credentials} is no file; write the path of what `nsc` made")
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -65,7 +75,9 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[tokens]`: what a login hands out and every gateway checks."""
 
     kind: Literal["engine", "signed"] = "engine"  # engine: looked up there; signed: checked without it, and short-lived
-    lifetime: Seconds = 43_200.0  # engine: s from issue to the end, however often used
+    lifetime: Annotated[float, msgspec.Meta(gt=0, le=315_360_000)] = (
+        43_200.0  # engine: s from issue to the end, however often used
+    )
     first_use: Seconds = 30.0  # engine: s from issue to the first use
     single_use: bool = False  # engine: the first use is also the last
     signed_lifetime: Annotated[float, msgspec.Meta(gt=0, le=60)] = 60.0  # signed: s from issue to the end
@@ -85,10 +97,10 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Argon2Settings(msgspec.Struct, frozen=True, kw_only=True):
     """`[accounts.argon2]`: what hashing one password costs (argon2id, RFC 9106), and how many are hashed at a time."""
 
-    time_cost: Count = 2  # passes
-    memory_kib: Annotated[int, msgspec.Meta(ge=8)] = 19_456
-    parallelism: Count = 1  # lanes
-    workers: Count | None = None  # threads that hash, each with memory_kib; None: one a core, at most 4
+    time_cost: Annotated[int, msgspec.Meta(ge=1, le=1_000)] = 2  # passes
+    memory_kib: Annotated[int, msgspec.Meta(ge=8, le=4_194_304)] = 19_456
+    parallelism: Processes = 1  # lanes
+    workers: Processes | None = None  # threads that hash, each with memory_kib; None: one a core, at most 4
     max_waiting: Count = 128  # for a thread; more are refused
 
     def __post_init__(self) -> None:
@@ -106,12 +118,18 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True):
     argon2: Argon2Settings = Argon2Settings()
 
     def __post_init__(self) -> None:
-        parts = urlsplit(self.url)
-        if parts.scheme not in ("sqlite", "sqlite+aiosqlite", "postgres", "postgresql", "postgresql+asyncpg"):
+        try:
+            parts = urlsplit(self.url)
+            is_known = parts.scheme in DATABASES and parts.port != 0
+        except ValueError:
+            is_known = False
+        if not is_known:
             raise ConfigError(
                 'url is no database; write it as "sqlite:///data/accounts.db" or "postgresql://user@host:5432/database"'
             )
-        if parts.password is not None:
+        if parts.scheme.startswith("sqlite") and parts.path in ("", "/", "/:memory:"):
+            raise ConfigError('url names no file; write it as "sqlite:///data/accounts.db"')
+        if parts.password is not None or "password" in parse_qs(parts.query):
             raise ConfigError('url holds a password; write it as password = "env:NAME" or "file:PATH"')
         if self.password is not None and not parts.username:
             raise ConfigError("password needs a user in the url, as postgresql://user@host:5432/database")

@@ -70,6 +70,7 @@ async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: N
             await client.ask(4)
             await until(lambda: len(lobby.players) == 2)
             at_gateway, at_lobby = await scrape(gateway), await scrape(lobby)
+            assert value(at_gateway, "logins_total") == value(at_lobby, "logins_total") == 2, "links are none"
             assert value(at_gateway, "forwarded_frames_total") == 4
             assert value(at_gateway, "pushed_frames_total") == 1
             assert value(at_gateway, "ways") == value(at_gateway, "bound_players", type=str(LOBBY)) == 2

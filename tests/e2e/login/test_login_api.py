@@ -143,6 +143,19 @@ async def test_clients_of_the_original_engine_log_in(tmp_path: Path) -> None:
         assert reply == {"UID": uid, "LobbyAddr": "play.example.com:7000", "Result": 0, "ResultMsg": ""}
 
 
+async def test_they_are_sent_only_to_gateways_that_speak_plain_tcp(tmp_path: Path) -> None:
+    legacy = {"User": "anna", "Password": "correct horse"}
+    tls = [GatewayInfo(id=n, name=f"tls-{n}", addresses=(f"tls://t{n}.example.com:7443",)) for n in range(1, 5)]
+    busy = GatewayInfo(id=9, name="tcp", addresses=("tls://t9:1", "tcp://t9:7000"), load=5.0)
+    for gateways, result, address in ((tls, 3, ""), ([*tls, busy], 0, "t9:7000")):
+        async with serving_login(tmp_path, gateways=StaticGateways(gateways)) as service, asking(service) as http:
+            await http.post("/v1/register", json=ANNA)
+            reply = (await http.post("/login", json=legacy)).json()
+            assert (reply["Result"], reply["LobbyAddr"]) == (result, address)
+            assert bool(reply["Token"]) == (result == 0)
+            assert "tls" in (await http.post("/v1/login", json=ANNA)).json()["addresses"]
+
+
 @pytest.mark.parametrize(
     "body",
     [
@@ -170,6 +183,7 @@ async def test_they_are_refused_in_their_own_words(body: bytes, tmp_path: Path) 
 BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b"{", 400, "malformed-body"),
     (b"\xff\xfe", 400, "malformed-body"),
+    (b'{"user": "\xff\xfe", "password": "x"}', 400, "malformed-body"),
     (b'{"user": "\\ud800"}', 400, "malformed-body"),
     (b"[" * 5_000, 400, "malformed-body"),
     (b"", 422, "invalid-body"),
@@ -315,6 +329,21 @@ def test_where_it_cannot_listen_is_said_before_it_starts(listen: str) -> None:
         )
 
 
+async def test_a_host_that_is_none_is_a_configuration_error(tmp_path: Path) -> None:
+    async with MemoryEngine() as engine, new_accounts(tmp_path) as accounts:
+        service = LoginService(
+            f"http://{'a' * 64}.example:0",
+            engine=engine,
+            tokens=EngineTokens(engine),
+            lifetime=1.0,
+            methods={"password": Password(accounts)},
+            gateways=StaticGateways([]),
+        )
+        with pytest.raises(ConfigError, match=r"cannot listen on http://a+\.example:0"):
+            await service.start()
+        assert not service.is_running
+
+
 async def test_a_port_that_is_taken_is_a_configuration_error(tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service, MemoryEngine() as engine, new_accounts(tmp_path) as accounts:
         other = LoginService(
@@ -325,7 +354,7 @@ async def test_a_port_that_is_taken_is_a_configuration_error(tmp_path: Path) -> 
             methods={"password": Password(accounts)},
             gateways=StaticGateways([]),
         )
-        with pytest.raises(ConfigError, match="cannot listen on 127.0.0.1"):
+        with pytest.raises(ConfigError, match=f"cannot listen on {service.url}: Address already in use"):
             await other.start()
 
 

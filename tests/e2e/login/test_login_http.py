@@ -174,7 +174,7 @@ async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_p
     async with serving_login(tmp_path) as service:
         peer = await RawHttp.open(service)
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        await until(lambda: service.front.active == 1)
+        await until(lambda: service.door.count == 1)
         await peer.send(b"no chunk\r\n")
         await peer.rest()
         await peer.close()
@@ -220,6 +220,28 @@ async def test_requests_under_way_are_limited(tmp_path: Path) -> None:
             stuck.go.set()
         assert [(task.result()).status_code for task in waiting] == [200] * 3
         assert (await http.post("/v1/login", json=ANNA)).status_code == 200
+
+
+async def test_slow_bodies_hold_no_place_of_those_who_have_sent_theirs(tmp_path: Path) -> None:
+    async with serving_login(tmp_path, limits=limits(max_requests=3)) as service, AsyncExitStack() as stack:
+        for _ in range(6):
+            slow = await RawHttp.open(service)
+            stack.push_async_callback(slow.close)
+            await slow.send(post("/v1/login", b"{}")[:-1])
+        await until(partial(_holds, service.door, 6))
+        http = await stack.enter_async_context(asking(service))
+        assert (await http.post("/v1/register", json=ANNA)).status_code == 201
+
+
+@pytest.mark.parametrize(("settings", "lines"), [({}, 1), ({"proxies": ("127.0.0.0/8",)}, 0)])
+async def test_a_proxy_that_was_forgotten_is_told_of_once(
+    settings: dict[str, Any], lines: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with serving_login(tmp_path, **settings) as service:
+        for address in (None, "192.0.2.1", "192.0.2.2"):
+            async with asking(service, address) as http:
+                assert (await http.get("/v1/servers")).status_code == 200
+    assert capsys.readouterr().out.count("a proxy that login.proxies does not have") == lines
 
 
 async def test_a_login_that_takes_too_long_is_cancelled_and_answered(tmp_path: Path) -> None:

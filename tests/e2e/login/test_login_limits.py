@@ -4,12 +4,14 @@ import asyncio
 import secrets
 from contextlib import AsyncExitStack
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from gatelink.auth.accounts import AccountsUnavailable
 from gatelink.auth.methods import Password
+from gatelink.auth.tokens import Identity
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.memory import MemoryEngine
@@ -27,6 +29,7 @@ from tests.e2e.login.support import (
     problem_in,
     serving_login,
 )
+from tests.support import MS
 
 HOME, STRANGER = "198.51.100.7", "192.0.2.66"
 PROXIES = ("127.0.0.0/8",)
@@ -212,6 +215,32 @@ async def test_while_the_database_is_away_nobody_is_told_that_a_password_is_wron
             response = await http.post("/v1/login", json=ANNA)
             assert "postgresql" not in problem_in(response, 503, "accounts-unavailable").detail
         problem_in(await http.post("/v1/register", json=ANNA), 503, "accounts-unavailable")
+
+
+class Undecided:
+    """A login method that has no answer: it takes too long, or has a fault."""
+
+    def __init__(self, error: Exception | None) -> None:
+        self.error = error
+
+    async def login(self, credentials: Any, address: str) -> Identity:
+        if self.error is not None:
+            raise self.error
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+@pytest.mark.parametrize(("error", "status", "code"), [(None, 503, "timeout"), (KeyError(), 500, "internal-error")])
+async def test_a_try_that_was_not_decided_is_no_wrong_password(
+    error: Exception | None, status: int, code: str, tmp_path: Path
+) -> None:
+    settings = {
+        "methods": {"password": Undecided(error)},
+        "limits": limits(pair=Rule(free=1, recovery=1e6, first=40, longest=40), timeout=200 * MS),
+    }
+    async with serving_login(tmp_path, **settings) as service, asking(service) as http:
+        for _ in range(3):
+            problem_in(await http.post("/v1/login", json=ANNA), status, code)
 
 
 @pytest.mark.parametrize("attribute", ["max_body", "timeout", "max_requests"])

@@ -242,11 +242,23 @@ def test_any_bytes_are_a_key_set_or_a_value_error(data: bytes) -> None:
 
 @pytest.mark.parametrize(
     "source",
-    ["http://issuer.example/keys", "ftp://issuer.example/keys", "https:///keys", "http://127.0.0.1.example/keys"],
+    [
+        "http://issuer.example/keys",
+        "ftp://issuer.example/keys",
+        "https:///keys",
+        "http://127.0.0.1.example/keys",
+        "https://[::1/k",
+    ],
 )
 def test_keys_that_anybody_on_the_way_could_replace_are_refused(source: str) -> None:
     with pytest.raises(ConfigError, match="https"):
         Jwks(source)
+
+
+def test_a_password_in_the_url_is_refused_and_not_repeated() -> None:
+    with pytest.raises(ConfigError, match="keys from issuer.example: the URL holds a user or a password") as error:
+        Jwks("https://me:s3cret@issuer.example/keys")
+    assert "s3cret" not in str(error.value)
 
 
 @pytest.mark.parametrize(

@@ -306,7 +306,10 @@ def test_in_the_long_run_there_is_one_in_recovery_seconds(tries: list[tuple[str,
     run_watched(run())
 
 
-@pytest.mark.parametrize("wrong", [{"free": 0}, {"recovery": 0.0}, {"first": 0.0}, {"first": 9.0, "longest": 8.0}])
+@pytest.mark.parametrize(
+    "wrong",
+    [{"free": 0}, {"recovery": 0.0}, {"first": 0.0}, {"first": 9.0, "longest": 8.0}, {"first": 1e-300, "longest": 1e9}],
+)
 def test_a_rule_that_cannot_work_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(ConfigError, match="free must be 1 or more"):
         Rule(**{"free": 1, "recovery": 1.0, **wrong})  # type: ignore[arg-type]

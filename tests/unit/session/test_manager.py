@@ -75,7 +75,6 @@ async def test_sessions_are_found_by_user_slot_and_address() -> None:
     carrier.lose()
     assert len(manager) == 2 and manager.get(8) is None
     assert phone in manager and other not in manager and "7" not in manager
-    assert house.stats.verified == 3
 
 
 async def test_sessions_may_come_and_go_while_all_are_looked_at() -> None:
@@ -145,7 +144,7 @@ async def test_of_two_logins_at_once_the_newer_claim_wins_whoever_installs_first
         manager.install(older)
     if first == "older":
         manager.install(newer)
-    assert manager.get(7) is newer and house.stats.verified == 1
+    assert manager.get(7) is newer and len(manager) == 1
 
 
 async def test_a_login_that_was_refused_leaves_the_session_that_is_here() -> None:

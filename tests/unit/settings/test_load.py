@@ -34,6 +34,10 @@ def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
     assert settings.group.key == Secret("env:GATELINK_GROUP_KEY")
 
 
+def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
+    assert read(tmp_path, '\ufeff[engine]\nurl = "memory"').engine.url == "memory"
+
+
 def test_paths_begin_at_the_folder_of_the_file(tmp_path: Path) -> None:
     settings = read(
         tmp_path, '[engine]\ndata = "store"\n[gateway]\nlisten = [{endpoint = "tls://h:1", certificate = "a"}]'
@@ -173,7 +177,37 @@ addresses = []
         ),
         (
             '[login]\nlisten = ":80"',
-            '2: login: listen is no HTTP address; write it as listen = "http://127.0.0.1:8080"',
+            "2: login: listen: login cannot listen on ':80'; write it as http://127.0.0.1:8080 "
+            "(TLS is a reverse proxy's, in front)",
+        ),
+        (
+            '[login]\nlisten = "https://127.0.0.1:443"',
+            "2: login: listen: login cannot listen on 'https://127.0.0.1:443'; write it as http://127.0.0.1:8080 "
+            "(TLS is a reverse proxy's, in front)",
+        ),
+        (
+            '[login.oidc]\nissuer = "https://a"\naudience = ""\njwks = "keys.json"',
+            '3: login.oidc: audience is empty; write our client id there, as audience = "my-game"',
+        ),
+        (
+            '[login.oidc]\nissuer = "https://a"\naudience = "b"\njwks = "http://a/keys"',
+            "4: login.oidc: jwks: keys from http://a/keys: it must be https, http on loopback, or a file's path",
+        ),
+        ("[login]\nservers = {}", "2: login.servers: must be an array, not a table; write it as [[login.servers]]"),
+        (
+            '[[login.servers]]\nname = "a"\nid = 1\naddresses = ["h:1"]',
+            "4: login.servers[0]: addresses: not an endpoint: 'h:1': write it as tcp://host:port, "
+            "tls://host:port, tcp://[::1]:7000 or unix:///run/gate.sock",
+        ),
+        (
+            '[[login.servers]]\nname = "a"\nid = 1\naddresses = ["tcp://h:1"]\n'
+            '[[login.servers]]\nname = "b"\nid = 1\naddresses = ["tcp://h:1"]',
+            "7: login: servers.1.id: servers[0] has 1 too; give each its own",
+        ),
+        (
+            '[login.limits]\nexempt = ["x"]',
+            "2: login.limits: exempt: not a network: 'x' ('x' does not appear to be an IPv4 or IPv6 network); "
+            "write it as 10.0.0.0/8 or ::1/128",
         ),
         (
             '[login]\nproxies = ["10.0.0.1/8"]',
@@ -187,9 +221,44 @@ addresses = []
         ),
         ('[engine]\nuser = "a"', "2: engine: user and password go together; give both or neither"),
         (
+            '[engine]\nuser = "a"\npassword = "env:B"',
+            "2: engine: user is for servers of NATS, but url is embedded; give their URLs, or leave it out",
+        ),
+        ('[engine]\nurl = "nats://a"\nreplicas = 2', "3: engine.replicas: must be 1 or 3 or 5, not 2"),
+        (
+            '[engine]\nurl = "nats://a"\ncredentials = "/dev/null"',
+            "3: engine: credentials: /dev/null is no file; write the path of what `nsc` made",
+        ),
+        (
+            "[tokens]\nlifetime = 1e9",
+            "2: tokens.lifetime: is 1000000000.0; it must be above 0 and at most 315360000",
+        ),
+        (
             '[accounts]\nurl = "mysql://h"',
             '2: accounts: url is no database; write it as "sqlite:///data/accounts.db" or '
             '"postgresql://user@host:5432/database"',
+        ),
+        (
+            '[accounts]\nurl = "postgresql://me@[::1/game"',
+            '2: accounts: url is no database; write it as "sqlite:///data/accounts.db" or '
+            '"postgresql://user@host:5432/database"',
+        ),
+        (
+            '[accounts]\nurl = "postgresql://me@h:99999/game"',
+            '2: accounts: url is no database; write it as "sqlite:///data/accounts.db" or '
+            '"postgresql://user@host:5432/database"',
+        ),
+        (
+            '[accounts]\nurl = "sqlite:///:memory:"',
+            '2: accounts: url names no file; write it as "sqlite:///data/accounts.db"',
+        ),
+        (
+            '[accounts]\nurl = "postgresql://me@h/game?password=s3cret"',
+            '2: accounts: url holds a password; write it as password = "env:NAME" or "file:PATH"',
+        ),
+        (
+            "[accounts.argon2]\nmemory_kib = 99999999999",
+            "2: accounts.argon2.memory_kib: is 99999999999; it must be at least 8 and at most 4194304",
         ),
         (
             "[accounts.argon2]\nmemory_kib = 8\nparallelism = 2",
@@ -198,10 +267,11 @@ addresses = []
         (
             "[login.limits.pair]\nfree = 0",
             "2: login.limits.pair: free 0, recovery 300 s, first 1 s, longest 300 s: free "
-            "must be 1 or more, the times above 0, and first at most longest",
+            "must be 1 or more, the times from 0.001 to 1e9, and first at most longest",
         ),
         ("\na = = 1", "2: no TOML: Invalid value"),
         ("[a", "1: no TOML: Expected ']' at the end of a table declaration"),
+        ("a = " + "[" * 2_000, "1: arrays or tables are nested too deeply; nothing here needs more than three"),
     ],
 )
 def test_an_error_says_where_what_and_the_fix(tmp_path: Path, text: str, problem: str) -> None:

@@ -1,13 +1,11 @@
 """An issuer's public keys: a JSON Web Key Set (RFC 7517), fetched when needed and kept for a while."""
 
 import asyncio
-import ipaddress
 import ssl
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import httpx
 import msgspec
@@ -15,6 +13,7 @@ from joserfc.errors import JoseError, SecurityWarning
 from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gatelink.auth.errors import Unavailable
+from gatelink.auth.key_source import url_of
 from gatelink.errors import ConfigError
 
 PublicKey = RSAKey | ECKey | OKPKey
@@ -61,7 +60,7 @@ class Jwks:
             if not value > 0:
                 raise ConfigError(f"{name} of the key set is {value}; it must be above 0")
         self._source = source
-        self._url = _url_of(source)
+        self._url = url_of(source)
         self._max_age = max_age
         self._retry_after = retry_after
         self._timeout = timeout
@@ -193,22 +192,3 @@ def _fits(key: PublicKey, algorithm: str) -> bool:
     if isinstance(key, RSAKey):
         return key.public_key.key_size >= MIN_RSA_BITS
     return key.curve_name == curve
-
-
-def _url_of(source: str) -> str | None:
-    """`source` if it is a URL, None if it is a path. Raises ConfigError for a URL that anybody could answer."""
-    if "://" not in source:
-        return None
-    parts = urlsplit(source)
-    if parts.scheme == "https" and parts.hostname:
-        return source
-    if parts.scheme == "http" and parts.hostname and _is_loopback(parts.hostname):
-        return source
-    raise ConfigError(f"keys from {source}: it must be https, http on loopback, or a file's path")
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
