@@ -4,11 +4,11 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatelink.cli.loading import load
+from gatelink.cli.loading import load_class
 from gatelink.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -47,9 +47,7 @@ def robots(
     from gatelink.net.endpoints import parse_endpoint
     from gatelink.robots import Robot, Run
 
-    kind: type[Any] = load(scenario, type)
-    if not issubclass(kind, Robot):
-        raise ConfigError(f"{scenario} is no scenario; make it a subclass of gatelink.robots.Robot")
+    kind = load_class(scenario, Robot)
     parse_endpoint(address)
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(f"--report {report}: there is no directory {report.absolute().parent}")

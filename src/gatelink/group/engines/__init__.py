@@ -1,6 +1,6 @@
 """The implementations of `gatelink.group.engine.Engine`, and the URL that names one."""
 
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, needing
 from gatelink.group.engine import Engine
 from gatelink.group.engines.memory import MemoryEngine
 
@@ -14,7 +14,7 @@ def engine_from(url: str, *, name: str = "gatelink") -> Engine:
     """
     if url == "memory":
         return MemoryEngine()
-    try:
+    with needing("group", f"the engine {url.partition(':')[0]}"):
         if url == "embedded":
             from gatelink.group.engines.embedded import EmbeddedEngine
 
@@ -23,8 +23,4 @@ def engine_from(url: str, *, name: str = "gatelink") -> Engine:
             from gatelink.group.engines.nats import NatsEngine
 
             return NatsEngine(url.split(","), name=name)
-    except ImportError as error:
-        raise ConfigError(
-            f"the engine {url.partition(':')[0]} needs {error.name}: pip install gatelink[group]"
-        ) from None
     raise ConfigError("the engine is none of: memory, embedded, nats://host:port, tls://host:port")
