@@ -3,11 +3,12 @@
 import asyncio
 import json
 import os
+import resource
 import signal
 import socket
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +26,16 @@ server = Server("tcp://127.0.0.1:0", tokens=StaticTokens())
 Process = asyncio.subprocess.Process
 
 
-@asynccontextmanager
-async def gatelink(*arguments: str, cwd: Path) -> AsyncIterator[Process]:
+def gatelink(*arguments: str, cwd: Path) -> AbstractAsyncContextManager[Process]:
     """`python -m gatelink` with `arguments`; killed at the end if it still runs."""
+    return program(sys.executable, "-m", "gatelink", *arguments, cwd=cwd)
+
+
+@asynccontextmanager
+async def program(*command: str, cwd: Path) -> AsyncIterator[Process]:
     environment = {**os.environ, "COLUMNS": "120", "NO_COLOR": "1"}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "gatelink", *arguments),
+        *command,
         cwd=cwd,
         env=environment,
         stdout=asyncio.subprocess.PIPE,
@@ -98,6 +103,32 @@ async def test_the_benchmarks_server_serves_where_it_is_told_and_stops_cleanly_o
         status, out, err = await ended(process)
     assert (status, out) == (0, "")
     assert json.loads(err.splitlines()[-1])["event"] == "stopped"
+
+
+@pytest.mark.parametrize("allowed", [2_000, 500])
+async def test_it_takes_the_open_files_that_it_may_and_says_when_they_are_too_few(game: Path, allowed: int) -> None:
+    text = f"{GAME}from gatelink import Limits\nserver.limits = Limits(max_connections=1_000)\n"
+    (game / "game.py").write_text(text)
+    needed = 1_000 + 64
+    command = (
+        f"ulimit -Sn 256; ulimit -Hn {allowed}; exec {sys.executable} -m gatelink serve game:server --log-format json"
+    )
+    async with program("bash", "-c", f"{command} --log-format json", cwd=game) as process:
+        assert process.stderr is not None
+        said = [json.loads(await process.stderr.readline()) for _ in range(1 + (allowed < needed))]
+        soft, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    assert said[-1]["event"] == "started"
+    assert soft == min(needed, allowed)
+    assert [(line["needed"], line["allowed"]) for line in said[:-1]] == [(needed, allowed)][: allowed < needed]
+
+
+async def test_one_that_cannot_start_does_not_say_that_it_stopped(game: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        async with gatelink("serve", "game:server", "--listen", where, cwd=game) as process:
+            said = await ended(process)
+    why = "Address already in use; choose an address of this machine and a port that is free"
+    assert said == (2, "", f"gatelink: cannot listen on {where}: {why}\n")
 
 
 async def test_sigint_ends_it_with_0_too_and_without_a_traceback(game: Path) -> None:

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from gatelink.robots import Run
 
 LINE_EVERY = 5  # s between lines where there is no terminal
-OTHER_FILES = 64  # files that this process has open besides its robots' sockets
 
 
 def robots(
@@ -104,11 +103,8 @@ async def _watch(run: "Run", json: bool) -> None:
 
 def _allow_files(count: int) -> None:
     """Lets this process open a socket for each of `count` robots. Raises ConfigError over the hard limit."""
-    import resource
+    from gatelink.ops import files
 
-    needed = count + OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise ConfigError(f"{count} robots need {needed} open files, and {hard} are allowed; raise ulimit -Hn")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    needed, allowed = files.allow(count)
+    if allowed < needed:
+        raise ConfigError(f"{count} robots need {needed} open files, and {allowed} are allowed; raise ulimit -Hn")

@@ -1,7 +1,6 @@
 """The login service as a whole: what it stands on is given, what it opens it closes."""
 
 import asyncio
-import os
 import socket
 from collections.abc import Mapping
 from typing import Self
@@ -21,6 +20,7 @@ from gatelink.login.limits import LoginLimits
 from gatelink.login.logins import Issuer, Logins
 from gatelink.login.metrics import LoginMetrics
 from gatelink.login.throttle import Throttle
+from gatelink.net.endpoints import not_listening
 from gatelink.ops.admin import Admin
 from gatelink.ops.http import HttpServer
 
@@ -131,11 +131,7 @@ class LoginService:
             family, _, _, _, where = found[0]
             return socket.create_server(where[:2], family=family, backlog=BACKLOG)
         except OSError as error:
-            what = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise ConfigError(
-                f"login cannot listen on {self._host}:{self._port}: {what}; "
-                "choose an address of this machine and a port that is free"
-            ) from None
+            raise ConfigError(f"login cannot listen on {self._host}:{self._port}: {not_listening(error)}") from None
 
 
 def _host_and_port(url: str) -> tuple[str, int]:

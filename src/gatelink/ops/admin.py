@@ -4,7 +4,6 @@ It asks nobody who they are; bind it where only your monitoring can reach it.
 """
 
 import asyncio
-import os
 import socket
 import time
 from collections import deque
@@ -12,7 +11,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gatelink.errors import ConfigError
-from gatelink.net.endpoints import parse_endpoint
+from gatelink.net.endpoints import not_listening, parse_endpoint
 
 if TYPE_CHECKING:
     from gatelink.ops.http import HttpServer
@@ -93,11 +92,7 @@ class Admin:
             family, _, _, _, where = found[0]
             return socket.create_server(where[:2], family=family, backlog=BACKLOG)
         except OSError as error:
-            what = os.strerror(error.errno) if error.errno and error.errno > 0 else error.strerror
-            raise ConfigError(
-                f"cannot listen on admin address {self._address}: {what}; "
-                "choose an address of this machine and a port that is free"
-            ) from None
+            raise ConfigError(f"cannot listen on admin address {self._address}: {not_listening(error)}") from None
 
     def _watch(self, due: float) -> None:
         """Measures once a second how late the loop comes to a call."""
