@@ -15,16 +15,23 @@ ROOT = Path(__file__).resolve().parents[1]
 Process = asyncio.subprocess.Process
 
 
-@contextlib.asynccontextmanager
-async def python(
+def python(
     *arguments: str, cwd: Path = ROOT, environment: dict[str, str] | None = None, merged: bool = False
+) -> contextlib.AbstractAsyncContextManager[Process]:
+    """`program` with `python ARGUMENTS`."""
+    return program(sys.executable, *arguments, cwd=cwd, environment=environment, merged=merged)
+
+
+@contextlib.asynccontextmanager
+async def program(
+    *command: str, cwd: Path = ROOT, environment: dict[str, str] | None = None, merged: bool = False
 ) -> AsyncIterator[Process]:
-    """`python ARGUMENTS`, its output in pipes. environment: on top of ours; merged: standard error goes to its output.
+    """A command, its output in pipes. environment: on top of ours; merged: standard error goes to its output.
 
     The block is left with TimeoutError when it takes longer than a test may.
     """
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, *arguments),
+        *command,
         cwd=cwd,
         env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **(environment or {})},
         stdout=asyncio.subprocess.PIPE,

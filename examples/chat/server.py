@@ -43,8 +43,12 @@ def say(session: Session, message: Say) -> None:
 
 
 @server.on(Leave)
+def on_leave(session: Session, message: Leave) -> None:
+    leave(session)
+
+
 @server.on_closed
-def leave(session: Session, message: Leave | None = None) -> None:
+def leave(session: Session) -> None:
     if session.data is not None:
         session.data.members.discard(session)
         session.data = None

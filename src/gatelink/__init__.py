@@ -24,8 +24,10 @@ from gatelink.errors import (
     SessionClosed,
     VerifyError,
 )
+from gatelink.group.engine import EngineError, EngineUnavailable, NoResponder, RequestFailed
 from gatelink.group.gateway import Gateway
-from gatelink.group.group import Group, Membership
+from gatelink.group.group import Group, Membership, NotLinked
+from gatelink.group.players import Player
 from gatelink.group.service import Service
 from gatelink.handlers import Handlers
 from gatelink.net.client import connect
@@ -33,13 +35,15 @@ from gatelink.net.connection import Connection
 from gatelink.net.dialer import Backoff
 from gatelink.server import Listen, Server
 from gatelink.session.manager import Duplicate, SessionManager
-from gatelink.session.outbox import Full
+from gatelink.session.outbox import Full, OutboxFull
 from gatelink.session.session import Session
+from gatelink.wire.envelope import Arrival
 from gatelink.wire.keys import GroupKey, ServerKey
 from gatelink.wire.messages import Catalog, message
 
 __all__ = [
     "LINK_LIMITS",
+    "Arrival",
     "Backoff",
     "BodyError",
     "Catalog",
@@ -49,6 +53,8 @@ __all__ = [
     "ConnectError",
     "Connection",
     "Duplicate",
+    "EngineError",
+    "EngineUnavailable",
     "FrameTooLarge",
     "Full",
     "GatelinkError",
@@ -63,9 +69,14 @@ __all__ = [
     "Membership",
     "MemoryTokens",
     "MessageTooLarge",
+    "NoResponder",
+    "NotLinked",
+    "OutboxFull",
     "PeerError",
+    "Player",
     "ProtocolError",
     "RawFrame",
+    "RequestFailed",
     "Server",
     "ServerKey",
     "Service",

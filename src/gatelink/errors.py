@@ -5,17 +5,26 @@
     │   ├── ConfigError          a setting that cannot work
     │   ├── CatalogError         a message type registered twice, or not at all
     │   ├── MessageTooLarge      a message to send that no receiver would take
-    │   └── SessionClosed        `send` on a session that has ended
+    │   ├── SessionClosed        `send` on a session that has ended
+    │   ├── OutboxFull           more waits for a server of the group than may
+    │   └── NotLinked            there is no link to the server that a post is for
     ├── PeerError                the peer's: its connection closes with `.code`
     │   ├── ProtocolError        bytes that the protocol does not allow
     │   │   ├── FrameTooLarge    a frame, or what it decompresses to, over the limit
     │   │   └── BodyError        a body that its message's codec rejects
     │   └── VerifyError          who it says it is could not be verified
+    ├── EngineError              what a group shares (docs/engine.md): something that the engine did not do
+    │   ├── EngineUnavailable    it did not answer in time; whether it did what it was asked is not known
+    │   ├── Conflict             another write came first
+    │   ├── NoResponder          nobody answers a call there
+    │   └── RequestFailed        whoever answers it raised
     └── ConnectError             `connect()` did not get a session
 
 A `PeerError` is never shown to the peer: it learns the close code, the log has the words.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from enum import IntEnum
 
 
@@ -141,3 +150,16 @@ class ConnectError(GatelinkError):
     def __init__(self, text: str, code: CloseCode | None = None) -> None:
         self.code = code
         super().__init__(text)
+
+
+@contextmanager
+def needing(extra: str, what: str) -> Iterator[None]:
+    """Where libraries of an extra of the package are imported: ConfigError, with the fix, if one is missing.
+
+    what: the setting or command that wants it.
+    """
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = (error.name or "a library").partition(".")[0]
+        raise ConfigError(f"{what}: {library} is missing; pip install 'gatelink[{extra}]'") from None

@@ -6,7 +6,7 @@ How the code is called is in dispatch.py.
 import inspect
 import re
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, overload
 
 from gatelink.dispatch import CLOSED, RESUMED, SUSPENDED, VERIFIED, Dispatch, RawFrame, Route, is_async
 from gatelink.errors import CatalogError, ConfigError
@@ -14,7 +14,11 @@ from gatelink.session.session import Session
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
-_H = TypeVar("_H", bound=Callable[..., Any])
+_M = TypeVar("_M")
+_S = TypeVar("_S", bound=Session)
+_R = TypeVar("_R")
+_H = TypeVar("_H", bound=Callable[[Any, Any], Any])
+_E = TypeVar("_E", bound=Callable[[Any], Any])
 
 
 class Handlers(Dispatch):
@@ -25,6 +29,14 @@ class Handlers(Dispatch):
 
     def __init__(self, catalog: Catalog = default_catalog) -> None:
         super().__init__(catalog)
+
+    @overload
+    def on(
+        self, what: type[_M], *, rate: float | None = None
+    ) -> Callable[[Callable[[_S, _M], _R]], Callable[[_S, _M], _R]]: ...
+
+    @overload
+    def on(self, what: int | str, *, rate: float | None = None) -> Callable[[_H], _H]: ...
 
     def on(self, what: type | int | str, *, rate: float | None = None) -> Callable[[_H], _H]:
         """Decorator: the handler of a message, given by its type, id or wire name: `handler(session, message)`.
@@ -67,19 +79,19 @@ class Handlers(Dispatch):
         self._default = handler
         return handler
 
-    def on_verified(self, handler: _H) -> _H:
+    def on_verified(self, handler: _E) -> _E:
         """Decorator: `handler(session)` for every new session, before its first message."""
         return self._on_event(VERIFIED, "verified", handler)
 
-    def on_closed(self, handler: _H) -> _H:
+    def on_closed(self, handler: _E) -> _E:
         """Decorator: `handler(session)` once a session has ended, after its last message; see `close_code`."""
         return self._on_event(CLOSED, "closed", handler)
 
-    def on_suspended(self, handler: _H) -> _H:
+    def on_suspended(self, handler: _E) -> _E:
         """Decorator: `handler(session)` when a session lost its connection and waits for another."""
         return self._on_event(SUSPENDED, "suspended", handler)
 
-    def on_resumed(self, handler: _H) -> _H:
+    def on_resumed(self, handler: _E) -> _E:
         """Decorator: `handler(session)` when a suspended session is connected again."""
         return self._on_event(RESUMED, "resumed", handler)
 
@@ -90,7 +102,7 @@ class Handlers(Dispatch):
         self._forward = handler
         return handler
 
-    def _on_event(self, event: int, name: str, handler: _H) -> _H:
+    def _on_event(self, event: int, name: str, handler: _E) -> _E:
         route = Route(name, lambda session, _: handler(session), bytes)
         route.is_async = is_async(handler)
         self._add(event, route)

@@ -33,7 +33,7 @@ from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login
 from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
-from gatelink.ops import logs
+from gatelink.ops import files, logs
 from gatelink.ops.admin import Admin
 from gatelink.session.hub import Hub
 from gatelink.session.manager import Duplicate, SessionManager
@@ -226,6 +226,7 @@ class Server:
         if not self.listen:
             raise ConfigError('nowhere to listen: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True
+        self._has_started = False
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
         self._clients = Side(self.hub, self.duplicate)
         inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
@@ -245,6 +246,7 @@ class Server:
             raise
         if self.tick_hz:
             self._ticker = self.hub.loop.create_task(self._tick())
+        self._has_started = True
         log.info("started", listen=[str(endpoint) for endpoint in self.endpoints], admin=self.admin)
 
     async def drain(self, within: float, address: str = "") -> None:
@@ -303,7 +305,8 @@ class Server:
         clients.hub.wheel.close()
         inner.hub.wheel.close()
         self._running = False
-        log.info("stopped", verified=self.stats.verified)
+        if self._has_started:
+            log.info("stopped", verified=self.stats.verified)
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -339,6 +342,7 @@ class Server:
 
     async def _live(self, started: asyncio.Event, asked: asyncio.Event) -> None:
         """From start to stop; when it is cancelled, it stops without grace."""
+        self._allow_files()
         await self.start()
         gc.collect()
         gc.freeze()  # what was imported stays: looking through it again stops the loop for 10 to 30 ms each time
@@ -349,6 +353,13 @@ class Server:
             await self.stop()
         finally:
             await self.stop(0)  # nothing, unless we were cancelled
+
+    def _allow_files(self) -> None:
+        sides = [self.link_limits if isinstance(each, Listen) and each.inner else self.limits for each in self.listen]
+        most = max((limits.max_connections for limits in sides), default=self.link_limits.max_connections)
+        needed, allowed = files.allow(most)
+        if allowed < needed:
+            log.warning("fewer open files than max_connections: raise ulimit -Hn", needed=needed, allowed=allowed)
 
     def run(self) -> None:
         """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured."""

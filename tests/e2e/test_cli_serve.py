@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import resource
 import signal
 import socket
+import sys
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,7 @@ import pytest
 from gatelink import Catalog, Handlers, Session, connect
 from gatelink.session.states import SessionState
 from tests.e2e.support import until
-from tests.processes import ROOT, Process, ended, python
+from tests.processes import ROOT, Process, ended, program, python
 
 GAME = """
 from gatelink import Server, StaticTokens
@@ -72,6 +74,32 @@ async def test_the_benchmarks_server_serves_where_it_is_told_and_stops_cleanly_o
         status, out, err = await ended(process)
     assert (status, out) == (0, "")
     assert json.loads(err.splitlines()[-1])["event"] == "stopped"
+
+
+@pytest.mark.parametrize("allowed", [2_000, 500])
+async def test_it_takes_the_open_files_that_it_may_and_says_when_they_are_too_few(game: Path, allowed: int) -> None:
+    text = f"{GAME}from gatelink import Limits\nserver.limits = Limits(max_connections=1_000)\n"
+    (game / "game.py").write_text(text)
+    needed = 1_000 + 64
+    command = (
+        f"ulimit -Sn 256; ulimit -Hn {allowed}; exec {sys.executable} -m gatelink serve game:server --log-format json"
+    )
+    async with program("bash", "-c", f"{command} --log-format json", cwd=game) as process:
+        assert process.stderr is not None
+        said = [json.loads(await process.stderr.readline()) for _ in range(1 + (allowed < needed))]
+        soft, _ = resource.prlimit(process.pid, resource.RLIMIT_NOFILE)
+    assert said[-1]["event"] == "started"
+    assert soft == min(needed, allowed)
+    assert [(line["needed"], line["allowed"]) for line in said[:-1]] == [(needed, allowed)][: allowed < needed]
+
+
+async def test_one_that_cannot_start_does_not_say_that_it_stopped(game: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        where = f"tcp://127.0.0.1:{taken.getsockname()[1]}"
+        async with gatelink("serve", "game:server", "--listen", where, cwd=game) as process:
+            said = await ended(process)
+    why = "Address already in use; choose an address of this machine and a port that is free"
+    assert said == (2, "", f"gatelink: cannot listen on {where}: {why}\n")
 
 
 async def test_sigint_ends_it_with_0_too_and_without_a_traceback(game: Path) -> None:

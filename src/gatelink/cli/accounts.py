@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 
 import typer
 
-from gatelink.errors import ConfigError, GatelinkError
+from gatelink.errors import ConfigError, GatelinkError, needing
 
 T = TypeVar("T")
 
@@ -26,14 +26,6 @@ User = Annotated[str | None, typer.Option("--user", metavar="NAME", help="The ac
 Uid = Annotated[int | None, typer.Option("--uid", metavar="UID", help="The account with this uid.")]
 
 
-@accounts.callback()
-def _need_the_extra() -> None:
-    try:
-        import gatelink.auth.accounts  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"accounts: {error}; pip install 'gatelink[login]'") from None
-
-
 @accounts.command()
 def migrate(url: Url) -> None:
     """Bring the database to the newest schema, in one transaction; nothing happens if it is.
@@ -43,8 +35,8 @@ def migrate(url: Url) -> None:
 
     Exit status: 0 it is the newest, 1 the database fails, 2 the command can't be run as given.
     """
-    from gatelink.auth.migrations import migrate as to_newest
-
+    with needing("login", "accounts"):
+        from gatelink.auth.migrations import migrate as to_newest
     before, after = _run(to_newest(url))
     print(f"schema {after}" if before == after else f"schema {after}, before {before or 'none'}")
 
@@ -61,8 +53,8 @@ def create(
     Exit status: 0 made, 1 the name is taken, or it or the password is none, or the database fails, 2 the command
     can't be run as given.
     """
-    from gatelink.auth.accounts import Accounts
-
+    with needing("login", "accounts"):
+        from gatelink.auth.accounts import Accounts
     if sys.stdin.isatty():
         password = typer.prompt("Password", hide_input=True, confirmation_prompt=True, err=True)
     else:
@@ -95,8 +87,8 @@ def enable(url: Url, user: User = None, uid: Uid = None) -> None:
 
 def _set(url: str, user: str | None, uid: int | None, what: str) -> None:
     """Call the method `what` of Accounts for the account that is named."""
-    from gatelink.auth.accounts import Accounts, NoAccount
-
+    with needing("login", "accounts"):
+        from gatelink.auth.accounts import Accounts, NoAccount
     if (user is None) == (uid is None):
         raise ConfigError("say which account: --user NAME or --uid UID")
 

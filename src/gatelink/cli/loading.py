@@ -4,6 +4,7 @@ import importlib
 import os
 import sys
 import traceback
+from collections.abc import Callable
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
@@ -17,19 +18,34 @@ def load(reference: str, kind: type[T]) -> T:
 
     Raises ConfigError saying what was found instead and what to write.
     """
+    found: T = _load(reference, lambda value: isinstance(value, kind), f"a {kind.__name__}", kind.__name__.lower())
+    return found
+
+
+def load_class(reference: str, base: type[T]) -> type[T]:
+    """As `load`, but the subclass of `base` that is named."""
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, type) and issubclass(value, base) and value is not base
+
+    found: type[T] = _load(reference, fits, f"a subclass of {base.__name__}", base.__name__)
+    return found
+
+
+def _load(reference: str, fits: Callable[[Any], bool], wanted: str, example: str) -> Any:
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
-        raise ConfigError(f"{reference!r} is not MODULE:NAME; write it as mygame.main:{kind.__name__.lower()}")
+        raise ConfigError(f"{reference!r} is not MODULE:NAME; write it as mygame.main:{example}")
     module = load_module(module_name)
     found: Any = getattr(module, name, None)
-    if isinstance(found, kind):
+    if fits(found):
         return found
     if found is None:
         what = f"module {module_name} has no {name}"
     else:
-        what = f"{reference} is a {type(found).__name__}, not a {kind.__name__}"
-    there = [f"{module_name}:{other}" for other, value in vars(module).items() if isinstance(value, kind)]
-    fix = f"it has {', '.join(there)}" if there else f"make a {kind.__name__} at its top level"
+        what = f"{reference} is {'a class' if isinstance(found, type) else f'a {type(found).__name__}'}, not {wanted}"
+    there = [f"{module_name}:{other}" for other, value in vars(module).items() if fits(value)]
+    fix = f"it has {', '.join(there)}" if there else f"make {wanted} at its top level"
     raise ConfigError(f"{what}; {fix}")
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatelink.errors import ConfigError, GatelinkError
+from gatelink.errors import ConfigError, GatelinkError, needing
 from gatelink.ops.logs import Format, Level, configure
 
 if TYPE_CHECKING:
@@ -58,10 +58,8 @@ def login(
     if settings.login is None:
         raise ConfigError(f"{config} has no [login]; add the section, with nothing in it for the defaults")
     engine = engine_of(settings, "login") if config is not None else MemoryEngine()
-    try:
+    with needing("login", "login"):
         import gatelink.login.from_settings  # noqa: F401
-    except ImportError as error:
-        raise ConfigError(f"login: {error.name} is missing; pip install 'gatelink[login]'") from None
     configure(log_format or settings.logs.format, log_level or settings.logs.level)
     import uvloop
 

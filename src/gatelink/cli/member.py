@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 
 import typer
 
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, needing
 from gatelink.group.engine import Engine, EngineUnavailable
 from gatelink.group.group import Membership
 from gatelink.settings import Settings, build_engine, group_keys
@@ -41,8 +41,8 @@ def url_file(settings: Settings) -> Path:
 def engine_of(settings: Settings, name: str) -> Engine:
     """The engine, not started. Raises ConfigError for one that only its own process would see."""
     if settings.engine.url == "embedded":
-        from gatelink.group.engines.nats import NatsEngine
-
+        with needing("group", "engine.url"):
+            from gatelink.group.engines.nats import NatsEngine
         url = os.environ.get(ENGINE_URL) or _url_of_up(settings)
         return NatsEngine([url], name=name, timeout=settings.engine.timeout, bucket=settings.group.name)
     if settings.engine.url == "memory":

@@ -4,18 +4,17 @@ import signal
 import sys
 from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatelink.cli.loading import load
+from gatelink.cli.loading import load_class
 from gatelink.errors import ConfigError
 
 if TYPE_CHECKING:
     from gatelink.robots import Run
 
 LINE_EVERY = 5  # s between lines where there is no terminal
-OTHER_FILES = 64  # files that this process has open besides its robots' sockets
 
 
 def robots(
@@ -47,9 +46,7 @@ def robots(
     from gatelink.net.endpoints import parse_endpoint
     from gatelink.robots import Robot, Run
 
-    kind: type[Any] = load(scenario, type)
-    if not issubclass(kind, Robot):
-        raise ConfigError(f"{scenario} is no scenario; make it a subclass of gatelink.robots.Robot")
+    kind = load_class(scenario, Robot)
     parse_endpoint(address)
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(f"--report {report}: there is no directory {report.absolute().parent}")
@@ -106,11 +103,8 @@ async def _watch(run: "Run", json: bool) -> None:
 
 def _allow_files(count: int) -> None:
     """Lets this process open a socket for each of `count` robots. Raises ConfigError over the hard limit."""
-    import resource
+    from gatelink.ops import files
 
-    needed = count + OTHER_FILES
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    if soft != resource.RLIM_INFINITY and soft < needed:
-        if hard != resource.RLIM_INFINITY and hard < needed:
-            raise ConfigError(f"{count} robots need {needed} open files, and {hard} are allowed; raise ulimit -Hn")
-        resource.setrlimit(resource.RLIMIT_NOFILE, (needed, hard))
+    needed, allowed = files.allow(count)
+    if allowed < needed:
+        raise ConfigError(f"{count} robots need {needed} open files, and {allowed} are allowed; raise ulimit -Hn")

@@ -28,7 +28,7 @@ def serve(
 ) -> None:
     """Run a server until SIGTERM or SIGINT; a second one ends it without grace.
 
-    The log's first line says where it listens. Exit status: 0 it was told to stop, 2 it can't run as given.
+    The log's line "started" says where it listens. Exit status: 0 it was told to stop, 2 it can't run as given.
     """
     if reload:
         _run_reloading()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatelink.cli.member import Config, Dev, engine_of, run
+from gatelink.errors import needing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -43,8 +44,8 @@ def top(
     settings = load(config, dev=dev)
     configure(settings.logs.format, "error")
     if engine is not None:
-        from gatelink.group.engines.nats import NatsEngine
-
+        with needing("group", "--engine"):
+            from gatelink.group.engines.nats import NatsEngine
         found: Engine = NatsEngine([engine], name="top", timeout=settings.engine.timeout, bucket=settings.group.name)
     else:
         found = engine_of(settings, "top")

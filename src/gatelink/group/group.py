@@ -38,7 +38,9 @@ from gatelink.wire.messages import Catalog
 log = structlog.get_logger("gatelink.group")
 quiet = QuietLog(log)
 
-_H = TypeVar("_H", bound=Callable[..., Any])
+_M = TypeVar("_M")
+_R = TypeVar("_R")
+_E = TypeVar("_E", bound=Callable[[Any], None])
 
 REDIAL = Backoff(first=0.1, most=1.0, attempts=1_000_000)
 """How a link that broke is dialled; when the other process is gone is not for it to say."""
@@ -63,7 +65,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not self.keys:
-            raise ConfigError("a member of a group needs the group's key; `gatelink keys group` makes one")
+            raise ConfigError("a member of a group needs the group's key; `gatelink keys new --group` makes one")
 
 
 class NotLinked(LocalError):
@@ -245,11 +247,11 @@ class Talk:
         self._catalog = catalog
         self._calls: dict[type, Callable[[Any], Any]] = {}
 
-    def on_call(self, request: type) -> Callable[[_H], _H]:
+    def on_call(self, request: type[_M]) -> Callable[[Callable[[_M], _R]], Callable[[_M], _R]]:
         """Decorator: `handler(request)` answers a call with a message; plain or async. Raises CatalogError."""
         self._catalog.of_type(request)
 
-        def register(handler: _H) -> _H:
+        def register(handler: Callable[[_M], _R]) -> Callable[[_M], _R]:
             if request in self._calls:
                 raise CatalogError(f"calls with {request.__name__} have a handler already")
             self._calls[request] = handler
@@ -257,10 +259,10 @@ class Talk:
 
         return register
 
-    def on_event(self, topic: str) -> Callable[[_H], _H]:
+    def on_event(self, topic: str) -> Callable[[_E], _E]:
         """Decorator: `handler(message)`, a plain function, for what is published under `topic`."""
 
-        def register(handler: _H) -> _H:
+        def register(handler: _E) -> _E:
             if topic in self.topics:
                 raise CatalogError(f"the topic {topic!r} has a handler already")
             self.topics[topic] = lambda data: handler(decode(self._catalog, data))

@@ -20,7 +20,17 @@ from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.roles import Dispatcher
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
-from gatelink.wire.envelope import Bind, Hold, Join, Kick, Leave, SessionOpened, broadcast_frames, push_frames
+from gatelink.wire.envelope import (
+    Arrival,
+    Bind,
+    Hold,
+    Join,
+    Kick,
+    Leave,
+    SessionOpened,
+    broadcast_frames,
+    push_frames,
+)
 from gatelink.wire.frames import Frame
 
 POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
@@ -35,8 +45,8 @@ _NOTHING_QUEUED = Outbox(1, 1)  # what a player is sent waits in its link's outb
 class Player(Session):
     """A player's session as a service has it; its connection is at the gateway.
 
-    gateway: the server id of that. sid: how the two call the session. arrival: NEW, MOVED or SERVER_DIED, how
-    it came to this server; lost_messages: how many of the player's went down with the server before.
+    sid: how the gateway and this service call the session. arrival: how it came to this server. lost_messages: how many
+    of the player's went down with the server before.
     """
 
     __slots__ = ("_pending", "_players", "arrival", "link", "lost_messages", "sid")
@@ -59,7 +69,7 @@ class Player(Session):
         self._pending: list[Frame] | None = None  # what came before it was opened
         self.link = link
         self.sid = opened.sid
-        self.arrival = opened.type
+        self.arrival = Arrival(opened.type)
         self.lost_messages = opened.lost
 
     @property

@@ -80,6 +80,13 @@ def failure(error: OSError | UnicodeError) -> str:
     return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
+def not_listening(error: OSError | UnicodeError) -> str:
+    """Why the system could not listen at a TCP address, and what to do."""
+    if isinstance(error, PermissionError):
+        return f"{failure(error)}; choose a port above 1023, or give the process CAP_NET_BIND_SERVICE"
+    return f"{failure(error)}; choose an address of this machine and a port that is free"
+
+
 @lru_cache(_CACHED_HOSTS)
 def address_key(host: str) -> str:
     """What stands for `host`, a peer's address, in per-address limits.

@@ -15,7 +15,7 @@ from gatelink.config import Limits, networks
 from gatelink.errors import ConfigError
 from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
-from gatelink.net.endpoints import Endpoint, contains, failure
+from gatelink.net.endpoints import Endpoint, contains, failure, not_listening
 from gatelink.net.preamble import Preamble
 from gatelink.net.tls import TlsAcceptor
 from gatelink.quiet import QuietLog
@@ -75,7 +75,8 @@ class Listener:
                 port = await (self._open_tcp() if self._tls is None else self._open_tls(self._tls))
                 self.endpoint = Endpoint(endpoint.scheme, endpoint.host, port)
         except (OSError, UnicodeError) as error:
-            raise ConfigError(f"cannot listen on {endpoint}: {failure(error)}") from None
+            why = failure(error) if endpoint.scheme == "unix" else not_listening(error)
+            raise ConfigError(f"cannot listen on {endpoint}: {why}") from None
 
     def close(self) -> None:
         """Accepts nothing more; the connections stay."""

@@ -10,7 +10,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gatelink.errors import ConfigError
-from gatelink.net.endpoints import failure
+from gatelink.net.endpoints import not_listening
 
 MAX_CONNECTIONS = 16  # for a scraper, a health check and a curious person; more are cut off
 KEEP_ALIVE = 5  # s that a connection may idle after a response
@@ -59,10 +59,7 @@ class HttpServer:
             family, _, _, _, where = found[0]
             self._listener = socket.create_server(where[:2], family=family)
         except (OSError, UnicodeError) as error:
-            raise ConfigError(
-                f"cannot listen on {self._name}: {failure(error)}; "
-                "choose an address of this machine and a port that is free"
-            ) from None
+            raise ConfigError(f"cannot listen on {self._name}: {not_listening(error)}") from None
         self.host, self.port = self._listener.getsockname()[:2]
         self._config.load()
         self._server.lifespan = self._config.lifespan_class(self._config)

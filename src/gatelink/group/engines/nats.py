@@ -88,6 +88,8 @@ class NatsEngine:
         if credentials is not None and not Path(credentials).is_file():
             raise ConfigError(f"the credentials of NATS, {credentials}, are not a file")
         self.urls = (urls,) if isinstance(urls, str) else tuple(urls)
+        if not all(url.startswith(("nats://", "tls://")) for url in self.urls):  # not shown: it may hold a password
+            raise ConfigError("a URL of NATS begins with nats:// or tls://, and one that was given does not")
         self.stats = EngineStats()
         self._credentials = credentials
         self._name = name
