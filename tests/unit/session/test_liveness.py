@@ -157,6 +157,23 @@ async def test_a_dead_path_is_noticed_within_the_timeout_whatever_was_sent_befor
         assert desk.owner.calls[:1] == ["broke heartbeat-timeout" if sent < 9 else "broke slow-consumer"]
 
 
+@pytest.mark.parametrize("extended", [False, True])
+async def test_while_it_is_not_read_its_silence_is_not_its_own(extended: bool) -> None:
+    bench: Bench = Desk() if extended else Bench(Limits(heartbeat_interval=10, heartbeat_timeout=60))
+    session = bench.it if isinstance(bench, Desk) else bench.session()[0]
+    if not extended:
+        session.open()
+    await bench.pass_time(50)
+    session.pause(Pause.LINK)
+    await bench.pass_time(200)
+    assert state_of(session) is SessionState.OPEN
+    session.resume(Pause.LINK)
+    await bench.pass_time(59)
+    assert state_of(session) is SessionState.OPEN
+    await bench.pass_time(2)
+    assert bench.owner.calls[0] == "broke heartbeat-timeout"
+
+
 async def test_an_answer_ends_the_doubt() -> None:
     desk = Desk()
     await desk.send(1)
