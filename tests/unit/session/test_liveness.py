@@ -72,10 +72,10 @@ async def test_one_whose_queue_is_empty_is_not_however_long_it_acknowledges_noth
 async def test_nor_one_whose_acknowledgements_we_do_not_read() -> None:
     desk = Desk(limits=SLOW)
     await desk.send(9)
-    desk.it.pause(Pause.INBOX)
+    desk.it.pause(Pause.LINK)
     await pass_time(desk, 100)
     assert state_of(desk.it) is SessionState.OPEN
-    desk.it.resume(Pause.INBOX)
+    desk.it.resume(Pause.LINK)
     await pass_time(desk, 28)
     assert desk.owner.calls == ["broke slow-consumer"]
 
