@@ -525,9 +525,13 @@ async def test_what_comes_after_our_close_is_thrown_away_unopened(monkeypatch: p
         session = server.session(7)
         session.kick()
         assert await client.control() == closed(CloseCode.KICKED)
-        opened: list[int] = []
-        feed = SecureStream.feed
-        monkeypatch.setattr(SecureStream, "feed", lambda stream, data: (opened.append(len(data)), feed(stream, data))[1])
+        opened: list[bytes] = []
+
+        def feed(stream: SecureStream, data: bytes) -> bytes:
+            opened.append(data)
+            return b""
+
+        monkeypatch.setattr(SecureStream, "feed", feed)
         client.send(frame_of(Echo(1)) * 1_000)
         await client.close()
         await session.wait_closed()
