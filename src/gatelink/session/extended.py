@@ -314,6 +314,7 @@ class ExtendedSession(Session):
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
         if isinstance(self.outbox, SendWindow):
             self.outbox.lift()
+        self._lags = False
         if self._hub.between_servers and self._fresh_frames:  # what was not acknowledged counts as lost there
             farewell = control_frame(control.Ack(self._count())) + farewell
         super().close(code, reason, farewell=farewell)

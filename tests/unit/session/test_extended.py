@@ -138,6 +138,19 @@ async def test_a_few_that_came_while_handlers_lagged_are_acknowledged_too() -> N
     assert desk.records == [control.Ack(1)]
 
 
+async def test_a_session_that_closes_while_handlers_lag_says_nothing_after_its_last_word() -> None:
+    desk = Desk()
+    desk.it.pause(Pause.INBOX)
+    desk.hear(*[say()] * 100)
+    desk.it.kick()
+    await turn()
+    assert desk.records == [control.Ack(100), control.Close(4009, "")] and desk.carrier.log[-1] == CLOSE
+    desk.it.resume(Pause.INBOX)
+    desk.it.writable()
+    await turn()
+    assert desk.carrier.log[-1] == CLOSE
+
+
 @pytest.mark.parametrize("size, acknowledged", [(ACK_BYTES - 1, False), (ACK_BYTES, True)])
 async def test_an_ack_follows_32_kib_at_once(size: int, acknowledged: bool) -> None:
     desk = Desk()
