@@ -127,8 +127,9 @@ class Wheel:
     def _turn(self) -> None:
         if self._clock() - self._due > STALL:
             # The process stood still. What peers sent meanwhile is in their sockets: let it be read before anybody is
-            # found to have been silent for too long.
+            # found to have been silent for too long. Once: where every turn is so late, deadlines must hold, too.
             self._arm(0.01)
+            self._due = inf
             return
         self.run_due()
         if self._timer is not None:  # its own, which has fired, unless an item closed the wheel and set another

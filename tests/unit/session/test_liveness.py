@@ -80,6 +80,15 @@ async def test_nor_one_whose_acknowledgements_we_do_not_read() -> None:
     assert desk.owner.calls == ["broke slow-consumer"]
 
 
+async def test_one_not_read_because_its_inbox_is_full_is_to_come_again_and_tell_what_it_has() -> None:
+    """Its handlers may wait for its acknowledgements, and it for theirs."""
+    desk = Desk(limits=SLOW)
+    await desk.send(9)
+    desk.it._paused = Pause.INBOX
+    await pass_time(desk, 28)
+    assert desk.owner.calls == ["broke slow-consumer"]
+
+
 async def test_on_its_next_connection_it_has_all_the_time_again() -> None:
     desk = Desk(limits=SLOW)
     await desk.send(9)

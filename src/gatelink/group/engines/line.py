@@ -7,7 +7,6 @@ store writes what never expires, its `flush` overtakes what it is to flush.
 import asyncio
 import contextlib
 import math
-import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -66,7 +65,6 @@ class _Client(Client):
         self._pending_data_size = 0
         if (writer := getattr(self._transport, "_io_writer", None)) is not None:
             writer.transport.abort()
-            self._transport = None  # the stream of a TLS handshake that failed never says that it is closed
 
     @property
     def has_jetstream(self) -> bool:
@@ -104,13 +102,7 @@ class Line:
                 user_credentials=credentials,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            cause = self._client.last_error or error
-            text = str(cause) or type(error).__name__
-            if isinstance(cause, ssl.SSLCertVerificationError):
-                text = (
-                    f"its certificate is not trusted: {cause.verify_message}; "
-                    "for an authority of your own set SSL_CERT_FILE to its certificate"
-                )
+            text = str(self._client.last_error or error) or type(error).__name__
             if "authorization" in text.lower():
                 raise ConfigError(f"NATS at {self.where} refused the credentials of its URL or file") from None
             raise EngineUnavailable(f"NATS at {self.where}: {text}") from None
