@@ -12,9 +12,10 @@ import pytest
 from tests.postgres import Postgres, running_postgres
 from tests.support import run_watched
 
-# `deadline` is a time assertion, which a busy machine fails. CI repeats the same examples every time.
-hypothesis.settings.register_profile("default", deadline=None)
-hypothesis.settings.register_profile("ci", deadline=None, derandomize=True, database=None, print_blob=True)
+# `deadline` and `too_slow` are time assertions, which a busy machine fails. CI repeats the same examples every time.
+UNTIMED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
+hypothesis.settings.register_profile("default", UNTIMED)
+hypothesis.settings.register_profile("ci", UNTIMED, derandomize=True, database=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default"))
 
 

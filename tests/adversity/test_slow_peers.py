@@ -7,6 +7,8 @@ import tracemalloc
 import pytest
 
 from gatelink import CloseCode, Full, Limits, SessionClosed
+from gatelink.session.carrier import Pause
+from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import (
     Blob,
     Echo,
@@ -188,6 +190,24 @@ async def test_who_does_not_read_and_says_nothing_ends_with_the_heartbeat_timeou
         await until(lambda: server.ended)
         assert server.ended == [(7, CloseCode.HEARTBEAT_TIMEOUT)]
         client.writer.transport.abort()
+
+
+@pytest.mark.parametrize("is_extended", [False, True])
+@pytest.mark.parametrize("is_reset", [False, True])
+async def test_one_that_leaves_while_it_is_not_read_is_missed_by_its_next_heartbeats(
+    is_extended: bool, is_reset: bool
+) -> None:
+    """Its silence does not count meanwhile: it is the writes that fail."""
+    async with serving(limits=Limits(heartbeat_interval=50 * MS)) as server:
+        client = await (ExtendedClient.logged_in(server, 7) if is_extended else RawClient.verified(server, 7))
+        session = server.session(7)
+        session.pause(Pause.LINK)
+        if is_reset:
+            client.reset()
+        else:
+            await client.close()
+        await session.wait_closed()
+        assert session.close_code is not CloseCode.HEARTBEAT_TIMEOUT
 
 
 async def test_a_break_in_the_middle_of_a_write_keeps_what_was_not_handed_to_the_socket() -> None:

@@ -13,6 +13,7 @@ import pytest
 from msgspec.structs import replace
 
 from gatelink import Backoff, CloseCode, ConnectError, Duplicate, Handlers, Limits, Listen, ServerKey, Session, connect
+from gatelink.config import ACK_FRAMES
 from gatelink.dispatch import CLOSED
 from gatelink.net.login import Login
 from gatelink.session.extended import ExtendedSession
@@ -317,8 +318,9 @@ async def test_a_handler_that_runs_while_its_session_breaks_and_resumes_keeps_th
         await talk.end()
 
 
-async def test_a_full_inbox_pauses_the_next_connection_and_everything_is_handled_once() -> None:
-    async with talking(limits=Limits(max_inbox=10)) as (talk, proxy):
+async def test_an_inbox_full_beyond_the_window_pauses_the_next_connection_and_everything_is_handled_once() -> None:
+    limits = Limits(max_inbox=10, window_frames=ACK_FRAMES)
+    async with talking(limits=limits, client_limits=Limits()) as (talk, proxy):
         go = asyncio.Event()
 
         @talk.server.instead(Note)
@@ -327,7 +329,7 @@ async def test_a_full_inbox_pauses_the_next_connection_and_everything_is_handled
             talk.server.notes.append((session.uid, message.n))
 
         for _ in range(3):
-            talk.say(40)
+            talk.say(100)
             await until(lambda: talk.other.inbox is not None and talk.other.inbox.paused)
             proxy.cut_all()
             await until(lambda: talk.other.state is SessionState.OPEN and talk.session.state is SessionState.OPEN)
@@ -335,6 +337,24 @@ async def test_a_full_inbox_pauses_the_next_connection_and_everything_is_handled
             await until(lambda carrier=carrier: not carrier.transport.is_reading())  # type: ignore[misc]
         go.set()
         await talk.end()
+
+
+async def test_a_handler_that_drains_is_not_kept_waiting_by_what_waits_for_it() -> None:
+    """The acknowledgements that it waits for stand behind more messages than the inbox may hold."""
+    async with talking(limits=Limits(max_inbox=10)) as (talk, _):
+        drained: list[int] = []
+
+        @talk.server.instead(Note)
+        async def note(session: Session, message: Note) -> None:
+            for _ in range(100):
+                session.send(Blob(bytes(10_000)))
+                await session.drain()
+            drained.append(message.n)
+
+        for n in range(200):
+            talk.session.send(Note(n))
+        await until(lambda: len(drained) >= 3)
+        assert talk.session.state is SessionState.OPEN
 
 
 # -- the send window --

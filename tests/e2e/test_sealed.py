@@ -515,3 +515,24 @@ async def test_one_write_is_one_seal() -> None:
     connection.write(b"b" * 16_385)
     connection.write(b"")
     assert [len(data) for data in written] == [4 + 16_400, 4 + 16_400 + 4 + 17, 0]
+
+
+async def test_what_comes_after_our_close_is_thrown_away_unopened(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Opening it would cost as much as it did before, and nobody counts it against a rate any more."""
+    async with serving(keys=[KEY]) as server:
+        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+        assert client.stream is not None
+        session = server.session(7)
+        session.kick()
+        assert await client.control() == closed(CloseCode.KICKED)
+        opened: list[bytes] = []
+
+        def feed(stream: SecureStream, data: bytes) -> bytes:
+            opened.append(data)
+            return b""
+
+        monkeypatch.setattr(SecureStream, "feed", feed)
+        client.send(frame_of(Echo(1)) * 1_000)
+        await client.close()
+        await session.wait_closed()
+        assert not opened

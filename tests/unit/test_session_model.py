@@ -107,6 +107,10 @@ class SessionMachine(RuleBasedStateMachine):
         life = self.life_of(session)
         life.events.append(event)
         life.far = session
+        if event == "verified":  # at once, or when what was held flows again
+            for older in self.lives:
+                if older is not life and older.far is not None:
+                    older.may_end |= {CloseCode.REPLACED, CloseCode.RESUME_REFUSED}
 
     def do(self, work: Any) -> Any:
         return self.loop.run_until_complete(work)
@@ -186,7 +190,6 @@ class SessionMachine(RuleBasedStateMachine):
         assert self.newest is life
         if older is not None:
             assert older.far is not None and older.far.close_code is CloseCode.REPLACED
-            older.may_end |= {CloseCode.REPLACED, CloseCode.RESUME_REFUSED}
 
     @rule(up=booleans(), count=integers(1, 30), size=sampled_from([0, 20, 900]), which=integers(0, 5))
     def send(self, up: bool, count: int, size: int, which: int) -> None:

@@ -193,9 +193,10 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def _deafen(self) -> None:
-        """What comes in from now on is read and thrown away."""
+        """What comes in from now on is read and thrown away, unopened."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
         self._decoder = _DISCARD
+        self._secure = None
         self._meter = None
         if self._paused:
             self._paused = Pause(0)

@@ -15,7 +15,7 @@ from gatelink.config import ACK_BYTES as ACK_BYTES
 from gatelink.config import ACK_FRAMES as ACK_FRAMES
 from gatelink.config import ACK_SECONDS as ACK_SECONDS
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
-from gatelink.session.carrier import Carrier
+from gatelink.session.carrier import Carrier, Pause
 from gatelink.session.session import Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.window import SendWindow
@@ -89,6 +89,7 @@ class ExtendedSession(Session):
         "_counts",
         "_fresh_bytes",
         "_fresh_frames",
+        "_lags",
         "_measure_at",
         "_peer_code",
         "_ping",
@@ -120,6 +121,7 @@ class ExtendedSession(Session):
         self.away: tuple[control.GoAway, float] | None = None
         self._fresh_frames = 0  # taken in and not acknowledged
         self._fresh_bytes = 0
+        self._lags = False  # the handlers, so that nothing is acknowledged
         self._ack_due = False
         self._beat_at = 0.0
         self._away = b""  # a GOAWAY that leaves with the next write
@@ -155,6 +157,8 @@ class ExtendedSession(Session):
             if self._counts:
                 self._count_in(len(frames), size)
             self.handlers.dispatch(self, frames)
+        if self._lags:
+            self._bound_inbox()
         self._marked = False
         if self.outbox.count or self._controls_due or self.state is not _OPEN:
             self.flush()
@@ -283,7 +287,7 @@ class ExtendedSession(Session):
         if self._pings:
             controls = b"".join(map(self._pong, self._pings))
             self._pings = ()
-        elif self._fresh_frames:
+        elif self._fresh_frames and not self._lags:
             controls = control_frame(control.Ack(self._count()))
         controls += self._away
         self._away = b""
@@ -294,7 +298,9 @@ class ExtendedSession(Session):
         return control_frame(control.Pong(sent_at, self._count(), server_time))
 
     def _count(self) -> int:
-        """`received`, about to be told to the peer."""
+        """`received`, about to be told to the peer; while the handlers lag, what it was told last."""
+        if self._lags:
+            return self.received - self._fresh_frames
         self._fresh_frames = self._fresh_bytes = 0
         return self.received
 
@@ -321,9 +327,46 @@ class ExtendedSession(Session):
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
         if isinstance(self.outbox, SendWindow):
             self.outbox.lift()
+        self._acknowledge_again()
         if self._hub.between_servers and self._fresh_frames:  # what was not acknowledged counts as lost there
             farewell = control_frame(control.Ack(self._count())) + farewell
         super().close(code, reason, farewell=farewell)
+
+    # -- handlers that lag --
+
+    def pause(self, why: Pause) -> None:
+        """As `Session.pause`; but while handlers lag, a peer with a window is first no longer acknowledged.
+
+        One that keeps to its window stops by itself, and its own acknowledgements are still heard: a handler may be
+        waiting for just these, in `drain`.
+        """
+        if why is Pause.INBOX and self._counts:
+            self._lags = True
+        else:
+            super().pause(why)
+
+    def _bound_inbox(self) -> None:
+        """Stops reading from a peer that does not keep to a window of this side's size."""
+        limits = self._hub.limits
+        inbox = self.inbox
+        if inbox is not None and (
+            len(inbox.items) > limits.max_inbox + limits.window_frames
+            or inbox.bytes > limits.max_inbox_bytes + limits.window_bytes
+        ):
+            super().pause(Pause.INBOX)
+
+    def resume(self, why: Pause) -> None:
+        if why is Pause.INBOX and self._lags:
+            self._acknowledge_again()
+            if not self._marked:
+                self._marked = True
+                self._hub.mark(self)
+        super().resume(why)
+
+    def _acknowledge_again(self) -> None:
+        if self._lags:
+            self._lags = False
+            self._controls_due = True
 
     # -- deadlines --
 

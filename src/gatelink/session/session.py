@@ -184,15 +184,17 @@ class Session(Sender):
         limits = self._hub.limits
         silent = now - self.last_heard
         # While we do not read, its acknowledgements are not heard either, and a full window is no fault of the peer's.
-        waits = not carrier.writable or (self.outbox.count > 0 and not self._paused)
+        # But our handlers may be waiting for just these: with an inbox that stays full it shall come anew, and tell.
+        waits = not carrier.writable or (self.outbox.count > 0 and not self._paused & ~Pause.INBOX)
         stalled = self.outbox.stalled(now, waits)
-        if silent >= limits.heartbeat_timeout:
+        patience = inf if self._paused else limits.heartbeat_timeout - silent  # who is not read can't be heard
+        if patience <= 0:
             self._give_up(carrier, CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
         elif stalled >= limits.max_outbox_age:
             self._give_up(carrier, CloseCode.SLOW_CONSUMER, f"took nothing of what waits for it for {stalled:.0f} s")
         else:
             next_beat = self._beat(carrier, silent)
-            self._wake_in(min(next_beat, limits.heartbeat_timeout - silent, limits.max_outbox_age - stalled))
+            self._wake_in(min(next_beat, patience, limits.max_outbox_age - stalled))
 
     def _give_up(self, carrier: Carrier, code: CloseCode, reason: str) -> None:
         """The path to the peer is of no use any more."""
@@ -301,6 +303,8 @@ class Session(Sender):
             self._carrier.pause(why)
 
     def resume(self, why: Pause) -> None:
+        if self._paused:
+            self.last_heard = self._hub.wheel.read_clock()
         self._paused &= ~why
         if self._carrier is not None:
             self._carrier.resume(why)

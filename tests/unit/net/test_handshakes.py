@@ -1,6 +1,8 @@
-"""Who may begin a handshake: so many a second, in the order in which they asked."""
+"""Who may begin a handshake: so many a second, addresses in turn, and each in the order in which it asked."""
 
 from typing import cast
+
+import pytest
 
 from gatelink.config import Limits
 from gatelink.net.connection import Connection
@@ -8,9 +10,15 @@ from gatelink.net.handshakes import HandshakeLine
 from tests.fakes import Bench, settle
 
 
-def connections(count: int) -> list[Connection]:
-    """Stand-ins: the line only compares them."""
-    return [cast(Connection, object()) for _ in range(count)]
+class StandIn:
+    """For a connection, of which the line asks only its address."""
+
+    def __init__(self, address: str) -> None:
+        self.address = address
+
+
+def connections(count: int, address: str = "192.0.2.1") -> list[Connection]:
+    return [cast(Connection, StandIn(address)) for _ in range(count)]
 
 
 async def test_a_burst_begins_at_once_and_the_rest_in_order_at_the_rate() -> None:
@@ -79,3 +87,39 @@ async def test_others_are_heard_between_two_handshakes() -> None:
         bench.jump(0.2)
         await settle()
     assert log == ["handshake"] + ["handshake", "other"] * 3
+
+
+@pytest.mark.parametrize("many", [["192.0.2.1"], ["2001:db8::1", "2001:db8::2"]])
+async def test_addresses_take_turns_so_one_that_asks_for_many_keeps_nobody_waiting(many: list[str]) -> None:
+    bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
+    line = HandshakeLine(bench.hub)
+    begun: list[str] = []
+    flood = [connection for address in many for connection in connections(50, address)]
+    for connection in flood:
+        line.enter(connection, lambda: begun.append("flood"))
+    for address in ("192.0.2.2", "192.0.2.3", "2001:db8:0:1::1"):
+        for connection in connections(1, address):
+            line.enter(connection, lambda address=address: begun.append(address))  # type: ignore[misc]
+    await bench.pass_time(0.8)
+    await settle()
+    assert begun[2:5] == ["192.0.2.2", "192.0.2.3", "2001:db8:0:1::1"]
+    for connection in flood:
+        line.leave(connection)
+    assert len(line) == 0
+
+
+async def test_one_that_fails_when_it_begins_keeps_nobody_waiting() -> None:
+    bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
+    line = HandshakeLine(bench.hub)
+    begun: list[str] = []
+
+    def fail() -> None:
+        raise RuntimeError("a fault of ours")
+
+    bench.loop.set_exception_handler(lambda loop, context: None)
+    for begin in (lambda: None, fail, lambda: begun.append("next")):
+        for connection in connections(1):
+            line.enter(connection, begin)
+    await bench.pass_time(0.5)
+    await settle()
+    assert begun == ["next"]

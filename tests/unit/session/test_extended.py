@@ -113,6 +113,44 @@ async def test_an_ack_follows_64_messages_at_once(count: int, acknowledged: bool
     assert desk.records == ([control.Ack(count)] if acknowledged else [])
 
 
+async def test_while_handlers_lag_nothing_is_acknowledged_and_all_of_it_is_when_they_have_caught_up() -> None:
+    desk = Desk()
+    desk.hear(*[say()] * ACK_FRAMES)
+    desk.it.pause(Pause.INBOX)
+    assert desk.carrier.paused == Pause(0), "its acknowledgements are still heard"
+    desk.hear(*[say()] * 100)
+    await desk.pass_time(3)
+    desk.hear(control.Ping(9, 0))
+    told = [record.received for record in desk.records if isinstance(record, (control.Ack, control.Pong))]
+    assert told == [ACK_FRAMES, ACK_FRAMES]
+    desk.it.resume(Pause.INBOX)
+    await turn()
+    assert desk.records[-1] == control.Ack(ACK_FRAMES + 100)
+
+
+async def test_a_few_that_came_while_handlers_lagged_are_acknowledged_too() -> None:
+    desk = Desk()
+    desk.it.pause(Pause.INBOX)
+    desk.hear(say())
+    await desk.pass_time(3)
+    desk.it.resume(Pause.INBOX)
+    await desk.pass_time(1.3)
+    assert desk.records == [control.Ack(1)]
+
+
+async def test_a_session_that_closes_while_handlers_lag_says_nothing_after_its_last_word() -> None:
+    desk = Desk()
+    desk.it.pause(Pause.INBOX)
+    desk.hear(*[say()] * 100)
+    desk.it.kick()
+    await turn()
+    assert desk.records == [control.Ack(100), control.Close(4009, "")] and desk.carrier.log[-1] == CLOSE
+    desk.it.resume(Pause.INBOX)
+    desk.it.writable()
+    await turn()
+    assert desk.carrier.log[-1] == CLOSE
+
+
 @pytest.mark.parametrize("size, acknowledged", [(ACK_BYTES - 1, False), (ACK_BYTES, True)])
 async def test_an_ack_follows_32_kib_at_once(size: int, acknowledged: bool) -> None:
     desk = Desk()
@@ -507,10 +545,10 @@ async def test_what_paused_one_connection_pauses_the_next() -> None:
     desk = Desk()
     desk.it.pause(Pause.STOPPING)
     desk.carrier.lose()
-    desk.it.pause(Pause.INBOX)
+    desk.it.pause(Pause.LINK)
     desk.it.resume_on(desk.new_carrier(), 0, b"")
-    assert desk.carrier.paused == Pause.INBOX | Pause.STOPPING
-    desk.it.resume(Pause.INBOX)
+    assert desk.carrier.paused == Pause.LINK | Pause.STOPPING
+    desk.it.resume(Pause.LINK)
     assert desk.carrier.paused == Pause.STOPPING
 
 

@@ -72,10 +72,19 @@ async def test_one_whose_queue_is_empty_is_not_however_long_it_acknowledges_noth
 async def test_nor_one_whose_acknowledgements_we_do_not_read() -> None:
     desk = Desk(limits=SLOW)
     await desk.send(9)
-    desk.it.pause(Pause.INBOX)
+    desk.it.pause(Pause.LINK)
     await pass_time(desk, 100)
     assert state_of(desk.it) is SessionState.OPEN
-    desk.it.resume(Pause.INBOX)
+    desk.it.resume(Pause.LINK)
+    await pass_time(desk, 28)
+    assert desk.owner.calls == ["broke slow-consumer"]
+
+
+async def test_one_not_read_because_its_inbox_is_full_is_to_come_again_and_tell_what_it_has() -> None:
+    """Its handlers may wait for its acknowledgements, and it for theirs."""
+    desk = Desk(limits=SLOW)
+    await desk.send(9)
+    desk.it._paused = Pause.INBOX
     await pass_time(desk, 28)
     assert desk.owner.calls == ["broke slow-consumer"]
 
@@ -155,6 +164,23 @@ async def test_a_dead_path_is_noticed_within_the_timeout_whatever_was_sent_befor
         await desk.send(sent)
         await desk.pass_time(60.4)
         assert desk.owner.calls[:1] == ["broke heartbeat-timeout" if sent < 9 else "broke slow-consumer"]
+
+
+@pytest.mark.parametrize("extended", [False, True])
+async def test_while_it_is_not_read_its_silence_is_not_its_own(extended: bool) -> None:
+    bench: Bench = Desk() if extended else Bench(Limits(heartbeat_interval=10, heartbeat_timeout=60))
+    session = bench.it if isinstance(bench, Desk) else bench.session()[0]
+    if not extended:
+        session.open()
+    await bench.pass_time(50)
+    session.pause(Pause.LINK)
+    await bench.pass_time(200)
+    assert state_of(session) is SessionState.OPEN
+    session.resume(Pause.LINK)
+    await bench.pass_time(59)
+    assert state_of(session) is SessionState.OPEN
+    await bench.pass_time(2)
+    assert bench.owner.calls[0] == "broke heartbeat-timeout"
 
 
 async def test_an_answer_ends_the_doubt() -> None:

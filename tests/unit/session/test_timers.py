@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatelink.session.timers import TICK, Item, Wheel
+from gatelink.session.timers import STALL, TICK, Item, Wheel
 from gatelink.testing import FakeClock
 from tests.support import run_watched
 
@@ -271,6 +271,15 @@ def test_after_a_long_pause_everything_due_is_called_once_in_order() -> None:
     loop.turn()
     assert called == list(range(50))
     assert not forever.calls and len(wheel) == 1
+
+
+def test_deadlines_hold_where_every_turn_of_the_loop_is_late() -> None:
+    loop, wheel = make()
+    alarm = Alarm()
+    wheel.set(alarm, 5)
+    for _ in range(10):
+        loop.turn(2 * STALL)
+    assert len(alarm.calls) == 1 and alarm.calls[0] <= 5 + 4 * STALL
 
 
 def test_a_hundred_thousand_items_are_called_once_each() -> None:
