@@ -5,8 +5,8 @@ of it; from then on the frame is packed into an envelope and queued on that serv
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from itertools import chain, groupby
 from typing import Protocol
 
 import msgspec
@@ -115,7 +115,7 @@ class Relay:
         if link is None and type not in way.held:
             link = self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
         if link is None:
-            self._hold(way, type, NEW).frames.append(frame)
+            self._hold(way, type, NEW).frames.append(client_frame(way.sid, *frame))
             way.session.pause(Pause.LINK)
             return
         self._send_on(way, link, [client_frame(way.sid, *frame)])
@@ -231,7 +231,7 @@ class Relay:
             return False
         frames = self._let_go(way, type).frames
         if frames:
-            self._send_on(way, link, [client_frame(way.sid, *frame) for frame in frames])
+            self._send_on(way, link, frames)
         self._go_on(way)
         return True
 
@@ -244,6 +244,13 @@ class Relay:
         if frames:
             way.lost[type] = way.lost.get(type, 0) + frames
             self.stats.lost[type] += frames
+
+    def _lose_all(self, type: int, frames: Iterable[Encoded]) -> None:
+        for sid, count in Counter(map(envelope.sid_of, frames)).items():
+            if sid in self._ways:
+                self._lose(self._ways[sid], type, count)
+            elif sid:  # of a player who has left
+                self.stats.lost[type] += count
 
     # -- from the registry --
 
@@ -265,26 +272,30 @@ class Relay:
     def link_up(self, link: Link) -> None:
         self._bound.setdefault(link, set())
         self.link_resumed(link)
-        if link.info.greets:
-            for way in list(self._ways.values()):
-                if link.type not in way.links and link.type not in way.held:
-                    self._bind(way, link.type, SERVER_DIED if way.lost.get(link.type) else NEW)
         link.tell(envelope.LinkReady())
 
     def link_resumed(self, link: Link) -> None:
-        for way in list(self._waiting.get(link.type, ())):
-            self._release(way, link.type)
+        """A server is reached, perhaps again: those who wait for one of its type, or came without, get it."""
+        type = link.type
+        for way in list(self._waiting.get(type, ())):
+            self._release(way, type)
+        if link.info.greets:
+            for way in list(self._ways.values()):
+                if type not in way.links and type not in way.held:
+                    self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
 
     def link_lost(self, link: Link) -> None:
-        """A server is dead: its players go to another, or end, or wait, as the rules of its type say."""
+        """A server is dead: its players go to another, or end, or wait, as the rules of its type say.
+
+        What it was sent and did not acknowledge is lost: it may have been handled. What was only queued goes along.
+        """
         type = link.type
         rules = self._rules.get(type, _DEFAULT_RULES)
         ways = self._bound.pop(link, set())
-        for sid, frames in Counter(map(envelope.sid_of, link.session.outbox.frames())).items():
-            if sid in self._ways:
-                self._lose(self._ways[sid], type, frames)
-            elif sid:  # of a player who has left
-                self.stats.lost[type] += frames
+        queued: dict[int, list[Encoded]] = {}  # by sid
+        for frame in link.session.outbox.drain():
+            queued.setdefault(envelope.sid_of(frame), []).append(frame)
+        self._lose_all(type, link.session.outbox.frames())
         for way in ways:
             del way.links[type]
             self._lags(way, link, False)
@@ -294,8 +305,15 @@ class Relay:
             self.stats.rebinds += 1
             if rules.on_death is OnDeath.HOLD:
                 way.pinned[type] = link.id
-            if self._bind(way, type, SERVER_DIED) is None:
-                self._hold(way, type, SERVER_DIED)
+            frames = queued.pop(way.sid, [])
+            successor = self._bind(way, type, SERVER_DIED)
+            if successor is None:
+                self._hold(way, type, SERVER_DIED).frames += frames
+                if frames:
+                    way.session.pause(Pause.LINK)
+            elif frames:
+                self._send_on(way, successor, frames)
+        self._lose_all(type, chain.from_iterable(queued.values()))  # of those who have left, or been given away, since
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None:
         for id, flags, body in frames:

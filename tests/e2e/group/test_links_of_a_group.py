@@ -72,6 +72,24 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
             await town.kill(lobby)
 
 
+async def test_a_service_that_greets_hears_of_who_logged_in_while_its_link_was_broken() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = Recorder("lobby", LOBBY, member=town.member(20))
+        async with between(lobby) as proxy:
+            await town.start(lobby)
+            link = gateway.group.links.get(20)
+            assert link is not None
+            proxy.pause()
+            proxy.cut_all()
+            await until(lambda: link.session.state is SessionState.DETACHED)
+            async with player(gateway, 7):
+                proxy.resume()
+                await until(lambda: lobby.of(7) == ["verified"])
+                assert gateway.group.links.get(20) is link
+            await town.kill(lobby)
+
+
 async def test_a_dead_process_is_noticed_within_two_seconds_by_either_side() -> None:
     async with group() as town:
         gateway, low = await town.gateway(10), await town.lobby(5)
