@@ -25,6 +25,7 @@ from gatelink.handlers import Handlers
 from gatelink.server import Listen, Server
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Duplicate
 from gatelink.session.session import Session
+from gatelink.wire.envelope import CLIENT_HEAD
 from gatelink.wire.frames import Frame
 from gatelink.wire.messages import Catalog
 
@@ -118,6 +119,11 @@ class Gateway(Server):
         if options.get("duplicate", Duplicate.NEWER_WINS) is not Duplicate.NEWER_WINS:
             raise ConfigError("duplicate=REFUSE_NEW: in a group the newer login wins; leave it out for a Gateway")
         super().__init__(*listen, id=member.id, group_key=member.keys, **options)
+        if self.limits.max_frame > (most := self.link_limits.max_frame - CLIENT_HEAD):
+            raise ConfigError(
+                f"limits.max_frame is {self.limits.max_frame}; a link to a service takes {most} bytes of a player's "
+                f"frame at most (link_limits.max_frame {self.link_limits.max_frame}, less the envelope)"
+            )
         self.clients = listen
         self.member = member
         self.routes = routes or Routes()

@@ -12,14 +12,14 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from gatelink.errors import CloseCode, ConnectError, GatelinkError, SessionClosed
+from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, SessionClosed
 from gatelink.group.registry import Registry, ServerInfo
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.envelope import event
-from gatelink.wire.frames import Frame
+from gatelink.wire.frames import HEADER_SIZE, Frame
 
 log = structlog.get_logger("gatelink.links")
 
@@ -52,11 +52,14 @@ class Role(Protocol):
 class Link:
     """The way to one run of another server."""
 
-    __slots__ = ("_congested", "_relieved", "info", "session")
+    __slots__ = ("_congested", "_largest", "_relieved", "info", "session")
 
     def __init__(self, info: ServerInfo, session: Session) -> None:
         self.info = info
         self.session = session
+        self._largest = (
+            session.hub.limits.max_frame + HEADER_SIZE
+        )  # the other end would close the link for a larger one
         self._congested: asyncio.Task[None] | None = None
         self._relieved: list[Callable[[], None]] = []
 
@@ -89,9 +92,11 @@ class Link:
     def push(self, frame: bytes) -> None:
         """Queues a whole envelope with a frame in it.
 
-        Raises OutboxFull when three quarters of the room are taken; SessionClosed when the link is lost, of which
-        whoever stands on it is about to hear.
+        Raises OutboxFull when three quarters of the room are taken; MessageTooLarge; SessionClosed when the link is
+        lost, of which whoever stands on it is about to hear.
         """
+        if len(frame) > self._largest:
+            raise MessageTooLarge(f"{len(frame)} bytes with their envelope; a link takes {self._largest}")
         session = self.session
         outbox = session.outbox
         if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
@@ -99,7 +104,7 @@ class Link:
         session.send_frame(frame)
 
     def push_all(self, frames: list[bytes]) -> None:
-        """`push` of several, all of them or none. Raises as that."""
+        """`push` of several of players', none of which is too large, all of them or none. Raises as that."""
         session = self.session
         outbox = session.outbox
         if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:

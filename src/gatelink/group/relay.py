@@ -39,7 +39,7 @@ class Front(Protocol):
     """What a relay needs of its server."""
 
     hub: Hub
-    limits: Limits
+    link_limits: Limits
     talk: Talk
 
 
@@ -55,7 +55,7 @@ class Relay:
         self._server = server
         self._table = table
         self._rules = rules
-        self._max_frame = server.limits.max_frame
+        self._max_frame = server.link_limits.max_frame  # a server is trusted with larger ones than a player
         self._ways: dict[int, Way] = {}  # by sid
         self._bound: dict[Link, set[Way]] = {}
         self._fresh: Counter[int] = Counter()  # by server id: players bound since its last keepalive

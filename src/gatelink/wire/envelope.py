@@ -23,6 +23,9 @@ LINK_READY = 109
 NEW, MOVED, SERVER_DIED = 0, 1, 2
 """Types of a SessionOpened: the player's first server of that type, it was bound to another, or that one died."""
 
+CLIENT_HEAD = 14
+"""Bytes that a ClientFrame is longer than the player's frame in it."""
+
 MAX_SIDS = 0xFFFF
 
 Encoded = bytes
@@ -132,7 +135,7 @@ def open_event(id: int, body: bytes) -> Any:
 
 
 def client_frame(sid: int, id: int, flags: int, body: bytes) -> Encoded:
-    """The whole ClientFrame of what a player sent. The receiver's limit leaves 14 bytes for the envelope."""
+    """The whole ClientFrame of what a player sent. The receiver's limit leaves CLIENT_HEAD bytes for the envelope."""
     size = len(body) + 2
     return _pack_client(size + 14, CLIENT_FRAME, sid, size | flags << 24, id) + body
 
