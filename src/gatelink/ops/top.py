@@ -56,8 +56,8 @@ def view(
     if height is not None:
         lines = lines[: max(1, height // 4)]
         room = max(1, height - _FRAME - len(lines))
-    heading = Text(f"{title}: {_totals(servers)}", no_wrap=height is not None, overflow="ellipsis")
-    table = Table(title=heading, title_justify="left", title_style="bold")
+    heading = Text(f"{title}: {_totals(servers)}", style="bold", no_wrap=height is not None, overflow="ellipsis")
+    table = Table()
     shown = [column for column in COLUMNS if width >= _FROM_WIDTH.get(column, 0)]
     for column in shown:
         table.add_column(column, no_wrap=height is not None, overflow="ellipsis")
@@ -70,7 +70,7 @@ def view(
         table.add_row(*_row(info, now)[: len(shown)])
     if missing := len(servers) - len(inside):
         table.add_row(Text(f"{missing} more"))
-    return Group(table, *lines)
+    return Group(heading, table, *lines)
 
 
 def _row(info: ServerInfo, now: float) -> list[Text]:
