@@ -154,8 +154,12 @@ class Player(Session):
             return
         self.resume(Pause.OPENING)
         self.handlers.opened(self)
-        if frames:
-            self.handlers.dispatch(self, frames)
+        if self.state is _OPEN:
+            if frames:
+                self.handlers.dispatch(self, frames)
+        else:  # it has left meanwhile; of one that is not open any more, the dispatcher takes the first frame alone
+            for frame in frames:
+                self.handlers.dispatch(self, [frame])
         if self.close_code is not None:
             self.handlers.closed(self, heard=True)
 
@@ -180,6 +184,8 @@ class Player(Session):
 
     def _kick(self, code: CloseCode, reason: str, told: str) -> None:
         if self.state is _OPEN:
+            if self._pending is not None:
+                self._pending = []
             self._tell(Kick(self.sid, code, told))
             self.state = step(SESSION, self.state, SessionEvent.END)
             self._end(code, reason, heard=False)
