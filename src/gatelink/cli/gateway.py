@@ -1,6 +1,6 @@
 """`gatelink gateway`: runs one gateway of a group."""
 
-from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, at, check_index, member_of
+from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, advertised_at, at, check_index, member_of
 from gatelink.cli.member import run as run_process
 
 
@@ -30,10 +30,9 @@ def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None
         assert section is not None
         server_id = id or section.first_id + index - 1
         where = inner or at(section.inner, index)
+        reached = advertised_at(section.advertise, index, inner)
         async with (
-            member_of(
-                settings, f"gateway-{server_id}", server_id, where, None if inner else section.advertise
-            ) as member,
+            member_of(settings, f"gateway-{server_id}", server_id, where, reached) as member,
             open_tokens(settings, member.engine, issues=False) as tokens,
         ):
             await Gateway(

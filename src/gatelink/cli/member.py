@@ -83,17 +83,20 @@ def run(process: Coroutine[Any, Any, None]) -> None:
 
 
 @asynccontextmanager
-async def member_of(
-    settings: Settings, name: str, id: int, inner: str, advertise: str | None
-) -> AsyncIterator[Membership]:
+async def member_of(settings: Settings, name: str, id: int, inner: str, advertise: str) -> AsyncIterator[Membership]:
     """A membership whose engine runs while the block does. Raises ConfigError, EngineUnavailable."""
     async with engine_of(settings, name) as engine:
-        yield Membership(engine=engine, keys=group_keys(settings), id=id, inner=inner, advertise=advertise or "")
+        yield Membership(engine=engine, keys=group_keys(settings), id=id, inner=inner, advertise=advertise)
 
 
 def at(endpoint: str, index: int) -> str:
     """Where the process of that index, from 1, listens."""
     return shifted(endpoint, index - 1)
+
+
+def advertised_at(advertise: str | None, index: int, inner: str | None) -> str:
+    """How the process of that index is reached, if not where it listens; `inner` is where it was told to, if it was."""
+    return at(advertise, index) if advertise and not inner else ""
 
 
 def admin_at(admin: str | None, index: int) -> str | None:

@@ -5,7 +5,7 @@ from typing import Annotated
 import typer
 
 from gatelink.cli.loading import load as load_object
-from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, at, check_index, member_of
+from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, advertised_at, at, check_index, member_of
 from gatelink.cli.member import run as run_process
 
 
@@ -42,7 +42,8 @@ def service(
         server_id = id or section.ids[index - 1]
         name = f"{found.name}-{server_id}"
         where = inner or at(section.inner, index)
-        async with member_of(settings, name, server_id, where, None if inner else section.advertise) as member:
+        reached = advertised_at(section.advertise, index, inner)
+        async with member_of(settings, name, server_id, where, reached) as member:
             found.member = member
             if section.admin is not None:
                 found.admin = admin_at(section.admin, index)

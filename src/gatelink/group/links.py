@@ -312,7 +312,7 @@ class Links:
             probe.cancel()
 
     async def close(self) -> None:
-        """Ends the dialling and every link, after what is queued."""
+        """Ends the dialling and every link, after what is queued; at once if it is cancelled."""
         self._closing = True
         tasks = [*self._dialling.values(), *self._probing.values()]
         for task in tasks:
@@ -320,8 +320,12 @@ class Links:
         await asyncio.gather(*tasks, return_exceptions=True)
         for link in self:
             link.session.close(CloseCode.NORMAL, "this server stops")
-        for link in self:
-            await link.session.wait_closed()
+        try:
+            for link in self:
+                await link.session.wait_closed()
+        finally:
+            for link in self:
+                link.session.abort()
 
 
 async def _is_refused(endpoint: Endpoint) -> bool:

@@ -6,7 +6,7 @@ import pytest
 
 from gatelink import Backoff, ConnectError
 from gatelink.group.registry import State
-from tests.e2e.group.support import group, log_in
+from tests.e2e.group.support import Post, group, log_in
 from tests.e2e.support import until
 
 
@@ -41,3 +41,15 @@ async def test_the_last_gateway_drains_without_an_address_and_ends_within_its_ti
             await only.stop()
             await session.wait_closed()
         assert not only.is_running
+
+
+async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_its_takes_nothing_more() -> None:
+    async with group() as town:
+        room, lobby = await town.room(30), await town.lobby(20)
+        link = lobby.group.links.get(30)
+        assert link is not None and link.session._carrier is not None
+        link.session._carrier.writable = False
+        lobby.group.post(30, Post(1))
+        await lobby.stop(0)
+        await until(lambda: 20 not in room.group.registry.servers)
+        assert not lobby.is_running and not len(lobby.group.links)
