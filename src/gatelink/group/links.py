@@ -18,7 +18,7 @@ from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
-from gatelink.wire.envelope import event
+from gatelink.wire.envelope import Run, event
 from gatelink.wire.frames import HEADER_SIZE, Frame
 
 log = structlog.get_logger("gatelink.links")
@@ -52,10 +52,11 @@ class Role(Protocol):
 class Link:
     """The way to one run of another server."""
 
-    __slots__ = ("_congested", "_largest", "_relieved", "info", "session")
+    __slots__ = ("_congested", "_largest", "_relieved", "info", "instance", "session")
 
     def __init__(self, info: ServerInfo, session: Session) -> None:
         self.info = info
+        self.instance = info.instance  # of the process at the other end; its entry at that moment, until it has said so
         self.session = session
         self._largest = (
             session.hub.limits.max_frame + HEADER_SIZE
@@ -83,11 +84,8 @@ class Link:
         return outbox.bytes * 4 > outbox.max_bytes or outbox.count * 4 > outbox.max_frames
 
     def is_to(self, info: ServerInfo) -> bool:
-        """Whether the other end is the process of this entry, which may have come after the link to it.
-
-        A process lets nobody in, and calls nobody, before it has made its entry.
-        """
-        return info.instance == self.info.instance or self.session.verified_at >= info.started_at
+        """Whether the other end is the process of this entry."""
+        return info.instance == self.instance
 
     def push(self, frame: bytes) -> None:
         """Queues a whole envelope with a frame in it.
@@ -237,6 +235,13 @@ class Links:
         finally:
             self._dialling.pop(id, None)
 
+    def is_run(self, link: Link, instance: str) -> None:
+        """The other end says which process it is. It may be a newer one than its entry was of, when it was linked."""
+        link.instance = instance
+        info = self._registry.servers.get(link.id)
+        if info is not None and link.is_to(info):
+            link.info = info
+
     # -- session.Dispatcher --
 
     def opened(self, session: Session) -> None:
@@ -248,6 +253,8 @@ class Links:
         session.data = link
         self._links[link.id] = link
         log.info("linked", server=link.id, name=info.name)
+        assert self._registry.me is not None
+        link.tell(Run(self._registry.me.instance))
         self._role.link_up(link)
         self._changed.set()
 

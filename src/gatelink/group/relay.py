@@ -355,6 +355,9 @@ class Relay:
             self.stats.misdirected += 1
 
     def _event(self, link: Link, event: msgspec.Struct) -> None:
+        if isinstance(event, envelope.Run):
+            self.links.is_run(link, event.instance)
+            return
         way = self._ways.get(getattr(event, "sid", 0))
         if way is None or way.session.close_code is not None:  # or its end is not told yet
             self.stats.misdirected += 1

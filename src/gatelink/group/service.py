@@ -208,6 +208,8 @@ class Service(Server):
                 player = players.of(link, sid)
                 if player is not None:
                     player.left(close_code(code))
+            case envelope.Run(instance=instance):
+                self.group.links.is_run(link, instance)
             case envelope.LinkReady():
                 pass
             case _:

@@ -43,6 +43,7 @@ ENVELOPES: st.SearchStrategy[Make] = st.one_of(
     made(lambda sid, *rest: envelope.push_frame([sid], *rest), WHOLE, U8, U64),
     made(lambda sid, *rest: envelope.push_frame([sid, 1, sid], *rest), WHOLE, U8, U64),
     made(lambda _, *rest: envelope.broadcast_frame(*rest), NAMES, WHOLE, U8, U64),
+    made(lambda _, instance: envelope.event(envelope.Run(instance)), NAMES),
     *(
         made(lambda sid, *rest, cls=cls: envelope.event(cls(sid, *rest)), *fields)
         for cls, fields in {
