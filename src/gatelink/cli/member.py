@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -15,6 +15,10 @@ from gatelink.group.engine import Engine, EngineUnavailable
 from gatelink.group.group import Membership
 from gatelink.settings import Settings, build_engine, group_keys
 from gatelink.settings.servers import shifted
+
+if TYPE_CHECKING:
+    from gatelink.group.gateway import Gateway
+    from gatelink.group.service import Service
 
 ENGINE_URL = "GATELINK_ENGINE_URL"
 """The environment variable in which `gatelink up` gives its children the URL of its own engine, password and all."""
@@ -69,6 +73,15 @@ def _url_of_up(settings: Settings) -> str:
         why = error.strerror if isinstance(error, OSError) else "it holds no URL"
         raise ConfigError(f"the engine of {path} can't be reached: {why}; {start}") from None
     return url
+
+
+def end_if_replaced(server: "Gateway | Service") -> None:
+    """Ends the process with its own exit status, once a server that was replaced has stopped."""
+    if server.is_replaced:
+        typer.echo(f"gatelink: another server has the id {server.id}; give each its own", err=True)
+        from gatelink.ops.supervisor import REPLACED
+
+        raise typer.Exit(REPLACED)
 
 
 def run(process: Coroutine[Any, Any, None]) -> None:

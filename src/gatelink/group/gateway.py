@@ -104,6 +104,8 @@ class Gateway(Server):
 
     _table = Forwarding
     _links_end = CloseCode.NORMAL
+    is_replaced = False
+    """Whether it stopped because a newer server has its id."""
 
     def __init__(
         self,
@@ -217,6 +219,7 @@ class Gateway(Server):
         await self.directory.close()
 
     def _replaced(self) -> None:
+        self.is_replaced = True
         log.error("this gateway stops: another one has its id", id=self.member.id)
         asyncio.get_running_loop().create_task(self.stop())
 

@@ -49,6 +49,8 @@ class Service(Server):
     """
 
     _links_end = CloseCode.NORMAL
+    is_replaced = False
+    """Whether it stopped because a newer server has its id."""
 
     def __init__(self, name: str, *, type: int, member: Membership | None = None, **options: Any) -> None:
         super().__init__(**options)
@@ -148,6 +150,7 @@ class Service(Server):
         await self.group.close()
 
     def _replaced(self) -> None:
+        self.is_replaced = True
         log.error("this service stops: another one has its id", id=self.id)
         self.hub.loop.create_task(self.stop())
 
