@@ -133,7 +133,10 @@ class Gateway(Server):
         self.outer = tuple(outer)
         self.name = name
         self.drain_seconds = drain_seconds
-        self.talk = Talk(self.catalog)
+        self.talk = talk = Talk(self.catalog)
+        self.on_post = talk.posts.on
+        self.on_call = talk.on_call
+        self.on_event = talk.on_event
         self.group: Group
         self.relay: Relay
         self.directory: Directory

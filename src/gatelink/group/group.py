@@ -1,9 +1,9 @@
 """A process's membership in a group: it registers, links itself to the others, and talks with them.
 
-@service.talk.posts.on(RoomOpened)                  # posted by another server, over the link
+@service.on_post(RoomOpened)                        # posted by another server, over the link
 def room_opened(link, message): ...                 # link.uid is the id of that server
 
-@service.talk.on_call(WhereIs)                      # asked by another server, through the engine
+@service.on_call(WhereIs)                           # asked by another server, through the engine
 async def where_is(request): return Found(...)
 
 service.group.post("lobby", RoomOpened(7))
@@ -23,6 +23,7 @@ import structlog
 from gatelink.config import Limits
 from gatelink.dispatch import Route, is_async
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
+from gatelink.group.directory import Directory, Place
 from gatelink.group.engine import Engine, RequestFailed, Subscription
 from gatelink.group.links import Link, Links, Role
 from gatelink.group.registry import Load, OnChange, Registry, ServerInfo, State
@@ -91,6 +92,7 @@ class Group:
         self._load = load
         self.links = Links(self.registry, role, self._dial)
         self.engine = member.engine
+        self._directory = Directory(member.engine, member.id)
         self._member = member
         self._catalog = catalog
         self._limits = limits
@@ -159,6 +161,10 @@ class Group:
             catalog=self._catalog,
             limits=self._limits,
         )
+
+    async def find(self, uid: int, slot: int = 0) -> Place | None:
+        """Where a user's newest login is: the id of its gateway, and its epoch. Raises EngineUnavailable."""
+        return await self._directory.find(uid, slot)
 
     # -- to other servers --
 

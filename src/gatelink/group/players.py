@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
+from gatelink.group.group import Group
 from gatelink.group.links import Link
 from gatelink.session.carrier import Pause
 from gatelink.session.groups import MAX_NAME
@@ -195,15 +196,16 @@ class Player(Session):
 class Players:
     """The players of one service, found by `(uid, slot)` or by the gateway's link and sid (session.Owner).
 
-    type: the service's type, under which its groups are known at the gateways.
+    type: the service's type, under which its groups are known at the gateways. group: whose member it is.
     """
 
     accepting = True
 
-    def __init__(self, hub: Hub, handlers: Dispatcher, type: int) -> None:
+    def __init__(self, hub: Hub, handlers: Dispatcher, type: int, group: Group) -> None:
         self._hub = hub
         self._handlers = handlers
         self._type = type
+        self._group = group
         self._by_key: dict[tuple[int, int], Player] = {}
         self._by_sid: dict[Link, dict[int, Player]] = {}
         self._ending: dict[tuple[int, int], Player] = {}  # who has left, and whose handlers have not heard it yet
@@ -233,7 +235,33 @@ class Players:
         """The player that a gateway calls `sid`."""
         return self._by_sid.get(link, _NOBODY).get(sid)
 
-    # -- one message to many --
+    # -- one message, to one by its uid or to many --
+
+    async def push(self, uid: int, message: Any, slot: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> bool:
+        """Sends `message` to a user's device at whatever gateway, a player of this service or not; whether it is there.
+
+        Raises EngineUnavailable for one that is not, and what encoding raises.
+        """
+        player = self._by_key.get((uid, slot))
+        if player is not None:
+            try:
+                player.send(message, key=key, full=full)
+            except SessionClosed:
+                return False
+            return True
+        encoder = self._hub.encoder(type(message))
+        frame = encoder.frame(message)
+        place = await self._group.find(uid, slot)
+        link = self._group.links.get(place.gateway) if place is not None else None
+        if (
+            place is None
+            or link is None
+            or not self._push(link, push_one(place.epoch, frame, POLICY_NUMBERS[full], key))
+        ):
+            return False
+        encoder.traffic.messages += 1
+        encoder.traffic.bytes += len(frame)
+        return True
 
     def broadcast(
         self, message: Any, to: Iterable[Session] | None = None, *, key: int = 0, full: Full = Full.CLOSE

@@ -57,7 +57,10 @@ class Service(Server):
         self.name = name
         self.type = type
         self.member = member
-        self.talk = Talk(self.catalog)
+        self.talk = talk = Talk(self.catalog)
+        self.on_post = talk.posts.on
+        self.on_call = talk.on_call
+        self.on_event = talk.on_event
         self.group: Group
         self._players: Players | None = None
         self.malformed = 0
@@ -144,7 +147,7 @@ class Service(Server):
 
     async def _prepare(self) -> None:
         """Before anything listens."""
-        self._players = Players(self.hub, self.handlers, self.type)
+        self._players = Players(self.hub, self.handlers, self.type, self.group)
 
     async def _leave(self) -> None:
         await self.group.close()

@@ -2,15 +2,21 @@
 
 import asyncio
 
-from gatelink import CloseCode
+import pytest
+from msgspec.structs import replace
+
+from gatelink import LINK_LIMITS, CloseCode
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.links import Link
 from gatelink.group.registry import State
+from gatelink.session.carrier import Pause
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.states import SessionState
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import GroupKey
 from tests.e2e.group.support import LOBBY, Ask, Recorder, between, group, player
 from tests.e2e.support import until
+from tests.support import MS
 
 
 async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
@@ -50,6 +56,35 @@ async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link()
                 assert not gateway.relay.stats.lost and not lobby.strays and not gateway.relay.stats.misdirected
             assert proxy.connections > 15
             await town.kill(lobby)
+
+
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the lobby dials"])
+async def test_a_server_that_stands_still_for_longer_than_the_heartbeat_timeout_gets_everything_once(
+    gateway_id: int,
+) -> None:
+    quick = replace(LINK_LIMITS, heartbeat_interval=0.1, heartbeat_timeout=0.4)
+    async with group() as town:
+        gateway = await town.gateway(gateway_id, link_limits=quick)
+        lobby = await town.lobby(20, link_limits=quick)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            ways = [gateway.group.links.get(20), lobby.group.links.get(gateway_id)]
+            here, there = ways
+            assert here is not None and there is not None
+            there.session.pause(Pause.STOPPING)
+            sent = 0
+            for session in (here.session, there.session):
+                assert isinstance(session, ExtendedSession)
+                tried = session.attempt
+                async with asyncio.timeout(20_000 * MS):
+                    while session.attempt < tried + 2:  # it was given up, and resumed, and given up again
+                        client.say(sent)
+                        sent += 1
+                        await asyncio.sleep(MS)
+            there.session.resume(Pause.STOPPING)
+            await client.ask(2)
+            assert lobby.numbers(7) == list(range(sent)) and not gateway.relay.stats.lost
+            assert ways == [gateway.group.links.get(20), lobby.group.links.get(gateway_id)]
 
 
 async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
