@@ -40,7 +40,7 @@ class Player(Session):
     it came to this server; lost_messages: how many of the player's went down with the server before.
     """
 
-    __slots__ = ("_pending", "_players", "arrival", "link", "lost_messages", "sid")
+    __slots__ = ("_left", "_pending", "_players", "arrival", "link", "lost_messages", "sid")
 
     def __init__(self, hub: Hub, players: "Players", handlers: Dispatcher, link: Link, opened: SessionOpened) -> None:
         super().__init__(
@@ -57,6 +57,7 @@ class Player(Session):
             outbox=_NOTHING_QUEUED,
         )
         self._players = players
+        self._left = False  # its gateway has taken it from us, and it may live on there
         self._pending: list[Frame] | None = None  # what came before it was opened
         self.link = link
         self.sid = opened.sid
@@ -89,6 +90,10 @@ class Player(Session):
                 return
             self.close(error.code, "the link to the gateway is full")
             raise SessionClosed(error.code, str(error)) from None
+
+    def _check_sendable(self) -> None:
+        if not self._left or self._last is None:  # else a handler is still at it, and answers what came before
+            super()._check_sendable()
 
     async def drain(self) -> None:
         """Waits until everything queued for the player's gateway has been handed to its socket."""
@@ -167,6 +172,7 @@ class Player(Session):
     def left(self, code: CloseCode, reason: str = "") -> None:
         """The session is over, or another server's; what came before is still handled."""
         if self.state is _OPEN:
+            self._left = True
             self.state = step(SESSION, self.state, SessionEvent.END)
             self._end(code, reason, heard=True)
             self._gone()
