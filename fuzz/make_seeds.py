@@ -161,6 +161,7 @@ def envelopes() -> Inputs:
         "leave": envelope.event(envelope.Leave(1, "12/red")),
         "ready": envelope.event(envelope.LinkReady()),
         "hold": envelope.event(envelope.Hold(1, 1)),
+        "run": envelope.event(envelope.Run("5a13")),
     }
     inputs = {name: bytes([data[4] - fuzz_envelope.FIRST_ID]) + data[6:] for name, data in whole.items()}
     client, opened = inputs["client"], inputs["opened"]

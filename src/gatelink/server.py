@@ -135,6 +135,7 @@ class Server:
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that are due in this run
         self._running = False
+        self._asked: asyncio.Event | None = None  # to stop, of `serve`
         handlers.ticking = tick_hz > 0
 
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
@@ -305,6 +306,8 @@ class Server:
         clients.hub.wheel.close()
         inner.hub.wheel.close()
         self._running = False
+        if self._asked is not None:
+            self._asked.set()
         if self._has_started:
             log.info("stopped", verified=self.stats.verified)
 
@@ -316,7 +319,10 @@ class Server:
         await self.stop()
 
     async def serve(self) -> None:
-        """Starts, and stops on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace."""
+        """Starts, and stops on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace.
+
+        Returns when it has stopped, also when `stop` was called.
+        """
         loop = asyncio.get_running_loop()
         started = asyncio.Event()
         asked = asyncio.Event()
@@ -346,11 +352,13 @@ class Server:
         await self.start()
         gc.collect()
         gc.freeze()  # what was imported stays: looking through it again stops the loop for 10 to 30 ms each time
+        self._asked = asked
         try:
             started.set()
             await asked.wait()
-            log.info("stopping", grace=self.limits.close_timeout)
-            await self.stop()
+            if self._running:
+                log.info("stopping", grace=self.limits.close_timeout)
+                await self.stop()
         finally:
             await self.stop(0)  # nothing, unless we were cancelled
 

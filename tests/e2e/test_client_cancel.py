@@ -1,4 +1,4 @@
-"""A `connect()` cancelled in the very moment in which it succeeded."""
+"""A `connect()` that is cancelled, or whose time is over, in the very moment in which it succeeded."""
 
 import asyncio
 import socket
@@ -11,6 +11,7 @@ import pytest
 from gatelink import Catalog, Handlers, Session, connect
 from gatelink.net.connection import Connection
 from gatelink.net.dialer import Dialer
+from gatelink.session.states import SessionState
 from gatelink.wire.base import VERIFY_SUCCEEDED, ClientVerifySucceeded
 from gatelink.wire.frames import encode_frame
 
@@ -60,3 +61,25 @@ async def test_a_session_of_a_cancelled_connect_ends(hasty_server: int, monkeypa
     with pytest.raises(asyncio.CancelledError):
         await task
     await asyncio.wait_for(seen[0].wait_closed(), 5)
+
+
+async def test_a_session_that_was_made_in_time_is_given_though_the_loop_stood_still_since(
+    hasty_server: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    timeouts: list[asyncio.Timeout] = []
+
+    def timeout(seconds: float) -> asyncio.Timeout:
+        timeouts.append(asyncio.Timeout(asyncio.get_running_loop().time() + seconds))
+        return timeouts[-1]
+
+    monkeypatch.setattr(asyncio, "timeout", timeout)
+    handlers = Handlers(Catalog())
+
+    @handlers.on_verified
+    def verified(session: Session) -> None:
+        timeouts[0].reschedule(asyncio.get_running_loop().time())  # it strikes before `connect` can go on
+
+    session = await connect(f"tcp://127.0.0.1:{hasty_server}", uid=1, token="x", handlers=handlers)
+    assert session.state is SessionState.OPEN
+    session.close()
+    await session.wait_closed()

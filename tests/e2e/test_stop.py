@@ -421,3 +421,12 @@ async def test_a_handler_that_goes_on_when_cancelled_is_reported_once_and_cannot
     gate.set()
     await asyncio.wait([task])
     await client.close()
+
+
+async def test_serve_returns_when_the_program_itself_stops_its_server() -> None:
+    server = EchoServer(TCP)
+    serving = asyncio.create_task(server.serve())
+    await until(lambda: server.is_running)
+    await server.stop()
+    async with asyncio.timeout(10):
+        await serving

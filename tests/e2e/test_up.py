@@ -127,6 +127,24 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
         assert "no group runs here" in top.text and "gatelink up" in top.text
 
 
+async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_and_leaves_the_group_up(
+    folder: Path,
+) -> None:
+    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+        await up.lines_with(*LINKED)
+        arguments = ("service", "game:lobby", "--config", "group.toml", "--dev")
+        async with gatelink(*arguments, folder=folder) as second:
+            await second.line("started")
+            await up.lines_with("ended for good", "lobby-1 + another server has the id 12001")
+            async with gatelink(*arguments, folder=folder) as third:
+                await third.line("started")
+                assert await second.end() == 3, second.text
+                third.process.send_signal(signal.SIGTERM)
+                assert await third.end() == 0, third.text
+        up.process.send_signal(signal.SIGINT)
+        assert await up.end() == 0, up.text
+
+
 async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
     (folder / "group.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
     async with gatelink("up", "group.toml", "--dev", folder=folder) as up:

@@ -1,6 +1,18 @@
 """`gatelink gateway`: runs one gateway of a group."""
 
-from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, at, check_index, member_of
+from gatelink.cli.member import (
+    Config,
+    Dev,
+    Id,
+    Index,
+    Inner,
+    admin_at,
+    advertised_at,
+    at,
+    check_index,
+    end_if_replaced,
+    member_of,
+)
 from gatelink.cli.member import run as run_process
 
 
@@ -9,7 +21,7 @@ def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None
 
     On the first signal it tells the group and its players that it goes away, and gives them the configuration's
     `gateway.drain_seconds`. Exit status: 0 it was told to stop, 1 the engine is away at the
-    start, 2 it can't run as configured.
+    start, 2 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.errors import ConfigError
     from gatelink.ops.logs import configure
@@ -30,13 +42,12 @@ def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None
         assert section is not None
         server_id = id or section.first_id + index - 1
         where = inner or at(section.inner, index)
+        reached = advertised_at(section.advertise, index, inner)
         async with (
-            member_of(
-                settings, f"gateway-{server_id}", server_id, where, None if inner else section.advertise
-            ) as member,
+            member_of(settings, f"gateway-{server_id}", server_id, where, reached) as member,
             open_tokens(settings, member.engine, issues=False) as tokens,
         ):
-            await Gateway(
+            server = Gateway(
                 *build_listen(section, index - 1),
                 member=member,
                 tokens=tokens,
@@ -49,6 +60,8 @@ def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None
                 sealed_only=section.sealed_only,
                 admin=admin_at(section.admin, index),
                 drain_seconds=section.drain_seconds,
-            ).serve()
+            )
+            await server.serve()
+            end_if_replaced(server)
 
     run_process(run())

@@ -5,7 +5,7 @@ import socket
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 from urllib.parse import urlsplit
 
 import typer
@@ -15,6 +15,10 @@ from gatelink.group.engine import Engine, EngineUnavailable
 from gatelink.group.group import Membership
 from gatelink.settings import Settings, build_engine, group_keys
 from gatelink.settings.servers import shifted
+
+if TYPE_CHECKING:
+    from gatelink.group.gateway import Gateway
+    from gatelink.group.service import Service
 
 ENGINE_URL = "GATELINK_ENGINE_URL"
 """The environment variable in which `gatelink up` gives its children the URL of its own engine, password and all."""
@@ -71,6 +75,15 @@ def _url_of_up(settings: Settings) -> str:
     return url
 
 
+def end_if_replaced(server: "Gateway | Service") -> None:
+    """Ends the process with its own exit status, once a server that was replaced has stopped."""
+    if server.is_replaced:
+        typer.echo(f"gatelink: another server has the id {server.id}; give each its own", err=True)
+        from gatelink.ops.supervisor import REPLACED
+
+        raise typer.Exit(REPLACED)
+
+
 def run(process: Coroutine[Any, Any, None]) -> None:
     """Runs a process of the group to its end; exit status 1 and a line for an engine that is away at the start."""
     import uvloop
@@ -83,17 +96,20 @@ def run(process: Coroutine[Any, Any, None]) -> None:
 
 
 @asynccontextmanager
-async def member_of(
-    settings: Settings, name: str, id: int, inner: str, advertise: str | None
-) -> AsyncIterator[Membership]:
+async def member_of(settings: Settings, name: str, id: int, inner: str, advertise: str) -> AsyncIterator[Membership]:
     """A membership whose engine runs while the block does. Raises ConfigError, EngineUnavailable."""
     async with engine_of(settings, name) as engine:
-        yield Membership(engine=engine, keys=group_keys(settings), id=id, inner=inner, advertise=advertise or "")
+        yield Membership(engine=engine, keys=group_keys(settings), id=id, inner=inner, advertise=advertise)
 
 
 def at(endpoint: str, index: int) -> str:
     """Where the process of that index, from 1, listens."""
     return shifted(endpoint, index - 1)
+
+
+def advertised_at(advertise: str | None, index: int, inner: str | None) -> str:
+    """How the process of that index is reached, if not where it listens; `inner` is where it was told to, if it was."""
+    return at(advertise, index) if advertise and not inner else ""
 
 
 def admin_at(admin: str | None, index: int) -> str | None:

@@ -5,7 +5,19 @@ from typing import Annotated
 import typer
 
 from gatelink.cli.loading import load as load_object
-from gatelink.cli.member import Config, Dev, Id, Index, Inner, admin_at, at, check_index, member_of
+from gatelink.cli.member import (
+    Config,
+    Dev,
+    Id,
+    Index,
+    Inner,
+    admin_at,
+    advertised_at,
+    at,
+    check_index,
+    end_if_replaced,
+    member_of,
+)
 from gatelink.cli.member import run as run_process
 
 
@@ -21,7 +33,7 @@ def service(
 
     Its section of the configuration is the one of its name. On the first signal its players go to other services of its
     type. Exit status: 0 it was told to stop, 1 the engine is away at the
-    start, 2 it can't run as configured.
+    start, 2 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.errors import ConfigError
     from gatelink.group.service import Service
@@ -42,10 +54,12 @@ def service(
         server_id = id or section.ids[index - 1]
         name = f"{found.name}-{server_id}"
         where = inner or at(section.inner, index)
-        async with member_of(settings, name, server_id, where, None if inner else section.advertise) as member:
+        reached = advertised_at(section.advertise, index, inner)
+        async with member_of(settings, name, server_id, where, reached) as member:
             found.member = member
             if section.admin is not None:
                 found.admin = admin_at(section.admin, index)
             await found.serve()
+            end_if_replaced(found)
 
     run_process(run())

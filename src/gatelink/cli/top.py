@@ -62,10 +62,10 @@ async def _show(engine: "Engine", group: str, once: bool) -> None:
     changes = Changes()
     terminal = Console()
 
-    def screen() -> "RenderableType":
-        is_away = "" if engine.is_available else ": the engine is away, this is the last that was known"
+    def screen(width: int, height: int | None = None) -> "RenderableType":
+        is_away = "" if engine.is_available else " (the engine is away, this is the last that was known)"
         servers = list(registry.servers.values())
-        return view(servers, changes, title=f"group {group}{is_away}", now=time.time())
+        return view(servers, changes, title=f"group {group}{is_away}", now=time.time(), width=width, height=height)
 
     async with engine:
         registry = Registry(engine, on_change=changes)
@@ -73,14 +73,15 @@ async def _show(engine: "Engine", group: str, once: bool) -> None:
         changes.lately.clear()  # who is there already has not just come
         try:
             if once or not terminal.is_terminal:
-                (terminal if terminal.is_terminal else Console(width=WIDTH)).print(screen())
+                whole = terminal if terminal.is_terminal else Console(width=WIDTH)
+                whole.print(screen(whole.width))
                 return
             stop = asyncio.Event()
             for number in (signal.SIGINT, signal.SIGTERM):
                 asyncio.get_running_loop().add_signal_handler(number, stop.set)
-            with Live(screen(), console=terminal, auto_refresh=False, screen=True) as live:
+            with Live(console=terminal, auto_refresh=False, screen=True) as live:
                 while not stop.is_set():
-                    live.update(screen(), refresh=True)
+                    live.update(screen(*terminal.size), refresh=True)
                     try:
                         async with asyncio.timeout(EVERY):
                             await stop.wait()

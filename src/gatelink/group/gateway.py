@@ -25,6 +25,7 @@ from gatelink.handlers import Handlers
 from gatelink.server import Listen, Server
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Duplicate
 from gatelink.session.session import Session
+from gatelink.wire.envelope import CLIENT_HEAD
 from gatelink.wire.frames import Frame
 from gatelink.wire.messages import Catalog
 
@@ -107,6 +108,8 @@ class Gateway(Server):
 
     _table = Forwarding
     _links_end = CloseCode.NORMAL
+    is_replaced = False
+    """Whether it stopped because a newer server has its id."""
 
     def __init__(
         self,
@@ -122,6 +125,12 @@ class Gateway(Server):
         if options.get("duplicate", Duplicate.NEWER_WINS) is not Duplicate.NEWER_WINS:
             raise ConfigError("duplicate=REFUSE_NEW: in a group the newer login wins; leave it out for a Gateway")
         super().__init__(*listen, id=member.id, group_key=member.keys, **options)
+        in_one_read = self.limits.max_frame + self.limits.turn_bytes
+        if in_one_read > (most := self.link_limits.max_frame - CLIENT_HEAD):
+            raise ConfigError(
+                f"limits.max_frame and turn_bytes make {in_one_read}, which one envelope to a service must hold; a "
+                f"link takes {most} (link_limits.max_frame {self.link_limits.max_frame}, less the envelope's head)"
+            )
         self.clients = listen
         self.member = member
         self.routes = routes or Routes()
@@ -129,7 +138,10 @@ class Gateway(Server):
         self.outer = tuple(outer)
         self.name = name
         self.drain_seconds = drain_seconds
-        self.talk = Talk(self.catalog)
+        self.talk = talk = Talk(self.catalog)
+        self.on_post = talk.posts.on
+        self.on_call = talk.on_call
+        self.on_event = talk.on_event
         self.group: Group
         self.relay: Relay
         self.directory: Directory
@@ -215,6 +227,7 @@ class Gateway(Server):
         await self.directory.close()
 
     def _replaced(self) -> None:
+        self.is_replaced = True
         log.error("this gateway stops: another one has its id", id=self.member.id)
         asyncio.get_running_loop().create_task(self.stop())
 

@@ -1,9 +1,9 @@
 """A process's membership in a group: it registers, links itself to the others, and talks with them.
 
-@service.talk.posts.on(RoomOpened)                  # posted by another server, over the link
+@service.on_post(RoomOpened)                        # posted by another server, over the link
 def room_opened(link, message): ...                 # link.uid is the id of that server
 
-@service.talk.on_call(WhereIs)                      # asked by another server, through the engine
+@service.on_call(WhereIs)                           # asked by another server, through the engine
 async def where_is(request): return Found(...)
 
 service.group.post("lobby", RoomOpened(7))
@@ -21,8 +21,9 @@ import msgspec
 import structlog
 
 from gatelink.config import Limits
-from gatelink.dispatch import Route
+from gatelink.dispatch import Route, is_async
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
+from gatelink.group.directory import Directory, Place
 from gatelink.group.engine import Engine, RequestFailed, Subscription
 from gatelink.group.links import Link, Links, Role
 from gatelink.group.registry import Load, OnChange, Registry, ServerInfo, State
@@ -30,6 +31,7 @@ from gatelink.handlers import Handlers
 from gatelink.net.client import connect
 from gatelink.net.dialer import Backoff
 from gatelink.quiet import QuietLog
+from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import GroupKey
@@ -92,6 +94,7 @@ class Group:
         self._load = load
         self.links = Links(self.registry, role, self._dial)
         self.engine = member.engine
+        self._directory = Directory(member.engine, member.id)
         self._member = member
         self._catalog = catalog
         self._limits = limits
@@ -138,8 +141,7 @@ class Group:
         for subscription in self._subscriptions:
             await subscription.close()
         self._subscriptions.clear()
-        await self.links.close()
-        await self.registry.close()
+        await asyncio.gather(self.registry.close(), self.links.close())  # one may wait for an engine, one for a peer
 
     def _changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
         self.links.registry_changed(before, now)
@@ -162,6 +164,10 @@ class Group:
             limits=self._limits,
         )
 
+    async def find(self, uid: int, slot: int = 0) -> Place | None:
+        """Where a user's newest login is: the id of its gateway, and its epoch. Raises EngineUnavailable."""
+        return await self._directory.find(uid, slot)
+
     # -- to other servers --
 
     def post(self, to: int | str, message: Any) -> None:
@@ -178,16 +184,24 @@ class Group:
             raise NotLinked(f"the link to server {to!r} is lost") from None
 
     def broadcast(self, name: str, message: Any) -> int:
-        """Sends `message` to every server of a type; to how many."""
+        """Sends `message` to every server of a type; to how many.
+
+        Raises OutboxFull when more waits for one of them than may, once all others have been sent it.
+        """
         frame = self._frame(message)
-        links = [link for link in self.links if link.info.name == name]
         told = 0
-        for link in links:
-            try:
-                link.push(frame)
-            except SessionClosed:
-                continue
-            told += 1
+        full: OutboxFull | None = None
+        for link in self.links:
+            if link.info.name == name:
+                try:
+                    link.push(frame)
+                    told += 1
+                except SessionClosed:
+                    pass
+                except OutboxFull as error:
+                    full = error
+        if full is not None:
+            raise full
         return told
 
     async def call(self, to: int | str, request: Any, timeout: float) -> Any:  # noqa: ASYNC109 - goes with the request
@@ -204,8 +218,13 @@ class Group:
         await self.engine.publish(f"events.{topic}", encode(self._catalog, message))
 
     def _any(self, name: str) -> Link | None:
-        links = [link for link in self.links if link.info.name == name and link.info.state.value == "up"]
-        return min(links, key=lambda link: (link.info.load.sessions, link.id), default=None)
+        """The least loaded of those that are up, one whose link is broken only if there is no other."""
+        links = [link for link in self.links if link.info.name == name and link.info.state is State.UP]
+        return min(
+            links,
+            key=lambda link: (not self.links.is_open(link.id), link.info.load.sessions, link.id),
+            default=None,
+        )
 
     def _frame(self, message: Any) -> bytes:
         kind, body = self._catalog.encode(message)
@@ -260,9 +279,11 @@ class Talk:
         return register
 
     def on_event(self, topic: str) -> Callable[[_E], _E]:
-        """Decorator: `handler(message)`, a plain function, for what is published under `topic`."""
+        """Decorator: `handler(message)`, a plain function, for what is published under `topic`. Raises CatalogError."""
 
         def register(handler: _E) -> _E:
+            if is_async(handler):
+                raise CatalogError(f"the handler of topic {topic!r} is async; events call a plain function, in order")
             if topic in self.topics:
                 raise CatalogError(f"the topic {topic!r} has a handler already")
             self.topics[topic] = lambda data: handler(decode(self._catalog, data))

@@ -12,14 +12,14 @@ from typing import Protocol
 import msgspec
 import structlog
 
-from gatelink.errors import CloseCode, ConnectError, GatelinkError, SessionClosed
+from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, SessionClosed
 from gatelink.group.registry import Registry, ServerInfo
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
-from gatelink.wire.envelope import event, push_to_one
-from gatelink.wire.frames import Frame
+from gatelink.wire.envelope import PUSH_HEAD, Run, event, push_to_one
+from gatelink.wire.frames import HEADER_SIZE, Frame
 
 log = structlog.get_logger("gatelink.links")
 
@@ -55,15 +55,28 @@ class Role(Protocol):
 class Link:
     """The way to one run of another server."""
 
-    __slots__ = ("_congested", "_pushed_bytes", "_pushes", "_relieved", "info", "session")
+    __slots__ = (
+        "_congested",
+        "_largest",
+        "_pack_bytes",
+        "_pushed_bytes",
+        "_pushes",
+        "_relieved",
+        "info",
+        "instance",
+        "session",
+    )
 
     def __init__(self, info: ServerInfo, session: Session) -> None:
         self.info = info
+        self.instance = info.instance  # of the process at the other end; its entry at that moment, until it has said so
         self.session = session
+        self._largest = session.hub.limits.max_frame + HEADER_SIZE  # for a larger one the other end would close it
         self._congested: asyncio.Task[None] | None = None
         self._relieved: list[Callable[[], None]] = []
         self._pushes: dict[int, list[bytes]] = {}  # by sid: what players were sent in this turn
         self._pushed_bytes = 0  # of these
+        self._pack_bytes = min(PACK_BYTES, self._largest - PUSH_HEAD)
 
     def __repr__(self) -> str:
         return f"<Link to {self.info.name} {self.id} {self.session.state.name}>"
@@ -79,18 +92,17 @@ class Link:
         return self.info.type
 
     def is_to(self, info: ServerInfo) -> bool:
-        """Whether the other end is the process of this entry, which may have come after the link to it.
-
-        A process lets nobody in, and calls nobody, before it has made its entry.
-        """
-        return info.instance == self.info.instance or self.session.verified_at >= info.started_at
+        """Whether the other end is the process of this entry."""
+        return info.instance == self.instance
 
     def push(self, envelope: bytes) -> bool:
         """Queues a whole envelope; True when so much waits that whoever feeds the link should stop.
 
-        `when_relieved` tells when to go on. Raises OutboxFull when three quarters of the room are taken; SessionClosed
-        when the link is lost, of which whoever stands on it is about to hear.
+        `when_relieved` tells when to go on. Raises OutboxFull when three quarters of the room are taken;
+        MessageTooLarge; SessionClosed when the link is lost, of which whoever stands on it is about to hear.
         """
+        if len(envelope) > self._largest:
+            raise self._too_large(len(envelope))
         if self._pushes:
             self.pack()
         crowded = self._check_room()
@@ -102,6 +114,12 @@ class Link:
 
         Whatever else is queued meanwhile comes behind it. Raises as `push`.
         """
+        size = self._pushed_bytes + len(frame)
+        if size > self._pack_bytes:
+            size = len(frame)
+            if size + PUSH_HEAD > self._largest:
+                raise self._too_large(size + PUSH_HEAD)
+            self.pack()
         frames = self._pushes.get(sid)
         if frames is not None:
             frames.append(frame)
@@ -110,9 +128,7 @@ class Link:
             if not self._pushes:
                 self.session.hub.mark(self)
             self._pushes[sid] = [frame]
-        self._pushed_bytes += len(frame)
-        if self._pushed_bytes > PACK_BYTES:
-            self.pack()
+        self._pushed_bytes = size
 
     def pack(self) -> None:
         """Queues what `push_to` gathered."""
@@ -130,6 +146,9 @@ class Link:
         """For the hub, at the end of a turn."""
         self.pack()
         self.session.flush()
+
+    def _too_large(self, size: int) -> MessageTooLarge:
+        return MessageTooLarge(f"{size} bytes with their envelope; a link takes {self._largest}")
 
     def _check_room(self) -> bool:
         outbox = self.session.outbox
@@ -267,6 +286,13 @@ class Links:
         finally:
             self._dialling.pop(id, None)
 
+    def is_run(self, link: Link, instance: str) -> None:
+        """The other end says which process it is. It may be a newer one than its entry was of, when it was linked."""
+        link.instance = instance
+        info = self._registry.servers.get(link.id)
+        if info is not None and link.is_to(info):
+            link.info = info
+
     # -- session.Dispatcher --
 
     def opened(self, session: Session) -> None:
@@ -278,6 +304,8 @@ class Links:
         session.data = link
         self._links[link.id] = link
         log.info("linked", server=link.id, name=info.name)
+        assert self._registry.me is not None
+        link.tell(Run(self._registry.me.instance))
         self._role.link_up(link)
         self._changed.set()
 
@@ -342,7 +370,7 @@ class Links:
             probe.cancel()
 
     async def close(self) -> None:
-        """Ends the dialling and every link, after what is queued."""
+        """Ends the dialling and every link, after what is queued; at once if it is cancelled."""
         self._closing = True
         tasks = [*self._dialling.values(), *self._probing.values()]
         for task in tasks:
@@ -350,8 +378,12 @@ class Links:
         await asyncio.gather(*tasks, return_exceptions=True)
         for link in self:
             link.session.close(CloseCode.NORMAL, "this server stops")
-        for link in self:
-            await link.session.wait_closed()
+        try:
+            for link in self:
+                await link.session.wait_closed()
+        finally:
+            for link in self:
+                link.session.abort()
 
 
 async def _is_refused(endpoint: Endpoint) -> bool:

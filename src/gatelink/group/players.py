@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 
 from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
+from gatelink.group.group import Group
 from gatelink.group.links import Link
 from gatelink.session.carrier import Pause
 from gatelink.session.groups import MAX_NAME
@@ -49,7 +50,7 @@ class Player(Session):
     of the player's went down with the server before.
     """
 
-    __slots__ = ("_pending", "_players", "arrival", "link", "lost_messages", "sid")
+    __slots__ = ("_left", "_pending", "_players", "arrival", "link", "lost_messages", "sid")
 
     def __init__(self, hub: Hub, players: "Players", handlers: Dispatcher, link: Link, opened: SessionOpened) -> None:
         super().__init__(
@@ -66,6 +67,7 @@ class Player(Session):
             outbox=_NOTHING_QUEUED,
         )
         self._players = players
+        self._left = False  # its gateway has taken it from us, and it may live on there
         self._pending: list[Frame] | None = None  # what came before it was opened
         self.link = link
         self.sid = opened.sid
@@ -103,6 +105,10 @@ class Player(Session):
                 return
             self.close(error.code, "the link to the gateway is full")
             raise SessionClosed(error.code, str(error)) from None
+
+    def _check_sendable(self) -> None:
+        if not self._left or self._last is None:  # else a handler is still at it, and answers what came before
+            super()._check_sendable()
 
     async def drain(self) -> None:
         """Waits until everything queued for the player's gateway has been handed to its socket."""
@@ -169,14 +175,19 @@ class Player(Session):
             return
         self.resume(Pause.OPENING)
         self.handlers.opened(self)
-        if frames:
-            self.handlers.dispatch(self, frames)
+        if self.state is _OPEN:
+            if frames:
+                self.handlers.dispatch(self, frames)
+        else:  # it has left meanwhile; of one that is not open any more, the dispatcher takes the first frame alone
+            for frame in frames:
+                self.handlers.dispatch(self, [frame])
         if self.close_code is not None:
             self.handlers.closed(self, heard=True)
 
     def left(self, code: CloseCode, reason: str = "") -> None:
         """The session is over, or another server's; what came before is still handled."""
         if self.state is _OPEN:
+            self._left = True
             self.state = step(SESSION, self.state, SessionEvent.END)
             self._end(code, reason, heard=True)
             self._gone()
@@ -195,6 +206,8 @@ class Player(Session):
 
     def _kick(self, code: CloseCode, reason: str, told: str) -> None:
         if self.state is _OPEN:
+            if self._pending is not None:
+                self._pending = []
             self._tell(Kick(self.sid, code, told))
             self.state = step(SESSION, self.state, SessionEvent.END)
             self._end(code, reason, heard=False)
@@ -204,15 +217,16 @@ class Player(Session):
 class Players:
     """The players of one service, found by `(uid, slot)` or by the gateway's link and sid (session.Owner).
 
-    type: the service's type, under which its groups are known at the gateways.
+    type: the service's type, under which its groups are known at the gateways. group: whose member it is.
     """
 
     accepting = True
 
-    def __init__(self, hub: Hub, handlers: Dispatcher, type: int) -> None:
+    def __init__(self, hub: Hub, handlers: Dispatcher, type: int, group: Group) -> None:
         self._hub = hub
         self._handlers = handlers
         self._type = type
+        self._group = group
         self._by_key: dict[tuple[int, int], Player] = {}
         self._by_sid: dict[Link, dict[int, Player]] = {}
         self._ending: dict[tuple[int, int], Player] = {}  # who has left, and whose handlers have not heard it yet
@@ -242,7 +256,33 @@ class Players:
         """The player that a gateway calls `sid`."""
         return self._by_sid.get(link, _NOBODY).get(sid)
 
-    # -- one message to many --
+    # -- one message, to one by its uid or to many --
+
+    async def push(self, uid: int, message: Any, slot: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> bool:
+        """Sends `message` to a user's device at whatever gateway, a player of this service or not; whether it is there.
+
+        Raises EngineUnavailable for one that is not, and what encoding raises.
+        """
+        player = self._by_key.get((uid, slot))
+        if player is not None:
+            try:
+                player.send(message, key=key, full=full)
+            except SessionClosed:
+                return False
+            return True
+        encoder = self._hub.encoder(type(message))
+        frame = encoder.frame(message)
+        place = await self._group.find(uid, slot)
+        link = self._group.links.get(place.gateway) if place is not None else None
+        if (
+            place is None
+            or link is None
+            or not self._push(link, push_frames((place.epoch,), [frame], POLICY_NUMBERS[full], key))
+        ):
+            return False
+        encoder.traffic.messages += 1
+        encoder.traffic.bytes += len(frame)
+        return True
 
     def broadcast(
         self, message: Any, to: Iterable[Session] | None = None, *, key: int = 0, full: Full = Full.CLOSE

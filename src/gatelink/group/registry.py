@@ -8,6 +8,7 @@ import asyncio
 import secrets
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from enum import Enum
 
 import msgspec
@@ -15,8 +16,10 @@ import structlog
 
 from gatelink.errors import ConfigError
 from gatelink.group.engine import Conflict, Engine, EngineUnavailable, Revision
+from gatelink.quiet import QuietLog
 
 log = structlog.get_logger("gatelink.registry")
+quiet = QuietLog(log)
 
 PREFIX = "servers"
 KEEPALIVE = 5.0
@@ -76,6 +79,15 @@ OnChange = Callable[[ServerInfo | None, ServerInfo | None], None]
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(ServerInfo).decode
+
+
+def _read(value: bytes) -> ServerInfo | None:
+    """An entry; None for one that this version does not understand, which is as good as none."""
+    try:
+        return _decode(value)
+    except (msgspec.MsgspecError, ConfigError) as error:
+        quiet.error("an entry of the registry is not understood", error=str(error))
+        return None
 
 
 class Registry:
@@ -166,13 +178,13 @@ class Registry:
                 await self._write()
             except EngineUnavailable as error:
                 log.warning("not registered", id=self.me.id, error=str(error))
+            except Exception as error:
+                log.error("not registered", id=self.me.id, exc_info=error)
 
     async def _check(self) -> None:
-        """Another has our id, or had it before us and is only heard of now; whether our write still stands tells."""
-        try:
+        """Our entry is gone, or another's, or was that before and is only heard of now; a write of ours tells."""
+        with suppress(EngineUnavailable):  # the next keepalive finds out
             await self._write()
-        except EngineUnavailable:
-            pass  # the next keepalive finds out
 
     async def _write(self) -> None:
         """Writes the entry anew; one that another server has written is left alone."""
@@ -187,7 +199,8 @@ class Registry:
                 else:
                     self._revision = await self._engine.create(key, _encode(self.me), self._expiry)
             except Conflict:
-                await self._settle(key)
+                with suppress(Conflict):  # it changes at this very moment; the next keepalive finds out
+                    await self._settle(key)
 
     async def _settle(self, key: str) -> None:
         """The entry is not what we wrote last: it expired, a write of ours went unanswered, or it is another's."""
@@ -196,13 +209,14 @@ class Registry:
         if entry is None:
             self._revision = await self._engine.create(key, _encode(self.me), self._expiry)
             return
-        found = _decode(entry.value)
-        if found.instance == self.me.instance:
+        found = _read(entry.value)
+        if found is not None and found.instance == self.me.instance:
             self._revision = await self._engine.update(key, _encode(self.me), self._expiry, entry.revision)
             return
         self._revision = None
         self._is_replaced = True
-        log.error("replaced by a newer server of the same id", id=self.me.id, newer=found.inner)
+        newer = found.inner if found is not None else ""
+        log.error("replaced by a newer server of the same id", id=self.me.id, newer=newer)
         if self._replaced is not None:
             self._replaced()
         if self._keeping is not None:
@@ -211,33 +225,40 @@ class Registry:
     async def _watch(self, ready: "asyncio.Future[None]") -> None:
         try:
             async with self._engine.watch(PREFIX) as watch:
-                for value in list(watch.entries.values()):
-                    self._see(_decode(value))
+                for key, value in list(watch.entries.items()):
+                    self._hear(key, value)
                 ready.set_result(None)
                 async for change in watch:
-                    if change.value is None:
-                        self._forget(int(change.key.rpartition(".")[2]))
-                    else:
-                        self._see(_decode(change.value))
+                    self._hear(change.key, change.value)
         except Exception as error:
             if ready.done():
                 log.error("the registry is not watched any more", exc_info=error)
             else:
                 ready.set_exception(error)
 
+    def _hear(self, key: str, value: bytes | None) -> None:
+        if value is None:
+            self._forget(key.rpartition(".")[2])
+        elif (info := _read(value)) is not None:
+            self._see(info)
+
     def _see(self, info: ServerInfo) -> None:
         before = self.servers.get(info.id)
         self.servers[info.id] = info
         self._tell(before, info)
-        me = self.me
-        if me is not None and info.id == me.id and info.instance != me.instance and self._revision is not None:
-            if self._checking is None or self._checking.done():
-                self._checking = asyncio.create_task(self._check())
+        if self.me is not None and info.id == self.me.id and info.instance != self.me.instance:
+            self._check_soon()
 
-    def _forget(self, id: int) -> None:
-        before = self.servers.pop(id, None)
+    def _forget(self, id: str) -> None:
+        before = self.servers.pop(int(id), None) if id.isdecimal() else None
         if before is not None:
             self._tell(before, None)
+        if self.me is not None and id == str(self.me.id):  # the engine was away for longer than an entry lives
+            self._check_soon()
+
+    def _check_soon(self) -> None:
+        if self._revision is not None and (self._checking is None or self._checking.done()):
+            self._checking = asyncio.create_task(self._check())
 
     def _tell(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
         if self._on_change is not None:

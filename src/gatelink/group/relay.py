@@ -5,8 +5,8 @@ of it; from then on the frame is packed into an envelope and queued on that serv
 """
 
 from collections import Counter
-from collections.abc import Mapping
-from itertools import groupby
+from collections.abc import Iterable, Mapping
+from itertools import chain, groupby
 from typing import Protocol
 
 import msgspec
@@ -39,7 +39,7 @@ class Front(Protocol):
     """What a relay needs of its server."""
 
     hub: Hub
-    limits: Limits
+    link_limits: Limits
     talk: Talk
 
 
@@ -55,7 +55,7 @@ class Relay:
         self._server = server
         self._table = table
         self._rules = rules
-        self._max_frame = server.limits.max_frame
+        self._max_frame = server.link_limits.max_frame  # a server is trusted with larger ones than a player
         self._ways: dict[int, Way] = {}  # by sid
         self._bound: dict[Link, set[Way]] = {}
         self._fresh: Counter[int] = Counter()  # by server id: players bound since its last keepalive
@@ -82,7 +82,7 @@ class Relay:
         for link in list(way.links.values()):
             self._unbind(way, link, code)
         for type in list(way.held):
-            self._lose(way, type, len(self._let_go(way, type).frames))
+            self._lose(type, self._let_go(way, type).envelopes)
         for crowd in self._crowded.values():
             crowd.discard(way)
 
@@ -92,30 +92,30 @@ class Relay:
         if way is None:
             return
         if type:
-            self._send(way, type, frames)
+            self._send(way, type, client_frames(way.sid, frames))
         else:
             table = self._table
             for type, run in groupby(frames, key=lambda frame: table[frame[0]]):
-                self._send(way, type, list(run))
+                self._send(way, type, client_frames(way.sid, list(run)))
         self.stats.forwarded += len(frames)
 
-    def _send(self, way: Way, type: int, frames: list[Frame]) -> None:
-        """Frames for servers of one type, of which the player may have none yet, or may wait for one of some type."""
+    def _send(self, way: Way, type: int, envelope: Encoded) -> None:
+        """For servers of one type, of which the player may have none yet, or may be waiting for one."""
         link = way.links.get(type)
         if link is None and type not in way.held:
             link = self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
         if link is not None:
-            self._send_on(way, link, frames)
+            self._send_on(way, link, envelope)
             return
-        self._hold(way, type, NEW).frames += frames
+        self._hold(way, type, NEW).envelopes.append(envelope)
         way.session.pause(Pause.LINK)
 
-    def _send_on(self, way: Way, link: Link, frames: list[Frame]) -> None:
+    def _send_on(self, way: Way, link: Link, envelope: Encoded) -> None:
         try:
-            if link.push(client_frames(way.sid, frames)):
+            if link.push(envelope):
                 self._wait_for_room(way, link)
         except (OutboxFull, SessionClosed):
-            self._lose(way, link.type, len(frames))
+            self._lose(link.type, [envelope])
 
     def _wait_for_room(self, way: Way, link: Link) -> None:
         """Stops reading from a player whose server's link has too much to carry; never for longer than that has."""
@@ -218,7 +218,7 @@ class Relay:
         """The time is over: what was held is lost if no server can be had now, whichever it was to be."""
         way.pinned.pop(type, None)
         if not self._release(way, type):
-            self._lose(way, type, len(self._let_go(way, type).frames))
+            self._lose(type, self._let_go(way, type).envelopes)
             self._go_on(way)
 
     def _release(self, way: Way, type: int) -> bool:
@@ -226,21 +226,24 @@ class Relay:
         link = self._bind(way, type, way.held[type].why)
         if link is None:
             return False
-        frames = self._let_go(way, type).frames
-        if frames:
-            self._send_on(way, link, frames)
+        for each in self._let_go(way, type).envelopes:
+            self._send_on(way, link, each)
         self._go_on(way)
         return True
 
     def _go_on(self, way: Way) -> None:
-        held = any(held.frames for held in way.held.values())
+        held = any(held.envelopes for held in way.held.values())
         if not held and not any(way in crowd for crowd in self._crowded.values()):
             way.session.resume(Pause.LINK)
 
-    def _lose(self, way: Way, type: int, frames: int) -> None:
-        if frames:
-            way.lost[type] = way.lost.get(type, 0) + frames
-            self.stats.lost[type] += frames
+    def _lose(self, type: int, envelopes: Iterable[Encoded]) -> None:
+        """Counts the frames in them, for the players' next servers, too."""
+        for sid, frames in map(envelope.sid_and_count, envelopes):
+            if frames:
+                self.stats.lost[type] += frames
+                way = self._ways.get(sid)
+                if way is not None:  # else the player has left
+                    way.lost[type] = way.lost.get(type, 0) + frames
 
     # -- from the registry --
 
@@ -262,26 +265,30 @@ class Relay:
     def link_up(self, link: Link) -> None:
         self._bound.setdefault(link, set())
         self.link_resumed(link)
-        if link.info.greets:
-            for way in list(self._ways.values()):
-                if link.type not in way.links and link.type not in way.held:
-                    self._bind(way, link.type, SERVER_DIED if way.lost.get(link.type) else NEW)
         link.tell(envelope.LinkReady())
 
     def link_resumed(self, link: Link) -> None:
-        for way in list(self._waiting.get(link.type, ())):
-            self._release(way, link.type)
+        """A server is reached, perhaps again: those who wait for one of its type, or came without, get it."""
+        type = link.type
+        for way in list(self._waiting.get(type, ())):
+            self._release(way, type)
+        if link.info.greets:
+            for way in list(self._ways.values()):
+                if type not in way.links and type not in way.held:
+                    self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
 
     def link_lost(self, link: Link) -> None:
-        """A server is dead: its players go to another, or end, or wait, as the rules of its type say."""
+        """A server is dead: its players go to another, or end, or wait, as the rules of its type say.
+
+        What it was sent and did not acknowledge is lost: it may have been handled. What was only queued goes along.
+        """
         type = link.type
         rules = self._rules.get(type, _DEFAULT_RULES)
         ways = self._bound.pop(link, set())
-        for sid, frames in map(envelope.sid_and_count, link.session.outbox.frames()):
-            if sid in self._ways:
-                self._lose(self._ways[sid], type, frames)
-            else:  # of a player who has left, or no player's
-                self.stats.lost[type] += frames
+        queued: dict[int, list[Encoded]] = {}  # by sid
+        for frame in link.session.outbox.drain():
+            queued.setdefault(envelope.sid_and_count(frame)[0], []).append(frame)
+        self._lose(type, link.session.outbox.frames())
         for way in ways:
             del way.links[type]
             self._lags(way, link, False)
@@ -291,8 +298,16 @@ class Relay:
             self.stats.rebinds += 1
             if rules.on_death is OnDeath.HOLD:
                 way.pinned[type] = link.id
-            if self._bind(way, type, SERVER_DIED) is None:
-                self._hold(way, type, SERVER_DIED)
+            envelopes = queued.pop(way.sid, [])
+            successor = self._bind(way, type, SERVER_DIED)
+            if successor is not None:
+                for each in envelopes:
+                    self._send_on(way, successor, each)
+                continue
+            self._hold(way, type, SERVER_DIED).envelopes += envelopes
+            if envelopes:
+                way.session.pause(Pause.LINK)
+        self._lose(type, chain.from_iterable(queued.values()))  # of those who have left, or been given away, since
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None:
         for id, flags, body in frames:
@@ -338,6 +353,9 @@ class Relay:
             self.stats.misdirected += 1
 
     def _event(self, link: Link, event: msgspec.Struct) -> None:
+        if isinstance(event, envelope.Run):
+            self.links.is_run(link, event.instance)
+            return
         way = self._ways.get(getattr(event, "sid", 0))
         if way is None or way.session.close_code is not None:  # or its end is not told yet
             self.stats.misdirected += 1

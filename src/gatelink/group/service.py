@@ -49,13 +49,18 @@ class Service(Server):
     """
 
     _links_end = CloseCode.NORMAL
+    is_replaced = False
+    """Whether it stopped because a newer server has its id."""
 
     def __init__(self, name: str, *, type: int, member: Membership | None = None, **options: Any) -> None:
         super().__init__(**options)
         self.name = name
         self.type = type
         self.member = member
-        self.talk = Talk(self.catalog)
+        self.talk = talk = Talk(self.catalog)
+        self.on_post = talk.posts.on
+        self.on_call = talk.on_call
+        self.on_event = talk.on_event
         self.group: Group
         self._players: Players | None = None
         self.malformed = 0
@@ -142,12 +147,13 @@ class Service(Server):
 
     async def _prepare(self) -> None:
         """Before anything listens."""
-        self._players = Players(self.hub, self.handlers, self.type)
+        self._players = Players(self.hub, self.handlers, self.type, self.group)
 
     async def _leave(self) -> None:
         await self.group.close()
 
     def _replaced(self) -> None:
+        self.is_replaced = True
         log.error("this service stops: another one has its id", id=self.id)
         self.hub.loop.create_task(self.stop())
 
@@ -194,6 +200,8 @@ class Service(Server):
                 player = players.of(link, sid)
                 if player is not None:
                     player.left(close_code(code))
+            case envelope.Run(instance=instance):
+                self.group.links.is_run(link, instance)
             case envelope.LinkReady():
                 pass
             case _:

@@ -5,7 +5,7 @@ from collections import Counter
 from gatelink.group.links import Link
 from gatelink.session.session import Session
 from gatelink.session.timers import Item
-from gatelink.wire.frames import Frame
+from gatelink.wire.envelope import Encoded
 
 
 class RelayStats:
@@ -22,12 +22,12 @@ class RelayStats:
 
 
 class Held:
-    """What waits for a server of a type: frames that were read, none perhaps; and how the player comes to that."""
+    """What waits for a server of a type: envelopes of what was read, none perhaps; how the player comes to that."""
 
-    __slots__ = ("frames", "timer", "why")
+    __slots__ = ("envelopes", "timer", "why")
 
     def __init__(self, why: int, timer: Item) -> None:
-        self.frames: list[Frame] = []
+        self.envelopes: list[Encoded] = []
         self.why = why
         self.timer = timer
 

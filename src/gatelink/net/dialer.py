@@ -128,6 +128,8 @@ class Dialer:
                 await self._open()
                 return await self._answer
         except TimeoutError:
+            if self._answer.done() and not self._answer.cancelled():  # it came first, and this loop stood still since
+                return self._answer.result()
             raise ConnectError(f"{endpoint}: not verified within {self._timeout} s", CloseCode.VERIFY_TIMEOUT) from None
         except (OSError, UnicodeError) as error:
             raise ConnectError(f"{endpoint}: {failure(error)}") from error

@@ -35,6 +35,9 @@ MAX_LINE = 65_536
 UNUSABLE = 2
 """The exit status of a process that can't run as it is configured: starting it again changes nothing."""
 
+REPLACED = 3
+"""The exit status of a process whose server id a newer one took: started again, it would only take that back."""
+
 
 class Program(msgspec.Struct, frozen=True):
     """One process. stage: those of a higher stage are stopped first, and only then those of the next lower."""
@@ -147,6 +150,9 @@ class Supervisor:
                 log.error("can't run as it is configured; its last line says why", program=program.name)
                 self._unusable = self._unusable or program.name
                 self._over.set()
+                return
+            if status == REPLACED:
+                log.error("ended for good: a newer process has its server id", program=program.name)
                 return
             if time.monotonic() - began > STEADY:
                 wait = FIRST_WAIT

@@ -13,8 +13,12 @@ MOST_CHANGES = 8
 LATE = 2 * KEEPALIVE
 """Seconds after which a server's last word is shown as late."""
 
-COLUMNS = ("name", "id", "state", "version", "sessions", "messages/s", "lag", "age", "told", "addresses")
-_FIGURES = {"id", "sessions", "messages/s", "lag", "age", "told"}
+COLUMNS = ("name", "id", "state", "sessions", "messages/s", "lag", "told", "age", "version", "addresses")
+_FIGURES = {"id", "sessions", "messages/s", "lag", "told", "age"}
+_FROM_WIDTH = {"age": 88, "version": 100, "addresses": 130}
+"""Columns of the terminal from which on a column is shown."""
+
+_FRAME = 5  # lines: the title, the head and the borders
 
 
 class Changes:
@@ -40,19 +44,33 @@ def _what(before: ServerInfo | None, now: ServerInfo | None) -> str:
     return f"{name} is {now.state.value}" if before.state is not now.state else ""
 
 
-def view(servers: list[ServerInfo], changes: Changes, *, title: str, now: float) -> RenderableType:
-    """A whole screen. now: unix seconds; ages are as good as the machines' clocks agree."""
-    table = Table(title=Text(title), title_justify="left", show_footer=True)
-    for column, footer in zip(COLUMNS, _totals(servers), strict=True):
-        table.add_column(column, footer=footer, justify="right" if column in _FIGURES else "left", overflow="fold")
-    kind = None
-    for info in sorted(servers, key=lambda info: (info.type, info.id)):
-        if kind not in (None, info.type):
-            table.add_section()
-        kind = info.type
-        table.add_row(*_row(info, now))
-    lines = [Text(f"{_span(now - when):>4} ago  {_plain(what)}") for when, what in changes.lately]
-    return Group(table, *([Text("lately"), *reversed(lines)] if lines else []))
+def view(
+    servers: list[ServerInfo], changes: Changes, *, title: str, now: float, width: int, height: int | None = None
+) -> RenderableType:
+    """A screen of so many columns and lines (None: as many as it takes).
+
+    now: unix seconds; ages are as good as the machines' clocks agree.
+    """
+    lines = [Text(f"{_span(now - when):>4} ago  {_plain(what)}") for when, what in reversed(changes.lately)]
+    room = len(servers)
+    if height is not None:
+        lines = lines[: max(1, height // 4)]
+        room = max(1, height - _FRAME - len(lines))
+    heading = Text(f"{title}: {_totals(servers)}", style="bold", no_wrap=height is not None, overflow="ellipsis")
+    table = Table()
+    shown = [column for column in COLUMNS if width >= _FROM_WIDTH.get(column, 0)]
+    for column in shown:
+        table.add_column(column, no_wrap=height is not None, overflow="ellipsis")
+        if column in _FIGURES:
+            table.columns[-1].justify = "right"
+    inside = sorted(servers, key=lambda info: (info.type, info.id))
+    if len(inside) > room:
+        inside = inside[: room - 1]
+    for info in inside:
+        table.add_row(*_row(info, now)[: len(shown)])
+    if missing := len(servers) - len(inside):
+        table.add_row(Text(f"{missing} more"))
+    return Group(heading, table, *lines)
 
 
 def _row(info: ServerInfo, now: float) -> list[Text]:
@@ -62,26 +80,22 @@ def _row(info: ServerInfo, now: float) -> list[Text]:
         Text(_plain(info.name)),
         Text(str(info.id)),
         Text(info.state.value, style="yellow" if info.state is State.DRAINING else "green"),
-        Text(_plain(info.version)),
         Text(f"{info.load.sessions:,}"),
         Text(f"{info.load.messages:,.0f}"),
         Text(f"{info.load.lag * 1000:.0f} ms"),
-        Text(_span(now - info.started_at)),
         Text(_span(told), style="red" if told > LATE else ""),
+        Text(_span(now - info.started_at)),
+        Text(_plain(info.version)),
         Text(_plain(", ".join(addresses))),
     ]
 
 
-def _totals(servers: list[ServerInfo]) -> list[str]:
-    """Under each column. Sessions are not added up: a gateway's player is a service's, too."""
+def _totals(servers: list[ServerInfo]) -> str:
+    """In words. Sessions are not added up: a gateway's player is a service's, too."""
     up = sum(info.state is State.UP for info in servers)
-    cells = {
-        "name": f"{len(servers)} servers",
-        "state": f"{up} up",
-        "messages/s": f"{sum(info.load.messages for info in servers):,.0f}",
-        "lag": f"{max((info.load.lag for info in servers), default=0.0) * 1000:.0f} ms",
-    }
-    return [cells.get(column, "") for column in COLUMNS]
+    messages = sum(info.load.messages for info in servers)
+    lag = max((info.load.lag for info in servers), default=0.0)
+    return f"{len(servers)} servers, {up} up, {messages:,.0f} messages/s, lag {lag * 1000:.0f} ms"
 
 
 def _span(seconds: float) -> str:

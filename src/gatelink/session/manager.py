@@ -113,7 +113,20 @@ class SessionManager:
         """The open sessions from one host; looks at all of them."""
         return [session for session in self._sessions.values() if session.address == address]
 
-    # -- one message to many --
+    # -- one message, to one by its uid or to many --
+
+    async def push(self, uid: int, message: Any, slot: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> bool:
+        """Sends `message` to a user's device; whether it is here. Awaited as where it may be at one of many gateways.
+
+        Raises what encoding raises.
+        """
+        session = self._sessions.get((uid, slot))
+        try:
+            if session is not None:
+                session.send(message, key=key, full=full)
+        except SessionClosed:
+            return False
+        return session is not None
 
     def broadcast(
         self,

@@ -51,6 +51,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
         if not self.listen:
             raise ConfigError('listen is empty; write it as listen = ["tcp://0.0.0.0:7000"]')
         _check_endpoint("inner", self.inner)
+        _check_endpoint("advertise", self.advertise or self.inner)
         if "unix" in {parse_endpoint(each.endpoint).scheme for each in self.listen} and self.count > 1:
             raise ConfigError(
                 f"listen has a unix:// endpoint; {self.count} processes can't share it, give a tcp:// one"
@@ -82,6 +83,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         if not all(part.isidentifier() for part in [*module.split("."), *name.split(".")]):
             raise ConfigError(f'run is {self.run!r}, not MODULE:OBJECT; write it as run = "mygame.lobby:service"')
         _check_endpoint("inner", self.inner)
+        _check_endpoint("advertise", self.advertise or self.inner)
 
     @property
     def ids(self) -> range:

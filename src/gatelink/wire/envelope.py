@@ -39,6 +39,12 @@ class Arrival(IntEnum):
 
 NEW, MOVED, SERVER_DIED = Arrival
 
+CLIENT_HEAD = 14
+"""Bytes that a whole ClientFrame is longer than the frames in it."""
+
+PUSH_HEAD = 25
+"""Bytes that a whole PushFrame to one is longer than the frames in it."""
+
 MAX_SIDS = 0xFFFF
 
 Encoded = bytes
@@ -99,6 +105,12 @@ class LinkReady(Struct, frozen=True):
     """Every session that was bound to this server before its link was new has been opened again."""
 
 
+class Run(Struct, frozen=True):
+    """Which run of its id a server is, as its entry in the registry says; the first envelope of each, on a new link."""
+
+    instance: str
+
+
 class Hold(Struct, frozen=True):
     """The player's handlers lag: the gateway stops reading from it, until one comes with `on` 0."""
 
@@ -115,6 +127,7 @@ EVENTS: dict[int, type[Struct]] = {
     108: Leave,
     LINK_READY: LinkReady,
     110: Hold,
+    111: Run,
 }
 """The rare envelopes by id."""
 

@@ -45,6 +45,7 @@ ENVELOPES: st.SearchStrategy[Make] = st.one_of(
     made(lambda sid, *rest: envelope.push_frames([sid], *rest), SOME_WHOLE, U8, U64),
     made(lambda sid, *rest: envelope.push_frames([sid, 1, sid], *rest), SOME_WHOLE, U8, U64),
     made(lambda _, *rest: envelope.broadcast_frames(*rest), NAMES, SOME_WHOLE, U8, U64),
+    made(lambda _, instance: envelope.event(envelope.Run(instance)), NAMES),
     *(
         made(lambda sid, *rest, cls=cls: envelope.event(cls(sid, *rest)), *fields)
         for cls, fields in {

@@ -3,15 +3,20 @@
 import asyncio
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 from msgspec.structs import replace
 
-from gatelink import LINK_LIMITS, CloseCode, Full, Handlers, Limits, Session, SessionClosed
+from gatelink import LINK_LIMITS, CloseCode, ConfigError, Full, GroupKey, Handlers, Limits, Session, SessionClosed
+from gatelink.errors import MessageTooLarge
+from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.gateway import Gateway
+from gatelink.group.group import Membership
 from gatelink.group.links import Link
+from gatelink.net.client import CLIENT_LIMITS
 from gatelink.session.carrier import Pause
-from tests.e2e.group.support import Ask, Recorder, Say, group, log_in, player
+from tests.e2e.group.support import Ask, Post, Recorder, Say, group, log_in, player
 from tests.e2e.support import until
 
 SMALL = replace(
@@ -109,6 +114,41 @@ async def test_a_gateway_that_does_not_read_ends_who_must_miss_nothing_and_drops
             await until(lambda: len(two.heard) == kept - 1)
             await two.ask(kept)
             assert two.heard == [*range(kept - 1), kept], "what was not dropped, in order"
+
+
+async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_hurts_only_who_sends_it() -> None:
+    async with group() as town:
+        gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
+        links = [link_of(gateway, 20), link_of(lobby, 1), link_of(lobby, 30)]
+        async with player(gateway, 7, limits=CLIENT_LIMITS) as client:
+            await until(lambda: len(lobby.players) == 1)
+            large = Say(1, "x" * (gateway.limits.max_frame + 1))
+            lobby.player(7).send(large)
+            lobby.broadcast(large)
+            await until(lambda: client.heard == [1, 1])
+            too_large = Say(2, "x" * LINK_LIMITS.max_frame)
+            for attempt in (
+                lobby.player(7).send,
+                lobby.broadcast,
+                lobby.players.broadcast,
+                partial(lobby.group.post, "room"),
+                partial(lobby.group.broadcast, "room"),
+            ):
+                with pytest.raises(MessageTooLarge, match=str(LINK_LIMITS.max_frame + 4)):
+                    attempt(too_large)
+            lobby.group.post("room", Post(3))
+            await client.ask(4)
+            await until(lambda: room.posts == [(20, 3)])
+            assert links == [link_of(gateway, 20), link_of(lobby, 1), link_of(lobby, 30)]
+            assert not gateway.relay.stats.malformed
+
+
+def test_a_gateway_refuses_limits_with_which_a_player_could_end_a_link() -> None:
+    member = Membership(engine=MemoryEngine(), keys=(GroupKey.generate(),), id=1)
+    most = LINK_LIMITS.max_frame - Limits().turn_bytes - 14
+    Gateway("tcp://127.0.0.1:0", member=member, limits=Limits(max_frame=most, byte_burst=most))
+    with pytest.raises(ConfigError, match=str(LINK_LIMITS.max_frame - 14)):
+        Gateway("tcp://127.0.0.1:0", member=member, limits=Limits(max_frame=most + 1, byte_burst=most + 1))
 
 
 async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:

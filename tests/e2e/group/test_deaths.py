@@ -7,34 +7,49 @@ import pytest
 from gatelink import CloseCode
 from gatelink.group.gateway import Gateway
 from gatelink.group.rules import OnDeath, Rules
+from gatelink.session.carrier import Pause
+from gatelink.session.window import SendWindow
 from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED
-from gatelink.wire.frames import Frame
 from tests.e2e.group.support import LOBBY, ROOM, group, player, waiting
 from tests.e2e.support import RawClient, until
 
 
-async def test_players_of_a_dead_service_go_to_another_and_what_it_did_not_acknowledge_is_counted() -> None:
+@pytest.mark.parametrize("is_there", [True, False], ids=["another is there", "another comes"])
+async def test_what_a_dead_service_did_not_acknowledge_is_counted_and_what_it_was_not_sent_goes_to_another(
+    is_there: bool,
+) -> None:
     async with group() as town:
         gateway, one = await town.gateway(1), await town.room(30)
         async with player(gateway, 7) as a, player(gateway, 8) as b:
             a.move(1)
             await until(lambda: one.numbers(7) == [1])
-            two = await town.room(31)
-            link = gateway.group.links.get(30)
-            assert link is not None and link.session._carrier is not None
-            await until(lambda: not link.session.outbox.held_bytes, "all is acknowledged")
-            link.session._carrier.writable = False  # what comes now is never sent
-            a.move(2, 3, 4)
-            b.move(5)
-            await until(lambda: waiting(link) == 4)
+            if is_there:
+                two = await town.room(31)
+            link, back = gateway.group.links.get(30), one.group.links.get(1)
+            assert link is not None and link.session._carrier is not None and back is not None
+            window = link.session.outbox
+            assert isinstance(window, SendWindow)
+            await until(lambda: not window.held_bytes, "all is acknowledged")
+            back.session.pause(Pause.STOPPING)  # what comes now is sent, and never read
+            a.move(2, 3)
+            b.move(4)
+            await until(lambda: waiting(link) == 3 and not window.count)
+            link.session._carrier.writable = False  # and this is not sent
+            a.move(5, 6)
+            b.move(7)
+            await until(lambda: waiting(link) == 6)
             await town.kill(one)
-            await until(lambda: len(two.players) == 2)
-            assert (two.player(7).arrival, two.player(7).lost_messages) == (SERVER_DIED, 3)
+            if not is_there:
+                await until(lambda: len(gateway.relay._waiting.get(ROOM, ())) == 2)
+                assert all(session._paused & Pause.LINK for session in gateway.sessions)
+                two = await town.room(31)
+            await until(lambda: two.numbers(7) == [5, 6] and two.numbers(8) == [7])
+            assert (two.player(7).arrival, two.player(7).lost_messages) == (SERVER_DIED, 2)
             assert (two.player(8).arrival, two.player(8).lost_messages) == (SERVER_DIED, 1)
-            a.move(6)
-            await until(lambda: two.numbers(7) == [6])
-            assert gateway.relay.stats.lost == {ROOM: 4} and gateway.relay.stats.rebinds == 2
-            assert link not in gateway.relay._bound
+            a.move(8)
+            await until(lambda: two.numbers(7) == [5, 6, 8])
+            assert gateway.relay.stats.lost == {ROOM: 3} and gateway.relay.stats.rebinds == 2
+            assert link not in gateway.relay._bound and not window.count
 
 
 async def test_nothing_is_handled_twice_and_handled_plus_lost_is_what_was_sent() -> None:
@@ -161,8 +176,8 @@ async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_wil
             assert not gateway.relay.stats.lost and room.player(7).arrival in (NEW, MOVED)
 
 
-def _held(gateway: Gateway) -> list[list[Frame]]:
-    return [held.frames for way in gateway.relay._ways.values() for held in way.held.values()]
+def _held(gateway: Gateway) -> list[list[bytes]]:
+    return [held.envelopes for way in gateway.relay._ways.values() for held in way.held.values()]
 
 
 async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost() -> None:

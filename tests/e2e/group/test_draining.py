@@ -4,9 +4,9 @@ import asyncio
 
 import pytest
 
-from gatelink import Backoff, ConnectError
+from gatelink import Backoff, ConnectError, Session, SessionClosed
 from gatelink.group.registry import State
-from tests.e2e.group.support import group, log_in
+from tests.e2e.group.support import Ask, Post, group, log_in, player
 from tests.e2e.support import until
 
 
@@ -41,3 +41,44 @@ async def test_the_last_gateway_drains_without_an_address_and_ends_within_its_ti
             await only.stop()
             await session.wait_closed()
         assert not only.is_running
+
+
+async def test_a_handler_that_is_still_at_it_when_its_player_is_given_away_answers_all_the_same() -> None:
+    async with group() as town:
+        gateway, one = await town.gateway(1), await town.lobby(20)
+        through = asyncio.Event()
+        seen: list[Session] = []
+
+        @one.instead(Ask)
+        async def ask(session: Session, message: Ask) -> None:
+            seen.append(session)
+            await through.wait()
+            session.send(message)
+
+        async with player(gateway, 7) as client, player(gateway, 8) as kicked:
+            client.session.send(Ask(1))
+            kicked.session.send(Ask(2))
+            await until(lambda: len(seen) == 2)
+            one.player(8).kick()
+            two = await town.lobby(21)
+            stopping = asyncio.create_task(one.stop())
+            await until(lambda: two.players.get(7) is not None and one.players.get(7) is None)
+            through.set()
+            await until(lambda: client.heard == [1])
+            await client.ask(3)
+            await stopping
+            assert kicked.heard == []
+            with pytest.raises(SessionClosed):  # it has no handler here any more
+                seen[0].send(Ask(4))
+
+
+async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_its_takes_nothing_more() -> None:
+    async with group() as town:
+        room, lobby = await town.room(30), await town.lobby(20)
+        link = lobby.group.links.get(30)
+        assert link is not None and link.session._carrier is not None
+        link.session._carrier.writable = False
+        lobby.group.post(30, Post(1))
+        await lobby.stop(0)
+        await until(lambda: 20 not in room.group.registry.servers)
+        assert not lobby.is_running and not len(lobby.group.links)

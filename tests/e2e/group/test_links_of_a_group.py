@@ -2,10 +2,14 @@
 
 import asyncio
 
+import pytest
+
 from gatelink import CloseCode
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.links import Link
 from gatelink.group.registry import State
+from gatelink.session.carrier import Pause
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.states import SessionState
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import GroupKey
@@ -52,6 +56,32 @@ async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link()
             await town.kill(lobby)
 
 
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the lobby dials"])
+async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_everything_once(gateway_id: int) -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(gateway_id), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            ways = [gateway.group.links.get(20), lobby.group.links.get(gateway_id)]
+            here, there = ways
+            assert here is not None and there is not None
+            there.session.pause(Pause.STOPPING)
+            sent = 0
+            for session in (here.session, there.session):
+                assert isinstance(session, ExtendedSession)
+                for _ in range(3):
+                    client.say(sent)
+                    sent += 1
+                    tried, carrier = session.attempt, session._carrier
+                    assert carrier is not None
+                    session._give_up(carrier, CloseCode.HEARTBEAT_TIMEOUT, "silent")
+                    await until(lambda: session.attempt > tried and session.state is SessionState.OPEN)  # noqa: B023 - awaited here
+            there.session.resume(Pause.STOPPING)
+            await client.ask(2)
+            assert lobby.numbers(7) == list(range(sent)) and not gateway.relay.stats.lost
+            assert ways == [gateway.group.links.get(20), lobby.group.links.get(gateway_id)]
+
+
 async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
     async with group() as town:
         gateway = await town.gateway(1)
@@ -69,6 +99,24 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
                 started = asyncio.get_running_loop().time()
                 await until(lambda: lobby.numbers(7) == [1])
                 assert asyncio.get_running_loop().time() - started < 4, "not the whole time that rules give"
+            await town.kill(lobby)
+
+
+async def test_a_service_that_greets_hears_of_who_logged_in_while_its_link_was_broken() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = Recorder("lobby", LOBBY, member=town.member(20))
+        async with between(lobby) as proxy:
+            await town.start(lobby)
+            link = gateway.group.links.get(20)
+            assert link is not None
+            proxy.pause()
+            proxy.cut_all()
+            await until(lambda: link.session.state is SessionState.DETACHED)
+            async with player(gateway, 7):
+                proxy.resume()
+                await until(lambda: lobby.of(7) == ["verified"])
+                assert gateway.group.links.get(20) is link
             await town.kill(lobby)
 
 
@@ -91,10 +139,12 @@ async def test_an_entry_that_vanishes_does_nothing_to_a_link_that_works() -> Non
         async with player(gateway, 7) as client:
             await client.ask(1)
             link = gateway.group.links.get(20)
+            lobby.group.registry._is_replaced = True  # it does not write it anew
             await town.engine.delete("servers.20")
             await until(lambda: 20 not in gateway.group.registry.servers)
             await client.ask(2)
             assert gateway.group.links.get(20) is link and lobby.of(7) == ["verified"]
+            lobby.group.registry._is_replaced = False
             await lobby.group.registry.set_state(State.UP)
             await until(lambda: 20 in gateway.group.registry.servers)
             await client.ask(3)

@@ -4,6 +4,8 @@ import asyncio
 import random
 from types import SimpleNamespace
 
+import pytest
+
 from gatelink import CloseCode, Limits, ServerKey, VerifyError
 from gatelink.config import WireOptions
 from gatelink.group.directory import Directory
@@ -135,6 +137,37 @@ async def test_late_news_of_the_older_login_does_not_touch_the_newer() -> None:
                 await until(lambda: lobby.strays == 3)
                 await newer.ask(11)
                 assert lobby.numbers(7) == [] and lobby.player(7).gateway == 2
+
+
+@pytest.mark.parametrize("kicked", [False, True])
+async def test_a_login_that_is_over_before_the_older_s_handlers_are_is_heard_with_all_that_it_sent(
+    kicked: bool,
+) -> None:
+    """Unless the service itself ended it."""
+    async with group() as town:
+        one, two = await town.gateway(1), await town.gateway(2)
+        lobby = await town.lobby(20, greet=False)
+        through = asyncio.Event()
+
+        @lobby.instead(Ask)
+        async def ask(session: Session, message: Ask) -> None:
+            await through.wait()
+
+        async with player(one, 7) as first:
+            first.session.send(Ask(1))
+            await until(lambda: len(lobby.hub.tasks) == 1)
+            async with player(two, 7) as second:
+                second.say(1, 2, 3)
+                await until(lambda: getattr(lobby.players.get(7), "gateway", 0) == 2)
+                if kicked:
+                    lobby.player(7).kick()
+                async with player(one, 7) as third:
+                    third.say(4)
+                    await until(lambda: getattr(lobby.players.get(7), "gateway", 0) == 1)
+                    through.set()
+                    await until(lambda: lobby.numbers(7)[-1:] == [4])
+                    heard = [] if kicked else [1, 2, 3]
+                    assert lobby.of(7) == ["closed", *heard, "closed", 4]
 
 
 class House:

@@ -1,10 +1,12 @@
 """Which run of a server a link is to: one that stops says so; one that is new is known when its entry comes late."""
 
 import pytest
+from msgspec.structs import replace
 
 from gatelink import CloseCode
 from gatelink.group.registry import ServerInfo, State
 from gatelink.session.states import SessionState
+from gatelink.wire.envelope import Run
 from tests.e2e.group.support import LOBBY, Recorder, free_port, group, player
 from tests.e2e.support import until
 
@@ -25,10 +27,12 @@ async def test_a_member_that_stops_ends_its_links_for_good(gateway_id: int, stop
             assert not links._probing
 
 
-async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_that() -> None:
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the lobby dials"])
+@pytest.mark.parametrize("ahead", [0, 3_600, -3_600], ids=["clocks agree", "its clock is ahead", "its clock is behind"])
+async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_that(gateway_id: int, ahead: int) -> None:
     """At a fixed address the next run can be dialled by what the last one's entry says."""
     async with group() as town:
-        gateway = await town.gateway(1)
+        gateway = await town.gateway(gateway_id)
         inner = f"tcp://127.0.0.1:{free_port()}"
         first = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
         registry, links = gateway.group.registry, gateway.group.links
@@ -39,10 +43,10 @@ async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_tha
         second = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
         link = links.get(20)
         assert link is not None and link.info.instance == first.group.me.instance
-        await until(lambda: late)
+        await until(lambda: late and link.instance == second.group.me.instance)
         registry._see = see  # type: ignore[method-assign]
         for info in late:
-            see(info)
+            see(replace(info, started_at=info.started_at + ahead))
         assert links.get(20) is link and link.info.instance == second.group.me.instance
         async with player(gateway, 7) as client:
             await client.ask(1)
@@ -60,7 +64,19 @@ async def test_an_entry_of_another_run_is_not_taken_for_the_one_that_a_link_is_t
     async with group() as town:
         gateway, lobby = await town.gateway(1), await town.lobby(20)
         (link,) = gateway.group.links
-        newer = ServerInfo(id=20, type=LOBBY, name="lobby", inner="tcp://127.0.0.1:9")
+        newer = ServerInfo(id=20, type=LOBBY, name="lobby", inner="tcp://127.0.0.1:9", started_at=0)
         gateway.group.registry._see(newer)
         assert link.info.instance == lobby.group.me.instance and link.session.state is SessionState.OPEN
         assert not link.is_to(newer)
+
+
+async def test_a_link_that_was_made_by_an_old_entry_takes_the_new_one_that_is_there_when_its_run_is_heard_of() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        (link,) = gateway.group.links
+        now = link.info
+        link.info = replace(now, instance="the run before")
+        link.instance = "the run before"
+        (there,) = lobby.group.links
+        there.tell(Run(lobby.group.me.instance))
+        await until(lambda: link.info is now)

@@ -1,7 +1,8 @@
 """Servers among themselves: posts in order, calls that fail by name, events; over both engines."""
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import msgspec
 import pytest
@@ -12,6 +13,7 @@ from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.group import NotLinked
 from gatelink.group.service import Service
 from gatelink.session.outbox import OutboxFull
+from gatelink.session.states import SessionState
 from tests.e2e.engines import NewEngine
 from tests.e2e.group.support import CATALOG, LOBBY, ROOM, Ask, Move, Post, Recorder, Say, Town, group
 from tests.e2e.support import until
@@ -104,6 +106,37 @@ async def test_posts_to_a_server_that_does_not_read_are_refused_when_they_are_to
         lobby.group.post(30, Post(-1))
         await until(lambda: len(room.posts) > posted)
         assert room.posts == [(20, n) for n in [*range(posted), -1]]
+
+
+async def test_a_broadcast_reaches_all_others_though_one_has_no_room_and_a_post_to_a_name_one_that_is_reached() -> None:
+    async with group() as town:
+        rooms = [await town.room(30), await town.room(31), await town.room(32)]
+        lobby = await town.lobby(20)
+        full = lobby.group.links.get(30)
+        assert full is not None and full.session._carrier is not None
+        full.session._carrier.writable = False
+        with pytest.raises(OutboxFull):
+            while True:
+                full.push(bytes(full._largest))
+        with pytest.raises(OutboxFull):
+            lobby.group.broadcast("room", Post(1))
+        await until(lambda: [room.posts for room in rooms] == [[], [(20, 1)], [(20, 1)]])
+        with broken(lobby, 30, 31):
+            lobby.group.post("room", Post(2))
+            await until(lambda: rooms[2].posts == [(20, 1), (20, 2)])
+
+
+@contextmanager
+def broken(server: Recorder, *ids: int) -> Iterator[None]:
+    """Links that are broken, as far as a server knows."""
+    sessions = [link.session for link in server.group.links if link.id in ids]
+    for session in sessions:
+        session.state = SessionState.DETACHED
+    try:
+        yield
+    finally:
+        for session in sessions:
+            session.state = SessionState.OPEN
 
 
 async def test_a_handler_of_posts_that_raises_takes_the_next_one() -> None:
@@ -202,3 +235,8 @@ def test_what_is_registered_twice_or_is_no_message_is_refused() -> None:
         service.talk.on_event("news")(lambda message: None)
     with pytest.raises(CatalogError, match="Stranger"):
         service.talk.on_call(Stranger)
+
+    async def late(message: Post) -> None: ...
+
+    with pytest.raises(CatalogError, match="async"):
+        service.talk.on_event("other")(late)  # type: ignore[type-var]

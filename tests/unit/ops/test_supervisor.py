@@ -138,6 +138,16 @@ async def test_a_process_that_cannot_run_as_configured_ends_all_and_is_named() -
         assert group.supervisor.pid("a") is None
 
 
+async def test_a_process_whose_id_a_newer_one_took_stays_down_and_the_others_stay_up() -> None:
+    with capture_logs() as logs:
+        async with running(python("a", POLITE), python("older", "raise SystemExit(3)")) as (group, task):
+            while not any("for good" in entry["event"] for entry in logs):  # noqa: ASYNC110 - a log line has no event
+                await asyncio.sleep(MS)
+            await asyncio.sleep(5 * MS)
+            assert group.supervisor.restarts == 0 and group.supervisor.pid("older") is None
+            assert group.supervisor.pid("a") is not None and not task.done()
+
+
 async def test_who_waits_to_be_started_again_does_not_delay_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FIRST_WAIT", LONG)
     with capture_logs() as logs:

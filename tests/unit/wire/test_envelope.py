@@ -53,6 +53,7 @@ WIRE: list[tuple[bytes, str]] = [
     (envelope.event(envelope.Leave(1, "g")), "0d0000 00 6c00 0100000000000000 0100 67"),
     (envelope.event(envelope.LinkReady()), "020000 00 6d00"),
     (envelope.event(envelope.Hold(1, 1)), "0b0000 00 6e00 0100000000000000 01"),
+    (envelope.event(envelope.Run("ab")), "060000 00 6f00 0200 6162"),
 ]
 
 

@@ -180,7 +180,9 @@ class MemoryEngine:
                 async with asyncio.timeout(timeout):
                     result, failure = await answer
             except TimeoutError:
-                raise EngineUnavailable(f"{subject}: no answer within {timeout:g} s") from None
+                if not answer.done() or answer.cancelled():  # else it came first, and this loop stood still since
+                    raise EngineUnavailable(f"{subject}: no answer within {timeout:g} s") from None
+                result, failure = answer.result()
             finally:
                 self._requests.discard(answer)
             if failure:

@@ -1,0 +1,82 @@
+"""The registry: an entry that is lost is made anew, whatever else happens to it or stands beside it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import msgspec
+import pytest
+
+from gatelink.group.engine import Conflict, Revision
+from gatelink.group.engines.memory import MemoryEngine
+from gatelink.group.registry import Registry, ServerInfo, State
+from tests.e2e.support import until
+
+SOON = 0.01
+NEVER = 60.0
+
+
+@asynccontextmanager
+async def registry(engine: MemoryEngine, id: int, **options: Any) -> AsyncIterator[Registry]:
+    one = Registry(engine, **options)
+    await one.start()
+    await one.register(ServerInfo(id=id, type=12, name="lobby"))
+    try:
+        yield one
+    finally:
+        await one.close()
+
+
+class Busy(MemoryEngine):
+    """Another write always comes first while `busy`."""
+
+    busy = False
+
+    async def create(self, key: str, value: bytes, ttl: float) -> Revision:
+        if self.busy:
+            raise Conflict("another came first")
+        return await super().create(key, value, ttl)
+
+    async def update(self, key: str, value: bytes, ttl: float, revision: Revision) -> Revision:
+        if self.busy:
+            raise Conflict("another came first")
+        return await super().update(key, value, ttl, revision)
+
+
+async def test_an_entry_that_is_lost_is_made_anew_at_once() -> None:
+    """As after an engine that was away for longer than an entry lives."""
+    async with MemoryEngine() as engine, registry(engine, 20, keepalive=NEVER) as one:
+        await until(lambda: 20 in one.servers)
+        await engine.delete("servers.20")
+        async with asyncio.timeout(10):
+            while await engine.get("servers.20") is None:  # noqa: ASYNC110 - an engine tells of no event here
+                await asyncio.sleep(0)
+
+
+async def test_a_server_that_could_not_write_its_entry_goes_on_trying() -> None:
+    async with Busy() as engine, registry(engine, 20, keepalive=SOON) as one, registry(engine, 21) as other:
+        engine.busy = True
+        failed = engine.stats.calls["get"]
+        await until(lambda: engine.stats.calls["get"] > failed + 1, "it tried twice")
+        await one.set_state(State.DRAINING)  # a stop is not to fail for it
+        engine.busy = False
+        await until(lambda: other.servers[20].state is State.DRAINING)
+
+
+@pytest.mark.parametrize(
+    "junk", [b"", b"\xc1", msgspec.msgpack.encode({"id": 0, "type": 12, "name": "of a later version"})]
+)
+async def test_an_entry_that_is_not_understood_hides_no_other(junk: bytes) -> None:
+    async with MemoryEngine() as engine:
+        await engine.put("servers.30", junk, NEVER)
+        async with registry(engine, 20) as one:
+            await engine.put("servers.31", junk, NEVER)
+            await engine.put("servers.no-id", junk, NEVER)
+            await engine.delete("servers.no-id")
+            async with registry(engine, 21):
+                await until(lambda: set(one.servers) == {20, 21})
+                await engine.put("servers.21", junk, NEVER)
+                await engine.delete("servers.30")
+                await asyncio.sleep(SOON)
+                assert set(one.servers) == {20, 21}, "what was known of it stays"
