@@ -11,8 +11,6 @@ server.run()
 
 import asyncio
 import contextlib
-import gc
-import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from functools import partial
 from time import perf_counter
@@ -21,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import structlog
 import uvloop
 
+from gatelink import serving
 from gatelink.auth.tokens import Tokens
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError
@@ -33,7 +32,7 @@ from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login
 from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
-from gatelink.ops import files, logs
+from gatelink.ops import logs
 from gatelink.ops.admin import Admin
 from gatelink.session.hub import Hub
 from gatelink.session.manager import Duplicate, SessionManager
@@ -135,7 +134,8 @@ class Server:
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that are due in this run
         self._running = False
-        self._asked: asyncio.Event | None = None  # to stop, of `serve`
+        self.on_end: Callable[[], None] | None = None
+        """Called when it has stopped; for `serve`."""
         handlers.ticking = tick_hz > 0
 
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
@@ -205,6 +205,12 @@ class Server:
     def admin_address(self) -> str:
         """host:port of the admin endpoint, once started; empty without one."""
         return f"{self.admin.rpartition(':')[0]}:{self.admin_port}" if self.admin and self.admin_port else ""
+
+    @property
+    def most_connections(self) -> int:
+        """How many it lets in on any of its listeners."""
+        sides = [self.link_limits if isinstance(each, Listen) and each.inner else self.limits for each in self.listen]
+        return max((limits.max_connections for limits in sides), default=self.link_limits.max_connections)
 
     @property
     def is_running(self) -> bool:
@@ -306,8 +312,8 @@ class Server:
         clients.hub.wheel.close()
         inner.hub.wheel.close()
         self._running = False
-        if self._asked is not None:
-            self._asked.set()
+        if self.on_end is not None:
+            self.on_end()
         if self._has_started:
             log.info("stopped", verified=self.stats.verified)
 
@@ -323,51 +329,7 @@ class Server:
 
         Returns when it has stopped, also when `stop` was called.
         """
-        loop = asyncio.get_running_loop()
-        started = asyncio.Event()
-        asked = asyncio.Event()
-        living = loop.create_task(self._live(started, asked))
-        hurried = False
-
-        def on_signal() -> None:
-            nonlocal hurried
-            if not hurried and (asked.is_set() or not started.is_set()):
-                hurried = living.cancel()
-            asked.set()
-
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, on_signal)
-        try:
-            await living
-        except asyncio.CancelledError:
-            if not hurried:
-                raise
-        finally:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.remove_signal_handler(number)
-
-    async def _live(self, started: asyncio.Event, asked: asyncio.Event) -> None:
-        """From start to stop; when it is cancelled, it stops without grace."""
-        self._allow_files()
-        await self.start()
-        gc.collect()
-        gc.freeze()  # what was imported stays: looking through it again stops the loop for 10 to 30 ms each time
-        self._asked = asked
-        try:
-            started.set()
-            await asked.wait()
-            if self._running:
-                log.info("stopping", grace=self.limits.close_timeout)
-                await self.stop()
-        finally:
-            await self.stop(0)  # nothing, unless we were cancelled
-
-    def _allow_files(self) -> None:
-        sides = [self.link_limits if isinstance(each, Listen) and each.inner else self.limits for each in self.listen]
-        most = max((limits.max_connections for limits in sides), default=self.link_limits.max_connections)
-        needed, allowed = files.allow(most)
-        if allowed < needed:
-            log.warning("fewer open files than max_connections: raise ulimit -Hn", needed=needed, allowed=allowed)
+        await serving.serve(self)
 
     def run(self) -> None:
         """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured."""

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gatelink import Backoff, CloseCode, Handlers, Limits, Listen, ServerKey, Session, SessionClosed, connect
-from gatelink.session.extended import PONGS_PER_SECOND, ExtendedSession, Strength, control_frame
+from gatelink.session.controls import control_frame
+from gatelink.session.extended import PONGS_PER_SECOND, ExtendedSession, Strength
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
 from gatelink.wire.control import Ack, Hello, Ping, Pong, Resume, Resumed, Ticket

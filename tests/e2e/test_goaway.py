@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from gatelink import Backoff, CloseCode, ConfigError, GroupKey, Limits, Listen, ServerKey, Session
-from gatelink.session.extended import ExtendedSession, control_frame
+from gatelink.session.controls import control_frame
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
 from gatelink.wire.control import Close, GoAway

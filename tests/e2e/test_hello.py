@@ -6,7 +6,8 @@ from typing import Any
 import pytest
 
 from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, connect
-from gatelink.session.extended import ExtendedSession, control_frame
+from gatelink.session.controls import control_frame
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.session import Session
 from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT, VERIFY_FAILED
 from gatelink.wire.control import Close, Features, Hello, Ping, Pong, Ticket

@@ -10,7 +10,8 @@ from noise.connection import Keypair, NoiseConnection
 
 from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, Listen, ServerKey, Session, connect
 from gatelink.net.connection import Connection
-from gatelink.session.extended import ExtendedSession, control_frame
+from gatelink.session.controls import control_frame
+from gatelink.session.extended import ExtendedSession
 from gatelink.wire import noise
 from gatelink.wire.control import Ack, Handshake, Hello, decode_control, encode_control
 from gatelink.wire.frames import SEALED, FrameDecoder, encode_frame

@@ -22,7 +22,7 @@ from gatelink.group.rules import OnDeath, Rules, pick
 from gatelink.group.ways import Held, RelayStats, Way
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
-from gatelink.session.extended import close_code
+from gatelink.session.controls import close_code
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session

@@ -26,7 +26,7 @@ from gatelink.group.players import Players
 from gatelink.group.registry import ServerInfo, State
 from gatelink.quiet import QuietLog
 from gatelink.server import Listen, Server
-from gatelink.session.extended import close_code
+from gatelink.session.controls import close_code
 from gatelink.session.outbox import Full
 from gatelink.wire import envelope
 from gatelink.wire.frames import Frame

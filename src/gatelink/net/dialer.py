@@ -19,7 +19,8 @@ from gatelink.errors import CloseCode, ConnectError, PeerError, ProtocolError
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import Endpoint, failure
 from gatelink.net.way import Way
-from gatelink.session.extended import DETACHING, ExtendedSession, close_code, control_frame, printable
+from gatelink.session.controls import close_code, control_frame, printable
+from gatelink.session.extended import DETACHING, ExtendedSession
 from gatelink.session.hub import Hub
 from gatelink.session.roles import Dispatcher
 from gatelink.session.session import Session

@@ -20,7 +20,8 @@ from gatelink.net.connection import DEAF, Connection
 from gatelink.net.door import Door
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
-from gatelink.session.extended import ExtendedSession, Strength, close_frame, control_frame
+from gatelink.session.controls import close_frame, control_frame
+from gatelink.session.extended import ExtendedSession, Strength
 from gatelink.session.rates import Meter
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import ConnectionState

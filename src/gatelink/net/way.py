@@ -7,7 +7,8 @@ import structlog
 from gatelink.errors import ConfigError
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.quiet import QuietLog
-from gatelink.session.extended import ExtendedSession, printable
+from gatelink.session.controls import printable
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.session import Session
 from gatelink.wire.control import Ticket
 

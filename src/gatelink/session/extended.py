@@ -16,13 +16,14 @@ from gatelink.config import ACK_FRAMES as ACK_FRAMES
 from gatelink.config import ACK_SECONDS as ACK_SECONDS
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
 from gatelink.session.carrier import Carrier, Pause
+from gatelink.session.controls import close_code, close_frame, control_frame, printable
 from gatelink.session.session import Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.window import SendWindow
 from gatelink.wire import control
 from gatelink.wire.base import BASE_IDS
-from gatelink.wire.control import Features, decode_control, encode_control
-from gatelink.wire.frames import Frame, encode_control_frame
+from gatelink.wire.control import Features, decode_control
+from gatelink.wire.frames import Frame
 
 _OPEN = SessionState.OPEN
 _LAST_BASE_ID = max(BASE_IDS)  # up to here ids are not, or not always, messages that count
@@ -45,29 +46,6 @@ class Strength(IntEnum):
     PLAIN = 0
     TLS = 1
     SEALED = 2
-
-
-def control_frame(record: control.Control) -> bytes:
-    """The whole frame of a control record."""
-    return encode_control_frame(encode_control(record))
-
-
-def close_frame(code: CloseCode, reason: str = "") -> bytes:
-    """The CLOSE that tells a peer why; `reason` is read by people there."""
-    return control_frame(control.Close(code, reason))
-
-
-def close_code(number: int) -> CloseCode:
-    """The code of a CLOSE; NORMAL for one that this version does not know."""
-    try:
-        return CloseCode(number)
-    except ValueError:
-        return CloseCode.NORMAL
-
-
-def printable(text: str) -> str:
-    """A peer's words, fit for logs and screens: what is no printable character, or not even UTF-8, becomes `?`."""
-    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 class ExtendedSession(Session):

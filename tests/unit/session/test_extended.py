@@ -8,7 +8,8 @@ import pytest
 from gatelink.config import Limits
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
 from gatelink.session.carrier import Pause
-from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession, control_frame
+from gatelink.session.controls import control_frame
+from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession
 from gatelink.session.outbox import Outbox
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState

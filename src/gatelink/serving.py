@@ -1,0 +1,64 @@
+"""A server as its whole process: open files are allowed, signals stop it, and garbage is looked for quickly."""
+
+import asyncio
+import gc
+import signal
+from typing import TYPE_CHECKING
+
+import structlog
+
+from gatelink.ops import files
+
+if TYPE_CHECKING:
+    from gatelink.server import Server
+
+log = structlog.get_logger("gatelink.server")
+
+
+async def serve(server: "Server") -> None:
+    """`Server.serve`."""
+    loop = asyncio.get_running_loop()
+    started = asyncio.Event()
+    asked = asyncio.Event()
+    living = loop.create_task(_live(server, started, asked))
+    hurried = False
+
+    def on_signal() -> None:
+        nonlocal hurried
+        if not hurried and (asked.is_set() or not started.is_set()):
+            hurried = living.cancel()
+        asked.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    try:
+        await living
+    except asyncio.CancelledError:
+        if not hurried:
+            raise
+    finally:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.remove_signal_handler(number)
+
+
+async def _live(server: "Server", started: asyncio.Event, asked: asyncio.Event) -> None:
+    """From start to stop; when it is cancelled, it stops without grace."""
+    _allow_files(server)
+    await server.start()
+    gc.collect()
+    gc.freeze()  # what was imported stays: looking through it again stops the loop for 10 to 30 ms each time
+    server.on_end = asked.set
+    try:
+        started.set()
+        await asked.wait()
+        if server.is_running:
+            log.info("stopping", grace=server.limits.close_timeout)
+            await server.stop()
+    finally:
+        await server.stop(0)  # nothing, unless we were cancelled
+
+
+def _allow_files(server: "Server") -> None:
+    needed, allowed = files.allow(server.most_connections)
+    if allowed < needed:
+        log.warning("fewer open files than max_connections: raise ulimit -Hn", needed=needed, allowed=allowed)
