@@ -65,7 +65,12 @@ class Accounts:
         self._first_uid = first_uid
         self._database = Database(url, pool_size=pool_size, max_calls=max_calls, timeout=timeout)
         self._upgrade = self._database.is_sqlite if upgrade is None else upgrade
-        self._passwords = passwords or PasswordHashing()
+        self.passwords = passwords or PasswordHashing()
+
+    @property
+    def calls(self) -> int:
+        """Calls of the database under way, waiting ones included."""
+        return self._database.calls
 
     # -- its life --
 
@@ -83,7 +88,7 @@ class Accounts:
 
     async def close(self) -> None:
         """Close the connections and end the threads that hash."""
-        self._passwords.close()
+        self.passwords.close()
         await self._database.close()
 
     async def __aenter__(self) -> Self:
@@ -102,7 +107,7 @@ class Accounts:
         taken, Busy. That a name is taken is told to whoever asks: limit how often they may.
         """
         name, key = clean_name(user), name_key(user)
-        encoded = await self._passwords.hash(password)
+        encoded = await self.passwords.hash(password)
         try:
             async with self._database.writing() as connection:
                 uid = await _new_uid(connection)
@@ -117,7 +122,7 @@ class Accounts:
         Raises as `create`; AccountExists also if it has one, NoAccount if it isn't there.
         """
         name, key = clean_name(user), name_key(user)
-        encoded = await self._passwords.hash(password)
+        encoded = await self.passwords.hash(password)
         try:
             async with self._database.writing() as connection:
                 await _must_exist(connection, uid)
@@ -138,17 +143,17 @@ class Accounts:
             return None  # not an account's name: that is no secret
         columns = (passwords.c.uid, passwords.c.name, passwords.c.hash, accounts.c.disabled_at)
         row = await self._database.first(select(*columns).join(accounts).where(passwords.c.name_key == key))
-        if not await self._passwords.verify(row.hash if row else None, password) or row is None:
+        if not await self.passwords.verify(row.hash if row else None, password) or row is None:
             return None
         if row.disabled_at is not None:
             raise AccountDisabled(f"account {row.uid} is disabled")
-        if self._passwords.is_outdated(row.hash):
+        if self.passwords.is_outdated(row.hash):
             await self._rehash(key, row.hash, password)
         return Identity(row.uid, {"user": row.name})
 
     async def set_password(self, uid: int, password: str) -> None:
         """A new password for a password login. Raises NoAccount if there is none, InvalidCredential, Busy."""
-        encoded = await self._passwords.hash(password)
+        encoded = await self.passwords.hash(password)
         values = {"hash": encoded, "changed_at": _now()}
         async with self._database.writing() as connection:
             done = await connection.execute(update(passwords).where(passwords.c.uid == uid).values(**values))
@@ -158,7 +163,7 @@ class Accounts:
     async def _rehash(self, key: str, old: str, password: str) -> None:
         """Replace the hash of other parameters, unless the password was changed meanwhile or there is no time."""
         try:
-            encoded = await self._passwords.hash(password)
+            encoded = await self.passwords.hash(password)
             same = and_(passwords.c.name_key == key, passwords.c.hash == old)
             async with self._database.writing() as connection:
                 await connection.execute(update(passwords).where(same).values(hash=encoded))

@@ -31,6 +31,18 @@ class LoginMetrics(Collector):
         yield GaugeMetricFamily("gatelink_login_connections", "HTTP connections that are open.", service.door.count)
         yield GaugeMetricFamily("gatelink_login_requests_active", "Requests under way.", service.front.active)
         yield GaugeMetricFamily("gatelink_loop_lag_seconds", "How late the loop ran, at worst in 15 s.", self.loop_lag)
+        yield GaugeMetricFamily(
+            "gatelink_login_engine_available", "1 while the engine is connected.", service.engine.is_available
+        )
+        if (accounts := service.logins.accounts) is not None:
+            yield GaugeMetricFamily("gatelink_login_database_calls", "Calls of the database under way.", accounts.calls)
+            passwords = accounts.passwords
+            yield GaugeMetricFamily(
+                "gatelink_login_passwords_waiting", "Passwords queued or being hashed.", passwords.waiting
+            )
+            yield CounterMetricFamily(
+                "gatelink_login_passwords_refused", "Passwords refused as too many waited.", passwords.refused
+            )
         outcomes = CounterMetricFamily(
             "gatelink_login_attempts", "Logins and registrations, by how they ended.", labels=("method", "outcome")
         )

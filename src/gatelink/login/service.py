@@ -61,7 +61,7 @@ class LoginService:
             lifetime=lifetime,
             one_token=one_token,
         )
-        self._engine = engine
+        self.engine = engine
         self._listen, self._where = listen, host_and_port(listen)
         self.door = Door(self.limits, proxies)
         self.app = build(self.logins, lambda: self.is_running and engine.is_available)

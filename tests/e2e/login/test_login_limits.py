@@ -183,13 +183,17 @@ async def test_when_too_many_passwords_wait_the_rest_is_told_and_not_counted(tmp
     slow = fast_passwords(memory_kib=65_536, passes=3, max_waiting=1)
     rules = limits(pair=PLENTY, account=Rule(free=30, recovery=1e6))
     async with MemoryEngine() as engine, new_accounts(tmp_path, passwords=slow) as accounts:
-        async with new_service(engine, accounts, limits=rules) as service, asking(service) as http:
+        settings: dict[str, Any] = {"limits": rules, "admin": "127.0.0.1:0"}
+        async with new_service(engine, accounts, **settings) as service, asking(service) as http:
             await http.post("/v1/register", json=ANNA)
             responses = await asyncio.gather(*(http.post("/v1/login", json=WRONG) for _ in range(12)))
             busy = [response for response in responses if response.status_code == 503]
             assert busy and len(busy) < 12
             for response in busy:
                 problem_in(response, 503, "busy")
+            metrics = (await http.get(f"http://127.0.0.1:{service.admin_port}/metrics")).text
+            assert f"gatelink_login_passwords_refused_total {len(busy)}.0\n" in metrics
+            assert "gatelink_login_passwords_waiting 0.0\n" in metrics
             assert (await http.post("/v1/login", json=ANNA)).status_code == 200
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from gatelink import ConnectError, Handlers, Server, ServerKey, connect
+from gatelink import CloseCode, ConnectError, Handlers, Server, ServerKey, Session, connect
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.login.client import LoginClient, LoginFailed
 from gatelink.login.gateways import GatewayInfo, StaticGateways
@@ -76,6 +76,33 @@ async def test_who_logs_in_anywhere_plays_anywhere_until_logout(new_engine: NewE
         with pytest.raises(ConnectError):
             await play(newer)
         await play(bert)
+
+
+async def test_a_kicked_player_whose_tokens_were_ended_does_not_come_back(
+    new_engine: NewEngine, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        engine = await stack.enter_async_context(new_engine())
+        server = Server(TCP, tokens=EngineTokens(engine), catalog=CATALOG)
+
+        @server.on(Echo)
+        async def ban(session: Session, _: Echo) -> None:
+            await EngineTokens(engine).revoke_user(session.uid)
+            session.kick("banned")
+
+        await stack.enter_async_context(server)
+        accounts = await stack.enter_async_context(new_accounts(tmp_path))
+        gateways = StaticGateways([GatewayInfo(id=1, name="g1", addresses=(str(server.endpoints[0]),))])
+        service = await stack.enter_async_context(new_service(engine, accounts, gateways=gateways))
+        client = await stack.enter_async_context(LoginClient(service.url))
+        reply = await client.register("anna", "correct horse")
+        address = reply.addresses["tcp"]
+        session = await connect(address, uid=reply.uid, token=reply.token, catalog=CATALOG)
+        session.send(Echo(1))
+        await session.wait_closed()
+        with pytest.raises(ConnectError) as refused:
+            await connect(address, uid=reply.uid, token=reply.token, catalog=CATALOG)
+        assert refused.value.code == CloseCode.VERIFY_FAILED
 
 
 async def test_the_client_says_what_the_service_said(tmp_path: Path, new_engine: NewEngine) -> None:
