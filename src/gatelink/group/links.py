@@ -337,7 +337,14 @@ class Links:
             if self._links.get(link.id) is link:
                 del self._links[link.id]
             code = session.close_code.label if session.close_code is not None else ""
-            log.info("link lost", server=link.id, name=link.info.name, code=code, reason=session.close_reason)
+            log.info(
+                "link lost",
+                server=link.id,
+                name=link.info.name,
+                code=code,
+                reason=session.close_reason,
+                frames=sum(1 for _ in session.outbox.frames()),  # not acknowledged, or not even sent
+            )
             self._role.link_lost(link)
             self._changed.set()
         session.all_told()

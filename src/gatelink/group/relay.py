@@ -19,7 +19,7 @@ from gatelink.group.links import Link, Links
 from gatelink.group.players import POLICIES
 from gatelink.group.registry import ServerInfo, State
 from gatelink.group.rules import OnDeath, Rules, pick
-from gatelink.group.ways import Held, RelayStats, Way
+from gatelink.group.ways import Held, RelayStats, Way, claims_text
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
 from gatelink.session.controls import close_code
@@ -66,7 +66,13 @@ class Relay:
 
     def opened(self, session: Session) -> None:
         """A player is here; the servers that greet hear of it at once."""
-        way = session.way = Way(session)
+        try:
+            claims = claims_text(session.claims)
+        except (TypeError, LocalError) as error:
+            quiet.error("claims that no service can be told", uid=session.uid, error=str(error))
+            session.close(CloseCode.INTERNAL_ERROR)
+            return
+        way = session.way = Way(session, claims)
         self._ways[way.sid] = way
         for type in {link.type for link in self.links if link.info.greets}:
             self._bind(way, type, NEW)
@@ -148,10 +154,9 @@ class Relay:
 
     def _opening(self, way: Way, type: int, why: int) -> envelope.SessionOpened:
         session = way.session
-        claims = msgspec.json.encode(dict(session.claims)).decode() if session.claims else ""
         lost = min(way.lost.pop(type, 0), 0xFFFFFFFF)
         return envelope.SessionOpened(
-            way.sid, session.uid, session.slot, session.epoch, session.address, why, lost, claims
+            way.sid, session.uid, session.slot, session.epoch, session.address, why, lost, way.claims
         )
 
     def _pick(self, way: Way, type: int) -> Link | None:

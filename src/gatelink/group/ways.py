@@ -1,11 +1,19 @@
 """What a gateway keeps of each player: its session, and where its frames go."""
 
 from collections import Counter
+from collections.abc import Mapping
+from typing import Any
 
+import msgspec
+
+from gatelink.errors import LocalError
 from gatelink.group.links import Link
 from gatelink.session.session import Session
 from gatelink.session.timers import Item
 from gatelink.wire.envelope import Encoded
+
+MAX_CLAIMS = 0xFFFF
+"""Bytes of a player's claims as JSON."""
 
 
 class RelayStats:
@@ -32,13 +40,24 @@ class Held:
         self.timer = timer
 
 
+def claims_text(claims: Mapping[str, Any]) -> str:
+    """What a token said of a player, as JSON. Raises TypeError for what JSON has not, LocalError if it is too long."""
+    if not claims:
+        return ""
+    text = msgspec.json.encode(dict(claims))
+    if len(text) > MAX_CLAIMS:
+        raise LocalError(f"claims of {len(text)} bytes; a service can be told {MAX_CLAIMS}")
+    return text.decode()
+
+
 class Way:
     """One player's session, and where its frames go."""
 
-    __slots__ = ("held", "lagging", "links", "lost", "pinned", "session", "sid")
+    __slots__ = ("claims", "held", "lagging", "links", "lost", "pinned", "session", "sid")
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, claims: str = "") -> None:
         self.session = session
+        self.claims = claims  # as a SessionOpened has them
         self.sid = session.epoch
         self.links: dict[int, Link] = {}  # by server type
         self.lost: dict[int, int] = {}  # by server type, since its last SessionOpened

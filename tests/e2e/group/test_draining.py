@@ -3,6 +3,7 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from gatelink import Backoff, ConnectError, Session, SessionClosed
 from gatelink.group.registry import State
@@ -78,7 +79,11 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         link = lobby.group.links.get(30)
         assert link is not None and link.session._carrier is not None
         link.session._carrier.writable = False
+        await until(lambda: not link.session.outbox.held_bytes, "all is acknowledged")
         lobby.group.post(30, Post(1))
-        await lobby.stop(0)
+        with capture_logs() as logs:
+            await lobby.stop(0)
+        (lost,) = [entry for entry in logs if entry["event"] == "link lost" and entry["server"] == 30]
+        assert lost["frames"] == 1, "the post"
         await until(lambda: 20 not in room.group.registry.servers)
         assert not lobby.is_running and not len(lobby.group.links)

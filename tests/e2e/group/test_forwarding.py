@@ -13,7 +13,7 @@ from gatelink.session.manager import Duplicate
 from gatelink.wire.frames import encode_frame
 from tests.e2e.engines import NewEngine
 from tests.e2e.group.support import CATALOG, LOBBY, ROOM, Ask, Say, group, log_in, player
-from tests.e2e.support import RawClient, until
+from tests.e2e.support import RawClient, until, verify_request
 
 
 async def test_each_message_reaches_the_server_of_its_type_in_order(new_engine: NewEngine) -> None:
@@ -313,6 +313,21 @@ async def test_claims_arrive() -> None:
         assert dict(lobby.player(7).claims) == {"name": "Ann", "level": 3}
         session.close()
         await session.wait_closed()
+
+
+@pytest.mark.parametrize("claims", [{"about": "x" * 65_536}, {"about": object()}], ids=["too long", "no JSON"])
+async def test_a_player_whose_claims_no_service_can_be_told_is_closed_and_nobody_else(claims: dict[str, Any]) -> None:
+    async with group() as town:
+        tokens = MemoryTokens()
+        gateway, lobby = await town.gateway(1, tokens=tokens), await town.lobby(20)
+        async with player(gateway, 8, token=tokens.issue(8)) as other:
+            client = await RawClient.open(gateway)
+            client.send(verify_request(7, tokens.issue(7, claims).encode()))
+            await client.rest()
+            await client.close()
+            await other.ask(1)
+        assert gateway.stats.closed[CloseCode.INTERNAL_ERROR] == 1 and not lobby.of(7)
+        assert not gateway.relay._ways
 
 
 async def test_a_service_starts_once() -> None:
