@@ -326,6 +326,18 @@ async def test_every_coin_is_in_the_bank_however_often_the_link_to_it_breaks() -
     assert coins == client.COINS and breaks >= 3
 
 
+# -- talk --
+
+
+async def test_services_post_call_and_hear_events(capsys: pytest.CaptureFixture[str]) -> None:
+    from examples.talk import market
+
+    async with asyncio.timeout(LIMIT):
+        await market.main()
+    said = ["a rope costs 3", "the bell rings 2 times", "server 32001 sold a lamp for 12"]
+    assert [line for line in capsys.readouterr().out.splitlines() if line in said] == said
+
+
 # -- metrics --
 
 
