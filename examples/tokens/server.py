@@ -21,7 +21,7 @@ def welcome(session: Session) -> None:
     session.send(Welcome(claims["name"]))
 
 
-@server.on(Ban)
+@server.on(Ban, rate=5)
 async def ban(session: Session, message: Ban) -> None:
     claims = session.claims or {}
     if claims["role"] != "moderator":

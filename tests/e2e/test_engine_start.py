@@ -198,6 +198,11 @@ class TestNatsServer:
         async with NatsServer(tmp_path) as second:
             assert second.is_running
 
+    async def test_a_folder_that_cannot_be_made_is_named(self, tmp_path: Path) -> None:
+        (tmp_path / "file").touch()
+        with pytest.raises(ConfigError, match="can't have its data in .*/file/data: Not a directory"):
+            await NatsServer(tmp_path / "file" / "data").start()
+
     async def test_without_a_program_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sysconfig.get_path", lambda name: "/nonexistent")
         monkeypatch.setenv("PATH", "")

@@ -15,10 +15,12 @@ import msgspec
 import pytest
 
 from gatelink import CloseCode, ConnectError, Handlers, Listen, Server, Session, connect
+from gatelink.login.client import LoginFailed
 from gatelink.robots import Run
 from gatelink.wire.base import VERIFY_FAILED, VERIFY_REQUEST, VERIFY_SUCCEEDED, ClientVerifyRequest
 from gatelink.wire.codecs import BINARY
 from gatelink.wire.frames import FrameDecoder, encode_frame
+from tests import issuer
 from tests.processes import ended, python
 from tests.support import MS
 
@@ -200,6 +202,33 @@ async def test_a_banned_player_is_out_and_stays_out(
     assert "7 is gone: kicked, banned by a moderator" in out
 
 
+# -- logins --
+
+
+async def test_a_login_service_of_ones_own_lets_in_a_forums_users_and_an_issuers(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from examples.logins import client
+    from examples.logins.server import running, server
+
+    key = issuer.new_key("ES256")
+    (tmp_path / "keys.json").write_bytes(issuer.jwks(key))
+    server.listen = ("tcp://127.0.0.1:0",)
+    async with (
+        asyncio.timeout(LIMIT),
+        running("http://127.0.0.1:0", issuer.NAME, issuer.AUDIENCE, str(tmp_path / "keys.json")) as login,
+    ):
+        assert await client.main(login.url, "ada", "correct horse") == 7
+        id_token = issuer.sign(key, "ES256", issuer.claims(sub="5", name="eve"))
+        assert await client.main(login.url, id_token=id_token) == 1_000_005
+        for user, password in (("ada", "battery staple"), ("mallory", "correct horse")):
+            with pytest.raises(LoginFailed) as refused:
+                await client.main(login.url, user, password)
+            assert refused.value.code == "wrong-credentials"
+    came = re.findall(r"^(\w+) is in as (\d+)$", capsys.readouterr().out, re.MULTILINE)
+    assert came == [("ada", "7"), ("eve", "1000005")]
+
+
 # -- flow --
 
 
@@ -274,6 +303,18 @@ async def test_every_coin_is_in_the_bank_however_often_the_link_to_it_breaks() -
     async with asyncio.timeout(LIMIT):
         coins, breaks = await client.main()
     assert coins == client.COINS and breaks >= 3
+
+
+# -- talk --
+
+
+async def test_services_post_call_and_hear_events(capsys: pytest.CaptureFixture[str]) -> None:
+    from examples.talk import market
+
+    async with asyncio.timeout(LIMIT):
+        await market.main()
+    said = ["a rope costs 3", "the bell rings 2 times", "server 32001 sold a lamp for 12"]
+    assert [line for line in capsys.readouterr().out.splitlines() if line in said] == said
 
 
 # -- metrics --

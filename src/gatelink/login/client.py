@@ -54,12 +54,15 @@ class LoginClient:
         return _reply(await self._ask("POST", "/v1/register", {"user": user, "password": password}))
 
     async def login(self, user: str, password: str) -> LoginReply:
+        """Logs in by a password; `code` is `wrong-credentials` if they are."""
         return _reply(await self._ask("POST", "/v1/login", {"user": user, "password": password}))
 
     async def guest(self, device_id: str) -> LoginReply:
+        """Logs in by a device's secret, 16 to 128 characters drawn at random; makes the account the first time."""
         return _reply(await self._ask("POST", "/v1/guest", {"device_id": device_id}))
 
     async def oidc(self, id_token: str) -> LoginReply:
+        """Logs in by what an OpenID Connect issuer gave; makes the account the first time."""
         return _reply(await self._ask("POST", "/v1/oidc", {"id_token": id_token}))
 
     async def logout(self, token: str) -> None:
@@ -67,6 +70,7 @@ class LoginClient:
         await self._ask("POST", "/v1/logout", {"token": token})
 
     async def servers(self) -> list[ServerEntry]:
+        """The gateways that are known."""
         return _servers(await self._ask("GET", "/v1/servers"))
 
     async def _ask(self, method: str, path: str, body: dict[str, str] | None = None) -> bytes:

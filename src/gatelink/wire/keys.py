@@ -22,6 +22,7 @@ class ServerKey:
 
     @classmethod
     def generate(cls) -> "ServerKey":
+        """A new one, at random."""
         return cls(X25519PrivateKey.generate())
 
     @classmethod
@@ -50,6 +51,7 @@ class GroupKey:
 
     @classmethod
     def generate(cls) -> "GroupKey":
+        """A new one, at random."""
         return cls(secrets.token_bytes(KEY_SIZE))
 
     @classmethod

@@ -85,11 +85,14 @@ class NatsServer:
     async def start(self) -> None:
         """Returns when it takes connections; after `stop` or `kill` on the same port and data.
 
-        Raises ConfigError if there is no nats-server, another uses the folder, or it does not take its configuration,
-        EngineUnavailable if it isn't ready within 10 s.
+        Raises ConfigError if there is no nats-server, its folder can't be made or another uses it, or it does not take
+        its configuration; EngineUnavailable if it isn't ready within 10 s.
         """
         assert not self.is_running, "already started"
-        folder = self._spawn(find_program())
+        try:
+            folder = self._spawn(find_program())
+        except OSError as error:
+            raise ConfigError(f"nats-server can't have its data in {self._folder}: {error.strerror}") from None
         try:
             self._port = await self._ready(folder)
         except BaseException:
