@@ -240,7 +240,7 @@ class ExtendedSession(Session):
         code, reason = close_code(number), printable(reason)
         self._peer_code = code
         if code in DETACHING:
-            self._leave(code, reason)
+            self._give_up(code, reason)
             return
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
@@ -249,19 +249,9 @@ class ExtendedSession(Session):
         self._end(code, reason, heard=True)
         self._gone()
 
-    def _leave(self, code: CloseCode, reason: str) -> None:
-        """Ends the connection, and the session only if it can't be given another."""
-        self._drop_carrier()
-        self._break(code, reason)
-
-    def _drop_carrier(self) -> None:
-        carrier, self._carrier = self._carrier, None
-        if carrier is not None:
-            carrier.drop()
-
     def broken(self, error: PeerError) -> None:
         if error.code in DETACHING and self.ticket is not None:
-            self._leave(error.code, str(error))
+            self._give_up(error.code, str(error))
         else:
             self._close(error.code, str(error), close_frame(error.code))  # the details are for our log
 
@@ -363,7 +353,7 @@ class ExtendedSession(Session):
                     self._fresh_bytes = max(self._fresh_bytes, ACK_BYTES)  # enough for an ACK with the next write
                     self.flush()
             if self.away is not None and now >= self.away[1]:
-                self._leave(CloseCode.GOING_AWAY, "the server goes away")
+                self._give_up(CloseCode.GOING_AWAY, "the server goes away")
                 return
             if now < self._beat_at:
                 self._wake()
@@ -414,7 +404,8 @@ class ExtendedSession(Session):
 
         The old connection, if it still seems to live, is dropped: what of it is not decoded will be sent again.
         """
-        self._drop_carrier()
+        if self._carrier is not None:
+            self._carrier.drop()
         self._peer_code = None
         window = self.outbox
         assert isinstance(window, SendWindow)
