@@ -16,7 +16,7 @@ from gatelink.config import ACK_BYTES as ACK_BYTES
 from gatelink.config import ACK_FRAMES as ACK_FRAMES
 from gatelink.config import ACK_SECONDS as ACK_SECONDS
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
-from gatelink.session.carrier import Carrier, Pause
+from gatelink.session.carrier import LAGGING, Carrier, Pause
 from gatelink.session.session import Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.window import SendWindow
@@ -95,6 +95,7 @@ class ExtendedSession(Session):
         "_ping",
         "_pinged_at",
         "_pings",
+        "_room",
         "attempt",
         "away",
         "features",
@@ -121,7 +122,8 @@ class ExtendedSession(Session):
         self.away: tuple[control.GoAway, float] | None = None
         self._fresh_frames = 0  # taken in and not acknowledged
         self._fresh_bytes = 0
-        self._lags = False  # the handlers, so that nothing is acknowledged
+        self._lags = Pause(0)  # the handlers, so that nothing is acknowledged
+        self._room = (0, 0)  # frames, and bytes of them, that are read all the same
         self._ack_due = False
         self._beat_at = 0.0
         self._away = b""  # a GOAWAY that leaves with the next write
@@ -171,8 +173,8 @@ class ExtendedSession(Session):
         """Counts and dispatches messages; those the codec or a handler refuses count all the same."""
         if not frames:
             return
+        count = size = 0
         if self._counts:
-            count = size = 0
             for id, _, body in frames:
                 if id not in BASE_IDS:
                     count += 1
@@ -185,7 +187,7 @@ class ExtendedSession(Session):
                 self._wake()
         self.handlers.dispatch(self, frames)
         if self._lags:
-            self._bound_inbox()
+            self._use_room(count, size)
 
     def _hear(self, payload: bytes) -> None:
         """One control record."""
@@ -304,7 +306,7 @@ class ExtendedSession(Session):
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
         if isinstance(self.outbox, SendWindow):
             self.outbox.lift()
-        self._lags = False
+        self._lags = Pause(0)
         if self._hub.between_servers and self._fresh_frames:  # what was not acknowledged counts as lost there
             farewell = control_frame(control.Ack(self._count())) + farewell
         super().close(code, reason, farewell=farewell)
@@ -317,25 +319,24 @@ class ExtendedSession(Session):
         One that keeps to its window stops by itself, and its own acknowledgements are still heard: a handler may be
         waiting for just these, in `drain`.
         """
-        if why is Pause.INBOX and self._counts:
-            self._lags = True
-        else:
+        if not (self._counts and why & LAGGING):
             super().pause(why)
+            return
+        if not self._lags:
+            self._room = self._hub.limits.window_frames, self._hub.limits.window_bytes
+        self._lags |= why
 
-    def _bound_inbox(self) -> None:
+    def _use_room(self, count: int, size: int) -> None:
         """Stops reading from a peer that does not keep to a window of this side's size."""
-        limits = self._hub.limits
-        inbox = self.inbox
-        if inbox is not None and (
-            len(inbox.items) > limits.max_inbox + limits.window_frames
-            or inbox.bytes > limits.max_inbox_bytes + limits.window_bytes
-        ):
-            super().pause(Pause.INBOX)
+        frames_left, bytes_left = self._room[0] - count, self._room[1] - size
+        self._room = frames_left, bytes_left
+        if frames_left < 0 or bytes_left < 0:
+            super().pause(self._lags)
 
     def resume(self, why: Pause) -> None:
-        if why is Pause.INBOX and self._lags:
-            self._lags = False
-            if not self._marked:
+        if self._lags:
+            self._lags &= ~why
+            if not self._lags and not self._marked:
                 self._marked = True
                 self._hub.mark(self)
         super().resume(why)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gatelink.errors import CloseCode, PeerError
 from gatelink.session import framework
-from gatelink.session.carrier import Carrier, Pause
+from gatelink.session.carrier import LAGGING, Carrier, Pause
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Outbox
 from gatelink.session.rates import Bucket, Meter
@@ -184,8 +184,8 @@ class Session(Sender):
         limits = self._hub.limits
         silent = now - self.last_heard
         # While we do not read, its acknowledgements are not heard either, and a full window is no fault of the peer's.
-        # But our handlers may be waiting for just these: with an inbox that stays full it shall come anew, and tell.
-        waits = not carrier.writable or (self.outbox.count > 0 and not self._paused & ~Pause.INBOX)
+        # But handlers may be waiting for just these: where they lag for so long it shall come anew, and tell.
+        waits = not carrier.writable or (self.outbox.count > 0 and not self._paused & ~LAGGING)
         stalled = self.outbox.stalled(now, waits)
         patience = inf if self._paused else limits.heartbeat_timeout - silent  # who is not read can't be heard
         if patience <= 0:
