@@ -7,10 +7,14 @@ import time
 import msgspec
 import pytest
 
-from gatelink import Catalog, Handlers, Limits, Server, Session, StaticTokens, connect
+from gatelink import Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
 from gatelink.session.session import HEARTBEAT_FRAME
 from gatelink.session.timers import STALL
-from tests.e2e.support import until, verify_request
+from gatelink.wire.control import Close, Features
+from gatelink.wire.frames import encode_frame
+from tests.e2e.extension import ExtendedClient
+from tests.e2e.support import RawClient, until, verify_request
+from tests.support import MS
 
 
 class Work(msgspec.Struct):
@@ -60,6 +64,36 @@ async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ende
         again = await log_in(server)
         again.close()
         await again.wait_closed()
+
+
+@pytest.mark.parametrize("how", ["says that it goes away", "says no more"])
+async def test_so_does_who_says_that_it_goes_or_says_no_more(how: str) -> None:
+    gate = asyncio.Event()
+    server = make(Limits(exempt=(), max_per_address=1, heartbeat_interval=100 * MS, heartbeat_timeout=200 * MS))
+
+    @server.on(Work)
+    async def work(session: Session, message: Work) -> None:
+        await gate.wait()
+
+    async with server:
+        client = await ExtendedClient.logged_in(server, 7, features=Features.PING)
+        session = server.sessions.get(7)
+        assert session is not None
+        kind, body = server.catalog.encode(Work())
+        client.send(encode_frame(kind.id, body))
+        await until(lambda: server.hub.tasks)
+        if how == "says that it goes away":
+            client.say(Close(CloseCode.GOING_AWAY))
+        await until(lambda: not server.connections)
+        assert session.close_code is not None and server.hub.tasks
+        other = await RawClient.open(server)
+        assert await other.rest() == []
+        assert server.stats.refused["address-full"] == 1
+        gate.set()
+        await until(lambda: not server.hub.tasks)
+        again = await RawClient.verified(server, 7)
+        for each in (client, other, again):
+            await each.close()
 
 
 def address(server: Server) -> tuple[str, int]:

@@ -60,6 +60,19 @@ async def test_ipv6_works_like_ipv4() -> None:
         await client.close()
 
 
+async def test_several_connections_are_accepted_in_one_turn_of_the_loop() -> None:
+    """A flood makes turns long; with one a turn, who comes to log in would wait in the kernel behind all of it."""
+    async with serving() as server:
+        sockets = [socket.create_connection((server.endpoint.host, server.endpoint.port)) for _ in range(20)]
+        turns = 0
+        while len(server.connections) < 20:
+            await asyncio.sleep(0)
+            turns += bool(server.connections)
+            assert turns < 15
+        for each in sockets:
+            each.close()
+
+
 async def test_accepted_sockets_send_small_writes_at_once(tmp_path: Path) -> None:
     seen: list[int] = []
 

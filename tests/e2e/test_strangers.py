@@ -192,6 +192,22 @@ async def test_logins_that_succeed_make_up_for_those_that_fail() -> None:
         assert server.stats.bans == 0
 
 
+async def test_so_do_sessions_that_are_resumed() -> None:
+    """Players whose connections break at times log in once a day."""
+    limits = Limits(exempt=(), free_failures=2, ban_first=60)
+    async with serving(limits=limits, keys=[KEY]) as server:
+        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+        for attempt in range(1, 10):
+            await fail(server, verify_request(7, b"guess"))
+            again = await ExtendedClient.extended(server, KEY.public)
+            again.resume(client.ticket, 0, attempt)
+            await again.resumed(client.ticket, attempt)
+            await client.close()
+            again.ticket, client = client.ticket, again
+        assert server.stats.bans == 0
+        await client.close()
+
+
 async def test_what_is_not_the_clients_fault_bans_nobody() -> None:
     """A deadline, a token backend that fails, a session that is not there to be resumed."""
 

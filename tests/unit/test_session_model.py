@@ -25,6 +25,7 @@ BACKOFF = Backoff(first=0.2, most=1.0, attempts=40)
 LIMITS = Limits(window_frames=64, window_bytes=32_768, resume_window=60.0, reconnect_within=2.0)
 SETTLED = 12.0  # s in which all that can arrive has arrived, and who can come back is back
 ENDED = 60.0  # s after which who could not come back has given up
+REPLACED = {CloseCode.REPLACED, CloseCode.RESUME_REFUSED}  # a client that was not told hears it when it resumes
 
 
 @CATALOG.message(11_000)
@@ -329,7 +330,12 @@ class SessionMachine(RuleBasedStateMachine):
     def only_who_has_a_reason_ends(self) -> None:
         for life in getattr(self, "lives", []):
             if life.near is not None and life.near.close_code is not None:
-                assert life.near.close_code in life.may_end, f"{life.near} may end with {life.may_end}"
+                reasons = life.may_end | (REPLACED if self.is_replaced(life) else set())
+                assert life.near.close_code in reasons, f"{life.near} may end with {reasons}"
+
+    def is_replaced(self, life: Life) -> bool:
+        """A newer login was verified, perhaps long after it began."""
+        return any(other.far and life.far and other.far.epoch > life.far.epoch for other in self.lives)
 
     @invariant()
     def events_are_in_their_order(self) -> None:

@@ -11,7 +11,7 @@ from functools import partial
 from gatelink.errors import CloseCode, PeerError
 from gatelink.net.bans import BanTable, ConnectRates
 from gatelink.net.connection import DEAF, Connection
-from gatelink.net.endpoints import AddressTable
+from gatelink.net.endpoints import AddressTable, address_key
 from gatelink.net.handshakes import HandshakeLine
 from gatelink.session.carrier import Sink
 from gatelink.session.hub import Hub
@@ -110,6 +110,7 @@ class Admission:
             self._hub.stats.bans += 1
 
     def login_succeeded(self, address: str) -> None:
+        self.handshakes.paid(address_key(address))
         key = self._addresses.counted_key(address)
         if key is not None:
             self.bans.succeeded(key)

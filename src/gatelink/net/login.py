@@ -245,6 +245,7 @@ class Login(Item):
             session.address = self._address
             session.features = agreed.features
             session.resume_on(connection, record.received, control_frame(answer))
+            door.admission.login_succeeded(session.address)
             log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
             if self._pending:
                 session.receive(self._pending)

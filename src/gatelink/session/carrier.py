@@ -20,6 +20,9 @@ class Pause(IntFlag):
     HANDLERS = 64  # its handlers lag in another process
 
 
+LAGGING = Pause.INBOX | Pause.HANDLERS
+
+
 class Carrier(Protocol):
     """One byte stream: it carries frames up to a `Sink`, and bytes down to the peer."""
 

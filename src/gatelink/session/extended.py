@@ -15,7 +15,7 @@ from gatelink.config import ACK_BYTES as ACK_BYTES
 from gatelink.config import ACK_FRAMES as ACK_FRAMES
 from gatelink.config import ACK_SECONDS as ACK_SECONDS
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
-from gatelink.session.carrier import Carrier, Pause
+from gatelink.session.carrier import LAGGING, Carrier, Pause
 from gatelink.session.controls import close_code, close_frame, control_frame, printable
 from gatelink.session.session import Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
@@ -73,6 +73,7 @@ class ExtendedSession(Session):
         "_ping",
         "_pinged_at",
         "_pings",
+        "_room",
         "attempt",
         "away",
         "features",
@@ -99,7 +100,8 @@ class ExtendedSession(Session):
         self.away: tuple[control.GoAway, float] | None = None
         self._fresh_frames = 0  # taken in and not acknowledged
         self._fresh_bytes = 0
-        self._lags = False  # the handlers, so that nothing is acknowledged
+        self._lags = Pause(0)  # the handlers, so that nothing is acknowledged
+        self._room = (0, 0)  # frames, and bytes of them, that are read all the same
         self._ack_due = False
         self._beat_at = 0.0
         self._away = b""  # a GOAWAY that leaves with the next write
@@ -132,11 +134,7 @@ class ExtendedSession(Session):
                 break
             size += len(body)
         else:
-            if self._counts:
-                self._count_in(len(frames), size)
-            self.handlers.dispatch(self, frames)
-        if self._lags:
-            self._bound_inbox()
+            self._dispatch(frames, len(frames), size)
         self._marked = False
         if self.outbox.count or self._controls_due or self.state is not _OPEN:
             self.flush()
@@ -157,21 +155,23 @@ class ExtendedSession(Session):
 
     def _take_in(self, frames: list[Frame]) -> None:
         if frames:
-            if self._counts:
-                sizes = [len(body) for id, _, body in frames if id not in BASE_IDS]
-                self._count_in(len(sizes), sum(sizes))
-            self.handlers.dispatch(self, frames)
+            sizes = [len(body) for id, _, body in frames if id not in BASE_IDS]
+            self._dispatch(frames, len(sizes), sum(sizes))
 
-    def _count_in(self, frames: int, size: int) -> None:
-        """Counts messages before they are dispatched; those the codec or a handler refuses count all the same."""
-        self.received += frames
-        self._fresh_frames += frames
-        self._fresh_bytes += size
-        if self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
-            self._controls_due = True
-        elif self._fresh_frames and not self._ack_due:
-            self._ack_due = True
-            self._wake()
+    def _dispatch(self, frames: list[Frame], count: int, size: int) -> None:
+        """Counts messages, and has them handled; those the codec or a handler refuses count all the same."""
+        if self._counts:
+            self.received += count
+            self._fresh_frames += count
+            self._fresh_bytes += size
+            if self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
+                self._controls_due = True
+            elif self._fresh_frames and not self._ack_due:
+                self._ack_due = True
+                self._wake()
+        self.handlers.dispatch(self, frames)
+        if self._lags:
+            self._use_room(count, size)
 
     def _hear(self, payload: bytes) -> None:
         """One control record."""
@@ -227,7 +227,7 @@ class ExtendedSession(Session):
         code, reason = close_code(number), printable(reason)
         self._peer_code = code
         if code in DETACHING:
-            self._leave(code, reason)
+            self._give_up(code, reason)
             return
         carrier, self._carrier = self._carrier, None
         if carrier is not None:
@@ -236,19 +236,9 @@ class ExtendedSession(Session):
         self._end(code, reason, heard=True)
         self._gone()
 
-    def _leave(self, code: CloseCode, reason: str) -> None:
-        """Ends the connection, and the session only if it can't be given another."""
-        self._drop_carrier()
-        self._break(code, reason)
-
-    def _drop_carrier(self) -> None:
-        carrier, self._carrier = self._carrier, None
-        if carrier is not None:
-            carrier.drop()
-
     def broken(self, error: PeerError) -> None:
         if error.code in DETACHING and self.ticket is not None:
-            self._leave(error.code, str(error))
+            self._give_up(error.code, str(error))
         else:
             self._close(error.code, str(error), close_frame(error.code))  # the details are for our log
 
@@ -305,7 +295,9 @@ class ExtendedSession(Session):
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
         if isinstance(self.outbox, SendWindow):
             self.outbox.lift()
-        self._acknowledge_again()
+        if self._lags:
+            self._lags = Pause(0)
+            self._controls_due = True
         if self._hub.between_servers and self._fresh_frames:  # what was not acknowledged counts as lost there
             farewell = control_frame(control.Ack(self._count())) + farewell
         super().close(code, reason, farewell=farewell)
@@ -318,33 +310,29 @@ class ExtendedSession(Session):
         One that keeps to its window stops by itself, and its own acknowledgements are still heard: a handler may be
         waiting for just these, in `drain`.
         """
-        if why is Pause.INBOX and self._counts:
-            self._lags = True
-        else:
+        if not (self._counts and why & LAGGING):
             super().pause(why)
+            return
+        if not self._lags:
+            self._room = self._hub.limits.window_frames, self._hub.limits.window_bytes
+        self._lags |= why
 
-    def _bound_inbox(self) -> None:
+    def _use_room(self, count: int, size: int) -> None:
         """Stops reading from a peer that does not keep to a window of this side's size."""
-        limits = self._hub.limits
-        inbox = self.inbox
-        if inbox is not None and (
-            len(inbox.items) > limits.max_inbox + limits.window_frames
-            or inbox.bytes > limits.max_inbox_bytes + limits.window_bytes
-        ):
-            super().pause(Pause.INBOX)
+        frames_left, bytes_left = self._room[0] - count, self._room[1] - size
+        self._room = frames_left, bytes_left
+        if frames_left < 0 or bytes_left < 0:
+            super().pause(self._lags)
 
     def resume(self, why: Pause) -> None:
-        if why is Pause.INBOX and self._lags:
-            self._acknowledge_again()
-            if not self._marked:
-                self._marked = True
-                self._hub.mark(self)
-        super().resume(why)
-
-    def _acknowledge_again(self) -> None:
         if self._lags:
-            self._lags = False
-            self._controls_due = True
+            self._lags &= ~why
+            if not self._lags:
+                self._controls_due = True
+                if not self._marked:
+                    self._marked = True
+                    self._hub.mark(self)
+        super().resume(why)
 
     # -- deadlines --
 
@@ -359,7 +347,7 @@ class ExtendedSession(Session):
                     self._controls_due = True
                     self.flush()
             if self.away is not None and now >= self.away[1]:
-                self._leave(CloseCode.GOING_AWAY, "the server goes away")
+                self._give_up(CloseCode.GOING_AWAY, "the server goes away")
                 return
             if now < self._beat_at:
                 self._wake()
@@ -410,7 +398,8 @@ class ExtendedSession(Session):
 
         The old connection, if it still seems to live, is dropped: what of it is not decoded will be sent again.
         """
-        self._drop_carrier()
+        if self._carrier is not None:
+            self._carrier.drop()
         self._peer_code = None
         window = self.outbox
         assert isinstance(window, SendWindow)

@@ -12,7 +12,7 @@ from typing import Any
 
 from gatelink.errors import CloseCode, PeerError
 from gatelink.session import framework
-from gatelink.session.carrier import Carrier, Pause
+from gatelink.session.carrier import LAGGING, Carrier, Pause
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Outbox
 from gatelink.session.rates import Bucket, Meter
@@ -184,23 +184,28 @@ class Session(Sender):
         limits = self._hub.limits
         silent = now - self.last_heard
         # While we do not read, its acknowledgements are not heard either, and a full window is no fault of the peer's.
-        # But our handlers may be waiting for just these: with an inbox that stays full it shall come anew, and tell.
-        waits = not carrier.writable or (self.outbox.count > 0 and not self._paused & ~Pause.INBOX)
+        # But handlers may be waiting for just these: where they lag for so long it shall come anew, and tell.
+        waits = not carrier.writable or (self.outbox.count > 0 and not self._paused & ~LAGGING)
         stalled = self.outbox.stalled(now, waits)
         patience = inf if self._paused else limits.heartbeat_timeout - silent  # who is not read can't be heard
         if patience <= 0:
-            self._give_up(carrier, CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
+            self._give_up(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
         elif stalled >= limits.max_outbox_age:
-            self._give_up(carrier, CloseCode.SLOW_CONSUMER, f"took nothing of what waits for it for {stalled:.0f} s")
+            self._give_up(CloseCode.SLOW_CONSUMER, f"took nothing of what waits for it for {stalled:.0f} s")
         else:
             next_beat = self._beat(carrier, silent)
             self._wake_in(min(next_beat, patience, limits.max_outbox_age - stalled))
 
-    def _give_up(self, carrier: Carrier, code: CloseCode, reason: str) -> None:
-        """The path to the peer is of no use any more."""
-        self._carrier = None
-        carrier.drop()
+    def _give_up(self, code: CloseCode, reason: str) -> None:
+        """Ends the connection, which is of no use any more, and the session if it can't be given another."""
+        carrier, self._carrier = self._carrier, None
         self._break(code, reason)
+        if carrier is None:
+            return
+        if self.close_code is None:
+            carrier.drop()  # the session lives on, and shall hear nothing late of this one
+        else:
+            carrier.abort()  # not dropped: its place is free only when the handlers are through
 
     def _wake_in(self, seconds: float) -> None:
         """When to look at the heartbeat again."""

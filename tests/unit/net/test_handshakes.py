@@ -102,10 +102,40 @@ async def test_addresses_take_turns_so_one_that_asks_for_many_keeps_nobody_waiti
             line.enter(connection, lambda address=address: begun.append(address))  # type: ignore[misc]
     await bench.pass_time(0.8)
     await settle()
-    assert begun[2:5] == ["192.0.2.2", "192.0.2.3", "2001:db8:0:1::1"]
+    assert begun[1:4] == ["192.0.2.2", "192.0.2.3", "2001:db8:0:1::1"]
     for connection in flood:
         line.leave(connection)
     assert len(line) == 0
+
+
+async def test_addresses_that_owe_a_login_for_a_handshake_come_after_those_that_do_not() -> None:
+    """A thousand addresses that ask again and again keep a newcomer waiting for one handshake, not for a thousand."""
+    bench = Bench(Limits(handshake_rate=10, handshake_burst=100))
+    line = HandshakeLine(bench.hub)
+    begun: list[str] = []
+
+    def ask(address: str) -> None:
+        line.enter(connections(1, address)[0], lambda: begun.append(address))
+
+    flood = [f"192.0.2.{n}" for n in range(99)]
+    for address in [*flood, "198.51.100.1", *flood]:
+        ask(address)
+    assert begun == [*flood, "198.51.100.1"]
+    begun.clear()
+    ask("198.51.100.2")
+    ask("198.51.100.1")
+    line.paid("198.51.100.1")  # its login has succeeded
+    await bench.pass_time(0.5)
+    await settle()
+    assert begun[:3] == ["198.51.100.2", "198.51.100.1", flood[0]]
+
+
+async def test_what_is_owed_is_remembered_of_so_many_addresses() -> None:
+    bench = Bench(Limits(max_addresses=10))
+    line = HandshakeLine(bench.hub)
+    for n in range(100):
+        line.enter(connections(1, f"192.0.2.{n}")[0], lambda: None)
+    assert len(line._owing) == 10
 
 
 async def test_one_that_fails_when_it_begins_keeps_nobody_waiting() -> None:

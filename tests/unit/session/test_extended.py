@@ -114,19 +114,37 @@ async def test_an_ack_follows_64_messages_at_once(count: int, acknowledged: bool
     assert desk.records == ([control.Ack(count)] if acknowledged else [])
 
 
-async def test_while_handlers_lag_nothing_is_acknowledged_and_all_of_it_is_when_they_have_caught_up() -> None:
-    desk = Desk()
+@pytest.mark.parametrize("where", [Pause.INBOX, Pause.HANDLERS])
+async def test_while_handlers_lag_nothing_is_acknowledged_and_all_of_it_is_when_they_have_caught_up(
+    where: Pause,
+) -> None:
+    desk = Desk(limits=Limits())
     desk.hear(*[say()] * ACK_FRAMES)
-    desk.it.pause(Pause.INBOX)
+    desk.it.pause(where)
     assert desk.carrier.paused == Pause(0), "its acknowledgements are still heard"
     desk.hear(*[say()] * 100)
     await desk.pass_time(3)
     desk.hear(control.Ping(9, 0))
     told = [record.received for record in desk.records if isinstance(record, (control.Ack, control.Pong))]
     assert told == [ACK_FRAMES, ACK_FRAMES]
-    desk.it.resume(Pause.INBOX)
+    desk.it.resume(where)
     await turn()
     assert desk.records[-1] == control.Ack(ACK_FRAMES + 100)
+
+
+@pytest.mark.parametrize("frames", [(say(),) * 11, (say(bytes(101)),)])
+async def test_who_keeps_to_no_window_is_read_for_one_more_while_handlers_lag_whatever_it_resumes(
+    frames: tuple[Frame, ...],
+) -> None:
+    desk = Desk(limits=with_window(Limits(), 10, 100))
+    desk.it.pause(Pause.INBOX)
+    desk.hear(*[say()] * 10)
+    assert desk.carrier.paused == Pause(0)
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.hear(*frames)
+    assert desk.carrier.paused == Pause.INBOX
+    desk.it.resume(Pause.INBOX)
+    assert desk.carrier.paused == Pause(0)
 
 
 async def test_a_few_that_came_while_handlers_lagged_are_acknowledged_too() -> None:

@@ -111,7 +111,7 @@ async def test_a_base_session_ends_with_4006_and_what_was_queued_is_its_user_s()
         session.receive([say()])
         session.last_heard = bench.clock()
         await bench.pass_time(TALKS)
-    assert (session.close_code, carrier.is_dropped) == (CloseCode.SLOW_CONSUMER, True)
+    assert (session.close_code, carrier.is_aborted) == (CloseCode.SLOW_CONSUMER, True)
     assert bench.owner.calls == ["broke slow-consumer", "ended", "gone"] and session.outbox.count == 1
 
 

@@ -379,7 +379,7 @@ async def test_a_silent_peer_is_closed_with_4004_after_the_timeout_not_before() 
     assert state_of(session) is SessionState.OPEN
     await bench.pass_time(5 * TICK)
     assert session.close_code is CloseCode.HEARTBEAT_TIMEOUT
-    assert state_of(session) is SessionState.CLOSED and carrier.is_dropped
+    assert state_of(session) is SessionState.CLOSED and carrier.is_aborted
 
 
 async def test_only_whole_frames_are_life() -> None:
