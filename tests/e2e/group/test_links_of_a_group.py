@@ -6,6 +6,7 @@ from gatelink import CloseCode
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.links import Link
 from gatelink.group.registry import State
+from gatelink.group.rules import Rules
 from gatelink.session.states import SessionState
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import GroupKey
@@ -54,7 +55,7 @@ async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link()
 
 async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
     async with group() as town:
-        gateway = await town.gateway(1)
+        gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=600)})
         lobby = Recorder("lobby", LOBBY, member=town.member(20), greet=False)
         async with between(lobby) as proxy:
             await town.start(lobby)
@@ -66,22 +67,18 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
             async with player(gateway, 7) as client:
                 client.say(1)
                 await until(lambda: gateway.relay._waiting)
-                started = asyncio.get_running_loop().time()
-                await until(lambda: lobby.numbers(7) == [1])
-                assert asyncio.get_running_loop().time() - started < 4, "not the whole time that rules give"
+                await until(lambda: lobby.numbers(7) == [1], "it waits no longer than that")
             await town.kill(lobby)
 
 
-async def test_a_dead_process_is_noticed_within_two_seconds_by_either_side() -> None:
+async def test_a_dead_process_is_noticed_by_either_side_before_its_entry_expires() -> None:
     async with group() as town:
         gateway, low = await town.gateway(10), await town.lobby(5)
         await town.room(30)
         for server in (town.servers[2], low):
-            started = asyncio.get_running_loop().time()
             id = server.group.me.id
             await town.kill(server)
             await until(lambda: gateway.group.links.get(id) is None)  # noqa: B023 - awaited here
-            assert asyncio.get_running_loop().time() - started < 2
             assert id in gateway.group.registry.servers, "its entry has not expired"
 
 
