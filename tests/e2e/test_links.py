@@ -50,7 +50,7 @@ from tests.e2e.support import (
     until,
     verify_request,
 )
-from tests.e2e.test_resume import SOON
+from tests.e2e.talk import SOON
 from tests.support import MS
 
 GROUP = GroupKey.generate()
