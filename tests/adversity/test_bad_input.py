@@ -220,7 +220,7 @@ async def test_half_a_request_then_silence_ends_at_the_deadline() -> None:
 
 
 async def test_half_a_frame_then_silence_ends_with_the_heartbeat_timeout() -> None:
-    limits = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=300 * MS)
+    limits = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=1_500 * MS)
     async with serving(limits=limits) as server, neighbour(server):
         client = await RawClient.verified(server, UID)
         client.send(frame_of(Blob(b"x" * 1_000))[:500])

@@ -183,7 +183,7 @@ async def test_one_who_reads_slowly_gets_everything_in_order() -> None:
 
 
 async def test_who_does_not_read_and_says_nothing_ends_with_the_heartbeat_timeout() -> None:
-    limits = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=300 * MS)
+    limits = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=1_500 * MS)
     async with serving(limits=limits) as server, neighbour(server):
         client = await stuck_client(server)
         await fill(server)

@@ -65,7 +65,7 @@ async def dial(
     *,
     uid: int = 7,
     token: bytes | None = None,
-    timeout: float = 5_000 * MS,  # noqa: ASYNC109
+    timeout: float = 20_000 * MS,  # noqa: ASYNC109
     reconnect: Backoff | None = None,
     tls: ssl.SSLContext | None = None,
 ) -> Session:

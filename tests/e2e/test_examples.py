@@ -25,7 +25,7 @@ from tests.processes import ended, python
 from tests.support import MS
 
 ROOT = Path(__file__).resolve().parents[2]
-LIMIT = 10_000 * MS
+LIMIT = 30_000 * MS
 TOKEN = f"{7:032d}"
 
 

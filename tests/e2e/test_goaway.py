@@ -17,8 +17,8 @@ from gatelink.testing import ChaosProxy
 from gatelink.wire.control import Close, GoAway
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import TCP, EchoServer, Note, RawClient, make_certificate, open_sockets, serving, until
+from tests.e2e.talk import KEY, SOON, Talk
 from tests.e2e.test_links import leave
-from tests.e2e.test_resume import KEY, SOON, Talk
 from tests.support import MS
 
 SLOWLY = Backoff(first=30.0, most=30.0)  # too slow for any test: who is back sooner was told to

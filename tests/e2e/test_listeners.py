@@ -199,7 +199,7 @@ async def test_what_is_not_tls_is_closed_and_counted(tmp_path: Path) -> None:
 async def test_silent_peers_of_a_tls_listener_count_and_end_at_the_deadline(tmp_path: Path) -> None:
     certificate, key, _ = make_certificate(tmp_path)
     tls = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=key)
-    limits = Limits(exempt=(), max_per_address=3, verify_timeout=300 * MS)
+    limits = Limits(exempt=(), max_per_address=3, verify_timeout=1_000 * MS)
     async with serving(tls, limits=limits) as server:
         plain = Endpoint("tcp", "127.0.0.1", server.endpoint.port)
         silent = [await RawClient.open(plain) for _ in range(5)]

@@ -18,7 +18,7 @@ from tests.e2e.support import CATALOG, Echo, EchoServer, Note, serving
 from tests.processes import Process, ended, python
 from tests.support import MS
 
-LIMIT = 10_000 * MS
+LIMIT = 30_000 * MS
 
 SCENARIOS = '''
 import asyncio

@@ -14,8 +14,8 @@ import uvloop
 from gatelink.errors import ConfigError
 from gatelink.testing import ChaosProxy, Delay, Drop, FakeClock, Fault, HalfClose, Refuse, Reset, Split, Stall
 from gatelink.testing.faults import Direction
+from tests.support import TEST_TIMEOUT
 
-LIMIT = 10  # s that a test may take
 TICK = 0.05  # s of a delay or stall
 FOREVER = 3_600.0
 
@@ -31,7 +31,7 @@ def run(request: pytest.FixtureRequest) -> Run:
 
         async def limited() -> None:
             asyncio.get_running_loop().set_exception_handler(lambda _, context: errors.append(context))
-            async with asyncio.timeout(LIMIT):
+            async with asyncio.timeout(TEST_TIMEOUT):
                 try:
                     await test
                 finally:

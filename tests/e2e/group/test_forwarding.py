@@ -76,7 +76,7 @@ async def test_ids_of_the_framework_end_the_session_of_who_sends_them_and_no_ser
 
 async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_and_then_counted() -> None:
     async with group() as town:
-        gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=0.3)})
+        gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=1.0)})
         async with player(gateway, 7) as client:
             client.say(1, 2, 3)
             await until(lambda: gateway.relay._waiting.get(LOBBY))
@@ -110,17 +110,17 @@ async def test_what_is_held_reaches_a_server_that_comes_in_time_and_ends_with_th
 async def test_a_second_hold_has_its_whole_time() -> None:
     """The timer of one that ended well does not end the next."""
     async with group() as town:
-        gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=1.5)})
+        gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=2.5)})
         async with player(gateway, 7) as client:
             client.say(1)
             await until(lambda: gateway.relay.stats.held == 1)
             lobby = await town.lobby(20)
             await client.ask(2)
-            await asyncio.sleep(0.7)
+            await asyncio.sleep(1.3)
             await town.kill(lobby)
             await until(lambda: gateway.relay.stats.held == 2)
             client.say(3)
-            await asyncio.sleep(0.7)  # the first would be over
+            await asyncio.sleep(1.3)  # the first would be over
             again = await town.lobby(21)
             await until(lambda: again.numbers(7) == [3])
 

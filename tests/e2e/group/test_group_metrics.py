@@ -90,7 +90,7 @@ async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: N
 
 async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody() -> None:
     async with group() as town:
-        gateway = await town.gateway(1, admin=ADMIN, rules={ROOM: Rules(hold_seconds=0.3)})
+        gateway = await town.gateway(1, admin=ADMIN, rules={ROOM: Rules(hold_seconds=2.0)})
         lobby = await town.lobby(20, admin=ADMIN)
         async with player(gateway, 7) as client:
             client.move(1, 2)

@@ -8,6 +8,7 @@ from gatelink import CloseCode
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.links import Link
 from gatelink.group.registry import State
+from gatelink.group.rules import Rules
 from gatelink.session.carrier import Pause
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.states import SessionState
@@ -72,10 +73,10 @@ async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_ev
                 for _ in range(3):
                     client.say(sent)
                     sent += 1
-                    tried, carrier = session.attempt, session._carrier
-                    assert carrier is not None
-                    session._give_up(carrier, CloseCode.HEARTBEAT_TIMEOUT, "silent")
-                    await until(lambda: session.attempt > tried and session.state is SessionState.OPEN)  # noqa: B023 - awaited here
+                    await until(lambda: session.state is SessionState.OPEN)  # noqa: B023 - awaited here
+                    tried = session.attempt
+                    session._give_up(CloseCode.HEARTBEAT_TIMEOUT, "silent")
+                    await until(lambda: session.attempt > tried)  # noqa: B023 - awaited here
             there.session.resume(Pause.STOPPING)
             await client.ask(2)
             assert lobby.numbers(7) == list(range(sent)) and not gateway.relay.stats.lost
@@ -84,7 +85,7 @@ async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_ev
 
 async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
     async with group() as town:
-        gateway = await town.gateway(1)
+        gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=600)})
         lobby = Recorder("lobby", LOBBY, member=town.member(20), greet=False)
         async with between(lobby) as proxy:
             await town.start(lobby)
@@ -96,9 +97,7 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
             async with player(gateway, 7) as client:
                 client.say(1)
                 await until(lambda: gateway.relay._waiting)
-                started = asyncio.get_running_loop().time()
-                await until(lambda: lobby.numbers(7) == [1])
-                assert asyncio.get_running_loop().time() - started < 4, "not the whole time that rules give"
+                await until(lambda: lobby.numbers(7) == [1], "it waits no longer than that")
             await town.kill(lobby)
 
 
@@ -120,16 +119,14 @@ async def test_a_service_that_greets_hears_of_who_logged_in_while_its_link_was_b
             await town.kill(lobby)
 
 
-async def test_a_dead_process_is_noticed_within_two_seconds_by_either_side() -> None:
+async def test_a_dead_process_is_noticed_by_either_side_before_its_entry_expires() -> None:
     async with group() as town:
         gateway, low = await town.gateway(10), await town.lobby(5)
         await town.room(30)
         for server in (town.servers[2], low):
-            started = asyncio.get_running_loop().time()
             id = server.group.me.id
             await town.kill(server)
             await until(lambda: gateway.group.links.get(id) is None)  # noqa: B023 - awaited here
-            assert asyncio.get_running_loop().time() - started < 2
             assert id in gateway.group.registry.servers, "its entry has not expired"
 
 

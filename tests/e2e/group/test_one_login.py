@@ -86,22 +86,22 @@ async def test_a_ticket_is_worth_nothing_after_a_newer_login_elsewhere() -> None
         await back.close()
 
 
-async def test_a_login_after_its_gateway_died_succeeds_within_about_a_second() -> None:
+async def test_a_login_after_its_gateway_died_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatelink.group.gateway.REPLACE_SECONDS", 600.0)
     async with group() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         lobby = await town.lobby(20)
         older = await RawClient.verified(one, 7)
         await until(lambda: len(lobby.players) == 1)
         await town.kill(one)
-        started = asyncio.get_running_loop().time()
         newer = await RawClient.verified(two, 7)
-        assert asyncio.get_running_loop().time() - started < 2
         await until(lambda: getattr(lobby.players.get(7), "gateway", 0) == 2)
         await older.close()
         await newer.close()
 
 
-async def test_a_login_waits_a_second_for_a_gateway_that_does_not_answer() -> None:
+async def test_a_login_waits_its_time_for_a_gateway_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("gatelink.group.gateway.REPLACE_SECONDS", 0.5)
     async with group() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         client = await RawClient.verified(one, 7)
@@ -110,7 +110,7 @@ async def test_a_login_waits_a_second_for_a_gateway_that_does_not_answer() -> No
         hung = await town.engine.serve("gateway.1.replace", lambda data: asyncio.Event().wait())  # type: ignore[arg-type, return-value]
         started = asyncio.get_running_loop().time()
         newer = await RawClient.verified(two, 7)
-        assert 0.9 < asyncio.get_running_loop().time() - started < 3
+        assert asyncio.get_running_loop().time() - started > 0.45
         await hung.close()
         await client.close()
         await newer.close()
@@ -216,9 +216,10 @@ class House:
             self.manager.release(uid, 0, epoch)
 
 
-async def test_of_logins_at_once_on_any_gateways_exactly_one_is_left_the_newest() -> None:
+@pytest.mark.parametrize("thousand", range(3))
+async def test_of_logins_at_once_on_any_gateways_exactly_one_is_left_the_newest(thousand: int) -> None:
     """Thousands of races of two to four logins on three gateways, whose steps interleave at random."""
-    for seed in range(3_000):
+    for seed in range(1_000 * thousand, 1_000 * (thousand + 1)):
         draw = random.Random(seed)
         async with MemoryEngine() as engine:
             houses: dict[int, House] = {}

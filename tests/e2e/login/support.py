@@ -19,6 +19,7 @@ from gatelink.login.gateways import GatewayInfo, StaticGateways
 from gatelink.login.limits import LoginLimits, Rule
 from gatelink.login.messages import Problem
 from gatelink.login.service import LoginService
+from tests.support import TEST_TIMEOUT
 
 ANNA = {"user": "anna", "password": "correct horse"}
 GATEWAY = GatewayInfo(
@@ -69,7 +70,9 @@ async def serving_login(folder: Path, **settings: Any) -> AsyncIterator[LoginSer
 async def asking(service: LoginService, address: str | None = None) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client; with an address, as a proxy that asks for it."""
     headers = {"x-forwarded-for": address} if address else {}
-    async with httpx.AsyncClient(base_url=service.url, headers=headers, trust_env=False) as client:
+    async with httpx.AsyncClient(
+        base_url=service.url, headers=headers, trust_env=False, timeout=TEST_TIMEOUT
+    ) as client:
         yield client
 
 

@@ -15,7 +15,7 @@ from gatelink.ops import supervisor
 from gatelink.ops.supervisor import MAX_LINE, Program, Supervisor
 from tests.support import MS
 
-LIMIT = 15_000 * MS
+LIMIT = 30_000 * MS
 LONG = 600.0
 
 WAITS = """
@@ -178,7 +178,7 @@ async def test_stages_end_one_after_the_other_the_highest_first() -> None:
 
 
 async def test_who_does_not_end_in_its_grace_is_killed_and_the_next_stage_gets_its_own() -> None:
-    async with running(python("back", POLITE, 0), python("front", STUBBORN, 1), grace=0.3) as (group, task):
+    async with running(python("back", POLITE, 0), python("front", STUBBORN, 1), grace=1.5) as (group, task):
         await group.heard("front", "is up")
         await group.heard("back", "is up")
         pid = group.pid("front")
@@ -189,7 +189,7 @@ async def test_who_does_not_end_in_its_grace_is_killed_and_the_next_stage_gets_i
 
 
 async def test_a_second_stop_tells_all_stages_at_once_and_waits_no_longer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(supervisor, "HURRY", 0.5)
+    monkeypatch.setattr(supervisor, "HURRY", 1.5)
     async with running(python("back", POLITE, 0), python("front", STUBBORN, 1)) as (group, task):
         await group.heard("front", "is up")
         await group.heard("back", "is up")

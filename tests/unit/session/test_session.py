@@ -167,7 +167,7 @@ async def test_dropped_and_replaced_messages_are_counted_when_the_session_is_gon
 
 async def test_drain_returns_at_once_when_nothing_waits() -> None:
     session, _ = Bench().session()
-    await asyncio.wait_for(session.drain(), 1)
+    await session.drain()
 
 
 async def test_drain_waits_until_everything_was_handed_over() -> None:
@@ -180,7 +180,7 @@ async def test_drain_waits_until_everything_was_handed_over() -> None:
     waiting[0].cancel()
     await settle()
     carrier.unblock()
-    await asyncio.wait_for(asyncio.gather(*waiting[1:]), 1)
+    await asyncio.gather(*waiting[1:])
     assert len(carrier.frames) == 1
     assert waiting[0].cancelled()
 
@@ -192,7 +192,7 @@ async def test_drain_waits_for_a_carrier_that_is_full() -> None:
     await settle()
     assert not waiting.done()
     carrier.unblock()
-    await asyncio.wait_for(waiting, 1)
+    await waiting
 
 
 @pytest.mark.parametrize("end", ["close", "lost"])
@@ -206,7 +206,7 @@ async def test_drain_raises_when_the_session_ends_first(end: str) -> None:
         session.close(CloseCode.KICKED)
     carrier.lose()
     with pytest.raises(SessionClosed) as raised:
-        await asyncio.wait_for(waiting, 1)
+        await waiting
     assert raised.value.code is (CloseCode.KICKED if end == "close" else CloseCode.NORMAL)
     with pytest.raises(SessionClosed):
         await session.drain()
@@ -292,7 +292,7 @@ async def test_a_peer_that_does_not_take_the_end_is_aborted_after_the_close_time
         await bench.pass_time(seconds)
         aborted.append(carrier.is_aborted)
     assert aborted == [False, True]
-    await asyncio.wait_for(session.wait_closed(), 1)
+    await session.wait_closed()
 
 
 async def test_abort_cuts_off_what_is_queued() -> None:
@@ -314,8 +314,8 @@ async def test_wait_closed_waits_until_the_connection_is_gone() -> None:
     assert not any(task.done() for task in waiting)
     waiting[0].cancel()
     carrier.lose()
-    await asyncio.wait_for(waiting[1], 1)
-    await asyncio.wait_for(session.wait_closed(), 1)
+    await waiting[1]
+    await session.wait_closed()
     assert state_of(session) is SessionState.CLOSED
 
 
@@ -465,7 +465,7 @@ async def test_a_detached_session_that_is_closed_ends_at_once() -> None:
     assert state_of(session) is SessionState.CLOSED
     assert handlers.heard == ["opened", "suspended", "closed"]
     assert bench.owner.calls[1:] == ["ended", "gone"]
-    await asyncio.wait_for(session.wait_closed(), 1)
+    await session.wait_closed()
 
 
 async def test_a_detached_session_is_bounded_like_any_other() -> None:
@@ -486,7 +486,7 @@ async def test_drain_waits_through_a_break() -> None:
     carrier = FakeCarrier()
     carrier.sink = session
     session.attach(carrier)
-    await asyncio.wait_for(waiting, 1)
+    await waiting
     assert len(carrier.frames) == 1
 
 
@@ -603,6 +603,6 @@ def test_whatever_happens_in_whatever_order_a_session_ends_once_and_leaves_nothi
         assert calls == ["ended", "gone"] and handlers.heard.count("closed") == 1
         assert bench.stats.closed.total() == 1
         assert len(bench.hub.wheel) == 0
-        await asyncio.wait_for(session.wait_closed(), 1)
+        await session.wait_closed()
 
     run_watched(main())
