@@ -28,6 +28,7 @@ from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
 from gatelink.net.door import Door
 from gatelink.net.endpoints import Endpoint, parse_endpoint
+from gatelink.net.kicks import Kicks
 from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login
@@ -236,6 +237,7 @@ class Server:
         self._has_started = False
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
         self._clients = Side(self.hub, self.duplicate)
+        self._clients.sessions.on_kick = Kicks.of(self.hub, self.tokens, self._clients.sessions)
         inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
         self._inner = Side(inner_hub, end_code=self._links_end)
         self._stopping = asyncio.Lock()

@@ -35,7 +35,7 @@ class OfOneProcess:
         self.inner.revoke(token)
 
     async def revoke_user(self, uid: int) -> None:
-        self.inner.revoke_uid(uid)
+        await self.inner.revoke_user(uid)
 
 
 NewTokens = Callable[[Clock], AbstractAsyncContextManager[Issuing]]

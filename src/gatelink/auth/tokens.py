@@ -142,7 +142,7 @@ class MemoryTokens:
         """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
         self._end(_digest(token), "revoked")
 
-    def revoke_uid(self, uid: int) -> None:
+    async def revoke_user(self, uid: int) -> None:
         """End every token of `uid`, as `revoke` does."""
         for digest in self._digests_of.get(uid, ()):
             self._end(digest, "revoked")

@@ -62,7 +62,7 @@ class SessionManager:
     """The sessions of one server.
 
     clock: unix seconds, for epochs. `claims`, where several servers share their
-    users, is asked which login is the newest; else this manager knows.
+    users, is asked which login is the newest; else this manager knows. `on_kick` hears of each session that was kicked.
     """
 
     accepting = True
@@ -78,6 +78,7 @@ class SessionManager:
         self._clock = clock
         self._last_epoch = 0
         self.claims: Claims | None = None
+        self.on_kick: Callable[[Session], None] | None = None
         self._claiming: Counter[Key] = Counter()  # logins that are waiting for their epoch
         self._logins: dict[Key, list[int]] = {}  # the epochs of the logins that have theirs, and are under way
         self._newest: dict[Key, int] = {}  # of those keys: the highest epoch that was claimed, here or elsewhere
@@ -268,6 +269,8 @@ class SessionManager:
         )
         if session in self:
             del self._sessions[session.uid, session.slot]
+        if self.on_kick is not None and session.close_code is CloseCode.KICKED:
+            self.on_kick(session)
         if self.claims is not None:
             keep = self._hub.limits.backlog_window if (session.uid, session.slot) in self._backlogs else 0.0
             self.claims.ended(session.uid, session.slot, session.epoch, keep)

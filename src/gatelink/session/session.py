@@ -254,7 +254,7 @@ class Session(Sender):
         """Has the session's messages for a type of server go to that one; nothing to do where this one has them all."""
 
     def kick(self, reason: str = "") -> None:
-        """Ends the session with 4009 kicked."""
+        """Ends the session with 4009 kicked, and the user's tokens, if the server's `Tokens` can end them."""
         self.close(CloseCode.KICKED, reason)
 
     def _cut_off(self, code: CloseCode, reason: str) -> None:

@@ -143,7 +143,7 @@ def test_revoking_a_uid_ends_all_its_tokens_and_nobody_elses() -> None:
     mine = [tokens.issue(7) for _ in range(3)]
     theirs = tokens.issue(8)
     verify(tokens, mine[1])
-    tokens.revoke_uid(7)
+    asyncio.run(tokens.revoke_user(7))
     assert [refusal(tokens, token) for token in mine] == ["revoked token of uid 7"] * 3
     assert verify(tokens, theirs, 8).uid == 8
     assert verify(tokens, tokens.issue(7)).uid == 7
@@ -153,7 +153,7 @@ def test_revoking_a_uid_ends_all_its_tokens_and_nobody_elses() -> None:
 def test_revoking_what_is_unknown_is_no_error(token: str) -> None:
     tokens = MemoryTokens()
     tokens.revoke(token)
-    tokens.revoke_uid(9)
+    asyncio.run(tokens.revoke_user(9))
     assert len(tokens) == 0
 
 

@@ -1,0 +1,48 @@
+"""A kick ends the user's tokens: a client that still held one would just come back."""
+
+from typing import Protocol, runtime_checkable
+
+import structlog
+
+from gatelink.session.hub import Hub
+from gatelink.session.manager import SessionManager
+from gatelink.session.session import Session
+
+log = structlog.get_logger("gatelink.sessions")
+
+
+@runtime_checkable
+class Revocable(Protocol):
+    """`Tokens` that can be ended before they expire."""
+
+    async def revoke_user(self, uid: int) -> None:
+        """Ends all tokens of a user."""
+
+
+class Kicks:
+    """Called with each session that was kicked."""
+
+    def __init__(self, hub: Hub, tokens: Revocable, sessions: SessionManager) -> None:
+        self._hub = hub
+        self._tokens = tokens
+        self._sessions = sessions
+
+    @classmethod
+    def of(cls, hub: Hub, tokens: object, sessions: SessionManager) -> "Kicks | None":
+        """None for tokens that can't be ended."""
+        return cls(hub, tokens, sessions) if isinstance(tokens, Revocable) else None
+
+    def __call__(self, session: Session) -> None:
+        task = self._hub.loop.create_task(self._end_tokens(session))
+        self._hub.tasks.add(task)
+        task.add_done_callback(self._hub.tasks.discard)
+
+    async def _end_tokens(self, session: Session) -> None:
+        try:
+            await self._tokens.revoke_user(session.uid)
+        except Exception as error:
+            log.error("a kicked user's tokens are not ended", uid=session.uid, error=f"{type(error).__name__}: {error}")
+            return
+        back = self._sessions.get(session.uid, session.slot)
+        if back is not None:  # it was quicker
+            back.kick(session.close_reason)

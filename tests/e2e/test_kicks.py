@@ -1,0 +1,99 @@
+"""A kick ends the user's tokens, wherever it comes from: who was kicked does not come back with what it holds."""
+
+import asyncio
+
+import pytest
+
+from gatelink import CloseCode, ConnectError, MemoryTokens, Session, connect
+from gatelink.auth.engine_tokens import EngineTokens
+from gatelink.auth.tokens import Identity, StaticTokens
+from gatelink.group.engine import EngineUnavailable
+from gatelink.group.engines.memory import MemoryEngine
+from tests.e2e.group.support import group, log_in
+from tests.e2e.support import CATALOG, EchoServer, serving, until
+
+
+async def enter(server: EchoServer, token: str, uid: int = 7) -> Session:
+    return await connect(str(server.endpoint), uid=uid, token=token, catalog=CATALOG)
+
+
+async def test_who_was_kicked_does_not_come_back_with_any_token_it_holds() -> None:
+    tokens = MemoryTokens()
+    async with serving(tokens=tokens) as server:
+        held, spare, theirs = tokens.issue(7), tokens.issue(7), tokens.issue(8)
+        session = await enter(server, held)
+        server.session(7).kick("enough")
+        await session.wait_closed()
+        for token in (held, spare):
+            with pytest.raises(ConnectError):
+                await enter(server, token)
+        for uid, token in ((8, theirs), (7, tokens.issue(7))):  # others, and a new login
+            session = await enter(server, token, uid)
+            session.close()
+            await session.wait_closed()
+
+
+async def test_any_other_end_leaves_the_token() -> None:
+    tokens = MemoryTokens()
+    async with serving(tokens=tokens) as server:
+        token = tokens.issue(7)
+        for code in (CloseCode.NORMAL, CloseCode.RATE_LIMITED, CloseCode.GOING_AWAY):
+            session = await enter(server, token)
+            server.session(7).close(code)
+            await session.wait_closed()
+
+
+async def test_a_kick_by_a_service_ends_the_tokens_that_the_gateways_check() -> None:
+    async with MemoryEngine() as engine, group(engine) as town:
+        gateway, lobby = await town.gateway(1, tokens=EngineTokens(engine)), await town.lobby(20)
+        token = await EngineTokens(engine).issue(7)
+        session = await log_in(gateway, 7, token=token)
+        await until(lambda: len(lobby.players) == 1)
+        lobby.player(7).kick("enough")
+        await session.wait_closed()
+        with pytest.raises(ConnectError):
+            await log_in(gateway, 7, token=token)
+
+
+class Slow(StaticTokens):
+    """Ends tokens when it is told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.go_on = asyncio.Event()
+        self.fails = False
+        self.revoked: list[int] = []
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        return Identity(uid)
+
+    async def revoke_user(self, uid: int) -> None:
+        await self.go_on.wait()
+        if self.fails:
+            raise EngineUnavailable("gone")
+        self.revoked.append(uid)
+
+
+async def test_who_comes_back_before_its_tokens_are_ended_is_kicked_again() -> None:
+    tokens = Slow()
+    async with serving(tokens=tokens) as server:
+        first = await enter(server, "x")
+        server.session(7).kick("enough")
+        await first.wait_closed()
+        second = await enter(server, "x")
+        tokens.go_on.set()
+        await second.wait_closed()
+        await until(lambda: tokens.revoked == [7, 7])
+        assert server.ended == [(7, CloseCode.KICKED)] * 2
+
+
+async def test_a_kick_ends_the_session_though_the_tokens_can_not_be_ended(capsys: pytest.CaptureFixture[str]) -> None:
+    tokens = Slow()
+    tokens.fails = True
+    tokens.go_on.set()
+    async with serving(tokens=tokens) as server:
+        session = await enter(server, "x")
+        server.session(7).kick("enough")
+        await session.wait_closed()
+        await until(lambda: "tokens are not ended" in capsys.readouterr().out)
+        assert server.ended == [(7, CloseCode.KICKED)]
