@@ -5,7 +5,8 @@
 
 import asyncio
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager
 
 import pytest
 
@@ -13,6 +14,7 @@ from gatelink.group.engine import Engine
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.engines.nats import NatsEngine
+from gatelink.testing import ChaosProxy
 
 TIMEOUT = 10.0  # s that a call may take where a test does not ask how long; other tests need the processor too
 
@@ -31,6 +33,17 @@ def nats_server() -> Iterator[NatsServer]:
 
 def fresh_bucket() -> str:
     return f"test-{secrets.token_hex(6)}"
+
+
+def within(url: str, proxy: ChaosProxy) -> str:
+    """`url` with the proxy's port: the same server, and a path to it that can be broken."""
+    return f"{url.rpartition(':')[0]}:{proxy.address[1]}"
+
+
+@asynccontextmanager
+async def path_to(server: NatsServer) -> AsyncIterator[ChaosProxy]:
+    async with ChaosProxy(("127.0.0.1", int(server.url.rpartition(":")[2]))) as proxy:
+        yield proxy
 
 
 @pytest.fixture

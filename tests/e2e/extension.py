@@ -7,12 +7,12 @@ from gatelink import Server
 from gatelink.net.endpoints import Endpoint
 from gatelink.session.controls import control_frame
 from gatelink.wire.base import VERIFY_SUCCEEDED
-from gatelink.wire.control import Close, Control, Features, Hello, Resumed, Ticket, decode_control
+from gatelink.wire.control import Close, Control, Features, Hello, Ping, Resumed, Ticket, decode_control
 from gatelink.wire.frames import CONTROL, Frame
 from gatelink.wire.handshake import Initiator
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
 from gatelink.wire.secure import SecureStream
-from tests.e2e.support import RawClient, verify_request
+from tests.e2e.support import CATALOG, RawClient, verify_request
 
 BOTH = Features.RESUME | Features.PING
 
@@ -80,6 +80,13 @@ class ExtendedClient(RawClient):
         _, flags, payload = await self.frame()
         assert flags == CONTROL, "a message where a control record was due"
         return decode_control(payload)
+
+    async def message(self) -> Any:
+        """The next message, decoded; the PINGs before it, which are this side's heartbeats, are passed over."""
+        frame = await self.frame()
+        while frame[1] == CONTROL and isinstance(decode_control(frame[2]), Ping):
+            frame = await self.frame()
+        return CATALOG.by_id[frame[0]].decode(frame[2])
 
     async def end(self) -> list[Control | Frame | None]:
         """All that comes until the server closes, control records decoded."""

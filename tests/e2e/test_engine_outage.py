@@ -6,7 +6,6 @@ import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import asynccontextmanager
 
 import pytest
 import uvloop
@@ -19,25 +18,13 @@ from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.follow import Follower
 from gatelink.group.engines.line import Line
 from gatelink.group.engines.nats import NatsEngine
-from gatelink.testing import ChaosProxy
-from tests.e2e.engines import TIMEOUT, fresh_bucket
+from tests.e2e.engines import TIMEOUT, fresh_bucket, path_to, within
 from tests.e2e.support import until
 from tests.support import MS, run_watched
 
 LONG = 600.0  # s
 HEALED = 15_000 * MS  # the longest that anything may take to heal here
 SHORT = 0.3  # s; the deadline of calls that are to miss it
-
-
-def within(url: str, proxy: ChaosProxy) -> str:
-    """`url` with the proxy's port: the same server, and a path to it that can be broken."""
-    return f"{url.rpartition(':')[0]}:{proxy.address[1]}"
-
-
-@asynccontextmanager
-async def path_to(server: NatsServer) -> AsyncIterator[ChaosProxy]:
-    async with ChaosProxy(("127.0.0.1", int(server.url.rpartition(":")[2]))) as proxy:
-        yield proxy
 
 
 async def echo(data: bytes) -> bytes:

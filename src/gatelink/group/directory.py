@@ -106,8 +106,9 @@ class Directory:
                 await self._ends.join()
         except TimeoutError:
             self.skipped += self._ends.qsize()
-        for worker in self._workers:
-            worker.cancel()
+        finally:
+            for worker in self._workers:
+                worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
         self._workers.clear()
 

@@ -193,8 +193,9 @@ class Gateway(Server):
         """
         if self.is_running:
             try:
-                await self.group.registry.set_state(State.DRAINING)
-            except EngineUnavailable:
+                async with asyncio.timeout(self.limits.close_timeout if grace is None else grace):
+                    await self.group.registry.set_state(State.DRAINING)
+            except (EngineUnavailable, TimeoutError):
                 pass  # who comes now is refused
             if grace is None and self.drain_seconds:
                 await self.drain(self.drain_seconds, self._elsewhere())
@@ -221,10 +222,8 @@ class Gateway(Server):
 
     async def _leave(self) -> None:
         await stopped(self._renewing)
-        if self._serving is not None:
-            await self._serving.close()
-        await self.group.close()
-        await self.directory.close()
+        served = [self._serving.close()] if self._serving is not None else []
+        await asyncio.gather(self.group.close(), self.directory.close(), *served)  # as Group.close does
 
     def _replaced(self) -> None:
         self.is_replaced = True

@@ -138,10 +138,11 @@ class Group:
     async def close(self) -> None:
         """Leaves: the links end after what is queued on them."""
         self._load.stop()
-        for subscription in self._subscriptions:
-            await subscription.close()
-        self._subscriptions.clear()
-        await asyncio.gather(self.registry.close(), self.links.close())  # one may wait for an engine, one for a peer
+        subscriptions, self._subscriptions = self._subscriptions, []
+        # All at once: some wait for an engine, some for a peer, and what cuts that short must cut off all of them.
+        await asyncio.gather(
+            self.registry.close(), self.links.close(), *(subscription.close() for subscription in subscriptions)
+        )
 
     def _changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
         self.links.registry_changed(before, now)

@@ -6,7 +6,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink import Backoff, ConnectError, Session, SessionClosed
+from gatelink.group.engines.embedded import NatsServer
+from gatelink.group.engines.nats import NatsEngine
 from gatelink.group.registry import State
+from tests.e2e.engines import fresh_bucket, path_to, within
 from tests.e2e.group.support import Ask, Post, group, log_in, player
 from tests.e2e.support import until
 
@@ -87,3 +90,19 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         assert lost["frames"] == 1, "the post"
         await until(lambda: 20 not in room.group.registry.servers)
         assert not lobby.is_running and not len(lobby.group.links)
+
+
+async def test_what_stops_while_the_engine_is_silent_leaves_nothing_running(nats_server: NatsServer) -> None:
+    """Nor does it wait for the engine; no task keeps its entry alive, by which it would be sent more players."""
+    async with path_to(nats_server) as path:
+        engine = NatsEngine(within(nats_server.url, path), bucket=fresh_bucket(), timeout=600.0)
+        async with group(engine) as town:
+            gateway, lobby = await town.gateway(1), await town.lobby(20)
+            async with player(gateway, 7):
+                await until(lambda: len(lobby.players) == 1)
+            path.pause()
+            with capture_logs() as logs:
+                await gateway.stop(0)
+                await lobby.stop(0)
+            path.resume()
+    assert [line["event"] for line in logs].count("on_stop failed") == 2, "it is cut off"
