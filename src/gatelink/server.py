@@ -228,7 +228,7 @@ class Server:
         self.sessions.broadcast(message, to, key=key, full=full)
 
     async def start(self) -> None:
-        """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
+        """Starts to listen, if it is not stopped meanwhile. Raises ConfigError if it can't, with nothing left open."""
         if self._running:
             raise ConfigError("this server is running already")
         if not self.listen:
@@ -253,6 +253,10 @@ class Server:
         except BaseException:
             await self.stop(0)
             raise
+        if not self.is_running:  # it was stopped meanwhile: nothing stays of what was opened since
+            async with self._stopping:
+                await self._stop(0)
+            return
         if self.tick_hz:
             self._ticker = self.hub.loop.create_task(self._tick())
         self._has_started = True

@@ -423,10 +423,20 @@ async def test_a_handler_that_goes_on_when_cancelled_is_reported_once_and_cannot
     await client.close()
 
 
-async def test_serve_returns_when_the_program_itself_stops_its_server() -> None:
-    server = EchoServer(TCP)
+@pytest.mark.parametrize("while_it_starts", [False, True])
+async def test_serve_returns_when_the_program_itself_stops_its_server(while_it_starts: bool) -> None:
+    server = EchoServer(TCP, TCP)
+    starts = asyncio.Event()
+
+    @server.on_start
+    async def starting() -> None:
+        starts.set()
+        await asyncio.sleep(0)
+
     serving = asyncio.create_task(server.serve())
-    await until(lambda: server.is_running)
+    await starts.wait()
+    if not while_it_starts:
+        await until(lambda: len(server.endpoints) == 2)
     await server.stop()
-    async with asyncio.timeout(10):
-        await serving
+    await serving
+    assert not server.is_running and not server.endpoints and not server.connections
