@@ -89,6 +89,22 @@ async def test_accepted_sockets_send_small_writes_at_once(tmp_path: Path) -> Non
     assert len(seen) == 2 and all(seen)
 
 
+@pytest.mark.parametrize(("limits", "seconds"), [(Limits(), 60), (Limits(max_outbox_age=90.0), 90)])
+async def test_the_kernel_gives_up_a_path_that_acknowledges_nothing(limits: Limits, seconds: int) -> None:
+    """Nothing else can tell, while a session is not read, that its peer is gone without a word."""
+    async with serving(limits=limits) as server:
+        client = await RawClient.verified(server, 7)
+        (connection,) = server.connections
+        accepted = connection.transport.get_extra_info("socket")
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1_000
+        await client.close()
+
+
+async def test_a_limit_beyond_what_an_option_can_say_is_no_error() -> None:
+    async with serving(limits=Limits(heartbeat_timeout=1e12)):
+        pass
+
+
 # -- what can't listen --
 
 

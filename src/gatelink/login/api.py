@@ -1,7 +1,4 @@
-"""The doors of the login service, as a Litestar application, and the OpenAPI document that describes them.
-
-No page is served to look at the document: such pages load their scripts from somebody else's servers.
-"""
+"""The doors of the login service, as a Litestar application, and the OpenAPI document that describes them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -29,12 +26,14 @@ from gatelink.login.messages import (
     ServerEntry,
     credentials_of,
 )
+from gatelink.login.page import POLICY, page
 from gatelink.login.problems import ProblemError, problem, problem_of, response_of
 from gatelink.quiet import QuietLog
 
 quiet = QuietLog(structlog.get_logger("gatelink.login.http"))
 
 DOCUMENT = "/openapi.json"
+PAGE = "/docs"
 
 AnyRequest = Request[Any, Any, Any]
 
@@ -59,13 +58,19 @@ _LEGACY_WRONG, _LEGACY_TOO_MANY, _LEGACY_LATER = 1, 2, 3
 def build(logins: Logins, is_healthy: Callable[[], bool]) -> Litestar:
     """The application, with doors for the methods that `logins` has."""
     doors = [*_doors(logins), _health(is_healthy)]
-    document = msgspec.json.encode(_document(doors))
+    document = _document(doors)
+    encoded = msgspec.json.encode(document)
+    for_people = page(document, DOCUMENT)
 
     @get(DOCUMENT, include_in_schema=False, media_type="application/vnd.oai.openapi+json")
     async def openapi() -> bytes:
-        return document
+        return encoded
 
-    return _litestar([*doors, openapi], None)
+    @get(PAGE, include_in_schema=False, media_type="text/html; charset=utf-8")
+    async def docs() -> Response[str]:
+        return Response(for_people, headers={"content-security-policy": POLICY, "x-content-type-options": "nosniff"})
+
+    return _litestar([*doors, openapi, docs], None)
 
 
 def _litestar(doors: Sequence[HTTPRouteHandler], config: OpenAPIConfig | None) -> Litestar:
@@ -208,7 +213,7 @@ def _http_problem(error: HTTPException) -> tuple[Problem, dict[str, str]]:
         return problem(422, "invalid-body", _what_is_invalid(error)), {}
     match error.status_code:
         case 404:
-            return problem(404, "no-such-path", f"there is no such path; {DOCUMENT} has those there are"), {}
+            return problem(404, "no-such-path", f"there is no such path; {PAGE} has those there are"), {}
         case 405:
             return problem(405, "no-such-method", "the path has other methods"), dict(error.headers or {})
         case 400:

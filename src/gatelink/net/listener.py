@@ -29,6 +29,9 @@ ACCEPTS_A_TURN = 4
 """uvloop accepts one connection of a listening socket in a turn of the loop, however long that is under a flood. So TCP
 sockets are listened to this often; each time costs every connection 4 us, a sixtieth of a login."""
 
+MAX_OPTION = 0x7FFFFFFF
+"""The most that an option of a socket can say."""
+
 Accept = Callable[[Connection], bool | None]
 """An accept hook: False refuses the connection; `connection.hand_over(protocol)` takes it over."""
 
@@ -108,7 +111,7 @@ class Listener:
         server = await self.hub.loop.create_server(self._protocol, host, port, backlog=self.hub.limits.backlog)
         self._servers.append(server)
         for listening in server.sockets:
-            self._hold_back(listening)
+            self._set_options(listening)
             for _ in range(ACCEPTS_A_TURN - 1):
                 same = socket.socket(fileno=os.dup(listening.fileno()))
                 again = await self.hub.loop.create_server(self._protocol, sock=same, backlog=self.hub.limits.backlog)
@@ -122,17 +125,22 @@ class Listener:
             self.endpoint.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
             listening = socket.create_server((where[0], port), family=family, backlog=self.hub.limits.backlog)
-            self._hold_back(listening)
+            self._set_options(listening)
             self._servers.append(TlsAcceptor(self, listening, context))
             port = listening.getsockname()[1]
         return port
 
-    def _hold_back(self, listening: socket.socket) -> None:
-        """Lets the kernel take little that it can't send yet, from every connection that comes in here.
+    def _set_options(self, listening: socket.socket) -> None:
+        """What every connection that comes in here inherits.
 
-        What waits there for a slow peer can no longer be dropped or replaced; what waits in its outbox can.
+        The kernel takes little that it can't send yet: what waits there for a slow peer can no longer be dropped or
+        replaced; what waits in its outbox can. And it gives up a path that acknowledges nothing: while a session is not
+        read, nothing else tells that its peer is gone.
         """
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, self.hub.limits.write_high_water)
+        limits = self.hub.limits
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.write_high_water)
+        patience = max(limits.heartbeat_timeout, limits.max_outbox_age)
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(round(patience * 1_000), MAX_OPTION))
 
     # -- for what accepts --
 

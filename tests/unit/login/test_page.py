@@ -1,0 +1,80 @@
+"""The page of the OpenAPI document: all of it, as text, with nothing that runs or comes from elsewhere."""
+
+from html.parser import HTMLParser
+from typing import Any
+
+from gatelink.login.page import page
+
+EVIL = '"><script>alert(1)</script>'
+
+TEXT = {"type": "string"}
+
+DOCUMENT: dict[str, Any] = {
+    "openapi": "3.1.0",
+    "info": {"title": f"login{EVIL}", "version": "1", "description": f"Lets in.{EVIL}"},
+    "paths": {
+        "/b": {
+            "post": {
+                "operationId": "b",
+                "summary": f"Do b{EVIL}",
+                "description": f"Twice{EVIL}",
+                "requestBody": {"content": {"application/json": {"schema": {"$ref": "#/components/schemas/Thing"}}}},
+                "responses": {
+                    "200": {
+                        "content": {"application/json": {"schema": {"type": "array", "items": {"type": "string"}}}}
+                    },
+                    "403": {"description": f"No{EVIL}"},
+                },
+            }
+        },
+        "/a": {"get": {"operationId": "a", "summary": "Read a", "responses": {"204": {}}}},
+    },
+    "components": {
+        "schemas": {
+            "Thing": {
+                "properties": {
+                    "name": {"type": "string", "minLength": 1, "maxLength": 9, "examples": [EVIL]},
+                    "more": {"type": "object", "additionalProperties": {"type": "integer"}, "description": EVIL},
+                    "either": {"oneOf": [{"type": "string"}, {"type": "null"}]},
+                    "any": {},
+                },
+                "required": ["name"],
+            }
+        }
+    },
+}
+
+
+class Reader(HTMLParser):
+    def __init__(self, html: str) -> None:
+        super().__init__()
+        self.tags: set[str] = set()
+        self.ids: set[str] = set()
+        self.links: set[str] = set()
+        self.text = ""
+        self.feed(html)
+
+    def handle_starttag(self, tag: str, attributes: list[tuple[str, str | None]]) -> None:
+        self.tags.add(tag)
+        found = dict(attributes)
+        self.ids |= {found["id"] or ""} if "id" in found else set()
+        self.links |= {found["href"] or ""} if "href" in found else set()
+
+    def handle_data(self, data: str) -> None:
+        self.text += data
+
+
+def test_all_of_the_document_is_on_the_page_and_its_text_stays_text() -> None:
+    read = Reader(page(DOCUMENT, "/openapi.json"))
+    assert not read.tags & {"script", "img", "link", "iframe", "form"}
+    assert read.text.count(EVIL) == 8  # the title twice
+    for what in ("/a", "/b", "Read a", "204", "403", "list of string", "string of 1 to 9", "object of integer"):
+        assert what in read.text
+    assert "string or null" in read.text and "may be left out" in read.text
+    assert read.text.index("/a") < read.text.index("/b")
+
+
+def test_every_link_leads_to_the_document_or_to_something_on_the_page() -> None:
+    read = Reader(page(DOCUMENT, "/openapi.json"))
+    assert read.links == {"/openapi.json", "#schema-Thing"}
+    assert {link[1:] for link in read.links if link.startswith("#")} <= read.ids
