@@ -1,5 +1,6 @@
 """The OpenAPI document as a page for people: no script, nothing from anybody else's server."""
 
+import re
 from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
@@ -27,7 +28,7 @@ def page(document: Mapping[str, Any], source: str) -> str:
         [
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{title}</title>',
             f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>',
-            f"<h1>{title}</h1><p>{escape(info.get('description', ''))} ",
+            f"<h1>{title}</h1><p>{_text(info.get('description', ''))} ",
             f'For programs: <a href="{escape(source)}">{escape(source)}</a>, ',
             f"OpenAPI {escape(document['openapi'])}.</p>",
             *_operations(document["paths"]),
@@ -47,13 +48,13 @@ def _operations(paths: Mapping[str, Any]) -> Iterator[str]:
 
 def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator[str]:
     yield f'<h2 id="{escape(operation["operationId"])}"><span class="method">{method}</span> '
-    yield f'<span class="path">{escape(path)}</span></h2><p>{escape(operation["summary"])}.'
-    yield f" {escape(operation.get('description', ''))}</p>"
+    yield f'<span class="path">{escape(path)}</span></h2><p>{_text(operation["summary"])}.'
+    yield f" {_text(operation.get('description', ''))}</p>"
     if "requestBody" in operation:
         yield f"<p>Body: {_body(operation['requestBody'])}</p>"
     yield "<table><tr><th>status<th>body<th>meaning"
     for status, response in sorted(operation["responses"].items()):
-        meaning = "" if status.startswith("2") else escape(response.get("description", ""))
+        meaning = "" if status.startswith("2") else _text(response.get("description", ""))
         yield f"<tr><td>{escape(status)}<td>{_body(response)}<td>{meaning}"
     yield "</table>"
 
@@ -70,7 +71,7 @@ def _schemas(schemas: Mapping[str, Any]) -> Iterator[str]:
         required = schema.get("required", ())
         for field, kind in schema.get("properties", {}).items():
             notes = [] if field in required else ["may be left out"]
-            notes += [escape(kind["description"])] if "description" in kind else []
+            notes += [_text(kind["description"])] if "description" in kind else []
             notes += [f"for example <code>{escape(str(example))}</code>" for example in kind.get("examples", ())]
             yield f"<tr><td><code>{escape(field)}</code><td>{_type(kind)}<td>{'; '.join(notes)}"
         yield "</table>"
@@ -93,3 +94,8 @@ def _type(schema: Mapping[str, Any]) -> str:
         case str(kind):
             return escape(kind)
     return "any"
+
+
+def _text(text: str) -> str:
+    """What people wrote, of Markdown only `code`."""
+    return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))

@@ -78,3 +78,8 @@ def test_every_link_leads_to_the_document_or_to_something_on_the_page() -> None:
     read = Reader(page(DOCUMENT, "/openapi.json"))
     assert read.links == {"/openapi.json", "#schema-Thing"}
     assert {link[1:] for link in read.links if link.startswith("#")} <= read.ids
+
+
+def test_code_in_its_words_is_shown_as_code() -> None:
+    document = DOCUMENT | {"info": {"title": "login", "version": "1", "description": "See `Retry-After` & `<b>`."}}
+    assert "See <code>Retry-After</code> &amp; <code>&lt;b&gt;</code>." in page(document, "/openapi.json")
