@@ -218,6 +218,12 @@ class Server:
         """True from `start` until `stop` is called."""
         return self._running and self._admission.open
 
+    async def _join(self) -> None:
+        """What a member of a group does once it listens."""
+
+    async def _leave(self) -> None:
+        """What ends that; may be called again, and before `_join` has ended."""
+
     def _group_metrics(self) -> "Iterable[Metric]":
         """What a member of a group shows beside its own metrics."""
         return ()
@@ -241,7 +247,7 @@ class Server:
         inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
         self._inner = Side(inner_hub, end_code=self._links_end)
         self._stopping = asyncio.Lock()
-        self._to_stop = self._on_stop.copy()
+        self._to_stop = [self._leave, *self._on_stop]
         try:
             for function in self._on_start:
                 await function()
@@ -250,11 +256,14 @@ class Server:
             if self.admin is not None:
                 self._admin = Admin(self, self.admin)
                 await self._admin.start()
+            if self.is_running:
+                await self._join()
         except BaseException:
             await self.stop(0)
             raise
         if not self.is_running:  # it was stopped meanwhile: nothing stays of what was opened since
             async with self._stopping:
+                self._to_stop = [self._leave]
                 await self._stop(0)
             return
         if self.tick_hz:

@@ -148,7 +148,7 @@ async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_an
 async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
     (folder / "group.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
     async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
-        await up.lines_with(*LINKED)
+        await up.lines_with(*LINKED, "gateway-1 + started")
         started = next(line for line in up.lines if line.startswith("gateway-1") and "started" in line)
         found = re.search(r"tcp://127\.0\.0\.1:(\d+)", started)
         assert found is not None, started

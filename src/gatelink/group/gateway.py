@@ -148,7 +148,6 @@ class Gateway(Server):
         self._renewing: asyncio.Task[None] | None = None
         self._serving: Subscription | None = None
         self.on_start(self._prepare)
-        self.on_stop(self._leave)
 
     async def start(self) -> None:
         """As `Server.start`; then it joins the group. Raises EngineUnavailable, too."""
@@ -166,25 +165,7 @@ class Gateway(Server):
         self.handlers.table = self.routes.table
         self.listen = (*self.clients, Listen(endpoint=member.inner, inner=True, handlers=group.links))
         self.peers = group.registry.type_of
-        await group.registry.start()
         await super().start()
-        try:
-            self._serving = await member.engine.serve(f"gateway.{member.id}.replace", self._replace)
-            me = ServerInfo(
-                id=member.id,
-                type=GATEWAY,
-                name=self.name,
-                inner=member.advertise or str(self.endpoints[-1]),
-                outer=self.outer or tuple(map(str, self.endpoints[:-1])),
-                public_key=self.public_key.hex() if self.public_key is not None else "",
-                version=__version__,
-                admin=self.admin_address,
-            )
-            await group.join(me, self.talk)
-            self._renewing = asyncio.create_task(self._renew())
-        except BaseException:
-            await self.stop(0)
-            raise
 
     async def stop(self, grace: float | None = None) -> None:
         """As `Server.stop`; the group hears first that nobody is to be sent here any more.
@@ -219,6 +200,23 @@ class Gateway(Server):
     async def _prepare(self) -> None:
         """Before anything listens."""
         self.sessions.claims = self
+        await self.group.registry.start()
+
+    async def _join(self) -> None:
+        member = self.member
+        self._serving = await member.engine.serve(f"gateway.{member.id}.replace", self._replace)
+        me = ServerInfo(
+            id=member.id,
+            type=GATEWAY,
+            name=self.name,
+            inner=member.advertise or str(self.endpoints[-1]),
+            outer=self.outer or tuple(map(str, self.endpoints[:-1])),
+            public_key=self.public_key.hex() if self.public_key is not None else "",
+            version=__version__,
+            admin=self.admin_address,
+        )
+        await self.group.join(me, self.talk)
+        self._renewing = asyncio.create_task(self._renew())
 
     async def _leave(self) -> None:
         await stopped(self._renewing)

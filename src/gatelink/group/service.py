@@ -68,7 +68,6 @@ class Service(Server):
         self.strays = 0
         """Frames of players who were not, or not any more, this service's."""
         self.on_start(self._prepare)
-        self.on_stop(self._leave)
 
     @property
     def players(self) -> Players:
@@ -95,22 +94,7 @@ class Service(Server):
         self.group = group = Group(member, self, self.catalog, self.link_limits, self._replaced, load)
         self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
         self.peers = group.registry.type_of
-        await group.registry.start()
         await super().start()
-        try:
-            me = ServerInfo(
-                id=member.id,
-                type=self.type,
-                name=self.name,
-                inner=member.advertise or str(self.endpoints[0]),
-                greets=VERIFIED in self.handlers.routes,
-                version=__version__,
-                admin=self.admin_address,
-            )
-            await group.join(me, self.talk)
-        except BaseException:
-            await self.stop(0)
-            raise
 
     async def stop(self, grace: float | None = None) -> None:
         """Gives its players to other services of its type, handles what they had sent, and leaves.
@@ -148,6 +132,20 @@ class Service(Server):
     async def _prepare(self) -> None:
         """Before anything listens."""
         self._players = Players(self.hub, self.handlers, self.type, self.group)
+        await self.group.registry.start()
+
+    async def _join(self) -> None:
+        assert self.member is not None
+        me = ServerInfo(
+            id=self.id,
+            type=self.type,
+            name=self.name,
+            inner=self.member.advertise or str(self.endpoints[0]),
+            greets=VERIFIED in self.handlers.routes,
+            version=__version__,
+            admin=self.admin_address,
+        )
+        await self.group.join(me, self.talk)
 
     async def _leave(self) -> None:
         await self.group.close()
