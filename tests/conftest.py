@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.postgres import Postgres, running_postgres
 from tests.support import run_watched
@@ -33,6 +34,13 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = inspect.signature(pyfuncitem.obj).parameters
     run_watched(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in arguments}))
     return True
+
+
+@pytest.fixture(autouse=True)
+def logs_by_default() -> Iterator[None]:
+    """What a test, or a program that it ran, configured of the logs ends with it."""
+    yield
+    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")
