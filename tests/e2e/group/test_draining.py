@@ -9,6 +9,7 @@ from gatelink import Backoff, ConnectError, Session, SessionClosed
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.nats import NatsEngine
 from gatelink.group.registry import State
+from gatelink.net.side import LEAST_GRACE
 from tests.e2e.engines import fresh_bucket, path_to, within
 from tests.e2e.group.support import Ask, Post, group, log_in, player
 from tests.e2e.support import until
@@ -92,8 +93,12 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         assert not lobby.is_running and not len(lobby.group.links)
 
 
-async def test_what_stops_while_the_engine_is_silent_leaves_nothing_running(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize("grace", [LEAST_GRACE, 0], ids=["cut off where it waits", "cut off before it begins"])
+async def test_what_stops_while_the_engine_is_silent_leaves_nothing_running(
+    grace: float, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor does it wait for the engine; no task keeps its entry alive, by which it would be sent more players."""
+    monkeypatch.setattr("gatelink.server.LEAST_GRACE", grace)
     async with path_to(nats_server) as path:
         engine = NatsEngine(within(nats_server.url, path), bucket=fresh_bucket(), timeout=600.0)
         async with group(engine) as town:
