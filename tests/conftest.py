@@ -8,6 +8,7 @@ from uuid import uuid4
 
 import hypothesis
 import pytest
+import structlog
 
 from tests.postgres import Postgres, running_postgres
 from tests.support import run_watched
@@ -23,6 +24,17 @@ def pytest_collection_finish() -> None:
     """What has been imported by now stays: spare it the full collection at the end of every `async def` test."""
     gc.collect()
     gc.freeze()
+
+
+def pytest_runtest_setup() -> None:
+    """Logs go to standard output, whatever a program that an earlier test ran here did to them.
+
+    Tracebacks are plain: drawing one with its local variables stops the loop for a second on a busy machine.
+    """
+    structlog.reset_defaults()
+    *others, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*others, plain])
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import structlog
 
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity
@@ -29,11 +28,10 @@ class Broken:
 
 
 @pytest.fixture(params=["console", "json"])
-def logged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+def logged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(logins, "quiet", QuietLog(logins.log))  # which has not written a line within this second
     configure("json" if request.param == "json" else "console", "debug")
-    yield request.param
-    structlog.reset_defaults()
+    return str(request.param)
 
 
 async def test_no_secret_is_logged(

@@ -2,7 +2,6 @@
 
 import json
 import sys
-from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import pytest
@@ -11,12 +10,6 @@ import structlog
 from gatelink.ops.logs import configure
 
 log = structlog.get_logger("gatelink.test")
-
-
-@pytest.fixture(autouse=True)
-def defaults_afterwards() -> Iterator[None]:
-    yield
-    structlog.reset_defaults()
 
 
 def fail(token: str) -> None:
