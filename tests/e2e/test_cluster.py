@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from examples.demo import reserved_ports
 from gatelink.group.engine import EngineUnavailable, Entry
 from gatelink.group.engines.embedded import find_program
 from gatelink.group.engines.nats import NatsEngine
@@ -17,14 +17,6 @@ from tests.support import MS
 PASSWORD = "of-this-test-alone"
 STARTING = 30_000 * MS
 TTL = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 class Node:
@@ -58,17 +50,18 @@ class Node:
 
 @asynccontextmanager
 async def cluster(folder: Path) -> AsyncIterator[dict[str, Node]]:
-    ports, routes = free_ports(3), free_ports(3)
-    nodes = {
-        f"n{i}": Node(f"n{i}", ports[i], routes[i], routes[:i] + routes[i + 1 :], folder) for i in range(len(ports))
-    }
-    try:
-        for node in nodes.values():
-            await node.start()
-        yield nodes
-    finally:
-        for node in nodes.values():
-            await node.kill()
+    with ExitStack() as held:
+        ports, routes = ([held.enter_context(reserved_ports()) for _ in range(3)] for _ in range(2))
+        nodes = {
+            f"n{i}": Node(f"n{i}", ports[i], routes[i], routes[:i] + routes[i + 1 :], folder) for i in range(len(ports))
+        }
+        try:
+            for node in nodes.values():
+                await node.start()
+            yield nodes
+        finally:
+            for node in nodes.values():
+                await node.kill()
 
 
 async def started(engine: NatsEngine) -> None:
