@@ -42,7 +42,7 @@ async def test_the_last_gateway_drains_without_an_address_and_ends_within_its_ti
     async with group() as town:
         only = await town.gateway(1, drain_seconds=0.5)
         session = await log_in(only, 7)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await only.stop()
             await session.wait_closed()
         assert not only.is_running
