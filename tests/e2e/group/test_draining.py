@@ -82,8 +82,8 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         room, lobby = await town.room(30), await town.lobby(20)
         link = lobby.group.links.get(30)
         assert link is not None and link.session._carrier is not None
-        link.session._carrier.writable = False
         await until(lambda: not link.session.outbox.held_bytes, "all is acknowledged")
+        link.session._carrier.writable = False
         lobby.group.post(30, Post(1))
         with capture_logs() as logs:
             await lobby.stop(0)
