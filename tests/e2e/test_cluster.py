@@ -49,14 +49,15 @@ class Node:
 
 
 @asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[dict[str, Node]]:
+async def cluster(folder: Path, running: int = 3) -> AsyncIterator[dict[str, Node]]:
+    """Three nodes, of which the first `running` have been started."""
     with ExitStack() as held:
         ports, routes = ([held.enter_context(reserved_ports()) for _ in range(3)] for _ in range(2))
         nodes = {
             f"n{i}": Node(f"n{i}", ports[i], routes[i], routes[:i] + routes[i + 1 :], folder) for i in range(len(ports))
         }
         try:
-            for node in nodes.values():
+            for node in list(nodes.values())[:running]:
                 await node.start()
             yield nodes
         finally:
@@ -65,19 +66,36 @@ async def cluster(folder: Path) -> AsyncIterator[dict[str, Node]]:
 
 
 async def started(engine: NatsEngine) -> None:
-    """Starts it as soon as the cluster has elected who leads it."""
+    """Starts it as soon as the cluster has elected who leads it, and all of it is there."""
     async with asyncio.timeout(STARTING):
-        while True:
-            try:
-                return await engine.start()
-            except EngineUnavailable:
-                pass
+        while await refusal(engine):
+            pass
+
+
+async def refusal(engine: NatsEngine) -> str:
+    """Why the cluster can't be used yet; empty if it can."""
+    try:
+        await engine.start()
+    except EngineUnavailable as error:
+        return str(error)
+    return ""
 
 
 async def leader(engine: NatsEngine, bucket: str) -> str:
     """The node that leads the bucket's stream."""
     answer = await engine._ask(f"$JS.API.STREAM.INFO.KV_{bucket}")
     return str(json.loads(answer.data)["cluster"]["leader"])
+
+
+async def test_a_cluster_that_is_not_all_there_yet_is_no_fault_of_the_settings(tmp_path: Path) -> None:
+    async with cluster(tmp_path, running=2) as nodes:
+        engine = NatsEngine([nodes["n0"].url], bucket=fresh_bucket(), timeout=1_000 * MS, replicas=3)
+        async with asyncio.timeout(STARTING):
+            while "no suitable peers" not in await refusal(engine):
+                pass
+        await nodes["n2"].start()
+        await started(engine)
+        await engine.close()
 
 
 def test_keys_and_watches_go_on_when_the_leader_of_three_dies(tmp_path: Path) -> None:
