@@ -1,20 +1,36 @@
 """What the demos share."""
 
 import socket
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 
 class DemoError(Exception):
     """The demo could not be run to its end; the text says why."""
 
 
-def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nothing listens on now, nor on the one above."""
+@contextmanager
+def reserved_ports(count: int = 1) -> Iterator[int]:
+    """The first of `count` TCP ports of 127.0.0.1 in a row that only who is told of them gets, while the block runs.
+
+    Each is held by a socket that is bound and does not listen: the kernel then gives the port to nobody who asks for
+    any, nor to a connection that goes out, but a server may listen there, since both have SO_REUSEADDR.
+    """
     while True:
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            port: int = probe.getsockname()[1]
-            if port < 65_535:
-                try:
-                    socket.create_server(("127.0.0.1", port + 1)).close()
-                    return port
-                except OSError:
-                    continue
+        with ExitStack() as held:
+            try:
+                first: int = held.enter_context(_bound(0)).getsockname()[1]
+                for port in range(first + 1, first + count):
+                    held.enter_context(_bound(port))
+            except (OSError, OverflowError):  # the next one is another's, or there is none
+                continue
+            yield first
+            return
+
+
+@contextmanager
+def _bound(port: int) -> Iterator[socket.socket]:
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", port))
+        yield held

@@ -26,6 +26,17 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
+def pytest_runtest_setup() -> None:
+    """Logs go to standard output, whatever a program that an earlier test ran here did to them.
+
+    Tracebacks are plain: drawing one with its local variables stops the loop for a second on a busy machine.
+    """
+    structlog.reset_defaults()
+    *others, _ = structlog.get_config()["processors"]
+    plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)
+    structlog.configure(processors=[*others, plain])
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     """Run an `async def` test with `run_watched`; leave every other test to pytest."""
@@ -34,13 +45,6 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
     arguments = inspect.signature(pyfuncitem.obj).parameters
     run_watched(pyfuncitem.obj(**{name: pyfuncitem.funcargs[name] for name in arguments}))
     return True
-
-
-@pytest.fixture(autouse=True)
-def logs_by_default() -> Iterator[None]:
-    """What a test, or a program that it ran, configured of the logs ends with it."""
-    yield
-    structlog.reset_defaults()
 
 
 @pytest.fixture(scope="session")

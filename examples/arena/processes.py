@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
-from examples.demo import DemoError, free_port
+from examples.demo import DemoError, reserved_ports
 from gatelink.login.client import LoginClient, LoginFailed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -72,11 +72,9 @@ def victim(kind: str, up: int) -> int:
 @asynccontextmanager
 async def group(folder: Path) -> AsyncIterator[tuple[str, int]]:
     """`gatelink up` while the block runs: the URL of its login service, and its process id."""
-    login = free_port()
-    gateway = free_port()
     configuration = folder / "group.toml"
-    configuration.write_text(CONFIGURATION.format(login=login, gateway=gateway))
-    with open(folder / "log", "w+") as log:  # noqa: ASYNC230 - before anything else runs in this loop
+    with reserved_ports() as login, reserved_ports(2) as gateway, open(folder / "log", "w+") as log:  # noqa: ASYNC230
+        configuration.write_text(CONFIGURATION.format(login=login, gateway=gateway))
         up = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gatelink", "up", str(configuration), "--dev"),
             cwd=ROOT,

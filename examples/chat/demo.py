@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO
 
 from examples.chat.tokens import VARIABLE
-from examples.demo import DemoError, free_port
+from examples.demo import DemoError, reserved_ports
 
 STARTING = 20.0  # s that the server may take until it accepts
 ENDING = 20.0  # s that the robots may take after their time, and the server after SIGTERM
@@ -48,7 +48,7 @@ def main() -> int:
 def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> int:
     """Run both processes, which end with `stack` whatever happens; the robots' exit status. Raises DemoError."""
     environment = os.environ | {VARIABLE: secrets.token_hex(32)}
-    port = free_port()
+    port = stack.enter_context(reserved_ports())
     address = f"tcp://127.0.0.1:{port}"
     log = stack.enter_context(tempfile.TemporaryFile(mode="w+"))
     server = start(stack, environment, "serve", "examples.chat.server:server", "--listen", address, log=log)

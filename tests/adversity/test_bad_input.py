@@ -211,7 +211,7 @@ async def test_unhandled_application_messages_are_counted_and_nothing_else() -> 
 
 
 async def test_half_a_request_then_silence_ends_at_the_deadline() -> None:
-    async with serving(limits=Limits(verify_timeout=200 * MS)) as server, neighbour(server):
+    async with serving(limits=Limits(verify_timeout=1_500 * MS)) as server, neighbour(server):
         client = await RawClient.open(server)
         client.send(REQUEST[:20])
         assert await client.rest() == []

@@ -68,7 +68,7 @@ async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ende
 @pytest.mark.parametrize("how", ["says that it goes away", "says no more"])
 async def test_so_does_who_says_that_it_goes_or_says_no_more(how: str) -> None:
     gate = asyncio.Event()
-    server = make(Limits(exempt=(), max_per_address=1, heartbeat_interval=100 * MS, heartbeat_timeout=200 * MS))
+    server = make(Limits(exempt=(), max_per_address=1, heartbeat_interval=100 * MS, heartbeat_timeout=1_500 * MS))
 
     @server.on(Work)
     async def work(session: Session, message: Work) -> None:

@@ -268,7 +268,7 @@ async def test_many_resumes_one_after_the_other_leave_nothing_behind() -> None:
 
 @pytest.mark.parametrize("sealed", [False, True])
 async def test_who_shakes_hands_and_says_nothing_more_is_closed_at_the_deadline(sealed: bool) -> None:
-    async with serving(keys=[KEY], limits=Limits(verify_timeout=200 * MS)) as server:
+    async with serving(keys=[KEY], limits=Limits(verify_timeout=1_500 * MS)) as server:
         client = await ExtendedClient.extended(server, KEY.public if sealed else None)
         assert await client.end() == [closed(CloseCode.VERIFY_TIMEOUT)]
         assert server.stats.refused == {"verify-timeout": 1}

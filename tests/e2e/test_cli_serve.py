@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from examples.demo import reserved_ports
 from gatelink import Catalog, Handlers, Session, connect
 from gatelink.session.states import SessionState
 from tests.e2e.support import until
@@ -111,17 +112,16 @@ async def test_sigint_ends_it_with_0_too_and_without_a_traceback(game: Path) -> 
 
 
 async def test_the_admin_port_is_served_where_it_is_told(game: Path) -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    arguments = ("--admin", f"127.0.0.1:{port}", "--log-format", "json")
-    async with gatelink("serve", "game:server", *arguments, cwd=game) as process:
-        await started(process)
-        reader, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.write(b"GET /healthz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
-        assert (await reader.read()).endswith(b"\r\n\r\nok\n")
-        writer.close()
-        process.send_signal(signal.SIGTERM)
-        assert (await ended(process))[0] == 0
+    with reserved_ports() as port:
+        arguments = ("--admin", f"127.0.0.1:{port}", "--log-format", "json")
+        async with gatelink("serve", "game:server", *arguments, cwd=game) as process:
+            await started(process)
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.write(b"GET /healthz HTTP/1.1\r\nHost: admin\r\nConnection: close\r\n\r\n")
+            assert (await reader.read()).endswith(b"\r\n\r\nok\n")
+            writer.close()
+            process.send_signal(signal.SIGTERM)
+            assert (await ended(process))[0] == 0
 
 
 @pytest.mark.parametrize(

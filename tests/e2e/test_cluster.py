@@ -2,12 +2,12 @@
 
 import asyncio
 import json
-import socket
 import subprocess
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+from examples.demo import reserved_ports
 from gatelink.group.engine import EngineUnavailable, Entry
 from gatelink.group.engines.embedded import find_program
 from gatelink.group.engines.nats import NatsEngine
@@ -17,14 +17,6 @@ from tests.support import MS
 PASSWORD = "of-this-test-alone"
 STARTING = 30_000 * MS
 TTL = 60.0
-
-
-def free_ports(count: int) -> list[int]:
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in held]
-    for each in held:
-        each.close()
-    return ports
 
 
 class Node:
@@ -57,34 +49,53 @@ class Node:
 
 
 @asynccontextmanager
-async def cluster(folder: Path) -> AsyncIterator[dict[str, Node]]:
-    ports, routes = free_ports(3), free_ports(3)
-    nodes = {
-        f"n{i}": Node(f"n{i}", ports[i], routes[i], routes[:i] + routes[i + 1 :], folder) for i in range(len(ports))
-    }
-    try:
-        for node in nodes.values():
-            await node.start()
-        yield nodes
-    finally:
-        for node in nodes.values():
-            await node.kill()
+async def cluster(folder: Path, running: int = 3) -> AsyncIterator[dict[str, Node]]:
+    """Three nodes, of which the first `running` have been started."""
+    with ExitStack() as held:
+        ports, routes = ([held.enter_context(reserved_ports()) for _ in range(3)] for _ in range(2))
+        nodes = {
+            f"n{i}": Node(f"n{i}", ports[i], routes[i], routes[:i] + routes[i + 1 :], folder) for i in range(len(ports))
+        }
+        try:
+            for node in list(nodes.values())[:running]:
+                await node.start()
+            yield nodes
+        finally:
+            for node in nodes.values():
+                await node.kill()
 
 
 async def started(engine: NatsEngine) -> None:
-    """Starts it as soon as the cluster has elected who leads it."""
+    """Starts it as soon as the cluster has elected who leads it, and all of it is there."""
     async with asyncio.timeout(STARTING):
-        while True:
-            try:
-                return await engine.start()
-            except EngineUnavailable:
-                pass
+        while await refusal(engine):
+            pass
+
+
+async def refusal(engine: NatsEngine) -> str:
+    """Why the cluster can't be used yet; empty if it can."""
+    try:
+        await engine.start()
+    except EngineUnavailable as error:
+        return str(error)
+    return ""
 
 
 async def leader(engine: NatsEngine, bucket: str) -> str:
     """The node that leads the bucket's stream."""
     answer = await engine._ask(f"$JS.API.STREAM.INFO.KV_{bucket}")
     return str(json.loads(answer.data)["cluster"]["leader"])
+
+
+async def test_a_cluster_that_is_not_all_there_yet_is_no_fault_of_the_settings(tmp_path: Path) -> None:
+    async with cluster(tmp_path, running=2) as nodes:
+        engine = NatsEngine([nodes["n0"].url], bucket=fresh_bucket(), timeout=1_000 * MS, replicas=3)
+        async with asyncio.timeout(STARTING):
+            while "no suitable peers" not in await refusal(engine):
+                pass
+        await nodes["n2"].start()
+        await started(engine)
+        await engine.close()
 
 
 def test_keys_and_watches_go_on_when_the_leader_of_three_dies(tmp_path: Path) -> None:

@@ -1,15 +1,27 @@
 """`make demo-chat` in small: two processes, strict robots, and an exit status that says whether all held."""
 
 import os
+import socket
 from contextlib import AbstractAsyncContextManager
 
 import pytest
 
+from examples.demo import reserved_ports
 from tests.processes import Process, ended, python
 
 
 def demo(*arguments: str) -> AbstractAsyncContextManager[Process]:
     return python("-m", "examples.chat.demo", *arguments, merged=True)
+
+
+def test_a_reserved_port_is_for_a_server_that_listens_there_and_for_nobody_else() -> None:
+    with reserved_ports(2) as first:
+        for port in (first, first + 1):
+            with pytest.raises(OSError, match="Address already in use"), socket.socket() as other:
+                other.bind(("127.0.0.1", port))
+            for _ in range(2):  # it may also come back
+                with socket.create_server(("127.0.0.1", port)) as server:
+                    socket.create_connection(server.getsockname()).close()
 
 
 async def test_the_demo_holds_and_says_so() -> None:

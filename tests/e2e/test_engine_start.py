@@ -157,6 +157,8 @@ class TestNatsServer:
                 await engine.put("k", b"1", LONG)
             server.kill()
             assert not server.is_running
+            with socket.socket() as other, pytest.raises(OSError, match="Address already in use"):
+                other.bind(("127.0.0.1", int(url.rpartition(":")[2])))
             await server.start()
             assert server.url == url
             async with NatsEngine(url, timeout=TIMEOUT) as engine:

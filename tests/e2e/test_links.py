@@ -470,7 +470,7 @@ async def test_of_two_links_of_one_server_the_newer_wins() -> None:
 
 
 async def test_a_link_whose_path_died_is_noticed_and_resumed_on_another() -> None:
-    quick = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=400 * MS, rate_timeout=200 * MS)
+    quick = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=1_500 * MS, rate_timeout=200 * MS)
     here, there = Table(), Table()
     async with (
         group(here, link_limits=quick) as server,

@@ -60,7 +60,9 @@ async def test_nothing_is_lost_doubled_or_reordered(
     async with talking(kind, first, seed=seed, certificate=certificate) as (talk, proxy):
         while talk.other.attempt < 3 and proxy.connections < 12:
             await talk.chatter(2, 8)
-        assert talk.other.attempt, "or nothing was tried"
+        if not talk.other.attempt:  # on a slow machine every path broke before a handshake was over
+            proxy.cut_all()
+        await until(lambda: talk.other.attempt)
         await talk.end()
 
 

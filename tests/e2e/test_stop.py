@@ -153,7 +153,7 @@ async def test_nothing_is_left_whatever_state_its_connections_were_in(scheme: st
         listen = Listen(endpoint=TCP, proxies=LOOPBACK)
     header = b"\r\n\r\n\x00\r\nQUIT\n\x20\x00\x00\x00" if scheme == "proxied" else b""
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         before = open_sockets()
         tasks = asyncio.all_tasks()
         server = EchoServer(listen, tokens=Never(), limits=Limits(write_high_water=4_096))

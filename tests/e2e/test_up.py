@@ -166,7 +166,7 @@ async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
 async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, program: str) -> None:
     (folder / "group.toml").write_text(GROUP.replace("game:lobby", program))
     async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
-        assert await up.end() == 2
+        assert await up.end() == 2, up.text
         assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
         assert "can't run as it is configured" in up.text
 
@@ -197,7 +197,7 @@ def test_a_process_that_the_configuration_does_not_have_ends_with_2(
 
 async def test_missing_secrets_keep_a_group_from_starting_and_are_named(folder: Path) -> None:
     async with gatelink("up", "group.toml", folder=folder) as up:
-        assert await up.end() == 2
+        assert await up.end() == 2, up.text
         assert "GATELINK_GROUP_KEY" in up.text and "--dev" in up.text
         assert not (folder / "engine" / "url").exists()
 

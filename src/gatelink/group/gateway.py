@@ -15,7 +15,7 @@ from gatelink import __version__
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.group.directory import TTL, Directory
 from gatelink.group.engine import EngineError, EngineUnavailable, Subscription
-from gatelink.group.group import Group, LoadMeter, Membership, Talk, stopped
+from gatelink.group.group import Group, LoadMeter, Membership, Talk, at_once, stopped
 from gatelink.group.links import GATEWAY
 from gatelink.group.registry import ServerInfo, State
 from gatelink.group.relay import Relay
@@ -219,9 +219,8 @@ class Gateway(Server):
         self._renewing = asyncio.create_task(self._renew())
 
     async def _leave(self) -> None:
-        await stopped(self._renewing)
         served = [self._serving.close()] if self._serving is not None else []
-        await asyncio.gather(self.group.close(), self.directory.close(), *served)  # as Group.close does
+        await at_once(stopped(self._renewing), self.group.close(), self.directory.close(), *served)
 
     def _replaced(self) -> None:
         self.is_replaced = True

@@ -13,7 +13,7 @@ answer = await service.group.call("lobby", WhereIs(uid), timeout=1.0)
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -139,8 +139,7 @@ class Group:
         """Leaves: the links end after what is queued on them."""
         self._load.stop()
         subscriptions, self._subscriptions = self._subscriptions, []
-        # All at once: some wait for an engine, some for a peer, and what cuts that short must cut off all of them.
-        await asyncio.gather(
+        await at_once(
             self.registry.close(), self.links.close(), *(subscription.close() for subscription in subscriptions)
         )
 
@@ -354,3 +353,21 @@ async def stopped(task: "asyncio.Task[Any] | None") -> None:
     if task is not None:
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
+
+
+async def at_once(*ends: Coroutine[Any, Any, None]) -> None:
+    """Awaits them together: some wait for an engine, some for a peer, and a cancellation cuts off all of them.
+
+    Each has begun by then, however early that comes: what it has to end without waiting is at its end.
+    """
+    tasks = [asyncio.create_task(end) for end in ends]
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0)  # a task that is cancelled before its first step never takes it
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+        raise
+    for task in tasks:
+        task.result()

@@ -382,10 +382,10 @@ class Links:
         tasks = [*self._dialling.values(), *self._probing.values()]
         for task in tasks:
             task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        for link in self:
-            link.session.close(CloseCode.NORMAL, "this server stops")
         try:
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for link in self:
+                link.session.close(CloseCode.NORMAL, "this server stops")
             for link in self:
                 await link.session.wait_closed()
         finally:

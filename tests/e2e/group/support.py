@@ -1,13 +1,13 @@
 """Groups in one process: gateways and services on one engine, over real sockets and links; and how one of them dies."""
 
 import asyncio
-import contextlib
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any, TypeVar
 
 import msgspec
 
+from examples.demo import reserved_ports
 from gatelink import Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
 from gatelink.dispatch import VERIFIED
 from gatelink.group.engine import Engine
@@ -255,22 +255,13 @@ WIDE = Limits(max_outbox_frames=100_000)
 @asynccontextmanager
 async def between(target: Service) -> AsyncIterator[ChaosProxy]:
     """A proxy in front of where a service will listen for its links: set `member` to advertise it before it starts."""
-    port = free_port()
-    async with ChaosProxy(("127.0.0.1", port)) as proxy:
-        assert target.member is not None
-        target.member = msgspec.structs.replace(
-            target.member, inner=f"tcp://127.0.0.1:{port}", advertise=f"tcp://127.0.0.1:{proxy.address[1]}"
-        )
-        yield proxy
-
-
-def free_port() -> int:
-    import socket
-
-    with contextlib.closing(socket.socket()) as s:
-        s.bind(("127.0.0.1", 0))
-        port: int = s.getsockname()[1]
-        return port
+    with reserved_ports() as port:
+        async with ChaosProxy(("127.0.0.1", port)) as proxy:
+            assert target.member is not None
+            target.member = msgspec.structs.replace(
+                target.member, inner=f"tcp://127.0.0.1:{port}", advertise=f"tcp://127.0.0.1:{proxy.address[1]}"
+            )
+            yield proxy
 
 
 def greets(service: Service) -> bool:

@@ -100,10 +100,10 @@ async def test_an_end_with_something_that_waits_keeps_the_entry_for_that_long(ne
     async with new_engine() as engine:
         directory = Directory(engine, 1)
         epoch, _ = await directory.claim(7, 0)
-        directory.ended(7, 0, epoch, keep=1.0)
+        directory.ended(7, 0, epoch, keep=2.0)
         await directory.close()
         assert await directory.find(7) == Place(1, epoch)
-        async with asyncio.timeout(10), engine.watch("players") as watch:
+        async with asyncio.timeout(30), engine.watch("players") as watch:
             if watch.entries:
                 change = await anext(aiter(watch))
                 assert (change.key, change.value) == ("players.7.0", None)

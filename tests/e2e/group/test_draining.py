@@ -9,6 +9,7 @@ from gatelink import Backoff, ConnectError, Session, SessionClosed
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.nats import NatsEngine
 from gatelink.group.registry import State
+from gatelink.net.side import LEAST_GRACE
 from tests.e2e.engines import fresh_bucket, path_to, within
 from tests.e2e.group.support import Ask, Post, group, log_in, player
 from tests.e2e.support import until
@@ -41,7 +42,7 @@ async def test_the_last_gateway_drains_without_an_address_and_ends_within_its_ti
     async with group() as town:
         only = await town.gateway(1, drain_seconds=0.5)
         session = await log_in(only, 7)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await only.stop()
             await session.wait_closed()
         assert not only.is_running
@@ -81,8 +82,8 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         room, lobby = await town.room(30), await town.lobby(20)
         link = lobby.group.links.get(30)
         assert link is not None and link.session._carrier is not None
-        link.session._carrier.writable = False
         await until(lambda: not link.session.outbox.held_bytes, "all is acknowledged")
+        link.session._carrier.writable = False
         lobby.group.post(30, Post(1))
         with capture_logs() as logs:
             await lobby.stop(0)
@@ -92,8 +93,12 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         assert not lobby.is_running and not len(lobby.group.links)
 
 
-async def test_what_stops_while_the_engine_is_silent_leaves_nothing_running(nats_server: NatsServer) -> None:
+@pytest.mark.parametrize("grace", [LEAST_GRACE, 0], ids=["cut off where it waits", "cut off before it begins"])
+async def test_what_stops_while_the_engine_is_silent_leaves_nothing_running(
+    grace: float, nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Nor does it wait for the engine; no task keeps its entry alive, by which it would be sent more players."""
+    monkeypatch.setattr("gatelink.server.LEAST_GRACE", grace)
     async with path_to(nats_server) as path:
         engine = NatsEngine(within(nats_server.url, path), bucket=fresh_bucket(), timeout=600.0)
         async with group(engine) as town:

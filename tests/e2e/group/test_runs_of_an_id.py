@@ -3,11 +3,12 @@
 import pytest
 from msgspec.structs import replace
 
+from examples.demo import reserved_ports
 from gatelink import CloseCode
 from gatelink.group.registry import ServerInfo, State
 from gatelink.session.states import SessionState
 from gatelink.wire.envelope import Run
-from tests.e2e.group.support import LOBBY, Recorder, free_port, group, player
+from tests.e2e.group.support import LOBBY, Recorder, group, player
 from tests.e2e.support import until
 
 
@@ -31,33 +32,34 @@ async def test_a_member_that_stops_ends_its_links_for_good(gateway_id: int, stop
 @pytest.mark.parametrize("ahead", [0, 3_600, -3_600], ids=["clocks agree", "its clock is ahead", "its clock is behind"])
 async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_that(gateway_id: int, ahead: int) -> None:
     """At a fixed address the next run can be dialled by what the last one's entry says."""
-    async with group() as town:
-        gateway = await town.gateway(gateway_id)
-        inner = f"tcp://127.0.0.1:{free_port()}"
-        first = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
-        registry, links = gateway.group.registry, gateway.group.links
-        see, late = registry._see, list[ServerInfo]()
-        registry._see = late.append  # type: ignore[method-assign, assignment]  # the engine is slow to tell
-        await town.kill(first)
-        await until(lambda: not len(links))
-        second = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
-        link = links.get(20)
-        assert link is not None and link.info.instance == first.group.me.instance
-        await until(lambda: late and link.instance == second.group.me.instance)
-        registry._see = see  # type: ignore[method-assign]
-        for info in late:
-            see(replace(info, started_at=info.started_at + ahead))
-        assert links.get(20) is link and link.info.instance == second.group.me.instance
-        async with player(gateway, 7) as client:
-            await client.ask(1)
-            assert link.session._carrier is not None
-            link.session._carrier.abort()
-            await until(lambda: link.session.state is SessionState.DETACHED)
-            client.say(2)
-            await client.ask(3)
-            assert links.get(20) is link and second.of(7) == ["verified", 2], "it resumed"
-            await second.group.registry.set_state(State.DRAINING)
-            await until(lambda: link.info.state is State.DRAINING)
+    with reserved_ports() as port:
+        async with group() as town:
+            gateway = await town.gateway(gateway_id)
+            inner = f"tcp://127.0.0.1:{port}"
+            first = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
+            registry, links = gateway.group.registry, gateway.group.links
+            see, late = registry._see, list[ServerInfo]()
+            registry._see = late.append  # type: ignore[method-assign, assignment]  # the engine is slow to tell
+            await town.kill(first)
+            await until(lambda: not len(links))
+            second = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
+            link = links.get(20)
+            assert link is not None and link.info.instance == first.group.me.instance
+            await until(lambda: late and link.instance == second.group.me.instance)
+            registry._see = see  # type: ignore[method-assign]
+            for info in late:
+                see(replace(info, started_at=info.started_at + ahead))
+            assert links.get(20) is link and link.info.instance == second.group.me.instance
+            async with player(gateway, 7) as client:
+                await client.ask(1)
+                assert link.session._carrier is not None
+                link.session._carrier.abort()
+                await until(lambda: link.session.state is SessionState.DETACHED)
+                client.say(2)
+                await client.ask(3)
+                assert links.get(20) is link and second.of(7) == ["verified", 2], "it resumed"
+                await second.group.registry.set_state(State.DRAINING)
+                await until(lambda: link.info.state is State.DRAINING)
 
 
 async def test_an_entry_of_another_run_is_not_taken_for_the_one_that_a_link_is_to() -> None:

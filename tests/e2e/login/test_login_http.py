@@ -246,7 +246,7 @@ async def test_a_proxy_that_was_forgotten_is_told_of_once(
 
 async def test_a_login_that_takes_too_long_is_cancelled_and_answered(tmp_path: Path) -> None:
     stuck = Stuck()
-    settings = {"methods": {"password": stuck}, "limits": limits(timeout=500 * MS)}
+    settings = {"methods": {"password": stuck}, "limits": limits(timeout=1_500 * MS)}
     async with serving_login(tmp_path, **settings) as service, asking(service) as http:
         response = await http.post("/v1/login", json=ANNA)
         problem_in(response, 503, "timeout")

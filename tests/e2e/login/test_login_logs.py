@@ -28,10 +28,10 @@ class Broken:
 
 
 @pytest.fixture(params=["console", "json"])
-def logged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+def logged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr(logins, "quiet", QuietLog(logins.log))  # which has not written a line within this second
     configure("json" if request.param == "json" else "console", "debug")
-    return request.param
+    return str(request.param)
 
 
 async def test_no_secret_is_logged(

@@ -49,7 +49,7 @@ async def test_an_entry_that_is_lost_is_made_anew_at_once() -> None:
     async with MemoryEngine() as engine, registry(engine, 20, keepalive=NEVER) as one:
         await until(lambda: 20 in one.servers)
         await engine.delete("servers.20")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await engine.get("servers.20") is None:  # noqa: ASYNC110 - an engine tells of no event here
                 await asyncio.sleep(0)
 

@@ -24,6 +24,7 @@ _MARKER = "Nats-Marker-Reason"
 _NO_STREAM, _NO_MESSAGE, _STREAM_EXISTS = 10059, 10037, 10058
 _WRONG_LAST = {10071, 10164}
 _JETSTREAM_OFF = {10039, 10076}
+_TOO_FEW_SERVERS = 10005  # of the cluster are there, or not yet
 
 
 class Message(NamedTuple):
@@ -90,7 +91,7 @@ class Bucket:
         if found.error is not None:
             if found.error.err_code in _JETSTREAM_OFF:
                 raise ConfigError("NATS runs without JetStream for this account; add `jetstream {}` to its settings")
-            if found.error.code == 503:
+            if found.error.code == 503 or found.error.err_code == _TOO_FEW_SERVERS:
                 raise EngineUnavailable(f"JetStream: {found.error.description}")
             raise ConfigError(f"the bucket {self.stream} could not be made or read: {found.error.description}")
         self._check(found.config)

@@ -7,6 +7,7 @@ import os
 import secrets
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import sysconfig
@@ -63,7 +64,8 @@ class NatsServer:
         self._given = folder.resolve() if folder is not None else None
         self._folder = self._given
         self._lock: int | None = None  # the descriptor that keeps others out of the folder
-        self._port = -1
+        self._port = 0
+        self._held_port: socket.socket | None = None
         self._password = secrets.token_urlsafe(24)
         self._process: subprocess.Popen[bytes] | None = None
 
@@ -90,15 +92,17 @@ class NatsServer:
         """
         assert not self.is_running, "already started"
         try:
-            folder = self._spawn(find_program())
-        except OSError as error:
-            raise ConfigError(f"nats-server can't have its data in {self._folder}: {error.strerror}") from None
-        try:
-            self._port = await self._ready(folder)
+            port = self._hold_port()
+            try:
+                folder = self._spawn(find_program(), port)
+            except OSError as error:
+                raise ConfigError(f"nats-server can't have its data in {self._folder}: {error.strerror}") from None
+            await self._ready(folder)
         except BaseException:
             self.kill()
-            self._release(is_over=self._port < 0)  # who was not started is not stopped
+            self._release(is_over=not self._port)  # who was not started is not stopped
             raise
+        self._port = port
 
     async def stop(self) -> None:
         """Ends it, within 5 s by force. Its folder goes too, if it was not given."""
@@ -127,7 +131,24 @@ class NatsServer:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
-    def _spawn(self, program: Path) -> Path:
+    def _hold_port(self) -> int:
+        """The port; nobody else gets it while nats-server is down, until `stop`.
+
+        The socket that holds it is bound and does not listen; with SO_REUSEADDR, which nats-server sets, another may.
+        """
+        if self._held_port is None:
+            held = socket.socket()
+            held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            try:
+                held.bind(("127.0.0.1", self._port))
+            except OSError as error:
+                held.close()
+                raise ConfigError(f"nats-server can't have 127.0.0.1:{self._port} again: {error.strerror}") from None
+            self._held_port = held
+        port: int = self._held_port.getsockname()[1]
+        return port
+
+    def _spawn(self, program: Path, port: int) -> Path:
         """Starts the child, which takes some ms, and gives its folder."""
         folder = self._folder = self._folder or Path(tempfile.mkdtemp(prefix="gatelink-nats-"))
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -135,7 +156,7 @@ class NatsServer:
         lock = self._take_folder(folder)
         for old in folder.glob("*.ports"):
             old.unlink()
-        config = self._write_config(folder)
+        config = self._write_config(folder, port)
         become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid())]
         with open(folder / "errors", "wb") as errors:  # what it says before it has a log, and when it crashes
             self._process = subprocess.Popen(
@@ -165,15 +186,18 @@ class NatsServer:
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
+        if is_over and self._held_port is not None:
+            self._held_port.close()
+            self._held_port = None
         if is_over and self._given is None and self._folder is not None:
             shutil.rmtree(self._folder, ignore_errors=True)
             self._folder = None
 
-    def _write_config(self, folder: Path) -> Path:
+    def _write_config(self, folder: Path, port: int) -> Path:
         path = folder / "nats-server.conf"
         path.unlink(missing_ok=True)
         text = _CONFIG.format(
-            port=self._port,
+            port=port,
             user=USER,
             password=self._password,
             folder=json.dumps(str(folder)),
@@ -186,18 +210,14 @@ class NatsServer:
             file.write(text)
         return path
 
-    async def _ready(self, folder: Path) -> int:
-        """The port, once nats-server has written where it listens, which it does when it is ready."""
+    async def _ready(self, folder: Path) -> None:
+        """Returns once nats-server has written where it listens, which it does when it is ready."""
         end = time.monotonic() + START_TIMEOUT
         while time.monotonic() < end:
             if not self.is_running:
                 raise ConfigError(f"nats-server ended; its last words: {_tail(folder)}")
-            for ports in folder.glob("*.ports"):  # noqa: ASYNC240 - of a folder of ours
-                try:
-                    url: str = json.loads(ports.read_text())["nats"][0]
-                except (ValueError, OSError):
-                    continue  # half written
-                return int(url.rpartition(":")[2])
+            if any(ports.stat().st_size for ports in folder.glob("*.ports")):  # noqa: ASYNC240 - of a folder of ours
+                return
             await asyncio.sleep(POLL)
         raise EngineUnavailable(
             f"nats-server was not ready within {START_TIMEOUT:g} s; its last words: {_tail(folder)}"
