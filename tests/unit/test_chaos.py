@@ -478,6 +478,21 @@ def test_cut_all_resets_every_connection_and_accepts_new_ones(run: Run) -> None:
     run(test())
 
 
+def test_a_connection_is_reset_in_whatever_turn_of_its_opening(run: Run) -> None:
+    async def test() -> None:
+        async with path() as (_, proxy):
+            for turns in range(12):
+                client = await Peer.connect(proxy.address)
+                for _ in range(turns):
+                    await asyncio.sleep(0)
+                while not client.lost:
+                    proxy.cut_all()
+                    await asyncio.sleep(0)
+            await (await Peer.connect(proxy.address)).echoes()
+
+    run(test())
+
+
 def test_pause_holds_old_and_new_connections_and_resume_delivers_all(run: Run) -> None:
     async def test() -> None:
         async with path() as (server, proxy):
