@@ -73,9 +73,12 @@ class Story:
             self.heard[uid].append(self.n)
 
     def is_told(self) -> bool:
-        return all(self.clients[uid].heard == self.heard[uid] for uid in UIDS) and all(
-            self.lobby.numbers(uid) == self.said[uid] for uid in UIDS
-        )
+        """Whether each has heard all. Nobody may have heard anything else, or in another order."""
+        told = [(self.clients[uid].heard, self.heard[uid]) for uid in UIDS]
+        told += [(self.lobby.numbers(uid), self.said[uid]) for uid in UIDS]
+        for heard, expected in told:
+            assert heard == expected[: len(heard)]
+        return all(len(heard) == len(expected) for heard, expected in told)
 
 
 async def test_each_hears_what_is_for_it_in_order_over_breaks_of_the_link() -> None:
