@@ -358,8 +358,8 @@ class Server:
             proxies=listen.proxies,
             accept=listen.accept,
         )
+        side.listeners.append(listener)  # first: what it opened before it failed is to be closed, too
         await listener.open()
-        side.listeners.append(listener)
         self._listeners.append(listener)
 
     def _door(self, listen: Listen, side: Side) -> Door:

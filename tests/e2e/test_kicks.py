@@ -9,8 +9,10 @@ from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity, StaticTokens
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.engines.memory import MemoryEngine
+from gatelink.wire.control import Close
+from tests.e2e.extension import BOTH, ExtendedClient
 from tests.e2e.group.support import group, log_in
-from tests.e2e.support import CATALOG, EchoServer, serving, until
+from tests.e2e.support import CATALOG, EchoServer, serving, until, verify_request
 
 
 async def enter(server: EchoServer, token: str, uid: int = 7) -> Session:
@@ -41,6 +43,22 @@ async def test_any_other_end_leaves_the_token() -> None:
             session = await enter(server, token)
             server.session(7).close(code)
             await session.wait_closed()
+
+
+@pytest.mark.parametrize("features", [0, BOTH])
+async def test_a_client_that_says_it_was_kicked_was_not(features: int) -> None:
+    tokens = MemoryTokens()
+    async with serving(tokens=tokens, resume_plain=True) as server:
+        token = tokens.issue(7)
+        client = await ExtendedClient.extended(server, features=features)
+        client.send(verify_request(7, token.encode()))
+        await client.frame()
+        client.say(Close(CloseCode.KICKED, "enough"))
+        await client.rest()
+        await client.close()
+        session = await enter(server, token)
+        session.close()
+        await session.wait_closed()
 
 
 async def test_a_kick_by_a_service_ends_the_tokens_that_the_gateways_check() -> None:

@@ -116,7 +116,7 @@ class ExtendedSession(Session):
 
     def issue_ticket(self, address: str = "") -> bytes:
         """Makes this session resumable; the frame that tells the peer how."""
-        window = ceil(self._hub.limits.resume_window)
+        window = ceil(min(self._hub.limits.resume_window, control.MAX_U32))
         self.ticket = control.Ticket(secrets.token_bytes(16), secrets.token_bytes(32), window, address)
         return control_frame(self.ticket)
 
@@ -237,7 +237,7 @@ class ExtendedSession(Session):
         self._gone()
 
     def broken(self, error: PeerError) -> None:
-        if error.code in DETACHING and self.ticket is not None:
+        if error.code in DETACHING and self.ticket is not None and self.state is _OPEN:
             self._give_up(error.code, str(error))
         else:
             self._close(error.code, str(error), close_frame(error.code))  # the details are for our log
@@ -277,7 +277,7 @@ class ExtendedSession(Session):
             raise LocalError("a client asks no server to go away; `close` ends the session")
         if self.state is not _OPEN:
             return False
-        self._away = control_frame(control.GoAway(round(within * 1_000), address))
+        self._away = control_frame(control.GoAway(round(min(within * 1_000, control.MAX_U32)), address))
         self._controls_due = True
         if not self._marked:
             self._marked = True
@@ -286,6 +286,11 @@ class ExtendedSession(Session):
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
         self._close(code, reason, farewell + close_frame(code, reason))
+
+    @property
+    def closed_by_peer(self) -> bool:
+        """Whether `close_code` is what the peer's CLOSE said: its word, and nothing that happened here."""
+        return self.close_code is not None and self.close_code is self._peer_code
 
     def _end(self, code: CloseCode, reason: str, heard: bool) -> None:
         if code is self._peer_code:
