@@ -73,8 +73,10 @@ class Front:
                 # Only who has sent all of it takes a place, else slow bodies would hold them all.
                 if body is not None and self.active < self._limits.max_requests:
                     self.active += 1
+                    # uvicorn, which has the scope itself, leaves the body of a HEAD's answer away.
+                    asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                     try:
-                        await self._app(scope, _replaying(body, receive), send_counted)
+                        await self._app(asked, _replaying(body, receive), send_counted)
                     finally:
                         self.active -= 1
                     return
