@@ -237,7 +237,7 @@ class Server:
         self._has_started = False
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
         self._clients = Side(self.hub, self.duplicate)
-        self._clients.sessions.on_kick = Kicks.of(self.hub, self.tokens, self._clients.sessions)
+        self._clients.sessions.on_kick = Kicks.of(self.tokens, self._clients)
         inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
         self._inner = Side(inner_hub, end_code=self._links_end)
         self._stopping = asyncio.Lock()
