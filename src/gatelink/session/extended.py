@@ -6,7 +6,9 @@ The two counts of a resume live here: `received`, what this side took in, and th
 
 import random
 import secrets
+from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from math import ceil, inf
 from time import perf_counter, time
 from typing import Any
@@ -140,23 +142,19 @@ class ExtendedSession(Session):
             self.flush()
 
     def _receive_mixed(self, frames: list[Frame]) -> None:
-        """Takes in messages and control records, in order."""
-        start = 0
-        for at, frame in enumerate(frames):
+        """Takes in control records, and the messages before the first that ends the session: together, as one burst."""
+        messages: list[Frame] = []
+        end: Callable[[], None] | None = None
+        for frame in frames:
             if frame[0]:
-                continue
-            self._take_in(frames[start:at])
-            start = at + 1
-            if self.state is _OPEN:
-                self._hear(frame[2])
-            if self.state is not _OPEN:
-                return
-        self._take_in(frames[start:])
-
-    def _take_in(self, frames: list[Frame]) -> None:
-        if frames:
-            sizes = [len(body) for id, _, body in frames if id not in BASE_IDS]
-            self._dispatch(frames, len(sizes), sum(sizes))
+                messages.append(frame)
+            elif (end := self._hear(frame[2])) is not None:
+                break
+        if messages:
+            sizes = [len(body) for id, _, body in messages if id not in BASE_IDS]
+            self._dispatch(messages, len(sizes), sum(sizes))
+        if end is not None and self.state is _OPEN:
+            end()
 
     def _dispatch(self, frames: list[Frame], count: int, size: int) -> None:
         """Counts messages, and has them handled; those the codec or a handler refuses count all the same."""
@@ -173,8 +171,8 @@ class ExtendedSession(Session):
         if self._lags:
             self._use_room(count, size)
 
-    def _hear(self, payload: bytes) -> None:
-        """One control record."""
+    def _hear(self, payload: bytes) -> Callable[[], None] | None:
+        """One control record; what is left to do if it ends the session."""
         try:
             match decode_control(payload):
                 case None:
@@ -188,7 +186,7 @@ class ExtendedSession(Session):
                     self._acknowledged(received)
                     self._measured(sent_at)
                 case control.Close(code, reason):
-                    self._closed_by_peer(code, reason)
+                    return partial(self._closed_by_peer, code, reason)
                 case control.Ticket() as ticket if not self._owner.accepting and self._counts:
                     self.ticket = ticket
                 case control.GoAway(within) as away if not self._owner.accepting:
@@ -197,7 +195,8 @@ class ExtendedSession(Session):
                 case record:
                     raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
         except PeerError as error:
-            self.broken(error)
+            return partial(self.broken, error)
+        return None
 
     def _acknowledged(self, received: int) -> None:
         if isinstance(self.outbox, SendWindow):
