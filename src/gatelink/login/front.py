@@ -57,6 +57,11 @@ class Front:
             large = problem(431, "too-large-head", f"line and headers may have {self._limits.max_head} bytes")
             await self._refuse(send, large, _CLOSE)
             return
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            # h11 believes the latter; a proxy that believes the former sees another request behind this one.
+            two = problem(400, "bad-request", "a body has Content-Length or Transfer-Encoding, not both")
+            await self._refuse(send, two, _CLOSE)
+            return
         body: bytes | None = None
         started = False
 
