@@ -40,6 +40,15 @@ _AT_LEAST = {
 }
 """Settings of which the first must be at least the second, and why."""
 
+_AT_MOST = {
+    "max_frame": (MAX_LENGTH, "a frame's length has 24 bits"),
+    "max_frame_unverified": (MAX_LENGTH, "a frame's length has 24 bits"),
+    "backlog": (2**31 - 1, "the kernel has 31 bits for it"),
+    "write_high_water": (2**31 - 1, "the kernel has 31 bits for it"),
+}
+_MOST = 2**62 - 1, "no more can be counted"
+"""What whole numbers may be at the most, and why."""
+
 
 class Limits(msgspec.Struct, frozen=True, kw_only=True):
     """What one server allows. `Limits()` is meant for players on the open internet."""
@@ -117,9 +126,9 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
             value = getattr(self, name)
             if isinstance(value, (int, float)) and not value > 0:
                 raise ConfigError(f"limits.{name} is {value}; it must be above 0")
-        for name in ("max_frame", "max_frame_unverified"):
-            if getattr(self, name) > MAX_LENGTH:
-                raise ConfigError(f"limits.{name} is {getattr(self, name)}; a frame's length has 24 bits: {MAX_LENGTH}")
+            largest, why = _AT_MOST.get(name, _MOST)
+            if isinstance(value, int) and value > largest:
+                raise ConfigError(f"limits.{name} is {value}; {why}: {largest}")
         for name, least in (("window_frames", ACK_FRAMES), ("window_bytes", ACK_BYTES)):
             if getattr(self, name) < least:
                 raise ConfigError(

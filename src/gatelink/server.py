@@ -243,7 +243,7 @@ class Server:
         self._has_started = False
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
         self._clients = Side(self.hub, self.duplicate)
-        self._clients.sessions.on_kick = Kicks.of(self.hub, self.tokens, self._clients.sessions)
+        self._clients.sessions.on_kick = Kicks.of(self.tokens, self._clients)
         inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
         self._inner = Side(inner_hub, end_code=self._links_end)
         self._stopping = asyncio.Lock()
@@ -367,8 +367,8 @@ class Server:
             proxies=listen.proxies,
             accept=listen.accept,
         )
+        side.listeners.append(listener)  # first: what it opened before it failed is to be closed, too
         await listener.open()
-        side.listeners.append(listener)
         self._listeners.append(listener)
 
     def _door(self, listen: Listen, side: Side) -> Door:

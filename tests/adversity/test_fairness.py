@@ -8,9 +8,10 @@ import msgspec
 import pytest
 
 from gatelink import Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
+from gatelink.session.controls import control_frame
 from gatelink.session.session import HEARTBEAT_FRAME
 from gatelink.session.timers import STALL
-from gatelink.wire.control import Close, Features
+from gatelink.wire.control import Ack, Close, Features
 from gatelink.wire.frames import encode_frame
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import RawClient, until, verify_request
@@ -99,7 +100,8 @@ def address(server: Server) -> tuple[str, int]:
     return server.endpoints[0].host, server.endpoints[0].port
 
 
-async def test_a_burst_that_takes_long_is_handled_in_turns_with_the_others_and_in_order() -> None:
+@pytest.mark.parametrize("between", [b"", control_frame(Ack(0))], ids=["alone", "among acknowledgements"])
+async def test_a_burst_that_takes_long_is_handled_in_turns_with_the_others_and_in_order(between: bytes) -> None:
     server = make()
     seen: list[tuple[int, int]] = []
     both = asyncio.Event()
@@ -115,18 +117,15 @@ async def test_a_burst_that_takes_long_is_handled_in_turns_with_the_others_and_i
             both.set()
 
     async with server:
-        heavy, light = await log_in(server, 1), await log_in(server, 2)
-        for n in range(100):
-            heavy.send(Work(n))
-        await heavy.drain()
+        heavy, light = await ExtendedClient.logged_in(server, 1), await log_in(server, 2)
+        heavy.send(*(encode_frame(11_000, server.catalog.encode(Work(n))[1]) + between for n in range(100)))
         light.send(Work(0))
         await both.wait()
         assert seen.index((2, 0)) < 90, "the light one waited for all of the heavy one's"
         assert [n for uid, n in seen if uid == 1] == list(range(100))
-        heavy.close()
         light.close()
-        await heavy.wait_closed()
         await light.wait_closed()
+        await heavy.close()
 
 
 @pytest.mark.parametrize("slow", [False, True], ids=["plain", "async"])

@@ -6,6 +6,7 @@ import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -128,6 +129,18 @@ async def test_an_endpoint_or_tls_context_that_makes_no_sense_is_a_config_error(
         await dial("http://127.0.0.1:1")
     with pytest.raises(ConfigError, match="tls://"):
         await dial("tcp://127.0.0.1:1", tls=ssl.create_default_context())
+
+
+@pytest.mark.parametrize(
+    "who", [{"uid": -1}, {"uid": 2**64}, {"token": b"secret"}, {"token": "secret" * 20_000}, {"source": 256}]
+)
+async def test_a_login_that_no_message_can_say_is_a_config_error(
+    who: dict[str, Any],
+) -> None:
+    field = next(iter(who))
+    with pytest.raises(ConfigError, match=rf"nobody can log in so: ClientVerifyRequest\.{field} ") as caught:
+        await connect("tcp://127.0.0.1:1", **{"uid": 7, "token": "", **who})
+    assert "secret" not in str(caught.value)
 
 
 async def test_a_silent_server_is_given_up_in_time() -> None:

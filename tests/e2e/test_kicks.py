@@ -4,13 +4,15 @@ import asyncio
 
 import pytest
 
-from gatelink import CloseCode, ConnectError, MemoryTokens, Session, connect
+from gatelink import CloseCode, ConnectError, MemoryTokens, Session, VerifyError, connect
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity, StaticTokens
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.engines.memory import MemoryEngine
+from gatelink.wire.control import Close
+from tests.e2e.extension import BOTH, ExtendedClient
 from tests.e2e.group.support import group, log_in
-from tests.e2e.support import CATALOG, EchoServer, serving, until
+from tests.e2e.support import CATALOG, EchoServer, serving, until, verify_request
 
 
 async def enter(server: EchoServer, token: str, uid: int = 7) -> Session:
@@ -41,6 +43,22 @@ async def test_any_other_end_leaves_the_token() -> None:
             session = await enter(server, token)
             server.session(7).close(code)
             await session.wait_closed()
+
+
+@pytest.mark.parametrize("features", [0, BOTH])
+async def test_a_client_that_says_it_was_kicked_was_not(features: int) -> None:
+    tokens = MemoryTokens()
+    async with serving(tokens=tokens, resume_plain=True) as server:
+        token = tokens.issue(7)
+        client = await ExtendedClient.extended(server, features=features)
+        client.send(verify_request(7, token.encode()))
+        await client.frame()
+        client.say(Close(CloseCode.KICKED, "enough"))
+        await client.rest()
+        await client.close()
+        session = await enter(server, token)
+        session.close()
+        await session.wait_closed()
 
 
 async def test_a_kick_by_a_service_ends_the_tokens_that_the_gateways_check() -> None:
@@ -85,6 +103,44 @@ async def test_who_comes_back_before_its_tokens_are_ended_is_kicked_again() -> N
         await second.wait_closed()
         await until(lambda: tokens.revoked == [7, 7])
         assert server.ended == [(7, CloseCode.KICKED)] * 2
+
+
+class SlowClaims:
+    """Who is the newest takes time to say, from the second login on."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+        self.go_on = asyncio.Event()
+
+    async def claim(self, uid: int, slot: int) -> tuple[int, None]:
+        self.asked += 1
+        if self.asked == 2:
+            await self.go_on.wait()
+        return self.asked, None
+
+    def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None: ...
+
+
+async def test_a_login_that_is_under_way_does_not_get_in_with_a_token_that_a_kick_has_ended() -> None:
+    tokens = MemoryTokens()
+    claims = SlowClaims()
+    async with serving(tokens=tokens) as server:
+        server.sessions.claims = claims
+        token = tokens.issue(7)
+        first = await enter(server, token)
+        second = asyncio.create_task(enter(server, token))
+        await until(lambda: claims.asked == 2)
+        server.session(7).kick("enough")
+        await first.wait_closed()
+        with pytest.raises(VerifyError):
+            await tokens.verify(token.encode(), 7, 0, "")
+        claims.go_on.set()
+        with pytest.raises(ConnectError):
+            await second
+        assert server.stats.refused["tokens-ended"] == 1 and not len(server.sessions)
+        third = await enter(server, tokens.issue(7))
+        third.close()
+        await third.wait_closed()
 
 
 async def test_a_kick_ends_the_session_though_the_tokens_can_not_be_ended(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,10 +1,12 @@
 """Where connections come in: kinds of sockets, what a balancer says, limits, and the accept hook."""
 
 import asyncio
+import errno
 import os
 import socket
 import ssl
 from ipaddress import IPv6Address, ip_address
+from math import inf
 from pathlib import Path
 
 import pytest
@@ -134,6 +136,22 @@ async def test_a_port_in_use_is_a_clear_error_and_leaves_nothing_open(tmp_path: 
         assert not (tmp_path / "other.sock").exists()
 
 
+async def test_what_was_opened_before_descriptors_ran_out_is_closed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    allowed = iter([True])
+    dup = os.dup
+
+    def dup_once(fd: int) -> int:
+        if not next(allowed, False):
+            raise OSError(errno.EMFILE, "")
+        return dup(fd)
+
+    before = open_sockets()
+    monkeypatch.setattr(os, "dup", dup_once)
+    with pytest.raises(ConfigError, match="Too many open files; raise ulimit -n"):
+        await EchoServer().start()
+    await until(lambda: open_sockets() <= before)
+
+
 @pytest.mark.parametrize("host", ["no-such-host.invalid", "a..b"])
 async def test_a_host_that_is_no_host_is_a_clear_error(host: str) -> None:
     with pytest.raises(ConfigError, match=f"cannot listen on tcp://{host}:0: (?!Unknown error).+"):
@@ -154,6 +172,14 @@ async def test_listening_needs_an_endpoint_and_tls_a_certificate(tmp_path: Path)
         server.listen = listen
         with pytest.raises(ConfigError, match=text):
             await server.start()
+
+
+async def test_what_the_kernel_has_no_number_for_is_the_most_that_it_has() -> None:
+    limits = Limits(heartbeat_timeout=inf, max_outbox_age=inf, backlog=2**31 - 1, write_high_water=2**31 - 1)
+    async with serving(limits=limits) as server:
+        client = await RawClient.verified(server, 7)
+        await client.echo(1)
+        await client.close()
 
 
 # -- Unix sockets --

@@ -1,7 +1,9 @@
 """Sessions over real sockets: messages there and back in order, events once, ends that deliver what was queued."""
 
 import asyncio
+import socket
 import ssl
+import struct
 from pathlib import Path
 
 import pytest
@@ -216,6 +218,19 @@ async def test_a_peer_that_keeps_a_closed_session_open_is_cut_off() -> None:
         await session.wait_closed()  # the client neither closes nor reads
         assert len(server._admission.connections) == 0
         await client.close()
+
+
+async def test_a_close_right_behind_a_reset_that_nobody_has_read_yet_ends_the_session() -> None:
+    async with serving() as server:
+        client = socket.create_connection((server.endpoint.host, server.endpoint.port))
+        client.sendall(verify_request(7))
+        await until(lambda: server.sessions.get(7))
+        session = server.session(7)
+        client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        client.close()
+        session.close()
+        await session.wait_closed()
+        assert server.ended == [(7, CloseCode.NORMAL)] and not server.connections
 
 
 async def test_abort_ends_a_session_at_once_even_in_the_middle_of_a_burst() -> None:

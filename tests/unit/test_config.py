@@ -19,6 +19,13 @@ def test_every_limit_is_above_0(name: str, value: int) -> None:
         Limits(**setting)
 
 
+@pytest.mark.parametrize("name", [name for name in NUMBERS if isinstance(getattr(Limits(), name), int)])
+def test_every_count_is_one_that_an_index_can_be(name: str) -> None:
+    setting: dict[str, Any] = {name: 2**62}
+    with pytest.raises(ConfigError, match=rf"limits\.{name} is {2**62}; "):
+        Limits(**setting)
+
+
 def test_the_defaults_are_those_of_the_protocol() -> None:
     limits = Limits()
     assert (limits.max_frame, limits.max_frame_unverified) == (102_400, 1_024)

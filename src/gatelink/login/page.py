@@ -5,6 +5,8 @@ from collections.abc import Iterator, Mapping
 from html import escape
 from typing import Any
 
+import msgspec
+
 POLICY = "default-src 'none'; style-src 'unsafe-inline'; frame-ancestors 'none'; base-uri 'none'; form-action 'none'"
 """The page's Content-Security-Policy."""
 
@@ -72,7 +74,7 @@ def _schemas(schemas: Mapping[str, Any]) -> Iterator[str]:
         for field, kind in schema.get("properties", {}).items():
             notes = [] if field in required else ["may be left out"]
             notes += [_text(kind["description"])] if "description" in kind else []
-            notes += [f"for example <code>{escape(str(example))}</code>" for example in kind.get("examples", ())]
+            notes += [f"for example <code>{_json(example)}</code>" for example in kind.get("examples", ())]
             yield f"<tr><td><code>{escape(field)}</code><td>{_type(kind)}<td>{'; '.join(notes)}"
         yield "</table>"
 
@@ -94,6 +96,10 @@ def _type(schema: Mapping[str, Any]) -> str:
         case str(kind):
             return escape(kind)
     return "any"
+
+
+def _json(value: Any) -> str:
+    return escape(msgspec.json.encode(value).decode())
 
 
 def _text(text: str) -> str:

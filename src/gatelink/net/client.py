@@ -8,7 +8,7 @@ import asyncio
 import ssl
 
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, MessageTooLarge
 from gatelink.handlers import Handlers
 from gatelink.net.dialer import Backoff, Dialer, Extension
 from gatelink.net.endpoints import parse_endpoint
@@ -63,7 +63,7 @@ async def connect(
     other server's id, as it is on the other side. limits: LINK_LIMITS by default.
 
     Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here)
-    or not in time; ConfigError for an endpoint, key, id or slot that cannot be.
+    or not in time; ConfigError for an endpoint, key, id, token or slot that cannot be.
     """
     if server_key is not None and len(server_key) != KEY_SIZE:
         raise ConfigError(f"server_key has {len(server_key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
@@ -75,6 +75,10 @@ async def connect(
     limits = limits or (LINK_LIMITS if between_servers else CLIENT_LIMITS)
     hub = _hub(catalog, limits, wire or WireOptions(), between_servers)
     request = ClientVerifyRequest(source=source, uid=uid, token=token)
+    try:
+        catalog.encode(request)
+    except (ValueError, MessageTooLarge) as error:
+        raise ConfigError(f"nobody can log in so: {error}") from None
     key = group_key or server_key
     extension = None
     if key is not None or slot is not None or resume:

@@ -179,7 +179,10 @@ class Connection(asyncio.Protocol):
         if self.transport.can_write_eof():
             # Closing a socket with unread bytes resets it, and the peer may lose our last words: so we say that we
             # are done, and read on until the peer is, too. Whoever calls `close` has a deadline for that.
-            self.transport.write_eof()
+            try:
+                self.transport.write_eof()
+            except OSError:  # the peer has gone, which we have not read yet
+                self.transport.abort()
         else:
             self.transport.close()
 

@@ -1,5 +1,6 @@
 """Where to listen or connect, and how many connections one address may hold."""
 
+import errno
 import os
 import re
 from collections.abc import Iterable
@@ -84,6 +85,8 @@ def not_listening(error: OSError | UnicodeError) -> str:
     """Why the system could not listen at a TCP address, and what to do."""
     if isinstance(error, PermissionError):
         return f"{failure(error)}; choose a port above 1023, or give the process CAP_NET_BIND_SERVICE"
+    if isinstance(error, OSError) and error.errno == errno.EMFILE:
+        return f"{failure(error)}; raise ulimit -n"
     return f"{failure(error)}; choose an address of this machine and a port that is free"
 
 

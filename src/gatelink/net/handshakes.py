@@ -95,7 +95,8 @@ class HandshakeLine(Item):
         begin = line.pop(next(iter(line)))
         self._owe(key)
         if line:
-            self._last[key] = {**line, **self._last.get(key, {})}
+            line.update(self._last.pop(key, {}))
+            self._last[key] = line
         return begin
 
     def _owe(self, key: str) -> None:

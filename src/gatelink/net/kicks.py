@@ -4,8 +4,7 @@ from typing import Protocol, runtime_checkable
 
 import structlog
 
-from gatelink.session.hub import Hub
-from gatelink.session.manager import SessionManager
+from gatelink.net.side import Side
 from gatelink.session.session import Session
 
 log = structlog.get_logger("gatelink.sessions")
@@ -22,20 +21,20 @@ class Revocable(Protocol):
 class Kicks:
     """Called with each session that was kicked."""
 
-    def __init__(self, hub: Hub, tokens: Revocable, sessions: SessionManager) -> None:
-        self._hub = hub
+    def __init__(self, tokens: Revocable, side: Side) -> None:
         self._tokens = tokens
-        self._sessions = sessions
+        self._side = side
 
     @classmethod
-    def of(cls, hub: Hub, tokens: object, sessions: SessionManager) -> "Kicks | None":
+    def of(cls, tokens: object, side: Side) -> "Kicks | None":
         """None for tokens that can't be ended."""
-        return cls(hub, tokens, sessions) if isinstance(tokens, Revocable) else None
+        return cls(tokens, side) if isinstance(tokens, Revocable) else None
 
     def __call__(self, session: Session) -> None:
-        task = self._hub.loop.create_task(self._end_tokens(session))
-        self._hub.tasks.add(task)
-        task.add_done_callback(self._hub.tasks.discard)
+        hub = self._side.hub
+        task = hub.loop.create_task(self._end_tokens(session))
+        hub.tasks.add(task)
+        task.add_done_callback(hub.tasks.discard)
 
     async def _end_tokens(self, session: Session) -> None:
         try:
@@ -43,6 +42,9 @@ class Kicks:
         except Exception as error:
             log.error("a kicked user's tokens are not ended", uid=session.uid, error=f"{type(error).__name__}: {error}")
             return
-        back = self._sessions.get(session.uid, session.slot)
+        for login in list(self._side.logins):
+            if login.uid == session.uid:  # it is on its way in
+                login.doubt()
+        back = self._side.sessions.get(session.uid, session.slot)
         if back is not None:  # it was quicker
             back.kick(session.close_reason)

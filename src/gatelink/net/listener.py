@@ -140,7 +140,7 @@ class Listener:
         limits = self.hub.limits
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.write_high_water)
         patience = max(limits.heartbeat_timeout, limits.max_outbox_age)
-        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(round(patience * 1_000), MAX_OPTION))
+        listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(min(patience * 1_000, MAX_OPTION)))
 
     # -- for what accepts --
 

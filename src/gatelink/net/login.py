@@ -46,7 +46,7 @@ VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
 class Login(Item):
     """One connection's login check; the connection's sink until it is over.
 
-    until: the loop's time at which it ends without an answer.
+    until: the loop's time at which it ends without an answer. uid: who it is, once a token has said so.
     """
 
     __slots__ = (
@@ -60,6 +60,7 @@ class Login(Item):
         "_pending",
         "_slot",
         "_task",
+        "uid",
     )
 
     def __init__(self, door: Door, connection: Connection, until: float) -> None:
@@ -74,6 +75,7 @@ class Login(Item):
         self._from_server = 0  # which server made the handshake, 0: a client
         self._handshake_hash = NO_HANDSHAKE
         self._is_in_line = False  # for its handshake
+        self.uid: int | None = None
         connection.sink = self
         door.logins.add(self)
         door.hub.wheel.set(self, until - door.hub.loop.time())
@@ -119,6 +121,10 @@ class Login(Item):
     def stop(self) -> None:
         """The server stops; who is not verified by now has to come again."""
         self._refuse("stopping", CloseCode.GOING_AWAY)
+
+    def doubt(self) -> None:
+        """The user's tokens have been ended since this one's was checked; who has a good one has to come again."""
+        self._refuse("tokens-ended", CloseCode.GOING_AWAY)
 
     # -- what a connection begins with --
 
@@ -284,20 +290,19 @@ class Login(Item):
         door = self._door
         address = self._address
         epoch = 0
-        is_known = False
         try:
             async with asyncio.timeout(door.hub.limits.token_timeout):
                 token = request.token.encode("utf-8", "surrogateescape")
                 identity = await self._identity(token, request.uid, request.source)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
-                is_known = True
+                self.uid = request.uid
                 epoch = await door.sessions.claim(request.uid, self._slot)
             if self in door.logins:  # else this was cancelled, and `verify` went on regardless
                 self._admit(request, identity, epoch)
         except VerifyError as error:
             quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
-            if not is_known:
+            if self.uid is None:
                 self._failed()
             self._refuse("verify-failed", CloseCode.VERIFY_FAILED, VERIFY_FAILED_FRAME)
         except TimeoutError:

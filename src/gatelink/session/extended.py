@@ -6,7 +6,9 @@ The two counts of a resume live here: `received`, what this side took in, and th
 
 import random
 import secrets
+from collections.abc import Callable
 from enum import IntEnum
+from functools import partial
 from math import ceil, inf
 from time import perf_counter, time
 from typing import Any
@@ -116,7 +118,7 @@ class ExtendedSession(Session):
 
     def issue_ticket(self, address: str = "") -> bytes:
         """Makes this session resumable; the frame that tells the peer how."""
-        window = ceil(self._hub.limits.resume_window)
+        window = ceil(min(self._hub.limits.resume_window, control.MAX_U32))
         self.ticket = control.Ticket(secrets.token_bytes(16), secrets.token_bytes(32), window, address)
         return control_frame(self.ticket)
 
@@ -140,23 +142,19 @@ class ExtendedSession(Session):
             self.flush()
 
     def _receive_mixed(self, frames: list[Frame]) -> None:
-        """Takes in messages and control records, in order."""
-        start = 0
-        for at, frame in enumerate(frames):
+        """Takes in control records, and the messages before the first that ends the session: together, as one burst."""
+        messages: list[Frame] = []
+        end: Callable[[], None] | None = None
+        for frame in frames:
             if frame[0]:
-                continue
-            self._take_in(frames[start:at])
-            start = at + 1
-            if self.state is _OPEN:
-                self._hear(frame[2])
-            if self.state is not _OPEN:
-                return
-        self._take_in(frames[start:])
-
-    def _take_in(self, frames: list[Frame]) -> None:
-        if frames:
-            sizes = [len(body) for id, _, body in frames if id not in BASE_IDS]
-            self._dispatch(frames, len(sizes), sum(sizes))
+                messages.append(frame)
+            elif (end := self._hear(frame[2])) is not None:
+                break
+        if messages:
+            sizes = [len(body) for id, _, body in messages if id not in BASE_IDS]
+            self._dispatch(messages, len(sizes), sum(sizes))
+        if end is not None and self.state is _OPEN:
+            end()
 
     def _dispatch(self, frames: list[Frame], count: int, size: int) -> None:
         """Counts messages, and has them handled; those the codec or a handler refuses count all the same."""
@@ -173,8 +171,8 @@ class ExtendedSession(Session):
         if self._lags:
             self._use_room(count, size)
 
-    def _hear(self, payload: bytes) -> None:
-        """One control record."""
+    def _hear(self, payload: bytes) -> Callable[[], None] | None:
+        """One control record; what is left to do if it ends the session."""
         try:
             match decode_control(payload):
                 case None:
@@ -188,7 +186,7 @@ class ExtendedSession(Session):
                     self._acknowledged(received)
                     self._measured(sent_at)
                 case control.Close(code, reason):
-                    self._closed_by_peer(code, reason)
+                    return partial(self._closed_by_peer, code, reason)
                 case control.Ticket() as ticket if not self._owner.accepting and self._counts:
                     self.ticket = ticket
                 case control.GoAway(within) as away if not self._owner.accepting:
@@ -197,7 +195,8 @@ class ExtendedSession(Session):
                 case record:
                     raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
         except PeerError as error:
-            self.broken(error)
+            return partial(self.broken, error)
+        return None
 
     def _acknowledged(self, received: int) -> None:
         if isinstance(self.outbox, SendWindow):
@@ -237,7 +236,7 @@ class ExtendedSession(Session):
         self._gone()
 
     def broken(self, error: PeerError) -> None:
-        if error.code in DETACHING and self.ticket is not None:
+        if error.code in DETACHING and self.ticket is not None and self.state is _OPEN:
             self._give_up(error.code, str(error))
         else:
             self._close(error.code, str(error), close_frame(error.code))  # the details are for our log
@@ -277,7 +276,7 @@ class ExtendedSession(Session):
             raise LocalError("a client asks no server to go away; `close` ends the session")
         if self.state is not _OPEN:
             return False
-        self._away = control_frame(control.GoAway(round(within * 1_000), address))
+        self._away = control_frame(control.GoAway(round(min(within * 1_000, control.MAX_U32)), address))
         self._controls_due = True
         if not self._marked:
             self._marked = True
@@ -286,6 +285,11 @@ class ExtendedSession(Session):
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
         self._close(code, reason, farewell + close_frame(code, reason))
+
+    @property
+    def closed_by_peer(self) -> bool:
+        """Whether `close_code` is what the peer's CLOSE said: its word, and nothing that happened here."""
+        return self.close_code is not None and self.close_code is self._peer_code
 
     def _end(self, code: CloseCode, reason: str, heard: bool) -> None:
         if code is self._peer_code:

@@ -260,16 +260,18 @@ class SessionManager:
 
     def ended(self, session: Session) -> None:
         assert session.close_code is not None
+        by_peer = isinstance(session, ExtendedSession) and session.closed_by_peer
         log.info(
             "closed",
             uid=session.uid,
             address=session.address,
             code=session.close_code.label,
             reason=session.close_reason,
+            by="peer" if by_peer else "here",
         )
         if session in self:
             del self._sessions[session.uid, session.slot]
-        if self.on_kick is not None and session.close_code is CloseCode.KICKED:
+        if self.on_kick is not None and session.close_code is CloseCode.KICKED and not by_peer:
             self.on_kick(session)
         if self.claims is not None:
             keep = self._hub.limits.backlog_window if (session.uid, session.slot) in self._backlogs else 0.0

@@ -18,6 +18,7 @@ from gatelink.errors import LocalError, ProtocolError
 from gatelink.wire.noise import HANDSHAKE_FIELDS_SIZE, KEY_ID_SIZE, Pattern
 
 VERSION = 1
+MAX_U32 = 0xFFFFFFFF  # TICKET's seconds, GOAWAY's milliseconds
 MAX_REASON = 123  # bytes; what a WebSocket close frame has room for
 SESSION_ID_SIZE = 16
 RESUME_KEY_SIZE = 32

@@ -215,6 +215,14 @@ async def test_what_is_not_there_is_a_problem(tmp_path: Path) -> None:
             assert "POST" in response.headers["allow"]
 
 
+@pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/healthz", "/v1/servers"])
+async def test_what_can_be_read_can_be_asked_for_without_its_body(path: str, tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service, asking(service) as http:
+        whole, head = await http.get(path), await http.head(path)
+        assert head.status_code == 200 and not head.content
+        assert {**head.headers, "date": ""} == {**whole.headers, "date": ""}
+
+
 async def test_a_name_that_is_taken_and_a_password_that_is_too_short_are_problems(tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service, asking(service) as http:
         await http.post("/v1/register", json=ANNA)

@@ -181,6 +181,25 @@ async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_p
         await until(lambda: service.door.count == 0 and service.front.active == 0)
 
 
+@pytest.mark.parametrize(
+    "begun",
+    [
+        b"content-length: 5\r\ntransfer-encoding: chunked\r\n\r\n0\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
+        b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
+        b"content-length: 0\r\ncontent-length: 40\r\n\r\n",
+    ],
+    ids=["both ways to say a length", "a chunk without its end", "an unknown encoding", "two lengths"],
+)
+async def test_a_request_that_ends_where_a_proxy_may_not_think_so_hides_no_other(begun: bytes, tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service:
+        peer = await RawHttp.open(service)
+        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\n" + begun + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        answer = await peer.rest()
+        assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
+        await peer.close()
+
+
 async def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service:
         for part in (b"POST", post("/v1/login", LOGIN)[:-5], post("/v1/login", LOGIN)):

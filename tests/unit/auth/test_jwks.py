@@ -118,13 +118,14 @@ async def test_an_issuer_that_does_not_answer_is_given_up() -> None:
         (b"x" * (MAX_BYTES + 1), "200 OK", "more than"),
         (b"not json", "200 OK", "JSON"),
         (b"[]", "200 OK", "JSON"),
+        (b'{"keys": ' + b"[" * 100_000, "200 OK", "JSON"),
         (b'{"keys": 5}', "200 OK", "list"),
         (b'{"keys": []}', "200 OK", "no key"),
         (json.dumps({"keys": [{}] * (MAX_KEYS + 1)}).encode(), "200 OK", "at most"),
         (jwks(OLD), "404 Not Found", "404"),
         (jwks(OLD), "302 Found", "302"),
     ],
-    ids=["too long", "no json", "no object", "no list", "empty", "too many", "not found", "a redirect"],
+    ids=["too long", "no json", "no object", "too deep", "no list", "empty", "too many", "not found", "a redirect"],
 )
 async def test_what_is_no_key_set_is_unavailable_and_says_why(body: bytes, status: str, words: str) -> None:
     async with KeyServer(body).running() as server:

@@ -34,7 +34,12 @@ DOCUMENT: dict[str, Any] = {
             "Thing": {
                 "properties": {
                     "name": {"type": "string", "minLength": 1, "maxLength": 9, "examples": [EVIL]},
-                    "more": {"type": "object", "additionalProperties": {"type": "integer"}, "description": EVIL},
+                    "more": {
+                        "type": "object",
+                        "additionalProperties": {"type": "integer"},
+                        "description": EVIL,
+                        "examples": [{"a": 1}],
+                    },
                     "either": {"oneOf": [{"type": "string"}, {"type": "null"}]},
                     "any": {},
                 },
@@ -70,6 +75,7 @@ def test_all_of_the_document_is_on_the_page_and_its_text_stays_text() -> None:
     assert read.text.count(EVIL) == 8  # the title twice
     for what in ("/a", "/b", "Read a", "204", "403", "list of string", "string of 1 to 9", "object of integer"):
         assert what in read.text
+    assert 'for example {"a":1}' in read.text
     assert "string or null" in read.text and "may be left out" in read.text
     assert read.text.index("/a") < read.text.index("/b")
 

@@ -1,6 +1,7 @@
 """A session that speaks the extension, over a carrier that takes notes and a clock that stands still."""
 
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 import pytest
@@ -503,6 +504,18 @@ async def test_a_key_that_is_used_up_detaches_a_ticketed_session_and_ends_any_ot
     desk.it.broken(UsedUp())
     await turn()
     assert desk.records == [control.Close(CloseCode.GOING_AWAY, "")]
+    desk = Desk()
+    desk.it.close(CloseCode.KICKED)
+    desk.it.broken(UsedUp())  # by the very record that says so
+    assert state_of(desk.it) is SessionState.CLOSING and desk.it.close_code is CloseCode.KICKED
+
+
+async def test_times_that_a_record_has_no_room_for_are_the_longest_it_can_say() -> None:
+    desk = Desk(limits=Limits(resume_window=inf))
+    assert desk.it.ticket is not None and desk.it.ticket.window == 0xFFFFFFFF
+    desk.it.go_away(inf)
+    await turn()
+    assert desk.records == [control.GoAway(0xFFFFFFFF, "")]
 
 
 # -- detached, and resumed --

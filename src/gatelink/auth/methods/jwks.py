@@ -156,7 +156,7 @@ def parse_keys(data: bytes) -> list[PublicKey]:
     try:
         jwks = msgspec.json.decode(data, type=dict[str, Any])
         found = jwks["keys"]
-    except (msgspec.DecodeError, KeyError):
+    except (msgspec.DecodeError, RecursionError, KeyError):
         raise ValueError('not a JSON object with "keys"') from None
     if not isinstance(found, list) or len(found) > MAX_KEYS:
         raise ValueError(f'"keys" is not a list of at most {MAX_KEYS}')
