@@ -29,10 +29,14 @@ WORKERS = 8
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
-    """Where a player's session is: the id of its gateway, and its epoch, which is also its sid there."""
+    """Where a player's session is: the id of its gateway, and its epoch, which is also its sid there.
+
+    is_over: it has ended, and what waits there is for the next login.
+    """
 
     gateway: int
     epoch: int
+    is_over: bool = False
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -69,9 +73,10 @@ class Directory:
             return epoch, before
 
     async def find(self, uid: int, slot: int = 0) -> Place | None:
-        """Where a player's newest login is. Raises EngineUnavailable."""
+        """Where a player's newest login is, if that has not ended. Raises EngineUnavailable."""
         entry = await self._engine.get(_key(uid, slot))
-        return _decode(entry.value) if entry is not None else None
+        place = _decode(entry.value) if entry is not None else None
+        return None if place is None or place.is_over else place
 
     async def renew(self, uid: int, slot: int, epoch: int) -> bool:
         """Keeps the entry of a session that lives on; makes it anew if the engine lost it.
@@ -137,10 +142,11 @@ class Directory:
 
     async def _write_end(self, key: str, epoch: int, keep: float) -> None:
         entry = await self._engine.get(key)
-        if entry is None or _decode(entry.value).epoch != epoch:
+        if entry is None or (place := _decode(entry.value)).epoch != epoch:
             return
         if keep:
-            await self._engine.update(key, entry.value, keep, entry.revision)
+            over = msgspec.structs.replace(place, is_over=True)
+            await self._engine.update(key, _encode(over), keep, entry.revision)
         else:
             await self._engine.delete(key, entry.revision)
 

@@ -30,7 +30,7 @@ REFUSALS = 3
 """After so many probes in a row that found nobody listening, the process is gone."""
 
 PACK_BYTES = 65_536
-"""What one turn's pushes to players may come to before they are packed: an envelope must stay within a link's frame."""
+"""Bytes of envelopes that gather in a turn, at the most, before they are queued."""
 
 GATEWAY = 1
 """The server type of gateways, which need no links among themselves."""
@@ -58,6 +58,7 @@ class Link:
     __slots__ = (
         "_congested",
         "_largest",
+        "_marked",
         "_pack_bytes",
         "_pushed_bytes",
         "_pushes",
@@ -74,9 +75,10 @@ class Link:
         self._largest = session.hub.limits.max_frame + HEADER_SIZE  # for a larger one the other end would close it
         self._congested: asyncio.Task[None] | None = None
         self._relieved: list[Callable[[], None]] = []
-        self._pushes: dict[int, list[bytes]] = {}  # by sid: what players were sent in this turn
-        self._pushed_bytes = 0  # of these
-        self._pack_bytes = min(PACK_BYTES, self._largest - PUSH_HEAD)
+        self._marked = False  # its flush is due
+        self._pushes: dict[int, list[bytes]] = {}  # by sid: what players were sent in this turn, and is not queued yet
+        self._pushed_bytes = 0  # of the envelopes that these will be
+        self._pack_bytes = min(PACK_BYTES, self._largest, session.outbox.max_bytes // 8)
 
     def __repr__(self) -> str:
         return f"<Link to {self.info.name} {self.id} {self.session.state.name}>"
@@ -101,37 +103,41 @@ class Link:
         `when_relieved` tells when to go on. Raises OutboxFull when three quarters of the room are taken;
         MessageTooLarge; SessionClosed when the link is lost, of which whoever stands on it is about to hear.
         """
-        if len(envelope) > self._largest:
-            raise self._too_large(len(envelope))
+        size = len(envelope)
+        if size > self._largest:
+            raise self._too_large(size)
         if self._pushes:
             self.pack()
-        crowded = self._check_room()
+        crowded = self._check_room(size)
         self.session.send_frame(envelope)
         return crowded
 
     def push_to(self, sid: int, frame: bytes) -> None:
         """Queues a whole frame for a player of the gateway: all of one player's in this turn leave in one PushFrame.
 
-        Whatever else is queued meanwhile comes behind it. Raises as `push`.
+        Whatever else is queued meanwhile comes behind it. Raises OutboxFull and MessageTooLarge as `push`; on a link
+        that is lost the frame is dropped.
         """
-        size = self._pushed_bytes + len(frame)
-        if size > self._pack_bytes:
-            size = len(frame)
-            if size + PUSH_HEAD > self._largest:
-                raise self._too_large(size + PUSH_HEAD)
-            self.pack()
         frames = self._pushes.get(sid)
+        size = len(frame) if frames is not None else len(frame) + PUSH_HEAD
+        if self._pushed_bytes + size > self._pack_bytes:
+            self.pack()
+            frames = None
+            size = len(frame) + PUSH_HEAD
+            if size > self._largest:
+                raise self._too_large(size)
         if frames is not None:
             frames.append(frame)
         else:
-            self._check_room()
-            if not self._pushes:
-                self.session.hub.mark(self)
+            self._check_room(size)
             self._pushes[sid] = [frame]
-        self._pushed_bytes = size
+            if not self._marked:
+                self._marked = True
+                self.session.hub.mark(self)
+        self._pushed_bytes += size
 
     def pack(self) -> None:
-        """Queues what `push_to` gathered."""
+        """Queues what `push_to` gathered, an envelope for each player."""
         if not self._pushes:
             return
         pushes, self._pushes = self._pushes, {}
@@ -144,17 +150,21 @@ class Link:
 
     def flush(self) -> None:
         """For the hub, at the end of a turn."""
+        self._marked = False
         self.pack()
         self.session.flush()
 
     def _too_large(self, size: int) -> MessageTooLarge:
         return MessageTooLarge(f"{size} bytes with their envelope; a link takes {self._largest}")
 
-    def _check_room(self) -> bool:
+    def _check_room(self, size: int) -> bool:
+        """Whether an envelope of `size` bytes crowds the link. Raises OutboxFull: the last quarter is for `tell`."""
         outbox = self.session.outbox
-        if outbox.bytes * 4 <= outbox.max_bytes and outbox.count * 4 <= outbox.max_frames:
+        bytes = (outbox.bytes + self._pushed_bytes + size) * 4
+        frames = (outbox.count + len(self._pushes) + 1) * 4
+        if bytes <= outbox.max_bytes and frames <= outbox.max_frames:
             return False
-        if outbox.bytes * 4 > outbox.max_bytes * 3 or outbox.count * 4 > outbox.max_frames * 3:
+        if frames > 4 and (bytes > outbox.max_bytes * 3 or frames > outbox.max_frames * 3):  # one alone always fits
             raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
         return True
 

@@ -21,6 +21,7 @@ from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.roles import Dispatcher
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
+from gatelink.wire.control import MAX_REASON
 from gatelink.wire.envelope import (
     Arrival,
     Bind,
@@ -107,8 +108,13 @@ class Player(Session):
             raise SessionClosed(error.code, str(error)) from None
 
     def _check_sendable(self) -> None:
-        if not self._left or self._last is None:  # else a handler is still at it, and answers what came before
+        if not self._is_answering:
             super()._check_sendable()
+
+    @property
+    def _is_answering(self) -> bool:
+        """It has left, and a handler is still at what came before that."""
+        return self._left and self._last is not None
 
     async def drain(self) -> None:
         """Waits until everything queued for the player's gateway has been handed to its socket."""
@@ -127,7 +133,8 @@ class Player(Session):
 
     def join(self, group: str) -> None:
         name = self._players.full_name(group)
-        super().join(group)
+        if not self._is_answering:
+            super().join(group)
         self._tell(Join(self.sid, name))
 
     def leave(self, group: str) -> None:
@@ -137,17 +144,17 @@ class Player(Session):
 
     def pause(self, why: Pause) -> None:
         """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
-        if not self._paused:
-            self._tell(Hold(self.sid, 1))
+        if not self._paused and self.state is _OPEN:
+            self.link.tell(Hold(self.sid, 1))
         self._paused |= why
 
     def resume(self, why: Pause) -> None:
-        if self._paused and not self._paused & ~why:
-            self._tell(Hold(self.sid, 0))
+        if self._paused and not self._paused & ~why and self.state is _OPEN:
+            self.link.tell(Hold(self.sid, 0))
         self._paused &= ~why
 
     def _tell(self, event: msgspec.Struct) -> None:
-        if self.state is _OPEN:
+        if self.state is _OPEN or self._is_answering:
             self.link.tell(event)
 
     # -- from the gateway --
@@ -188,6 +195,8 @@ class Player(Session):
         """The session is over, or another server's; what came before is still handled."""
         if self.state is _OPEN:
             self._left = True
+            if self._paused:  # the gateway may hear of the pause only when the player has come back to us
+                self.link.tell(Hold(self.sid, 0))
             self.state = step(SESSION, self.state, SessionEvent.END)
             self._end(code, reason, heard=True)
             self._gone()
@@ -205,10 +214,10 @@ class Player(Session):
         self.close()
 
     def _kick(self, code: CloseCode, reason: str, told: str) -> None:
+        self._tell(Kick(self.sid, code, told[:MAX_REASON]))
         if self.state is _OPEN:
             if self._pending is not None:
                 self._pending = []
-            self._tell(Kick(self.sid, code, told))
             self.state = step(SESSION, self.state, SessionEvent.END)
             self._end(code, reason, heard=False)
             self._gone()

@@ -243,7 +243,12 @@ class Session(Sender):
         return False
 
     def join(self, group: str) -> None:
-        """Has this session hear what is broadcast to `group`, until it leaves or ends. Raises LocalError."""
+        """Has this session hear what is broadcast to `group`, until it leaves or ends.
+
+        Raises SessionClosed; LocalError for a name that is too long, or one group too many.
+        """
+        if self.state is not _OPEN:
+            self._check_sendable()
         self._hub.groups.join(self, group)
 
     def leave(self, group: str) -> None:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 
 import pytest
@@ -16,6 +16,7 @@ from gatelink.group.group import Membership
 from gatelink.group.links import Link
 from gatelink.net.client import CLIENT_LIMITS
 from gatelink.session.carrier import Pause
+from gatelink.wire.envelope import Arrival, SessionOpened
 from tests.e2e.group.support import Ask, Post, Recorder, Say, group, log_in, player
 from tests.e2e.support import until
 
@@ -114,6 +115,27 @@ async def test_a_gateway_that_does_not_read_ends_who_must_miss_nothing_and_drops
             await until(lambda: len(two.heard) == kept - 1)
             await two.ask(kept)
             assert two.heard == [*range(kept - 1), kept], "what was not dropped, in order"
+
+
+async def test_more_than_a_link_has_room_for_in_one_turn_ends_who_must_miss_nothing_and_not_the_link() -> None:
+    """Seventy players, each sent a kilobyte, and room for 64 of them, three quarters of which are not for events."""
+    limits = replace(SMALL, max_outbox_bytes=65_536, max_frame=65_536)
+    narrow = Limits(max_frame=4_096, turn_bytes=8_192)
+    async with group() as town:
+        gateway = await town.gateway(1, link_limits=limits, limits=narrow)
+        lobby = await town.lobby(20, link_limits=limits)
+        link = link_of(lobby, 1)
+        for sid in range(1, 71):
+            lobby.players.opened(link, SessionOpened(sid, sid, 0, sid, "", Arrival.NEW, 0, ""))
+        sent = 0
+        for one in lobby.players:
+            with suppress(SessionClosed):
+                one.send(Say(0, "x" * 1_000))
+                sent += 1
+            assert link.session.outbox.bytes <= limits.max_outbox_bytes * 3 // 4 + 70 * 60, "and the kicks"
+        assert 40 < sent < 50 and len(lobby.players) == sent
+        await until(lambda: gateway.relay.stats.misdirected == 70, "each was told of, none of them is there")
+        assert link_of(lobby, 1) is link and len(lobby.players) == sent
 
 
 async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_hurts_only_who_sends_it() -> None:

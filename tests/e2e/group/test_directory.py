@@ -96,13 +96,19 @@ async def test_an_entry_that_the_engine_lost_is_made_anew(new_engine: NewEngine)
         assert await directory.find(7) == Place(1, epoch)
 
 
-async def test_an_end_with_something_that_waits_keeps_the_entry_for_that_long(new_engine: NewEngine) -> None:
+async def test_an_end_with_something_that_waits_is_known_to_the_next_login_for_that_long_and_to_nobody_else(
+    new_engine: NewEngine,
+) -> None:
     async with new_engine() as engine:
         directory = Directory(engine, 1)
         epoch, _ = await directory.claim(7, 0)
+        directory.ended(7, 0, epoch, keep=60.0)
+        await directory.close()
+        assert await directory.find(7) is None
+        epoch, before = await directory.claim(7, 0)
+        assert before is not None and before.is_over and before.epoch < epoch
         directory.ended(7, 0, epoch, keep=2.0)
         await directory.close()
-        assert await directory.find(7) == Place(1, epoch)
         async with asyncio.timeout(30), engine.watch("players") as watch:
             if watch.entries:
                 change = await anext(aiter(watch))

@@ -11,7 +11,7 @@ from gatelink.group.engines.nats import NatsEngine
 from gatelink.group.registry import State
 from gatelink.net.side import LEAST_GRACE
 from tests.e2e.engines import fresh_bucket, path_to, within
-from tests.e2e.group.support import Ask, Post, group, log_in, player
+from tests.e2e.group.support import Ask, Post, Say, group, log_in, player
 from tests.e2e.support import until
 
 
@@ -75,6 +75,36 @@ async def test_a_handler_that_is_still_at_it_when_its_player_is_given_away_answe
             assert kicked.heard == []
             with pytest.raises(SessionClosed):  # it has no handler here any more
                 seen[0].send(Ask(4))
+
+
+async def test_what_a_handler_says_of_a_player_that_was_given_away_meanwhile_holds_at_the_gateway() -> None:
+    """It joins it to a group, then another handler ends it; the service that has it now hears the end."""
+    async with group() as town:
+        gateway, one = await town.gateway(1), await town.lobby(20)
+        joins, ends = asyncio.Event(), asyncio.Event()
+
+        @one.instead(Ask)
+        async def ask(session: Session, message: Ask) -> None:
+            await joins.wait()
+            session.join("red")
+            await ends.wait()
+            session.kick("enough")
+
+        async with player(gateway, 7) as client:
+            client.session.send(Ask(1))
+            await until(lambda: gateway.relay.stats.forwarded == 1)
+            two = await town.lobby(21)
+            stopping = asyncio.create_task(one.stop())
+            await until(lambda: two.players.get(7) is not None and one.players.get(7) is None)
+            joins.set()
+            await until(lambda: len(gateway.hub.groups) == 1)
+            assert not len(one.hub.groups), "there it is nobody's any more"
+            two.broadcast(Say(2), "red")
+            await until(lambda: client.heard == [2])
+            ends.set()
+            await client.session.wait_closed()
+            await until(lambda: two.of(7) == ["verified", "closed"])
+            await stopping
 
 
 async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_its_takes_nothing_more() -> None:

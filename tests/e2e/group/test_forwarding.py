@@ -12,7 +12,7 @@ from gatelink.group.rules import Rules
 from gatelink.session.manager import Duplicate
 from gatelink.wire.frames import encode_frame
 from tests.e2e.engines import NewEngine
-from tests.e2e.group.support import CATALOG, LOBBY, ROOM, Ask, Say, group, log_in, player
+from tests.e2e.group.support import CATALOG, LOBBY, ROOM, Ask, Move, Say, group, log_in, player
 from tests.e2e.support import RawClient, until, verify_request
 
 
@@ -175,6 +175,34 @@ async def test_broadcasts_reach_some_a_group_or_all_and_each_link_once() -> None
             assert gateway.relay.stats.malformed == 0
 
 
+async def test_who_has_left_is_in_no_group_whatever_its_handlers_do_later() -> None:
+    """On a service, and on a server that holds the connection itself."""
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        gate = asyncio.Event()
+        through: list[bool] = []
+
+        async def join_late(session: Session, message: Any) -> None:
+            await gate.wait()
+            try:
+                session.join("red")
+            except SessionClosed:
+                through.append(True)
+
+        lobby.instead(Ask)(join_late)
+        gateway.on(Move)(join_late)
+        async with player(gateway, 7) as client:
+            client.session.send(Ask(1))
+            client.move(1)
+            await until(lambda: lobby.players.get(7) is not None and lobby.player(7).inbox is not None)
+            await until(lambda: all(session.inbox is not None for session in gateway.sessions))
+            lobby.player(7).kick("x" * 70_000)  # cut, not refused
+            await client.session.wait_closed()
+        gate.set()
+        await until(lambda: through == [True, True])
+        assert not len(lobby.hub.groups) and not len(gateway.hub.groups)
+
+
 async def test_a_group_is_of_its_type_and_stays_when_a_player_moves() -> None:
     async with group() as town:
         gateway = await town.gateway(1)
@@ -254,6 +282,41 @@ async def test_a_handler_that_lags_stops_reading_from_its_player_and_from_nobody
             assert lobby.numbers(7) == list(range(5_000))
             await until(lambda: not _paused(gateway.sessions.get(7)))
             assert room.of(7) == ["verified"]
+
+
+async def test_a_player_that_was_away_and_back_before_its_gateway_heard_that_it_lags_is_read() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = await town.lobby(20, limits=Limits(max_inbox=8))
+        started, gate = asyncio.Event(), asyncio.Event()
+
+        @lobby.instead(Say)
+        async def slow(session: Session, message: Say) -> None:
+            started.set()
+            await gate.wait()
+            lobby.heard.append((session.uid, message.n))
+
+        async with player(gateway, 7) as client:
+            await until(lambda: len(lobby.players) == 1)
+            one = lobby.player(7)
+            session = gateway.sessions.get(7)
+            assert session is not None and one.link.session._carrier is not None
+            one.link.session._carrier.writable = False  # the service's words wait
+            client.say(*range(20))
+            await started.wait()
+            assert one._paused
+            elsewhere = await town.lobby(21)
+            relay, way = gateway.relay, session.way
+            relay._bind_as_told(way, LOBBY, 21)
+            await until(lambda: elsewhere.of(7) == ["verified"] and lobby.players.get(7) is None)
+            gate.set()
+            await until(lambda: lobby.of(7)[-1:] == ["closed"])
+            relay._bind_as_told(way, LOBBY, 20)
+            one.link.session._carrier.writable = True
+            one.link.session.flush()
+            await until(lambda: lobby.players.get(7) is not None)
+            await client.ask(1)
+            assert lobby.numbers(7) == list(range(20)) and not session._paused
 
 
 async def test_a_player_whose_lagging_server_gives_it_away_is_read_again() -> None:

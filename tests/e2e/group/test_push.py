@@ -34,6 +34,19 @@ async def test_a_service_reaches_a_user_at_whatever_gateway_whether_it_knows_the
             assert not one.relay.stats.misdirected and not two.relay.stats.misdirected
 
 
+async def test_a_user_whose_connection_broke_is_not_there_though_it_is_waited_for(new_engine: NewEngine) -> None:
+    async with group(new_engine()) as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await until(lambda: len(lobby.players) == 1)
+            client.session.abort()
+        await until(lambda: lobby.players.get(7) is None)
+        await gateway.directory._ends.join()
+        assert gateway.sessions._backlogs
+        assert await lobby.group.find(7) is None
+        assert not await lobby.sessions.push(7, Say(2)) and not gateway.relay.stats.misdirected
+
+
 async def test_without_an_engine_only_players_of_the_service_are_reached() -> None:
     async with group() as town:
         gateway, lobby = await town.gateway(1), await town.lobby(20, greet=False)

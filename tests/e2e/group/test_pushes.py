@@ -96,6 +96,19 @@ async def test_nothing_on_a_link_overtakes_what_a_player_was_sent_before() -> No
             assert client.heard == list(range(1, 12))
 
 
+async def test_a_link_is_flushed_once_a_turn_however_often_events_come_between_what_players_are_sent() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await until(lambda: len(lobby.players) == 1)
+            one = lobby.player(7)
+            for n in range(500):
+                one.send(Say(n))
+                one.join("red") if n % 2 else one.leave("red")
+            assert one.link.session.hub._marked.count(one.link) == 1
+            await until(lambda: client.heard == list(range(500)))
+
+
 async def test_what_was_sent_to_a_player_before_it_was_closed_is_delivered() -> None:
     async with group() as town:
         gateway, lobby = await town.gateway(1), await town.lobby(20)
