@@ -23,6 +23,7 @@ from gatelink.group.engine import EngineUnavailable, NoResponder
 from gatelink.group.engines.bucket import Message
 from gatelink.group.engines.checks import MAX_VALUE
 from gatelink.group.engines.stats import EngineStats
+from gatelink.net.endpoints import failure
 from gatelink.quiet import QuietLog
 
 OLDEST = (2, 11)  # the first with per-message TTL
@@ -86,6 +87,7 @@ class Line:
         self._log = log
         self._client = _Client(self.lose, partial(self._log.error, "NATS forbids", server=self.where))
         self._inbox = ""
+        self._error: Exception | None = None  # the last that nats-py told of
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._asked = 0
 
@@ -104,8 +106,8 @@ class Line:
                 user_credentials=credentials,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            cause = self._client.last_error or error
-            text = str(cause) or type(error).__name__
+            cause = self._error or error  # that no server is left says nothing of why
+            text = failure(cause) if isinstance(cause, OSError) else str(cause) or type(cause).__name__
             if isinstance(cause, ssl.SSLCertVerificationError):
                 text = (
                     f"its certificate is not trusted: {cause.verify_message}; "
@@ -218,6 +220,7 @@ class Line:
         return EngineUnavailable(f"NATS at {self.where}: {error}")
 
     async def _on_error(self, error: Exception) -> None:
+        self._error = error
         if isinstance(error, nats.errors.SlowConsumerError):
             self._stats.dropped += 1
             self._log.error("messages come faster than they are handled", subject=error.subject)
