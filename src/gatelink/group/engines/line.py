@@ -7,6 +7,7 @@ store writes what never expires, its `flush` overtakes what it is to flush.
 import asyncio
 import contextlib
 import math
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -23,7 +24,6 @@ from gatelink.group.engine import EngineUnavailable, NoResponder
 from gatelink.group.engines.bucket import Message
 from gatelink.group.engines.checks import MAX_VALUE
 from gatelink.group.engines.stats import EngineStats
-from gatelink.net.endpoints import failure
 from gatelink.quiet import QuietLog
 
 OLDEST = (2, 11)  # the first with per-message TTL
@@ -107,7 +107,8 @@ class Line:
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             cause = self._error or error  # that no server is left says nothing of why
-            text = failure(cause) if isinstance(cause, OSError) else str(cause) or type(cause).__name__
+            text = os.strerror(cause.errno) if isinstance(cause, ConnectionError) and cause.errno else str(cause)
+            text = text or type(cause).__name__
             if isinstance(cause, ssl.SSLCertVerificationError):
                 text = (
                     f"its certificate is not trusted: {cause.verify_message}; "
