@@ -136,7 +136,7 @@ class Server:
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that are due in this run
         self._running = False
-        self.on_end: Callable[[], None] | None = None
+        self._on_end: Callable[[], None] | None = None
         """Called when it has stopped; for `serve`."""
         handlers.ticking = tick_hz > 0
 
@@ -322,8 +322,8 @@ class Server:
         clients.hub.wheel.close()
         inner.hub.wheel.close()
         self._running = False
-        if self.on_end is not None:
-            self.on_end()
+        if self._on_end is not None:
+            self._on_end()
         if self._has_started:
             log.info("stopped", verified=self.stats.verified)
 
