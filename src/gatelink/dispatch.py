@@ -341,6 +341,8 @@ class Dispatch:
             return
         if self._forward is None:
             session.hub.stats.unhandled += 1
+            if traffic.messages == 1:  # later ones are only counted
+                log.warning("no handler for a message", message=session.hub.name_of(id), id=id, uid=session.uid)
             return
         try:
             self._forward(session, RawFrame(id, flags, body))

@@ -3,10 +3,10 @@
     GatelinkError
     ├── LocalError               the caller's: fix the code or the configuration
     │   ├── ConfigError          a setting that cannot work
-    │   ├── CatalogError         a message type registered twice, or not at all
+    │   ├── CatalogError         a message or handler registered twice, wrongly, or not at all
     │   ├── MessageTooLarge      a message to send that no receiver would take
     │   ├── SessionClosed        `send` on a session that has ended
-    │   ├── OutboxFull           more waits for a server of the group than may
+    │   ├── OutboxFull           more is queued for a peer than may be; to a player it is SessionClosed
     │   └── NotLinked            there is no link to the server that a post is for
     ├── PeerError                the peer's: its connection closes with `.code`
     │   ├── ProtocolError        bytes that the protocol does not allow
@@ -94,7 +94,7 @@ class ConfigError(LocalError):
 
 
 class CatalogError(LocalError):
-    """A message id, name or type that is registered twice, not at all, or out of range."""
+    """A message, by id, name or class, or a handler of one, that is registered twice, not at all, or cannot be."""
 
 
 class MessageTooLarge(LocalError):

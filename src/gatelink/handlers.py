@@ -42,13 +42,17 @@ class Handlers(Dispatch):
         """Decorator: the handler of a message, given by its type, id or wire name: `handler(session, message)`.
 
         rate: how many of them one session may send in a second, and at once; more are dropped, undecoded, and counted.
-        Raises CatalogError for a message that is not registered, or that has a handler; ConfigError for a rate of 0.
+        Raises CatalogError for a message that is not registered, or that has a handler, and for a function that can't
+        be called with these two; ConfigError for a rate of 0.
         """
+        if not isinstance(what, (type, int, str)):
+            raise CatalogError(f"say of which message {what!r} is the handler, as @server.on(Hello)")
         kind = self.catalog.find(what)
         if rate is not None and not rate > 0:
             raise ConfigError(f"rate={rate} for {kind.name}; give messages a second, above 0, or None for no limit")
 
         def register(handler: _H) -> _H:
+            check_handler(handler, kind.name, "session", "message")
             self._add(kind.id, Route(kind.name, handler, kind.decode))
             if rate is not None:
                 self.rates[kind.id] = rate
@@ -76,6 +80,7 @@ class Handlers(Dispatch):
         """Decorator: takes every message that the catalog knows and that has no handler of its own; one a table."""
         if self._default is not None:
             raise CatalogError("there is a default handler already; one table has one")
+        check_handler(handler, "default", "session", "message")
         self._default = handler
         return handler
 
@@ -99,10 +104,12 @@ class Handlers(Dispatch):
         """Decorator: `handler(session, frame)`, a plain function, for ids that nothing handles; one a table."""
         if self._forward is not None:
             raise CatalogError("there is a forward handler already; one table has one")
+        check_handler(handler, "on_forward", "session", "frame", plain=True)
         self._forward = handler
         return handler
 
     def _on_event(self, event: int, name: str, handler: _E) -> _E:
+        check_handler(handler, f"on_{name}", "session")
         route = Route(name, lambda session, _: handler(session), bytes)
         route.is_async = is_async(handler)
         self._add(event, route)
@@ -112,6 +119,28 @@ class Handlers(Dispatch):
         if key in self.routes:
             raise CatalogError(f"{route.name} has a handler already; one message has one handler")
         self.routes[key] = route
+
+
+def check_handler(handler: Callable[..., Any], of: str, *arguments: str, plain: bool = False) -> None:
+    """Finds out at start what would else fail at each message. Raises CatalogError.
+
+    of: what it handles, in words. arguments: the names of those that it is called with. plain: it must not be async.
+    """
+    if plain and is_async(handler):
+        raise CatalogError(f"the handler of {of} must be a plain function, not `async def`: nobody would await it")
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:
+        return  # one written in C that does not say
+    except TypeError:
+        raise CatalogError(f"the handler of {of} is {handler!r}, which can't be called") from None
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        name = getattr(handler, "__qualname__", type(handler).__qualname__)
+        raise CatalogError(
+            f"the handler of {of} is called with ({', '.join(arguments)}); {name}{signature} can't be"
+        ) from None
 
 
 def _snake(name: str) -> str:

@@ -22,8 +22,9 @@ import uvloop
 from gatelink import serving
 from gatelink.auth.tokens import Tokens
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
-from gatelink.errors import CloseCode, ConfigError
-from gatelink.handlers import Handlers
+from gatelink.dispatch import is_async
+from gatelink.errors import CatalogError, CloseCode, ConfigError
+from gatelink.handlers import Handlers, check_handler
 from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
 from gatelink.net.door import Door
@@ -135,17 +136,19 @@ class Server:
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that are due in this run
         self._running = False
-        self.on_end: Callable[[], None] | None = None
+        self._on_end: Callable[[], None] | None = None
         """Called when it has stopped; for `serve`."""
         handlers.ticking = tick_hz > 0
 
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
         """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick."""
+        check_handler(handler, "on_tick", "seconds", plain=True)
         self._on_tick = handler
         return handler
 
     def on_start(self, function: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Decorator: `async def function()`, awaited before anything listens; what it raises, `start` raises."""
+        _check_async(function, "on_start")
         self._on_start.append(function)
         return function
 
@@ -154,6 +157,7 @@ class Server:
 
         It is cancelled when the grace of `stop` is over, but has at least 0.1 s.
         """
+        _check_async(function, "on_stop")
         self._on_stop.append(function)
         return function
 
@@ -327,8 +331,8 @@ class Server:
         clients.hub.wheel.close()
         inner.hub.wheel.close()
         self._running = False
-        if self.on_end is not None:
-            self.on_end()
+        if self._on_end is not None:
+            self._on_end()
         if self._has_started:
             log.info("stopped", verified=self.stats.verified)
 
@@ -432,3 +436,10 @@ class Server:
             if perf_counter() > due:
                 self.stats.tick_overruns += 1
                 due = perf_counter()
+
+
+def _check_async(function: Callable[[], Awaitable[None]], of: str) -> None:
+    """Raises CatalogError for what can't be called without arguments and awaited."""
+    check_handler(function, of)
+    if not is_async(function):
+        raise CatalogError(f"the handler of {of} is awaited: write it as `async def`")

@@ -44,7 +44,7 @@ async def serve(server: "Server") -> None:
 async def _live(server: "Server", started: asyncio.Event, asked: asyncio.Event) -> None:
     """From start to stop; when it is cancelled, it stops without grace."""
     _allow_files(server)
-    server.on_end = asked.set
+    server._on_end = asked.set
     await server.start()
     gc.collect()
     gc.freeze()  # what was imported stays: looking through it again stops the loop for 10 to 30 ms each time

@@ -1,11 +1,12 @@
 """What an application does before the first session and after the last."""
 
 import asyncio
+from typing import Any
 
 import pytest
 from structlog.testing import capture_logs
 
-from gatelink import Catalog, ConfigError, Server, StaticTokens, connect
+from gatelink import Catalog, CatalogError, ConfigError, Server, StaticTokens, connect
 
 TOKEN = f"{7:032d}"
 
@@ -139,3 +140,21 @@ async def test_what_needs_a_start_says_so_before_it() -> None:
     server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
     with pytest.raises(ConfigError, match="has not been started"):
         _ = server.sessions
+
+
+def test_what_could_not_be_awaited_or_called_later_is_refused_at_once() -> None:
+    server = Server(catalog=Catalog())
+
+    def plain() -> None: ...
+
+    async def waits(seconds: float) -> None: ...
+
+    cases: list[tuple[Any, Any, str]] = [
+        (server.on_start, plain, "on_start is awaited: write it as `async def`"),
+        (server.on_stop, waits, r"on_stop is called with \(\); .*waits\(seconds"),
+        (server.on_tick, waits, "on_tick must be a plain function"),
+        (server.on_tick, plain, r"on_tick is called with \(seconds\)"),
+    ]
+    for register, handler, words in cases:
+        with pytest.raises(CatalogError, match=words):
+            register(handler)

@@ -1,6 +1,7 @@
 """Every message reaches its handler, in order and one at a time for each session, whatever the handlers do."""
 
 import asyncio
+import functools
 from typing import Any
 
 import pytest
@@ -56,6 +57,40 @@ def test_a_type_checker_sees_a_handler_that_takes_another_message() -> None:
     handlers.on(Say)(counts)  # type: ignore[arg-type]  # mypy fails if nothing is wrong here
     handlers.on(Count)(counts)
     assert {SAY, COUNT} <= handlers.routes.keys()
+
+
+class Takes:
+    """Handlers that can't be called as they would be, and how they are registered."""
+
+    def one(session: Any) -> None: ...
+    def two(session: Any, message: Any) -> None: ...
+    def three(session: Any, message: Any, more: Any) -> None: ...
+    def keyword(session: Any, message: Any, *, more: Any) -> None: ...
+    async def waits(session: Any, frame: Any) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("register", "handler", "words"),
+    [
+        (lambda table: table.on(Say), Takes.one, r"Say is called with \(session, message\); Takes.one\(session"),
+        (lambda table: table.on(Say), Takes.three, "three"),
+        (lambda table: table.on(Say), Takes.keyword, "keyword"),
+        (lambda table: table.on(Say), 5, "5, which can't be called"),
+        (lambda table: table.default, Takes.one, "default"),
+        (lambda table: table.on_closed, Takes.two, r"on_closed is called with \(session\)"),
+        (lambda table: table.on_forward, Takes.one, r"on_forward is called with \(session, frame\)"),
+        (lambda table: table.on_forward, Takes.waits, "plain function"),
+        (lambda table: table.on, Takes.two, "of which message"),
+    ],
+)
+def test_a_handler_that_could_never_be_called_is_found_at_start(register: Any, handler: Any, words: str) -> None:
+    table = Handlers(CATALOG)
+    with pytest.raises(CatalogError, match=words):
+        register(table)(handler)
+    assert not table.routes
+    several: list[Any] = [Takes.two, lambda *both: None, functools.partial(Takes.three, more=1), print]
+    for fits in several:
+        Handlers(CATALOG).on(Say)(fits)
 
 
 def test_one_message_has_one_handler() -> None:
@@ -159,11 +194,17 @@ async def test_what_is_forwarded_is_the_frame_byte_for_byte(flags: int) -> None:
     assert forwarded[1].id == COUNT and len(forwarded) == 2
 
 
-async def test_what_nothing_handles_is_counted_and_dropped() -> None:
+async def test_what_nothing_handles_is_counted_and_dropped_and_in_the_log_the_first_time() -> None:
     bench = Bench()
     session, _ = opened(bench, Handlers(CATALOG))
-    session.receive([say("a"), (12_345, 0, b""), (HEARTBEAT, 0, b"")])
-    assert bench.stats.unhandled == 2
+    with capture_logs() as logs:
+        for _ in range(2):
+            session.receive([say("a"), (12_345, 0, b""), (HEARTBEAT, 0, b"")])
+    assert [(line["event"], line["message"], line["id"]) for line in logs] == [
+        ("no handler for a message", "Say", SAY),
+        ("no handler for a message", "other", 12_345),
+    ]
+    assert bench.stats.unhandled == 4
     assert state_of(session) is SessionState.OPEN
 
 

@@ -5,10 +5,12 @@ import os
 import sys
 import traceback
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType, TracebackType
 from typing import Any, TypeVar
 
-from gatelink.errors import ConfigError
+import gatelink
+from gatelink.errors import ConfigError, LocalError
 
 T = TypeVar("T")
 
@@ -64,8 +66,19 @@ def load_module(name: str) -> ModuleType:
             path = "/" in name or name.endswith(".py")
             fix = "write mygame.main, not a file's path" if path else f"looked in {here} and where Python looks"
             raise ConfigError(f"no module {error.name!r}; {fix}") from None
+        if isinstance(error, LocalError):  # its text says what is wrong and what to do; only the place is missing
+            raise ConfigError(f"{_place(error)}: {error}") from None
         traceback.print_exception(error.with_traceback(_without_importer(error.__traceback__)))
         raise ConfigError(f"module {name} can't be imported: {type(error).__name__}, see above") from None
+
+
+def _place(error: Exception) -> str:
+    """The file and line, not gatelink's own, that led to `error`."""
+    ours = str(Path(gatelink.__file__).parent)
+    frames = [
+        frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith((ours, "<"))
+    ]
+    return f"{os.path.relpath(frames[-1].filename)}:{frames[-1].lineno}"
 
 
 def _without_importer(trace: TracebackType | None) -> TracebackType | None:

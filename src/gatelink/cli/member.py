@@ -91,7 +91,7 @@ def run(process: Coroutine[Any, Any, None]) -> None:
     try:
         uvloop.run(process)
     except EngineUnavailable as error:
-        typer.echo(f"gatelink: the engine is away: {error}", err=True)
+        typer.echo(f"gatelink: the engine (engine.url) can't be used: {error}", err=True)
         raise typer.Exit(1) from None
 
 

@@ -21,13 +21,13 @@ import msgspec
 import structlog
 
 from gatelink.config import Limits
-from gatelink.dispatch import Route, is_async
+from gatelink.dispatch import Route
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.group.directory import Directory, Place
 from gatelink.group.engine import Engine, RequestFailed, Subscription
 from gatelink.group.links import Link, Links, Role
 from gatelink.group.registry import Load, OnChange, Registry, ServerInfo, State
-from gatelink.handlers import Handlers
+from gatelink.handlers import Handlers, check_handler
 from gatelink.net.client import connect
 from gatelink.net.dialer import Backoff
 from gatelink.quiet import QuietLog
@@ -273,6 +273,7 @@ class Talk:
         def register(handler: Callable[[_M], _R]) -> Callable[[_M], _R]:
             if request in self._calls:
                 raise CatalogError(f"calls with {request.__name__} have a handler already")
+            check_handler(handler, f"calls with {request.__name__}", "request")
             self._calls[request] = handler
             return handler
 
@@ -282,8 +283,7 @@ class Talk:
         """Decorator: `handler(message)`, a plain function, for what is published under `topic`. Raises CatalogError."""
 
         def register(handler: _E) -> _E:
-            if is_async(handler):
-                raise CatalogError(f"the handler of topic {topic!r} is async; events call a plain function, in order")
+            check_handler(handler, f"topic {topic!r}", "message", plain=True)
             if topic in self.topics:
                 raise CatalogError(f"the topic {topic!r} has a handler already")
             self.topics[topic] = lambda data: handler(decode(self._catalog, data))

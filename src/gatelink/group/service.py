@@ -54,6 +54,8 @@ class Service(Server):
 
     def __init__(self, name: str, *, type: int, member: Membership | None = None, **options: Any) -> None:
         super().__init__(**options)
+        if not GATEWAY < type <= 255:
+            raise ConfigError(f"service {name!r} has type {type}; a service has 2 to 255, {GATEWAY} is the gateways'")
         self.name = name
         self.type = type
         self.member = member

@@ -1,4 +1,4 @@
-"""The doors of the login service, as a Litestar application, and the OpenAPI document that describes them."""
+"""The paths of the login service, as a Litestar application, and the OpenAPI document that describes them."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -56,9 +56,9 @@ _LEGACY_WRONG, _LEGACY_TOO_MANY, _LEGACY_LATER = 1, 2, 3
 
 
 def build(logins: Logins, is_healthy: Callable[[], bool]) -> Litestar:
-    """The application, with doors for the methods that `logins` has."""
-    doors = [*_doors(logins), _health(is_healthy)]
-    document = _document(doors)
+    """The application, with a path for each of the methods that `logins` has."""
+    routes = [*_routes(logins), _health(is_healthy)]
+    document = _document(routes)
     encoded = msgspec.json.encode(document)
     for_people = page(document, DOCUMENT)
 
@@ -70,12 +70,12 @@ def build(logins: Logins, is_healthy: Callable[[], bool]) -> Litestar:
     async def docs() -> Response[str]:
         return Response(for_people, headers={"content-security-policy": POLICY, "x-content-type-options": "nosniff"})
 
-    return _litestar([*doors, openapi, docs], None)
+    return _litestar([*routes, openapi, docs], None)
 
 
-def _litestar(doors: Sequence[HTTPRouteHandler], config: OpenAPIConfig | None) -> Litestar:
+def _litestar(routes: Sequence[HTTPRouteHandler], config: OpenAPIConfig | None) -> Litestar:
     return Litestar(
-        doors,
+        routes,
         openapi_config=config,
         exception_handlers={HTTPException: _on_http_error, Exception: _on_error},
         response_headers=[ResponseHeader(name="cache-control", value="no-store", documentation_only=False)],
@@ -85,14 +85,14 @@ def _litestar(doors: Sequence[HTTPRouteHandler], config: OpenAPIConfig | None) -
     )
 
 
-def _document(doors: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
+def _document(routes: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
     config = OpenAPIConfig(
         title="gatelink login", version=__version__, description="Logs players in and says where to connect."
     )
-    return _litestar(doors, config).openapi_schema.to_schema()
+    return _litestar(routes, config).openapi_schema.to_schema()
 
 
-def _doors(logins: Logins) -> list[HTTPRouteHandler]:
+def _routes(logins: Logins) -> list[HTTPRouteHandler]:
     @post(
         "/login",
         status_code=200,
@@ -106,23 +106,23 @@ def _doors(logins: Logins) -> list[HTTPRouteHandler]:
         reply = await logins.password(data.user, data.password, _address(request), "tcp")  # they speak nothing else
         return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=reply.addresses["tcp"].removeprefix("tcp://"))
 
-    @_door("/v1/login", "Log in with a user name and a password", 403, 429)
+    @_route("/v1/login", "Log in with a user name and a password", 403, 429)
     async def login(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
         return await logins.password(data.user, data.password, _address(request))
 
-    @_door("/v1/register", "Make an account, and log in to it", 409, 429, status_code=201)
+    @_route("/v1/register", "Make an account, and log in to it", 409, 429, status_code=201)
     async def register(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
         return await logins.register(data.user, data.password, _address(request))
 
-    @_door("/v1/guest", "Log in as the guest of a device, who is made the first time", 403, 429)
+    @_route("/v1/guest", "Log in as the guest of a device, who is made the first time", 403, 429)
     async def guest(data: JSONBody[GuestCredentials], request: AnyRequest) -> LoginReply:
         return await logins.guest(data.device_id, _address(request))
 
-    @_door("/v1/oidc", "Log in with an OpenID Connect ID token", 403, 429)
+    @_route("/v1/oidc", "Log in with an OpenID Connect ID token", 403, 429)
     async def oidc(data: JSONBody[OidcCredentials], request: AnyRequest) -> LoginReply:
         return await logins.oidc(credentials_of(data), _address(request))
 
-    @_door("/v1/logout", "End a token; one that has ended, or never was, is no error", status_code=204)
+    @_route("/v1/logout", "End a token; one that has ended, or never was, is no error", status_code=204)
     async def logout(data: JSONBody[LogoutRequest]) -> None:
         await logins.logout(data.token)
 
@@ -133,19 +133,19 @@ def _doors(logins: Logins) -> list[HTTPRouteHandler]:
             for gateway in logins.gateways.all()
         ]
 
-    doors: list[HTTPRouteHandler] = [logout, servers]
+    routes: list[HTTPRouteHandler] = [logout, servers]
     if "password" in logins.methods:
-        doors += [legacy_login, login]
+        routes += [legacy_login, login]
     if logins.accounts is not None:
-        doors.append(register)
+        routes.append(register)
     if "guest" in logins.methods:
-        doors.append(guest)
+        routes.append(guest)
     if "oidc" in logins.methods:
-        doors.append(oidc)
-    return doors
+        routes.append(oidc)
+    return routes
 
 
-def _door(path: str, summary: str, *problems: int, status_code: int = 200) -> HTTPRouteHandler:
+def _route(path: str, summary: str, *problems: int, status_code: int = 200) -> HTTPRouteHandler:
     """A POST of the current API, named after its path. problems: statuses besides those that every POST has."""
     responses = _problems(*problems, *_EVERY_POST)
     name = path.rpartition("/")[2]

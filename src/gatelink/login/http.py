@@ -23,8 +23,8 @@ _log = logging.getLogger("gatelink.login.http")
 _log.setLevel(logging.ERROR)  # what peers do wrong is a warning, and theirs to know; ERROR is a fault of ours
 
 
-class Door:
-    """What the connections of one service share. `refused` counts those that were not admitted, by reason."""
+class HttpAdmission:
+    """Which HTTP connections are let in. `count` of them are open; `refused` counts the others, by reason."""
 
     def __init__(self, limits: LoginLimits, proxies: tuple[str, ...]) -> None:
         self.limits = limits
@@ -55,27 +55,27 @@ class Door:
 class LoginProtocol(H11Protocol):
     """Each request's head has a deadline that no byte moves; so has the rest of it, until its reply is out."""
 
-    def __init__(self, door: Door, **settings: Any) -> None:
+    def __init__(self, admission: HttpAdmission, **settings: Any) -> None:
         super().__init__(**settings)
         self.access_log = False
         self.logger = _log
-        self.conn = h11.Connection(h11.SERVER, door.limits.max_head)
-        self._door = door
+        self.conn = h11.Connection(h11.SERVER, admission.limits.max_head)
+        self._admission = admission
         self._admitted = False
         self._end: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self._admitted = self._door.enter(self.client[0] if self.client else "")
+        self._admitted = self._admission.enter(self.client[0] if self.client else "")
         if self._admitted:
-            self._cut_in(self._door.limits.head_timeout)
+            self._cut_in(self._admission.limits.head_timeout)
         else:
             transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._admitted:
             self._admitted = False
-            self._door.leave(self.client[0] if self.client else "")
+            self._admission.leave(self.client[0] if self.client else "")
         if self._end is not None:
             self._end.cancel()
         super().connection_lost(exc)
@@ -87,14 +87,18 @@ class LoginProtocol(H11Protocol):
 
     def on_response_complete(self) -> None:
         before = self.cycle
-        self._cut_in(self._door.limits.head_timeout)  # from now on, for what is left of the reply, and the next head
+        self._cut_in(
+            self._admission.limits.head_timeout
+        )  # from now on, for what is left of the reply, and the next head
         super().on_response_complete()
         self._watch(before)
 
     def send_400_response(self, msg: str) -> None:
         """To what is no HTTP, or a head that is too long."""
         status, headers, body = response_of(
-            problem(400, "bad-request", f"no HTTP request with a head of up to {self._door.limits.max_head} bytes"),
+            problem(
+                400, "bad-request", f"no HTTP request with a head of up to {self._admission.limits.max_head} bytes"
+            ),
             {"connection": "close"},
         )
         try:
@@ -112,7 +116,7 @@ class LoginProtocol(H11Protocol):
     def _watch(self, before: object) -> None:
         """Sets the deadline of a request that has begun since `before` was the newest."""
         if self.cycle is not before and not self.cycle.response_complete:
-            self._cut_in(self._door.limits.timeout + SPARE)
+            self._cut_in(self._admission.limits.timeout + SPARE)
 
     def _cut_in(self, seconds: float) -> None:
         if self._end is not None:

@@ -1,4 +1,4 @@
-"""Logging in and out, as every door of the service does it: count, check, choose, end older tokens, issue."""
+"""Logging in and out, as every path of the API does it: count, check, choose, end older tokens, issue."""
 
 import time
 from collections import Counter

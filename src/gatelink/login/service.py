@@ -13,7 +13,7 @@ from gatelink.login.address import host_and_port
 from gatelink.login.api import build
 from gatelink.login.front import Front
 from gatelink.login.gateways import Gateways
-from gatelink.login.http import Door
+from gatelink.login.http import HttpAdmission
 from gatelink.login.limits import LoginLimits
 from gatelink.login.logins import Issuer, Logins
 from gatelink.login.metrics import LoginMetrics
@@ -63,7 +63,7 @@ class LoginService:
         )
         self.engine = engine
         self._listen, self._where = listen, host_and_port(listen)
-        self.door = Door(self.limits, proxies)
+        self.admission = HttpAdmission(self.limits, proxies)
         self.app = build(self.logins, lambda: self.is_running and engine.is_available)
         self.front = Front(self.app, self.limits, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
         self._admin = Admin(self, admin, lambda: LoginMetrics(self)) if admin is not None else None
@@ -90,7 +90,7 @@ class LoginService:
         """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
         if self._http is not None:
             raise ConfigError("this login service is running already")
-        http = HttpServer(self.front, *self._where, name=self._listen, protocol=self.door.protocol)
+        http = HttpServer(self.front, *self._where, name=self._listen, protocol=self.admission.protocol)
         await http.start()
         self._http, self._address = http, (http.host, http.port)
         if self._admin is not None:

@@ -18,7 +18,7 @@ import msgspec
 from gatelink.errors import CloseCode, ConnectError, PeerError, ProtocolError
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import Endpoint, failure
-from gatelink.net.way import Way
+from gatelink.net.target import Target
 from gatelink.session.controls import close_code, control_frame, printable
 from gatelink.session.extended import DETACHING, ExtendedSession
 from gatelink.session.hub import Hub
@@ -99,7 +99,7 @@ class Dialer:
         extension: Extension | None,
     ) -> None:
         self._hub = hub
-        self._way = Way(endpoint, tls)
+        self._target = Target(endpoint, tls)
         self._request = request
         self._handlers = handlers
         self._timeout = seconds
@@ -117,7 +117,7 @@ class Dialer:
 
     @property
     def _endpoint(self) -> Endpoint:
-        return self._way.endpoint
+        return self._target.endpoint
 
     async def dial(self) -> Session:
         """Connects and verifies; the session, which is `OPEN`. Raises ConnectError."""
@@ -149,7 +149,7 @@ class Dialer:
             opening = loop.create_task(loop.create_unix_connection(self._make, endpoint.path))
         else:
             opening = loop.create_task(
-                loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._way.tls)
+                loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._target.tls)
             )
         self._is_made = False
         try:
@@ -390,7 +390,7 @@ class Dialer:
     def broke(self, session: Session, code: CloseCode) -> bool:
         if self._backoff is None:
             return False
-        wait = self._way.find(session)
+        wait = self._target.find(session)
         self._redial = self._hub.loop.create_task(self._dial_again(session, self._backoff, wait))
         return True
 
@@ -412,7 +412,7 @@ class Dialer:
                 if error.code in (CloseCode.VERIFY_FAILED, CloseCode.RESUME_REFUSED):
                     session.close(error.code, "the server took us back no more")
                 if self._ticket is None:  # else only the server that has the session can go on with it
-                    self._way.go_home()
+                    self._target.go_home()
             if session.state is not SessionState.DETACHED:
                 return
         session.close(CloseCode.GOING_AWAY, f"not connected again after {backoff.attempts} attempts")

@@ -13,6 +13,7 @@ from gatelink.errors import ConfigError
 from gatelink.net.endpoints import parse_endpoint
 
 if TYPE_CHECKING:
+    from gatelink.ops.families import Exposition
     from gatelink.ops.http import HttpServer
     from gatelink.server import Server
 
@@ -33,27 +34,19 @@ class Watched(Protocol):
     def is_running(self) -> bool: ...
 
 
-class Exposed(Protocol):
-    """Its metrics. loop_lag: seconds that the loop runs late, which the admin port writes."""
-
-    loop_lag: float
-
-    def exposition(self) -> bytes: ...
-
-
 class Admin:
     """The admin port of `server`, at `address`: "host:port", port 0 for any that is free.
 
     metrics: makes the metrics when the port is opened; by default those of a `Server`.
     """
 
-    def __init__(self, server: Watched, address: str, metrics: Callable[[], Exposed] | None = None) -> None:
+    def __init__(self, server: Watched, address: str, metrics: "Callable[[], Exposition] | None" = None) -> None:
         self._server = server
         self._address = address
         self._new_metrics = metrics
         self._lags: deque[float] = deque([0.0], maxlen=LAG_SAMPLES)
         self._http: HttpServer | None = None
-        self._metrics: Exposed
+        self._metrics: Exposition
         self._timer: asyncio.TimerHandle
         self.port = 0  # after `start`, the one that was taken
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from gatelink.group.engines.stats import EngineStats
+from gatelink.ops.families import counter, counters, gauge, gauges
 from gatelink.session.states import SessionState
 
 if TYPE_CHECKING:
@@ -31,28 +32,28 @@ def of_gateway(gateway: "Gateway") -> Iterator[Metric]:
     """Of a gateway that has been started."""
     relay = gateway.relay
     stats = relay.stats
-    yield _counter("forwarded_frames", "Frames of players that servers were to get.", stats.forwarded)
-    yield _counter("pushed_frames", "Frames of servers that were queued for players.", stats.pushed)
-    yield _by_type("lost_frames", "Frames of players that no server got.", stats.lost)
-    yield _counter("misdirected_envelopes", "Envelopes for players who are not here.", stats.misdirected)
-    yield _counter("malformed_envelopes", "Envelopes that were dropped.", stats.malformed)
-    yield _counter("rebinds", "Players whose server died or drained.", stats.rebinds)
-    yield _counter("holds", "Times that a player waited because there was no server.", stats.held)
-    yield _gauge("ways", "Players that frames are forwarded for.", len(relay._ways))
+    yield counter("forwarded_frames", "Frames of players that servers were to get.", stats.forwarded)
+    yield counter("pushed_frames", "Frames of servers that were queued for players.", stats.pushed)
+    yield counters("lost_frames", "Frames of players that no server got.", "type", _named(stats.lost))
+    yield counter("misdirected_envelopes", "Envelopes for players who are not here.", stats.misdirected)
+    yield counter("malformed_envelopes", "Envelopes that were dropped.", stats.malformed)
+    yield counter("rebinds", "Players whose server died or drained.", stats.rebinds)
+    yield counter("holds", "Times that a player waited because there was no server.", stats.held)
+    yield gauge("forwarded_players", "Players that frames are forwarded for.", len(relay._ways))
     bound: Counter[int] = Counter()
     for link, ways in relay._bound.items():
         bound[link.type] += len(ways)
-    yield _gauges("bound_players", "Players that have a server, by its type.", bound)
+    yield gauges("bound_players", "Players that have a server, by its type.", "type", _named(bound))
     waiting = {type: len(ways) for type, ways in relay._waiting.items()}
-    yield _gauges("waiting_players", "Players that wait for a server, by its type.", waiting)
-    yield _counter("directory_skipped", "Ends of sessions that were left to expire.", gateway.directory.skipped)
+    yield gauges("waiting_players", "Players that wait for a server, by its type.", "type", _named(waiting))
+    yield counter("directory_skipped", "Ends of sessions that were left to expire.", gateway.directory.skipped)
     yield from _of_member(gateway)
 
 
 def of_service(service: "Service") -> Iterator[Metric]:
     """Of a service that has been started."""
-    yield _counter("malformed_envelopes", "Envelopes that were dropped.", service.malformed)
-    yield _counter("stray_frames", "Frames of players who are not this service's.", service.strays)
+    yield counter("malformed_envelopes", "Envelopes that were dropped.", service.malformed)
+    yield counter("stray_frames", "Frames of players who are not this service's.", service.strays)
     yield from _of_member(service)
 
 
@@ -63,46 +64,25 @@ def _of_member(server: "Gateway | Service") -> Iterator[Metric]:
     for (type, is_open), count in states.items():
         links.add_metric((str(type), "open" if is_open else "broken"), count)
     yield links
-    yield _counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed)
-    yield _counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled)
-    yield _gauge("engine_available", "1 while the engine is connected.", group.engine.is_available)
+    yield counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed)
+    yield counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled)
+    yield gauge("engine_available", "1 while the engine is connected.", group.engine.is_available)
     stats = getattr(group.engine, "stats", None)
     if isinstance(stats, EngineStats):
         yield from _of_engine(stats)
 
 
 def _of_engine(stats: EngineStats) -> Iterator[Metric]:
-    calls = CounterMetricFamily("gatelink_engine_calls", "Calls of the engine.", labels=("call",))
-    seconds = CounterMetricFamily("gatelink_engine_seconds", "How long they took together.", labels=("call",))
+    yield counters("engine_calls", "Calls of the engine.", "call", stats.calls)
+    yield counters("engine_seconds", "How long they took together.", "call", stats.seconds)
     failures = CounterMetricFamily("gatelink_engine_failures", "Calls that raised.", labels=("call", "error"))
-    for call, count in stats.calls.items():
-        calls.add_metric((call,), count)
-    for call, total in stats.seconds.items():
-        seconds.add_metric((call,), total)
     for labels, count in stats.failures.items():
         failures.add_metric(labels, count)
-    yield from (calls, seconds, failures)
+    yield failures
     for name, text in _ENGINE_COUNTERS.items():
-        yield _counter(f"engine_{name}", text, getattr(stats, name))
+        yield counter(f"engine_{name}", text, getattr(stats, name))
 
 
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"gatelink_{name}", text, value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"gatelink_{name}", text, value)
-
-
-def _gauges(name: str, text: str, values: Mapping[int, int]) -> Metric:
-    family = GaugeMetricFamily(f"gatelink_{name}", text, labels=("type",))
-    for type, value in values.items():
-        family.add_metric((str(type),), value)
-    return family
-
-
-def _by_type(name: str, text: str, values: Mapping[int, int]) -> Metric:
-    family = CounterMetricFamily(f"gatelink_{name}", text, labels=("type",))
-    for type, value in values.items():
-        family.add_metric((str(type),), value)
-    return family
+def _named(values: Mapping[int, int]) -> dict[str, float]:
+    """By server type, as a label has it."""
+    return {str(type): value for type, value in values.items()}

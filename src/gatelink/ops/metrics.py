@@ -4,20 +4,17 @@ Labels are bounded: a message is named as the catalog has it, an id that was nev
 codes and reasons for refusals are gatelink's own. docs/operations.md says what each metric means.
 """
 
-from collections.abc import Iterator, Mapping
-from itertools import accumulate
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
-from prometheus_client.exposition import generate_latest
-from prometheus_client.registry import Collector
+from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from gatelink.dispatch import TIME_BUCKETS, Route
 from gatelink.errors import CloseCode
+from gatelink.ops.families import Exposition, counter, counters, gauge, histogram
 from gatelink.session.session import Session
 from gatelink.session.states import ConnectionState
-from gatelink.stats import Histogram, Stats
+from gatelink.stats import Stats
 
 if TYPE_CHECKING:
     from gatelink.server import Server
@@ -25,59 +22,49 @@ if TYPE_CHECKING:
 _BOUNDS = (*map(str, TIME_BUCKETS), "+Inf")
 
 
-class Metrics(Collector):
-    """What `server`, which has been started, has counted, and what it holds now.
-
-    loop_lag: seconds that the event loop runs late; whoever measures it writes it here.
-    """
+class Metrics(Exposition):
+    """What `server`, which has been started, has counted, and what it holds now."""
 
     def __init__(self, server: "Server") -> None:
-        self.loop_lag = 0.0
+        super().__init__()
         self._server = server
-        self._registry = CollectorRegistry()
-        self._registry.register(self)
-        ProcessCollector(registry=self._registry)
-
-    def exposition(self) -> bytes:
-        """The metrics in Prometheus' text format, version 0.0.4."""
-        return generate_latest(self._registry)
 
     def collect(self) -> Iterator[Metric]:
         server = self._server
         stats = server.stats
-        yield _gauge("sessions", "Open sessions.", len(server.sessions))
-        yield _gauge("connections", "Connections admitted and not yet gone.", len(server.connections))
+        yield gauge("sessions", "Open sessions.", len(server.sessions))
+        yield gauge("connections", "Connections admitted and not yet gone.", len(server.connections))
         unverified = sum(connection.state is ConnectionState.UNVERIFIED for connection in server.connections)
-        yield _gauge("unverified_connections", "Connections between accept and verified.", unverified)
-        yield _gauge("loop_lag_seconds", "How late the event loop ran, at worst in the last 15 s.", self.loop_lag)
-        yield _counter("accepted_connections", "Connections admitted.", stats.accepted)
-        yield _labelled("refusals", "Connections closed before they were verified.", "reason", stats.refused)
-        yield _counter("logins", "Logins of clients that succeeded.", stats.verified)
-        yield _histogram("token_seconds", "Checking one token, whatever came of it.", stats.token_seconds)
-        yield _counter("bans", "Times that an address was banned.", stats.bans)
-        yield _gauge("banned_addresses", "Addresses that are banned now.", server._admission.banned())
+        yield gauge("unverified_connections", "Connections between accept and verified.", unverified)
+        yield gauge("loop_lag_seconds", "How late the event loop ran, at worst in the last 15 s.", self.loop_lag)
+        yield counter("accepted_connections", "Connections admitted.", stats.accepted)
+        yield counters("refusals", "Connections closed before they were verified.", "reason", stats.refused)
+        yield counter("logins", "Logins of clients that succeeded.", stats.verified)
+        yield histogram("token_seconds", "Checking one token, whatever came of it.", stats.token_seconds)
+        yield counter("bans", "Times that an address was banned.", stats.bans)
+        yield gauge("banned_addresses", "Addresses that are banned now.", server._admission.banned())
         waiting = len(server._admission.handshakes)
-        yield _gauge("handshakes_waiting", "Connections that wait for their turn to make a handshake.", waiting)
+        yield gauge("handshakes_waiting", "Connections that wait for their turn to make a handshake.", waiting)
         yield _closes(stats)
         yield from self._traffic()
-        yield _counter("unhandled_messages", "Messages that nothing here handles, dropped.", stats.unhandled)
+        yield counter("unhandled_messages", "Messages that nothing here handles, dropped.", stats.unhandled)
         yield self._handler_seconds()
-        yield _labelled("handler_errors", "Handlers that raised.", "message", stats.handler_errors)
+        yield counters("handler_errors", "Handlers that raised.", "message", stats.handler_errors)
         yield from _queues(list(server.sessions))
         dropped = stats.dropped + sum(session.outbox.dropped for session in server.sessions)
-        yield _counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", dropped)
-        yield _counter("reading_pauses", "Times that reading from a peer paused: its handlers lag.", stats.paused)
-        yield _counter("rate_pauses", "Times that reading from a peer paused: over its rates.", stats.rate_paused)
-        yield _labelled(
+        yield counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", dropped)
+        yield counter("reading_pauses", "Times that reading from a peer paused: its handlers lag.", stats.paused)
+        yield counter("rate_pauses", "Times that reading from a peer paused: over its rates.", stats.rate_paused)
+        yield counters(
             "rate_dropped_messages", "Messages dropped for the rate of their type.", "message", stats.rate_dropped
         )
-        yield _histogram("rtt_seconds", "Round trips to clients: from a PING to its PONG.", stats.rtt)
-        yield _gauge("held_bytes", "Bytes of messages that all sessions hold.", stats.held_bytes)
-        yield _counter(
+        yield histogram("rtt_seconds", "Round trips to clients: from a PING to its PONG.", stats.rtt)
+        yield gauge("held_bytes", "Bytes of messages that all sessions hold.", stats.held_bytes)
+        yield counter(
             "backlog_messages_dropped", "Queued messages of users who did not return.", stats.backlogs_dropped
         )
-        yield _counter("ticks", "Ticks of the game loop.", stats.ticks)
-        yield _counter("tick_overruns", "Ticks that took longer than their period.", stats.tick_overruns)
+        yield counter("ticks", "Ticks of the game loop.", stats.ticks)
+        yield counter("tick_overruns", "Ticks that took longer than their period.", stats.tick_overruns)
         yield from server._group_metrics()
 
     def _routes(self) -> list[Route]:
@@ -141,26 +128,5 @@ def _queues(sessions: list[Session]) -> Iterator[Metric]:
         ("outbox_frames", "Frames queued for sending", [outbox.count for outbox in outboxes]),
         ("inbox_frames", "Frames received and not yet handled", [len(inbox.items) for inbox in inboxes]),
     ):
-        yield _gauge(name, f"{what}, all sessions together.", sum(sizes))
-        yield _gauge(f"{name}_max", f"{what}, the session with the most.", max(sizes, default=0))
-
-
-def _gauge(name: str, text: str, value: float) -> Metric:
-    return GaugeMetricFamily(f"gatelink_{name}", text, value)
-
-
-def _counter(name: str, text: str, value: float) -> Metric:
-    return CounterMetricFamily(f"gatelink_{name}", text, value)
-
-
-def _histogram(name: str, text: str, histogram: Histogram) -> Metric:
-    bounds = (*map(str, histogram.bounds), "+Inf")
-    cumulative = list(zip(bounds, accumulate(histogram.counts), strict=True))
-    return HistogramMetricFamily(f"gatelink_{name}", text, cumulative, histogram.sum)
-
-
-def _labelled(name: str, text: str, label: str, values: Mapping[str, int]) -> Metric:
-    family = CounterMetricFamily(f"gatelink_{name}", text, labels=(label,))
-    for value, count in values.items():
-        family.add_metric((value,), count)
-    return family
+        yield gauge(name, f"{what}, all sessions together.", sum(sizes))
+        yield gauge(f"{name}_max", f"{what}, the session with the most.", max(sizes, default=0))

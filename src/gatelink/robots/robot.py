@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 
 from gatelink.dispatch import Route
 from gatelink.errors import CloseCode, SessionClosed
-from gatelink.handlers import Handlers
+from gatelink.handlers import Handlers, check_handler
 from gatelink.net.client import connect
 from gatelink.robots.tally import Tally
 from gatelink.session.session import Session
@@ -225,6 +225,8 @@ class RobotHandlers(Handlers):
         register: Callable[[Callable[..., Any]], Any] = super().on(what, rate=rate)
 
         def and_take(handler: _H) -> _H:
+            check_handler(handler, str(getattr(what, "__name__", what)), "session", "message")
+
             def handled(session: Session, message: Any) -> None:
                 handler(session, message)
                 self._robot.take(session, message)

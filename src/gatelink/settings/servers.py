@@ -67,7 +67,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[services.NAME]`: servers that handle what gateways forward."""
 
-    type: Annotated[int, msgspec.Meta(ge=1, le=255)]  # server type: message id // 1000, unless a route says otherwise
+    type: Annotated[int, msgspec.Meta(ge=2, le=255)]  # message id // 1000, unless a route says otherwise; 1: gateways
     run: str  # MODULE:OBJECT
     count: Processes = 1  # processes
     first_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0  # server id of the first; 0: type * 1000 + 1

@@ -72,6 +72,8 @@ class Catalog:
         self, id: int, *, name: str | None = None, codec: Codec | str | None = None, compress: bool = True
     ) -> Callable[[type[T]], type[T]]:
         """`add` as a class decorator."""
+        if not isinstance(id, int):
+            raise CatalogError(f"a message needs an id, as @message(11001); this one was given {id!r}")
 
         def register(cls: type[T]) -> type[T]:
             self.add(id, cls, name=name, codec=codec, compress=compress)

@@ -73,7 +73,7 @@ async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: N
             assert value(at_gateway, "logins_total") == value(at_lobby, "logins_total") == 2, "links are none"
             assert value(at_gateway, "forwarded_frames_total") == 4
             assert value(at_gateway, "pushed_frames_total") == 1
-            assert value(at_gateway, "ways") == value(at_gateway, "bound_players", type=str(LOBBY)) == 2
+            assert value(at_gateway, "forwarded_players") == value(at_gateway, "bound_players", type=str(LOBBY)) == 2
             assert value(at_gateway, "links", type=str(LOBBY), state="open") == 1
             assert value(at_lobby, "links", type="1", state="open") == 1
             assert value(at_lobby, "sessions") == 2
@@ -85,7 +85,7 @@ async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: N
             assert value(at_gateway, "engine_calls_total", call="create") >= 2, "two logins"
         await until(lambda: not len(lobby.players) and not gateway.relay._ways)
         samples = await scrape(gateway)
-        assert value(samples, "ways") == value(samples, "bound_players", type=str(LOBBY)) == 0
+        assert value(samples, "forwarded_players") == value(samples, "bound_players", type=str(LOBBY)) == 0
 
 
 async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody() -> None:

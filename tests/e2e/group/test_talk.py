@@ -7,7 +7,7 @@ from contextlib import contextmanager
 import msgspec
 import pytest
 
-from gatelink import LINK_LIMITS, CatalogError, Session
+from gatelink import LINK_LIMITS, CatalogError, ConfigError, Session
 from gatelink.group.engine import EngineUnavailable, NoResponder, RequestFailed
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.group import NotLinked
@@ -240,3 +240,11 @@ def test_what_is_registered_twice_or_is_no_message_is_refused() -> None:
 
     with pytest.raises(CatalogError, match="async"):
         service.talk.on_event("other")(late)  # type: ignore[type-var]
+    with pytest.raises(CatalogError, match=r"calls with Post is called with \(request\)"):
+        service.talk.on_call(Post)(lambda link, request: request)  # type: ignore[arg-type, misc]
+
+
+@pytest.mark.parametrize("type", [0, 1, 256])
+def test_a_service_of_the_gateways_type_or_of_none_is_refused(type: int) -> None:
+    with pytest.raises(ConfigError, match=f"service 'lobby' has type {type}; a service has 2 to 255"):
+        Service("lobby", type=type, catalog=CATALOG)

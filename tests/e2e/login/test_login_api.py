@@ -1,4 +1,4 @@
-"""The login service over real HTTP: what each door gives, and how each error looks."""
+"""The login service over real HTTP: what each admission gives, and how each error looks."""
 
 import secrets
 from pathlib import Path
@@ -63,7 +63,7 @@ async def test_an_id_token_logs_in_whom_its_issuer_says(tmp_path: Path) -> None:
             assert (failed.value.status, failed.value.code) == (403, "wrong-credentials")
             with pytest.raises(LoginFailed) as missing:
                 await client.guest(secrets.token_hex(16))
-            assert missing.value.status == 404, "a method that is not on has no door"
+            assert missing.value.status == 404, "a method that is not on has no admission"
 
 
 async def test_a_token_verifies_until_logout(tmp_path: Path) -> None:
@@ -130,7 +130,7 @@ async def test_without_a_gateway_nobody_gets_a_token(tmp_path: Path) -> None:
         assert reply["Result"] == 3 and reply["Token"] == ""
 
 
-# -- the original engine's door --
+# -- the original engine's admission --
 
 
 async def test_clients_of_the_original_engine_log_in(tmp_path: Path) -> None:
@@ -319,7 +319,7 @@ async def test_it_starts_once_and_leaves_nothing_open(tmp_path: Path) -> None:
             await service.stop()
             with pytest.raises(httpx.TransportError):
                 await http.get(f"{url}/healthz")
-        assert service.door.count == 0
+        assert service.admission.count == 0
         await service.start()
         await service.stop()
 

@@ -12,7 +12,7 @@ import pytest
 from gatelink.auth.tokens import Identity
 from gatelink.config import networks
 from gatelink.login.front import MOST_DISCARDED, forwarded_for
-from gatelink.login.http import Door
+from gatelink.login.http import HttpAdmission
 from tests.e2e.login.support import ANNA, RawHttp, asking, limits, post, problem_in, serving_login
 from tests.e2e.support import until
 from tests.support import MS
@@ -39,7 +39,7 @@ async def test_a_head_that_trickles_is_cut_off_at_the_deadline(begun: bytes, tmp
         trickling.cancel()
         await asyncio.gather(trickling, return_exceptions=True)
         await slow.close()
-        await until(lambda: service.door.count == 0)
+        await until(lambda: service.admission.count == 0)
 
 
 async def test_a_connection_may_not_idle_for_ever_between_requests(tmp_path: Path) -> None:
@@ -174,11 +174,11 @@ async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_p
     async with serving_login(tmp_path) as service:
         peer = await RawHttp.open(service)
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
-        await until(lambda: service.door.count == 1)
+        await until(lambda: service.admission.count == 1)
         await peer.send(b"no chunk\r\n")
         await peer.rest()
         await peer.close()
-        await until(lambda: service.door.count == 0 and service.front.active == 0)
+        await until(lambda: service.admission.count == 0 and service.front.active == 0)
 
 
 @pytest.mark.parametrize(
@@ -207,7 +207,7 @@ async def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) ->
             await peer.send(part)
             peer.writer.transport.abort()
             await peer.close()
-        await until(lambda: service.door.count == 0 and service.front.active == 0)
+        await until(lambda: service.admission.count == 0 and service.front.active == 0)
 
 
 class Stuck:
@@ -247,7 +247,7 @@ async def test_slow_bodies_hold_no_place_of_those_who_have_sent_theirs(tmp_path:
             slow = await RawHttp.open(service)
             stack.push_async_callback(slow.close)
             await slow.send(post("/v1/login", b"{}")[:-1])
-        await until(partial(_holds, service.door, 6))
+        await until(partial(_holds, service.admission, 6))
         http = await stack.enter_async_context(asking(service))
         assert (await http.post("/v1/register", json=ANNA)).status_code == 201
 
@@ -273,8 +273,8 @@ async def test_a_login_that_takes_too_long_is_cancelled_and_answered(tmp_path: P
         assert (await http.get("/healthz")).status_code == 200
 
 
-def _holds(door: Door, count: int) -> bool:
-    return door.count == count
+def _holds(admission: HttpAdmission, count: int) -> bool:
+    return admission.count == count
 
 
 async def test_connections_are_limited_in_all_and_by_network(tmp_path: Path) -> None:
@@ -287,14 +287,14 @@ async def test_connections_are_limited_in_all_and_by_network(tmp_path: Path) -> 
             for _ in range(3):
                 peers.append(await RawHttp.open(service))
                 stack.push_async_callback(peers[-1].close)
-            door = service.door
-            await until(partial(_holds, door, 3))
+            admission = service.admission
+            await until(partial(_holds, admission, 3))
             refused = await RawHttp.open(service)
             stack.push_async_callback(refused.close)
             assert await refused.rest() == b""
-            assert door.refused == {reason: 1}
+            assert admission.refused == {reason: 1}
             await peers.pop().close()
-            await until(partial(_holds, door, 2))
+            await until(partial(_holds, admission, 2))
             again = await RawHttp.open(service)
             stack.push_async_callback(again.close)
             await again.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -310,7 +310,7 @@ async def test_who_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
                 await peer.send(b"GET /openapi.json HTTP/1.1\r\nhost: x\r\n\r\n" * 100)
                 await asyncio.sleep(10 * MS)
         await peer.close()
-        await until(lambda: service.door.count == 0)
+        await until(lambda: service.admission.count == 0)
 
 
 async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:

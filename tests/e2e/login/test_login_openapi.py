@@ -58,7 +58,7 @@ def schema(url: str) -> Any:
     return schemathesis.openapi.from_url(f"{url}/openapi.json")
 
 
-def test_the_document_has_all_doors_and_no_other(schema: Any) -> None:
+def test_the_document_has_all_paths_and_no_other(schema: Any) -> None:
     found = {(operation.ok().path, operation.ok().method.upper()) for operation in schema.get_all_operations()}
     assert found == set(OPERATIONS)
 
@@ -69,7 +69,7 @@ def test_every_answer_is_as_documented(schema: Any, url: str, path: str, method:
     operation = schema[path][method]
     if mode == "negative" and method == "GET":
         mode = "positive"  # there is nothing to get wrong
-    # The schema cannot say which names and passwords accounts take, and the original engine's door answers 200 to all.
+    # The schema cannot say which names and passwords accounts take, and the original engine's path answers 200 to all.
     left_out = {"positive_data_acceptance"} | ({"negative_data_rejection"} if path == "/login" else set())
     checks = [check for check in CHECKS.get_all() if check.__name__ not in left_out]
     strategy = operation.as_strategy(generation_mode=schemathesis.GenerationMode(mode))

@@ -76,6 +76,15 @@ def test_a_module_that_raises_shows_its_own_traceback_and_nothing_of_ours(
     assert shown[-1].endswith(last) and len(shown) == 4
 
 
+def test_a_module_that_uses_gatelink_wrongly_is_told_in_one_line_where(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write(here, "loading_g", "from gatelink import message\n\n\n@message(150)\nclass Say: ...\n")
+    with pytest.raises(ConfigError, match=r"^loading_g.py:4: Say can't have id 150: 100 to 199 are the framework's"):
+        load_module("loading_g")
+    assert not capsys.readouterr().err
+
+
 def test_a_syntax_error_shows_its_line(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
     write(here, "loading_f", "server = (")
     with pytest.raises(ConfigError, match="SyntaxError"):

@@ -149,21 +149,22 @@ addresses = []
             '[gateway.routes]\n"11000-11999" = "lobby"',
             "2: gateway.routes.11000-11999: there is no service 'lobby'; [services] has none",
         ),
-        ('[services.a]\ntype = 300\nrun = "a:b"', "2: services.a.type: is 300; it must be at least 1 and at most 255"),
+        ('[services.a]\ntype = 1\nrun = "a:b"', "2: services.a.type: is 1; it must be at least 2 and at most 255"),
+        ('[services.a]\ntype = 300\nrun = "a:b"', "2: services.a.type: is 300; it must be at least 2 and at most 255"),
         (
             '[services.a]\ntype = 11\nrun = "a.py"',
             "3: services.a: run is 'a.py', not MODULE:OBJECT; write it as run = \"mygame.lobby:service\"",
         ),
         (
-            '[services.a]\ntype = 1\nrun = "a:b"\n[services.b]\ntype = 1\nrun = "a:b"\nfirst_id = 9',
-            "5: services.b.type: services.a has type 1 too; give each its own",
+            '[services.a]\ntype = 11\nrun = "a:b"\n[services.b]\ntype = 11\nrun = "a:b"\nfirst_id = 9',
+            "5: services.b.type: services.a has type 11 too; give each its own",
         ),
         (
-            '[gateway]\nfirst_id = 9\n[services.b]\ntype = 1\nrun = "a:b"\nfirst_id = 9',
+            '[gateway]\nfirst_id = 9\n[services.b]\ntype = 11\nrun = "a:b"\nfirst_id = 9',
             "6: services.b.first_id: gateway has the server id 9 too; give each its own",
         ),
         (
-            '[services.gateway]\ntype = 1\nrun = "a:b"',
+            '[services.gateway]\ntype = 11\nrun = "a:b"',
             "1: services.gateway: gateways have that name; give the service another",
         ),
         (

@@ -175,3 +175,11 @@ def test_nothing_is_registered_twice(catalog: Catalog, id: int, cls: type, name:
 def test_the_base_messages_names_are_taken(catalog: Catalog) -> None:
     with pytest.raises(CatalogError, match=r"has the name 'HeartBeat' of gatelink\.wire\.base\.HeartBeat \(id 4"):
         catalog.add(11_001, Say, name="HeartBeat")
+
+
+def test_a_decorator_without_an_id_is_refused_and_does_not_swallow_the_class(catalog: Catalog) -> None:
+    with pytest.raises(CatalogError, match=r"needs an id, as @message\(11001\)"):
+
+        @catalog.message  # type: ignore[arg-type]
+        class Say(Struct):
+            text: str

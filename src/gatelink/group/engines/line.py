@@ -7,6 +7,7 @@ store writes what never expires, its `flush` overtakes what it is to flush.
 import asyncio
 import contextlib
 import math
+import os
 import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
@@ -86,6 +87,7 @@ class Line:
         self._log = log
         self._client = _Client(self.lose, partial(self._log.error, "NATS forbids", server=self.where))
         self._inbox = ""
+        self._error: Exception | None = None  # the last that nats-py told of
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._asked = 0
 
@@ -104,8 +106,9 @@ class Line:
                 user_credentials=credentials,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            cause = self._client.last_error or error
-            text = str(cause) or type(error).__name__
+            cause = self._error or error  # that no server is left says nothing of why
+            text = os.strerror(cause.errno) if isinstance(cause, ConnectionError) and cause.errno else str(cause)
+            text = text or type(cause).__name__
             if isinstance(cause, ssl.SSLCertVerificationError):
                 text = (
                     f"its certificate is not trusted: {cause.verify_message}; "
@@ -218,6 +221,7 @@ class Line:
         return EngineUnavailable(f"NATS at {self.where}: {error}")
 
     async def _on_error(self, error: Exception) -> None:
+        self._error = error
         if isinstance(error, nats.errors.SlowConsumerError):
             self._stats.dropped += 1
             self._log.error("messages come faster than they are handled", subject=error.subject)

@@ -1,4 +1,4 @@
-"""The way to a session's server: where it was dialled first, or where it sent its clients (docs/protocol.md)."""
+"""Where a session's server is: where it was dialled first, or where it sent its clients (docs/protocol.md)."""
 
 import ssl
 
@@ -20,7 +20,7 @@ def is_as_safe(there: Endpoint, here: Endpoint) -> bool:
     return there.scheme == here.scheme or (here.scheme, there.scheme) == ("tcp", "tls")
 
 
-class Way:
+class Target:
     """Where a session is dialled.
 
     endpoint: the next place. Raises ConfigError for a TLS context that goes with no tls:// endpoint.

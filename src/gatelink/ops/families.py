@@ -1,0 +1,58 @@
+"""Prometheus metric families under the prefix `gatelink_`, and the collector that the admin port reads."""
+
+from collections.abc import Mapping
+from itertools import accumulate
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
+from prometheus_client.exposition import generate_latest
+from prometheus_client.registry import Collector
+
+from gatelink.stats import Histogram
+
+
+class Exposition(Collector):
+    """What a subclass collects, and this process's own figures, as text.
+
+    loop_lag: seconds that the event loop runs late; whoever measures it writes it here.
+    """
+
+    def __init__(self) -> None:
+        self.loop_lag = 0.0
+        self._registry = CollectorRegistry()
+        self._registry.register(self)
+        ProcessCollector(registry=self._registry)
+
+    def exposition(self) -> bytes:
+        """The metrics in Prometheus' text format, version 0.0.4."""
+        return generate_latest(self._registry)
+
+
+def gauge(name: str, text: str, value: float) -> Metric:
+    return GaugeMetricFamily(f"gatelink_{name}", text, value)
+
+
+def gauges(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """A gauge for each value of one label."""
+    return _labelled(GaugeMetricFamily(f"gatelink_{name}", text, labels=(label,)), values)
+
+
+def counter(name: str, text: str, value: float) -> Metric:
+    return CounterMetricFamily(f"gatelink_{name}", text, value)
+
+
+def counters(name: str, text: str, label: str, values: Mapping[str, float]) -> Metric:
+    """A counter for each value of one label."""
+    return _labelled(CounterMetricFamily(f"gatelink_{name}", text, labels=(label,)), values)
+
+
+def histogram(name: str, text: str, values: Histogram) -> Metric:
+    bounds = (*map(str, values.bounds), "+Inf")
+    cumulative = list(zip(bounds, accumulate(values.counts), strict=True))
+    return HistogramMetricFamily(f"gatelink_{name}", text, cumulative, values.sum)
+
+
+def _labelled(family: "GaugeMetricFamily | CounterMetricFamily", values: Mapping[str, float]) -> Metric:
+    for value, number in values.items():
+        family.add_metric((value,), number)
+    return family
