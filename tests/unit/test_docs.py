@@ -11,7 +11,14 @@ import pytest
 from gatelink import CloseCode, Limits, WireOptions
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "benchmarks").glob("*.md")])
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *(ROOT / "docs").rglob("*.md"),
+        *(ROOT / "benchmarks").glob("*.md"),
+        *(ROOT / "examples").rglob("*.md"),
+    ]
+)
 LIMITS = ROOT / "docs" / "limits.md"
 PROMISES = ROOT / "docs" / "promises.md"
 

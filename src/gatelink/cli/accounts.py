@@ -28,12 +28,12 @@ Uid = Annotated[int | None, typer.Option("--uid", metavar="UID", help="The accou
 
 @accounts.command()
 def migrate(url: Url) -> None:
-    """Bring the database to the newest schema, in one transaction; nothing happens if it is.
+    """Bring the database to the newest schema, in one transaction; does nothing if it has that already.
 
-    A password of the database's is better in PGPASSWORD or ~/.pgpass than in URL, which others see in the list of
+    Put the database's password into PGPASSWORD or ~/.pgpass, not into URL: other users can see that in the list of
     processes.
 
-    Exit status: 0 it is the newest, 1 the database fails, 2 the command can't be run as given.
+    Exit status: 0 it has the newest schema, 1 the database fails, 2 the command can't be run as given.
     """
     with needing("login", "accounts"):
         from gatelink.auth.migrations import migrate as to_newest
@@ -48,10 +48,10 @@ def create(
 ) -> None:
     """Make an account with a password login, and print its uid.
 
-    The password is asked for on a terminal, twice; else it is the first line of standard input.
+    On a terminal the password is asked for, twice; otherwise it is the first line of standard input.
 
-    Exit status: 0 made, 1 the name is taken, or it or the password is none, or the database fails, 2 the command
-    can't be run as given.
+    Exit status: 0 made, 1 the name is taken, the name or the password is not allowed, or the database fails,
+    2 the command can't be run as given.
     """
     with needing("login", "accounts"):
         from gatelink.auth.accounts import Accounts
@@ -69,7 +69,7 @@ def create(
 
 @accounts.command()
 def disable(url: Url, user: User = None, uid: Uid = None) -> None:
-    """Let nobody log in to an account any more. Sessions and tokens that there are live on.
+    """Let nobody log in to an account any more. Its sessions and tokens stay valid.
 
     Exit status: 0 done, 1 there is no such account, or the database fails, 2 the command can't be run as given.
     """

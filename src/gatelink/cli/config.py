@@ -17,15 +17,15 @@ config = typer.Typer(
 )
 
 File = Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file, as group.toml.", show_default=False)]
-Dev = Annotated[bool, typer.Option("--dev", help="As for development: secrets may be missing.")]
+Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets may be missing.")]
 
 
 @config.command()
 def check(file: File, dev: Dev = False) -> None:
     """Check a configuration and that its secrets can be read, and start nothing.
 
-    Every error that can be told at once is, a line each, with file, line and fix. Of a login that signs its tokens, the
-    public keys are shown.
+    All errors are shown together, one line each, with the file, the line and the fix. If the login signs its tokens,
+    their public keys are shown, too.
 
     Exit status: 0 it is good, 1 it is not, 2 the file can't be read.
     """
@@ -54,7 +54,7 @@ def check(file: File, dev: Dev = False) -> None:
 
 @config.command()
 def show(file: File) -> None:
-    """Show a configuration as it is in force, defaults included, as TOML. Secrets are shown as where they are.
+    """Show a configuration with all defaults, as TOML. Of a secret, only where it is found is shown.
 
     Exit status: 0 shown, 2 the file can't be read or has errors.
     """

@@ -19,11 +19,11 @@ def decode(
     hex: Annotated[list[str] | None, typer.Argument(metavar="HEX", help="Frames as hex, one after the other.")] = None,
     file: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Read them from a file, binary or hex; else from standard input."),
+        typer.Option(metavar="FILE", help="Read the frames from a file, binary or hex, instead of standard input."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a frame.")] = False,
     imports: Annotated[
-        list[str] | None, typer.Option("--import", metavar="MODULE", help="Whose @message classes to know; repeatable.")
+        list[str] | None, typer.Option("--import", metavar="MODULE", help="A module with @message classes; repeatable.")
     ] = None,
     catalog: Annotated[
         str | None, typer.Option(metavar="MODULE:NAME", help="A Catalog to use instead of the default one.")
@@ -32,7 +32,7 @@ def decode(
         str, typer.Option(metavar="HEX", help="The base cipher's 8 bytes.")
     ] = WireOptions().scramble_key.hex(),
 ) -> None:
-    """Show what frames say: offset, name, id, flags and fields. Tokens too: mind who sees it.
+    """Show what frames say: offset, name, id, flags and fields. Tokens are shown, too: mind who sees them.
 
     Bodies are unscrambled and decompressed; a message that is not registered is shown as the hex of its body. Sealed
     records can't be read. At the first bad byte it stops, says where and why on standard error, and exits with 1.

@@ -17,11 +17,11 @@ from gatelink.cli.member import run as run_process
 
 
 def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None, dev: Dev = False) -> None:
-    """Run a gateway until SIGTERM or SIGINT; a second one ends it without grace.
+    """Run one gateway of a group until SIGTERM or SIGINT.
 
-    On the first signal it tells the group and its players that it goes away, and gives them the configuration's
-    `gateway.drain_seconds`. Exit status: 0 it was told to stop, 1 the engine is away at the
-    start, 2 it can't run as configured, 3 a newer server took its id.
+    On the first signal it accepts no more players, and asks those that it has to go to other gateways, within
+    `gateway.drain_seconds`. On a second one it stops at once. Exit status: 0 it was told to stop, 1 the engine is away
+    at the start, 2 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.errors import ConfigError
     from gatelink.ops.logs import configure

@@ -19,13 +19,15 @@ keys = typer.Typer(
 
 @keys.command()
 def new(
-    group: Annotated[bool, typer.Option("--group", help="The key that the servers of one group share.")] = False,
-    out: Annotated[Path | None, typer.Option(metavar="FILE", help="A new file, which only its owner can read.")] = None,
+    group: Annotated[bool, typer.Option("--group", help="Make the key that the servers of a group share.")] = False,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write it to a new file that only its owner can read.")
+    ] = None,
 ) -> None:
-    """Make a server's key, or a group's.
+    """Make a server's key, or with --group the key of a group.
 
-    It goes to a new file, or to standard output; it is a secret. What clients need of it, the public key, is shown too:
-    on standard output with --out, on standard error without.
+    The key is a secret. It goes to a new file, or to standard output. The public key, which clients need, is shown too:
+    on standard output with --out, and on standard error without.
 
     Exit status: 0 made, 2 the file is there already or can't be written.
     """
@@ -45,9 +47,9 @@ def new(
 def show(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="What `gatelink keys new` made.", show_default=False)],
 ) -> None:
-    """Show a key's id and, of a server's, the public key: never the secret.
+    """Show a key's id and, if it is a server's, its public key; never the secret.
 
-    The id is what a HANDSHAKE names the key by. Clients take the public key as connect(..., server_key=...).
+    A HANDSHAKE names the key by its id. Clients use the public key as connect(..., server_key=...).
     """
     from gatelink.keys import load_key
 

@@ -37,16 +37,18 @@ def login(
         str | None, typer.Option(metavar="HOST:PORT", help="Serve /metrics and /healthz there, over plain HTTP.")
     ] = None,
     log_format: Annotated[
-        Format | None, typer.Option(help="How logs, on standard error, are written.", show_default="console")
+        Format | None, typer.Option(help="Format of the log, which goes to standard error.", show_default="console")
     ] = None,
-    log_level: Annotated[Level | None, typer.Option(help="The least that is logged.", show_default="info")] = None,
+    log_level: Annotated[
+        Level | None, typer.Option(help="Log this level and those above it.", show_default="info")
+    ] = None,
 ) -> None:
-    """Run the login service until SIGTERM or SIGINT: HTTP in, a token and a gateway's address out.
+    """Run the login service, which gives players a token and a gateway's address, until SIGTERM or SIGINT.
 
-    The log's line "started" says where it listens; its API is described there, at /openapi.json. TLS is a reverse
-    proxy's, in front (docs/login.md).
+    The log's line "started" says where it listens; /docs there describes its HTTP API. For TLS put a reverse proxy in
+    front of it (docs/login.md).
 
-    Exit status: 0 it was told to stop, 1 the engine or the database is away at the start, 2 it can't run as given.
+    Exit status: 0 it was told to stop, 1 the engine or the database is away at the start, 2 it can't run as configured.
     """
     if config is None and not dev:
         raise ConfigError("login needs --config FILE, or --dev to try it")

@@ -28,11 +28,14 @@ Config = Annotated[
 ]
 Index = Annotated[int, typer.Option(min=1, help="Which of the section's `count` processes this is.")]
 Id = Annotated[
-    int | None, typer.Option(min=1, help="Its server id, instead of that of --index; which then only moves ports.")
+    int | None,
+    typer.Option(
+        min=1, help="Its server id, instead of the one that --index gives; --index then only changes the ports."
+    ),
 ]
 Inner = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="tcp://host:port of this machine for the group's servers, instead of `inner`."),
+    typer.Option(metavar="URL", help="Where the group's other servers connect, tcp://host:port; instead of `inner`."),
 ]
 Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets that are missing are made up.")]
 

@@ -27,17 +27,17 @@ def robots(
     count: Annotated[int, typer.Option(min=1, help="Robots, each with a session of its own.")] = 200,
     seconds: Annotated[float, typer.Option(min=0.1, help="How long, the ramp included.")] = 20.0,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the robots start, evenly.")] = 2.0,
-    seed: Annotated[int, typer.Option(help="Robots of the same seed draw the same random numbers.")] = 0,
+    seed: Annotated[int, typer.Option(help="With the same seed, robots draw the same random numbers.")] = 0,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots of throughput and latency.")
     ] = None,
-    json: Annotated[bool, typer.Option("--json", help="The summary as JSON on standard output, nothing else.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Write only the summary to standard output, as JSON.")] = False,
 ) -> None:
-    """Load-test a server: so many robots live a scenario against it and check what they see.
+    """Load-test a server with robots that check what they see.
 
-    A scenario is a class with a run(): connect, send, expect, measure, and fail when something is not as it should be
-    (docs/robots.md). On a terminal a table is live; else there is a line every five seconds. Ctrl-C ends the run early,
-    with its summary.
+    A scenario is a class with a run(): it connects, sends, expects, measures, and fails when something is not as it
+    should be (docs/robots.md). A terminal shows a live table; elsewhere there is a line every five seconds. Ctrl-C ends
+    the run early, with its summary.
 
     Exit status: 0 nothing failed, 1 a robot reported an error, 2 the command can't be run as given.
     """

@@ -12,7 +12,7 @@ from gatelink.ops.logs import Format, Level, configure
 
 
 def serve(
-    server: Annotated[str, typer.Argument(metavar="MODULE:SERVER", help="Where the Server object is.")],
+    server: Annotated[str, typer.Argument(metavar="MODULE:SERVER", help="A Server object, as mygame.main:server.")],
     listen: Annotated[
         list[str] | None,
         typer.Option(metavar="URL", help="tcp://host:port or unix:///path, instead of the server's own; repeatable."),
@@ -23,12 +23,13 @@ def serve(
     reload: Annotated[
         bool, typer.Option("--reload", help="Restart when a .py file below this directory changes; for development.")
     ] = False,
-    log_format: Annotated[Format, typer.Option(help="How logs, on standard error, are written.")] = "console",
-    log_level: Annotated[Level, typer.Option(help="The least that is logged.")] = "info",
+    log_format: Annotated[Format, typer.Option(help="Format of the log, which goes to standard error.")] = "console",
+    log_level: Annotated[Level, typer.Option(help="Log this level and those above it.")] = "info",
 ) -> None:
-    """Run a server until SIGTERM or SIGINT; a second one ends it without grace.
+    """Run a server until SIGTERM or SIGINT.
 
-    The log's line "started" says where it listens. Exit status: 0 it was told to stop, 2 it can't run as given.
+    The log's line "started" says where it listens. On the first signal it lets handlers end and delivers what is
+    queued; on a second one it stops at once. Exit status: 0 it was told to stop, 2 it can't run as configured.
     """
     if reload:
         _run_reloading()

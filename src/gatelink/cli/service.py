@@ -22,18 +22,20 @@ from gatelink.cli.member import run as run_process
 
 
 def service(
-    service: Annotated[str, typer.Argument(metavar="MODULE:SERVICE", help="Where the Service object is.")],
+    service: Annotated[
+        str, typer.Argument(metavar="MODULE:SERVICE", help="A Service object, as mygame.lobby:service.")
+    ],
     config: Config,
     index: Index = 1,
     id: Id = None,
     inner: Inner = None,
     dev: Dev = False,
 ) -> None:
-    """Run a service until SIGTERM or SIGINT; a second one ends it without grace.
+    """Run one service of a group until SIGTERM or SIGINT.
 
-    Its section of the configuration is the one of its name. On the first signal its players go to other services of its
-    type. Exit status: 0 it was told to stop, 1 the engine is away at the
-    start, 2 it can't run as configured, 3 a newer server took its id.
+    Its settings are in the section [services.NAME] of the configuration; NAME is the name of the Service. On the first
+    signal its players go to other services of its type, on a second one it stops at once. Exit status: 0 it was told to
+    stop, 1 the engine is away at the start, 2 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.errors import ConfigError
     from gatelink.group.service import Service

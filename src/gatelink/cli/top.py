@@ -29,14 +29,14 @@ def top(
         str | None,
         typer.Option(metavar="URL", help="nats://user:password@host:port, instead of the configuration's engine."),
     ] = None,
-    once: Annotated[bool, typer.Option("--once", help="Print one table and end, as without a terminal.")] = False,
+    once: Annotated[bool, typer.Option("--once", help="Print one table and end.")] = False,
 ) -> None:
-    """Show the servers of a group until Ctrl-C: state, load, age and addresses of each, and what changed lately.
+    """Show the servers of a group until Ctrl-C: state, load, age and addresses, and what changed lately.
 
-    What is shown is what the servers tell of themselves every 5 s. A group that `gatelink up` runs is found by its
-    configuration, from another terminal of the same user.
+    Servers report every 5 s. A group that `gatelink up` runs is found by its configuration, from another terminal of
+    the same user.
 
-    Exit status: 0, 1 the engine is away at the start, 2 the command can't be run as given.
+    Exit status: 0 it was told to stop, 1 the engine is away at the start, 2 it can't run as configured.
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import load

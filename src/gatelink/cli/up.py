@@ -34,12 +34,11 @@ def up(
     file: Annotated[Path, typer.Argument(metavar="FILE", help="The group's configuration.", show_default=False)],
     dev: Dev = False,
 ) -> None:
-    """Run a whole group on this machine: engine, login, gateways and services, as the configuration counts them.
+    """Run a whole group on this machine: engine, login, gateways and services.
 
-    Their logs come in one stream, each line with its process's name. A process that crashes is started again, sooner
-    the first time and later each time after. Ctrl-C drains all: gateways and login first, then the services, then the
-    engine; a second one does not wait for players. Exit status: 0 it was told to stop, 2 a process can't run as
-    configured.
+    All logs come in one stream, each line with the name of its process. A process that ends is started again, each time
+    after a longer wait. Ctrl-C drains the gateways and the login first, then the services, and stops the engine last; a
+    second Ctrl-C does not wait for players. Exit status: 0 it was told to stop, 2 a process can't run as configured.
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import load

@@ -2,7 +2,7 @@
 
 
 def version() -> None:
-    """Print the versions of gatelink and of what it stands on."""
+    """Print the versions of gatelink, Python and the main libraries."""
     import platform
     from importlib.metadata import version as version_of
 

@@ -147,7 +147,7 @@ class Supervisor:
             if stopping.is_set():
                 return
             if status == UNUSABLE:
-                log.error("can't run as it is configured; its last line says why", program=program.name)
+                log.error("can't run as it is configured; its last line above says why", program=program.name)
                 self._unusable = self._unusable or program.name
                 self._over.set()
                 return
