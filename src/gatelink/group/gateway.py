@@ -221,9 +221,9 @@ class Gateway(Server):
         self.sessions.claims = self
 
     async def _leave(self) -> None:
-        await stopped(self._renewing)
         served = [self._serving.close()] if self._serving is not None else []
-        await asyncio.gather(self.group.close(), self.directory.close(), *served)  # as Group.close does
+        # At once, as Group.close does: what has not begun when the time is over can not clean up.
+        await asyncio.gather(stopped(self._renewing), self.group.close(), self.directory.close(), *served)
 
     def _replaced(self) -> None:
         self.is_replaced = True
