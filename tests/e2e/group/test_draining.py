@@ -8,6 +8,7 @@ from structlog.testing import capture_logs
 from gatelink import Backoff, ConnectError, Session, SessionClosed
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.nats import NatsEngine
+from gatelink.group.group import stopped
 from gatelink.group.registry import State
 from gatelink.net.side import LEAST_GRACE
 from tests.e2e.engines import fresh_bucket, path_to, within
@@ -121,6 +122,28 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         assert lost["frames"] == 1, "the post"
         await until(lambda: 20 not in room.group.registry.servers)
         assert not lobby.is_running and not len(lobby.group.links)
+
+
+async def test_a_gateway_leaves_the_group_though_one_of_its_tasks_takes_its_time_to_end() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        through = asyncio.Event()
+
+        async def renew() -> None:
+            try:
+                await asyncio.Event().wait()
+            except asyncio.CancelledError:
+                await through.wait()
+
+        await stopped(gateway._renewing)
+        gateway._renewing = asyncio.create_task(renew())
+        async with player(gateway, 7):
+            pass
+        await until(lambda: gateway.directory._workers)
+        await gateway.stop(0)
+        assert not gateway.directory._workers and gateway.group.registry._keeping is None
+        through.set()
+        await until(lambda: 1 not in lobby.group.registry.servers)
 
 
 @pytest.mark.parametrize("grace", [LEAST_GRACE, 0], ids=["cut off where it waits", "cut off before it begins"])
