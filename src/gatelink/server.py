@@ -26,12 +26,12 @@ from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers, check_handler
 from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
-from gatelink.net.door import Door
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.net.kicks import Kicks
 from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login
+from gatelink.net.login_context import LoginContext
 from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
 from gatelink.ops import logs
 from gatelink.ops.admin import Admin
@@ -353,12 +353,12 @@ class Server:
         if listen.resume_at:
             parse_endpoint(listen.resume_at)
         side = self._started(self._inner if listen.inner else self._clients)
-        door = self._inner_door(listen, side) if listen.inner else self._door(listen, side)
+        context = self._inner_context(listen, side) if listen.inner else self._client_context(listen, side)
         listener = Listener(
             endpoint,
             side.hub,
             side.admission,
-            partial(Login, door),
+            partial(Login, context),
             tls=listen.tls(),
             proxies=listen.proxies,
             accept=listen.accept,
@@ -367,13 +367,13 @@ class Server:
         side.listeners.append(listener)
         self._listeners.append(listener)
 
-    def _door(self, listen: Listen, side: Side) -> Door:
+    def _client_context(self, listen: Listen, side: Side) -> LoginContext:
         """For clients. Its responder knows no group key: no server comes in there."""
         if self.tokens is None:
             raise ConfigError(f"listener {listen.endpoint}: nobody checks its clients' tokens; give Server tokens=")
         if listen.handlers is not None:
             raise ConfigError(f"listener {listen.endpoint}: only an inner one has handlers of its own")
-        return Door(
+        return LoginContext(
             hub=side.hub,
             tokens=self.tokens,
             id=self.id,
@@ -388,13 +388,13 @@ class Server:
             accept_version=self.accept_version,
         )
 
-    def _inner_door(self, listen: Listen, side: Side) -> Door:
+    def _inner_context(self, listen: Listen, side: Side) -> LoginContext:
         """For servers. Its responder knows the group's keys alone: no client comes in there."""
         if not self.group_keys:
             raise ConfigError(f"listener {listen.endpoint}: inner, and nobody could come in; give Server group_key=")
         if listen.handlers is None:
             raise ConfigError(f"listener {listen.endpoint}: what do servers call here? Give Listen handlers=")
-        return Door(
+        return LoginContext(
             hub=side.hub,
             tokens=Members(lambda: self.peers),
             id=self.id,
