@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
-from gatelink.group.engines.workers import MAX_SERVED
 from structlog.testing import capture_logs
 
 from gatelink.group.engine import (
@@ -21,6 +20,7 @@ from gatelink.group.engine import (
     Watch,
 )
 from gatelink.group.engines.checks import MAX_NAME, MAX_VALUE
+from gatelink.group.engines.workers import MAX_SERVED
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import until
 from tests.support import MS
