@@ -237,7 +237,7 @@ class Server:
         if self._running:
             raise ConfigError("this server is running already")
         if not self.listen:
-            raise ConfigError('nowhere to listen: give Server an endpoint, as "tcp://127.0.0.1:7000"')
+            raise ConfigError('no place to listen at: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True
         self._has_started = False
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
@@ -370,7 +370,7 @@ class Server:
     def _client_context(self, listen: Listen, side: Side) -> LoginContext:
         """For clients. Its responder knows no group key: no server comes in there."""
         if self.tokens is None:
-            raise ConfigError(f"listener {listen.endpoint}: nobody checks its clients' tokens; give Server tokens=")
+            raise ConfigError(f"listener {listen.endpoint}: nothing checks its clients' tokens; give Server tokens=...")
         if listen.handlers is not None:
             raise ConfigError(f"listener {listen.endpoint}: only an inner one has handlers of its own")
         return LoginContext(
@@ -391,9 +391,13 @@ class Server:
     def _inner_context(self, listen: Listen, side: Side) -> LoginContext:
         """For servers. Its responder knows the group's keys alone: no client comes in there."""
         if not self.group_keys:
-            raise ConfigError(f"listener {listen.endpoint}: inner, and nobody could come in; give Server group_key=")
+            raise ConfigError(
+                f"listener {listen.endpoint}: an inner one needs the group's key; give Server group_key=..."
+            )
         if listen.handlers is None:
-            raise ConfigError(f"listener {listen.endpoint}: what do servers call here? Give Listen handlers=")
+            raise ConfigError(
+                f"listener {listen.endpoint}: an inner one needs handlers of its own; give Listen handlers=..."
+            )
         return LoginContext(
             hub=side.hub,
             tokens=Members(lambda: self.peers),

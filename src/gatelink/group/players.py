@@ -412,4 +412,4 @@ def _claims(text: str) -> Mapping[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise BodyError(f"claims are no JSON object: {error}") from None
+        raise BodyError(f"claims are not a JSON object: {error}") from None
