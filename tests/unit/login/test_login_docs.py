@@ -34,6 +34,7 @@ def test_every_limit_is_documented_with_its_default(field: str) -> None:
 
 def test_every_metric_is_documented() -> None:
     used = set(re.findall(r'"(gatelink_\w+)"', SOURCE))
+    used |= {f"gatelink_{name}" for name in re.findall(r'(?:gauge|counter)s?\("(\w+)"', SOURCE)}
     documented = set(re.findall(r"^\| `(gatelink_\w+)` \|", PAGE, re.MULTILINE))
     assert used and {name.removesuffix("_total") for name in documented} == used
 
