@@ -104,7 +104,7 @@ class Handlers(Dispatch):
         """Decorator: `handler(session, frame)`, a plain function, for ids that nothing handles; one a table."""
         if self._forward is not None:
             raise CatalogError("there is a forward handler already; one table has one")
-        check_handler(handler, "on_forward", "session", "frame", plain=True)
+        check_handler(handler, "on_forward", "session", "frame", asynchronous=False)
         self._forward = handler
         return handler
 
@@ -121,13 +121,16 @@ class Handlers(Dispatch):
         self.routes[key] = route
 
 
-def check_handler(handler: Callable[..., Any], of: str, *arguments: str, plain: bool = False) -> None:
+def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchronous: bool | None = None) -> None:
     """Finds out at start what would else fail at each message. Raises CatalogError.
 
-    of: what it handles, in words. arguments: the names of those that it is called with. plain: it must not be async.
+    of: what it handles, in words. arguments: the names of those that it is called with. asynchronous: whether it is
+    awaited; None: if it is `async def`.
     """
-    if plain and is_async(handler):
+    if asynchronous is False and is_async(handler):
         raise CatalogError(f"the handler of {of} must be a plain function, not `async def`: nobody would await it")
+    if asynchronous and not is_async(handler):
+        raise CatalogError(f"the handler of {of} is awaited: write it as `async def`")
     try:
         signature = inspect.signature(handler)
     except ValueError:

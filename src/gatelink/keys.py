@@ -50,7 +50,7 @@ def key_of_text(text: str) -> Key:
     """The key in `text`, what `key_text` gave. Raises ConfigError, without the text."""
     words = text.split()
     if len(words) != 2 or words[0] not in _KINDS:
-        raise ConfigError("no key file; `gatelink keys new --out FILE` makes one")
+        raise ConfigError("not a key file; `gatelink keys new --out FILE` makes one")
     return _KINDS[words[0]].from_hex(words[1])
 
 

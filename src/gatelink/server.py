@@ -22,17 +22,16 @@ import uvloop
 from gatelink import serving
 from gatelink.auth.tokens import Tokens
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
-from gatelink.dispatch import is_async
-from gatelink.errors import CatalogError, CloseCode, ConfigError
+from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers, check_handler
 from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
-from gatelink.net.door import Door
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.net.kicks import Kicks
 from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login
+from gatelink.net.login_context import LoginContext
 from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
 from gatelink.ops import logs
 from gatelink.ops.admin import Admin
@@ -54,22 +53,24 @@ log = structlog.get_logger("gatelink.server")
 class Server:
     """A server of one process.
 
-    listen: one endpoint or `Listen`, or several; `gatelink serve --listen` replaces them.
-    tokens: how a client's token is checked; who has inner listeners alone needs none.
-    catalog: its messages; the default is what `@message` registers in.
-    id: its server id, in ClientVertifySucceedRet. admin: "host:port" of /metrics and /healthz, None for none.
-    tick_hz: 0 handles messages as they come; else they are handled that many times a second, then `on_tick` is called.
-    duplicate: what a login does to an open session of the same user.
-    keys: for sealed connections, the newest first; older ones serve clients that know only them. sealed_only: refuses
-    plain logins. resume_plain: gives tickets on connections that are neither sealed nor TLS, too: for tests.
-    group_key: what proves a server of the group at an inner listener; several while it is being changed.
-    link_limits: for the sessions of servers, as `limits` are for those of clients.
-    accept_version: called with the application version that a client's HELLO says, "" if it says none; False refuses it
-    with 4014 client-too-old. Clients of the base protocol say none, and are not asked.
-    peers: gives the type of the group's server with an id; set it, at any time, to let in only who is known.
+    listen: where it listens, endpoints or `Listen`s; `gatelink serve --listen` replaces them.
+    tokens: checks the tokens of clients; a server with inner listeners alone needs none.
+    catalog: its messages; by default those that `@message` has registered.
+    limits: of clients' sessions. link_limits: of the sessions of other servers. wire: how messages are written.
+    id: its server id, which clients are told when they are verified.
+    admin: "host:port" of /metrics and /healthz; None for no admin port.
+    tick_hz: ticks a second, in which messages are handled and `on_tick` is called; 0: handled as they come.
+    duplicate: what a login does to an open session of the same user and slot.
+    keys: for sealed connections, the newest first; older ones are for clients that know no newer one.
+    sealed_only: whether plain logins are refused.
+    resume_plain: whether sessions on plain connections can be resumed, too; for tests.
+    group_key: admits other servers at inner listeners; several while the key is being changed.
+    accept_version: called with the application version in a client's HELLO, "" if there is none; if it gives False, the
+    client is refused with 4014 client-too-old. Clients of the base protocol send no HELLO and are not checked.
+    peers: gives the type of a server by its id, None for an unknown one, which is then refused. May be set at any time.
 
-    Its table is `handlers`; `on`, `register`, `default` and the events `on_verified`, `on_closed`, `on_forward` are
-    that table's, within reach.
+    Its table is `handlers`; `on`, `register`, `default` and the events `on_verified`, `on_closed`, `on_suspended`,
+    `on_resumed` and `on_forward` are methods of that table.
     """
 
     _table: type[Handlers] = Handlers
@@ -142,13 +143,13 @@ class Server:
 
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
         """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick."""
-        check_handler(handler, "on_tick", "seconds", plain=True)
+        check_handler(handler, "on_tick", "seconds", asynchronous=False)
         self._on_tick = handler
         return handler
 
     def on_start(self, function: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
         """Decorator: `async def function()`, awaited before anything listens; what it raises, `start` raises."""
-        _check_async(function, "on_start")
+        check_handler(function, "on_start", asynchronous=True)
         self._on_start.append(function)
         return function
 
@@ -157,7 +158,7 @@ class Server:
 
         It is cancelled when the grace of `stop` is over, but has at least 0.1 s.
         """
-        _check_async(function, "on_stop")
+        check_handler(function, "on_stop", asynchronous=True)
         self._on_stop.append(function)
         return function
 
@@ -242,7 +243,7 @@ class Server:
         if self._running:
             raise ConfigError("this server is running already")
         if not self.listen:
-            raise ConfigError('nowhere to listen: give Server an endpoint, as "tcp://127.0.0.1:7000"')
+            raise ConfigError('no place to listen at: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True
         self._has_started = False
         self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
@@ -361,12 +362,12 @@ class Server:
         if listen.resume_at:
             parse_endpoint(listen.resume_at)
         side = self._started(self._inner if listen.inner else self._clients)
-        door = self._inner_door(listen, side) if listen.inner else self._door(listen, side)
+        context = self._inner_context(listen, side) if listen.inner else self._client_context(listen, side)
         listener = Listener(
             endpoint,
             side.hub,
             side.admission,
-            partial(Login, door),
+            partial(Login, context),
             tls=listen.tls(),
             proxies=listen.proxies,
             accept=listen.accept,
@@ -375,13 +376,13 @@ class Server:
         await listener.open()
         self._listeners.append(listener)
 
-    def _door(self, listen: Listen, side: Side) -> Door:
+    def _client_context(self, listen: Listen, side: Side) -> LoginContext:
         """For clients. Its responder knows no group key: no server comes in there."""
         if self.tokens is None:
-            raise ConfigError(f"listener {listen.endpoint}: nobody checks its clients' tokens; give Server tokens=")
+            raise ConfigError(f"listener {listen.endpoint}: nothing checks its clients' tokens; give Server tokens=...")
         if listen.handlers is not None:
             raise ConfigError(f"listener {listen.endpoint}: only an inner one has handlers of its own")
-        return Door(
+        return LoginContext(
             hub=side.hub,
             tokens=self.tokens,
             id=self.id,
@@ -396,13 +397,17 @@ class Server:
             accept_version=self.accept_version,
         )
 
-    def _inner_door(self, listen: Listen, side: Side) -> Door:
+    def _inner_context(self, listen: Listen, side: Side) -> LoginContext:
         """For servers. Its responder knows the group's keys alone: no client comes in there."""
         if not self.group_keys:
-            raise ConfigError(f"listener {listen.endpoint}: inner, and nobody could come in; give Server group_key=")
+            raise ConfigError(
+                f"listener {listen.endpoint}: an inner one needs the group's key; give Server group_key=..."
+            )
         if listen.handlers is None:
-            raise ConfigError(f"listener {listen.endpoint}: what do servers call here? Give Listen handlers=")
-        return Door(
+            raise ConfigError(
+                f"listener {listen.endpoint}: an inner one needs handlers of its own; give Listen handlers=..."
+            )
+        return LoginContext(
             hub=side.hub,
             tokens=Members(lambda: self.peers),
             id=self.id,
@@ -436,10 +441,3 @@ class Server:
             if perf_counter() > due:
                 self.stats.tick_overruns += 1
                 due = perf_counter()
-
-
-def _check_async(function: Callable[[], Awaitable[None]], of: str) -> None:
-    """Raises CatalogError for what can't be called without arguments and awaited."""
-    check_handler(function, of)
-    if not is_async(function):
-        raise CatalogError(f"the handler of {of} is awaited: write it as `async def`")

@@ -20,7 +20,7 @@ from gatelink.group.engine import (
     Watch,
 )
 from gatelink.group.engines.checks import MAX_NAME, MAX_VALUE
-from gatelink.group.engines.desk import MAX_SERVED
+from gatelink.group.engines.workers import MAX_SERVED
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import until
 from tests.support import MS

@@ -14,9 +14,9 @@ from structlog.testing import capture_logs
 from gatelink.group.engine import Change, Engine, EngineUnavailable, NoResponder, Revision, Watch
 from gatelink.group.engines import follow, nats
 from gatelink.group.engines.bucket import Message
+from gatelink.group.engines.connection import NatsConnection
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.follow import Follower
-from gatelink.group.engines.line import Line
 from gatelink.group.engines.nats import NatsEngine
 from tests.e2e.engines import TIMEOUT, fresh_bucket, path_to, within
 from tests.e2e.support import until
@@ -266,11 +266,11 @@ async def test_what_a_cluster_without_a_leader_leaves_unanswered_is_asked_again(
 ) -> None:
     monkeypatch.setattr(follow, "HEARTBEAT", 0.2)
     monkeypatch.setattr(nats, "ASK_INTERVAL", 0.2)
-    ask = Line.ask
+    ask = NatsConnection.ask
     asked = 0
 
     async def first_in_vain(
-        self: Line, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None
+        self: NatsConnection, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None
     ) -> Message:
         nonlocal asked
         if subject.startswith(unanswered):
@@ -279,7 +279,7 @@ async def test_what_a_cluster_without_a_leader_leaves_unanswered_is_asked_again(
                 await asyncio.Event().wait()
         return await ask(self, subject, data, headers)
 
-    monkeypatch.setattr(Line, "ask", first_in_vain)
+    monkeypatch.setattr(NatsConnection, "ask", first_in_vain)
     async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine, engine.watch("a"):
         assert asked == 2
 
@@ -349,7 +349,7 @@ async def test_who_sends_more_than_the_network_takes_waits_and_is_told_at_the_de
                 await engine.publish("s", megabyte)
                 sent += 1
         assert 1 <= sent < 50  # what the sockets' buffers took
-        assert engine._line is not None and engine._line._client.pending_data_size < 3_000_000
+        assert engine._connection is not None and engine._connection._client.pending_data_size < 3_000_000
         path.resume()
         await until(lambda: len(heard) == sent)
         await engine.publish("s", b"")

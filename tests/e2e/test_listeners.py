@@ -163,7 +163,7 @@ async def test_listening_needs_an_endpoint_and_tls_a_certificate(tmp_path: Path)
     server = EchoServer()
     server.listen = ()
     for listen, text in (
-        ((), "nowhere to listen"),
+        ((), "no place to listen"),
         (("tls://127.0.0.1:0",), "certificate"),
         ((Listen(endpoint=TCP, certificate=certificate, key=key),), "tls://"),
         ((Listen(endpoint="tls://127.0.0.1:0", certificate=key, key=key),), "certificate"),

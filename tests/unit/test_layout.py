@@ -99,8 +99,8 @@ def test_engines_know_nothing_of_servers_and_sessions() -> None:
 
 
 def test_only_the_nats_engine_imports_nats() -> None:
-    others = [path for path in sources() if where(path) != "group/engines/line.py"]
-    assert_nobody_imports(others, {"nats"}, "only group/engines/line.py knows nats-py")
+    others = [path for path in sources() if where(path) != "group/engines/connection.py"]
+    assert_nobody_imports(others, {"nats"}, "only group/engines/connection.py knows nats-py")
 
 
 def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:

@@ -39,8 +39,8 @@ class Accounts:
 
     An account has a uid and any of: one password login, guests' devices, external identities. Uids are given upwards
     from `first_uid` (1 .. 2^63 - 1), which counts for a database that has given none yet; with gaps, and never again.
-    `upgrade` brings the schema to the newest at the
-    start; by default SQLite's is, and PostgreSQL's is only checked (`gatelink accounts migrate` upgrades it).
+    `upgrade` brings the schema to the newest at the start; by default SQLite's is upgraded, and PostgreSQL's is only
+    checked (`gatelink accounts migrate` upgrades it).
 
     `pool_size`, `max_calls` and `timeout` are `Database`'s. Every method raises AccountsUnavailable when the database
     doesn't answer in time. Whoever hashes a password can get Busy.

@@ -14,7 +14,7 @@ def url_of(source: str) -> str | None:
         parts = urlsplit(source)
         host, _ = parts.hostname, parts.port
     except ValueError:
-        raise ConfigError(f"keys from {source}: it is no URL; write it as https://accounts.example.com/keys") from None
+        raise ConfigError(f"keys from {source}: not a URL; write it as https://accounts.example.com/keys") from None
     if parts.username is not None:
         raise ConfigError(f"keys from {host}: the URL holds a user or a password; public keys need none")
     if host and (parts.scheme == "https" or (parts.scheme == "http" and _is_loopback(host))):

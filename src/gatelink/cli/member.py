@@ -73,7 +73,7 @@ def _url_of_up(settings: Settings) -> str:
     except ConnectionRefusedError:
         raise ConfigError(f"nobody answers at the address in {path}: that group has ended; {start}") from None
     except (OSError, ValueError) as error:
-        why = error.strerror if isinstance(error, OSError) else "it holds no URL"
+        why = error.strerror if isinstance(error, OSError) else "it does not hold a URL"
         raise ConfigError(f"the engine of {path} can't be reached: {why}; {start}") from None
     return url
 

@@ -100,10 +100,13 @@ class Forwarding(Handlers):
 class Gateway(Server):
     """A `Server` in front of a group.
 
-    drain_seconds: what players have to go elsewhere when it stops.
-    member: its membership. routes: which type of server a message belongs to. rules: by server type, how one is picked
-    and what happens when it dies. outer: how clients reach it, if not under the addresses it listens on.
-    Its own handlers come first; a message without one goes to the server that it belongs to, as it came.
+    A message that has a handler here is handled here; any other goes, as it came, to the server that it belongs to.
+
+    member: its membership in the group. routes: which type of server a message belongs to.
+    rules: by server type, how a server is picked for a player, and what happens when that server dies.
+    outer: how clients reach it, if not under the addresses it listens on. name: in the registry and in logs.
+    drain_seconds: how long players have to go to another gateway when this one stops.
+    The rest is as for `Server`.
     """
 
     _table = Forwarding

@@ -55,8 +55,9 @@ _NAME = re.compile(r"[a-z0-9_-]{1,32}")
 class Membership(msgspec.Struct, frozen=True, kw_only=True):
     """What a process needs to be a member.
 
-    engine: started before, and closed after it. keys: of the group, the newest first. id: its own among all servers.
-    inner: where it listens for other servers; advertise: how they reach that, if not under the address it listens on.
+    engine: started before the member, and closed after it. keys: of the group, the newest first.
+    id: the member's own among all servers of the group.
+    inner: where it listens for other servers. advertise: how they reach it, if not under the address it listens on.
     """
 
     engine: Engine
@@ -283,7 +284,7 @@ class Talk:
         """Decorator: `handler(message)`, a plain function, for what is published under `topic`. Raises CatalogError."""
 
         def register(handler: _E) -> _E:
-            check_handler(handler, f"topic {topic!r}", "message", plain=True)
+            check_handler(handler, f"topic {topic!r}", "message", asynchronous=False)
             if topic in self.topics:
                 raise CatalogError(f"the topic {topic!r} has a handler already")
             self.topics[topic] = lambda data: handler(decode(self._catalog, data))

@@ -47,8 +47,8 @@ _NOTHING_QUEUED = Outbox(1, 1)  # what a player is sent waits in its link's outb
 class Player(Session):
     """A player's session as a service has it; its connection is at the gateway.
 
-    sid: how the gateway and this service call the session. arrival: how it came to this server. lost_messages: how many
-    of the player's went down with the server before.
+    sid: the number by which the gateway and this service name the session. arrival: how the player came to this server.
+    lost_messages: how many of the player's messages were lost with the server before.
     """
 
     __slots__ = ("_left", "_pending", "_players", "arrival", "link", "lost_messages", "sid")
@@ -421,4 +421,4 @@ def _claims(text: str) -> Mapping[str, Any]:
     try:
         return msgspec.json.decode(text, type=dict[str, Any])
     except (msgspec.MsgspecError, UnicodeError) as error:
-        raise BodyError(f"claims are no JSON object: {error}") from None
+        raise BodyError(f"claims are not a JSON object: {error}") from None

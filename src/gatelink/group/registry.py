@@ -46,10 +46,10 @@ class Load(msgspec.Struct, frozen=True):
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One server of the group, as it tells of itself.
 
-    type: 1..255, `name` in words. inner: where servers connect to it, outer: where clients do, public_key: hex, what
-    they seal with. greets: it wants to hear of each session at login, not at its first message. instance: which run of
-    that id it is. started_at, told_at: unix seconds
-    of its start and of its last keepalive.
+    type: 1..255; name: the same in words. inner: where servers connect to it. outer: where clients connect.
+    public_key: for clients' sealed connections, hex. greets: whether it hears of each session at login, not only at the
+    session's first message. instance: which run of that id it is. started_at, told_at: unix seconds of its start and of
+    its last keepalive.
     """
 
     id: int

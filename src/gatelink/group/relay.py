@@ -223,7 +223,10 @@ class Relay:
         """The time is over: what was held is lost if no server can be had now, whichever it was to be."""
         way.pinned.pop(type, None)
         if not self._release(way, type):
-            self._lose(type, self._let_go(way, type).envelopes)
+            held = self._let_go(way, type).envelopes
+            if held:
+                quiet.error("no server came for a player's messages: they are lost", type=type, uid=way.session.uid)
+            self._lose(type, held)
             self._go_on(way)
 
     def _release(self, way: Way, type: int) -> bool:

@@ -39,7 +39,7 @@ class Routes:
 def _ids(text: str) -> range:
     match = _RANGE.fullmatch(text)
     if match is None:
-        raise ConfigError(f"route {text!r} is no id or range of ids; write it as 12000 or 12000-12099")
+        raise ConfigError(f"route {text!r} is not an id or a range of ids; write it as 12000 or 12000-12099")
     first, last = match.groups()
     ids = range(int(first), int(last or first) + 1)
     if not ids or not 5 <= ids[0] <= ids[-1] <= LAST_APPLICATION_ID or not FRAMEWORK_IDS.isdisjoint(ids):

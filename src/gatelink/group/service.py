@@ -41,11 +41,12 @@ quiet = QuietLog(log)
 class Service(Server):
     """A server whose players come through gateways; it listens for nobody else.
 
-    name, type: of all services of its kind; `type` is the thousands of its messages' ids unless the gateways' routes
-    say otherwise. member: its membership; may be set later, but before `start`.
+    name, type: the same for all services of one kind. Gateways send it the messages whose id // 1000 is `type` (2 to
+    255), unless their routes say otherwise.
+    member: its membership in the group; may be set later, but before `start`.
 
-    The rest is as on a `Server`: the same decorators, ticks and options. A session is a `Player`. One with a handler of
-    `on_verified` hears of each player at login; else at the player's first message for it.
+    The rest is as for `Server`: the same decorators, ticks and options. A session is a `Player`. A service with a
+    handler of `on_verified` hears of each player at login, others at the player's first message for them.
     """
 
     _links_end = CloseCode.NORMAL

@@ -95,12 +95,9 @@ class LoginProtocol(H11Protocol):
 
     def send_400_response(self, msg: str) -> None:
         """To what is no HTTP, or a head that is too long."""
-        status, headers, body = response_of(
-            problem(
-                400, "bad-request", f"no HTTP request with a head of up to {self._admission.limits.max_head} bytes"
-            ),
-            {"connection": "close"},
-        )
+        most = self._admission.limits.max_head
+        wrong = problem(400, "bad-request", f"not an HTTP request, or one with a head of more than {most} bytes")
+        status, headers, body = response_of(wrong, {"connection": "close"})
         try:
             events: list[h11.Event] = [
                 h11.Response(status_code=status, headers=headers, reason=b"Bad Request"),

@@ -46,21 +46,28 @@ async def connect(
 ) -> Session:
     """A verified session with the server at `endpoint` (tcp://, tls:// or unix://).
 
-    handlers: what its messages call; events `on_verified`, `on_closed`, and with `reconnect` also `on_suspended` and
-    `on_resumed`. timeout: seconds for dialling and verification together. limits: CLIENT_LIMITS by default.
-    reconnect: when the connection breaks, dial again with these delays; what is sent meanwhile waits, in order, but
-    what was on its way when it broke may be lost. tls: for tls://, instead of the system's trust store.
+    handlers: called with its messages and its events `on_verified` and `on_closed`, and with `reconnect` also
+    `on_suspended` and `on_resumed`.
+    timeout: seconds for dialling and verification together. limits: CLIENT_LIMITS by default.
+    reconnect: when the connection breaks, dial again with these delays. What is sent meanwhile waits, in order; what
+    was on its way when the connection broke may be lost.
+    tls: for a tls:// endpoint, in place of the system's trust store.
 
-    server_key: the server's public key (32 bytes): the connection is sealed, and no other server can answer.
-    slot: which of the user's devices this is, 0 to 255. resume: nothing that was sent is lost or doubled over breaks,
-    as long as both processes live and the server's window is not over; implies `reconnect`, and needs a sealed or TLS
-    connection. When it is refused, the session closes with RESUME_REFUSED. Each of the three needs a server that speaks
-    the extension. A server that asks to be left is left within the time that it gives, for the address that it gives if
-    that is as safe as this one; so is the address in a ticket.
+    These need a server that speaks the extension:
 
-    From one server to another, at an inner listener: `uid` is the id of this one and `source` its type, `peer_id` the
-    id of the other, and group_key, which both hold, proves all of it in place of `token`. The session's `uid` is the
-    other server's id, as it is on the other side. limits: LINK_LIMITS by default.
+    server_key: the server's public key (32 bytes). The connection is sealed, and no other server can answer.
+    slot: which of the user's devices this is, 0 to 255.
+    resume: nothing that was sent is lost or doubled when the connection breaks, as long as both processes live and the
+    break is shorter than the server's window. It implies `reconnect`, and needs a sealed or TLS connection. If the
+    server refuses to resume, the session closes with RESUME_REFUSED.
+
+    If the server asks its clients to go away, this one leaves within the time that it gives, and dials the address that
+    it gives if that is as safe as this one.
+
+    A server connects to another one's inner listener with these, in place of `token`:
+
+    uid, source: its own id and type. peer_id: the other server's id, which is also the session's `uid`.
+    group_key: which both have, and which proves all of this. limits: LINK_LIMITS by default.
 
     Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here)
     or not in time; ConfigError for an endpoint, key, id, token or slot that cannot be.

@@ -55,7 +55,7 @@ def parse_endpoint(text: str) -> Endpoint:
         elif host.replace(".", "").isdigit():
             host = str(IPv4Address(host))
     except ValueError as error:
-        raise _error(text, f"no IP address: {error}") from None
+        raise _error(text, f"not an IP address: {error}") from None
     return Endpoint(cast(Literal["tcp", "tls"], scheme), host, int(port))
 
 

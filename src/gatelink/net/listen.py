@@ -12,12 +12,13 @@ from gatelink.session.roles import Dispatcher
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a server listens.
 
-    certificate, key: PEM files, for a tls:// endpoint. proxies: networks of load balancers that send a PROXY protocol
-    v2 header before each connection. accept: called with every `Connection` that the limits admit; False refuses
-    it, `connection.hand_over(protocol)` takes it over.
-    resume_at: the endpoint that tickets name, for a listener behind a balancer that would lead its clients elsewhere.
-    inner: for servers of the group alone, who show the group key; nobody else is heard here, and they nowhere else.
-    handlers: the table, or another `Dispatcher`, of the sessions of an inner listener, which needs one.
+    certificate, key: PEM files, for a tls:// endpoint; without `key` it is in the certificate's file.
+    proxies: networks of load balancers that send a PROXY protocol v2 header before each connection.
+    accept: called with every `Connection` that the limits admit. False refuses it; `connection.hand_over(protocol)`
+    takes it over.
+    resume_at: where clients resume, if the endpoint is a balancer's that might send them to another server.
+    inner: whether it is for servers with the group key. They can connect at no other listener, and clients not here.
+    handlers: the table of the sessions of an inner listener, which needs one.
     """
 
     endpoint: str

@@ -17,7 +17,7 @@ from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
 from gatelink.net.admission import Crowded
 from gatelink.net.connection import DEAF, Connection
-from gatelink.net.door import Door
+from gatelink.net.login_context import LoginContext
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
 from gatelink.session.controls import close_frame, control_frame
@@ -52,7 +52,7 @@ class Login(Item):
     __slots__ = (
         "_agreed",
         "_connection",
-        "_door",
+        "_context",
         "_from_server",
         "_handshake_hash",
         "_heard",
@@ -63,9 +63,9 @@ class Login(Item):
         "uid",
     )
 
-    def __init__(self, door: Door, connection: Connection, until: float) -> None:
+    def __init__(self, context: LoginContext, connection: Connection, until: float) -> None:
         self._tick = 0
-        self._door = door
+        self._context = context
         self._connection = connection
         self._heard = (0, 0)  # frames, and bytes of them, since the connection's start
         self._pending: list[Frame] = []  # of them, those behind the one that is being checked
@@ -77,13 +77,13 @@ class Login(Item):
         self._is_in_line = False  # for its handshake
         self.uid: int | None = None
         connection.sink = self
-        door.logins.add(self)
-        door.hub.wheel.set(self, until - door.hub.loop.time())
+        context.logins.add(self)
+        context.hub.wheel.set(self, until - context.hub.loop.time())
 
     # -- from the connection (Sink) --
 
     def receive(self, frames: list[Frame]) -> None:
-        limits: Limits = self._door.hub.limits
+        limits: Limits = self._context.hub.limits
         self._pending += frames
         count, size = self._heard
         count += len(frames)
@@ -95,7 +95,7 @@ class Login(Item):
             self._go_on()
 
     def waiting(self, buffered: int) -> None:
-        if buffered > self._door.hub.limits.max_unverified_bytes:
+        if buffered > self._context.hub.limits.max_unverified_bytes:
             self._refuse_limit()
 
     def broken(self, error: PeerError) -> None:
@@ -112,7 +112,7 @@ class Login(Item):
         call()
 
     def lost(self, error: Exception | None) -> None:
-        self._door.hub.stats.refused["left-unverified"] += 1
+        self._context.hub.stats.refused["left-unverified"] += 1
         self._over()
 
     def on_deadline(self, now: float) -> None:
@@ -131,14 +131,14 @@ class Login(Item):
     def _go_on(self) -> None:
         """Takes frames up to the one that says who the peer is; what comes after it waits for the answer."""
         try:
-            while self._pending and self._task is None and not self._is_in_line and self in self._door.logins:
+            while self._pending and self._task is None and not self._is_in_line and self in self._context.logins:
                 frame = self._pending.pop(0)
                 if frame[1] & CONTROL:
                     self._control(decode_control(frame[2]))
                 else:
                     request = self._request(frame)
-                    hub = self._door.hub
-                    self._door.admission.introduced(self._connection)
+                    hub = self._context.hub
+                    self._context.admission.introduced(self._connection)
                     self._task = hub.loop.create_task(self._verify(request))
                     hub.tasks.add(self._task)
                     self._task.add_done_callback(hub.tasks.discard)
@@ -148,14 +148,14 @@ class Login(Item):
     def _control(self, record: Control | None) -> None:
         """A control record before verification. Raises ProtocolError for one that has no place there."""
         match record:
-            case Hello() if self._agreed is None and not self._door.sealed_only:
+            case Hello() if self._agreed is None and not self._context.sealed_only:
                 self._slot = record.slot
                 self._agreed = record.answer(self._features)
                 self._connection.write(control_frame(self._agreed))
                 self._check_version(record)
             case Handshake() if self._agreed is None:
                 self._is_in_line = True
-                self._door.admission.handshakes.enter(self._connection, partial(self._shake_hands, record))
+                self._context.admission.handshakes.enter(self._connection, partial(self._shake_hands, record))
             case Resume() if self._agreed is not None:
                 self._resume(record, self._agreed)
             case None if self._agreed is not None:
@@ -166,12 +166,12 @@ class Login(Item):
     def _shake_hands(self, record: Handshake) -> None:
         """It is this connection's turn to have its HANDSHAKE answered."""
         self._is_in_line = False
-        if self not in self._door.logins:
+        if self not in self._context.logins:
             return
         try:
             if self._pending or self._connection.buffered:
                 raise ProtocolError("bytes behind a HANDSHAKE that is not answered yet")
-            sealing = self._door.responder.respond(record, Features.PING | Features.RESUME)
+            sealing = self._context.responder.respond(record, Features.PING | Features.RESUME)
         except PeerError as error:
             self.broken(error)
             return
@@ -185,7 +185,7 @@ class Login(Item):
 
     def _check_version(self, hello: Hello) -> None:
         """Refuses a client whose application is too old; it has been answered, so it can be told."""
-        accept_version = self._door.accept_version
+        accept_version = self._context.accept_version
         if accept_version is None:
             return
         try:
@@ -199,7 +199,7 @@ class Login(Item):
     @property
     def _features(self) -> int:
         """What this side has on a connection that is not sealed."""
-        may_resume = self._strength is Strength.TLS or self._door.resume_plain
+        may_resume = self._strength is Strength.TLS or self._context.resume_plain
         return Features.PING | Features.RESUME if may_resume else Features.PING
 
     @property
@@ -219,8 +219,8 @@ class Login(Item):
 
     def _resume(self, record: Resume, agreed: Hello) -> None:
         """Goes on with a session that lost its connection, or is about to find out (docs/protocol.md, "Resume")."""
-        door = self._door
-        session = door.sessions.by_ticket(record.session_id)
+        context = self._context
+        session = context.sessions.by_ticket(record.session_id)
         if not agreed.features & Features.RESUME:
             self._refuse_resume("HELLO did not agree on it")
         elif session is None or session.ticket is None:
@@ -231,7 +231,7 @@ class Login(Item):
             self._refuse_resume("attempt seen before")
         elif self._strength < session.strength:
             self._refuse_resume("weaker connection")
-        elif door.is_inner and session.uid != self._from_server:
+        elif context.is_inner and session.uid != self._from_server:
             self._refuse_resume(f"a session of server {session.uid}, from server {self._from_server}")
         elif not session.can_resume_from(record.received):
             self._refuse_resume("impossible count")
@@ -247,11 +247,11 @@ class Login(Item):
                 session.received,
                 record.attempt,
             )
-            door.sessions.resumed(session)
+            context.sessions.resumed(session)
             session.address = self._address
             session.features = agreed.features
             session.resume_on(connection, record.received, control_frame(answer))
-            door.admission.login_succeeded(session.address)
+            context.admission.login_succeeded(session.address)
             log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
             if self._pending:
                 session.receive(self._pending)
@@ -266,17 +266,17 @@ class Login(Item):
     def _request(self, frame: Frame) -> ClientVerifyRequest:
         """The request in a connection's first frame. Raises ProtocolError."""
         id, flags, body = frame
-        hub = self._door.hub
-        if self._door.sealed_only and not self._is_sealed:
+        hub = self._context.hub
+        if self._context.sealed_only and not self._is_sealed:
             raise ProtocolError("a plain connection to a listener that takes sealed ones only")
         if id != VERIFY_REQUEST:
             raise ProtocolError(f"first message has id {id}; it must be ClientVertifyReq ({VERIFY_REQUEST})")
         request: ClientVerifyRequest = hub.catalog.by_id[VERIFY_REQUEST].decode(
             hub.coder.open(flags, body, hub.limits.max_frame_unverified)
         )
-        if request.source and not self._door.is_inner:
+        if request.source and not self._context.is_inner:
             raise ProtocolError(f"source {request.source} says it is a server; a client listener takes 0")
-        if self._door.is_inner and (not request.source or request.uid != self._from_server):
+        if self._context.is_inner and (not request.source or request.uid != self._from_server):
             raise ProtocolError(
                 f"source {request.source}, uid {request.uid} in a handshake of server {self._from_server}; "
                 "a server says its type, 1 to 255, and its id"
@@ -287,18 +287,18 @@ class Login(Item):
         return request
 
     async def _verify(self, request: ClientVerifyRequest) -> None:
-        door = self._door
+        context = self._context
         address = self._address
         epoch = 0
         try:
-            async with asyncio.timeout(door.hub.limits.token_timeout):
+            async with asyncio.timeout(context.hub.limits.token_timeout):
                 token = request.token.encode("utf-8", "surrogateescape")
                 identity = await self._identity(token, request.uid, request.source)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
                 self.uid = request.uid
-                epoch = await door.sessions.claim(request.uid, self._slot)
-            if self in door.logins:  # else this was cancelled, and `verify` went on regardless
+                epoch = await context.sessions.claim(request.uid, self._slot)
+            if self in context.logins:  # else this was cancelled, and `verify` went on regardless
                 self._admit(request, identity, epoch)
         except VerifyError as error:
             quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
@@ -306,7 +306,7 @@ class Login(Item):
                 self._failed()
             self._refuse("verify-failed", CloseCode.VERIFY_FAILED, VERIFY_FAILED_FRAME)
         except TimeoutError:
-            quiet.error("tokens did not answer", uid=request.uid, seconds=door.hub.limits.token_timeout)
+            quiet.error("tokens did not answer", uid=request.uid, seconds=context.hub.limits.token_timeout)
             self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         except GatelinkError as error:  # as the engine's: its words are enough
             quiet.error("login impossible", uid=request.uid, error=f"{type(error).__name__}: {error}")
@@ -319,20 +319,20 @@ class Login(Item):
             self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         finally:
             if epoch:
-                door.sessions.release(request.uid, self._slot, epoch)
+                context.sessions.release(request.uid, self._slot, epoch)
 
     async def _identity(self, token: bytes, uid: int, source: int) -> Identity:
         """What the tokens say, and how long they took to say it."""
         started = time.perf_counter()
         try:
-            return await self._door.tokens.verify(token, uid, source, self._address)
+            return await self._context.tokens.verify(token, uid, source, self._address)
         finally:
-            self._door.hub.stats.token_seconds.observe(time.perf_counter() - started)
+            self._context.hub.stats.token_seconds.observe(time.perf_counter() - started)
 
     def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int) -> None:
         """Makes the session, and has it hear what the peer sent meanwhile."""
-        door = self._door
-        hub = door.hub
+        context = self._context
+        hub = context.hub
         connection = self._connection
         who: dict[str, Any] = {
             "uid": request.uid,
@@ -345,27 +345,27 @@ class Login(Item):
         }
         session: Session
         if self._agreed is None:
-            session = Session(hub, door.sessions, door.handlers, connection, **who)
+            session = Session(hub, context.sessions, context.handlers, connection, **who)
         else:
             features = self._agreed.features
             session = ExtendedSession(
-                hub, door.sessions, door.handlers, connection, features=features, strength=self._strength, **who
+                hub, context.sessions, context.handlers, connection, features=features, strength=self._strength, **who
             )
-        replaced = door.sessions.get(session.uid, session.slot)
-        backlog = door.sessions.install(session)
+        replaced = context.sessions.get(session.uid, session.slot)
+        backlog = context.sessions.install(session)
         self._over()
-        if not door.is_inner:
+        if not context.is_inner:
             hub.stats.verified += 1
         back = backlog is not None
-        answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=door.id, type=int(back))
+        answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=context.id, type=int(back))
         greeting = encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer))
         if isinstance(session, ExtendedSession) and session.features & Features.RESUME:
-            greeting += door.sessions.issue_ticket(session, door.resume_at)
+            greeting += context.sessions.issue_ticket(session, context.resume_at)
         connection.write(greeting)
         self._bind(session)
         for frame in backlog.frames if backlog is not None else ():
             session.send_frame(frame)
-        door.admission.login_succeeded(session.address)
+        context.admission.login_succeeded(session.address)
         log.info("verified", uid=session.uid, address=session.address, back=back)
         if replaced is None:
             self._begin(session)
@@ -390,23 +390,27 @@ class Login(Item):
             nonlocal begun
             if not begun:
                 begun = True
-                self._door.hub.wheel.cancel(deadline)
+                self._context.hub.wheel.cancel(deadline)
                 session.resume(Pause.OPENING)
                 self._begin(session)
 
-        deadline = self._door.hub.wheel.call(self._door.hub.limits.close_timeout, begin)
+        deadline = self._context.hub.wheel.call(self._context.hub.limits.close_timeout, begin)
         replaced.after_last(begin)
 
     def _bind(self, session: Session) -> None:
         """The connection is the session's from now on; what it may send in time is the session's, too."""
-        limits = self._door.hub.limits
-        if session.meter is None and not self._door.is_inner and not self._door.admission.is_exempt(self._address):
+        limits = self._context.hub.limits
+        if (
+            session.meter is None
+            and not self._context.is_inner
+            and not self._context.admission.is_exempt(self._address)
+        ):
             session.meter = Meter(session)
         self._connection.bind(session, limits.max_frame, limits.turn_frames, session.meter)
 
     def _failed(self) -> None:
         """What came could not be verified, by its own fault."""
-        self._door.admission.login_failed(self._address)
+        self._context.admission.login_failed(self._address)
 
     def _refuse_limit(self) -> None:
         self._failed()
@@ -417,8 +421,8 @@ class Login(Item):
 
         Where there is nothing to say it is dropped; else the peer has a moment to read it.
         """
-        hub = self._door.hub
-        if self not in self._door.logins:
+        hub = self._context.hub
+        if self not in self._context.logins:
             return
         hub.stats.refused[reason] += 1
         if self._agreed is not None:
@@ -433,9 +437,9 @@ class Login(Item):
 
     def _over(self) -> None:
         """The check has ended, one way or the other."""
-        self._door.admission.introduced(self._connection)
-        self._door.hub.wheel.cancel(self)
-        self._door.logins.discard(self)
+        self._context.admission.introduced(self._connection)
+        self._context.hub.wheel.cancel(self)
+        self._context.logins.discard(self)
         self._connection.sink = DEAF
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()

@@ -66,7 +66,7 @@ def _check_start(data: bytes) -> None:
     for index, (seen, expected) in enumerate(zip(data, SIGNATURE, strict=False)):
         if seen != expected:
             raise ProtocolError(
-                f"no PROXY version 2 header: byte {index} is 0x{seen:02x}, expected 0x{expected:02x}; "
+                f"not a PROXY version 2 header: byte {index} is 0x{seen:02x}, expected 0x{expected:02x}; "
                 "does this come from the balancer, and is it set to send version 2?"
             )
 

@@ -10,7 +10,7 @@ from gatelink.errors import CloseCode, VerifyError
 from gatelink.net.admission import Admission
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login
-from gatelink.net.weigher import Weigher
+from gatelink.net.memory_guard import MemoryGuard
 from gatelink.session.carrier import Pause
 from gatelink.session.hub import LAST_WORDS, Hub
 from gatelink.session.manager import Duplicate, SessionManager
@@ -35,7 +35,7 @@ class Side:
         self.end_code = end_code
         self.sessions = SessionManager(hub, duplicate)
         self.admission = Admission(hub)
-        self.weigher = Weigher(hub, self.admission.connections, self.sessions)
+        self.memory_guard = MemoryGuard(hub, self.admission.connections, self.sessions)
         self.logins: set[Login] = set()
         self.listeners: list[Listener] = []
 
@@ -61,7 +61,7 @@ class Side:
         for connection in list(self.admission.connections):
             connection.abort()
         await self.admission.empty()
-        self.weigher.close()
+        self.memory_guard.close()
         tick()
         last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - hub.loop.time()))
         await hub.finish_tasks(deadline - hub.loop.time(), last_words)  # the last `closed` events

@@ -61,8 +61,8 @@ class Backlog(Item):
 class SessionManager:
     """The sessions of one server.
 
-    clock: unix seconds, for epochs. `claims`, where several servers share their
-    users, is asked which login is the newest; else this manager knows. `on_kick` hears of each session that was kicked.
+    clock: unix seconds, for epochs. claims: asked which login is the newest where several servers share their users;
+    None where this manager knows by itself. on_kick: called with each session that was kicked.
     """
 
     accepting = True

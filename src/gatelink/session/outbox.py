@@ -22,7 +22,7 @@ class Full(Enum):
 
 
 class OutboxFull(LocalError):
-    """The queue is full and its policy is CLOSE. The session closes itself with `code`."""
+    """The queue is full, and the message's policy is CLOSE. A client's session turns it into SessionClosed."""
 
     code = CloseCode.SLOW_CONSUMER
 

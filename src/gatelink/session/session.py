@@ -31,11 +31,11 @@ NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 class Session(Sender):
     """One verified peer.
 
-    uid, slot: who it is, and which of its devices. epoch: grows with every login of (uid, slot).
-    source: 0 for a client, else a server's type. address: its host, as seen by the listener.
-    claims: what the token said of it. data: yours, for what you like to keep with a session.
-    verified_at: unix seconds; last_heard: loop seconds.
-    close_code, close_reason: why it ended, None before.
+    uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
+    source: 0 for a client, else a server's type. address: the peer's host, as the listener saw it.
+    claims: what the token said of the user. data: yours, for whatever you want to keep with a session.
+    verified_at: unix seconds. last_heard: seconds of the loop's clock.
+    close_code, close_reason: why it ended; None and "" before.
     """
 
     rtt: float | None = None

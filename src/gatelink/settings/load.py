@@ -53,4 +53,4 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
 def _syntax(path: Path, text: str, error: str) -> str:
     at = _AT_LINE.search(error)
     line = int(at[1]) if at and at[1] else text.count("\n") + 1
-    return f"{path}:{line}: no TOML: {_AT_LINE.sub('', error)}"
+    return f"{path}:{line}: not valid TOML: {_AT_LINE.sub('', error)}"

@@ -25,7 +25,7 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if not is_web(self.issuer):
-            raise ConfigError('issuer is no URL; write it as "https://accounts.example.com"')
+            raise ConfigError('issuer is not a URL; write it as "https://accounts.example.com"')
         if not self.audience:
             raise ConfigError('audience is empty; write our client id there, as audience = "my-game"')
         try:

@@ -97,7 +97,7 @@ class Secret:
                 return raw.decode().rstrip("\r\n")
         except UnicodeDecodeError:
             pass
-        raise self.error(f"is no text of up to {_MOST} bytes in UTF-8")
+        raise self.error(f"is not text of up to {_MOST} bytes in UTF-8")
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Secret) and other.reference == self.reference

@@ -47,7 +47,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         if self.url not in ("embedded", "memory") and not (self.servers and all(map(_is_nats, self.servers))):
             raise ConfigError(
-                'url is no engine; write "embedded", "memory", or servers, as "nats://10.0.0.1:4222,nats://10.0.0.2:4222"'
+                'url names no known engine; write "embedded", "memory", or servers, as "nats://10.0.0.1:4222,nats://10.0.0.2:4222"'
             )
         if any("@" in server for server in self.servers):
             raise ConfigError('url holds a user or a password; write them as user = "..." and password = "env:NAME"')
@@ -63,7 +63,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
                     f"{name} is for servers of NATS, but url is {self.url}; give their URLs, or leave it out"
                 )
         if self.credentials is not None and not self.credentials.is_file():
-            raise ConfigError(f"credentials: {self.credentials} is no file; write the path of what `nsc` made")
+            raise ConfigError(f"credentials: {self.credentials} is not a file; write the path of what `nsc` made")
 
     @property
     def servers(self) -> tuple[str, ...]:
@@ -125,7 +125,7 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True):
             is_known = False
         if not is_known:
             raise ConfigError(
-                'url is no database; write it as "sqlite:///data/accounts.db" or "postgresql://user@host:5432/database"'
+                'url names no known database; write it as "sqlite:///data/accounts.db" or "postgresql://user@host:5432/database"'
             )
         if parts.scheme.startswith("sqlite") and parts.path in ("", "/", "/:memory:"):
             raise ConfigError('url names no file; write it as "sqlite:///data/accounts.db"')

@@ -4,6 +4,7 @@ import asyncio
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gatelink import ConfigError, Full, Limits, LocalError, MemoryTokens, Session
 from gatelink.config import WireOptions
@@ -74,14 +75,18 @@ async def test_ids_of_the_framework_end_the_session_of_who_sends_them_and_no_ser
         assert not lobby.malformed and not lobby.strays
 
 
-async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_and_then_counted() -> None:
+async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_then_counted_and_in_the_log() -> None:
     async with group() as town:
         gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=1.0)})
         async with player(gateway, 7) as client:
             client.say(1, 2, 3)
             await until(lambda: gateway.relay._waiting.get(LOBBY))
             assert not gateway.relay.stats.lost
-            await until(lambda: gateway.relay.stats.lost[LOBBY] == 3)
+            with capture_logs() as logs:
+                await until(lambda: gateway.relay.stats.lost[LOBBY] == 3)
+            assert ("no server came for a player's messages: they are lost", LOBBY, 7) in [
+                (line["event"], line.get("type"), line.get("uid")) for line in logs
+            ]
             lobby = await town.lobby(20, greet=False)
             client.say(4)
             await until(lambda: lobby.numbers(7) == [4])

@@ -103,14 +103,14 @@ def test_show_says_when_others_can_read_the_file(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("", "no key file"),
-        ("01" * 32, "no key file"),
-        ("server-key " + "01" * 32 + " more", "no key file"),
-        ("-----BEGIN PRIVATE KEY-----\n5ec4e7\n-----END PRIVATE KEY-----\n", "no key file"),
+        ("", "not a key file"),
+        ("01" * 32, "not a key file"),
+        ("server-key " + "01" * 32 + " more", "not a key file"),
+        ("-----BEGIN PRIVATE KEY-----\n5ec4e7\n-----END PRIVATE KEY-----\n", "not a key file"),
         ("server-key 5ec4e7", "server key of 6 characters; it must be 64 hex digits"),
         ("group-key 5ec4e7" + "zz" * 29, "group key of 64 characters; it must be 64 hex digits"),
         ("server-key " + "5ec4e7" * 2_000, "it must be 64 hex digits"),
-        ("\xff" * 100, "no key file"),
+        ("\xff" * 100, "not a key file"),
     ],
 )
 def test_what_is_no_key_is_refused_without_telling_what_it_says(text: str, says: str, tmp_path: Path) -> None:

@@ -102,7 +102,7 @@ def test_unspecified_and_unix_peers_have_no_address(family: int, block: bytes) -
     "data", [b"P", b"G", b"\x16", b"\x00", b"\r\n\r\n\x01", b"PROXY TCP4 192.0.2.1", SIGNATURE[:-1] + b"\r"]
 )
 def test_the_first_byte_that_is_not_the_signature_is_refused(data: bytes) -> None:
-    with pytest.raises(ProtocolError, match="no PROXY version 2 header"):
+    with pytest.raises(ProtocolError, match="not a PROXY version 2 header"):
         parse_proxy_header(data)
 
 

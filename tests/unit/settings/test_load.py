@@ -217,7 +217,7 @@ addresses = []
         ),
         (
             '[engine]\nurl = "redis://h"',
-            '2: engine: url is no engine; write "embedded", "memory", or servers, as '
+            '2: engine: url names no known engine; write "embedded", "memory", or servers, as '
             '"nats://10.0.0.1:4222,nats://10.0.0.2:4222"',
         ),
         ('[engine]\nuser = "a"', "2: engine: user and password go together; give both or neither"),
@@ -228,7 +228,7 @@ addresses = []
         ('[engine]\nurl = "nats://a"\nreplicas = 2', "3: engine.replicas: must be 1 or 3 or 5, not 2"),
         (
             '[engine]\nurl = "nats://a"\ncredentials = "/dev/null"',
-            "3: engine: credentials: /dev/null is no file; write the path of what `nsc` made",
+            "3: engine: credentials: /dev/null is not a file; write the path of what `nsc` made",
         ),
         (
             "[tokens]\nlifetime = 1e9",
@@ -236,17 +236,17 @@ addresses = []
         ),
         (
             '[accounts]\nurl = "mysql://h"',
-            '2: accounts: url is no database; write it as "sqlite:///data/accounts.db" or '
+            '2: accounts: url names no known database; write it as "sqlite:///data/accounts.db" or '
             '"postgresql://user@host:5432/database"',
         ),
         (
             '[accounts]\nurl = "postgresql://me@[::1/game"',
-            '2: accounts: url is no database; write it as "sqlite:///data/accounts.db" or '
+            '2: accounts: url names no known database; write it as "sqlite:///data/accounts.db" or '
             '"postgresql://user@host:5432/database"',
         ),
         (
             '[accounts]\nurl = "postgresql://me@h:99999/game"',
-            '2: accounts: url is no database; write it as "sqlite:///data/accounts.db" or '
+            '2: accounts: url names no known database; write it as "sqlite:///data/accounts.db" or '
             '"postgresql://user@host:5432/database"',
         ),
         (
@@ -270,8 +270,8 @@ addresses = []
             "2: login.limits.pair: free 0, recovery 300 s, first 1 s, longest 300 s: free "
             "must be 1 or more, the times from 0.001 to 1e9, and first at most longest",
         ),
-        ("\na = = 1", "2: no TOML: Invalid value"),
-        ("[a", "1: no TOML: Expected ']' at the end of a table declaration"),
+        ("\na = = 1", "2: not valid TOML: Invalid value"),
+        ("[a", "1: not valid TOML: Expected ']' at the end of a table declaration"),
         ("a = " + "[" * 2_000, "1: arrays or tables are nested too deeply; nothing here needs more than three"),
     ],
 )

@@ -104,7 +104,7 @@ def test_a_file_that_a_group_can_read_is_warned_of(tmp_path: Path) -> None:
 def test_a_file_that_holds_something_else_is_refused(tmp_path: Path, raw: bytes) -> None:
     secret = file_of(tmp_path, "x")
     (tmp_path / "secret").write_bytes(raw)
-    assert "is no text of up to 65536 bytes" in refusal(secret)
+    assert "is not text of up to 65536 bytes" in refusal(secret)
 
 
 def test_a_folder_is_refused(tmp_path: Path) -> None:

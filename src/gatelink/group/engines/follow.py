@@ -8,7 +8,7 @@ import msgspec
 
 from gatelink.group.engine import EngineError
 from gatelink.group.engines.bucket import ApiError, Bucket, Message
-from gatelink.group.engines.line import Line
+from gatelink.group.engines.connection import NatsConnection
 from gatelink.group.engines.stats import EngineStats
 from gatelink.group.engines.view import View
 from gatelink.quiet import QuietLog
@@ -44,18 +44,18 @@ class Follower:
         self._stats = stats
         self._log = log
         self._trouble = asyncio.Event()
-        self._line: Line | None = None
+        self._connection: NatsConnection | None = None
         self._fresh: dict[str, bytes] | None = None  # what this consumer listed, until it has listed all
         self._last = 0  # the number of its newest message
         self._heard = 0  # messages and heartbeats
 
-    async def run(self, connected: Callable[[], Awaitable[Line]]) -> None:
+    async def run(self, connected: Callable[[], Awaitable[NatsConnection]]) -> None:
         """Follows until it is cancelled. connected: the connection, once there is one."""
         pause = FIRST_PAUSE
         while True:
-            line = await connected()
+            connection = await connected()
             try:
-                await self._follow(line)
+                await self._follow(connection)
             except EngineError as error:
                 self._log.info("a watch begins again", prefix=self._prefix, cause=str(error))
             except Exception as error:
@@ -69,15 +69,15 @@ class Follower:
         self.view.end()
         self.is_complete.set()
 
-    async def _follow(self, line: Line) -> None:
+    async def _follow(self, connection: NatsConnection) -> None:
         """Makes a consumer, and returns when it is of no more use. Raises EngineError."""
-        self._line, self._fresh, self._last, self._heard = line, {}, 0, 0
+        self._connection, self._fresh, self._last, self._heard = connection, {}, 0, 0
         self._trouble.clear()
-        inbox = line.new_inbox()
-        line.when_lost.add(self._trouble.set)
-        stop = await line.listen(inbox, self._take)
+        inbox = connection.new_inbox()
+        connection.when_lost.add(self._trouble.set)
+        stop = await connection.listen(inbox, self._take)
         try:
-            created = await self._create(line, inbox)
+            created = await self._create(connection, inbox)
             if created.num_pending == created.delivered.consumer_seq == 0:
                 self._listed()
             while True:
@@ -90,14 +90,14 @@ class Follower:
                     if self._heard == heard:
                         raise EngineError(f"nothing was heard for {SILENCE:g} s") from None
         finally:
-            line.when_lost.discard(self._trouble.set)
+            connection.when_lost.discard(self._trouble.set)
             await stop()  # the server removes a consumer that nobody listens to
 
-    async def _create(self, line: Line, inbox: str) -> _Created:
+    async def _create(self, connection: NatsConnection, inbox: str) -> _Created:
         """Raises EngineError, also if there is no answer, as from a cluster without a leader."""
         try:
             async with asyncio.timeout(HEARTBEAT):
-                reply = await line.ask(f"$JS.API.CONSUMER.CREATE.{self._bucket.stream}", self._config(inbox))
+                reply = await connection.ask(f"$JS.API.CONSUMER.CREATE.{self._bucket.stream}", self._config(inbox))
         except TimeoutError:
             raise EngineError(f"no consumer of {self._bucket.stream} within {HEARTBEAT:g} s") from None
         created = msgspec.json.decode(reply.data, type=_Created)
@@ -130,9 +130,9 @@ class Follower:
             self._listed()
 
     async def _control(self, message: Message) -> None:
-        assert self._line is not None
+        assert self._connection is not None
         if answer := message.reply or message.headers.get("Nats-Consumer-Stalled", ""):
-            await self._line.send(answer, b"")
+            await self._connection.send(answer, b"")
         elif (last := message.headers.get("Nats-Last-Consumer")) is not None:
             if int(last) != self._last:
                 self._trouble.set()

@@ -13,9 +13,9 @@ import structlog
 
 from gatelink.group.engine import Conflict, EngineUnavailable, Entry, NoResponder, Revision, Subscription
 from gatelink.group.engines.checks import check_name, check_timeout, check_value, check_write, is_below
-from gatelink.group.engines.desk import Desk, Handler, request_failed
 from gatelink.group.engines.stats import EngineStats
 from gatelink.group.engines.view import View
+from gatelink.group.engines.workers import Handler, RequestWorkers, request_failed
 from gatelink.quiet import QuietLog
 
 TICK = 0.05  # s; expiries are looked for at most this often, so a watch hears of one so much later
@@ -68,7 +68,7 @@ class MemoryEngine:
         self._served: dict[str, list[_Subscription[Handler]]] = {}
         self._requests: set[asyncio.Future[tuple[bytes, str]]] = set()
         self._log = QuietLog(structlog.get_logger("gatelink.engine"))
-        self._desk = Desk(self.stats, self._log)
+        self._workers = RequestWorkers(self.stats, self._log)
 
     async def start(self) -> None:
         self._users += 1
@@ -89,7 +89,7 @@ class MemoryEngine:
         for request in list(self._requests):
             if not request.done():
                 request.set_exception(EngineUnavailable("the engine was closed"))
-        await self._desk.close()
+        await self._workers.close()
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -176,7 +176,7 @@ class MemoryEngine:
             answer: asyncio.Future[tuple[bytes, str]] = asyncio.get_running_loop().create_future()
             self._requests.add(answer)
             try:
-                await self._desk.take(subject, handler, data, timeout, partial(_answer, answer))
+                await self._workers.take(subject, handler, data, timeout, partial(_answer, answer))
                 async with asyncio.timeout(timeout):
                     result, failure = await answer
             except TimeoutError:

@@ -15,11 +15,11 @@ from gatelink.errors import ConfigError
 from gatelink.group.engine import EngineUnavailable, Entry, NoResponder, Revision, Subscription
 from gatelink.group.engines.bucket import Bucket, Message
 from gatelink.group.engines.checks import check_name, check_timeout, check_value, check_write
-from gatelink.group.engines.desk import Desk, request_failed
+from gatelink.group.engines.connection import NatsConnection, Receive, Stop, place_of
 from gatelink.group.engines.follow import Follower
-from gatelink.group.engines.line import Line, Receive, Stop, place_of
 from gatelink.group.engines.stats import EngineStats
 from gatelink.group.engines.view import View
+from gatelink.group.engines.workers import RequestWorkers, request_failed
 from gatelink.quiet import QuietLog
 
 log = structlog.get_logger("gatelink.engine")
@@ -43,14 +43,14 @@ class _Listener:
         self._subject = subject
         self._receive = receive
         self._queue = queue
-        self._line: Line | None = None
+        self._connection: NatsConnection | None = None
         self._stop: Stop | None = None
         listeners.add(self)
 
-    async def open(self, line: Line) -> None:
-        if self._line is not line:
-            self._line = line
-            self._stop = await line.listen(self._subject, self._take, self._queue)
+    async def open(self, connection: NatsConnection) -> None:
+        if self._connection is not connection:
+            self._connection = connection
+            self._stop = await connection.listen(self._subject, self._take, self._queue)
 
     async def close(self) -> None:
         self._listeners.discard(self)
@@ -97,8 +97,8 @@ class NatsEngine:
         self._group = bucket
         self._bucket = Bucket(bucket, replicas)
         self._log = QuietLog(log)
-        self._desk = Desk(self.stats, self._log)
-        self._line: Line | None = None
+        self._workers = RequestWorkers(self.stats, self._log)
+        self._connection: NatsConnection | None = None
         self._up = asyncio.Event()
         self._is_closed = True
         self._cause = ""  # why the last attempt to connect failed
@@ -114,12 +114,12 @@ class NatsEngine:
         self._up.clear()
         try:
             async with self._call("start", START_FACTOR * self._timeout):
-                line = await self._connect()
+                connection = await self._connect()
         except BaseException:
             self._is_closed = True
             raise
-        self._adopt(line)
-        self._keeper = asyncio.create_task(self._keep(line))
+        self._adopt(connection)
+        self._keeper = asyncio.create_task(self._keep(connection))
 
     async def close(self) -> None:
         if self._is_closed:
@@ -133,13 +133,13 @@ class NatsEngine:
         if self._keeper is not None:
             self._keeper.cancel()
             await asyncio.gather(self._keeper, return_exceptions=True)
-        await self._desk.close()
-        if (line := self._line) is not None:
+        await self._workers.close()
+        if (connection := self._connection) is not None:
             with contextlib.suppress(EngineUnavailable, TimeoutError):  # what was published goes out first
                 async with asyncio.timeout(self._timeout):
-                    await line.round_trip()
-            await line.close()
-        self._line = None
+                    await connection.round_trip()
+            await connection.close()
+        self._connection = None
         self._up.set()  # who waits for a connection learns that there will be none
 
     async def __aenter__(self) -> Self:
@@ -151,7 +151,7 @@ class NatsEngine:
 
     @property
     def is_available(self) -> bool:
-        return self._line is not None
+        return self._connection is not None
 
     async def get(self, key: str) -> Entry | None:
         check_name(key)
@@ -220,7 +220,7 @@ class NatsEngine:
 
         async def receive(message: Message) -> None:
             timeout = float(message.headers.get(_TIMEOUT, self._timeout))
-            await self._desk.take(subject, handler, message.data, timeout, partial(self._answer, message.reply))
+            await self._workers.take(subject, handler, message.data, timeout, partial(self._answer, message.reply))
 
         async with self._call("serve"):
             return await self._listen(f"{self._group}.request.{subject}", receive, queue="serve")
@@ -230,9 +230,9 @@ class NatsEngine:
         check_value(data)
         check_timeout(timeout)
         async with self._call("request", timeout):
-            line = await self._connected()
+            connection = await self._connected()
             headers = {_TIMEOUT: f"{timeout:g}"}
-            message = await line.ask(f"{self._group}.request.{subject}", data, headers)
+            message = await connection.ask(f"{self._group}.request.{subject}", data, headers)
             if failure := message.headers.get(_FAILURE):
                 raise request_failed(subject, failure)
             return message.data
@@ -256,43 +256,43 @@ class NatsEngine:
             finally:
                 self._calls -= 1
 
-    async def _connected(self) -> Line:
+    async def _connected(self) -> NatsConnection:
         """The connection, as soon as there is one. Raises EngineUnavailable if the engine is closed."""
         while True:
             if self._is_closed:
                 raise EngineUnavailable("the engine is not started, or closed")
-            if self._line is not None:
-                return self._line
+            if self._connection is not None:
+                return self._connection
             await self._up.wait()
 
     async def _ask(self, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None) -> Message:
         """Asks JetStream; again and again while it has no leader, since then nothing was done."""
         while True:
-            line = await self._connected()
+            connection = await self._connected()
             try:
-                return await line.ask(subject, data, headers)
+                return await connection.ask(subject, data, headers)
             except NoResponder:
                 await asyncio.sleep(random.uniform(0.05, 0.15))
 
     async def _listen(self, subject: str, receive: Receive, queue: str = "") -> _Listener:
         listener = _Listener(self._listeners, subject, receive, queue)
         try:
-            line = await self._connected()
-            await listener.open(line)
-            await line.round_trip()
+            connection = await self._connected()
+            await listener.open(connection)
+            await connection.round_trip()
         except BaseException:
             await listener.close()
             raise
         return listener
 
     async def _answer(self, reply: str, data: bytes, failure: str) -> None:
-        if (line := self._line) is not None:
+        if (connection := self._connection) is not None:
             with contextlib.suppress(EngineUnavailable):  # who asked has a deadline
-                await line.send(reply, data, {_FAILURE: failure} if failure else None)
+                await connection.send(reply, data, {_FAILURE: failure} if failure else None)
 
     # -- the connection --
 
-    async def _connect(self) -> Line:
+    async def _connect(self) -> NatsConnection:
         """Tries the servers until one does. Raises ConfigError."""
         pause = FIRST_PAUSE
         while True:
@@ -304,7 +304,7 @@ class NatsEngine:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
             pause = min(2 * pause, LONGEST_PAUSE)
 
-    async def _attempt(self, url: str) -> Line:
+    async def _attempt(self, url: str) -> NatsConnection:
         """`_open` in a task of its own: nats-py connects by `wait_for`, which before Python 3.12 may swallow a
         cancellation, and so the deadline of whoever waits here.
         """
@@ -319,52 +319,52 @@ class NatsEngine:
             raise EngineUnavailable(f"NATS at {place_of(url)} did not answer")
         return opening.result()
 
-    async def _open(self, url: str) -> Line:
-        line = Line(url, self.stats, self._log)
+    async def _open(self, url: str) -> NatsConnection:
+        connection = NatsConnection(url, self.stats, self._log)
         try:
-            await line.open(self._name, self._credentials, self._timeout)
+            await connection.open(self._name, self._credentials, self._timeout)
             try:
-                await self._bucket.prepare(partial(_ask_again, line))
+                await self._bucket.prepare(partial(_ask_again, connection))
             except NoResponder:
-                if line.has_jetstream:
+                if connection.has_jetstream:
                     raise
-                raise ConfigError(f"NATS at {line.where} runs without JetStream; add `jetstream {{}}`") from None
+                raise ConfigError(f"NATS at {connection.where} runs without JetStream; add `jetstream {{}}`") from None
             for listener in list(self._listeners):
-                await listener.open(line)
-            await line.round_trip()
+                await listener.open(connection)
+            await connection.round_trip()
         except BaseException:
-            await line.close()
+            await connection.close()
             raise
-        return line
+        return connection
 
-    def _adopt(self, line: Line) -> None:
-        self._line = line
-        line.when_lost.add(self._down)
+    def _adopt(self, connection: NatsConnection) -> None:
+        self._connection = connection
+        connection.when_lost.add(self._down)
         self._up.set()
 
     def _down(self) -> None:
         if not self._is_closed:
-            self._line = None
+            self._connection = None
             self._up.clear()
 
-    async def _keep(self, line: Line) -> None:
+    async def _keep(self, connection: NatsConnection) -> None:
         """Sees that there is a connection, until it is cancelled."""
         pause = FIRST_PAUSE
         while True:
             opened_at = monotonic()
-            await self._until_lost(line)
+            await self._until_lost(connection)
             lost_at = monotonic()
             self.stats.losses += 1
-            self._cause = line.lost
-            log.error("the engine is away", server=line.where, cause=line.lost)
-            await line.close()
+            self._cause = connection.lost
+            log.error("the engine is away", server=connection.where, cause=connection.lost)
+            await connection.close()
             pause = FIRST_PAUSE if lost_at - opened_at > STEADY else min(2 * pause, LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
-            line = await self._reconnect()
-            self._adopt(line)
-            log.info("the engine is back", server=line.where, seconds=round(monotonic() - lost_at, 3))
+            connection = await self._reconnect()
+            self._adopt(connection)
+            log.info("the engine is back", server=connection.where, seconds=round(monotonic() - lost_at, 3))
 
-    async def _reconnect(self) -> Line:
+    async def _reconnect(self) -> NatsConnection:
         while True:
             try:
                 return await self._connect()
@@ -373,33 +373,35 @@ class NatsEngine:
                 self._log.error("the engine cannot be used", cause=self._cause)
                 await asyncio.sleep(LONGEST_PAUSE)
 
-    async def _until_lost(self, line: Line) -> None:
-        """Returns when `line` is lost, by its own account or since it does not answer."""
+    async def _until_lost(self, connection: NatsConnection) -> None:
+        """Returns when `connection` is lost, by its own account or since it does not answer."""
         lost = asyncio.Event()
-        line.when_lost.add(lost.set)
-        while not line.lost:
+        connection.when_lost.add(lost.set)
+        while not connection.lost:
             try:
                 async with asyncio.timeout(ALIVE_INTERVAL):
                     await lost.wait()
             except TimeoutError:
                 try:
                     async with asyncio.timeout(ALIVE_TIMEOUT):
-                        await line.round_trip()
+                        await connection.round_trip()
                 except (EngineUnavailable, TimeoutError):
-                    line.lose(f"no answer within {ALIVE_TIMEOUT:g} s")
+                    connection.lose(f"no answer within {ALIVE_TIMEOUT:g} s")
 
 
-async def _ask_again(line: Line, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None) -> Message:
+async def _ask_again(
+    connection: NatsConnection, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None
+) -> Message:
     """The answer to what may be asked twice, asked until there is one: a cluster without a leader is silent."""
     while True:
         try:
             async with asyncio.timeout(ASK_INTERVAL):
-                return await line.ask(subject, data, headers)
+                return await connection.ask(subject, data, headers)
         except TimeoutError:
             pass
 
 
-async def _discard(opening: asyncio.Task[Line]) -> None:
+async def _discard(opening: asyncio.Task[NatsConnection]) -> None:
     """Ends an attempt to connect, and the connection if it was made all the same."""
     opening.cancel()
     await asyncio.wait({opening}, timeout=1)

@@ -74,7 +74,7 @@ class _Client(Client):
         return bool(self._server_info.get("jetstream"))
 
 
-class Line:
+class NatsConnection:
     """One connection to one server of NATS, until it is lost; who waits for an answer then gets EngineUnavailable."""
 
     def __init__(self, url: str, stats: EngineStats, log: QuietLog) -> None:

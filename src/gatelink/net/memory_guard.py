@@ -1,4 +1,4 @@
-"""What all sessions of one side hold together: weighed once a second, and over limits.max_held_bytes taken down.
+"""What all sessions of one side hold together: measured once a second; over limits.max_held_bytes some are ended.
 
 One session is bounded by its own limits; fifteen thousand that are all just below them are not. Counted are the bytes
 of messages: what is received and not handled, queued, written and not out, sent and not acknowledged. What Python needs
@@ -18,14 +18,14 @@ from gatelink.session.manager import SessionManager
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 
-log = structlog.get_logger("gatelink.weigher")
+log = structlog.get_logger("gatelink.memory")
 
 INTERVAL = 1.0
 AT_ONCE = 1_000
 """Connections weighed in one turn of the loop: about 1 ms."""
 
 
-class Weigher:
+class MemoryGuard:
     """Weighs `connections` and the detached ones of `sessions`; ends those that hold most while it is too much."""
 
     def __init__(self, hub: Hub, connections: Set[Connection], sessions: SessionManager) -> None:

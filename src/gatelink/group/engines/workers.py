@@ -1,4 +1,4 @@
-"""Where requests are handled: each in a task of its own, so many at a time, no longer than who asked waits."""
+"""The tasks that answer requests: a bounded number at a time, each for no longer than its caller waits."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -17,8 +17,8 @@ Answer = Callable[[bytes, str], Awaitable[None]]
 """Sends `(data, failure)` to who asked; `failure` is "" if there is none."""
 
 
-class Desk:
-    """The requests that one engine is handling."""
+class RequestWorkers:
+    """The requests that one engine is answering, each in a task of its own."""
 
     def __init__(self, stats: EngineStats, log: QuietLog) -> None:
         self._stats = stats

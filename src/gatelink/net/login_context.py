@@ -1,4 +1,4 @@
-"""What the login check needs to know of the listener it stands at, and of its server."""
+"""What the login checks of one listener share."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Door:
-    """What the login check needs to know of the listener it stands at, and of its server.
+class LoginContext:
+    """What a login check needs to know of its listener and of its server.
 
-    id: the server's. handlers: of the sessions that come in here. responder: of its HANDSHAKEs.
-    is_inner: it is for servers of the group alone; `responder` then knows nothing but the group's keys.
-    resume_at: the address in tickets, empty for "where you came in".
-    accept_version: whether clients whose HELLO says that they are this version of the application are still served.
+    id: the server's. handlers: of the sessions that log in here. responder: answers HANDSHAKEs.
+    is_inner: whether it is for servers of the group; `responder` then knows the group's keys alone.
+    resume_at: the address in tickets, empty for the one that the client dialled.
+    accept_version: whether clients with this application version are still served.
     """
 
     hub: Hub
