@@ -115,9 +115,10 @@ async def test_a_broadcast_reaches_all_others_though_one_has_no_room_and_a_post_
         full = lobby.group.links.get(30)
         assert full is not None and full.session._carrier is not None
         full.session._carrier.writable = False
-        with pytest.raises(OutboxFull):
-            while True:
-                full.push(bytes(full._largest))
+        for size in (full._largest, 1_000, 6):
+            with pytest.raises(OutboxFull):
+                while True:
+                    full.push(bytes(size))
         with pytest.raises(OutboxFull):
             lobby.group.broadcast("room", Post(1))
         await until(lambda: [room.posts for room in rooms] == [[], [(20, 1)], [(20, 1)]])
