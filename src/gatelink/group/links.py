@@ -100,8 +100,8 @@ class Link:
     def push(self, envelope: bytes) -> bool:
         """Queues a whole envelope; True when so much waits that whoever feeds the link should stop.
 
-        `when_relieved` tells when to go on. Raises OutboxFull when three quarters of the room are taken;
-        MessageTooLarge; SessionClosed when the link is lost, of which whoever stands on it is about to hear.
+        `when_relieved` tells when to go on. Raises OutboxFull when it does not fit in three quarters of
+        the room; MessageTooLarge; SessionClosed when the link is lost, of which whoever stands on it is about to hear.
         """
         size = len(envelope)
         if size > self._largest:

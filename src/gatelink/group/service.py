@@ -190,6 +190,9 @@ class Service(Server):
             except BodyError as error:
                 self.malformed += 1
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
+                player = of(link, int.from_bytes(body[:8], "little")) if id == envelope.CLIENT_FRAME else None
+                if player is not None:
+                    player.broken(error)  # something of its is missing now
         link.pack()
 
     def _event(self, link: Link, event: msgspec.Struct) -> None:

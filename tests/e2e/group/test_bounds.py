@@ -165,6 +165,25 @@ async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_h
             assert not gateway.relay.stats.malformed
 
 
+async def test_a_player_whose_frames_its_service_cannot_take_is_closed_and_nobody_else() -> None:
+    """A service with narrower limits than its gateway's: what came with the frame that is too large is lost, too."""
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20, limits=Limits(max_frame=2_000))
+        link = link_of(gateway, 20)
+        async with player(gateway, 7) as one, player(gateway, 8) as other:
+            await one.ask(1)
+            one.say(2)
+            one.session.send(Say(3, "x" * 2_000))
+            one.say(4)
+            await one.session.wait_closed()
+            await until(lambda: lobby.of(7)[-1:] == ["closed"])
+            assert lobby.malformed == 1 and not lobby.numbers(7)
+            session = gateway.sessions.get(8)
+            await other.ask(5)
+            assert link_of(gateway, 20) is link and gateway.sessions.get(8) is session
+            assert gateway.stats.closed[CloseCode.PROTOCOL_ERROR] == 1
+
+
 def test_a_gateway_refuses_limits_with_which_a_player_could_end_a_link() -> None:
     member = Membership(engine=MemoryEngine(), keys=(GroupKey.generate(),), id=1)
     most = LINK_LIMITS.max_frame - Limits().turn_bytes - 14
