@@ -31,16 +31,6 @@ class SlowEngine(MemoryEngine):
         return await super().put(key, value, ttl)
 
 
-@asynccontextmanager
-async def slow_engine() -> AsyncIterator[SlowEngine]:
-    engine = SlowEngine()
-    await engine.start()
-    try:
-        yield engine
-    finally:
-        await engine.close()
-
-
 def server(kind: str, engine: SlowEngine) -> Gateway | Recorder:
     member = Membership(engine=engine, keys=(KEY,), id=1)
     if kind == "gateway":
@@ -48,27 +38,31 @@ def server(kind: str, engine: SlowEngine) -> Gateway | Recorder:
     return Recorder("lobby", LOBBY, member=member)
 
 
+@asynccontextmanager
+async def joining(kind: str) -> AsyncIterator[tuple[Gateway | Recorder, SlowEngine, asyncio.Task[None]]]:
+    """A server that listens, and whose entry is on its way: with its engine, and its start."""
+    async with SlowEngine() as engine:
+        it = server(kind, engine)
+        starting = asyncio.create_task(it.start())
+        await engine.asked.wait()
+        yield it, engine, starting
+
+
 @pytest.mark.parametrize("kind", ["gateway", "service"])
 async def test_a_server_says_that_it_has_started_once_the_group_knows_it(kind: str) -> None:
-    async with slow_engine() as engine:
-        it = server(kind, engine)
-        with capture_logs() as said:
-            starting = asyncio.create_task(it.start())
-            await engine.asked.wait()
+    with capture_logs() as said:
+        async with joining(kind) as (it, engine, starting):
             assert it.endpoints and "started" not in [line["event"] for line in said]
             engine.go_on.set()
             await starting
-        assert [line["event"] for line in said].count("started") == 1
-        await it.stop(0)
+            assert [line["event"] for line in said].count("started") == 1
+            await it.stop(0)
 
 
 @pytest.mark.parametrize("kind", ["gateway", "service"])
 async def test_a_server_that_is_stopped_while_it_joins_leaves_nothing_in_the_group(kind: str) -> None:
-    async with slow_engine() as engine:
-        it = server(kind, engine)
-        before = asyncio.all_tasks()
-        starting = asyncio.create_task(it.start())
-        await engine.asked.wait()
+    before = asyncio.all_tasks()
+    async with joining(kind) as (it, engine, starting):
         await it.stop(0)
         engine.go_on.set()
         await starting
@@ -80,11 +74,8 @@ async def test_a_server_that_is_stopped_while_it_joins_leaves_nothing_in_the_gro
 
 @pytest.mark.parametrize("kind", ["gateway", "service"])
 async def test_a_server_that_is_cancelled_while_it_joins_leaves_nothing_in_the_group(kind: str) -> None:
-    async with slow_engine() as engine:
-        it = server(kind, engine)
-        before = asyncio.all_tasks()
-        starting = asyncio.create_task(it.start())
-        await engine.asked.wait()
+    before = asyncio.all_tasks()
+    async with joining(kind) as (it, _, starting):
         starting.cancel()
         await asyncio.wait([starting])
         assert starting.cancelled() and not it.is_running and not it.endpoints
