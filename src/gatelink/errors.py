@@ -46,6 +46,8 @@ class CloseCode(IntEnum):
     RESUME_REFUSED = 4012
     INTERNAL_ERROR = 4013
     CLIENT_TOO_OLD = 4014
+    UNEXPLAINED = 4016
+    """Only at the connecting side, and never sent: the server's stream ended, and nothing had said why."""
 
     @property
     def label(self) -> str:
@@ -78,6 +80,7 @@ _EXPLANATIONS = {
     CloseCode.RESUME_REFUSED: "the session could not be resumed",
     CloseCode.INTERNAL_ERROR: "the server failed; the cause is in its log",
     CloseCode.CLIENT_TOO_OLD: "this client's version is no longer served",
+    CloseCode.UNEXPLAINED: "the server ended the connection without a reason; its log may have one",
 }
 
 

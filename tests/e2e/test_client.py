@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -15,15 +16,19 @@ from gatelink import (
     CloseCode,
     ConfigError,
     ConnectError,
+    GatelinkError,
     Handlers,
     Limits,
     Listen,
+    MemoryTokens,
+    ServerKey,
     Session,
     SessionClosed,
     StaticTokens,
     connect,
 )
 from gatelink.net import client as client_module
+from gatelink.net.dialer import TokenSource
 from gatelink.testing import ChaosProxy
 from gatelink.wire.frames import encode_frame
 from tests.e2e.support import (
@@ -65,19 +70,25 @@ async def dial(
     seen: Seen | None = None,
     *,
     uid: int = 7,
-    token: bytes | None = None,
+    token: bytes | TokenSource | None = None,
     timeout: float = 20_000 * MS,  # noqa: ASYNC109
     reconnect: Backoff | None = None,
     tls: ssl.SSLContext | None = None,
+    slot: int | None = None,
+    resume: bool = False,
+    server_key: bytes | None = None,
 ) -> Session:
     return await connect(
         str(endpoint),
         uid=uid,
-        token=(token or token_of(uid)).decode("utf-8", "surrogateescape"),
+        token=token if callable(token) else (token or token_of(uid)).decode("utf-8", "surrogateescape"),
         handlers=(seen or Seen()).handlers,
         timeout=timeout,
         reconnect=reconnect,
         tls=tls,
+        slot=slot,
+        resume=resume,
+        server_key=server_key,
         catalog=CATALOG,
         limits=Limits(close_timeout=100 * MS),  # what a server that does not close may take
     )
@@ -266,7 +277,7 @@ async def test_without_reconnect_a_break_ends_the_session() -> None:
         await session.wait_closed()
         with pytest.raises(SessionClosed):
             session.send(Echo(1))
-        await until(lambda: seen.events[1:] in (["closed 4000"], ["closed 4011"]))
+        await until(lambda: seen.events[1:] in (["closed 4016"], ["closed 4011"]))
 
 
 async def test_a_newer_login_elsewhere_ends_the_session_for_good() -> None:
@@ -436,3 +447,212 @@ async def test_request_bytes_are_the_originals() -> None:
         await dial("tcp://127.0.0.1:%d" % listener.sockets[0].getsockname()[1])  # noqa: UP031
     assert await received.get() == verify_request(7)
     listener.close()
+
+
+# -- why it ended, as a client hears it --
+
+
+async def test_a_base_client_whose_server_says_nothing_hears_that_and_not_that_all_was_in_order() -> None:
+    for end in ("kick", "close", "a bad message"):
+        seen = Seen()
+        async with serving() as server:
+            session = await dial(server.endpoint, seen)
+            if end == "a bad message":
+                session.send_frame(encode_frame(CATALOG.of_type(Echo).id, b"no Echo"))
+            else:
+                getattr(server.session(7), end)()
+            await session.wait_closed()
+            assert (session.close_code, session.close_reason) == (CloseCode.UNEXPLAINED, "end of stream")
+            await until(lambda seen=seen: seen.events == ["verified", "closed 4016"])  # type: ignore[misc]
+    session = await dial_and_close()
+    assert session.close_code is CloseCode.NORMAL
+
+
+async def dial_and_close() -> Session:
+    """A session that this side closed."""
+    async with serving() as server:
+        session = await dial(server.endpoint)
+        session.close()
+        await session.wait_closed()
+    return session
+
+
+@pytest.mark.parametrize("code", [CloseCode.KICKED, CloseCode.REPLACED, CloseCode.PROTOCOL_ERROR, CloseCode.NORMAL])
+async def test_a_client_that_is_told_the_end_does_not_dial_again(code: CloseCode) -> None:
+    seen = Seen()
+    async with serving() as server:
+        session = await dial(server.endpoint, seen, reconnect=SOON, slot=0)
+        server.session(7).close(code)
+        await session.wait_closed()
+        assert session.close_code is code
+        await until(lambda: seen.events == ["verified", f"closed {code:d}"])
+        assert server.stats.verified == 1 and len(server.sessions) == 0
+
+
+async def test_a_newer_login_that_a_server_tells_at_the_login_is_final() -> None:
+    async with answering(DUPLICATE_LOGIN_FRAME) as endpoint:
+        with pytest.raises(ConnectError, match="newer login") as caught:
+            await dial(endpoint, reconnect=SOON)
+        assert caught.value.code is CloseCode.REPLACED
+
+
+async def test_the_local_code_is_never_sent() -> None:
+    seen = Seen()
+    async with serving() as server:
+        session = await dial(server.endpoint, seen, slot=0)
+        server.session(7).close(CloseCode.UNEXPLAINED)
+        await session.wait_closed()
+        assert session.close_code is CloseCode.NORMAL
+
+
+def test_delays_go_on_where_they_were_for_a_server_that_ends_each_connection_at_once() -> None:
+    backoff = Backoff(first=1, most=8, attempts=200)
+    assert 0.5 < max(backoff.delays()) <= 8
+    for doubled, longest in ((0, 1), (1, 2), (2, 4), (3, 8), (1_000, 8)):
+        first = [next(backoff.delays(doubled)) for _ in range(200)]
+        assert longest / 2 < max(first) <= longest
+
+
+async def test_a_session_that_ends_at_once_each_time_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    doubled: list[int] = []
+    delays = Backoff.delays
+
+    def noted(self: Backoff, already: int = 0) -> Any:
+        doubled.append(already)
+        return delays(self, already)
+
+    monkeypatch.setattr(Backoff, "delays", noted)
+    seen = Seen()
+    async with answering(verify_succeeded(7), close=True) as endpoint:
+        session = await dial(endpoint, seen, reconnect=SOON)
+        await until(lambda: len(doubled) >= 5)
+        session.close()
+        await session.wait_closed()
+    assert doubled[:5] == [0, 1, 2, 3, 4]
+
+
+# -- a fresh token for each login --
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_token_can_be_a_function_that_gives_a_fresh_one_for_each_login(is_async: bool) -> None:
+    seen, tokens, asked = Seen(), MemoryTokens(single_use=True), 0
+
+    def give() -> str:
+        nonlocal asked
+        asked += 1
+        return tokens.issue(7)
+
+    async def give_later() -> str:
+        await asyncio.sleep(0)
+        return give()
+
+    async with serving(tokens=tokens) as server:
+        session = await dial(server.endpoint, seen, token=give_later if is_async else give, reconnect=SOON)
+        for round in range(1, 4):
+            server.session(7).abort()
+            await until(lambda round=round: seen.events[1:] == ["suspended", "resumed"] * round)  # type: ignore[misc]
+        assert asked == 4
+        session.close()
+        await session.wait_closed()
+
+
+async def test_a_resume_asks_for_no_token() -> None:
+    seen, asked = Seen(), 0
+
+    def give() -> str:
+        nonlocal asked
+        asked += 1
+        return token_of(7).decode()
+
+    key = ServerKey.generate()
+    async with serving(keys=[key]) as server:
+        session = await dial(server.endpoint, seen, token=give, reconnect=SOON, resume=True, server_key=key.public)
+        next(iter(server._admission.connections)).transport.abort()
+        await until(lambda: seen.events == ["verified", "suspended", "resumed"])
+        assert asked == 1
+        session.close()
+        await session.wait_closed()
+
+
+class Refused(GatelinkError): ...
+
+
+@pytest.mark.parametrize(
+    "raised, words",
+    [
+        (Refused("the login said 403"), "Refused: the login said 403"),
+        (ValueError("hunter2"), "ValueError"),
+        (SystemExit(1), "SystemExit"),
+        (asyncio.CancelledError(), "CancelledError"),
+        (TimeoutError(), "TimeoutError"),
+    ],
+)
+async def test_a_token_function_that_fails_is_a_failed_attempt(raised: BaseException, words: str) -> None:
+    seen, fails, asked = Seen(), True, 0
+
+    def give() -> str:
+        nonlocal asked
+        asked += 1
+        if fails:
+            raise raised
+        return token_of(7).decode()
+
+    async with serving() as server:
+        with pytest.raises(ConnectError, match=f"no token.*{words}") as caught:
+            await dial(server.endpoint, token=give)
+        assert "hunter2" not in str(caught.value) and caught.value.__cause__ is raised
+        assert server.stats.accepted == 0, "nothing was dialled"
+        fails = False
+        session = await dial(server.endpoint, seen, token=give, reconnect=SOON)
+        fails, asked = True, 0
+        server.session(7).abort()
+        await until(lambda: asked >= 3)
+        fails = False
+        await until(lambda: seen.events == ["verified", "suspended", "resumed"])
+        session.close()
+        await session.wait_closed()
+
+
+@pytest.mark.parametrize("given", [None, b"secret", 7, "secret" * 20_000])
+async def test_a_token_function_that_gives_no_token_is_a_failed_attempt_that_shows_nothing_of_it(given: Any) -> None:
+    with pytest.raises(ConnectError, match="must give a str") as caught:
+        await dial("tcp://127.0.0.1:1", token=lambda: given)
+    assert "secret" not in str(caught.value)
+
+
+async def test_a_token_function_has_the_time_of_the_dial_and_can_be_cancelled() -> None:
+    ended = asyncio.Event()
+
+    async def never() -> str:
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ended.set()
+        return ""
+
+    with pytest.raises(ConnectError, match="not verified within"):
+        await dial("tcp://127.0.0.1:1", token=never, timeout=20 * MS)
+    assert ended.is_set()
+    dialling = asyncio.create_task(dial("tcp://127.0.0.1:1", token=never))
+    await asyncio.sleep(0)
+    dialling.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await dialling
+
+
+async def test_the_end_of_its_token_is_on_the_session() -> None:
+    tokens = MemoryTokens(lifetime=3_600)
+    issued = time.time()
+    async with serving(tokens=tokens) as server:
+        session = await dial(server.endpoint, token=lambda: tokens.issue(7))
+        expires_at = server.session(7).expires_at
+        assert expires_at is not None and issued + 3_600 <= expires_at <= time.time() + 3_600
+        assert session.expires_at is None
+        session.close()
+        await session.wait_closed()
+    async with serving() as server:
+        session = await dial(server.endpoint)
+        assert server.session(7).expires_at is None
+        session.close()
+        await session.wait_closed()

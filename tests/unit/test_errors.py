@@ -23,6 +23,7 @@ CLOSE_CODES = {
     4012: "resume-refused",
     4013: "internal-error",
     4014: "client-too-old",
+    4016: "unexplained",
 }
 EXCEPTIONS = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, GatelinkError)]
 

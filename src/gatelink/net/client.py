@@ -10,7 +10,7 @@ import ssl
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import ConfigError, MessageTooLarge
 from gatelink.handlers import Handlers
-from gatelink.net.dialer import Backoff, Dialer, Extension
+from gatelink.net.dialer import Backoff, Dialer, Extension, TokenSource
 from gatelink.net.endpoints import parse_endpoint
 from gatelink.session.hub import Hub
 from gatelink.session.roles import Dispatcher
@@ -29,7 +29,7 @@ async def connect(
     endpoint: str,
     *,
     uid: int,
-    token: str = "",
+    token: str | TokenSource = "",
     handlers: Dispatcher | None = None,
     source: int = 0,
     timeout: float = 10.0,  # noqa: ASYNC109 - one number for dialling and verification is what callers want
@@ -46,11 +46,15 @@ async def connect(
 ) -> Session:
     """A verified session with the server at `endpoint` (tcp://, tls:// or unix://).
 
+    token: what the login gave; or a function, plain or async, without arguments, that gives a fresh one. It is called
+    for each login: now, and with `reconnect` whenever the session logs in again. A resume needs no token. Its time
+    counts as the dial's, and what it raises as a failed attempt.
     handlers: called with its messages and its events `on_verified` and `on_closed`, and with `reconnect` also
     `on_suspended` and `on_resumed`.
     timeout: seconds for dialling and verification together. limits: CLIENT_LIMITS by default.
     reconnect: when the connection breaks, dial again with these delays. What is sent meanwhile waits, in order; what
-    was on its way when the connection broke may be lost.
+    was on its way when the connection broke may be lost. After a newer login, a kick, or a refusal that would only
+    repeat itself the session ends, and is not dialled again (docs/limits.md, "What a client hears of its end").
     tls: for a tls:// endpoint, in place of the system's trust store.
 
     These need a server that speaks the extension:
@@ -69,8 +73,8 @@ async def connect(
     uid, source: its own id and type. peer_id: the other server's id, which is also the session's `uid`.
     group_key: which both have, and which proves all of this. limits: LINK_LIMITS by default.
 
-    Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here)
-    or not in time; ConfigError for an endpoint, key, id, token or slot that cannot be.
+    Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here),
+    not in time, or without a token from `token`; ConfigError for an endpoint, key, id, token or slot that cannot be.
     """
     if server_key is not None and len(server_key) != KEY_SIZE:
         raise ConfigError(f"server_key has {len(server_key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
@@ -81,7 +85,7 @@ async def connect(
     between_servers = group_key is not None
     limits = limits or (LINK_LIMITS if between_servers else CLIENT_LIMITS)
     hub = _hub(catalog, limits, wire or WireOptions(), between_servers)
-    request = ClientVerifyRequest(source=source, uid=uid, token=token)
+    request = ClientVerifyRequest(source=source, uid=uid, token="" if callable(token) else token)
     try:
         catalog.encode(request)
     except (ValueError, MessageTooLarge) as error:
@@ -95,7 +99,8 @@ async def connect(
         reconnect = Backoff()
     if handlers is None:
         handlers = Handlers(catalog)
-    dialer = Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, extension)
+    tokens = token if callable(token) else None
+    dialer = Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, extension, tokens)
     try:
         return await dialer.dial()
     except BaseException:

@@ -8,14 +8,14 @@ sealed       HANDSHAKE ->  <- HANDSHAKE, and then as above inside SEALED records
 import asyncio
 import random
 import ssl
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
 from time import time
 from typing import Any
 
 import msgspec
 
-from gatelink.errors import CloseCode, ConnectError, PeerError, ProtocolError
+from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, PeerError, ProtocolError
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import Endpoint, failure
 from gatelink.net.target import Target
@@ -26,6 +26,7 @@ from gatelink.session.roles import Dispatcher
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import (
+    DUPLICATE_LOGIN,
     VERIFY_FAILED,
     VERIFY_REQUEST,
     VERIFY_SUCCEEDED,
@@ -42,6 +43,17 @@ PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCod
 """Codes of a CLOSE before the verdict that say nothing of this session: the next attempt may well succeed."""
 
 
+FINAL = frozenset({CloseCode.VERIFY_FAILED, CloseCode.REPLACED, CloseCode.RESUME_REFUSED})
+"""Codes of an attempt after which the session is not dialled again, however the server said them."""
+
+SHORT_LIFE = 5.0
+"""Seconds. A connection that ends sooner, without a reason, does not reset the delays: the next may end the same way,
+as after a kick, or a message that the server refuses."""
+
+TokenSource = Callable[[], str | Awaitable[str]]
+"""Gives a fresh token for each login."""
+
+
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     """How long to wait before each attempt to reconnect: a random part of a time that doubles ("full jitter").
 
@@ -52,9 +64,9 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     most: float = 30.0
     attempts: int = 20
 
-    def delays(self) -> Iterator[float]:
-        """The seconds to wait before each attempt."""
-        longest = self.first
+    def delays(self, doubled: int = 0) -> Iterator[float]:
+        """The seconds to wait before each attempt; as if `doubled` attempts had failed before."""
+        longest = min(self.first * 2 ** min(doubled, 64), max(self.first, self.most))
         for _ in range(self.attempts):
             yield random.uniform(0, longest)
             longest = min(longest * 2, self.most)
@@ -97,6 +109,7 @@ class Dialer:
         backoff: Backoff | None,
         tls: ssl.SSLContext | None,
         extension: Extension | None,
+        token: TokenSource | None = None,
     ) -> None:
         self._hub = hub
         self._target = Target(endpoint, tls)
@@ -105,6 +118,10 @@ class Dialer:
         self._timeout = seconds
         self._backoff = backoff
         self._extension = extension
+        self._token = token
+        self._verified_at = 0.0
+        self._short_lives = 0  # connections in a row that ended without a reason within SHORT_LIFE
+        self._heard = False  # a frame on this connection
         self._initiator: Initiator | None = None
         self._agreed: Hello | None = None
         self._handshake_hash = NO_HANDSHAKE
@@ -126,20 +143,44 @@ class Dialer:
         self._answer = loop.create_future()
         try:
             async with asyncio.timeout(self._timeout):
+                if self._token is not None and self._ticket is None:
+                    self._request = await self._fresh_request(self._token)
                 await self._open()
                 return await self._answer
         except TimeoutError:
             if self._answer.done() and not self._answer.cancelled():  # it came first, and this loop stood still since
                 return self._answer.result()
-            raise ConnectError(f"{endpoint}: not verified within {self._timeout} s", CloseCode.VERIFY_TIMEOUT) from None
+            silent = self._connection is not None and not self._heard
+            hint = "; it took the connection and said nothing: is this a gatelink listener?" if silent else ""
+            text = f"{endpoint}: not verified within {self._timeout} s{hint}"
+            raise ConnectError(text, CloseCode.VERIFY_TIMEOUT) from None
         except (OSError, UnicodeError) as error:
-            raise ConnectError(f"{endpoint}: {failure(error)}") from error
+            raise ConnectError(f"{endpoint}: {failure(error)}{_tls_hint(endpoint, error)}") from error
         finally:
             if not self._answer.cancel() and not self._answer.cancelled():  # what is made from now on came too late
                 self._answer.exception()  # was seen, or comes after another
             if self._connection is not None:  # not bound to the session: nobody else would close it
                 self._connection.drop()
                 self._connection = None
+
+    async def _fresh_request(self, source: TokenSource) -> ClientVerifyRequest:
+        """The login with a fresh token. Raises ConnectError, without what it got."""
+        try:
+            given = source()
+            token = given if isinstance(given, str) else await given
+            request = msgspec.structs.replace(self._request, token=token)
+            self._hub.catalog.encode(request)
+        except (Exception, SystemExit, asyncio.CancelledError) as error:
+            task = asyncio.current_task()
+            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
+                raise
+            # The words of others may hold a token.
+            words = f": {error}" if isinstance(error, GatelinkError) and not isinstance(error, MessageTooLarge) else ""
+            raise ConnectError(
+                f"{self._endpoint}: no token: the function given as `token` must give a str of at most 65,535 bytes, "
+                f"and failed with {type(error).__name__}{words}"
+            ) from error
+        return request
 
     async def _open(self) -> None:
         """Makes the connection. uvloop forgets one whose making is cancelled after `connection_made`; so it is not."""
@@ -178,6 +219,7 @@ class Dialer:
         connection.transport.set_write_buffer_limits(self._hub.limits.write_high_water)
         self._handshake_hash = NO_HANDSHAKE
         self._due = Due.HELLO
+        self._heard = False
         try:
             if self._extension is None:
                 self._say_who()
@@ -230,6 +272,7 @@ class Dialer:
     # -- from a connection that is not verified yet (Sink) --
 
     def receive(self, frames: list[Frame]) -> None:
+        self._heard = True
         try:
             for at, (id, flags, body) in enumerate(frames):
                 if flags & CONTROL:
@@ -289,6 +332,9 @@ class Dialer:
         if id == VERIFY_FAILED:
             self._fail(ConnectError(f"{self._endpoint}: the server refused the token", CloseCode.VERIFY_FAILED))
             return True
+        if id == DUPLICATE_LOGIN:
+            self._fail(ConnectError(f"{self._endpoint}: a newer login of the same user came first", CloseCode.REPLACED))
+            return True
         if id != VERIFY_SUCCEEDED:
             raise ProtocolError(f"answered with message {id}, not with ClientVertifySucceedRet")
         answer: ClientVerifySucceeded = self._hub.catalog.by_id[id].decode(self._hub.open_body(flags, body))
@@ -310,10 +356,28 @@ class Dialer:
         call()
 
     def broken(self, error: PeerError) -> None:
-        self._fail(ConnectError(f"{self._endpoint}: {error}", error.code))
+        hint = "" if self._heard else "; no gatelink server says that: check the address and its port"
+        self._fail(ConnectError(f"{self._endpoint}: {error}{hint}", error.code))
 
     def lost(self, error: Exception | None) -> None:
-        self._fail(ConnectError(f"{self._endpoint}: the server closed the connection before it verified us"))
+        text = "the server closed the connection before it verified us"
+        self._fail(ConnectError(f"{self._endpoint}: {text}; {self._likely_causes()}"))
+
+    def _likely_causes(self) -> str:
+        """What a server that closes without a word may have had against us; its log has the reason."""
+        connection, extension = self._connection, self._extension
+        if connection is not None and connection.buffered and not self._heard:
+            return "what it sent is no gatelink frame: a TLS listener is dialled as tls://, an HTTP port not at all"
+        if self._heard:
+            return "it is full or stops, or its limits are smaller than what was sent; its log has the reason"
+        if extension is not None and extension.key is not None:
+            keys = "server_key is not a key of this server, or it has none" if extension.peer_id == 0 else "no such key"
+            return f"likely: {keys}, or it takes no connections from here; its log has the reason"
+        wants = "TLS (dial tls://), " if self._endpoint.scheme == "tcp" else ""
+        return (
+            f"likely: this listener takes only sealed connections (give server_key), {wants}or those of a proxy; or it "
+            "is full, stops, or refuses this address for now; its log has the reason"
+        )
 
     def _fail(self, error: ConnectError) -> None:
         if not self._answer.done():
@@ -323,6 +387,7 @@ class Dialer:
             self._connection = None
 
     def _verified(self, ticket: Ticket | None) -> None:
+        self._verified_at = self._hub.loop.time()
         session = self._session
         if session is None:
             session = self._session = self._make_session(self._take_connection())
@@ -390,6 +455,9 @@ class Dialer:
     def broke(self, session: Session, code: CloseCode) -> bool:
         if self._backoff is None:
             return False
+        lived = self._hub.loop.time() - self._verified_at
+        is_short = code is CloseCode.UNEXPLAINED and self._ticket is None and lived < SHORT_LIFE
+        self._short_lives = self._short_lives + 1 if is_short else 0
         wait = self._target.find(session)
         self._redial = self._hub.loop.create_task(self._dial_again(session, self._backoff, wait))
         return True
@@ -402,17 +470,28 @@ class Dialer:
     def gone(self, session: Session) -> None: ...
 
     async def _dial_again(self, session: Session, backoff: Backoff, wait: float | None) -> None:
-        for seconds in backoff.delays():
+        for seconds in backoff.delays(max(0, self._short_lives - 1)):
             await asyncio.sleep(seconds if wait is None else wait)
             wait = None
             try:
                 await self.dial()
                 return  # should it have broken again by now, another task is at it
             except ConnectError as error:
-                if error.code in (CloseCode.VERIFY_FAILED, CloseCode.RESUME_REFUSED):
+                if error.code in FINAL:
                     session.close(error.code, "the server took us back no more")
                 if self._ticket is None:  # else only the server that has the session can go on with it
                     self._target.go_home()
             if session.state is not SessionState.DETACHED:
                 return
         session.close(CloseCode.GOING_AWAY, f"not connected again after {backoff.attempts} attempts")
+
+
+def _tls_hint(endpoint: Endpoint, error: OSError | UnicodeError) -> str:
+    """What else may be wrong where a TLS handshake failed."""
+    if endpoint.scheme != "tls":
+        return ""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return "; give tls= a context that trusts the server's certificate, and dial the name that it is for"
+    if isinstance(error, ssl.SSLError | ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
+        return "; does this listener speak TLS? a plain one is dialled as tcp://"
+    return ""

@@ -342,6 +342,7 @@ class Login(Item):
             "address": self._address,
             "claims": identity.claims or NO_CLAIMS,
             "verified_at": time.time(),
+            "expires_at": identity.expires_at,
         }
         session: Session
         if self._agreed is None:

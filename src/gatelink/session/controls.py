@@ -12,16 +12,17 @@ def control_frame(record: control.Control) -> bytes:
 
 
 def close_frame(code: CloseCode, reason: str = "") -> bytes:
-    """The CLOSE that tells a peer why; `reason` is read by people there."""
-    return control_frame(control.Close(code, reason))
+    """The CLOSE that tells a peer why; `reason` is read by people there. UNEXPLAINED is never sent: it says NORMAL."""
+    return control_frame(control.Close(CloseCode.NORMAL if code is CloseCode.UNEXPLAINED else code, reason))
 
 
 def close_code(number: int) -> CloseCode:
-    """The code of a CLOSE; NORMAL for one that this version does not know."""
+    """The code of a CLOSE; NORMAL for one that this version does not know, or that is never sent."""
     try:
-        return CloseCode(number)
+        code = CloseCode(number)
     except ValueError:
         return CloseCode.NORMAL
+    return CloseCode.NORMAL if code is CloseCode.UNEXPLAINED else code
 
 
 def printable(text: str) -> str:

@@ -374,10 +374,14 @@ class ExtendedSession(Session):
         interval = self._hub.beat_after(self.uid)
         if not self.features & Features.PING:
             return super()._beat(carrier, silent)
+        if not carrier.writable:
+            # A PING would stand behind all that the peer has not read. Its silence may be longer than the interval by
+            # far, so nothing is computed from it: the session is looked at again after one interval.
+            return interval
         patience = ACK_SECONDS + 4 * (self.rtt or 0.0)
         doubtful = isinstance(self.outbox, SendWindow) and self.outbox.kept > 0 and silent > patience
         now = self._hub.wheel.now
-        if carrier.writable and (doubtful or silent >= interval or now >= self._measure_at):
+        if doubtful or silent >= interval or now >= self._measure_at:
             self._measure_at = now + MEASURE_INTERVALS * interval
             if not self._ping:  # else the first answer is to the first of them
                 self._pinged_at = perf_counter()  # the loop's time stands still within a turn

@@ -1,15 +1,18 @@
 """How a session notices that its peer is gone, or takes nothing, and what it asks to find out (limits.heartbeat_*,
 max_outbox_age; docs/protocol.md, PING and PONG)."""
 
+import asyncio
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import CloseCode
 from gatelink.session.carrier import Pause
 from gatelink.session.outbox import Full, Outbox
-from gatelink.session.session import Session
+from gatelink.session.session import LEAST_BEAT, Session
 from gatelink.session.states import SessionState
 from gatelink.stats import RTT_BUCKETS, Histogram
 from gatelink.wire import control
@@ -127,6 +130,106 @@ def test_what_counts_as_taken_is_what_was_sent() -> None:
     assert box.stalled(131, True) == 1
     assert box.stalled(132, False) == 0
     assert box.stalled(140, True) == 8
+
+
+# -- how often a session is looked at --
+
+
+def count_looks(monkeypatch: pytest.MonkeyPatch, session: Session) -> list[float]:
+    """The times, of the clock, at which the wheel calls `session` from now on."""
+    looks: list[float] = []
+    kind = type(session)
+    before = kind.on_deadline
+
+    def noted(self: Session, now: float) -> None:
+        looks.append(now)
+        before(self, now)
+
+    monkeypatch.setattr(kind, "on_deadline", noted)
+    return looks
+
+
+@pytest.mark.parametrize("features", [None, Features(0), Features.PING, Features.PING | Features.RESUME])
+@pytest.mark.parametrize("queued", [0, 1, 20])
+@pytest.mark.parametrize("why", [Pause(0), Pause.LINK, Pause.INBOX])
+async def test_a_peer_that_neither_reads_nor_sends_is_looked_at_once_an_interval(
+    monkeypatch: pytest.MonkeyPatch, features: Features | None, queued: int, why: Pause
+) -> None:
+    limits = with_window(Limits(heartbeat_interval=10, heartbeat_timeout=60, max_outbox_age=1_000), 8)
+    bench: Bench = Bench(limits) if features is None else Desk(features, limits=limits)
+    session = bench.it if isinstance(bench, Desk) else bench.session()[0]
+    if features is None:
+        session.open()
+    carrier = bench.carrier if isinstance(bench, Desk) else session._carrier
+    assert isinstance(carrier, FakeCarrier)
+    carrier.writable = False
+    for n in range(queued):
+        session.send(Say(str(n)))
+    if why:
+        session.pause(why)
+    looks = count_looks(monkeypatch, session)
+    await bench.pass_time(50)
+    assert state_of(session) is SessionState.OPEN
+    assert len(looks) <= 7, "five intervals, each up to a tenth shorter"
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("pass"), st.floats(0.1, 25)),
+    st.tuples(st.just("writable"), st.booleans()),
+    st.tuples(st.just("hear"), st.sampled_from(["message", "ping", "pong", "nothing"])),
+    st.tuples(st.just("pause"), st.sampled_from([Pause.LINK, Pause.INBOX, Pause.RATE])),
+    st.tuples(st.just("resume"), st.sampled_from([Pause.LINK, Pause.INBOX, Pause.RATE])),
+    st.tuples(st.just("send"), st.integers(1, 12)),
+    st.tuples(st.just("measured"), st.floats(0, 5)),
+)
+
+
+@given(
+    st.lists(STEPS, min_size=1, max_size=40),
+    st.sampled_from([Features(0), Features.PING, Features.PING | Features.RESUME]),
+    st.floats(0.5, 20),
+    st.floats(1.1, 8),
+)
+@settings(max_examples=150, deadline=None)
+def test_whatever_happens_a_session_is_looked_at_a_few_times_a_second_at_most(
+    plan: list[tuple[str, Any]], features: Features, interval: float, factor: float
+) -> None:
+    """Besides once for each event: one that came, an ACK that is due, a deadline that ends something."""
+
+    async def walk() -> None:
+        limits = Limits(heartbeat_interval=interval, heartbeat_timeout=interval * factor, max_outbox_age=30)
+        desk = Desk(features, limits=with_window(limits, 8))
+        with pytest.MonkeyPatch.context() as patch:
+            looks = count_looks(patch, desk.it)
+            began, events = desk.clock(), 0
+            for what, value in plan:
+                if state_of(desk.it) is not SessionState.OPEN:
+                    break
+                events += 1
+                match what:
+                    case "pass":
+                        await desk.pass_time(value)
+                    case "writable":
+                        desk.carrier.writable = value
+                    case "hear" if value == "message":
+                        desk.hear(say())
+                    case "hear" if value == "ping" and features:
+                        desk.hear(control.Ping(5, 0))
+                    case "hear" if value == "pong" and features:
+                        desk.hear(control.Pong(5, 0, 0))
+                    case "pause":
+                        desk.it.pause(value)
+                    case "resume":
+                        desk.it.resume(value)
+                    case "send":
+                        await desk.send(value)
+                    case "measured":
+                        desk.it.rtt = value
+            elapsed = desk.clock() - began
+            least = min(interval * 0.9, LEAST_BEAT)
+            assert len(looks) <= 2 + 2 * events + elapsed / least
+
+    asyncio.run(walk())
 
 
 # -- PING --

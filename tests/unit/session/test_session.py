@@ -333,9 +333,20 @@ async def test_a_peers_fault_ends_the_session_with_its_code() -> None:
     assert (session.close_code, session.close_reason) == (CloseCode.FRAME_TOO_LARGE, "too much")
 
 
-@pytest.mark.parametrize("error, code", [(None, CloseCode.NORMAL), (ConnectionResetError(), CloseCode.GOING_AWAY)])
-async def test_a_lost_connection_ends_the_session_at_once(error: Exception | None, code: CloseCode) -> None:
+@pytest.mark.parametrize(
+    "accepting, error, code",
+    [
+        (True, None, CloseCode.NORMAL),
+        (False, None, CloseCode.UNEXPLAINED),
+        (True, ConnectionResetError(), CloseCode.GOING_AWAY),
+        (False, ConnectionResetError(), CloseCode.GOING_AWAY),
+    ],
+)
+async def test_a_lost_connection_ends_the_session_at_once(
+    accepting: bool, error: Exception | None, code: CloseCode
+) -> None:
     bench = Bench()
+    bench.owner = FakeOwner(accepting)
     handlers = FakeHandlers()
     session, carrier = bench.session(handlers)
     session.open()
