@@ -1,4 +1,5 @@
-# `make` lists the verbs. Everything runs from .venv, which `make install` makes and every verb keeps current.
+# `make` lists the verbs. Everything runs from .venv, which every verb makes and keeps current: the demos put what they run
+# into it, all others the tools too.
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
@@ -14,7 +15,12 @@ CHAOS_ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
+# Newer than pyproject.toml, if .venv has what the demos run, and the tools too. tools/environment.py makes both.
+RUNS := $(VENV)/.runs
 INSTALLED := $(VENV)/.installed
+ENVIRONMENT = @test -n "$(PYTHON)" || { echo "gatelink needs Python 3.11 or newer, with venv: \
+	apt-get install python3 python3-venv (Debian 12 and later), or name one with make PYTHON=..." >&2; exit 1; }; \
+	"$(PYTHON)" tools/environment.py
 
 .PHONY: help install demo demo-chat test style types fuzz bench bench-once soak hostile chaos clean
 
@@ -23,24 +29,17 @@ help: ## list the verbs
 
 install: $(INSTALLED) ## make .venv with gatelink (editable) and the tools in it
 
+$(RUNS): pyproject.toml
+	$(ENVIRONMENT) login
+
 $(INSTALLED): pyproject.toml
-	@test -n "$(PYTHON)" || { echo "gatelink needs Python 3.11 or newer: apt-get install python3 (Debian 12 and later), \
-	or name one with make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "$(PYTHON) is older than Python 3.11: \
-	apt-get install python3 (Debian 12 and later), or name another with make PYTHON=..." >&2; exit 1; }
-	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || { echo "$(PYTHON) cannot make a virtual environment: \
-	apt-get install python3-venv" >&2; exit 1; }
-	@echo '#include <stdio.h>' | $(CC) -fsyntax-only -x c - 2>/dev/null || { echo "no working C compiler ($(CC)), \
-	which the benchmarks need: apt-get install gcc libc6-dev" >&2; exit 1; }
-	test -x $(RUN) || $(PYTHON) -m venv $(VENV)
-	$(RUN) -m pip install --disable-pip-version-check --quiet --editable '.[dev]'
-	@touch $@
+	$(ENVIRONMENT) dev --cc '$(CC)'
 
-demo: $(INSTALLED) ## run the arena example as a group of processes, with strict robots (DEMO_ARGS=...)
-	$(RUN) -m examples.arena.demo $(DEMO_ARGS)
+demo: $(RUNS) ## run the arena example as a group of processes, with strict robots (DEMO_ARGS=...)
+	@$(RUN) -m examples.arena.demo $(DEMO_ARGS)
 
-demo-chat: $(INSTALLED) ## run the chat example in one process, with strict robots (DEMO_ARGS=...)
-	$(RUN) -m examples.chat.demo $(DEMO_ARGS)
+demo-chat: $(RUNS) ## run the chat example in one process, with strict robots (DEMO_ARGS=...)
+	@$(RUN) -m examples.chat.demo $(DEMO_ARGS)
 
 test: export PYTHONDONTWRITEBYTECODE =  # or every worker, and every process of a test, compiles all of it again
 test: style types ## style, types, and every test with its coverage

