@@ -137,7 +137,8 @@ def run_with_progress(command: list[str], doing: str) -> tuple[int, list[str]]:
     )
     assert process.stdout is not None
     coming: queue.Queue[str | None] = queue.Queue()
-    threading.Thread(target=_read, args=(process.stdout, coming), daemon=True).start()
+    reading = threading.Thread(target=_read, args=(process.stdout, coming))
+    reading.start()
     lines: list[str] = []
     collected = 0
     due = began + EVERY
@@ -163,6 +164,8 @@ def run_with_progress(command: list[str], doing: str) -> tuple[int, list[str]]:
         if process.poll() is None:
             process.terminate()
             process.wait()
+        reading.join()
+        process.stdout.close()
 
 
 def _read(output: IO[str], coming: queue.Queue[str | None]) -> None:

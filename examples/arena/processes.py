@@ -13,6 +13,7 @@ from gatelink.login.client import LoginClient, LoginFailed
 ROOT = Path(__file__).resolve().parents[2]
 STARTING = 60.0  # s that the group may take until its login service answers and its servers are linked
 ENDING = 30.0  # s that it may take to end
+TELL_EVERY = 3.0  # s between two lines that say how far it is
 LINKS = 8  # ends of links between two gateways and four services that must be there before the robots come
 
 CONFIGURATION = """\
@@ -96,6 +97,7 @@ async def group(folder: Path) -> AsyncIterator[tuple[str, int]]:
 async def answering(port: int, up: asyncio.subprocess.Process, log: Path) -> None:
     """Waits until the login service knows of both gateways, and each of them of the services."""
     deadline = time.monotonic() + STARTING
+    tell = time.monotonic() + TELL_EVERY
     async with LoginClient(f"http://127.0.0.1:{port}") as client:
         while time.monotonic() < deadline:
             if up.returncode is not None:
@@ -105,6 +107,9 @@ async def answering(port: int, up: asyncio.subprocess.Process, log: Path) -> Non
                     return
             except LoginFailed:
                 pass
+            if time.monotonic() > tell:
+                tell += TELL_EVERY
+                print(f"arena: {_count(log, 'linked')} of {LINKS} ends of links are there", flush=True)
             await asyncio.sleep(0.1)
     raise DemoError(f"the group was not ready within {STARTING:g} s")
 
