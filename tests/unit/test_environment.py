@@ -26,7 +26,7 @@ def test_everything_that_is_missing_is_told_at_once(
     monkeypatch.setitem(sys.modules, "ensurepip", None)
     monkeypatch.setattr(environment, "ROOT", tmp_path)
     monkeypatch.setattr(environment, "VENV", tmp_path / ".venv")
-    monkeypatch.setattr(environment.os, "access", lambda *_: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
     monkeypatch.setattr(sys, "argv", ["environment.py", "dev", "--cc", "no-such-compiler"])
     assert environment.main() == 1
     err = capsys.readouterr().err
