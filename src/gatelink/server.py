@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 import structlog
 import uvloop
 
-from gatelink import serving
+from gatelink import serving, tasks
 from gatelink.auth.tokens import Tokens
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError
@@ -272,7 +272,7 @@ class Server:
                 await self._stop(0)
             return
         if self.tick_hz:
-            self._ticker = self.hub.loop.create_task(self._tick())
+            self._ticker = tasks.live(self._tick, "ticks")
         self._has_started = True
         log.info("started", listen=[str(endpoint) for endpoint in self.endpoints], admin=self.admin)
 

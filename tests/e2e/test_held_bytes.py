@@ -3,7 +3,10 @@
 import asyncio
 from pathlib import Path
 
-from gatelink import CloseCode, Limits, Listen, Session
+import pytest
+
+from gatelink import CloseCode, Limits, Listen, Session, tasks
+from gatelink.net import memory_guard
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import (
     TCP,
@@ -86,3 +89,20 @@ async def test_held_bytes_are_weighed_and_nothing_is_left_of_them(tmp_path: Path
         in_handshake[1].close()
         await in_handshake[1].wait_closed()
     assert server.stats.held_bytes == 0
+
+
+async def test_an_error_while_weighing_does_not_end_the_weighing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(memory_guard, "INTERVAL", 0.01)
+    monkeypatch.setattr(tasks, "FIRST_PAUSE", 0.0)
+    limits = Limits(max_held_bytes=400_000, max_outbox_bytes=8_000_000)
+    async with serving(limits=limits) as server:
+        client = await RawClient.verified(server, 7)
+        wrong = property(lambda session: 1 // 0)
+        with monkeypatch.context() as patch:
+            patch.setattr(Session, "held_bytes", wrong)
+            before = tasks.failures["memory guard"]
+            await until(lambda: tasks.failures["memory guard"] > before)
+        for _ in range(100):
+            server.session(7).send(Blob(bytes(60_000)))
+        await until(lambda: server.ended == [(7, CloseCode.SLOW_CONSUMER)])
+        await client.close()

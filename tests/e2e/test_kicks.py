@@ -3,12 +3,16 @@
 import asyncio
 
 import pytest
+import structlog
+from structlog.testing import capture_logs
 
 from gatelink import CloseCode, ConnectError, MemoryTokens, Session, VerifyError, connect
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity, StaticTokens
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.engines.memory import MemoryEngine
+from gatelink.net import kicks
+from gatelink.quiet import QuietLog
 from gatelink.wire.control import Close
 from tests.e2e.extension import BOTH, ExtendedClient
 from tests.e2e.group.support import group, log_in
@@ -80,6 +84,7 @@ class Slow(StaticTokens):
         super().__init__()
         self.go_on = asyncio.Event()
         self.fails = False
+        self.tried = 0
         self.revoked: list[int] = []
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
@@ -87,6 +92,7 @@ class Slow(StaticTokens):
 
     async def revoke_user(self, uid: int) -> None:
         await self.go_on.wait()
+        self.tried += 1
         if self.fails:
             raise EngineUnavailable("gone")
         self.revoked.append(uid)
@@ -153,3 +159,49 @@ async def test_a_kick_ends_the_session_though_the_tokens_can_not_be_ended(capsys
         await session.wait_closed()
         await until(lambda: "tokens are not ended" in capsys.readouterr().out)
         assert server.ended == [(7, CloseCode.KICKED)]
+
+
+@pytest.fixture
+def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A log that has not been written to in the last second."""
+    monkeypatch.setattr(kicks, "quiet", QuietLog(structlog.get_logger()))
+
+
+@pytest.mark.usefixtures("fresh_log")
+async def test_kicks_of_many_at_once_take_a_few_tasks_and_a_few_lines_of_log() -> None:
+    tokens = Slow()
+    tokens.fails = True
+    many = 200
+    async with serving(tokens=tokens) as server:
+        sessions = [await enter(server, "x", uid) for uid in range(1, many + 1)]
+        before = len(asyncio.all_tasks())
+        with capture_logs() as lines:
+            for uid in range(1, many + 1):
+                server.session(uid).kick("enough")
+            assert len(asyncio.all_tasks()) <= before + kicks.WORKERS
+            for session in sessions:
+                await session.wait_closed()
+            tokens.go_on.set()
+            await until(lambda: tokens.tried == many, "each was tried")
+        failed = [line for line in lines if "tokens are not ended" in line["event"]]
+        assert 1 <= len(failed) < many / 10
+        assert sum(1 + line.get("left_out", 0) for line in failed) <= many
+
+
+@pytest.mark.usefixtures("fresh_log")
+async def test_kicks_over_the_most_that_wait_are_logged(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kicks, "MAX_WAITING", 3)
+    monkeypatch.setattr(kicks, "WORKERS", 1)
+    tokens = Slow()
+    async with serving(tokens=tokens) as server:
+        sessions = [await enter(server, "x", uid) for uid in range(1, 6)]
+        with capture_logs() as lines:
+            for uid in range(1, 6):
+                server.session(uid).kick("enough")
+        assert any(line.get("error") == "too many kicks wait" for line in lines)
+        tokens.go_on.set()
+        await until(lambda: tokens.revoked == [1, 2, 3])
+        for session in sessions:
+            await session.wait_closed()

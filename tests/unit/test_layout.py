@@ -91,7 +91,13 @@ def test_engines_know_nothing_of_servers_and_sessions() -> None:
             for _, name in imports(path)
             if name.startswith("gatelink.")
             and not name.startswith(
-                ("gatelink.errors.", "gatelink.quiet.", "gatelink.group.engine.", "gatelink.group.engines.")
+                (
+                    "gatelink.errors.",
+                    "gatelink.quiet.",
+                    "gatelink.tasks",
+                    "gatelink.group.engine.",
+                    "gatelink.group.engines.",
+                )
             )
         ]
         assert not wrong, f"{where(path)} imports {', '.join(wrong)}; an engine knows keys, events and requests"
@@ -104,7 +110,8 @@ def test_only_the_nats_engine_imports_nats() -> None:
 
 def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
     assert_imports_only(
-        "login", {"errors", "config", "quiet", "auth", "group", "login", "net", "ops", "settings", "__version__"}
+        "login",
+        {"errors", "config", "quiet", "tasks", "auth", "group", "login", "net", "ops", "settings", "__version__"},
     )
 
 

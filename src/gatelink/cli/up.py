@@ -6,11 +6,13 @@ import signal
 import sys
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gatelink import tasks
 from gatelink.cli.member import ENGINE_URL, Dev, url_file
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ async def _engine(settings: "Settings", stack: AsyncExitStack) -> str:
     await server.start()
     stack.push_async_callback(server.stop)
     stack.callback(_tell(url_file(settings), server.url).unlink, missing_ok=True)
-    watching = asyncio.create_task(_keep(server))
+    watching = tasks.live(partial(_keep, server), "keeping the engine")
     stack.callback(watching.cancel)
     return server.url
 

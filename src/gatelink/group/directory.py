@@ -14,6 +14,7 @@ from collections.abc import Callable
 import msgspec
 import structlog
 
+from gatelink import tasks
 from gatelink.group.engine import Conflict, Engine, EngineUnavailable, Entry, Revision
 
 log = structlog.get_logger("gatelink.directory")
@@ -98,7 +99,7 @@ class Directory:
     def ended(self, uid: int, slot: int, epoch: int, keep: float = 0.0) -> None:
         """The session is over: its entry goes soon, or `keep` seconds later if something waits here for the player."""
         if not self._workers:
-            self._workers = [asyncio.create_task(self._write_ends()) for _ in range(WORKERS)]
+            self._workers = [tasks.live(self._write_ends, "directory ends") for _ in range(WORKERS)]
         try:
             self._ends.put_nowait((uid, slot, epoch, keep))
         except asyncio.QueueFull:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from gatelink import __version__
+from gatelink import __version__, tasks
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.group.directory import TTL, Directory
 from gatelink.group.engine import EngineError, EngineUnavailable, Subscription
@@ -219,7 +219,7 @@ class Gateway(Server):
             admin=self.admin_address,
         )
         await self.group.join(me, self.talk)
-        self._renewing = asyncio.create_task(self._renew())
+        self._renewing = tasks.live(self._renew, "directory renewal")
 
     async def _leave(self) -> None:
         served = [self._serving.close()] if self._serving is not None else []
@@ -228,7 +228,7 @@ class Gateway(Server):
     def _replaced(self) -> None:
         self.is_replaced = True
         log.error("this gateway stops: another one has its id", id=self.member.id)
-        asyncio.get_running_loop().create_task(self.stop())
+        tasks.keep(self.stop(), "stop")
 
     # -- one login for all gateways (session.roles.Claims) --
 

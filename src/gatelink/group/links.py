@@ -7,11 +7,13 @@ its entry expired. Whoever stands on the links (`Role`) is told once, and the ne
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from functools import partial
 from typing import Protocol
 
 import msgspec
 import structlog
 
+from gatelink import tasks
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, SessionClosed
 from gatelink.group.registry import Registry, ServerInfo
 from gatelink.net.endpoints import Endpoint, parse_endpoint
@@ -188,7 +190,7 @@ class Link:
         """Calls `call` once what waits has left, or the link is lost."""
         self._relieved.append(call)
         if self._congested is None:
-            self._congested = self.session.hub.loop.create_task(self._relieve())
+            self._congested = tasks.keep(self._relieve(), "link relief")
 
     async def _relieve(self) -> None:
         await self.drain()
@@ -270,7 +272,7 @@ class Links:
     def _dial_if_ours(self, info: ServerInfo) -> None:
         me = self._registry.me
         if me is not None and self._needs(info) and info.id > me.id and info.id not in self._dialling:
-            self._dialling[info.id] = asyncio.create_task(self._keep_dialled(info.id))
+            self._dialling[info.id] = tasks.live(partial(self._keep_dialled, info.id), "link dialling")
 
     def _needs(self, info: ServerInfo) -> bool:
         me = self._registry.me
@@ -279,22 +281,18 @@ class Links:
     async def _keep_dialled(self, id: int) -> None:
         """Dials a server until it is linked, and again when that link is lost, as long as it is registered."""
         wait = PROBE_SECONDS
-        try:
-            while not self._closing and (info := self._registry.servers.get(id)) is not None:
-                try:
-                    session = await self._dial(info)
-                except ConnectError as error:
-                    log.info("not linked", server=id, name=info.name, error=str(error))
-                    await asyncio.sleep(wait)
-                    wait = min(wait * 2, 2.0)
-                    continue
-                wait = PROBE_SECONDS
-                await session.wait_closed()
-                await asyncio.sleep(0)  # `closed` is told first
-        except Exception as error:
-            log.error("a server is not dialled any more", server=id, exc_info=error)
-        finally:
-            self._dialling.pop(id, None)
+        while not self._closing and (info := self._registry.servers.get(id)) is not None:
+            try:
+                session = await self._dial(info)
+            except ConnectError as error:
+                log.info("not linked", server=id, name=info.name, error=str(error))
+                await asyncio.sleep(wait)
+                wait = min(wait * 2, 2.0)
+                continue
+            wait = PROBE_SECONDS
+            await session.wait_closed()
+            await asyncio.sleep(0)  # `closed` is told first
+        self._dialling.pop(id, None)
 
     def is_run(self, link: Link, instance: str) -> None:
         """The other end says which process it is. It may be a newer one than its entry was of, when it was linked."""
@@ -328,7 +326,7 @@ class Links:
         link = session.data
         if isinstance(link, Link) and not self._closing:
             log.info("link broken", server=link.id, name=link.info.name)
-            self._probing[link] = asyncio.create_task(self._probe(link))
+            self._probing[link] = tasks.keep(self._probe(link), "link probe")
 
     def resumed(self, session: Session) -> None:
         link = session.data

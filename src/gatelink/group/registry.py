@@ -10,10 +10,12 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
+from functools import partial
 
 import msgspec
 import structlog
 
+from gatelink import tasks
 from gatelink.errors import ConfigError
 from gatelink.group.engine import Conflict, Engine, EngineUnavailable, Revision
 from gatelink.quiet import QuietLog
@@ -124,7 +126,7 @@ class Registry:
     async def start(self) -> None:
         """Returns when it knows everyone who is there. Raises EngineUnavailable."""
         ready = asyncio.get_running_loop().create_future()
-        self._watching = asyncio.create_task(self._watch(ready))
+        self._watching = tasks.live(partial(self._watch, ready), "registry watch")
         await ready
 
     async def register(self, me: ServerInfo) -> None:
@@ -132,7 +134,7 @@ class Registry:
         self.me = me = msgspec.structs.replace(me, told_at=time.time())
         self._is_replaced = False
         self._revision = await self._engine.put(self._key(me), _encode(me), self._expiry)
-        self._keeping = asyncio.create_task(self._keep_alive())
+        self._keeping = tasks.live(self._keep_alive, "registry keepalive")
 
     async def close(self) -> None:
         """Stops; the entry is gone unless the engine is away or another server has it."""
@@ -225,16 +227,19 @@ class Registry:
     async def _watch(self, ready: "asyncio.Future[None]") -> None:
         try:
             async with self._engine.watch(PREFIX) as watch:
+                for id in list(self.servers):
+                    if f"{PREFIX}.{id}" not in watch.entries:  # it went while nothing was watched
+                        self._forget(str(id))
                 for key, value in list(watch.entries.items()):
                     self._hear(key, value)
-                ready.set_result(None)
+                if not ready.done():
+                    ready.set_result(None)
                 async for change in watch:
                     self._hear(change.key, change.value)
         except Exception as error:
             if ready.done():
-                log.error("the registry is not watched any more", exc_info=error)
-            else:
-                ready.set_exception(error)
+                raise  # it is watched again after a pause
+            ready.set_exception(error)
 
     def _hear(self, key: str, value: bytes | None) -> None:
         if value is None:
@@ -258,7 +263,7 @@ class Registry:
 
     def _check_soon(self) -> None:
         if self._revision is not None and (self._checking is None or self._checking.done()):
-            self._checking = asyncio.create_task(self._check())
+            self._checking = tasks.keep(self._check(), "registry check")
 
     def _tell(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
         if self._on_change is not None:

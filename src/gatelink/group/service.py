@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from gatelink import __version__
+from gatelink import __version__, tasks
 from gatelink.dispatch import VERIFIED
 from gatelink.errors import BodyError, CloseCode, ConfigError
 from gatelink.group.engine import EngineUnavailable
@@ -156,7 +156,7 @@ class Service(Server):
     def _replaced(self) -> None:
         self.is_replaced = True
         log.error("this service stops: another one has its id", id=self.id)
-        self.hub.loop.create_task(self.stop())
+        tasks.keep(self.stop(), "stop")
 
     def _count(self) -> int:
         return sum(route.count for route in self.handlers.routes.values())

@@ -14,7 +14,9 @@ from time import time
 from typing import Any
 
 import msgspec
+import structlog
 
+from gatelink import tasks
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, PeerError, ProtocolError
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import Endpoint, failure
@@ -38,6 +40,8 @@ from gatelink.wire.frames import CONTROL, Frame, FrameDecoder, encode_frame
 from gatelink.wire.handshake import Initiator, check_answer
 from gatelink.wire.keys import GroupKey
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
+
+log = structlog.get_logger("gatelink.client")
 
 PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCode.INTERNAL_ERROR}
 """Codes of a CLOSE before the verdict that say nothing of this session: the next attempt may well succeed."""
@@ -459,7 +463,7 @@ class Dialer:
         is_short = code is CloseCode.UNEXPLAINED and self._ticket is None and lived < SHORT_LIFE
         self._short_lives = self._short_lives + 1 if is_short else 0
         wait = self._target.find(session)
-        self._redial = self._hub.loop.create_task(self._dial_again(session, self._backoff, wait))
+        self._redial = tasks.keep(self._dial_again(session, self._backoff, wait), "dialling again")
         return True
 
     def ended(self, session: Session) -> None:
@@ -481,6 +485,9 @@ class Dialer:
                     session.close(error.code, "the server took us back no more")
                 if self._ticket is None:  # else only the server that has the session can go on with it
                     self._target.go_home()
+            except Exception as error:  # not foreseen; the next attempt may do better
+                tasks.failures["dialling again"] += 1
+                log.error("an attempt to connect failed", exc_info=error)
             if session.state is not SessionState.DETACHED:
                 return
         session.close(CloseCode.GOING_AWAY, f"not connected again after {backoff.attempts} attempts")

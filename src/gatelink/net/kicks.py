@@ -1,13 +1,22 @@
 """A kick ends the user's tokens: a client that still held one would just come back."""
 
+from collections import deque
 from typing import Protocol, runtime_checkable
 
 import structlog
 
+from gatelink import tasks
 from gatelink.net.side import Side
+from gatelink.quiet import QuietLog
 from gatelink.session.session import Session
 
-log = structlog.get_logger("gatelink.sessions")
+quiet = QuietLog(structlog.get_logger("gatelink.sessions"))
+
+WORKERS = 8
+"""Kicks that are handled at a time; each waits for an engine or a database."""
+
+MAX_WAITING = 20_000
+"""Kicks that wait for a worker. The tokens of those over it are not ended."""
 
 
 @runtime_checkable
@@ -19,11 +28,13 @@ class Revocable(Protocol):
 
 
 class Kicks:
-    """Called with each session that was kicked."""
+    """Called with each session that was kicked. Workers start when there is work, and end when there is no more."""
 
     def __init__(self, tokens: Revocable, side: Side) -> None:
         self._tokens = tokens
         self._side = side
+        self._waiting: deque[Session] = deque()
+        self._workers = 0
 
     @classmethod
     def of(cls, tokens: object, side: Side) -> "Kicks | None":
@@ -31,17 +42,30 @@ class Kicks:
         return cls(tokens, side) if isinstance(tokens, Revocable) else None
 
     def __call__(self, session: Session) -> None:
-        hub = self._side.hub
-        task = hub.loop.create_task(self._end_tokens(session))
-        hub.tasks.add(task)
-        task.add_done_callback(hub.tasks.discard)
+        if len(self._waiting) >= MAX_WAITING:
+            quiet.error("a kicked user's tokens are not ended", uid=session.uid, error="too many kicks wait")
+            return
+        self._waiting.append(session)
+        if self._workers < WORKERS:
+            self._workers += 1
+            worker = tasks.keep(self._work(), "kicks")
+            self._side.hub.tasks.add(worker)
+            worker.add_done_callback(self._side.hub.tasks.discard)
+
+    async def _work(self) -> None:
+        try:
+            while self._waiting:
+                session = self._waiting.popleft()
+                try:
+                    await self._end_tokens(session)
+                except Exception as error:
+                    cause = f"{type(error).__name__}: {error}"
+                    quiet.error("a kicked user's tokens are not ended", uid=session.uid, error=cause)
+        finally:
+            self._workers -= 1
 
     async def _end_tokens(self, session: Session) -> None:
-        try:
-            await self._tokens.revoke_user(session.uid)
-        except Exception as error:
-            log.error("a kicked user's tokens are not ended", uid=session.uid, error=f"{type(error).__name__}: {error}")
-            return
+        await self._tokens.revoke_user(session.uid)
         for login in list(self._side.logins):
             if login.uid == session.uid:  # it is on its way in
                 login.doubt()

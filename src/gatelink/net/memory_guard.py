@@ -7,10 +7,10 @@ to keep them, up to some 100 bytes each, comes on top.
 
 import asyncio
 from collections.abc import Iterator, Set
-from itertools import islice
 
 import structlog
 
+from gatelink import tasks
 from gatelink.errors import CloseCode
 from gatelink.net.connection import Connection
 from gatelink.session.hub import Hub
@@ -33,15 +33,25 @@ class MemoryGuard:
         self._connections = connections
         self._sessions = sessions
         self._shown = 0  # our part of `stats.held_bytes`
-        self._next: asyncio.Handle = hub.loop.call_later(INTERVAL, self._begin)
+        self._weighing = tasks.live(self._weigh, "memory guard")
 
     def close(self) -> None:
         """Weighs no more."""
-        self._next.cancel()
+        self._weighing.cancel()
         self._show(0)
 
-    def _begin(self) -> None:
-        self._go_on(self._holders(), {}, 0)
+    async def _weigh(self) -> None:
+        while True:
+            await asyncio.sleep(INTERVAL)
+            found: dict[Session, int] = {}
+            total = 0
+            for count, (session, size) in enumerate(self._holders(), 1):
+                total += size
+                if session is not None and size:
+                    found[session] = size
+                if count % AT_ONCE == 0:
+                    await asyncio.sleep(0)
+            self._show(self._take_down(found, total))
 
     def _holders(self) -> Iterator[tuple[Session | None, int]]:
         """Everything of this moment that holds bytes, and how many when it is its turn."""
@@ -51,20 +61,6 @@ class MemoryGuard:
         for session in self._sessions:
             if session.state is SessionState.DETACHED:
                 yield session, session.held_bytes
-
-    def _go_on(self, holders: Iterator[tuple[Session | None, int]], found: dict[Session, int], total: int) -> None:
-        """Weighs some more of them; `found` and `total` are of those before."""
-        count = 0
-        for session, size in islice(holders, AT_ONCE):
-            count += 1
-            total += size
-            if session is not None and size:
-                found[session] = size
-        if count == AT_ONCE:
-            self._next = self._hub.loop.call_soon(self._go_on, holders, found, total)
-            return
-        self._show(self._take_down(found, total))
-        self._next = self._hub.loop.call_later(INTERVAL, self._begin)
 
     def _take_down(self, found: dict[Session, int], total: int) -> int:
         """Ends sessions, those that hold most first, until the rest is within the limit; what that holds."""

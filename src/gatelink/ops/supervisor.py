@@ -10,9 +10,12 @@ import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
+from functools import partial
 
 import msgspec
 import structlog
+
+from gatelink import tasks
 
 log = structlog.get_logger("gatelink.supervisor")
 
@@ -88,7 +91,7 @@ class Supervisor:
 
     async def run(self) -> str | None:
         """Runs until `stop`; the name of the program that could not run, if that was why it ended."""
-        keepers = {program: asyncio.create_task(self._keep(program)) for program in self._programs}
+        keepers = {program: tasks.live(partial(self._keep, program), "keeping a program") for program in self._programs}
         try:
             await self._over.wait()
             stages = sorted(self._stopping, reverse=True)
@@ -188,7 +191,7 @@ class Supervisor:
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
             lambda: asyncio.StreamReaderProtocol(output), os.fdopen(reading, "rb", buffering=0)
         )
-        copying = asyncio.create_task(self._copy(program.name, output))
+        copying = tasks.keep(self._copy(program.name, output), "output of a program")
         try:
             if self._stopping[program.stage].is_set():  # while it was being started
                 _signal(child, signal.SIGTERM)

@@ -8,8 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from gatelink.group.engine import Conflict, Revision
+from gatelink import tasks
+from gatelink.group.engine import Conflict, EngineUnavailable, Revision
 from gatelink.group.engines.memory import MemoryEngine
+from gatelink.group.engines.view import View
 from gatelink.group.registry import Registry, ServerInfo, State
 from tests.e2e.support import until
 
@@ -80,3 +82,51 @@ async def test_an_entry_that_is_not_understood_hides_no_other(junk: bytes) -> No
                 await engine.delete("servers.30")
                 await asyncio.sleep(SOON)
                 assert set(one.servers) == {20, 21}, "what was known of it stays"
+
+
+class Breaking(MemoryEngine):
+    """A watch of it ends with an error once its view ends; a new one fails while `away`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.views: list[View] = []
+        self.away = False
+
+    @asynccontextmanager
+    async def watch(self, prefix: str) -> AsyncIterator[View]:
+        if self.away:
+            raise EngineUnavailable("away")
+        async with super().watch(prefix) as view:
+            self.views.append(view)
+            yield view
+            raise ValueError("not foreseen")
+
+
+async def test_a_watch_that_fails_begins_again_and_misses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tasks, "FIRST_PAUSE", SOON)
+    changes: list[tuple[int | None, int | None]] = []
+
+    def on_change(before: ServerInfo | None, now: ServerInfo | None) -> None:
+        changes.append((before and before.id, now and now.id))
+
+    async with Breaking() as engine, registry(engine, 20, keepalive=NEVER, on_change=on_change) as one:
+        async with registry(engine, 21, keepalive=NEVER):
+            await until(lambda: set(one.servers) == {20, 21})
+            engine.away = True
+            engine.views[0].end()
+            before = tasks.failures["registry watch"]
+            await until(lambda: tasks.failures["registry watch"] > before + 1, "it failed, and the next one too")
+        async with registry_without_watch(engine, 22):
+            engine.away = False
+            await until(lambda: set(one.servers) == {20, 22}, "21 has gone and 22 come while nothing was watched")
+            assert (21, None) in changes
+
+
+@asynccontextmanager
+async def registry_without_watch(engine: MemoryEngine, id: int) -> AsyncIterator[None]:
+    one = Registry(engine, keepalive=NEVER)
+    await one.register(ServerInfo(id=id, type=12, name="lobby"))
+    try:
+        yield
+    finally:
+        await one.close()

@@ -11,6 +11,7 @@ from typing import Self
 
 import structlog
 
+from gatelink import tasks
 from gatelink.errors import ConfigError
 from gatelink.group.engine import EngineUnavailable, Entry, NoResponder, Revision, Subscription
 from gatelink.group.engines.bucket import Bucket, Message
@@ -119,7 +120,7 @@ class NatsEngine:
             self._is_closed = True
             raise
         self._adopt(connection)
-        self._keeper = asyncio.create_task(self._keep(connection))
+        self._keeper = tasks.live(partial(self._keep, connection), "engine connection")
 
     async def close(self) -> None:
         if self._is_closed:
@@ -350,6 +351,7 @@ class NatsEngine:
     async def _keep(self, connection: NatsConnection) -> None:
         """Sees that there is a connection, until it is cancelled."""
         pause = FIRST_PAUSE
+        connection = self._connection or connection  # a newer one, if this begins again after an error
         while True:
             opened_at = monotonic()
             await self._until_lost(connection)

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+from gatelink import tasks
 from gatelink.group.engine import RequestFailed
 from gatelink.group.engines.checks import check_value
 from gatelink.group.engines.stats import EngineStats
@@ -32,7 +33,7 @@ class RequestWorkers:
             self._stats.served_refused += 1
             await answer(b"", BUSY)
             return
-        task = asyncio.create_task(self._handle(subject, handler, data, timeout, answer))
+        task = tasks.keep(self._handle(subject, handler, data, timeout, answer), "engine request")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 

@@ -1,0 +1,77 @@
+"""Tasks that nobody awaits: loops that must live, and work that is kept until it is done.
+
+asyncio alone keeps only a weak reference to a task, and says nothing of the exception that ends it until much later.
+"""
+
+import asyncio
+from collections import Counter
+from collections.abc import Awaitable, Callable, Coroutine
+from time import monotonic
+
+import structlog
+
+from gatelink.quiet import QuietLog
+
+FIRST_PAUSE = 0.1
+LONGEST_PAUSE = 10.0
+"""Seconds before a loop that failed begins again: doubled for each failure, up to the longest."""
+
+STEADY = 10.0
+"""Seconds that a loop must have run for its next failure to be a first one again."""
+
+failures: Counter[str] = Counter()
+"""Unexpected errors of this process's tasks, by the task's name."""
+
+_kept: set[asyncio.Task[None]] = set()
+
+quiet = QuietLog(structlog.get_logger("gatelink.tasks"))
+
+
+def keep(work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
+    """Start `work` in a task that is referenced until it is done. An exception that ends it is logged and counted.
+
+    name: what the log and the metric call it; a constant, without ids.
+    """
+    task = asyncio.get_running_loop().create_task(work, name=name)
+    _kept.add(task)
+    task.add_done_callback(_done)
+    return task
+
+
+def live(loop: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
+    """Start `loop()` in a task, and again after a pause whenever it raises. Cancel the task to end it.
+
+    The task also ends when `loop` returns. name: as `keep`.
+    """
+    return keep(_live(loop, name), name)
+
+
+async def _live(loop: Callable[[], Awaitable[None]], name: str) -> None:
+    pause = FIRST_PAUSE
+    while True:
+        began = monotonic()
+        cause: BaseException
+        try:
+            await loop()
+            return
+        except asyncio.CancelledError as error:
+            task = asyncio.current_task()
+            if task is None or task.cancelling():
+                raise
+            cause = error  # something that it awaited was cancelled, not this task
+        except (Exception, SystemExit) as error:
+            cause = error
+        failures[name] += 1
+        if monotonic() - began > STEADY:
+            pause = FIRST_PAUSE
+        quiet.error("a task failed and begins again", task=name, seconds=pause, exc_info=cause)
+        await asyncio.sleep(pause)
+        pause = min(2 * pause, LONGEST_PAUSE)
+
+
+def _done(task: asyncio.Task[None]) -> None:
+    _kept.discard(task)
+    if not task.cancelled() and (error := task.exception()) is not None:
+        name = task.get_name()
+        failures[name] += 1
+        quiet.error("a task failed", task=name, exc_info=error)
