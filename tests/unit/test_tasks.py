@@ -87,7 +87,7 @@ async def test_work_is_referenced_until_it_is_done() -> None:
     async def work() -> None:
         own = asyncio.get_running_loop().create_future()  # nobody else has it: the task and it are a cycle
         asyncio.get_running_loop().call_soon(step.set)
-        asyncio.get_running_loop().call_later(0, lambda: own.done() or own.set_result(None))
+        asyncio.get_running_loop().call_later(0, own.set_result, None)
         await own
         done.append(1)
 

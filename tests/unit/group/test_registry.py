@@ -107,7 +107,7 @@ async def test_a_watch_that_fails_begins_again_and_misses_nothing(monkeypatch: p
     changes: list[tuple[int | None, int | None]] = []
 
     def on_change(before: ServerInfo | None, now: ServerInfo | None) -> None:
-        changes.append((before and before.id, now and now.id))
+        changes.append((before.id if before else None, now.id if now else None))
 
     async with Breaking() as engine, registry(engine, 20, keepalive=NEVER, on_change=on_change) as one:
         async with registry(engine, 21, keepalive=NEVER):
