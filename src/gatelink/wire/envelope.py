@@ -12,10 +12,10 @@ from typing import Any
 
 from msgspec import Struct
 
-from gatelink.errors import BodyError, LocalError
+from gatelink.errors import BodyError, LocalError, ProtocolError
 from gatelink.wire.base import FRAMEWORK_IDS
 from gatelink.wire.codecs import BINARY, U8, U16, U32, U64, Decode, Encode
-from gatelink.wire.frames import MAX_LENGTH, Frame, encode_frame
+from gatelink.wire.frames import MAX_LENGTH, Frame, encode_frame, walk
 
 CLIENT_FRAME = 100
 PUSH_FRAME = 101
@@ -143,8 +143,9 @@ _unpack_to_one = _TO_ONE.unpack_from
 _BEHIND = struct.Struct("<BQ")  # policy, key
 _HEAD = struct.Struct("<IH")
 _pack_head = _HEAD.pack
-_unpack_head = _HEAD.unpack_from
-_PLAIN_ID = max(FRAMEWORK_IDS) + 1  # from here on every id is an application's
+_SID_SIZE = 8
+_FIRST_FREE_ID = max(FRAMEWORK_IDS) + 1  # from here on every id is an application's
+_BANNED = FRAMEWORK_IDS | {0}  # no player may use these, and no control record is forwarded
 
 
 def event(message: Struct) -> Encoded:
@@ -172,31 +173,16 @@ def open_client_frames(body: bytes, max_frame: int) -> tuple[int, list[Frame]]:
 
     Raises BodyError if they do not fill it, or one is over `max_frame` or of an id that no player may use.
     """
-    frames: list[Frame] = []
-    size = len(body)
-    at = 8
-    while at <= size - 6:
-        head, id = _unpack_head(body, at)
-        end = at + 4 + head
-        if not 2 <= head <= max_frame or id < _PLAIN_ID or end > size:
-            end = _end_of_other(head, id, at, size, max_frame)
-        frames.append((id, head >> 24, body[at + 6 : end]))
-        at = end
-    if at != size or not frames:
-        raise BodyError(f"ClientFrame of {size} bytes ends before its last frame does")
-    return int.from_bytes(body[:8], "little"), frames
+    return int.from_bytes(body[:_SID_SIZE], "little"), _cut(body, _SID_SIZE, max_frame, False)
 
 
 def sid_and_count(frame: Encoded) -> tuple[int, int]:
     """Whose frames a whole ClientFrame carries, and how many; (0, 0) for any other frame."""
     if int.from_bytes(frame[4:6], "little") != CLIENT_FRAME:
         return 0, 0
-    count = 0
-    at = _CLIENT.size
-    while at < len(frame):
-        at += 4 + int.from_bytes(frame[at : at + 3], "little")
-        count += 1
-    return int.from_bytes(frame[6:14], "little"), count
+    frames: list[Encoded] = []
+    walk(frame, _CLIENT.size, frames, MAX_LENGTH, len(frame), len(frame), whole=True)
+    return int.from_bytes(frame[6:14], "little"), len(frames)
 
 
 def push_frames(sids: Iterable[int], frames: list[Encoded], policy: int = 0, key: int = 0) -> Encoded:
@@ -222,7 +208,7 @@ def open_push_frames(body: bytes, max_frame: int) -> tuple[tuple[int, ...], int,
     if n == 1 and len(body) >= _TO_ONE.size:  # nearly all of them
         _, sid, policy, key = _unpack_to_one(body)
         _check_policy(policy)
-        return (sid,), policy, key, _split(body, _TO_ONE.size, max_frame)
+        return (sid,), policy, key, _cut(body, _TO_ONE.size, max_frame, True)
     at = 2 + 8 * n
     policy, key, frames = _open_behind(body, at, max_frame)
     return struct.unpack_from(f"<{n}Q", body, 2), policy, key, frames
@@ -251,7 +237,7 @@ def _open_behind(body: bytes, at: int, max_frame: int) -> tuple[int, int, list[E
         raise BodyError(f"envelope ends at {len(body)} bytes, before its frames")
     policy, key = _BEHIND.unpack_from(body, at)
     _check_policy(policy)
-    return policy, key, _split(body, behind, max_frame)
+    return policy, key, _cut(body, behind, max_frame, True)
 
 
 def _check_policy(policy: int) -> None:
@@ -259,30 +245,14 @@ def _check_policy(policy: int) -> None:
         raise BodyError(f"policy {policy}; there are 0 to 2")
 
 
-def _split(body: bytes, at: int, max_frame: int) -> list[Encoded]:
-    """The whole frames, one at least, that fill `body` from `at` on. Raises BodyError."""
-    frames: list[Encoded] = []
+def _cut(body: bytes, at: int, max_frame: int, whole: bool) -> list[Any]:
+    """The frames that fill `body` from `at` on, at least one, as `wire.frames.walk` gives them. Raises BodyError."""
+    frames: list[Any] = []
     size = len(body)
-    while at <= size - 6:
-        head, id = _unpack_head(body, at)
-        end = at + 4 + head
-        if not 2 <= head <= max_frame or id < _PLAIN_ID or end > size:
-            end = _end_of_other(head, id, at, size, max_frame)
-        frames.append(body[at:end])
-        at = end
-    if at != size or not frames:
+    try:
+        end = walk(body, at, frames, max_frame, size, size, whole, _FIRST_FREE_ID, _BANNED)
+    except ProtocolError as error:
+        raise BodyError(f"in an envelope of {size} bytes: {error}") from None
+    if end != size or not frames:
         raise BodyError(f"envelope of {size} bytes ends before its last frame does")
     return frames
-
-
-def _end_of_other(head: int, id: int, at: int, size: int, max_frame: int) -> int:
-    """Where the inner frame at `at` ends: one with flags, or a low id, or a bad one. Raises BodyError."""
-    length = head & MAX_LENGTH
-    end = at + 4 + length
-    if length < 2 or length > max_frame or end > size or head >> 26 or not id or id in FRAMEWORK_IDS:
-        raise BodyError(
-            f"inner frame of message {id}, flags {head >> 24:#04x}, length {length} where {size - at - 4} bytes are "
-            f"left; frames must fill the envelope, be within {max_frame} bytes, and have flags 0 to 3 and an "
-            "application's id"
-        )
-    return end

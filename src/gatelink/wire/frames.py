@@ -2,12 +2,15 @@
 
     length u24 | flags u8 | payload                          message payload: id u16 | body
 
-The decoder works on what has arrived and allocates nothing for what was only declared. It is the hottest
-code of a server: `feed` is one loop, and a message without flags takes its short path.
+`walk` is the one loop that cuts bytes into frames; the decoder and the envelopes between servers call it. It works on
+what has arrived and allocates nothing for what was only declared. It is the hottest code of a server: a message without
+flags takes its short path.
 """
 
 import struct
+from collections.abc import Set
 from itertools import repeat
+from typing import Any
 
 from gatelink.config import MAX_LENGTH as MAX_LENGTH
 from gatelink.errors import FrameTooLarge, MessageTooLarge, ProtocolError
@@ -37,6 +40,84 @@ def encode_frame(id: int, body: bytes, flags: int = 0) -> bytes:
 def encode_control_frame(payload: bytes) -> bytes:
     """The CONTROL frame of a record's payload (type and fields)."""
     return (len(payload) | CONTROL << 24).to_bytes(HEADER_SIZE, "little") + payload
+
+
+def walk(
+    data: bytes,
+    at: int,
+    frames: list[Any],
+    max_length: int,
+    most: int,
+    stop: int,
+    whole: bool = False,
+    first_id: int = 1,
+    banned: Set[int] = frozenset(),
+) -> int:
+    """Cuts `data` from `at` on into frames, and appends them to `frames`; where the first stands that it left.
+
+    max_length: bytes of payload that a frame may declare. most: how many frames it cuts. stop: the first that it leaves
+    begins behind `stop` - 6. whole: appends each frame's own bytes, not a `Frame`. first_id: ids from here on are not
+    in `banned`; a frame whose id is (a CONTROL frame has 0) is an error.
+    Raises ProtocolError, with the good frames before it appended; FrameTooLarge.
+    """
+    size = len(data)
+    last = min(size, stop) - 6
+    for _ in repeat(None, most):
+        if at > last:
+            break
+        word, id = _unpack_head(data, at)
+        if 2 <= word <= max_length and id >= first_id:  # a message with no flags: these are the word's highest byte
+            end = at + 4 + word
+            if end > size:
+                return at
+            frames.append(data[at:end] if whole else (id, 0, data[at + 6 : end]))
+        else:
+            end = _cut_other(data, at, frames, max_length, whole, banned)
+            if end < 0:
+                return at
+        at = end
+    else:
+        return at
+    if at > size - 6:  # too short for the loop, but perhaps whole, or wrong
+        while (end := _cut_other(data, at, frames, max_length, whole, banned)) >= 0:
+            at = end
+    return at
+
+
+def _cut_other(data: bytes, at: int, frames: list[Any], max_length: int, whole: bool, banned: Set[int]) -> int:
+    """Cuts one frame with any flags, or with less than 6 bytes at hand: where it ends; -1 if there is more to come."""
+    have = len(data) - at
+    if have < HEADER_SIZE:
+        return -1
+    length = int.from_bytes(data[at : at + 3], "little")
+    flags = data[at + 3]
+    if flags > 3 and flags != CONTROL:
+        what = "a sealed record without a handshake" if flags == SEALED else "unknown"
+        raise ProtocolError(f"flags byte {flags:#04x} is {what}; messages have 0 to 3, control 0x80")
+    if length > max_length:
+        raise FrameTooLarge(f"frame of {length} bytes is over this connection's {max_length} (limits.max_frame)")
+    end = at + HEADER_SIZE + length
+    id = 0
+    if flags == CONTROL:
+        if not length:
+            raise ProtocolError("control record of length 0 has no type")
+    else:
+        if length < 2:
+            raise ProtocolError(f"message of length {length} has no id; the least is 2")
+        if have < 6:
+            return -1
+        id = data[at + 4] | data[at + 5] << 8
+        if not id:
+            raise ProtocolError("message id 0")
+    if id in banned:
+        raise ProtocolError(f"message {id}, flags {flags:#04x} has no place here")
+    if end > len(data):
+        return -1
+    if whole:
+        frames.append(data[at:end])
+    else:
+        frames.append((id, flags, data[at + HEADER_SIZE if flags == CONTROL else at + 6 : end]))
+    return end
 
 
 class FrameDecoder:
@@ -84,42 +165,20 @@ class FrameDecoder:
             data = bytes(tail)
             self._tail = None
         frames: list[Frame] = []
-        append = frames.append
-        limit = self.max_length
+        self.more = False
+        stop = self.turn_bytes + 6
+        try:
+            at = walk(data, 0, frames, self.max_length, self.turn_frames, stop)
+        except ProtocolError as error:
+            self.error = error
+            self._tail = bytearray()  # it stays, so that `feed` need not look for an error before each read
+            return frames
         size = len(data)
-        last = min(size - 6, self.turn_bytes)  # where the last frame of this turn may start
-        at = 0
-        for _ in repeat(None, self.turn_frames):
-            if at > last:
-                self.more = size - at >= 6
-                break
-            word, id = _unpack_head(data, at)
-            if 2 <= word <= limit and id:  # a message with no flags: the flags byte is the word's highest
-                end = at + 4 + word
-                if end > size:
-                    self.more = False
-                    break
-                append((id, 0, data[at + 6 : end]))
-            else:
-                end = self._decode_flagged(frames, data, at)
-                if end < 0:
-                    self.more = False
-                    break
-            at = end
-        else:
-            self.more = at < size
         if at < size:
-            self._keep(frames, data, at)
-        return frames
-
-    def _keep(self, frames: list[Frame], data: bytes, at: int) -> None:
-        """Keeps what is left from `at`: a part of a frame, or more than one turn's frames."""
-        if not self.more and len(data) - at < 6:  # too short for the loop, but perhaps whole, or wrong
-            while (end := self._decode_flagged(frames, data, at)) >= 0:
-                at = end
-        if self.error is None and at < len(data):
+            self.more = len(frames) == self.turn_frames or (at > self.turn_bytes and size - at >= 6)
             self._tail = bytearray(memoryview(data)[at:])
             self._need = 0 if self.more else self._wanted(self._tail)
+        return frames
 
     def _wanted(self, tail: bytearray) -> int:
         """How many bytes there must be before it is worth looking again."""
@@ -127,42 +186,3 @@ class FrameDecoder:
             return HEADER_SIZE
         length = int.from_bytes(tail[:3], "little")
         return 6 if len(tail) < 6 <= length + HEADER_SIZE else HEADER_SIZE + length
-
-    def _decode_flagged(self, frames: list[Frame], data: bytes, at: int) -> int:
-        """One frame with any flags, or with less than 6 bytes at hand: where it ends; -1 to wait, or on an error."""
-        have = len(data) - at
-        if have < HEADER_SIZE:
-            return -1
-        length = int.from_bytes(data[at : at + 3], "little")
-        flags = data[at + 3]
-        if flags > 3 and flags != CONTROL:
-            what = "a sealed record without a handshake" if flags == SEALED else "unknown"
-            return self._fail(ProtocolError(f"flags byte {flags:#04x} is {what}; messages have 0 to 3, control 0x80"))
-        if length > self.max_length:
-            return self._fail(
-                FrameTooLarge(f"frame of {length} bytes is over this connection's {self.max_length} (limits.max_frame)")
-            )
-        end = at + HEADER_SIZE + length
-        if flags == CONTROL:
-            if not length:
-                return self._fail(ProtocolError("control record of length 0 has no type"))
-            if end > len(data):
-                return -1
-            frames.append((0, CONTROL, data[at + HEADER_SIZE : end]))
-            return end
-        if length < 2:
-            return self._fail(ProtocolError(f"message of length {length} has no id; the least is 2"))
-        if have < 6:
-            return -1
-        id = data[at + 4] | data[at + 5] << 8
-        if not id:
-            return self._fail(ProtocolError("message id 0"))
-        if end > len(data):
-            return -1
-        frames.append((id, flags, data[at + 6 : end]))
-        return end
-
-    def _fail(self, error: ProtocolError) -> int:
-        self.error = error
-        self._tail = bytearray()  # it stays, so that `feed` need not look for an error before each read
-        return -1

@@ -2,12 +2,14 @@
 
 import tracemalloc
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatelink.errors import FrameTooLarge, MessageTooLarge, ProtocolError
+from gatelink.wire import frames as frames_module
 from gatelink.wire.frames import (
     COMPRESSED,
     CONTROL,
@@ -18,6 +20,7 @@ from gatelink.wire.frames import (
     FrameDecoder,
     encode_control_frame,
     encode_frame,
+    walk,
 )
 
 LIMIT = 40
@@ -253,14 +256,13 @@ def test_what_waits_for_its_turn_is_judged_by_the_new_max_length() -> None:
 
 def test_a_large_frame_in_small_chunks_is_copied_a_few_times_not_once_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = 0
-    decode_flagged = FrameDecoder._decode_flagged
 
-    def counting(self: FrameDecoder, frames: list[Frame], data: bytes, at: int) -> int:
+    def counting(data: bytes, *rest: Any) -> int:
         nonlocal looked
         looked += 1
-        return decode_flagged(self, frames, data, at)
+        return walk(data, *rest)
 
-    monkeypatch.setattr(FrameDecoder, "_decode_flagged", counting)
+    monkeypatch.setattr(frames_module, "walk", counting)
     size = 4 * 1_048_576
     data = encode_frame(5, bytes(size), COMPRESSED)
     decoder = FrameDecoder(size + 2)
@@ -268,7 +270,7 @@ def test_a_large_frame_in_small_chunks_is_copied_a_few_times_not_once_a_chunk(mo
     for at in range(0, len(data), 1_000):
         given += decoder.feed(data[at : at + 1_000])
     assert given == [(5, COMPRESSED, bytes(size))]
-    assert looked == 2, "the buffer is looked at when the header is there and when the frame is whole"
+    assert looked == 2, "the buffer is walked when the first chunk is there and when the frame is whole"
 
 
 @given(ids, st.binary(max_size=200), st.sampled_from([0, 1, 2, 3]))
