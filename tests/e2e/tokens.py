@@ -27,7 +27,9 @@ class Clock:
 class Issuing(Tokens, Protocol):
     """What the login service needs besides."""
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str: ...
+    async def issue(
+        self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0
+    ) -> str: ...
 
     async def revoke(self, token: str) -> None: ...
 

@@ -1,7 +1,8 @@
 """Tokens that all servers of a group check alike: kept in their engine, ended there at once.
 
 Under `tokens.<SHA-256 of the token, hex>` is whose it is and until when; under `user-tokens.<uid>` are the hashes of
-that user's tokens, so that all of them can be ended. Nothing in the engine lets anybody in.
+that user's tokens, so that all of them can be ended. Behind a hash is the slot that the token is for, unless that is 0.
+Nothing in the engine lets anybody in.
 """
 
 import secrets
@@ -32,6 +33,9 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
     ends_at: float
     is_used: bool
 
+
+_DIGEST = sha256().digest_size
+_SLOT = slice(_DIGEST, None)
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_record = msgspec.msgpack.Decoder(_Record).decode
@@ -66,11 +70,12 @@ class EngineTokens:
         self._single_use = single_use
         self._clock = clock
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str:
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0) -> str:
         """A new token for `uid` (u64): 43 characters of URL-safe base64.
 
-        The user's other tokens stay valid; with `only` they end: of several issued at once, one stays. Raises
-        ValueError for claims of more than MAX_CLAIMS bytes, EngineUnavailable.
+        The user's other tokens stay valid. With `only`, those that were issued for the same `slot` (u8) end before this
+        returns; of several issued at once, one stays. Raises ValueError for claims of more than MAX_CLAIMS bytes,
+        EngineUnavailable.
         """
         now = self._clock()
         record = _Record(uid, claims or {}, now + self._first_use, now + self._lifetime, is_used=False)
@@ -80,7 +85,7 @@ class EngineTokens:
         digest = _digest(token)
         # Before the user's list: nobody has it yet, and what is in the list can be ended.
         await self._engine.create(_token_key(digest), _encode(record), self._ttl(self._first_use))
-        await self._own(uid, digest, most=1 if only else MAX_TOKENS)
+        await self._add(uid, digest + bytes((slot,)) if slot else digest, only)
         return token
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
@@ -104,7 +109,7 @@ class EngineTokens:
 
     async def revoke_user(self, uid: int) -> None:
         """End every token of `uid` that was issued before, as `revoke` does: a kick, or a logout everywhere."""
-        await self._own(uid, most=0)
+        await self._own(uid, lambda owned: ())
 
     def _checked(self, entry: Entry | None, uid: int) -> _Record:
         """The record of a token that `uid` shows. Raises VerifyError."""
@@ -133,15 +138,25 @@ class EngineTokens:
                 raise VerifyError(f"token of uid {record.uid} changed while it was checked") from None
         return used
 
-    async def _own(self, uid: int, *new: bytes, most: int) -> None:
-        """Adds hashes to a user's list and ends all but the newest `most` in it; of several at once one is first."""
+    async def _add(self, uid: int, new: bytes, only: bool) -> None:
+        """Adds a token to the user's list; `only` it stays of its slot."""
+
+        def change(owned: tuple[bytes, ...]) -> tuple[bytes, ...]:
+            others = (each for each in owned if not only or each[_SLOT] != new[_SLOT])
+            return (*others, new)[-MAX_TOKENS:]
+
+        await self._own(uid, change)
+
+    async def _own(self, uid: int, change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]) -> None:
+        """Changes a user's list, and ends the tokens that are not in it any more; of several at once one is first."""
         key = _user_key(uid)
         while True:
             entry = await self._engine.get(key)
-            owned = (*(_decode_owned(entry.value) if entry is not None else ()), *new)
-            kept = owned[max(0, len(owned) - most) :]
-            for digest in owned[: len(owned) - len(kept)]:  # first: what is in no list can't be ended any more
-                await self._engine.delete(_token_key(digest))
+            owned = _decode_owned(entry.value) if entry is not None else ()
+            kept = change(owned)
+            for each in owned:
+                if each not in kept:  # first: what is in no list can't be ended any more
+                    await self._engine.delete(_token_key(each[:_DIGEST]))
             try:
                 if entry is None and kept:
                     await self._engine.create(key, _encode(kept), self._ttl(self._lifetime))

@@ -1,8 +1,9 @@
 """Tokens that a server checks by itself: JWTs (RFC 7519), signed with Ed25519 (RFC 8037), valid for a minute at most.
 
 The header has `alg` Ed25519 (as RFC 9864 names it) and `kid`; the claims are `aud`, `sub` (the uid, in digits), `iat`,
-`exp`, `jti`, and under `claims` what the login knows of the user. JWT and not PASETO, because logging in with OpenID
-Connect needs a JOSE library anyway; the choice of algorithms that PASETO leaves out is shut out here by a list of one.
+`exp`, `jti`, `slot` if it is not 0, and under `claims` what the login knows of the user. JWT and not PASETO, because
+logging in with OpenID Connect needs a JOSE library anyway; the choice of algorithms that PASETO leaves out is shut out
+here by a list of one.
 """
 
 import secrets
@@ -49,6 +50,7 @@ class _Claims(msgspec.Struct, frozen=True, omit_defaults=True):
     exp: float
     jti: Annotated[str, msgspec.Meta(pattern="^[A-Za-z0-9_-]{22}$")]
     claims: dict[str, Any] = {}
+    slot: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0
 
 
 _decode = msgspec.json.Decoder(_Claims).decode
@@ -103,21 +105,22 @@ class SignedTokens:
             await self._watching.__aexit__(None, None, None)
         self._watching = self._watch = None
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str:
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0) -> str:
         """A new token for `uid` (u64).
 
-        With `only` the user's other tokens end: of several issued at once, one stays. Raises ValueError for claims that
-        make it longer than MAX_SIZE; with `only`, EngineUnavailable.
+        With `only`, the user's tokens that were issued for the same `slot` (u8) end: of several issued at once, one
+        stays. A server refuses them once it has heard of it from the engine, which this does not wait for. Raises
+        ValueError for claims that make it longer than MAX_SIZE; with `only`, EngineUnavailable.
         """
         if self._signing is None:
             raise ConfigError("no key to sign tokens with; give SignedTokens keys, not only public_keys")
         now = self._clock()
         if only:
-            issued_at = await self._end_before(uid) + MOMENT
+            issued_at = max(await self._end_before(_slot_key(uid, slot)), self._ended_at(_user_key(uid))) + MOMENT
         else:
-            issued_at = max(now, self._revoked_before(uid) + MOMENT)  # a clock behind another's must not undo this
+            issued_at = max(now, self._revoked_before(uid, slot) + MOMENT)  # a clock behind another's must not undo it
         payload = _Claims(
-            self._audience, str(uid), issued_at, now + self._lifetime, secrets.token_urlsafe(16), claims or {}
+            self._audience, str(uid), issued_at, now + self._lifetime, secrets.token_urlsafe(16), claims or {}, slot
         )
         header = {"alg": ALGORITHM, "kid": self._kid}
         token = jws.serialize_compact(header, msgspec.json.encode(payload), self._signing, registry=_registry)
@@ -130,7 +133,7 @@ class SignedTokens:
         payload = self._opened(token)
         if payload.sub != str(uid):
             raise VerifyError(f"wrong uid: a token of uid {payload.sub} was shown by uid {uid}")
-        if f"{REVOKED}.token.{payload.jti}" in self._revoked or payload.iat <= self._revoked_before(uid):
+        if f"{REVOKED}.token.{payload.jti}" in self._revoked or payload.iat <= self._revoked_before(uid, payload.slot):
             raise VerifyError(f"revoked token of uid {uid}")
         return Identity(uid, payload.claims, payload.exp)
 
@@ -145,11 +148,10 @@ class SignedTokens:
 
     async def revoke_user(self, uid: int) -> None:
         """End every token of `uid` that was issued before. Raises EngineUnavailable."""
-        await self._end_before(uid)
+        await self._end_before(_user_key(uid))
 
-    async def _end_before(self, uid: int) -> float:
-        """End every token of `uid` that was issued up to a moment, a later one each time; gives it."""
-        key = f"{REVOKED}.user.{uid}"
+    async def _end_before(self, key: str) -> float:
+        """End the tokens that `key` stands for and that were issued up to a moment, a later one each time; gives it."""
         ttl = MAX_LIFETIME + MAX_SKEW
         while True:
             entry = await self._engine.get(key)
@@ -198,9 +200,20 @@ class SignedTokens:
             raise ConfigError("signed tokens are used within `async with SignedTokens(...)`, to follow revocations")
         return self._watch.entries
 
-    def _revoked_before(self, uid: int) -> float:
-        """When all tokens of `uid` were ended last; 0 if that is too long ago to matter."""
-        return float(self._revoked.get(f"{REVOKED}.user.{uid}", b"0"))
+    def _revoked_before(self, uid: int, slot: int) -> float:
+        """When the tokens of `uid` for `slot` were ended last; 0 if that is too long ago to matter."""
+        return max(self._ended_at(_user_key(uid)), self._ended_at(_slot_key(uid, slot)))
+
+    def _ended_at(self, key: str) -> float:
+        return float(self._revoked.get(key, b"0"))
+
+
+def _user_key(uid: int) -> str:
+    return f"{REVOKED}.user.{uid}"
+
+
+def _slot_key(uid: int, slot: int) -> str:
+    return f"{REVOKED}.slot.{uid}.{slot}"
 
 
 def key_id(key: Ed25519PublicKey) -> str:

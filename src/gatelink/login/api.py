@@ -1,7 +1,7 @@
 """The paths of the login service, as a Litestar application, and the OpenAPI document that describes them."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import msgspec
 import structlog
@@ -11,12 +11,16 @@ from litestar.exceptions import HTTPException, ValidationException
 from litestar.handlers import HTTPRouteHandler
 from litestar.openapi import OpenAPIConfig, ResponseSpec
 from litestar.params import JSONBody
+from litestar.types import ExceptionHandlersMap
 
 from gatelink import __version__
 from gatelink.login.logins import Logins
 from gatelink.login.messages import (
     Credentials,
     GuestCredentials,
+    LegacyCreated,
+    LegacyCreation,
+    LegacyError,
     LegacyReply,
     LegacyRequest,
     LoginReply,
@@ -27,7 +31,7 @@ from gatelink.login.messages import (
     credentials_of,
 )
 from gatelink.login.page import POLICY, page
-from gatelink.login.problems import ProblemError, problem, problem_of, response_of
+from gatelink.login.problems import ClientTooOld, ProblemError, problem, problem_of, response_of
 from gatelink.quiet import QuietLog
 
 quiet = QuietLog(structlog.get_logger("gatelink.login.http"))
@@ -52,12 +56,33 @@ _EVERY_POST = (400, 408, 413, 422, 500, 503)
 
 _MALFORMED = problem(400, "malformed-body", "the body is no JSON in UTF-8, or nested too deeply")
 
-_LEGACY_WRONG, _LEGACY_TOO_MANY, _LEGACY_LATER = 1, 2, 3
+LegacyStatus = Literal["always-200", "original"]
+"""How clients of the original engine are refused: by `Result` alone, or as it did, by the status."""
+
+_LEGACY_RESULTS = {429: 2, 503: 3, 500: 3}  # by the problem's status
+_LEGACY_WRONG, _LEGACY_TOO_OLD = 1, 4
+
+_ORIGINAL = {
+    400: "The body can't be read.",
+    403: "The credentials log nobody in, or the client is too old.",
+    406: "Too many tries, or no gateway takes players.",
+    500: "The service failed, or cannot do it at the moment.",
+}
+_ORIGINAL_BUSY = ("busy", "no-gateway", "too-many-tries")
 
 
-def build(logins: Logins, is_healthy: Callable[[], bool]) -> Litestar:
-    """The application, with a path for each of the methods that `logins` has."""
-    routes = [*_routes(logins), _health(is_healthy)]
+def build(
+    logins: Logins,
+    is_healthy: Callable[[], bool],
+    *,
+    legacy_status: LegacyStatus = "always-200",
+    accept_version: Callable[[str], bool] | None = None,
+) -> Litestar:
+    """The application, with a path for each of the methods that `logins` has.
+
+    accept_version: whether clients of the original engine with this ClientVer are served; None: all are.
+    """
+    routes = [*_routes(logins), *_legacy_routes(logins, legacy_status, accept_version), _health(is_healthy)]
     document = _document(routes)
     encoded = msgspec.json.encode(document)
     for_people = page(document, DOCUMENT)
@@ -93,34 +118,21 @@ def _document(routes: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
 
 
 def _routes(logins: Logins) -> list[HTTPRouteHandler]:
-    @post(
-        "/login",
-        status_code=200,
-        operation_id="legacy_login",
-        summary="Log in, as clients of the original engine do",
-        description="Answers 200 whether it succeeds or not; `Result` says which.",
-        responses=_problems(408, 413, 503),
-        exception_handlers={HTTPException: _legacy_error, Exception: _legacy_error},
-    )
-    async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
-        reply = await logins.password(data.user, data.password, _address(request), "tcp")  # they speak nothing else
-        return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=reply.addresses["tcp"].removeprefix("tcp://"))
-
     @_route("/v1/login", "Log in with a user name and a password", 403, 429)
     async def login(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
-        return await logins.password(data.user, data.password, _address(request))
+        return await logins.password(credentials_of(data), _address(request))
 
     @_route("/v1/register", "Make an account, and log in to it", 409, 429, status_code=201)
     async def register(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
-        return await logins.register(data.user, data.password, _address(request))
+        return await logins.register(data.user, data.password, _address(request), data.slot)
 
     @_route("/v1/guest", "Log in as the guest of a device, who is made the first time", 403, 429)
     async def guest(data: JSONBody[GuestCredentials], request: AnyRequest) -> LoginReply:
-        return await logins.guest(data.device_id, _address(request))
+        return await logins.guest(data.device_id, _address(request), data.slot)
 
     @_route("/v1/oidc", "Log in with an OpenID Connect ID token", 403, 429)
     async def oidc(data: JSONBody[OidcCredentials], request: AnyRequest) -> LoginReply:
-        return await logins.oidc(credentials_of(data), _address(request))
+        return await logins.oidc(credentials_of(data), _address(request), data.slot)
 
     @_route("/v1/logout", "End a token; one that has ended, or never was, is no error", status_code=204)
     async def logout(data: JSONBody[LogoutRequest]) -> None:
@@ -135,13 +147,69 @@ def _routes(logins: Logins) -> list[HTTPRouteHandler]:
 
     routes: list[HTTPRouteHandler] = [logout, servers]
     if "password" in logins.methods:
-        routes += [legacy_login, login]
+        routes.append(login)
     if logins.accounts is not None:
         routes.append(register)
     if "guest" in logins.methods:
         routes.append(guest)
     if "oidc" in logins.methods:
         routes.append(oidc)
+    return routes
+
+
+def _legacy_routes(
+    logins: Logins, status: LegacyStatus, accept_version: Callable[[str], bool] | None
+) -> list[HTTPRouteHandler]:
+    """What clients of the original engine ask for."""
+    responses = _problems(408, 413, 503)
+    if status == "original":
+        description = "A refusal has the original's status, and says why in `Error`."
+        responses |= {
+            code: ResponseSpec(LegacyError, description=text, generate_examples=False)
+            for code, text in _ORIGINAL.items()
+        }
+    else:
+        description = "Answers 200 whether it succeeds or not; `Result` says which."
+
+    def told(refused: type[LegacyReply] | type[LegacyCreated]) -> ExceptionHandlersMap:
+        def handler(_: AnyRequest, error: Exception) -> Response[Any]:
+            return _legacy_refusal(error, refused, status)
+
+        return {HTTPException: handler, Exception: handler}
+
+    @post(
+        "/login",
+        status_code=200,
+        operation_id="legacy_login",
+        summary="Log in, as clients of the original engine do",
+        description=description,
+        responses=responses,
+        exception_handlers=told(LegacyReply),
+    )
+    async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
+        if accept_version is not None and not accept_version(data.client_ver or ""):
+            raise ClientTooOld("ClientVer is not accepted")
+        reply = await logins.password(credentials_of(data), _address(request), transport="tcp")
+        return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=reply.addresses["tcp"].removeprefix("tcp://"))
+
+    @post(
+        "/create",
+        status_code=200,
+        operation_id="legacy_create",
+        summary="Make an account, as robots of the original engine do",
+        description=f"One that exists is none that is refused, if the password is its own. {description}",
+        responses=responses,
+        exception_handlers=told(LegacyCreated),
+    )
+    async def legacy_create(data: JSONBody[LegacyCreation], request: AnyRequest) -> LegacyCreated:
+        uid, is_new = await logins.create(data.user, data.password, _address(request))
+        return LegacyCreated(UID=uid, ResultMsg="" if is_new else "the account exists")
+
+    routes: list[HTTPRouteHandler] = []
+    if "password" in logins.methods:
+        routes.append(legacy_login)
+    if logins.accounts is not None and "password" in logins.methods:
+        routes.append(legacy_create)
     return routes
 
 
@@ -230,9 +298,22 @@ def _what_is_invalid(error: ValidationException) -> str:
     return "there is no body" if what == "'data'" else what
 
 
-def _legacy_error(_: AnyRequest, error: Exception) -> Response[LegacyReply]:
+def _legacy_refusal(
+    error: Exception, refused: type[LegacyReply] | type[LegacyCreated], status: LegacyStatus
+) -> Response[Any]:
     """The original engine's answer to what went wrong."""
-    found, _headers = _problem(error)
-    result = {429: _LEGACY_TOO_MANY, 503: _LEGACY_LATER, 500: _LEGACY_LATER}.get(found.status, _LEGACY_WRONG)
-    reply = LegacyReply(Result=result, ResultMsg=found.detail)
-    return Response(reply, status_code=200, headers={"cache-control": "no-store"})
+    found, headers = _problem(error)
+    headers = {**headers, "cache-control": "no-store"}
+    if status == "original":
+        return Response(LegacyError(found.detail), status_code=_original_status(found), headers=headers)
+    result = _LEGACY_TOO_OLD if found.code == "client-too-old" else _LEGACY_RESULTS.get(found.status, _LEGACY_WRONG)
+    return Response(refused(Result=result, ResultMsg=found.detail), status_code=200, headers=headers)
+
+
+def _original_status(found: Problem) -> int:
+    """The status with which the original engine says it."""
+    if found.code in _ORIGINAL_BUSY:
+        return 406
+    if found.status >= 500:
+        return 500
+    return 403 if found.status in (403, 409) else 400

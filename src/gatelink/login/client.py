@@ -32,6 +32,8 @@ class LoginFailed(GatelinkError):
 class LoginClient:
     """Asks the login service at `url`. Every method raises LoginFailed.
 
+    slot: which of the user's devices logs in, 0 to 255; a login ends the older tokens of that slot.
+
     async with LoginClient("http://127.0.0.1:8080") as client:
         reply = await client.guest(device_id)
         session = await connect(reply.addresses["tcp"], uid=reply.uid, token=reply.token)
@@ -49,21 +51,21 @@ class LoginClient:
     async def close(self) -> None:
         await self._http.aclose()
 
-    async def register(self, user: str, password: str) -> LoginReply:
+    async def register(self, user: str, password: str, *, slot: int = 0) -> LoginReply:
         """Makes an account, and logs in to it."""
-        return _reply(await self._ask("POST", "/v1/register", {"user": user, "password": password}))
+        return _reply(await self._ask("POST", "/v1/register", {"user": user, "password": password, "slot": slot}))
 
-    async def login(self, user: str, password: str) -> LoginReply:
+    async def login(self, user: str, password: str, *, slot: int = 0) -> LoginReply:
         """Logs in by a password; `code` is `wrong-credentials` if they are."""
-        return _reply(await self._ask("POST", "/v1/login", {"user": user, "password": password}))
+        return _reply(await self._ask("POST", "/v1/login", {"user": user, "password": password, "slot": slot}))
 
-    async def guest(self, device_id: str) -> LoginReply:
+    async def guest(self, device_id: str, *, slot: int = 0) -> LoginReply:
         """Logs in by a device's secret, 16 to 128 characters drawn at random; makes the account the first time."""
-        return _reply(await self._ask("POST", "/v1/guest", {"device_id": device_id}))
+        return _reply(await self._ask("POST", "/v1/guest", {"device_id": device_id, "slot": slot}))
 
-    async def oidc(self, id_token: str) -> LoginReply:
+    async def oidc(self, id_token: str, *, slot: int = 0) -> LoginReply:
         """Logs in by what an OpenID Connect issuer gave; makes the account the first time."""
-        return _reply(await self._ask("POST", "/v1/oidc", {"id_token": id_token}))
+        return _reply(await self._ask("POST", "/v1/oidc", {"id_token": id_token, "slot": slot}))
 
     async def logout(self, token: str) -> None:
         """Ends the token."""
@@ -73,7 +75,7 @@ class LoginClient:
         """The gateways that are known."""
         return _servers(await self._ask("GET", "/v1/servers"))
 
-    async def _ask(self, method: str, path: str, body: dict[str, str] | None = None) -> bytes:
+    async def _ask(self, method: str, path: str, body: dict[str, str | int] | None = None) -> bytes:
         try:
             response = await self._http.request(method, path, json=body)
         except httpx.HTTPError as error:

@@ -38,6 +38,8 @@ async def open_login(settings: Settings, engine: Engine, *, admin: str | None = 
             limits=login.limits,
             one_token=login.one_token,
             proxies=login.proxies,
+            legacy_status=login.legacy_status,
+            accept_version=login.client_versions.__contains__ if login.client_versions else None,
             admin=admin,
         )
         yield await stack.enter_async_context(service)

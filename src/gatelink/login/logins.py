@@ -28,7 +28,9 @@ METHODS = ("password", "guest", "oidc")
 class Issuer(Protocol):
     """Who hands out tokens and ends them; `EngineTokens` is one."""
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str: ...
+    async def issue(
+        self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0
+    ) -> str: ...
 
     async def revoke(self, token: str) -> None: ...
 
@@ -36,7 +38,7 @@ class Issuer(Protocol):
 class Logins:
     """methods: by the names in METHODS. accounts: where `register` makes them; None: nobody can register.
 
-    lifetime: seconds that a token lives. one_token: a newer login of a user ends the tokens of older ones.
+    lifetime: seconds that a token lives. one_token: a newer login ends the tokens of the same user and slot.
 
     Every method raises what `problems.problem_of` knows. `outcomes` counts logins and registrations by (method,
     outcome), `delays` those who must wait, by the rule that says so.
@@ -51,7 +53,7 @@ class Logins:
         gateways: Gateways,
         throttle: Throttle,
         lifetime: float,
-        one_token: bool = False,
+        one_token: bool = True,
         clock: Callable[[], float] = time.time,
     ) -> None:
         if unknown := set(methods) - set(METHODS):
@@ -67,51 +69,76 @@ class Logins:
         self._one_token = one_token
         self._clock = clock
 
-    async def password(self, user: str, password: str, address: str, transport: str = "") -> LoginReply:
-        """transport: what the player's gateway must have, as `tcp`."""
+    async def password(self, credentials: Mapping[str, Any], address: str, transport: str = "") -> LoginReply:
+        """credentials: with `user` and `password`. transport: what the player's gateway must have, as `tcp`."""
         with self._counting("password", address):
-            attempt = await self._throttle.login(user, address)
-            try:
-                identity = await self.methods["password"].login({"user": user, "password": password}, address)
-            except LoginRefused:
-                await attempt.failed()
-                raise
-            except BaseException:  # unavailable, out of time, or a fault: the password was not found wrong
-                await attempt.undecided()
-                raise
-            await attempt.succeeded()
-            return await self._welcome(identity, "password", address, transport)
+            identity = await self._check_password(credentials, address)
+            return await self._welcome(identity, "password", address, credentials.get("slot", 0), transport)
 
-    async def guest(self, device_id: str, address: str) -> LoginReply:
+    async def _check_password(self, credentials: Mapping[str, Any], address: str) -> Identity:
+        user = credentials["user"]
+        if not user:  # as from a third party's users: then there is no account whose password could be guessed
+            await self._throttle.visit(address)
+            return await self.methods["password"].login(credentials, address)
+        attempt = await self._throttle.login(user, address)
+        try:
+            identity = await self.methods["password"].login(credentials, address)
+        except LoginRefused:
+            await attempt.failed()
+            raise
+        except BaseException:  # unavailable, out of time, or a fault: the password was not found wrong
+            await attempt.undecided()
+            raise
+        await attempt.succeeded()
+        return identity
+
+    async def guest(self, device_id: str, address: str, slot: int = 0) -> LoginReply:
         with self._counting("guest", address):
             attempt = await self._throttle.guest(device_id, address)
             identity = await self.methods["guest"].login({"device_id": device_id}, address)
             await attempt.remember()
-            return await self._welcome(identity, "guest", address)
+            return await self._welcome(identity, "guest", address, slot)
 
-    async def oidc(self, credentials: Mapping[str, Any], address: str) -> LoginReply:
+    async def oidc(self, credentials: Mapping[str, Any], address: str, slot: int = 0) -> LoginReply:
         with self._counting("oidc", address):
             await self._throttle.visit(address)
             identity = await self.methods["oidc"].login(credentials, address)
-            return await self._welcome(identity, "oidc", address)
+            return await self._welcome(identity, "oidc", address, slot)
 
-    async def register(self, user: str, password: str, address: str) -> LoginReply:
+    async def register(self, user: str, password: str, address: str, slot: int = 0) -> LoginReply:
         """Makes an account, and logs in to it."""
-        assert self.accounts is not None
         with self._counting("register", address):
-            await self._throttle.register(address)
-            identity = await self.accounts.create(user, password)
-            await self._throttle.registered(user, address)
-            return await self._welcome(identity, "register", address)
+            identity = await self._make_account(user, password, address)
+            return await self._welcome(identity, "register", address, slot)
+
+    async def create(self, user: str, password: str, address: str) -> tuple[int, bool]:
+        """Makes an account; (its uid, True). For one that exists, and its password, (its uid, False)."""
+        try:
+            with self._counting("register", address):
+                identity = await self._make_account(user, password, address)
+        except AccountExists:
+            with self._counting("password", address):
+                identity = await self._check_password({"user": user, "password": password}, address)
+            return identity.uid, False
+        return identity.uid, True
+
+    async def _make_account(self, user: str, password: str, address: str) -> Identity:
+        assert self.accounts is not None
+        await self._throttle.register(address)
+        identity = await self.accounts.create(user, password)
+        await self._throttle.registered(user, address)
+        return identity
 
     async def logout(self, token: str) -> None:
         """Ends a token; one that is none is no error, so that nobody learns which are."""
         await self._tokens.revoke(token)
 
-    async def _welcome(self, identity: Identity, method: str, address: str, transport: str = "") -> LoginReply:
+    async def _welcome(
+        self, identity: Identity, method: str, address: str, slot: int, transport: str = ""
+    ) -> LoginReply:
         gateway = self.gateways.choose(identity.uid, transport)
         expires_at = self._clock() + self._lifetime
-        token = await self._tokens.issue(identity.uid, identity.claims, only=self._one_token)
+        token = await self._tokens.issue(identity.uid, identity.claims, only=self._one_token, slot=slot)
         log.info("logged in", uid=identity.uid, method=method, address=address, gateway=gateway.id)
         return LoginReply(identity.uid, token, expires_at, gateway.by_transport, gateway.public_key)
 

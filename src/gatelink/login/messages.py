@@ -7,6 +7,9 @@ import msgspec
 MAX_TEXT = 1_024  # characters of a user name or password that are read at all; accounts allow less
 
 User = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT, description="The user name.", examples=["anna"])]
+Slot = Annotated[
+    int, msgspec.Meta(ge=0, le=255, description="Which of the user's devices this is; a login ends its older tokens.")
+]
 Password = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT, examples=["correct horse battery staple"])]
 
 
@@ -15,6 +18,7 @@ class Credentials(msgspec.Struct, frozen=True):
 
     user: User
     password: Password
+    slot: Slot = 0
 
 
 class GuestCredentials(msgspec.Struct, frozen=True):
@@ -29,6 +33,7 @@ class GuestCredentials(msgspec.Struct, frozen=True):
             examples=["6f1d0c3a9be84275a0e3c1d2f4b59687"],
         ),
     ]
+    slot: Slot = 0
 
 
 class OidcCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -36,6 +41,7 @@ class OidcCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
 
     id_token: Annotated[str, msgspec.Meta(min_length=1, max_length=8_192)]
     nonce: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | msgspec.UnsetType = msgspec.UNSET
+    slot: Slot = 0
 
 
 class LogoutRequest(msgspec.Struct, frozen=True):
@@ -82,11 +88,45 @@ class Problem(msgspec.Struct, frozen=True):
     type: str = "about:blank"
 
 
-class LegacyRequest(msgspec.Struct, frozen=True, rename="pascal"):
-    """The original engine's login."""
+LegacyText = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+MAX_PROOF = 8_192  # characters of what a third party gave
 
-    user: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
-    password: Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+
+class LegacyRequest(msgspec.Struct, frozen=True, rename="pascal"):
+    """The original engine's login. What is not sent, or is null, is an empty text."""
+
+    user: LegacyText
+    password: LegacyText
+    channel: (
+        Annotated[str, msgspec.Meta(max_length=MAX_PROOF, description="A third party that knows the user.")] | None
+    ) = ""
+    client_ver: Annotated[str, msgspec.Meta(max_length=MAX_PROOF, description="The version of the client.")] | None = ""
+    token: Annotated[str, msgspec.Meta(max_length=MAX_PROOF, description="What the third party gave.")] | None = ""
+    data: (
+        Annotated[str, msgspec.Meta(max_length=MAX_PROOF, description="Further proof, in base64 from clients in Go.")]
+        | None
+    ) = ""
+
+
+class LegacyCreation(msgspec.Struct, frozen=True, rename="pascal"):
+    """The original engine's registration."""
+
+    user: LegacyText
+    password: LegacyText
+
+
+class LegacyCreated(msgspec.Struct, frozen=True):
+    """The original engine's answer to it; `Result` as in `LegacyReply`."""
+
+    UID: int = 0
+    Result: int = 0
+    ResultMsg: str = ""
+
+
+class LegacyError(msgspec.Struct, frozen=True):
+    """The original engine's refusal, where the status says that it is one."""
+
+    Error: str
 
 
 class LegacyReply(msgspec.Struct, frozen=True):
@@ -96,11 +136,16 @@ class LegacyReply(msgspec.Struct, frozen=True):
     Token: str = ""
     LobbyAddr: str = ""
     Result: Annotated[
-        int, msgspec.Meta(description="0 success, 1 wrong user name or password, 2 too many tries, 3 try later.")
+        int,
+        msgspec.Meta(
+            description="0 success, 1 wrong user name or password, 2 too many tries, 3 try later, 4 client too old."
+        ),
     ] = 0
     ResultMsg: str = ""
+    HB: Annotated[bool, msgspec.Meta(description="The client has to send heartbeats.")] = True
 
 
 def credentials_of(message: msgspec.Struct) -> dict[str, Any]:
     """The message as a login method takes it."""
-    return {name: value for name, value in msgspec.structs.asdict(message).items() if value is not msgspec.UNSET}
+    found = msgspec.structs.asdict(message)
+    return {name: "" if value is None else value for name, value in found.items() if value is not msgspec.UNSET}

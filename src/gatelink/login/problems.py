@@ -20,6 +20,10 @@ RETRY_AFTER = 1  # s, for what is likely over soon
 _TITLES = {422: "Unprocessable Content", 413: "Content Too Large"}  # RFC 9110's; older Pythons have others
 
 
+class ClientTooOld(GatelinkError):
+    """The version of the client is one that is not served any more."""
+
+
 class ProblemError(GatelinkError):
     """A problem that is the HTTP side's own. headers: further ones of its response."""
 
@@ -42,6 +46,8 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         case TooMany():
             detail = f"too many tries; again in {error.retry_after} s"
             return problem(429, "too-many-tries", detail), {"retry-after": str(error.retry_after)}
+        case ClientTooOld():
+            return problem(403, "client-too-old", "this version of the client is not served any more"), {}
         case LoginRefused():
             return problem(403, "wrong-credentials", "these credentials log nobody in"), {}
         case AccountExists():

@@ -1,6 +1,6 @@
 """The login service as a whole: what it stands on is given, what it opens it closes."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Self
 
 import structlog
@@ -10,7 +10,7 @@ from gatelink.auth.methods import LoginMethod
 from gatelink.errors import ConfigError
 from gatelink.group.engine import Engine
 from gatelink.login.address import host_and_port
-from gatelink.login.api import build
+from gatelink.login.api import LegacyStatus, build
 from gatelink.login.front import Front
 from gatelink.login.gateways import Gateways
 from gatelink.login.http import HttpAdmission
@@ -29,9 +29,12 @@ class LoginService:
 
     listen: `http://host:port`, port 0 for any that is free. engine: started, where tries are counted. tokens: who
     issues; `lifetime` is how long those tokens live, in seconds. methods: by name, of `password`, `guest`, `oidc`.
-    accounts: where players register; None: they can't. gateways: where players are sent. one_token: a newer login of a
-    user ends the tokens of older ones. proxies: networks whose X-Forwarded-For is believed. admin: "host:port" of
-    /metrics and /healthz, None for none.
+    accounts: where players register; None: they can't. gateways: where players are sent. one_token: a newer login
+    ends the tokens of the same user and slot. proxies: networks whose X-Forwarded-For is believed. admin: "host:port"
+    of /metrics and /healthz, None for none.
+
+    legacy_status: how clients of the original engine are refused, with 200 and a `Result` or with the original's
+    statuses. accept_version: whether those with this ClientVer ("" without) are served; None: all are.
 
     Whoever made the engine and the accounts closes them, after `stop`.
     """
@@ -47,8 +50,10 @@ class LoginService:
         accounts: Accounts | None = None,
         gateways: Gateways,
         limits: LoginLimits | None = None,
-        one_token: bool = False,
+        one_token: bool = True,
         proxies: tuple[str, ...] = (),
+        legacy_status: LegacyStatus = "always-200",
+        accept_version: Callable[[str], bool] | None = None,
         admin: str | None = None,
     ) -> None:
         self.limits = limits or LoginLimits()
@@ -64,7 +69,12 @@ class LoginService:
         self.engine = engine
         self._listen, self._where = listen, host_and_port(listen)
         self.admission = HttpAdmission(self.limits, proxies)
-        self.app = build(self.logins, lambda: self.is_running and engine.is_available)
+        self.app = build(
+            self.logins,
+            lambda: self.is_running and engine.is_available,
+            legacy_status=legacy_status,
+            accept_version=accept_version,
+        )
         self.front = Front(self.app, self.limits, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
         self._admin = Admin(self, admin, lambda: LoginMetrics(self)) if admin is not None else None
         self._http: HttpServer | None = None

@@ -61,7 +61,9 @@ class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
     oidc: OidcSettings | None = None
     servers: tuple[StaticServer, ...] = ()
     proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
-    one_token: bool = False  # a newer login of a user ends the tokens of older ones
+    one_token: bool = True  # a newer login ends the tokens of the same user and slot
+    legacy_status: Literal["always-200", "original"] = "always-200"  # how clients of the original are refused
+    client_versions: tuple[str, ...] = ()  # the ClientVer that they may have; () for any
     limits: LoginLimits = LoginLimits()
 
     def __post_init__(self) -> None:

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from gatelink.group.engines.embedded import NatsServer
@@ -39,6 +40,11 @@ async def test_dev_needs_nothing_and_stops_when_told(stop: signal.Signals, tmp_p
             reply = await client.register("anna", password)
             assert reply.addresses == {"tcp": "tcp://127.0.0.1:7000"}
             assert (await client.login("anna", password)).uid == reply.uid
+            old = {"User": "anna", "Password": password}
+            async with httpx.AsyncClient(base_url=url, trust_env=False) as http:
+                assert (await http.post("/create", json=old)).json()["UID"] == reply.uid
+                answer = (await http.post("/login", json=old)).json()
+                assert (answer["UID"], answer["LobbyAddr"], answer["HB"]) == (reply.uid, "127.0.0.1:7000", True)
             with pytest.raises(LoginFailed, match="403"):
                 await client.login("anna", "wrong")
         process.send_signal(stop)

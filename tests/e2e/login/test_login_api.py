@@ -140,7 +140,7 @@ async def test_clients_of_the_original_engine_log_in(tmp_path: Path) -> None:
         reply = response.json()
         assert response.status_code == 200 and response.headers["content-type"] == "application/json"
         assert len(reply.pop("Token")) == 43
-        assert reply == {"UID": uid, "LobbyAddr": "play.example.com:7000", "Result": 0, "ResultMsg": ""}
+        assert reply == {"UID": uid, "LobbyAddr": "play.example.com:7000", "Result": 0, "ResultMsg": "", "HB": True}
 
 
 async def test_they_are_sent_only_to_gateways_that_speak_plain_tcp(tmp_path: Path) -> None:
