@@ -27,7 +27,7 @@ class OfOneProcess:
         self.inner = MemoryTokens(lifetime=50.0, clock=clock)
         self.verify = self.inner.verify
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str:
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0) -> str:
         assert not only
         return self.inner.issue(uid, claims)
 

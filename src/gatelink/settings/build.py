@@ -29,7 +29,9 @@ if TYPE_CHECKING:
 class IssuedTokens(Tokens, Protocol):
     """Tokens that this configuration's login hands out, and ends."""
 
-    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False) -> str: ...
+    async def issue(
+        self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0
+    ) -> str: ...
 
     async def revoke(self, token: str) -> None: ...
 
