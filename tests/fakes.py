@@ -162,7 +162,7 @@ class Bench:
         self, limits: Limits | None = None, options: WireOptions | None = None, catalog: Catalog = CATALOG
     ) -> None:
         self.loop = asyncio.get_running_loop()
-        self.clock = FakeClock(1_000)
+        self.clock = FakeClock()
         self.hub = Hub(self.loop, catalog, limits or Limits(), options)
         self.hub.wheel = Wheel(self.loop, self.clock)
         self.stats = self.hub.stats

@@ -12,6 +12,7 @@ import inspect
 import sys
 from collections import deque
 from collections.abc import Awaitable, Callable
+from math import inf
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
@@ -63,7 +64,7 @@ class Route:
         self.is_async = is_async(call)
         self.count = 0  # messages handled
         self.bytes = 0  # of their frames
-        self.logged = -1.0  # loop time of the last failure that was logged; at most one a second is
+        self.logged = -inf  # when, by the hub's clock, the last failure that was logged; at most one a second is
         self.seconds = 0.0  # in decoding and handling
         self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; the first is not counted: it is the rest
 

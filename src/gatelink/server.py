@@ -307,17 +307,17 @@ class Server:
 
     async def _stop(self, grace: float) -> None:
         """Stops; when it is cancelled, another call goes on from there."""
-        loop = self.hub.loop
-        deadline = loop.time() + grace
+        clock = self.hub.wheel.clock
+        deadline = clock() + grace
         clients, inner = self._started(self._clients), self._started(self._inner)
         clients.shut()
         inner.shut()
         await clients.end(deadline, self.handlers.tick)
-        await inner.end(max(deadline, loop.time() + LEAST_GRACE))  # last: the clients' ends may be news for servers
+        await inner.end(max(deadline, clock() + LEAST_GRACE))  # last: the clients' ends may be news for servers
         while self._to_stop:
             function = self._to_stop.pop(0)  # first, so that none is called twice
             try:
-                async with asyncio.timeout(max(LEAST_GRACE, deadline - loop.time())):
+                async with asyncio.timeout(max(LEAST_GRACE, deadline - clock())):
                     await function()
             except Exception as error:
                 log.error("on_stop failed", function=repr(function), exc_info=error)

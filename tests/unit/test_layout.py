@@ -69,6 +69,24 @@ def test_handlers_and_dispatch_import_nothing_above_session() -> None:
     assert_imports_only("handlers", below | {"dispatch"})
 
 
+def test_deadlines_have_one_clock_the_wheel_s() -> None:
+    """`perf_counter` may measure, `time.time` may date; what is compared with a deadline is read from `wheel.clock`."""
+    engines = SOURCE / "group" / "engines"  # an engine has a clock of its own, which tests give it
+    parts = [path for part in ("session", "net", "group", "dispatch", "server") for path in sources(part)]
+    wrong = []
+    for path in parts:
+        if engines in path.parents:
+            continue
+        wrong += [f"{where(path)}:{line} imports {name}" for line, name in imports(path) if name == "time.monotonic"]
+        for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
+            match node:
+                case ast.Call(func=ast.Attribute(value=of, attr="time" | "monotonic" as name)):
+                    text = ast.unparse(of)
+                    if text.endswith("loop") or text.endswith("loop()") or name == "monotonic":
+                        wrong.append(f"{where(path)}:{node.lineno} calls {text}.{name}()")
+    assert not wrong, "deadlines are read from one clock, Wheel.clock, but\n" + "\n".join(wrong)
+
+
 def test_net_imports_nothing_that_sits_on_it() -> None:
     on_top = {"server", "group", "auth", "cli", "testing"}
     wrong = [

@@ -163,7 +163,7 @@ class Player(Session):
         if self._pending is not None:
             self._pending += frames
         elif self.state is _OPEN:
-            self.last_heard = self._hub.wheel.now
+            self.last_heard = self._hub.wheel.clock()
             self.handlers.dispatch(self, frames)
 
     def open(self) -> None:

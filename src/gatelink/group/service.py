@@ -106,7 +106,7 @@ class Service(Server):
         """
         if self.is_running and self._players is not None:
             grace = self.limits.close_timeout if grace is None else grace
-            deadline = self.hub.loop.time() + grace
+            deadline = self.hub.wheel.clock() + grace
             try:
                 async with asyncio.timeout(grace):
                     await self.group.registry.set_state(State.DRAINING)
@@ -117,7 +117,7 @@ class Service(Server):
                 pass  # those that are left find out when the links end
             for player in self._players:
                 player.left(CloseCode.GOING_AWAY, "the service stops")
-            grace = max(0.0, deadline - self.hub.loop.time())
+            grace = max(0.0, deadline - self.hub.wheel.clock())
         await super().stop(grace)
 
     def broadcast(self, message: Any, group: str = "", *, key: int = 0, full: Full = Full.CLOSE) -> None:

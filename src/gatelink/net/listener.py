@@ -151,8 +151,8 @@ class Listener:
         return Connection(decoder, made, self.admission.leave)
 
     def deadline(self) -> float:
-        """By when, in the loop's time, who is accepted now must be verified."""
-        return self.hub.loop.time() + self.hub.limits.verify_timeout
+        """By when, in the hub's clock, a connection that is accepted now must be verified."""
+        return self.hub.wheel.clock() + self.hub.limits.verify_timeout
 
     def trusts(self, host: str) -> bool:
         """Whether `host` is a proxy that may say whose connection it brings."""

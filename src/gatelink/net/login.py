@@ -46,7 +46,7 @@ VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
 class Login(Item):
     """One connection's login check; the connection's sink until it is over.
 
-    until: the loop's time at which it ends without an answer. uid: who it is, once a token has said so.
+    until: when, by the hub's clock, it ends without an answer. uid: who it is, once a token has said so.
     """
 
     __slots__ = (
@@ -78,7 +78,7 @@ class Login(Item):
         self.uid: int | None = None
         connection.sink = self
         context.logins.add(self)
-        context.hub.wheel.set(self, until - context.hub.loop.time())
+        context.hub.wheel.set(self, until - context.hub.wheel.clock())
 
     # -- from the connection (Sink) --
 

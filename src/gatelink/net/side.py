@@ -50,21 +50,21 @@ class Side:
     async def end(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
         """Lets handlers end, delivers what is queued, closes every session; returns when nothing is left.
 
-        deadline: the loop's time from which handlers are cancelled and connections cut. tick: handles what waits.
+        deadline: when, by the hub's clock, handlers are cancelled and connections cut. tick: handles what waits.
         """
         hub = self.hub
         for session in self.sessions:
             session.pause(Pause.STOPPING)
         tick()
-        await hub.finish_tasks(deadline - hub.loop.time())
+        await hub.finish_tasks(deadline - hub.wheel.clock())
         await self.sessions.close(self.end_code, "the server stops", deadline)
         for connection in list(self.admission.connections):
             connection.abort()
         await self.admission.empty()
         self.memory_guard.close()
         tick()
-        last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - hub.loop.time()))
-        await hub.finish_tasks(deadline - hub.loop.time(), last_words)  # the last `closed` events
+        last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - hub.wheel.clock()))
+        await hub.finish_tasks(deadline - hub.wheel.clock(), last_words)  # the last `closed` events
 
 
 class Members:

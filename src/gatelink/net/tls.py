@@ -75,15 +75,16 @@ class TlsAcceptor:
         self, connection: Connection, accepted: socket.socket, turn: asyncio.Future[None], until: float
     ) -> None:
         admission = self._listener.admission
+        clock = self._listener.hub.wheel.clock
         if not turn.done():
-            await asyncio.wait([turn], timeout=until - self._loop.time())
+            await asyncio.wait([turn], timeout=until - clock())
             if not turn.done():
                 admission.refuse(connection, "verify-timeout")
         if connection.state is not ConnectionState.UNVERIFIED:  # we closed it while it waited for its turn
             accepted.close()
             connection.connection_lost(None)
             return
-        seconds = max(LEAST_SECONDS, until - self._loop.time())
+        seconds = max(LEAST_SECONDS, until - clock())
         try:
             await self._loop.connect_accepted_socket(
                 lambda: connection, accepted, ssl=self._context, ssl_handshake_timeout=seconds

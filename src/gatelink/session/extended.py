@@ -56,7 +56,7 @@ class ExtendedSession(Session):
     features: what both sides of its connection have. strength: of its first connection.
     ticket: what resumes it, None while it can't be resumed. received: messages taken in since the start.
     attempt: number of the last resume. rtt: seconds that a round trip takes, smoothed as TCP does (RFC 6298); None
-    before the first PONG. away: the last GOAWAY of its server, and the time of the loop at which this side leaves.
+    before the first PONG. away: the last GOAWAY of its server, and when, by the hub's clock, this side leaves.
     """
 
     __slots__ = (
@@ -127,7 +127,7 @@ class ExtendedSession(Session):
     def receive(self, frames: list[Frame]) -> None:
         if self.state is not _OPEN:
             return
-        self.last_heard = self._hub.loop.time()
+        self.last_heard = self._hub.wheel.clock()
         self._marked = True
         size = 0
         for id, _, body in frames:
@@ -359,7 +359,7 @@ class ExtendedSession(Session):
         super().on_deadline(now)
 
     def _wake_in(self, seconds: float) -> None:
-        self._beat_at = self._hub.wheel.now + seconds
+        self._beat_at = self._hub.wheel.read_clock() + seconds
         self._wake()
 
     def _wake(self) -> None:

@@ -296,7 +296,7 @@ class SessionManager:
             self._expire(backlog)
         waiting = [self._hub.loop.create_task(session.wait_closed()) for session in self._closing]
         if waiting:
-            await asyncio.wait(waiting, timeout=max(0.0, deadline - self._hub.loop.time()))
+            await asyncio.wait(waiting, timeout=max(0.0, deadline - self._hub.wheel.clock()))
         for session in list(self._closing):
             session.abort()
         if waiting:

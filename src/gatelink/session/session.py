@@ -41,7 +41,7 @@ class Session(Sender):
     expires_at: when the token ends, in unix seconds. None: never, or not known, as at a client and at a service. The
     session goes on after that, unless you end it.
     data: yours, for whatever you want to keep with a session.
-    verified_at: unix seconds. last_heard: seconds of the loop's clock.
+    verified_at: unix seconds. last_heard: seconds of the hub's clock (timers.py).
     close_code, close_reason: why it ended; None and "" before.
     """
 
@@ -101,7 +101,7 @@ class Session(Sender):
         self.claims = claims
         self.verified_at = verified_at
         self.expires_at = expires_at
-        self.last_heard = hub.wheel.now
+        self.last_heard = hub.wheel.read_clock()  # `now` is old where nothing was set for long
         self.data: Any = None
         self.way: Any = None  # the gateway's
         self.inbox: Any = None  # the dispatcher's
@@ -118,7 +118,7 @@ class Session(Sender):
         """Has the handlers take `frames`, then flushes what they sent back in one write."""
         if self.state is not _OPEN:
             return
-        self.last_heard = self._hub.loop.time()  # not the wheel's: after a stall that is of before it
+        self.last_heard = self._hub.wheel.clock()  # not `now`: after a stall that is of before it
         self._marked = True  # `send` need not ask for a flush while the end of this call does it
         self.handlers.dispatch(self, frames)
         self._marked = False
@@ -177,9 +177,9 @@ class Session(Sender):
         was_suspended = self.state is SessionState.DETACHED  # else nobody had noticed the break
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
         self._carrier = carrier
-        self.outbox.stalled(self._hub.wheel.now, False)
+        self.last_heard = self._hub.wheel.read_clock()
+        self.outbox.stalled(self.last_heard, False)
         self._wake_in(self._hub.beat_after(self.uid))
-        self.last_heard = self._hub.wheel.now
         if self._paused:
             carrier.pause(self._paused)
         self._marked = True

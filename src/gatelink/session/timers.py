@@ -40,15 +40,18 @@ class Call(Item):
 
 
 class Wheel:
-    """The deadlines of one event loop. `now` is the loop's time, at most one tick old while an item is set.
+    """The deadlines of one event loop, and the one clock of all that has deadlines there.
+
+    clock: gives seconds, the loop's time by default. now: what it gave last; at most one tick old while an item is set
+    and the loop is not late.
 
     An item whose `on_deadline` raises is reported to the loop's exception handler; the others are called all the same.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] | None = None) -> None:
         self._loop = loop
-        self._clock = clock or loop.time
-        self.now = self._clock()
+        self.clock = clock or loop.time
+        self.now = self.clock()
         self._slots: dict[int, set[Item]] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._due = 0.0  # when its next turn should be
@@ -58,7 +61,7 @@ class Wheel:
 
     def read_clock(self) -> float:
         """`now`, brought up to date."""
-        self.now = now = self._clock()
+        self.now = now = self.clock()
         return now
 
     def set(self, item: Item, seconds: float) -> None:
@@ -121,11 +124,11 @@ class Wheel:
             self._slots.pop(t, None)
 
     def _arm(self, seconds: float) -> None:
-        self._due = self._clock() + seconds
+        self._due = self.clock() + seconds
         self._timer = self._loop.call_later(seconds, self._turn)
 
     def _turn(self) -> None:
-        if self._clock() - self._due > STALL:
+        if self.clock() - self._due > STALL:
             # The process stood still. What peers sent meanwhile is in their sockets: let it be read before anybody is
             # found to have been silent for too long. Once: where every turn is so late, deadlines must hold, too.
             self._arm(0.01)

@@ -2,9 +2,12 @@
 
 
 class FakeClock:
-    """Called, it returns seconds like `time.monotonic`; they pass only by `advance`."""
+    """Called, it returns seconds like `time.monotonic`; they pass only by `advance`.
 
-    def __init__(self, now: float = 0.0) -> None:
+    now: where it starts. The default is as after a fresh boot, and far from any real clock: what reads both shows.
+    """
+
+    def __init__(self, now: float = 17.25) -> None:
         self._now = now
 
     def __call__(self) -> float:

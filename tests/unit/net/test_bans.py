@@ -19,7 +19,7 @@ class Model(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.clock = FakeClock(1_000)
+        self.clock = FakeClock()
         self.table = BanTable(LIMITS)
         self.failures: dict[str, int] = {}
         self.failed_at: dict[str, float] = {}

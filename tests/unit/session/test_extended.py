@@ -48,7 +48,6 @@ class Desk(Bench):
     def hear(self, *what: control.Control | Frame) -> None:
         """These arrive together."""
         self.it.receive([frame if isinstance(frame, tuple) else (0, CONTROL, encode_control(frame)) for frame in what])
-        self.it.last_heard = self.clock()  # `receive` asks the loop, whose time goes on
 
     async def send(self, count: int) -> None:
         for n in range(count):

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from gatelink.config import Limits
 from gatelink.errors import CloseCode
 from gatelink.session.carrier import Pause
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.outbox import Full, Outbox
 from gatelink.session.session import LEAST_BEAT, Session
 from gatelink.session.states import SessionState
@@ -18,7 +19,7 @@ from gatelink.stats import RTT_BUCKETS, Histogram
 from gatelink.wire import control
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.control import Features
-from tests.fakes import Bench, FakeCarrier, Say, state_of, turn
+from tests.fakes import Bench, FakeCarrier, FakeHandlers, Say, state_of, turn
 from tests.limits import with_window
 from tests.unit.session.test_extended import Desk, say
 
@@ -112,7 +113,6 @@ async def test_a_base_session_ends_with_4006_and_what_was_queued_is_its_user_s()
     session.send(Say("x"), full=Full.DROP_NEWEST)
     for _ in range(14):
         session.receive([say()])
-        session.last_heard = bench.clock()
         await bench.pass_time(TALKS)
     assert (session.close_code, carrier.is_aborted) == (CloseCode.SLOW_CONSUMER, True)
     assert bench.owner.calls == ["broke slow-consumer", "ended", "gone"] and session.outbox.count == 1
@@ -269,12 +269,62 @@ async def test_a_dead_path_is_noticed_within_the_timeout_whatever_was_sent_befor
         assert desk.owner.calls[:1] == ["broke heartbeat-timeout" if sent < 9 else "broke slow-consumer"]
 
 
+def opened(extended: bool) -> tuple[Bench, Session]:
+    """An open session of either kind that beats every 10 s, and the clock that it lives by."""
+    if extended:
+        desk = Desk()
+        return desk, desk.it
+    bench = Bench(Limits(heartbeat_interval=10, heartbeat_timeout=60))
+    session = bench.session()[0]
+    session.open()
+    return bench, session
+
+
+@pytest.mark.parametrize("extended", [False, True])
+async def test_a_session_and_its_deadlines_live_by_one_clock(extended: bool) -> None:
+    bench, session = opened(extended)
+    for _ in range(5):
+        await bench.pass_time(50)
+        session.receive([say()])
+        assert session.last_heard == bench.clock()
+    await bench.pass_time(59)
+    assert state_of(session) is SessionState.OPEN
+    await bench.pass_time(2)
+    assert bench.owner.calls[0] == "broke heartbeat-timeout"
+
+
+@pytest.mark.parametrize("extended", [False, True])
+async def test_what_is_read_right_after_a_stall_was_heard_after_it(extended: bool) -> None:
+    bench, session = opened(extended)
+    bench.clock.advance(100)
+    session.receive([say()])
+    await bench.pass_time(59)
+    assert state_of(session) is SessionState.OPEN
+
+
+@pytest.mark.parametrize("extended", [False, True])
+async def test_a_session_that_begins_where_nothing_ran_for_hours_has_all_its_time(extended: bool) -> None:
+    bench, old = opened(extended)
+    old.abort()
+    await turn()
+    assert not len(bench.hub.wheel)
+    bench.clock.advance(7_200)
+    if extended:
+        new: Session = ExtendedSession(
+            bench.hub, bench.owner, FakeHandlers(), FakeCarrier(), uid=8, features=Features.PING
+        )
+    else:
+        new = bench.session(uid=8)[0]
+    new.open()
+    await bench.pass_time(59)
+    assert state_of(new) is SessionState.OPEN
+    await bench.pass_time(2)
+    assert state_of(new) is not SessionState.OPEN
+
+
 @pytest.mark.parametrize("extended", [False, True])
 async def test_while_it_is_not_read_its_silence_is_not_its_own(extended: bool) -> None:
-    bench: Bench = Desk() if extended else Bench(Limits(heartbeat_interval=10, heartbeat_timeout=60))
-    session = bench.it if isinstance(bench, Desk) else bench.session()[0]
-    if not extended:
-        session.open()
+    bench, session = opened(extended)
     await bench.pass_time(50)
     session.pause(Pause.LINK)
     await bench.pass_time(200)
@@ -337,7 +387,6 @@ async def test_a_base_peer_gets_its_heartbeats_as_ever() -> None:
     for _ in range(10):
         await bench.pass_time(5)
         session.receive([say()])
-        session.last_heard = bench.clock()
     assert [frame[0] for frame in carrier.frames] == [HEARTBEAT] * len(carrier.frames) and len(carrier.frames) >= 4
 
 
