@@ -430,7 +430,7 @@ async def test_close_ends_every_session_and_waits_until_their_last_words_are_out
     for session, _, _ in here:
         session.send_frame(numbered(1))
     await house.break_with(numbered(1), uid=9)
-    closing = asyncio.create_task(house.manager.close(CloseCode.GOING_AWAY, "stop", house.loop.time() + 10))
+    closing = asyncio.create_task(house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock() + 10))
     await settle()
     assert not closing.done()
     for session, carrier, _ in here:
@@ -446,10 +446,10 @@ async def test_close_cuts_off_who_is_not_done_at_the_deadline() -> None:
     _, stuck, _ = await house.login(1)
     session, was_closing, _ = await house.login(2)
     session.kick()
-    await house.manager.close(CloseCode.GOING_AWAY, "stop", house.loop.time())
+    await house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock())
     assert stuck.is_aborted and was_closing.is_aborted
     assert session.close_code is CloseCode.KICKED
-    await house.manager.close(CloseCode.GOING_AWAY, "stop", house.loop.time())
+    await house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock())
 
 
 # -- anything, in any order --
