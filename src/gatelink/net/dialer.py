@@ -391,7 +391,7 @@ class Dialer:
             self._connection = None
 
     def _verified(self, ticket: Ticket | None) -> None:
-        self._verified_at = self._hub.loop.time()
+        self._verified_at = self._hub.wheel.clock()
         session = self._session
         if session is None:
             session = self._session = self._make_session(self._take_connection())
@@ -459,7 +459,7 @@ class Dialer:
     def broke(self, session: Session, code: CloseCode) -> bool:
         if self._backoff is None:
             return False
-        lived = self._hub.loop.time() - self._verified_at
+        lived = self._hub.wheel.clock() - self._verified_at
         is_short = code is CloseCode.UNEXPLAINED and self._ticket is None and lived < SHORT_LIFE
         self._short_lives = self._short_lives + 1 if is_short else 0
         wait = self._target.find(session)
