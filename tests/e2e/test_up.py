@@ -43,7 +43,7 @@ class Up:
         """The next line that has all of these in it."""
         assert self.process.stdout is not None
         async for raw in self.process.stdout:
-            line = EVENT.sub("", raw.decode()).rstrip()
+            line = EVENT.sub("", raw.decode(errors="replace")).rstrip()
             self.lines.append(line)
             if all(part in line for part in parts):
                 return line
@@ -58,7 +58,7 @@ class Up:
 
     async def end(self) -> int:
         assert self.process.stdout is not None
-        rest = (await self.process.stdout.read()).decode()
+        rest = (await self.process.stdout.read()).decode(errors="replace")
         self.lines += EVENT.sub("", rest).splitlines()
         return await self.process.wait()
 
@@ -208,3 +208,32 @@ async def test_an_address_of_a_group_that_has_ended_is_told_from_one_that_runs(f
     async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
         assert await top.end() == 2
         assert "has ended" in top.text and "secret" not in top.text
+
+
+NASTY = [
+    "josé 游戏 50%41 {x} a?b=c&d #e \"f\" 'g' $HOME \\n *",
+    "new\nline\ttab",
+    os.fsdecode(b"not UTF-8 \xff"),
+]
+
+
+@pytest.mark.parametrize("name", NASTY, ids=ascii)
+async def test_a_group_runs_in_a_folder_of_any_name_and_keeps_its_data_there(name: str, tmp_path: Path) -> None:
+    folder = tmp_path / name
+    folder.mkdir()
+    (folder / "game.py").write_text(GAME)
+    login = '[login]\nlisten = "http://127.0.0.1:0"\n[accounts]\nurl = "sqlite:///accounts.db"\n'
+    (folder / "group.toml").write_text(GROUP + login)
+    config = str(folder / "group.toml")
+    async with gatelink("up", config, "--dev", folder=folder) as up:
+        await up.lines_with(*LINKED, "login + started")
+        async with gatelink("top", "--config", config, "--dev", "--once", folder=folder) as top:
+            assert await top.end() == 0, top.text
+            assert "2 up" in top.text
+        up.process.send_signal(signal.SIGINT)
+        assert await up.end() == 0, up.text
+    assert (folder / "engine" / "store" / "jetstream").is_dir() and (folder / "engine" / "log").is_file()
+    assert (folder / "accounts.db").is_file()
+    assert os.listdir(tmp_path) == [name]
+    async with gatelink("config", "check", config, "--dev", folder=folder) as check:
+        assert await check.end() == 0, check.text

@@ -30,7 +30,8 @@ class AccountsUnavailable(Unavailable):
 def parse_url(url: str) -> URL:
     """`url` for an async driver: `sqlite:///file`, `sqlite:////absolute/file`, `postgresql://user@host/database`.
 
-    The drivers' names may be in it, and libpq's `sslmode`. Raises ConfigError, without the url's password.
+    In the file's path `%25` is a percent sign and `%3F` a question mark, as in every URL. The drivers' names may be in
+    it, and libpq's `sslmode`. Raises ConfigError, without the url's password.
     """
     try:
         parsed = make_url(url)
@@ -65,7 +66,9 @@ class Database:
                 raise ConfigError(f"{name} of the accounts is {value}; it must be above 0")
         self._url = parse_url(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
-        self.name = self._url.render_as_string(hide_password=True)
+        self.name = (  # SQLAlchemy can't render a path that is not UTF-8
+            f"sqlite:///{self._url.database}" if self.is_sqlite else self._url.render_as_string(hide_password=True)
+        )
         self._timeout = timeout
         self._max_calls = max_calls
         self.calls = 0

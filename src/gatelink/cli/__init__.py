@@ -1,6 +1,7 @@
 """The command line: `gatelink COMMAND`, one file a command. What is heavy is imported where a command needs it."""
 
 import sys
+from io import TextIOWrapper
 
 import typer
 
@@ -36,6 +37,8 @@ app.add_typer(config)
 
 def main() -> None:
     """The `gatelink` command. A ConfigError is one line and exit code 2."""
+    if isinstance(sys.stdout, TextIOWrapper):
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8, and is printed as it is
     try:
         app()
     except ConfigError as error:

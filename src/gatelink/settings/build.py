@@ -169,10 +169,8 @@ def _key(secret: Secret, kind: Any) -> Any:
 def _nats_urls(engine: EngineSettings) -> list[str]:
     if engine.user is None or engine.password is None:
         return list(engine.servers)
-    password = engine.password.reveal()
-    if quote(password, safe="") != password:  # NATS' client takes it from a URL, as it is written there
-        raise engine.password.error("may have A-Z a-z 0-9 - . _ ~ only; choose another: openssl rand -hex 32")
-    return [url.replace("://", f"://{quote(engine.user, safe='')}:{password}@", 1) for url in engine.servers]
+    credentials = f"{quote(engine.user, safe='')}:{quote(engine.password.reveal(), safe='')}"
+    return [url.replace("://", f"://{credentials}@", 1) for url in engine.servers]
 
 
 def _with_password(url: str, secret: Secret) -> str:

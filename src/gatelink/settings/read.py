@@ -13,7 +13,7 @@ from msgspec import StructMeta
 from gatelink.errors import ConfigError
 from gatelink.settings.lines import Place, line_of
 from gatelink.settings.secret import Secret
-from gatelink.settings.shared import DatabaseUrl, UrlOrPath
+from gatelink.settings.shared import DatabaseUrl, UrlOrPath, path_in_url
 from gatelink.settings.show import key_text, toml
 
 _BAD: Any = object()
@@ -159,9 +159,10 @@ class Reader:
             return self.folder / value
         if type is DatabaseUrl:
             scheme, slashes, path = value.partition(":///")
-            is_relative = scheme.startswith("sqlite") and path and not path.startswith(("/", ":memory:"))
-            return f"{scheme}{slashes}{self.folder.absolute() / path}" if is_relative else value
-        return value if "://" in value else str(self.folder / value)
+            if not scheme.startswith("sqlite") or not path or path.startswith(("/", ":memory:")):
+                return value
+            return f"{scheme}{slashes}{path_in_url(self.folder.absolute())}/{path}"
+        return value if "://" in value else str(self.folder.absolute() / value)
 
     def _plain(self, value: Any, type: Any, place: Place, default: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):

@@ -29,6 +29,12 @@ DATABASES = ("sqlite", "sqlite+aiosqlite", "postgres", "postgresql", "postgresql
 DatabaseUrl = NewType("DatabaseUrl", str)
 """SQLAlchemy's, and `sqlite:///` with a path that, when relative, begins at the configuration's folder."""
 
+
+def path_in_url(path: Path) -> str:
+    """`path` for the URL of a SQLite database, where `%` begins an escape and `?` the options."""
+    return str(path).replace("%", "%25").replace("?", "%3F")
+
+
 UrlOrPath = NewType("UrlOrPath", str)
 """A URL, or a file; a relative path begins at the configuration's folder."""
 

@@ -12,7 +12,7 @@ import ssl
 from collections.abc import Awaitable, Callable, Mapping
 from functools import partial
 from pathlib import Path
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 import nats.errors
 from nats.aio.client import Client
@@ -93,9 +93,10 @@ class NatsConnection:
 
     async def open(self, name: str, credentials: Path | None, timeout: float) -> None:  # noqa: ASYNC109 - nats-py's own
         """Raises EngineUnavailable, or ConfigError for credentials that are refused or a server too old."""
+        url, logins = _split(self._url)
         try:
             await self._client.connect(
-                self._url,
+                url,
                 name=name,
                 allow_reconnect=False,
                 max_reconnect_attempts=1,
@@ -104,6 +105,7 @@ class NatsConnection:
                 pending_size=0,
                 error_cb=self._on_error,
                 user_credentials=credentials,
+                **logins,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             cause = self._error or error  # that no server is left says nothing of why
@@ -225,6 +227,16 @@ class NatsConnection:
         if isinstance(error, nats.errors.SlowConsumerError):
             self._stats.dropped += 1
             self._log.error("messages come faster than they are handled", subject=error.subject)
+
+
+def _split(url: str) -> tuple[str, dict[str, str]]:
+    """`url` without its user, and what nats-py takes instead: it would send a user's escapes as they stand in a URL."""
+    parts = urlsplit(url)
+    if parts.username is None:
+        return url, {}
+    bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    user = unquote(parts.username)
+    return bare, {"token": user} if parts.password is None else {"user": user, "password": unquote(parts.password)}
 
 
 def place_of(url: str) -> str:

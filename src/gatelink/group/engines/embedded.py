@@ -2,7 +2,6 @@
 
 import asyncio
 import fcntl
-import json
 import os
 import secrets
 import shutil
@@ -40,13 +39,15 @@ if os.getppid() != int(sys.argv[1]):
 os.execv(sys.argv[2], sys.argv[2:])
 """
 
+# Its paths are relative to its folder, where it runs: a path of the user's may have any character, and what nats-server
+# takes for one in a string is its own.
 _CONFIG = """\
 listen: "127.0.0.1:{port}"
 server_name: "embedded"
 authorization {{ user: "{user}", password: "{password}" }}
-jetstream {{ store_dir: {store}, max_file_store: {max_store}, max_memory_store: {max_memory}, sync_interval: 5s }}
-ports_file_dir: {folder}
-log_file: {log}
+jetstream {{ store_dir: "store", max_file_store: {max_store}, max_memory_store: {max_memory}, sync_interval: 5s }}
+ports_file_dir: "."
+log_file: "log"
 logfile_size_limit: 1MB
 logfile_max_num: 2
 """
@@ -160,7 +161,7 @@ class NatsServer:
         become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid())]
         with open(folder / "errors", "wb") as errors:  # what it says before it has a log, and when it crashes
             self._process = subprocess.Popen(
-                [*become, str(program), "-c", str(config)],
+                [*become, str(program), "-c", config.name],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
@@ -200,9 +201,6 @@ class NatsServer:
             port=port,
             user=USER,
             password=self._password,
-            folder=json.dumps(str(folder)),
-            store=json.dumps(str(folder / "store")),
-            log=json.dumps(str(folder / "log")),
             max_store=MAX_STORE,
             max_memory=MAX_STORE // 16,
         )

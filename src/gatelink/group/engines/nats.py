@@ -67,10 +67,10 @@ class _Listener:
 class NatsEngine:
     """An `Engine` on NATS.
 
-    urls: `nats://user:password@host:port` or `tls://...`; name all servers of a cluster. credentials: a file of the
-    kind that `nsc` makes, instead of a password. name: shown in NATS' monitoring. timeout: the deadline of each call
-    in seconds. replicas: of the bucket, if it has to be made. bucket: the group's; its events and requests have
-    subjects that begin with it.
+    urls: `nats://user:password@host:port` or `tls://...`, user and password with a URL's escapes; name all servers of a
+    cluster. credentials: a file of the kind that `nsc` makes, instead of a password. name: shown in NATS' monitoring.
+    timeout: the deadline of each call in seconds. replicas: of the bucket, if it has to be made. bucket: the group's;
+    its events and requests have subjects that begin with it.
     """
 
     def __init__(
