@@ -6,6 +6,7 @@ import json
 from urllib.parse import quote
 
 import pytest
+import structlog
 
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.engines.connection import NatsConnection
@@ -30,7 +31,7 @@ async def told(userinfo: str) -> dict[str, object]:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = f"nats://{userinfo}@127.0.0.1:{port}"
-        connection = NatsConnection(url, EngineStats(), QuietLog(None))  # type: ignore[arg-type]
+        connection = NatsConnection(url, EngineStats(), QuietLog(structlog.get_logger()))
         with contextlib.suppress(EngineUnavailable):  # it may notice the end only later
             await connection.open("test", None, 2_000 * MS)
         await connection.close()

@@ -93,7 +93,7 @@ class NatsConnection:
 
     async def open(self, name: str, credentials: Path | None, timeout: float) -> None:  # noqa: ASYNC109 - nats-py's own
         """Raises EngineUnavailable, or ConfigError for credentials that are refused or a server too old."""
-        url, logins = _split(self._url)
+        url, user, password, token = _split(self._url)
         try:
             await self._client.connect(
                 url,
@@ -105,7 +105,9 @@ class NatsConnection:
                 pending_size=0,
                 error_cb=self._on_error,
                 user_credentials=credentials,
-                **logins,
+                user=user,
+                password=password,
+                token=token,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             cause = self._error or error  # that no server is left says nothing of why
@@ -229,14 +231,14 @@ class NatsConnection:
             self._log.error("messages come faster than they are handled", subject=error.subject)
 
 
-def _split(url: str) -> tuple[str, dict[str, str]]:
-    """`url` without its user, and what nats-py takes instead: it would send a user's escapes as they stand in a URL."""
+def _split(url: str) -> tuple[str, str | None, str | None, str | None]:
+    """`url` without its user; then user and password, or else a token. nats-py would not undo a URL's escapes."""
     parts = urlsplit(url)
     if parts.username is None:
-        return url, {}
+        return url, None, None, None
     bare = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
     user = unquote(parts.username)
-    return bare, {"token": user} if parts.password is None else {"user": user, "password": unquote(parts.password)}
+    return (bare, None, None, user) if parts.password is None else (bare, user, unquote(parts.password), None)
 
 
 def place_of(url: str) -> str:
