@@ -124,13 +124,21 @@ async def test_what_is_no_request_is_closed_without_a_word(first: str, whole: bo
         await client.close()
 
 
-@pytest.mark.parametrize("garbage", [header(0), header(0, 0xFF), header(2_000), encode_frame(0, b"")])
-async def test_garbage_right_behind_a_request_lets_nobody_in(garbage: bytes) -> None:
-    async with serving() as server, neighbour(server, UID):
+@pytest.mark.parametrize("garbage", [header(0), header(0, 0xFF), encode_frame(0, b"")])
+@pytest.mark.parametrize("token", [None, b"wrong"], ids=["verified", "refused"])
+async def test_garbage_right_behind_a_request_is_looked_at_after_the_answer(
+    garbage: bytes, token: bytes | None
+) -> None:
+    """It is no failure of the login, and nobody else's matter."""
+    async with serving() as server, neighbour(server):
         client = await RawClient.open(server)
-        client.send(REQUEST, garbage)
-        assert await client.rest_bytes() == b""
-        assert sum(server.stats.refused.values()) == 1
+        client.send(verify_request(UID, token), garbage)
+        answered = [id for id, _, _ in await client.rest()]
+        if token is None:
+            assert answered == [2] and server.ended == [(UID, CloseCode.PROTOCOL_ERROR)]
+            assert server.stats.refused == {}
+        else:
+            assert answered == [3] and server.stats.refused == {"verify-failed": 1}
         await client.close()
 
 

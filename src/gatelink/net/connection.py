@@ -48,6 +48,21 @@ class _Discard(FrameDecoder):
         return []
 
 
+class _Held(FrameDecoder):
+    """Keeps what arrives behind a login request until the request is answered."""
+
+    __slots__ = ()
+
+    def __init__(self, rest: bytes) -> None:
+        super().__init__(0)
+        self._tail = bytearray(rest)
+
+    def feed(self, data: bytes) -> list[Frame]:
+        assert self._tail is not None
+        self._tail += data
+        return []
+
+
 DEAF = _Deaf()
 """The sink of a connection that nobody listens to."""
 
@@ -74,12 +89,14 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_decoder",
+        "_held_by",
         "_over",
         "_paused",
         "_made",
         "_meter",
         "_secure",
         "address",
+        "is_restrained",
         "sink",
         "state",
         "transport",
@@ -100,6 +117,8 @@ class Connection(asyncio.Protocol):
         self._paused = Pause(0)
         self._meter: Meter | None = None
         self._secure: SecureStream | None = None
+        self._held_by: FrameDecoder | None = None  # the decoder that goes on with what is held
+        self.is_restrained = False  # an `UnverifiedReader` reads for it
         self.address = address
         self.sink: Sink = DEAF
         self.state = ConnectionState.UNVERIFIED
@@ -209,19 +228,38 @@ class Connection(asyncio.Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes that arrived and are not yet decoded."""
-        return self._decoder.buffered
+        """Bytes that arrived and are not yet decoded, or opened."""
+        return self._decoder.buffered + (0 if self._secure is None else self._secure.buffered)
 
     @property
     def held_bytes(self) -> int:
         """What waits in it, either way: arrived and not yet decoded, written and not yet out."""
-        secure = 0 if self._secure is None else self._secure.buffered
-        return self._decoder.buffered + secure + self.transport.get_write_buffer_size()
+        return self.buffered + self.transport.get_write_buffer_size()
+
+    def take_together(self, frames: int) -> None:
+        """Has the sink hear up to so many frames of a read at once."""
+        self._decoder.turn_frames = frames
+
+    def hold(self) -> None:
+        """Keeps what arrives from now on undecoded, until `bind`; the sink hears of it as `waiting`."""
+        self._held_by = decoder = self._decoder
+        self._decoder = _Held(decoder.take_rest())
 
     def bind(self, sink: Sink, max_frame: int, turn_frames: int, meter: Meter | None = None) -> None:
-        """The peer is verified: `sink` hears it from now on, within the limits of verified peers, and its `meter`'s."""
+        """The peer is verified: `sink` hears it from now on, within the limits of verified peers, and its `meter`'s.
+
+        If an `UnverifiedReader` has read so far, the connection reads by itself from now on. It is paused for
+        UNVERIFIED then; the caller resumes it when the sink may hear what was held.
+        """
         self.state = step(CONNECTION, self.state, ConnectionEvent.VERIFIED)
         self.sink = sink
+        if self._held_by is not None:
+            held, self._decoder, self._held_by = self._decoder, self._held_by, None
+            self._decoder.put_back(held.take_rest())
+        if self.is_restrained:
+            self.is_restrained = False
+            self.pause(Pause.UNVERIFIED)
+            self.transport.set_protocol(self)
         if self._secure is not None:
             self._secure.max_record = MAX_RECORD
         self._decoder.max_length = max_frame
@@ -255,7 +293,11 @@ class Connection(asyncio.Protocol):
         The connection is no longer gatelink's, and counts against none of its limits.
         """
         self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
+        if is_reading := self.transport.is_reading():
+            self.transport.pause_reading()  # uvloop asks what kind a protocol is when reading starts
         self.transport.set_protocol(protocol)
+        if is_reading:
+            self.transport.resume_reading()
         if self._over is not None:
             self._over(self, DEAF)
         try:

@@ -17,6 +17,7 @@ from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint, contains, failure, not_listening
 from gatelink.net.preamble import Preamble
+from gatelink.net.reader import UnverifiedReader
 from gatelink.net.tls import TlsAcceptor
 from gatelink.quiet import QuietLog
 from gatelink.session.hub import Hub
@@ -71,6 +72,8 @@ class Listener:
         self._accept = accept
         self._servers: list[asyncio.Server | TlsAcceptor] = []
         self._inode = 0  # of a Unix socket's file
+        self.buffer = memoryview(bytearray(hub.limits.max_unverified_bytes))
+        """What unverified connections are read into."""
 
     async def open(self) -> None:
         """Binds and listens. Raises ConfigError saying why it can't."""
@@ -147,7 +150,8 @@ class Listener:
     def connection(self, made: Callable[[Connection], None]) -> Connection:
         """A connection to be; it calls `made` when it is."""
         limits: Limits = self.hub.limits
-        decoder = FrameDecoder(limits.max_frame_unverified, limits.max_unverified_frames + 1, limits.turn_bytes)
+        # One frame at a time: what comes behind a login request is not looked at before the answer.
+        decoder = FrameDecoder(limits.max_frame_unverified, 1, limits.turn_bytes)
         return Connection(decoder, made, self.admission.leave)
 
     def deadline(self) -> float:
@@ -174,9 +178,13 @@ class Listener:
                 return  # the hook took it over, or dropped it
         self._welcome(connection, until)
 
-    def _protocol(self) -> asyncio.Protocol:
-        """What hears a new transport: the connection, or what comes before it."""
-        return Preamble(self) if self._proxies else self.connection(self._made)
+    def reader(self, connection: Connection) -> UnverifiedReader:
+        """What reads for `connection` until its peer is verified."""
+        return UnverifiedReader(connection, self.buffer)
+
+    def _protocol(self) -> asyncio.BaseProtocol:
+        """What hears a new transport: the connection's reader, or what comes before it."""
+        return Preamble(self) if self._proxies else self.reader(self.connection(self._made))
 
     def _made(self, connection: Connection) -> None:
         if self.admission.enter(connection):

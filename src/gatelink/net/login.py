@@ -68,7 +68,7 @@ class Login(Item):
         self._context = context
         self._connection = connection
         self._heard = (0, 0)  # frames, and bytes of them, since the connection's start
-        self._pending: list[Frame] = []  # of them, those behind the one that is being checked
+        self._pending: list[Frame] = []  # of them, those that are not taken yet
         self._task: asyncio.Task[None] | None = None
         self._agreed: Hello | None = None  # our HELLO, once the peer has said its own
         self._slot = 0
@@ -86,16 +86,20 @@ class Login(Item):
         limits: Limits = self._context.hub.limits
         self._pending += frames
         count, size = self._heard
-        count += len(frames)
-        size += sum(len(frame[2]) for frame in frames)
-        self._heard = count, size
-        if count > limits.max_unverified_frames or size + self._connection.buffered > limits.max_unverified_bytes:
+        self._heard = count, size = count + len(frames), size + sum(len(frame[2]) for frame in frames)
+        if self._agreed is not None:
+            size += self._connection.buffered
+        if count > limits.max_unverified_frames or size > limits.max_unverified_bytes:
             self._refuse_limit()
         else:
             self._go_on()
 
     def waiting(self, buffered: int) -> None:
-        if buffered > self._context.hub.limits.max_unverified_bytes:
+        most = self._context.hub.limits.max_unverified_bytes
+        if self._holds:
+            if buffered >= most:
+                self._connection.pause(Pause.UNVERIFIED)
+        elif buffered > most:
             self._refuse_limit()
 
     def broken(self, error: PeerError) -> None:
@@ -136,22 +140,39 @@ class Login(Item):
                 if frame[1] & CONTROL:
                     self._control(decode_control(frame[2]))
                 else:
-                    request = self._request(frame)
-                    hub = self._context.hub
-                    self._context.admission.introduced(self._connection)
-                    self._task = hub.loop.create_task(self._verify(request))
-                    hub.tasks.add(self._task)
-                    self._task.add_done_callback(hub.tasks.discard)
+                    self._check(self._request(frame))
         except PeerError as error:
             self.broken(error)
+
+    def _check(self, request: ClientVerifyRequest) -> None:
+        """Has the token checked. What a base client has written behind the request is not looked at meanwhile."""
+        hub = self._context.hub
+        self._context.admission.introduced(self._connection)
+        self._task = hub.loop.create_task(self._verify(request))
+        hub.tasks.add(self._task)
+        self._task.add_done_callback(hub.tasks.discard)
+        if self._holds:
+            self._connection.hold()
+            self.waiting(self._connection.buffered)
+
+    @property
+    def _holds(self) -> bool:
+        """Whether what arrives is kept as bytes: a base client's, from its request on."""
+        return self._task is not None and self._agreed is None
+
+    def _agree(self, agreed: Hello) -> None:
+        """The peer speaks the extension, and waits for answers: what it sends too early is found at once."""
+        self._agreed = agreed
+        self._connection.take_together(self._context.hub.limits.max_unverified_frames + 1)
 
     def _control(self, record: Control | None) -> None:
         """A control record before verification. Raises ProtocolError for one that has no place there."""
         match record:
             case Hello() if self._agreed is None and not self._context.sealed_only:
                 self._slot = record.slot
-                self._agreed = record.answer(self._features)
-                self._connection.write(control_frame(self._agreed))
+                agreed = record.answer(self._features)
+                self._agree(agreed)
+                self._connection.write(control_frame(agreed))
                 self._check_version(record)
             case Handshake() if self._agreed is None:
                 self._is_in_line = True
@@ -177,7 +198,7 @@ class Login(Item):
             return
         self._slot = sealing.hello.slot
         self._from_server = sealing.from_server
-        self._agreed = sealing.agreed
+        self._agree(sealing.agreed)
         self._handshake_hash = sealing.handshake_hash
         self._connection.write(sealing.answer)
         self._connection.seal(sealing.stream)
@@ -255,6 +276,7 @@ class Login(Item):
             log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
             if self._pending:
                 session.receive(self._pending)
+            connection.resume(Pause.UNVERIFIED)
 
     def _refuse_resume(self, why: str) -> None:
         """All the same to the peer, whatever was wrong."""
@@ -378,6 +400,7 @@ class Login(Item):
         session.open()
         if self._pending and self._connection.state is ConnectionState.BOUND:  # else it will all be sent again
             session.receive(self._pending)
+        self._connection.resume(Pause.UNVERIFIED)
 
     def _begin_after(self, replaced: Session, session: Session) -> None:
         """Lets the handlers hear the end of the older login before the begin of the newer one.

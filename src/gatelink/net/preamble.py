@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from gatelink.net.listener import Listener
 
 
-class Preamble(asyncio.Protocol, Item):
+class Preamble(asyncio.BufferedProtocol, Item):
     """Waits for a connection's PROXY protocol header in its place: admitted at once, its address with the header."""
 
     def __init__(self, listener: "Listener") -> None:
@@ -31,9 +31,12 @@ class Preamble(asyncio.Protocol, Item):
         elif listener.admission.enter(self._connection):
             listener.hub.wheel.set(self, listener.hub.limits.verify_timeout)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return self._listener.buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         listener = self._listener
-        self._data += data
+        self._data += listener.buffer[:nbytes]
         try:
             parsed = parse_proxy_header(self._data)
         except ProtocolError:
@@ -46,7 +49,7 @@ class Preamble(asyncio.Protocol, Item):
         address = info.source[0] if info.source else peer_host(self._transport)
         if not listener.admission.locate(self._connection, address):
             return
-        self._transport.set_protocol(self._connection)
+        self._transport.set_protocol(listener.reader(self._connection))
         self._connection.connection_made(self._transport)
         if len(self._data) > size and not self._transport.is_closing():
             cast(asyncio.Protocol, self._transport.get_protocol()).data_received(self._data[size:])

@@ -87,7 +87,10 @@ class TlsAcceptor:
         seconds = max(LEAST_SECONDS, until - clock())
         try:
             await self._loop.connect_accepted_socket(
-                lambda: connection, accepted, ssl=self._context, ssl_handshake_timeout=seconds
+                lambda: self._listener.reader(connection),
+                accepted,
+                ssl=self._context,
+                ssl_handshake_timeout=seconds,
             )
         except OSError as error:  # what is wrong in TLS is one, too
             if connection.state is ConnectionState.UNVERIFIED:  # else we closed it ourselves

@@ -18,6 +18,7 @@ class Pause(IntFlag):
     RATE = 16  # it sends more than its rates allow
     LINK = 32  # the server that its messages go to is not there, or has more to read than it can
     HANDLERS = 64  # its handlers lag in another process
+    UNVERIFIED = 128  # it has sent all that may wait here until it is verified
 
 
 LAGGING = Pause.INBOX | Pause.HANDLERS

@@ -1,17 +1,21 @@
 """The public test kit: what a game's own tests need to try its servers and clients under adversity."""
 
 from gatelink.group.engines.memory import MemoryEngine
+from gatelink.testing.base_client import CLOSED, BaseClient, Heard
 from gatelink.testing.chaos import ChaosProxy
 from gatelink.testing.clock import FakeClock
 from gatelink.testing.faults import Delay, Drop, Fault, HalfClose, Refuse, Reset, Split, Stall
 
 __all__ = [
+    "CLOSED",
+    "BaseClient",
     "ChaosProxy",
     "Delay",
     "Drop",
     "FakeClock",
     "Fault",
     "HalfClose",
+    "Heard",
     "MemoryEngine",
     "Refuse",
     "Reset",

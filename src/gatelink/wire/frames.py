@@ -153,6 +153,13 @@ class FrameDecoder:
         self.more = False
         return rest
 
+    def put_back(self, data: bytes) -> None:
+        """Takes back what `take_rest` gave, and what arrived since; `feed(b"")` decodes it."""
+        if data:
+            self._tail = bytearray(data)
+            self._need = 0
+            self.more = True
+
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes, in order."""
         tail = self._tail
