@@ -97,7 +97,7 @@ class Recorder(Service):
         return self.on(CATALOG.find(what).id)
 
 
-_Member = TypeVar("_Member", Gateway, "Recorder")
+_Member = TypeVar("_Member", Gateway, "Recorder", Service)
 
 
 class Town:
