@@ -164,5 +164,21 @@ def needing(extra: str, what: str) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        library = (error.name or "a library").partition(".")[0]
-        raise ConfigError(f"{what}: {library} is missing; pip install 'gatelink[{extra}]'") from None
+        raise ConfigError(f"{what}: {_library(error)} is missing; pip install 'gatelink[{extra}]'") from None
+
+
+@contextmanager
+def importing(module: str, extra: str) -> Iterator[None]:
+    """Where a module of gatelink imports what an extra brings: if it is missing, the ImportError names the extra."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        library = _library(error)
+        if library == "gatelink":  # a fault of ours
+            raise
+        text = f'{module} needs {library}: pip install "gatelink[{extra}]"'
+        raise ModuleNotFoundError(text, name=error.name) from None
+
+
+def _library(error: ModuleNotFoundError) -> str:
+    return (error.name or "a library").partition(".")[0]

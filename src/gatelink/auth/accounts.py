@@ -5,19 +5,21 @@ from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Self
 
-from sqlalchemy import ColumnElement, Table, and_, insert, select, text, update
-from sqlalchemy import delete as delete_from
-from sqlalchemy.exc import IntegrityError
-from sqlalchemy.ext.asyncio import AsyncConnection
-
-from gatelink.auth import migrations
-from gatelink.auth.database import AccountsUnavailable, Database
 from gatelink.auth.errors import InvalidCredential
 from gatelink.auth.names import clean_name, name_key
-from gatelink.auth.passwords import Busy, PasswordHashing
-from gatelink.auth.schema import MAX_ISSUER, MAX_SUBJECT, MAX_UID, accounts, devices, externals, passwords
 from gatelink.auth.tokens import Identity
-from gatelink.errors import ConfigError, GatelinkError
+from gatelink.errors import ConfigError, GatelinkError, importing
+
+with importing(__name__, "login"):
+    from sqlalchemy import ColumnElement, Table, and_, insert, select, text, update
+    from sqlalchemy import delete as delete_from
+    from sqlalchemy.exc import IntegrityError
+    from sqlalchemy.ext.asyncio import AsyncConnection
+
+    from gatelink.auth import migrations
+    from gatelink.auth.database import AccountsUnavailable, Database
+    from gatelink.auth.passwords import Busy, PasswordHashing
+    from gatelink.auth.schema import MAX_ISSUER, MAX_SUBJECT, MAX_UID, accounts, devices, externals, passwords
 
 __all__ = ["AccountDisabled", "AccountExists", "Accounts", "AccountsUnavailable", "InvalidCredential", "NoAccount"]
 

@@ -7,12 +7,13 @@ from contextlib import AbstractAsyncContextManager, asynccontextmanager, nullcon
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import URL, Executable, Row, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
-
 from gatelink.auth.errors import Unavailable
-from gatelink.errors import ConfigError, needing
+from gatelink.errors import ConfigError, importing, needing
+
+with importing(__name__, "login"):
+    from sqlalchemy import URL, Executable, Row, event, make_url
+    from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, SQLAlchemyError
+    from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 DRIVERS = {
     "sqlite": "sqlite+aiosqlite",

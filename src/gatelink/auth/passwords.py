@@ -9,11 +9,12 @@ from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
-from argon2 import PasswordHasher
-from argon2.exceptions import VerifyMismatchError
-
 from gatelink.auth.errors import InvalidCredential, Unavailable
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, importing
+
+with importing(__name__, "login"):
+    from argon2 import PasswordHasher
+    from argon2.exceptions import VerifyMismatchError
 
 T = TypeVar("T")
 

@@ -3,7 +3,10 @@
 A uid is a u64 on the wire, and SQL's widest integer is signed: uids are 1 .. 2^63 - 1. They are never used again.
 """
 
-from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, String, Table
+from gatelink.errors import importing
+
+with importing(__name__, "login"):
+    from sqlalchemy import BigInteger, Column, ForeignKey, Integer, LargeBinary, MetaData, String, Table
 
 MAX_UID = 2**63 - 1
 VERSION_TABLE = "gatelink_schema"  # alembic's; the prefix, because a game may keep its own tables beside ours

@@ -15,13 +15,15 @@ from typing import Annotated, Any, Self
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from joserfc import jws
-from joserfc.errors import JoseError
-from joserfc.jwk import OKPKey
 
 from gatelink.auth.tokens import Identity
-from gatelink.errors import ConfigError, VerifyError
+from gatelink.errors import ConfigError, VerifyError, importing
 from gatelink.group.engine import Conflict, Engine, Watch
+
+with importing(__name__, "login"):
+    from joserfc import jws
+    from joserfc.errors import JoseError
+    from joserfc.jwk import OKPKey
 
 ALGORITHM = "Ed25519"
 MAX_LIFETIME = 60.0

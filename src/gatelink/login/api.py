@@ -5,15 +5,9 @@ from typing import Any, Literal
 
 import msgspec
 import structlog
-from litestar import Litestar, Request, Response, get, post
-from litestar.datastructures import ResponseHeader
-from litestar.exceptions import HTTPException, ValidationException
-from litestar.handlers import HTTPRouteHandler
-from litestar.openapi import OpenAPIConfig, ResponseSpec
-from litestar.params import JSONBody
-from litestar.types import ExceptionHandlersMap
 
 from gatelink import __version__
+from gatelink.errors import importing
 from gatelink.login.logins import Logins
 from gatelink.login.messages import (
     Credentials,
@@ -33,6 +27,15 @@ from gatelink.login.messages import (
 from gatelink.login.page import POLICY, page
 from gatelink.login.problems import ClientTooOld, ProblemError, problem, problem_of, response_of
 from gatelink.quiet import QuietLog
+
+with importing(__name__, "login"):
+    from litestar import Litestar, Request, Response, get, post
+    from litestar.datastructures import ResponseHeader
+    from litestar.exceptions import HTTPException, ValidationException
+    from litestar.handlers import HTTPRouteHandler
+    from litestar.openapi import OpenAPIConfig, ResponseSpec
+    from litestar.params import JSONBody
+    from litestar.types import ExceptionHandlersMap
 
 quiet = QuietLog(structlog.get_logger("gatelink.login.http"))
 

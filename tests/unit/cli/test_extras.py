@@ -1,11 +1,13 @@
 """Without the libraries of an extra, each command says which one to install, and explains itself all the same."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from gatelink.errors import importing
 from tests.support import TEST_TIMEOUT
 
 GROUP = ("nats",)
@@ -64,3 +66,44 @@ def test_what_is_missing_is_named_with_its_extra(
 @pytest.mark.parametrize("command", ["up", "gateway", "service", "login", "top", "accounts create", "config check"])
 def test_help_needs_no_extra(command: str) -> None:
     assert without(GROUP + LOGIN, *command.split(), "--help") == (0, "")
+
+
+IMPORT_ALL = """
+import importlib, pkgutil, sys
+sys.modules.update(dict.fromkeys(%r))
+import gatelink
+for found in pkgutil.walk_packages(gatelink.__path__, "gatelink.", onerror=lambda name: None):
+    if found.name.startswith(("gatelink.__main__", "gatelink.auth.migrations.")):
+        continue
+    try:
+        importlib.import_module(found.name)
+    except ImportError as error:
+        print(found.name, "|", error)
+"""
+
+
+def test_every_module_that_needs_an_extra_names_it_when_it_is_imported() -> None:
+    code = IMPORT_ALL % (GROUP + LOGIN,)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TEST_TIMEOUT)
+    assert done.returncode == 0, done.stderr
+    failed = dict(line.split(" | ", 1) for line in done.stdout.splitlines())
+    assert failed["gatelink.login.client"] == 'gatelink.login.client needs httpx: pip install "gatelink[client]"'
+    assert failed["gatelink.group.engines.nats"].endswith('needs nats: pip install "gatelink[group]"')
+    assert failed["gatelink.auth.signed_tokens"].endswith('needs joserfc: pip install "gatelink[login]"')
+    for module, said in failed.items():
+        named = r'gatelink\.[a-z_.]+ needs [a-z0-9]+: pip install "gatelink\[(client|group|login)\]"'
+        assert re.fullmatch(named, said), (module, said)
+    assert not any(name.startswith(("gatelink.net", "gatelink.session", "gatelink.robots")) for name in failed)
+
+
+def test_the_client_of_the_login_service_needs_its_own_extra_alone() -> None:
+    others = tuple(name for name in GROUP + LOGIN if name != "httpx")
+    code = f"import sys\nsys.modules.update(dict.fromkeys({others!r}))\nfrom gatelink.login.client import LoginClient"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TEST_TIMEOUT)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_the_import_of_our_own_modules_is_never_taken_for_a_missing_extra() -> None:
+    with pytest.raises(ModuleNotFoundError) as caught, importing("gatelink.x", "login"):
+        raise ModuleNotFoundError("No module named 'gatelink.typo'", name="gatelink.typo")
+    assert "pip install" not in str(caught.value)

@@ -7,14 +7,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import httpx
 import msgspec
-from joserfc.errors import JoseError, SecurityWarning
-from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 from gatelink.auth.errors import Unavailable
 from gatelink.auth.key_source import url_of
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, importing
+
+with importing(__name__, "login"):
+    import httpx
+    from joserfc.errors import JoseError, SecurityWarning
+    from joserfc.jwk import ECKey, OKPKey, RSAKey
 
 PublicKey = RSAKey | ECKey | OKPKey
 

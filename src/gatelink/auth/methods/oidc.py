@@ -6,16 +6,18 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any
 
 import msgspec
-from joserfc.errors import JoseError, UnsupportedAlgorithmError
-from joserfc.jws import CompactSignature, JWSRegistry, extract_compact, validate_compact
-from joserfc.jwt import JWTClaimsRegistry
 
 from gatelink.auth.accounts import AccountDisabled, Accounts
 from gatelink.auth.errors import InvalidCredential
 from gatelink.auth.methods.base import LoginRefused, text
 from gatelink.auth.methods.jwks import ALGORITHMS, Jwks
 from gatelink.auth.tokens import Identity
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, importing
+
+with importing(__name__, "login"):
+    from joserfc.errors import JoseError, UnsupportedAlgorithmError
+    from joserfc.jws import CompactSignature, JWSRegistry, extract_compact, validate_compact
+    from joserfc.jwt import JWTClaimsRegistry
 
 MAX_TOKEN = 8_192  # characters; the large issuers' ID tokens have 1,000 to 2,000
 MAX_KID = 256

@@ -2,15 +2,17 @@
 
 from pathlib import Path
 
-from alembic import command
-from alembic.config import Config
-from alembic.runtime.migration import MigrationContext
-from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, text
+from gatelink.errors import ConfigError, importing
 
-from gatelink.auth.database import Database
-from gatelink.auth.schema import VERSION_TABLE
-from gatelink.errors import ConfigError
+with importing(__name__, "login"):
+    from alembic import command
+    from alembic.config import Config
+    from alembic.runtime.migration import MigrationContext
+    from alembic.script import ScriptDirectory
+    from sqlalchemy import Connection, text
+
+    from gatelink.auth.database import Database
+    from gatelink.auth.schema import VERSION_TABLE
 
 LOCK = 0x676174656C696E6B  # "gatelink": the advisory lock under which one process upgrades and the others wait
 TIMEOUT = 60.0  # s that an upgrade may take

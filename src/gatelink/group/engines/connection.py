@@ -14,17 +14,18 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-import nats.errors
-from nats.aio.client import Client
-from nats.aio.msg import Msg
-from nats.aio.subscription import Subscription
-
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, importing
 from gatelink.group.engine import EngineUnavailable, NoResponder
 from gatelink.group.engines.bucket import Message
 from gatelink.group.engines.checks import MAX_VALUE
 from gatelink.group.engines.stats import EngineStats
 from gatelink.quiet import QuietLog
+
+with importing(__name__, "group"):
+    import nats.errors
+    from nats.aio.client import Client
+    from nats.aio.msg import Msg
+    from nats.aio.subscription import Subscription
 
 OLDEST = (2, 11)  # the first with per-message TTL
 MAX_PENDING = 1 << 20  # bytes handed to the connection that its socket has not taken; over it senders wait
