@@ -19,8 +19,16 @@ def networks(*texts: str) -> tuple[Network, ...]:
         try:
             found.append(ip_network(text))
         except ValueError as error:
-            raise ConfigError(f"not a network: {text!r} ({error}); write it as 10.0.0.0/8 or ::1/128") from None
+            raise ConfigError(f"not a network: {text!r} ({error}); write it as {_nearest(text)}") from None
     return tuple(found)
+
+
+def _nearest(text: str) -> str:
+    """The network that `text` was meant to name, if it only has host bits set; else examples."""
+    try:
+        return str(ip_network(text, strict=False))
+    except ValueError:
+        return "10.0.0.0/8 or ::1/128"
 
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")

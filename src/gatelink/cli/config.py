@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from gatelink.cli.loading import load_service
+from gatelink.errors import ConfigError
+
 if TYPE_CHECKING:
     from gatelink.settings import Settings
 
@@ -22,7 +25,9 @@ Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets may b
 
 @config.command()
 def check(file: File, dev: Dev = False) -> None:
-    """Check a configuration and that its secrets can be read, and start nothing.
+    """Check a configuration, its secrets, its certificates and what `run` names, and start nothing.
+
+    The modules of the services are imported, from the current directory, as `gatelink up` does it.
 
     All errors are shown together, one line each, with the file, the line and the fix. If the login signs its tokens,
     their public keys are shown, too.
@@ -41,7 +46,7 @@ def check(file: File, dev: Dev = False) -> None:
     except SettingsError as error:
         problems = error.problems
     else:
-        problems = problems_with_secrets(settings)
+        problems = [*problems_with_secrets(settings, file), *problems_with_services(settings, file)]
         if not problems:
             print(f"{file}: OK: {summary(settings)}")
             if settings.tokens.kind == "signed" and settings.login is not None:
@@ -62,6 +67,19 @@ def show(file: File) -> None:
     from gatelink.settings.show import show as shown
 
     print(shown(load(file)), end="")
+
+
+def problems_with_services(settings: "Settings", file: Path) -> list[str]:
+    """What is wrong with the objects that `run` names; each module is imported."""
+    from gatelink.settings.load import where
+
+    problems = []
+    for name, section in settings.services.items():
+        try:
+            load_service(section.run, name, settings.services, file)
+        except ConfigError as error:
+            problems.append(f"{where(file, ('services', name, 'run'))}: {error}")
+    return problems
 
 
 def summary(settings: "Settings") -> str:

@@ -4,13 +4,17 @@ import importlib
 import os
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import ModuleType, TracebackType
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import gatelink
 from gatelink.errors import ConfigError, LocalError
+
+if TYPE_CHECKING:
+    from gatelink.group.service import Service
+    from gatelink.settings import ServiceSettings
 
 T = TypeVar("T")
 
@@ -21,6 +25,24 @@ def load(reference: str, kind: type[T]) -> T:
     Raises ConfigError saying what was found instead and what to write.
     """
     found: T = _load(reference, lambda value: isinstance(value, kind), f"a {kind.__name__}", kind.__name__.lower())
+    return found
+
+
+def load_service(reference: str, name: str | None, sections: "Mapping[str, ServiceSettings]", file: Path) -> "Service":
+    """The Service that `reference` names, with its section in `sections`: [services.NAME] of the configuration `file`.
+
+    name: of the section that refers to it; None: that of the Service. Raises ConfigError if they do not fit.
+    """
+    from gatelink.group.service import Service
+
+    found = load(reference, Service)
+    section = sections.get(found.name)
+    if section is None:
+        raise ConfigError(f"{file} has no [services.{found.name}] for {reference}")
+    if name not in (None, found.name):
+        raise ConfigError(f"{reference} is the service {found.name!r}; its section is [services.{found.name}]")
+    if section.type != found.type:
+        raise ConfigError(f"services.{found.name}.type is {section.type}, but {reference} has type {found.type}")
     return found
 
 

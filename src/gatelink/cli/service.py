@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gatelink.cli.loading import load as load_object
+from gatelink.cli.loading import load_service
 from gatelink.cli.member import (
     Config,
     Dev,
@@ -37,19 +37,13 @@ def service(
     signal its players go to other services of its type, on a second one it stops at once. Exit status: 0 it was told to
     stop, 1 the engine is away at the start, 2 it can't run as configured, 3 a newer server took its id.
     """
-    from gatelink.errors import ConfigError
-    from gatelink.group.service import Service
     from gatelink.ops.logs import configure
     from gatelink.settings import load
 
     settings = load(config, dev=dev)
     configure(settings.logs.format, settings.logs.level)
-    found = load_object(service, Service)
-    section = settings.services.get(found.name)
-    if section is None:
-        raise ConfigError(f"{config} has no [services.{found.name}] for {service}")
-    if section.type != found.type:
-        raise ConfigError(f"services.{found.name}.type is {section.type}, but {service} has type {found.type}")
+    found = load_service(service, None, settings.services, config)
+    section = settings.services[found.name]
     check_index(f"services.{found.name}", index, section.count)
 
     async def run() -> None:

@@ -48,7 +48,7 @@ def up(
 
     settings = load(file, dev=dev)
     configure(settings.logs.format, settings.logs.level)
-    problems = problems_with_secrets(settings)  # also makes up those of --dev, before the children inherit them
+    problems = problems_with_secrets(settings, file)  # also makes up those of --dev, before the children inherit them
     if problems:
         print("\n".join(problems), file=sys.stderr)
         sys.exit(2)

@@ -59,6 +59,15 @@ def parse_endpoint(text: str) -> Endpoint:
     return Endpoint(cast(Literal["tcp", "tls"], scheme), host, int(port))
 
 
+def parse_admin(text: str) -> Endpoint:
+    """The endpoint of an admin address, `127.0.0.1:9100` or `[::1]:9100`. Raises ConfigError."""
+    try:
+        return parse_endpoint(f"tcp://{text}")
+    except ConfigError:
+        fix = f"127.0.0.1{text}" if re.fullmatch(r":[0-9]{1,5}", text) else "127.0.0.1:9100 or [::1]:9100"
+        raise ConfigError(f"admin address {text!r} is not host:port; write it as {fix}") from None
+
+
 def _check_path(text: str) -> str:
     path = text.removeprefix("unix://")
     if not path.startswith("/") or path.endswith("/"):

@@ -9,8 +9,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from gatelink.errors import ConfigError
-from gatelink.net.endpoints import parse_endpoint
+from gatelink.net.endpoints import parse_admin
 
 if TYPE_CHECKING:
     from gatelink.ops.families import Exposition
@@ -55,12 +54,7 @@ class Admin:
         from gatelink.ops.http import HttpServer  # here: a process without an admin port needs neither
         from gatelink.ops.metrics import Metrics
 
-        try:
-            endpoint = parse_endpoint(f"tcp://{self._address}")
-        except ConfigError:
-            raise ConfigError(
-                f"admin address {self._address!r} is not host:port; write it as 127.0.0.1:9100 or [::1]:9100"
-            ) from None
+        endpoint = parse_admin(self._address)
         http = HttpServer(self._respond, endpoint.host, endpoint.port, name=f"admin address {self._address}")
         self._metrics = self._new_metrics() if self._new_metrics else Metrics(cast("Server", self._server))
         await http.start()

@@ -5,11 +5,21 @@ import tomllib
 from pathlib import Path
 
 from gatelink.errors import ConfigError
-from gatelink.settings.lines import lines
-from gatelink.settings.read import Reader
+from gatelink.settings.lines import Place, line_of, lines
+from gatelink.settings.read import Reader, place_text
 from gatelink.settings.settings import Settings
 
 _AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
+
+_HINTS = (
+    (re.compile(r"\r(?!$)"), "its lines end with CR alone; save it with the line ends of Unix or Windows"),
+    (re.compile("[\u201c\u201d\u201e\u2018\u2019]"), 'write straight quotes: "text"'),
+    (re.compile(r'"[^"]*\\'), r"""a backslash in "..." begins an escape; write / or '...' instead: 'C:\path'"""),
+    (re.compile(r"=\s*(?:True|False|TRUE|FALSE|yes|no|on|off)\b"), "write true or false"),
+    (re.compile(r"^\s*[\w.-]+\s*:"), "write = between a key and its value: key = value"),
+    (re.compile(r"[=\[,]\s*[A-Za-z][\w+.-]*:"), 'a text needs quotes: "tcp://127.0.0.1:7000"'),
+)
+"""What a line that is not TOML may have, and what to do."""
 
 
 class SettingsError(ConfigError):
@@ -50,7 +60,15 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
     return settings
 
 
+def where(path: Path, place: Place) -> str:
+    """Where `place` is in the configuration at `path`, which has been read: `group.toml:14: gateway.count`."""
+    found = lines(path.read_bytes().decode("utf-8-sig"))
+    return f"{path}:{line_of(found, place)}: {place_text(place)}"
+
+
 def _syntax(path: Path, text: str, error: str) -> str:
     at = _AT_LINE.search(error)
     line = int(at[1]) if at and at[1] else text.count("\n") + 1
-    return f"{path}:{line}: not valid TOML: {_AT_LINE.sub('', error)}"
+    here = (text.split("\n")[line - 1 : line] or [""])[0]
+    hint = next((f"; {fix}" for pattern, fix in _HINTS if pattern.search(here)), "")
+    return f"{path}:{line}: not valid TOML: {_AT_LINE.sub('', error)}{hint}"

@@ -129,8 +129,9 @@ class Reader:
 
     def _table(self, value: Any, key_type: Any, item: Any, place: Place) -> Any:
         if not isinstance(value, dict):
+            inner_name = ".NAME" if isinstance(value, list) else ""  # [[services]] was meant to be [services.lobby]
             return self._complain(
-                place, f"must be a table, not {_kind(value)}; write it as [{'.'.join(map(str, place))}]"
+                place, f"must be a table, not {_kind(value)}; write it as [{'.'.join(map(str, place))}{inner_name}]"
             )
         values = {}
         for key, part in value.items():
@@ -229,6 +230,16 @@ def _example(type: Any, default: Any) -> str:
     return _KINDS.get(bare, _KINDS[str])[1]
 
 
+def _meant(value: Any, bare: Any) -> str | None:
+    """What the text `value` says as a number or a boolean: "2" as 2, "30s" as 30; None if it says none."""
+    if not isinstance(value, str):
+        return None
+    if bare is bool:
+        return value.lower() if value.lower() in ("true", "false") else None
+    number = re.match(r"\s*(-?[0-9]+(?:\.[0-9]+)?)", value) if bare in (int, float) else None
+    return number[1] if number and (bare is float or "." not in number[1]) else None
+
+
 def _wrong(value: Any, type: Any, name: str | int, default: Any) -> str:
     """What is wrong with a plain value, and how to write it."""
     bare, meta = _bare(type)
@@ -240,7 +251,8 @@ def _wrong(value: Any, type: Any, name: str | int, default: Any) -> str:
     right = isinstance(value, (int, float) if bare is float else bare) and isinstance(value, bool) == (bare is bool)
     if not right:
         target = f"{name} = " if isinstance(name, str) else ""
-        return f"must be {_KINDS[bare][0]}, not {_kind(value)}; write it as {target}{_example(type, default)}"
+        example = _meant(value, bare) or _example(type, default)
+        return f"must be {_KINDS[bare][0]}, not {_kind(value)}; write it as {target}{example}"
     if meta.pattern is not None:
         return f"must be {meta.description}, as {_example(type, None)}"
     bounds = {"above": meta.gt, "at least": meta.ge, "below": meta.lt, "at most": meta.le}

@@ -1,7 +1,9 @@
 """Secrets by reference: a configuration file says where one is, never what it is.
 
     env:NAME     the environment variable NAME
-    file:PATH    a file's text, without the end of its last line; a relative path begins at the configuration's folder
+    file:PATH    a file's text; a relative path begins at the configuration's folder
+
+Line ends at the end are left out of both, and a byte order mark of a file: editors and `echo` add them.
 
 With `--dev`, one that is missing is made up: from GATELINK_DEV_SECRET, which the first process draws at random and its
 children inherit, so that all processes of one `--dev` run agree, and nothing outlives them.
@@ -76,7 +78,8 @@ class Secret:
 
     def _find(self) -> str | None:
         kind, _, rest = self.reference.partition(":")
-        return os.environ.get(rest) if kind == "env" else self._read(self._folder / rest)
+        text = os.environ.get(rest) if kind == "env" else self._read(self._folder / rest)
+        return text.rstrip("\r\n") if text is not None else None
 
     def _read(self, path: Path) -> str | None:
         """The file's text, None without a file."""
@@ -94,7 +97,7 @@ class Secret:
             log.warning("a group can read a secret", file=str(path), mode=f"{mode & 0o777:04o}", fix="chmod 600")
         try:
             if len(raw) <= _MOST:
-                return raw.decode().rstrip("\r\n")
+                return raw.decode("utf-8-sig")
         except UnicodeDecodeError:
             pass
         raise self.error(f"is not text of up to {_MOST} bytes in UTF-8")

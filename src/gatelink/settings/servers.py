@@ -8,9 +8,9 @@ import msgspec
 
 from gatelink.config import networks
 from gatelink.errors import ConfigError
-from gatelink.net.endpoints import Endpoint, parse_endpoint
+from gatelink.net.endpoints import Endpoint, parse_admin, parse_endpoint
 from gatelink.settings.secret import Secret
-from gatelink.settings.shared import Processes, Seconds, ServerId
+from gatelink.settings.shared import Address, Processes, Seconds, ServerId
 
 
 class ListenSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -41,7 +41,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: str | None = None  # how they reach it, if not under `inner`
     count: Processes = 1  # processes; the n-th adds n - 1 to its ids and to ports that are not 0
     first_id: ServerId = 1  # server id of the first
-    admin: str | None = None  # host:port of /metrics and /healthz
+    admin: Address | None = None  # host:port of /metrics and /healthz
     keys: tuple[Secret, ...] = ()  # what `gatelink keys new` makes, for sealed connections; the newest first
     sealed_only: bool = False  # refuse plain logins
     drain_seconds: Seconds = 30.0  # s that players have to go elsewhere before it stops
@@ -52,6 +52,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError('listen is empty; write it as listen = ["tcp://0.0.0.0:7000"]')
         _check_endpoint("inner", self.inner)
         _check_endpoint("advertise", self.advertise or self.inner)
+        _check_admin(self.admin, self.count)
         if "unix" in {parse_endpoint(each.endpoint).scheme for each in self.listen} and self.count > 1:
             raise ConfigError(
                 f"listen has a unix:// endpoint; {self.count} processes can't share it, give a tcp:// one"
@@ -73,7 +74,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     first_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0  # server id of the first; 0: type * 1000 + 1
     inner: str = "tcp://127.0.0.1:0"  # where the group's servers connect
     advertise: str | None = None  # how they reach it, if not under `inner`
-    admin: str | None = None  # host:port of /metrics and /healthz
+    admin: Address | None = None  # host:port of /metrics and /healthz
     pick: Literal["least-loaded", "rendezvous"] = "least-loaded"  # which of them a session gets
     on_death: Literal["rebind", "close", "hold"] = "rebind"  # what its sessions get when a process dies
     hold_seconds: Seconds = 5.0  # s that a player waits while there is no server
@@ -84,6 +85,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f'run is {self.run!r}, not MODULE:OBJECT; write it as run = "mygame.lobby:service"')
         _check_endpoint("inner", self.inner)
         _check_endpoint("advertise", self.advertise or self.inner)
+        _check_admin(self.admin, self.count)
 
     @property
     def ids(self) -> range:
@@ -103,6 +105,14 @@ def shifted(endpoint: str, index: int) -> str:
     if parsed.port + index > 65_535:
         raise ConfigError(f"{endpoint}: process {index + 1} would listen on port {parsed.port + index}, over 65535")
     return str(Endpoint(parsed.scheme, parsed.host, parsed.port + index))
+
+
+def _check_admin(text: str | None, count: int) -> None:
+    if text is not None:
+        try:
+            shifted(str(parse_admin(text)), count - 1)
+        except ConfigError as error:
+            raise ConfigError(f"admin: {error}") from None
 
 
 def _check_endpoint(field: str, text: str) -> None:

@@ -35,10 +35,16 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     logs: LogSettings = LogSettings()
 
     def __post_init__(self) -> None:
-        owners: dict[int, str] = {}
-        gateways = self.gateway
         if "gateway" in self.services:
             raise ConfigError("services.gateway: gateways have that name; give the service another")
+        types: dict[int, str] = {}  # before the ids, which follow from them
+        for name, service in self.services.items():
+            if service.type in types:
+                other = f"services.{types[service.type]}"
+                raise ConfigError(f"services.{name}.type: {other} has type {service.type} too; give each its own")
+            types[service.type] = name
+        owners: dict[int, str] = {}
+        gateways = self.gateway
         groups = [("gateway", range(gateways.first_id, gateways.first_id + gateways.count))] if gateways else []
         groups += [(f"services.{name}", service.ids) for name, service in self.services.items()]
         for owner, ids in groups:
@@ -46,12 +52,6 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                 if id in owners:
                     raise ConfigError(f"{owner}.first_id: {owners[id]} has the server id {id} too; give each its own")
                 owners[id] = owner
-        types: dict[int, str] = {}
-        for name, service in self.services.items():
-            if service.type in types:
-                other = f"services.{types[service.type]}"
-                raise ConfigError(f"services.{name}.type: {other} has type {service.type} too; give each its own")
-            types[service.type] = name
         _ = self.routes
 
     @property

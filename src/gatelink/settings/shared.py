@@ -23,6 +23,9 @@ Name = Annotated[  # a word in the engine's keys
         pattern="^[a-z][a-z0-9_-]{0,31}$", description="up to 32 of a-z 0-9 _ -, a letter first", examples=["lobby"]
     ),
 ]
+Address = Annotated[str, msgspec.Meta(examples=["127.0.0.1:9100"])]
+"""`host:port` of an admin endpoint."""
+
 DATABASES = ("sqlite", "sqlite+aiosqlite", "postgres", "postgresql", "postgresql+asyncpg")
 """The schemes of the URLs of accounts."""
 

@@ -89,3 +89,74 @@ def test_what_is_shown_is_in_force_and_without_secrets(tmp_path: Path, monkeypat
 def test_a_file_that_is_not_there_can_not_be_run(tmp_path: Path, command: str) -> None:
     result = run(command, tmp_path / "none.toml")
     assert isinstance(result.exception, ConfigError)
+
+
+LOBBY = """\
+from gatelink import Service
+lobby = Service("lobby", type=21)
+other = Service("other", type=21)
+number = 3
+"""
+
+
+@pytest.mark.parametrize(
+    ("run_is", "problem"),
+    [
+        ("svc:sv", "4: services.lobby.run: module svc has no sv; it has svc:lobby, svc:other"),
+        ("svs:lobby", "4: services.lobby.run: no module 'svs'; looked in "),
+        ("svc:number", "4: services.lobby.run: svc:number is a int, not a Service; it has svc:lobby, svc:other"),
+        ("svc:other", "4: services.lobby.run: "),
+        ("failing:lobby", "4: services.lobby.run: module failing can't be imported: ValueError, see above"),
+    ],
+)
+def test_what_a_service_runs_is_looked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, run_is: str, problem: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "svc.py").write_text(LOBBY)
+    (tmp_path / "failing.py").write_text("raise ValueError('on purpose')\n")
+    (tmp_path / "group.toml").write_text(f'[gateway]\n[services.lobby]\ntype = 21\nrun = "{run_is}"\n')
+    result = run("check", "group.toml", "--dev")
+    assert result.exit_code == 1
+    assert f"group.toml:{problem}" in result.stderr
+
+
+def test_a_type_that_is_not_the_services_own_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "typed.py").write_text(LOBBY)
+    (tmp_path / "group.toml").write_text('[services.lobby]\ntype = 22\nrun = "typed:lobby"\n')
+    result = run("check", "group.toml", "--dev")
+    assert result.exit_code == 1
+    assert "services.lobby.type is 22, but typed:lobby has type 21" in result.stderr
+
+
+@pytest.mark.parametrize("content", [None, "no certificate"])
+def test_a_certificate_that_can_not_be_used_is_found(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "group.toml"
+    file.write_text('[gateway]\nlisten = [\n  { endpoint = "tls://127.0.0.1:0", certificate = "chain.pem" },\n]\n')
+    if content is not None:
+        (tmp_path / "chain.pem").write_text(content)
+    result = run("check", file, "--dev")
+    assert result.exit_code == 1
+    assert f"{file}:3: gateway.listen[0]: " in result.stderr and str(tmp_path / "chain.pem") in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("admin", "fix"),
+    [
+        (":9100", "write it as 127.0.0.1:9100"),
+        ("9100", "write it as 127.0.0.1:9100 or [::1]:9100"),
+        ("http://127.0.0.1:9100", "write it as 127.0.0.1:9100 or [::1]:9100"),
+        ("::1:9100", "write it as 127.0.0.1:9100 or [::1]:9100"),
+        ("127.0.0.1:65535", "process 2 would listen on port 65536"),
+    ],
+)
+@pytest.mark.parametrize("section", ["[gateway]", '[services.lobby]\ntype = 41\nrun = "examples.arena.services:lobby"'])
+def test_an_admin_address_that_is_none_is_found(tmp_path: Path, section: str, admin: str, fix: str) -> None:
+    file = tmp_path / "group.toml"
+    file.write_text(f'{section}\ncount = 2\nadmin = "{admin}"\n')
+    result = run("check", file, "--dev")
+    assert result.exit_code == 1
+    assert f"{file}:{len(section.splitlines()) + 2}: " in result.stderr and fix in result.stderr

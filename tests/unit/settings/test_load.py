@@ -89,7 +89,7 @@ addresses = []
         "3: engine.timeot: there is no such key; did you mean timeout?",
         '6: tokens.kind: must be "engine" or "signed", not "signd"; did you mean "signed"?',
         "7: tokens.lifetime: must be a finite number",
-        "10: gateway.count: must be a whole number, not a string; write it as count = 1",
+        "10: gateway.count: must be a whole number, not a string; write it as count = 3",
         "13: gateway.listen[1]: not an endpoint: 'udp://0.0.0.0': write it as tcp://host:port, tls://host:port, "
         "tcp://[::1]:7000 or unix:///run/gate.sock",
         '16: services.Lobby: must be up to 32 of a-z 0-9 _ -, a letter first, as "lobby"',
@@ -212,8 +212,7 @@ addresses = []
         ),
         (
             '[login]\nproxies = ["10.0.0.1/8"]',
-            "2: login: proxies: not a network: '10.0.0.1/8' (10.0.0.1/8 has host bits "
-            "set); write it as 10.0.0.0/8 or ::1/128",
+            "2: login: proxies: not a network: '10.0.0.1/8' (10.0.0.1/8 has host bits set); write it as 10.0.0.0/8",
         ),
         (
             '[engine]\nurl = "redis://h"',
@@ -336,3 +335,32 @@ def test_any_string_is_shown_so_that_it_reads_back(tmp_path: Path) -> None:
     assert settings.login is not None and settings.login.oidc is not None
     assert settings.login.oidc.audience == odd
     assert read(tmp_path, show(settings)) == settings
+
+
+@pytest.mark.parametrize(
+    ("text", "hint"),
+    [
+        ('[gateway]\ncount = "2"', "write it as count = 2"),
+        ('[gateway]\ndrain_seconds = "30s"', "write it as drain_seconds = 30"),
+        ('[gateway]\ncount = "two"', "write it as count = 1"),
+        ('[gateway]\nsealed_only = "true"', "write it as sealed_only = true"),
+        ("[gateway]\nadmin = 9100", 'write it as admin = "127.0.0.1:9100"'),
+        ('[[services]]\nname = "lobby"', "write it as [services.NAME]"),
+        (
+            '[services.a]\ntype = 21\nrun = "a:a"\n[services.b]\ntype = 21\nrun = "b:b"',
+            "5: services.b.type: services.a has type 21 too; give each its own",
+        ),
+        ('[gateway]\nlisten = [{endpoint = "tcp://h:1", proxies = ["10.0.0.7/24"]}]', "write it as 10.0.0.0/24"),
+        ('[login]\nproxies = ["fd00::7/64"]', "write it as fd00::/64"),
+        ("[gateway]\nsealed_only = True", "write true or false"),
+        ("[gateway]\nsealed_only = yes", "write true or false"),
+        ('[engine]\ndata = "C:\\Users\\anna"', "a backslash in"),
+        ("[gateway]\nlisten = [“tcp://127.0.0.1:7000”]", "write straight quotes"),
+        ("[gateway]\nlisten = [tcp://127.0.0.1:7000]", "a text needs quotes"),
+        ('[gateway]\nlisten: ["tcp://127.0.0.1:7000"]', "write = between a key and its value"),
+        ("[gateway]\rcount = 2\r", "its lines end with CR alone"),
+    ],
+)
+def test_a_hint_says_what_was_meant(tmp_path: Path, text: str, hint: str) -> None:
+    (problem,) = problems(tmp_path, text)
+    assert hint in problem

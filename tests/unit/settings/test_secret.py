@@ -153,3 +153,22 @@ def test_a_log_line_with_a_secret_shows_its_reference(monkeypatch: pytest.Monkey
     monkeypatch.setenv(NAME, "5ec4e7")
     line = structlog.dev.ConsoleRenderer(colors=False)(None, "info", {"event": "x", "key": Secret(f"env:{NAME}")})
     assert NAME in line and "5ec4e7" not in line
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\n\n"])
+def test_line_ends_at_the_end_are_no_part_of_a_secret(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, end: str
+) -> None:
+    """`export KEY="$(cat key; echo)"`, and environment files of containers, leave them there."""
+    monkeypatch.setenv("GATELINK_TEST", f"s3cret{end}")
+    assert Secret("env:GATELINK_TEST").reveal() == "s3cret"
+    path = tmp_path / "key"
+    path.write_bytes(b"\xef\xbb\xbfs3cret" + end.encode())  # an editor of Windows begins it so
+    path.chmod(0o600)
+    assert Secret(f"file:{path}").reveal() == "s3cret"
+
+
+def test_a_variable_with_a_line_end_alone_is_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATELINK_TEST", "\n")
+    with pytest.raises(ConfigError, match="env:GATELINK_TEST is not set"):
+        Secret("env:GATELINK_TEST").reveal()
