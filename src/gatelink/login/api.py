@@ -94,7 +94,7 @@ def build(
     async def openapi() -> bytes:
         return encoded
 
-    @get(PAGE, include_in_schema=False, media_type="text/html; charset=utf-8")
+    @get(PAGE, include_in_schema=False, media_type="text/html")
     async def docs() -> Response[str]:
         return Response(for_people, headers={"content-security-policy": POLICY, "x-content-type-options": "nosniff"})
 

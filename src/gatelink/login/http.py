@@ -7,6 +7,7 @@ without more, who sends a header's byte now and then keeps a connection for ever
 import asyncio
 import logging
 from collections import Counter
+from collections.abc import Callable
 from typing import Any
 
 import h11
@@ -63,6 +64,7 @@ class LoginProtocol(H11Protocol):
         self._admission = admission
         self._admitted = False
         self._end: asyncio.TimerHandle | None = None
+        self._is_idle = False  # no byte has come since the last reply
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
@@ -82,14 +84,17 @@ class LoginProtocol(H11Protocol):
 
     def data_received(self, data: bytes) -> None:
         before = self.cycle
+        if self._is_idle:
+            self._is_idle = False
+            self._cut_in(self._admission.limits.head_timeout)
         super().data_received(data)
         self._watch(before)
 
     def on_response_complete(self) -> None:
         before = self.cycle
-        self._cut_in(
-            self._admission.limits.head_timeout
-        )  # from now on, for what is left of the reply, and the next head
+        self._is_idle = not self.conn.trailing_data[0]  # else the next head has begun
+        # From now on, for what is left of the reply, and the next head if it has begun.
+        self._cut_in(self._admission.limits.head_timeout, self._reply_taken)
         super().on_response_complete()
         self._watch(before)
 
@@ -115,7 +120,14 @@ class LoginProtocol(H11Protocol):
         if self.cycle is not before and not self.cycle.response_complete:
             self._cut_in(self._admission.limits.timeout + SPARE)
 
-    def _cut_in(self, seconds: float) -> None:
+    def _reply_taken(self) -> None:
+        """Lets a connection idle on if its peer has taken the reply; uvicorn closes it after `limits.keep_alive`."""
+        if self._is_idle and not self.transport.get_write_buffer_size():
+            self._cut_in(self._admission.limits.keep_alive + SPARE)
+        else:
+            self.transport.abort()
+
+    def _cut_in(self, seconds: float, then: Callable[[], None] | None = None) -> None:
         if self._end is not None:
             self._end.cancel()
-        self._end = self.loop.call_later(seconds, self.transport.abort) if self._admitted else None
+        self._end = self.loop.call_later(seconds, then or self.transport.abort) if self._admitted else None

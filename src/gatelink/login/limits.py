@@ -46,7 +46,8 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
     # -- HTTP --
     max_head: int = 16_384  # bytes of a request's line and headers
     max_body: int = 16_384  # bytes; an ID token has up to 8,192
-    head_timeout: float = 10.0  # s from the connection, or the reply before, to the end of the headers, trickled or not
+    head_timeout: float = 10.0  # s from the connection, or the first byte after a reply, to the end of the headers
+    keep_alive: float = 75.0  # s that a connection may idle after a reply: balancers keep theirs for 60 s
     timeout: float = 10.0  # s from the end of the headers to the reply: the body, the work, and waiting for it
     max_requests: int = 256  # under way at a time, their bodies there; more are told 503
     max_connections: int = 4_096

@@ -100,7 +100,13 @@ class LoginService:
         """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
         if self._http is not None:
             raise ConfigError("this login service is running already")
-        http = HttpServer(self.front, *self._where, name=self._listen, protocol=self.admission.protocol)
+        http = HttpServer(
+            self.front,
+            *self._where,
+            name=self._listen,
+            protocol=self.admission.protocol,
+            keep_alive=self.limits.keep_alive,
+        )
         await http.start()
         self._http, self._address = http, (http.host, http.port)
         if self._admin is not None:

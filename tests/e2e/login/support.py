@@ -55,7 +55,7 @@ def new_service(engine: Engine, accounts: Accounts, /, **settings: Any) -> Login
         "accounts": accounts,
         "gateways": StaticGateways([GATEWAY]),
     }
-    return LoginService("http://127.0.0.1:0", engine=engine, **{**defaults, **settings})
+    return LoginService(engine=engine, **{"listen": "http://127.0.0.1:0", **defaults, **settings})
 
 
 @asynccontextmanager

@@ -2,18 +2,31 @@
 
 import asyncio
 import json
+import socket
 from contextlib import AsyncExitStack
 from functools import partial
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from gatelink.auth.tokens import Identity
 from gatelink.config import networks
+from gatelink.group.engines.memory import MemoryEngine
 from gatelink.login.front import MOST_DISCARDED, forwarded_for
 from gatelink.login.http import HttpAdmission
-from tests.e2e.login.support import ANNA, RawHttp, asking, limits, post, problem_in, serving_login
+from tests.e2e.login.support import (
+    ANNA,
+    RawHttp,
+    asking,
+    limits,
+    new_accounts,
+    new_service,
+    post,
+    problem_in,
+    serving_login,
+)
 from tests.e2e.support import until
 from tests.support import MS
 
@@ -51,6 +64,40 @@ async def test_a_connection_may_not_idle_for_ever_between_requests(tmp_path: Pat
         await peer.send(b"GET /hea")
         assert await peer.rest() == b""
         await peer.close()
+
+
+async def test_a_connection_idles_between_requests_longer_than_a_head_may_take(tmp_path: Path) -> None:
+    """A balancer keeps it for 60 s, and must not find it closed."""
+    assert limits().keep_alive > 60
+    async with serving_login(tmp_path, limits=limits(head_timeout=100 * MS)) as service:
+        peer = await RawHttp.open(service)
+        for _ in range(2):
+            await peer.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await peer.response())[0] == 200
+            await asyncio.sleep(300 * MS)
+        await peer.close()
+
+
+async def test_a_connection_that_idles_for_too_long_is_closed(tmp_path: Path) -> None:
+    async with serving_login(tmp_path, limits=limits(keep_alive=100 * MS)) as service:
+        peer = await RawHttp.open(service)
+        await peer.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await peer.response())[0] == 200
+        assert await peer.rest() == b""
+        await peer.close()
+
+
+async def test_the_service_listens_on_every_address_of_its_name(tmp_path: Path) -> None:
+    """localhost is 127.0.0.1, and on most machines ::1 too."""
+    async with MemoryEngine() as engine, new_accounts(tmp_path) as accounts:
+        service = new_service(engine, accounts, listen="http://localhost:0", admin="localhost:0")
+        async with service:
+            for port in (httpx.URL(service.url).port, service.admin_port):
+                for *_, where in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
+                    reader, writer = await asyncio.open_connection(str(where[0]), port)
+                    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                    assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
+                    writer.close()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
