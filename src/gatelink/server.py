@@ -177,6 +177,9 @@ class Server:
         """The logins of clients that are being checked. Raises as `sessions`."""
         return self._started(self._clients).logins
 
+    def _inner_side(self) -> Side:
+        return self._started(self._inner)
+
     @staticmethod
     def _started(side: Side | None) -> Side:
         if side is None:

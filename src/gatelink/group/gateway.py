@@ -160,7 +160,7 @@ class Gateway(Server):
         self.directory = Directory(member.engine, member.id)
         self.relay = relay = Relay(self, self.routes.table, self.rules)
         load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded)
-        self.group = group = Group(member, relay, self.catalog, self.link_limits, self._replaced, load)
+        self.group = group = Group(member, relay, self.catalog, self._inner_side, self._replaced, load)
         self.relay.links = group.links
         group.on_change(self.relay.registry_changed)
         assert isinstance(self.handlers, Forwarding)

@@ -20,7 +20,6 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
-from gatelink.config import Limits
 from gatelink.dispatch import Route
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.group.directory import Directory, Place
@@ -28,8 +27,9 @@ from gatelink.group.engine import Engine, RequestFailed, Subscription
 from gatelink.group.links import Link, Links, Role
 from gatelink.group.registry import Load, OnChange, Registry, ServerInfo, State
 from gatelink.handlers import Handlers, check_handler
-from gatelink.net.client import connect
+from gatelink.net.client import connect_server
 from gatelink.net.dialer import Backoff
+from gatelink.net.side import Side
 from gatelink.quiet import QuietLog
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
@@ -78,7 +78,8 @@ class NotLinked(LocalError):
 class Group:
     """The group as one of its servers sees it.
 
-    `registry` knows all servers, `links` reaches them. role: what stands on the links; limits: of those.
+    `registry` knows all servers, `links` reaches them. role: what stands on the links. side: the server's inner side,
+    which the links that it dials share with those that it accepts; called once the server has started.
     """
 
     def __init__(
@@ -86,7 +87,7 @@ class Group:
         member: Membership,
         role: Role,
         catalog: Catalog,
-        limits: Limits,
+        side: Callable[[], Side],
         replaced: Callable[[], None],
         load: "LoadMeter",
     ) -> None:
@@ -98,7 +99,7 @@ class Group:
         self._directory = Directory(member.engine, member.id)
         self._member = member
         self._catalog = catalog
-        self._limits = limits
+        self._side = side
         self._on_change: list[OnChange] = []
         self._subscriptions: list[Subscription] = []
 
@@ -151,19 +152,20 @@ class Group:
 
     async def _dial(self, info: ServerInfo) -> Session:
         me = self.me
-        return await connect(
+        side = self._side()
+        session = await connect_server(
             info.inner,
-            uid=me.id,
-            source=me.type,
-            group_key=self._member.keys[0],
+            side.hub,
+            id=me.id,
+            type=me.type,
             peer_id=info.id,
+            group_key=self._member.keys[0],
             handlers=self.links,
-            resume=True,
             reconnect=REDIAL,
             timeout=DIAL_SECONDS,
-            catalog=self._catalog,
-            limits=self._limits,
         )
+        side.weigh(session)
+        return session
 
     async def find(self, uid: int, slot: int = 0) -> Place | None:
         """Where a user's newest login is: the id of its gateway, and its epoch. Raises EngineUnavailable."""

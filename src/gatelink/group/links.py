@@ -58,8 +58,9 @@ class Link:
     """The way to one run of another server."""
 
     __slots__ = (
-        "_congested",
         "_largest",
+        "_low_bytes",
+        "_low_frames",
         "_marked",
         "_pack_bytes",
         "_pushed_bytes",
@@ -75,7 +76,8 @@ class Link:
         self.instance = info.instance  # of the process at the other end; its entry at that moment, until it has said so
         self.session = session
         self._largest = session.hub.limits.max_frame + HEADER_SIZE  # for a larger one the other end would close it
-        self._congested: asyncio.Task[None] | None = None
+        self._low_bytes = session.outbox.max_bytes // 8  # half of what crowds it
+        self._low_frames = session.outbox.max_frames // 8
         self._relieved: list[Callable[[], None]] = []
         self._marked = False  # its flush is due
         self._pushes: dict[int, list[bytes]] = {}  # by sid: what players were sent in this turn, and is not queued yet
@@ -100,10 +102,11 @@ class Link:
         return info.instance == self.instance
 
     def push(self, envelope: bytes) -> bool:
-        """Queues a whole envelope; True when so much waits that whoever feeds the link should stop.
+        """Queues a whole envelope; True when more than a quarter of the room is taken: the caller should stop.
 
-        `when_relieved` tells when to go on. Raises OutboxFull when it does not fit in three quarters of
-        the room; MessageTooLarge; SessionClosed when the link is lost, of which whoever stands on it is about to hear.
+        `when_relieved` tells when to go on, which is at half of that. Raises OutboxFull when the envelope does not fit
+        in three quarters of the room; MessageTooLarge; SessionClosed when the link is lost, of which its role is about
+        to hear.
         """
         size = len(envelope)
         if size > self._largest:
@@ -187,14 +190,21 @@ class Link:
             pass
 
     def when_relieved(self, call: Callable[[], None]) -> None:
-        """Calls `call` once what waits has left, or the link is lost."""
-        self._relieved.append(call)
-        if self._congested is None:
-            self._congested = tasks.keep(self._relieve(), "link relief")
+        """Calls `call` once no more than an eighth of the room is taken, or the link is lost.
 
-    async def _relieve(self) -> None:
-        await self.drain()
-        self._congested = None
+        A link that is always in use is hardly ever empty, so players would wait for that without end.
+        """
+        self._relieved.append(call)
+        self.session.on_written = self._written
+
+    def _written(self) -> None:
+        outbox = self.session.outbox
+        if outbox.bytes <= self._low_bytes and outbox.count <= self._low_frames:
+            self.session.on_written = None
+            self.session.hub.loop.call_soon(self.relieve)  # later: this is within a write of the session's
+
+    def relieve(self) -> None:
+        """Tells those who wait for room that there is some, or that the link is lost."""
         calls, self._relieved = self._relieved, []
         for call in calls:
             call()
@@ -211,6 +221,7 @@ class Links:
         self._role = role
         self._dial = dial
         self._links: dict[int, Link] = {}
+        self._by_session: dict[Session, Link] = {}  # not in `session.data`, which is the handlers'
         self._dialling: dict[int, asyncio.Task[None]] = {}
         self._probing: dict[Link, asyncio.Task[None]] = {}
         self._changed = asyncio.Event()
@@ -309,7 +320,7 @@ class Links:
             session.close(CloseCode.VERIFY_FAILED, "not registered")
             return
         link = Link(info, session)
-        session.data = link
+        self._by_session[session] = link
         self._links[link.id] = link
         log.info("linked", server=link.id, name=info.name)
         assert self._registry.me is not None
@@ -318,19 +329,19 @@ class Links:
         self._changed.set()
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
-        link = session.data
-        if isinstance(link, Link):
+        link = self._by_session.get(session)
+        if link is not None:
             self._role.envelopes(link, frames)
 
     def suspended(self, session: Session) -> None:
-        link = session.data
-        if isinstance(link, Link) and not self._closing:
+        link = self._by_session.get(session)
+        if link is not None and not self._closing:
             log.info("link broken", server=link.id, name=link.info.name)
             self._probing[link] = tasks.keep(self._probe(link), "link probe")
 
     def resumed(self, session: Session) -> None:
-        link = session.data
-        if isinstance(link, Link):
+        link = self._by_session.get(session)
+        if link is not None:
             log.info("link resumed", server=link.id, name=link.info.name)
             self._end_probe(link)
             self._role.link_resumed(link)
@@ -339,8 +350,8 @@ class Links:
         session.hub.loop.call_soon(self._lost, session)
 
     def _lost(self, session: Session) -> None:
-        link = session.data
-        if isinstance(link, Link):
+        link = self._by_session.pop(session, None)
+        if link is not None:
             self._end_probe(link)
             if self._links.get(link.id) is link:
                 del self._links[link.id]
@@ -354,6 +365,7 @@ class Links:
                 frames=sum(1 for _ in session.outbox.frames()),  # not acknowledged, or not even sent
             )
             self._role.link_lost(link)
+            link.relieve()
             self._changed.set()
         session.all_told()
 

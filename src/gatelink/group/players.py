@@ -107,6 +107,10 @@ class Player(Session):
             self.close(error.code, "the link to the gateway is full")
             raise SessionClosed(error.code, str(error)) from None
 
+    def send_frames(self, frames: list[bytes]) -> None:
+        for frame in frames:  # not into the outbox, which all players share and which is never written
+            self.send_frame(frame)
+
     def _check_sendable(self) -> None:
         if not self._is_answering:
             super()._check_sendable()

@@ -94,7 +94,7 @@ class Service(Server):
         self.id = member.id
         self.group_keys = tuple(member.keys)
         load = LoadMeter(lambda: len(self.players), self._count)
-        self.group = group = Group(member, self, self.catalog, self.link_limits, self._replaced, load)
+        self.group = group = Group(member, self, self.catalog, self._inner_side, self._replaced, load)
         self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
         self.peers = group.registry.type_of
         await super().start()

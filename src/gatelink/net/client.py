@@ -100,7 +100,35 @@ async def connect(
     if handlers is None:
         handlers = Handlers(catalog)
     tokens = token if callable(token) else None
-    dialer = Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, extension, tokens)
+    return await _dial(
+        Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, extension, tokens)
+    )
+
+
+async def connect_server(
+    endpoint: str,
+    hub: Hub,
+    *,
+    id: int,
+    type: int,
+    peer_id: int,
+    group_key: GroupKey,
+    handlers: Dispatcher,
+    reconnect: Backoff,
+    timeout: float,  # noqa: ASYNC109 - as `connect`
+) -> Session:
+    """The resumable session of a link, between server `id` of `type` and server `peer_id`.
+
+    hub: the one of this server's links, so that all of them share its metrics, limits and timers.
+
+    Raises ConnectError, ConfigError as `connect`.
+    """
+    request = ClientVerifyRequest(source=type, uid=id, token="")
+    extension = Extension(Hello(features=Features.PING | Features.RESUME, slot=0), group_key, peer_id)
+    return await _dial(Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, None, extension))
+
+
+async def _dial(dialer: Dialer) -> Session:
     try:
         return await dialer.dial()
     except BaseException:

@@ -26,12 +26,18 @@ AT_ONCE = 1_000
 
 
 class MemoryGuard:
-    """Weighs `connections` and the detached ones of `sessions`; ends those that hold most while it is too much."""
+    """Weighs `connections` and the detached ones of `sessions`; ends those that hold most while it is too much.
 
-    def __init__(self, hub: Hub, connections: Set[Connection], sessions: SessionManager) -> None:
+    dialled: sessions that this side dialled itself, weighed with their connections.
+    """
+
+    def __init__(
+        self, hub: Hub, connections: Set[Connection], sessions: SessionManager, dialled: Set[Session] = frozenset()
+    ) -> None:
         self._hub = hub
         self._connections = connections
         self._sessions = sessions
+        self._dialled = dialled
         self._shown = 0  # our part of `stats.held_bytes`
         self._weighing = tasks.live(self._weigh, "memory guard")
 
@@ -61,6 +67,8 @@ class MemoryGuard:
         for session in self._sessions:
             if session.state is SessionState.DETACHED:
                 yield session, session.held_bytes
+        for session in list(self._dialled):
+            yield session, session.held_bytes + session.carried_bytes
 
     def _take_down(self, found: dict[Session, int], total: int) -> int:
         """Ends sessions, those that hold most first, until the rest is within the limit; what that holds."""

@@ -14,6 +14,7 @@ from gatelink.net.memory_guard import MemoryGuard
 from gatelink.session.carrier import Pause
 from gatelink.session.hub import LAST_WORDS, Hub
 from gatelink.session.manager import Duplicate, SessionManager
+from gatelink.session.session import Session
 
 LEAST_GRACE = 0.1
 """Seconds that the last `closed` handlers together, and each `on_stop` function, have when the grace is over."""
@@ -35,9 +36,15 @@ class Side:
         self.end_code = end_code
         self.sessions = SessionManager(hub, duplicate)
         self.admission = Admission(hub)
-        self.memory_guard = MemoryGuard(hub, self.admission.connections, self.sessions)
+        self._dialled: set[Session] = set()
+        self.memory_guard = MemoryGuard(hub, self.admission.connections, self.sessions, self._dialled)
         self.logins: set[Login] = set()
         self.listeners: list[Listener] = []
+
+    def weigh(self, dialled: Session) -> None:
+        """Has a session that this server dialled weighed with the others, until it is closed."""
+        self._dialled.add(dialled)
+        dialled.after_last(lambda: self._dialled.discard(dialled))
 
     def shut(self) -> None:
         """Accepts nothing more; who is not verified by now has to come again."""

@@ -30,6 +30,10 @@ class Carrier(Protocol):
     writable: bool
     """False while so much is written and not yet out that the outbox should hold back."""
 
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that it keeps in memory: arrived and not yet decoded, written and not yet out."""
+
     def write(self, data: bytes) -> None: ...
 
     def pause(self, why: Pause) -> None: ...

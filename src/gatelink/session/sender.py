@@ -1,6 +1,7 @@
 """The way out of a session: what is sent is queued, and leaves with all else of its turn of the loop in one write."""
 
 import asyncio
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from gatelink.errors import CloseCode, SessionClosed
@@ -25,6 +26,7 @@ class Sender(Item):
         "_marked",
         "close_code",
         "close_reason",
+        "on_written",
         "outbox",
         "state",
     )
@@ -40,6 +42,8 @@ class Sender(Item):
         self.state = _OPEN
         self.close_code: CloseCode | None = None
         self.close_reason = ""
+        self.on_written: Callable[[], None] | None = None
+        """Called after each write of what is queued, while it is set; a crowded link waits so for its low water."""
 
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
@@ -118,6 +122,8 @@ class Sender(Item):
         data = self._outgoing()
         if data:
             carrier.write(data)
+            if self.on_written is not None:
+                self.on_written()
         if outbox.count:
             if data and carrier.writable:
                 self._marked = True

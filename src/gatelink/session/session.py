@@ -319,6 +319,11 @@ class Session(Sender):
         """What it keeps in memory: queued, sent and not acknowledged, received and not handled."""
         return self.outbox.held_bytes + (self.inbox.bytes if self.inbox is not None else 0)
 
+    @property
+    def carried_bytes(self) -> int:
+        """What its connection keeps in memory: not yet decoded, written and not yet out."""
+        return self._carrier.held_bytes if self._carrier is not None else 0
+
     def pause(self, why: Pause) -> None:
         """Stops reading from the peer, on this connection and the next, until `resume` with the same reason."""
         self._paused |= why

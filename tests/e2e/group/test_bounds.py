@@ -12,10 +12,11 @@ from gatelink import LINK_LIMITS, CloseCode, ConfigError, Full, GroupKey, Handle
 from gatelink.errors import MessageTooLarge
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.gateway import Gateway
-from gatelink.group.group import Membership
+from gatelink.group.group import Membership, NotLinked
 from gatelink.group.links import Link
 from gatelink.net.client import CLIENT_LIMITS
 from gatelink.session.carrier import Pause
+from gatelink.session.outbox import OutboxFull
 from gatelink.wire.envelope import Arrival, SessionOpened
 from tests.e2e.group.support import Ask, Post, Recorder, Say, group, log_in, player
 from tests.e2e.support import until
@@ -85,6 +86,54 @@ async def test_a_service_that_does_not_read_pauses_its_players_alone_and_loses_n
             assert lobby.numbers(7) == lobby.numbers(8) == list(range(1_500))
             await until(lambda: not any(session._paused for session in gateway.sessions))
             assert not gateway.relay.stats.lost and not gateway.relay._crowded
+
+
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])
+async def test_what_a_link_holds_and_sends_is_in_its_servers_metrics_whichever_side_dialled(
+    monkeypatch: pytest.MonkeyPatch, gateway_id: int
+) -> None:
+    monkeypatch.setattr("gatelink.net.memory_guard.INTERVAL", 0.05)
+    async with group() as town:
+        gateway = await town.gateway(gateway_id)
+        lobby = await town.lobby(20)
+
+        @gateway.on_post(Post)
+        def answer(link: Session, message: Post) -> None:
+            link.send(Post(message.n + 1))
+
+        lobby.group.post(gateway_id, Post(1))
+        await until(lambda: lobby.posts == [(gateway_id, 2)])
+        assert gateway.stats.sent["Post"].messages == 1
+        posted = 0
+        there = link_of(gateway, 20)
+        with not_reading(link_of(lobby, gateway_id)):
+            while there.session.outbox.held_bytes < 4 << 20:
+                gateway.group.post(20, Say(posted, "x" * 10_000))
+                posted += 1
+            await until(lambda: gateway.stats.held_bytes >= 4 << 20)
+        await until(lambda: not gateway.stats.held_bytes)
+        there.session.close()
+        await until(lambda: gateway.group.links.get(20) not in (None, there))
+        sides = [side for server in (gateway, lobby) if (side := server._inner) is not None]
+        assert sum(len(side._dialled) for side in sides) == 1, "the lost one is forgotten"
+
+
+async def test_servers_whose_links_hold_too_much_end_those_that_they_dialled_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gatelink.net.memory_guard.INTERVAL", 0.05)
+    async with group() as town:
+        gateway = await town.gateway(1, link_limits=replace(SMALL, max_held_bytes=1 << 20))
+        lobby = await town.lobby(20, link_limits=SMALL)
+        there = link_of(gateway, 20)
+        with not_reading(link_of(lobby, 1)):
+            with pytest.raises((OutboxFull, NotLinked)):
+                while True:
+                    gateway.group.post(20, Say(0, TEXT * 10))
+                    await asyncio.sleep(0)
+            await until(lambda: there.session.close_code is not None)
+            assert there.session.close_code is CloseCode.SLOW_CONSUMER
+        await town.settled()
 
 
 @pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])

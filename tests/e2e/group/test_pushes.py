@@ -8,6 +8,7 @@ from gatelink import Full, SessionClosed
 from gatelink.group.links import PACK_BYTES, Link
 from gatelink.group.players import Player
 from gatelink.wire import envelope
+from gatelink.wire.frames import encode_frame
 from tests.e2e.group.support import CATALOG, Ask, Say, group, player
 from tests.e2e.support import until
 
@@ -54,6 +55,23 @@ async def test_what_a_player_is_sent_in_one_turn_crosses_the_link_in_one_envelop
             assert [(sid, len(frames)) for sid, frames in pushes(link)] == [(one.sid, 10), (two.sid, 10), (one.sid, 1)]
             let_go(link)
             await until(lambda: a.heard == list(range(11)) and b.heard == list(range(10)))
+
+
+async def test_nothing_that_sends_to_a_player_writes_into_what_all_players_share() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as a, player(gateway, 8) as b:
+            await until(lambda: len(lobby.players) == 2)
+            one = lobby.player(7)
+            kind, body = CATALOG.encode(Say(4))
+            one.send(Say(0))
+            one.send(Say(1), key=1)
+            one.send_frame(encode_frame(kind.id, CATALOG.encode(Say(2))[1]))
+            one.send_frames([encode_frame(kind.id, CATALOG.encode(Say(3))[1]), encode_frame(kind.id, body)])
+            one.send_raw(kind.id, CATALOG.encode(Say(5))[1])
+            await until(lambda: a.heard == [0, 1, 2, 3, 4, 5])
+            assert one.outbox is lobby.player(8).outbox
+            assert not one.outbox.count and not one.outbox.sent and not one.outbox.dropped and not b.heard
 
 
 async def test_answers_to_what_one_read_brought_leave_with_that_read() -> None:

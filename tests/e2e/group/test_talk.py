@@ -10,12 +10,13 @@ import pytest
 from gatelink import LINK_LIMITS, CatalogError, ConfigError, Session
 from gatelink.group.engine import EngineUnavailable, NoResponder, RequestFailed
 from gatelink.group.engines.memory import MemoryEngine
+from gatelink.group.gateway import Gateway
 from gatelink.group.group import NotLinked
 from gatelink.group.service import Service
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.states import SessionState
 from tests.e2e.engines import NewEngine
-from tests.e2e.group.support import CATALOG, LOBBY, ROOM, Ask, Move, Post, Recorder, Say, Town, group
+from tests.e2e.group.support import CATALOG, LOBBY, ROOM, Ask, Move, Post, Recorder, Say, Town, group, player
 from tests.e2e.support import until
 
 TIMEOUT = 10.0
@@ -153,6 +154,41 @@ async def test_a_handler_of_posts_that_raises_takes_the_next_one() -> None:
         lobby.group.post(30, Post(2))
         await until(lambda: room.posts == [(20, 2)])
         assert lobby.group.links.get(30) is link
+
+
+async def test_what_a_handler_of_posts_keeps_in_data_is_its_own() -> None:
+    """Posts, players' messages and a resumed or lost link go on as before, on both ends."""
+    async with group() as town:
+        gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
+        servers: tuple[Gateway | Recorder, ...] = (gateway, lobby, room)
+        kept: dict[int, set[object]] = {server.id: set() for server in servers}
+        for server in (lobby, room):
+            del server.talk.posts.routes[CATALOG.find(Post).id]
+        for server in servers:
+
+            def keep(link: Session, message: Post, here: int = server.id) -> None:
+                kept[here].add(link.data)
+                link.data = f"{here} keeps {message.n} of {link.uid}"
+
+            server.on_post(Post)(keep)
+        async with player(gateway, 7) as client:
+            for round in range(2):
+                for one in servers:
+                    for other in servers:
+                        if one is not other:
+                            one.group.post(other.id, Post(round))
+                await until(lambda: all(len(kept[id]) == 1 + 2 * round for id in kept))  # noqa: B023 - awaited here
+                await client.ask(round)
+                client.move(round)
+                await until(lambda: room.numbers(7) == list(range(round + 1)))  # noqa: B023 - awaited here
+            assert kept[20] == {None, "20 keeps 0 of 1", "20 keeps 0 of 30"}
+            link = gateway.group.links.get(20)
+            assert link is not None
+            link.session.close()
+            await until(lambda: gateway.group.links.get(20) not in (None, link), "the link is made anew")
+            await town.settled()
+            await client.ask(9)
+        assert all(len(server.group.links._by_session) == len(server.group.links) == 2 for server in servers)
 
 
 async def test_a_call_is_answered_by_the_server_or_one_of_the_type(new_engine: NewEngine) -> None:

@@ -1,5 +1,6 @@
 """What a link makes of what is sent on it: in whatever order and sizes, each player's frames stay in order and fit."""
 
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -39,6 +40,38 @@ class Session(Sender):
     @property
     def hub(self) -> Hub:
         return self._hub
+
+
+def test_a_crowded_link_is_relieved_at_its_low_water_though_it_is_never_empty() -> None:
+    hub: Any = SimpleNamespace(
+        limits=replace(LIMITS, write_high_water=900), stats=Stats(), mark=lambda _: None, loop=Loop()
+    )
+    carrier: Any = SimpleNamespace(writable=True, write=lambda data: None)
+    session = Session(hub, carrier, None)
+    link = Link(ServerInfo(id=1, type=1, name="gateway"), cast(Any, session))
+    frame = encode_frame(12_001, bytes(294))
+    relieved: list[int] = []
+    while not link.push(frame):
+        pass
+    assert session.outbox.bytes > LIMITS.max_outbox_bytes // 4
+    link.when_relieved(lambda: relieved.append(session.outbox.bytes))
+    for _ in range(20):  # three frames leave with each write, and as many come: it stays above
+        session.flush()
+        for _ in range(3):
+            link.session.send_frame(frame)
+    assert not relieved and session.outbox.bytes > LIMITS.max_outbox_bytes // 8
+    while session.outbox.bytes > LIMITS.max_outbox_bytes // 8:
+        session.flush()
+    assert len(relieved) == 1 and 0 < relieved[0] <= LIMITS.max_outbox_bytes // 8
+    session.flush()
+    assert len(relieved) == 1 and session.on_written is None
+
+
+class Loop:
+    """Calls at once what is to be called soon."""
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        call()
 
 
 @given(STEPS)
