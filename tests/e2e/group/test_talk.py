@@ -162,8 +162,8 @@ async def test_what_a_handler_of_posts_keeps_in_data_is_its_own() -> None:
         gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
         servers: tuple[Gateway | Recorder, ...] = (gateway, lobby, room)
         kept: dict[int, set[object]] = {server.id: set() for server in servers}
-        for server in (lobby, room):
-            del server.talk.posts.routes[CATALOG.find(Post).id]
+        for service in (lobby, room):
+            del service.talk.posts.routes[CATALOG.find(Post).id]
         for server in servers:
 
             def keep(link: Session, message: Post, here: int = server.id) -> None:

@@ -50,6 +50,7 @@ class Wire:
     """One direction of one connection: bytes written and not yet delivered."""
 
     writable = True
+    held_bytes = 0
 
     def __init__(self) -> None:
         self.bytes = bytearray()
