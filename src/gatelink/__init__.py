@@ -24,7 +24,7 @@ from gatelink.errors import (
     SessionClosed,
     VerifyError,
 )
-from gatelink.group.engine import EngineError, EngineUnavailable, NoResponder, RequestFailed
+from gatelink.group.engine import CallRefused, CallTimeout, EngineError, EngineUnavailable, NoResponder, RequestFailed
 from gatelink.group.gateway import Gateway
 from gatelink.group.group import Group, Membership, NotLinked
 from gatelink.group.players import Player
@@ -46,6 +46,8 @@ __all__ = [
     "Arrival",
     "Backoff",
     "BodyError",
+    "CallRefused",
+    "CallTimeout",
     "Catalog",
     "CatalogError",
     "CloseCode",

@@ -17,7 +17,9 @@
     │   ├── EngineUnavailable    it did not answer in time; whether it did what it was asked is not known
     │   ├── Conflict             another write came first
     │   ├── NoResponder          nobody answers a call there
-    │   └── RequestFailed        whoever answers it raised
+    │   └── RequestFailed        whoever answers it raised; `code` and `reason` if that was CallRefused
+    │       └── CallTimeout      it did not answer in time, while the engine is there
+    ├── CallRefused              for handlers of calls to raise: the caller is told why
     └── ConnectError             `connect()` did not get a session
 
 A `PeerError` is never shown to the peer: it learns the close code, the log has the words.

@@ -226,6 +226,11 @@ class Server:
         """True from `start` until `stop` is called."""
         return self._running and self._admission.open
 
+    @property
+    def trouble(self) -> str:
+        """Why it cannot take new players just now, as /healthz says it; "" if it can."""
+        return ""
+
     async def _join(self) -> None:
         """What a member of a group does once it listens."""
 

@@ -102,7 +102,14 @@ def run(process: Coroutine[Any, Any, None]) -> None:
 async def member_of(settings: Settings, name: str, id: int, inner: str, advertise: str) -> AsyncIterator[Membership]:
     """A membership whose engine runs while the block does. Raises ConfigError, EngineUnavailable."""
     async with engine_of(settings, name) as engine:
-        yield Membership(engine=engine, keys=group_keys(settings), id=id, inner=inner, advertise=advertise)
+        yield Membership(
+            engine=engine,
+            keys=group_keys(settings),
+            id=id,
+            inner=inner,
+            advertise=advertise,
+            types=["gateway", *settings.services],
+        )
 
 
 def at(endpoint: str, index: int) -> str:

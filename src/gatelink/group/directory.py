@@ -21,12 +21,14 @@ log = structlog.get_logger("gatelink.directory")
 
 PREFIX = "players"
 TTL = 3_600.0
-"""Seconds that an entry lives; gateways renew those of their sessions when half of it is over."""
+"""Seconds that an entry lives; gateways renew those of their sessions (renewals.py) before a third of it is over."""
 
 MAX_WAITING = 20_000
 """Ends of sessions that wait to be written; those over it are left to expire."""
 
 WORKERS = 8
+RETRY = 1.0
+"""Seconds after which what the engine did not do is tried again."""
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
@@ -50,7 +52,7 @@ class Directory:
     def __init__(self, engine: Engine, gateway: int, clock: Callable[[], float] = time.time) -> None:
         self.gateway = gateway
         self.skipped = 0
-        """Ends that were not written, because too many waited or the engine was away; they expire."""
+        """Ends that were not written, because too many waited while the engine was away; they expire."""
         self._engine = engine
         self._clock = clock
         self._last = 0
@@ -84,16 +86,14 @@ class Directory:
 
         False if there is a newer login, whose entry is left alone.
 
-        Raises EngineUnavailable.
+        Raises Conflict if the entry changes at this moment: a newer login came first, or this one ended;
+        EngineUnavailable.
         """
         key = _key(uid, slot)
         entry = await self._engine.get(key)
         if entry is not None and _decode(entry.value).epoch > epoch:
             return False
-        try:
-            await self._write(key, Place(self.gateway, epoch), TTL, entry)
-        except Conflict:
-            pass  # a newer login came first, or this one ended; the next time will tell
+        await self._write(key, Place(self.gateway, epoch), TTL, entry)
         return True
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float = 0.0) -> None:
@@ -131,15 +131,22 @@ class Directory:
         while True:
             uid, slot, epoch, keep = await self._ends.get()
             try:
-                await self._write_end(_key(uid, slot), epoch, keep)
+                while not await self._try_to_end(_key(uid, slot), epoch, keep):  # noqa: ASYNC110 - it is a retry
+                    await asyncio.sleep(RETRY)
             except Conflict:
                 pass  # a newer login came first
-            except EngineUnavailable:
-                self.skipped += 1
             except Exception as error:
                 log.error("the end of a session was not written", uid=uid, exc_info=error)
             finally:
                 self._ends.task_done()
+
+    async def _try_to_end(self, key: str, epoch: int, keep: float) -> bool:
+        """False while the engine is away."""
+        try:
+            await self._write_end(key, epoch, keep)
+        except EngineUnavailable:
+            return False
+        return True
 
     async def _write_end(self, key: str, epoch: int, keep: float) -> None:
         entry = await self._engine.get(key)

@@ -18,6 +18,10 @@ Revision = NewType("Revision", int)
 """Which write made an entry what it is. Opaque: good to compare with another of the same key, for nothing else."""
 
 
+MAX_REFUSAL = 1_000
+"""Characters of a refusal's reason."""
+
+
 class EngineError(GatelinkError):
     """Something that the engine did not do."""
 
@@ -35,7 +39,38 @@ class NoResponder(EngineError):
 
 
 class RequestFailed(EngineError):
-    """Whoever serves the subject raised; its words are in its own log."""
+    """Whoever serves the subject raised.
+
+    code, reason: what it said with `CallRefused`; 0 and "" for any other exception, whose words are in its own log.
+    """
+
+    def __init__(self, text: str, code: int = 0, reason: str = "") -> None:
+        self.code = code
+        self.reason = reason
+        super().__init__(text)
+
+
+class CallTimeout(RequestFailed):
+    """The engine is there, and whoever serves the subject did not answer before the deadline.
+
+    Whether the request was handled is not known.
+    """
+
+
+class CallRefused(GatelinkError):
+    """Raised by a handler of calls to refuse one: the caller gets RequestFailed with this `code` and `reason`.
+
+    code: 0 to 65,535, the application's own. reason: up to 1,000 characters, which the caller may see and log.
+    """
+
+    def __init__(self, code: int, reason: str = "") -> None:
+        if not 0 <= code <= 0xFFFF:
+            raise ValueError(f"code {code}; a refusal has one from 0 to 65535")
+        if len(reason) > MAX_REFUSAL:
+            raise ValueError(f"a reason of {len(reason)} characters; a refusal has at most {MAX_REFUSAL}")
+        self.code = code
+        self.reason = reason
+        super().__init__(f"refused with code {code}" + (f": {reason}" if reason else ""))
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -83,6 +118,12 @@ class Engine(Protocol):
     to 1 MiB less 1 KiB. A `ttl` is in seconds, at least 1, and rounded up; the key is kept up to a second longer.
     """
 
+    when_back: set[Callable[[], None]]
+    """Called each time that the engine can be used again, or was found to have lost or changed what it held.
+
+    What a process must have there, it looks after then.
+    """
+
     async def start(self) -> None:
         """Connects. Raises EngineUnavailable, or ConfigError for an engine that cannot do what is needed."""
 
@@ -95,7 +136,7 @@ class Engine(Protocol):
 
     @property
     def is_available(self) -> bool:
-        """Whether it is connected at this moment, for health and metrics."""
+        """Whether it is connected and, when that was last tried, could be written to; for health and metrics."""
 
     async def get(self, key: str) -> Entry | None: ...
 
@@ -123,12 +164,13 @@ class Engine(Protocol):
     async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
         """Answers requests, each in a task of its own; one of those who serve the subject gets each request.
 
-        `handler` is cancelled when the caller's deadline is over. What it raises is logged, and fails the request. Over
-        1,000 at a time are refused.
+        `handler` is cancelled when the caller's deadline is over. What it raises is logged, and fails the request;
+        CallRefused is not logged, and tells the caller why. Over 1,000 at a time are refused.
         """
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - goes with the call
         """The answer of whoever serves `subject`.
 
-        Raises NoResponder at once, RequestFailed, or EngineUnavailable after `timeout` seconds.
+        Raises NoResponder at once, RequestFailed; after `timeout` seconds CallTimeout, or EngineUnavailable if the
+        engine is away.
         """

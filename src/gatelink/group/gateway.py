@@ -13,12 +13,13 @@ import structlog
 
 from gatelink import __version__, tasks
 from gatelink.errors import CloseCode, ConfigError
-from gatelink.group.directory import TTL, Directory
+from gatelink.group.directory import Directory
 from gatelink.group.engine import EngineError, EngineUnavailable, Subscription
 from gatelink.group.group import Group, LoadMeter, Membership, Talk, at_once, stopped
 from gatelink.group.links import GATEWAY
 from gatelink.group.registry import ServerInfo, State
 from gatelink.group.relay import Relay
+from gatelink.group.renewals import Renewals
 from gatelink.group.routes import Routes
 from gatelink.group.rules import Rules
 from gatelink.handlers import Handlers
@@ -60,11 +61,14 @@ class Forwarding(Handlers):
     def __init__(self, catalog: Catalog) -> None:
         super().__init__(catalog)
         self.relay: Relay | None = None
+        self.renewals: Renewals | None = None
         self.table = bytes(65_536)
 
     def opened(self, session: Session) -> None:
         if self.relay is not None:
             self.relay.opened(session)
+        if self.renewals is not None and session.close_code is None:
+            self.renewals.add(session.uid, session.slot, session.epoch)
         super().opened(session)
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
@@ -148,6 +152,7 @@ class Gateway(Server):
         self.group: Group
         self.relay: Relay
         self.directory: Directory
+        self.renewals: Renewals
         self._renewing: asyncio.Task[None] | None = None
         self._serving: Subscription | None = None
         self.on_start(self._prepare)
@@ -158,6 +163,7 @@ class Gateway(Server):
             raise ConfigError("this gateway is running already")
         member = self.member
         self.directory = Directory(member.engine, member.id)
+        self.renewals = Renewals(self.directory.renew, self._renewal_found_newer)
         self.relay = relay = Relay(self, self.routes.table, self.rules)
         load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded)
         self.group = group = Group(member, relay, self.catalog, self._inner_side, self._replaced, load)
@@ -165,6 +171,7 @@ class Gateway(Server):
         group.on_change(self.relay.registry_changed)
         assert isinstance(self.handlers, Forwarding)
         self.handlers.relay = self.relay
+        self.handlers.renewals = self.renewals
         self.handlers.table = self.routes.table
         self.listen = (*self.clients, Listen(endpoint=member.inner, inner=True, handlers=group.links))
         self.peers = group.registry.type_of
@@ -195,6 +202,11 @@ class Gateway(Server):
                     return address
         return ""
 
+    @property
+    def trouble(self) -> str:
+        """As `Server.trouble`: without the engine nobody can log in."""
+        return self.group.trouble
+
     def _group_metrics(self) -> "Iterable[Metric]":
         from gatelink.ops.group_metrics import of_gateway  # here: a process without an admin port needs it not
 
@@ -219,9 +231,11 @@ class Gateway(Server):
             admin=self.admin_address,
         )
         await self.group.join(me, self.talk)
-        self._renewing = tasks.live(self._renew, "directory renewal")
+        member.engine.when_back.add(self.renewals.all_are_due)
+        self._renewing = tasks.live(self.renewals.run, "directory renewal")
 
     async def _leave(self) -> None:
+        self.member.engine.when_back.discard(self.renewals.all_are_due)
         served = [self._serving.close()] if self._serving is not None else []
         await at_once(stopped(self._renewing), self.group.close(), self.directory.close(), *served)
 
@@ -249,24 +263,15 @@ class Gateway(Server):
         return epoch, backlog
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None:
+        self.renewals.discard(uid, slot, epoch)
         self.directory.ended(uid, slot, epoch, keep)
 
     async def _replace(self, data: bytes) -> bytes:
         request = _decode_replace(data)
         return _encode(self.sessions.supersede(request.uid, request.slot, request.epoch, MAX_BACKLOG))
 
-    async def _renew(self) -> None:
-        """Goes around all sessions once in half the life of their entries."""
-        while True:
-            sessions = list(self.sessions)
-            for session in sessions:
-                await asyncio.sleep(TTL / 2 / len(sessions))
-                if session in self.sessions:
-                    try:
-                        is_newest = await self.directory.renew(session.uid, session.slot, session.epoch)
-                    except EngineUnavailable:
-                        continue  # there is another half of its life for that
-                    if not is_newest:  # and whoever holds the newer one did not reach us
-                        session.close(CloseCode.REPLACED, "a newer login", farewell=DUPLICATE_LOGIN_FRAME)
-            if not sessions:
-                await asyncio.sleep(TTL / 60)
+    def _renewal_found_newer(self, uid: int, slot: int, epoch: int) -> None:
+        """The directory has a newer login of a session here, whose gateway did not reach us."""
+        session = self.sessions.get(uid, slot)
+        if session is not None and session.epoch == epoch:
+            session.close(CloseCode.REPLACED, "a newer login", farewell=DUPLICATE_LOGIN_FRAME)

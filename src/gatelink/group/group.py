@@ -13,7 +13,7 @@ answer = await service.group.call("lobby", WhereIs(uid), timeout=1.0)
 import asyncio
 import inspect
 import re
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Collection, Coroutine, Sequence
 from time import perf_counter
 from typing import Any, TypeVar
 
@@ -23,7 +23,7 @@ import structlog
 from gatelink.dispatch import Route
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.group.directory import Directory, Place
-from gatelink.group.engine import Engine, RequestFailed, Subscription
+from gatelink.group.engine import CallRefused, Engine, Subscription
 from gatelink.group.links import Link, Links, Role
 from gatelink.group.registry import Load, OnChange, Registry, ServerInfo, State
 from gatelink.handlers import Handlers, check_handler
@@ -58,6 +58,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     engine: started before the member, and closed after it. keys: of the group, the newest first.
     id: the member's own among all servers of the group.
     inner: where it listens for other servers. advertise: how they reach it, if not under the address it listens on.
+    types: names of the server types that the group is configured to have, for `Group.servers`.
     """
 
     engine: Engine
@@ -65,6 +66,7 @@ class Membership(msgspec.Struct, frozen=True, kw_only=True):
     id: int
     inner: str = "tcp://127.0.0.1:0"
     advertise: str = ""
+    types: Collection[str] = ()
 
     def __post_init__(self) -> None:
         if not self.keys:
@@ -100,6 +102,7 @@ class Group:
         self._member = member
         self._catalog = catalog
         self._side = side
+        self._types = set(member.types)  # names of the types that there are, or were
         self._on_change: list[OnChange] = []
         self._subscriptions: list[Subscription] = []
 
@@ -110,13 +113,25 @@ class Group:
             raise ConfigError("this server is not a member of its group yet; that comes with `start`")
         return self.registry.me
 
+    @property
+    def trouble(self) -> str:
+        """Why the group does not work as a whole; "" if it does."""
+        return "" if self.engine.is_available else "the engine is away, or its bucket cannot be used"
+
     def on_change(self, call: OnChange) -> OnChange:
         """Decorator: `call(before, now)` for each server that comes, changes or goes."""
         self._on_change.append(call)
         return call
 
     def servers(self, name: str) -> list[ServerInfo]:
-        """The servers of a type, given by its name, that are up and reached from here just now, this one included."""
+        """The servers of a type, given by its name, that are up and reached from here just now, this one included.
+
+        Raises LocalError for a name that is neither in the configuration (`Membership.types`) nor was ever registered
+        while this server runs: it is misspelt, or there was none yet. A type of which none is up gives an empty list.
+        """
+        if name not in self._types:
+            known = ", ".join(sorted(self._types)) or "none"
+            raise LocalError(f"no server of type {name!r} was ever here; known types: {known}")
         return [
             info
             for info in self.registry.servers.values()
@@ -129,6 +144,7 @@ class Group:
         """Registers, and dials whom it must. Raises ConfigError for a name that cannot be, EngineUnavailable."""
         if not _NAME.fullmatch(me.name):
             raise ConfigError(f"a server's name {me.name!r}; it has up to 32 of a-z, 0-9, _ and -")
+        self._types.add(me.name)
         await self.registry.register(me)
         self._load.start()
         self.links.open()
@@ -146,6 +162,8 @@ class Group:
         )
 
     def _changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
+        if now is not None:
+            self._types.add(now.name)
         self.links.registry_changed(before, now)
         for call in self._on_change:
             call(before, now)
@@ -210,8 +228,8 @@ class Group:
     async def call(self, to: int | str, request: Any, timeout: float) -> Any:  # noqa: ASYNC109 - goes with the request
         """Asks a server, by its id, or one of a type, by its name; its answer, a message of the catalog.
 
-        Raises NoResponder if nobody answers there, RequestFailed if the handler raised, EngineUnavailable after
-        `timeout` seconds.
+        Raises NoResponder if nobody answers there; RequestFailed if the handler raised, with its `code` and `reason`
+        if that was CallRefused; CallTimeout if it did not answer within `timeout` seconds; EngineUnavailable.
         """
         subject = f"call.server.{to}" if isinstance(to, int) else f"call.{to}"
         return decode(self._catalog, await self.engine.request(subject, encode(self._catalog, request), timeout))
@@ -299,7 +317,7 @@ class Talk:
         request = decode(self._catalog, data)
         handler = self._calls.get(type(request))
         if handler is None:
-            raise RequestFailed(f"nobody here answers {type(request).__name__}")
+            raise CallRefused(0, f"nothing there answers {type(request).__name__}")
         answer = handler(request)
         if inspect.isawaitable(answer):
             answer = await answer

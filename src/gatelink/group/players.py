@@ -10,10 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
+import structlog
 
 from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
 from gatelink.group.group import Group
 from gatelink.group.links import Link
+from gatelink.group.registry import State
+from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
 from gatelink.session.groups import MAX_NAME
 from gatelink.session.hub import Hub
@@ -34,6 +37,8 @@ from gatelink.wire.envelope import (
     push_frames,
 )
 from gatelink.wire.frames import Frame
+
+quiet = QuietLog(structlog.get_logger("gatelink.service"))
 
 POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
 """What stands for a policy in a PushFrame."""
@@ -131,9 +136,22 @@ class Player(Session):
 
     # -- at the gateway --
 
-    def bind(self, type: int, server: int) -> None:
-        """Has the player's messages for a `type` of server go to that one from now on; 0 lets the gateway choose."""
+    def bind(self, type: int, server: int) -> bool:
+        """Has the player's messages for a `type` of server go to that one from now on; 0 lets the gateway choose.
+
+        False, and a line in the log, if this server knows no such server that is up. The gateway is told all the same:
+        it holds the player's messages for the type's `hold_seconds`, in case the server comes. Then it chooses another
+        one, says so in its log, and counts it (`gatelink_missed_binds_total`).
+
+        Raises LocalError for a type that is not 1 to 255, or a server that is not 0 to 2**64 - 1.
+        """
+        if not 1 <= type <= 255 or not 0 <= server < 1 << 64:
+            raise LocalError(f"bind to server {server} of type {type}; types are 1 to 255, ids 0 to 2**64 - 1")
         self._tell(Bind(self.sid, type, server))
+        is_there = server == 0 or self._players.knows(type, server)
+        if not is_there:
+            quiet.error("a player was bound to a server that is not there", uid=self.uid, type=type, server=server)
+        return is_there
 
     def join(self, group: str) -> None:
         name = self._players.full_name(group)
@@ -342,6 +360,11 @@ class Players:
             self._hub.stats.dropped += 1
             return False
         return True
+
+    def knows(self, type: int, server: int) -> bool:
+        """Whether a server of that id and type is up, as far as is known here."""
+        info = self._group.registry.servers.get(server)
+        return info is not None and info.type == type and info.state is State.UP
 
     def full_name(self, group: str) -> str:
         """What the gateways call a group of this service. Raises LocalError for a name that is too long there."""

@@ -37,8 +37,8 @@ class State(Enum):
     """It finishes what it has and takes nothing new."""
 
 
-class Load(msgspec.Struct, frozen=True):
-    """How busy a server is."""
+class Load(msgspec.Struct, frozen=True, order=True):
+    """How busy a server is. Of two, the one with fewer sessions is less; then by messages, then by lag."""
 
     sessions: int = 0
     messages: float = 0.0  # per second, since the last keepalive
@@ -117,6 +117,7 @@ class Registry:
         self._keepalive = keepalive
         self._expiry = expiry
         self._revision: Revision | None = None
+        self._is_doubtful = False  # the engine was away: what it has of ours need not be what we wrote
         self._is_replaced = False
         self._checking: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
@@ -135,9 +136,11 @@ class Registry:
         self._is_replaced = False
         self._revision = await self._engine.put(self._key(me), _encode(me), self._expiry)
         self._keeping = tasks.live(self._keep_alive, "registry keepalive")
+        self._engine.when_back.add(self._engine_is_back)
 
     async def close(self) -> None:
         """Stops; the entry is gone unless the engine is away or another server has it."""
+        self._engine.when_back.discard(self._engine_is_back)
         tasks = [task for task in (self._watching, self._keeping, self._checking) if task is not None]
         for task in tasks:
             task.cancel()
@@ -188,21 +191,30 @@ class Registry:
         with suppress(EngineUnavailable):  # the next keepalive finds out
             await self._write()
 
+    def _engine_is_back(self) -> None:
+        self._is_doubtful = True
+        self._check_soon()
+
     async def _write(self) -> None:
-        """Writes the entry anew; one that another server has written is left alone."""
+        """Writes the entry anew; one that a newer server has written is left alone."""
         async with self._writing:
             if self._is_replaced:
                 return
             assert self.me is not None
             key = self._key(self.me)
             try:
-                if self._revision is not None:
+                if (
+                    self._is_doubtful
+                ):  # a bucket that was made again may have our revision by chance, in another's entry
+                    await self._settle(key)
+                elif self._revision is not None:
                     self._revision = await self._engine.update(key, _encode(self.me), self._expiry, self._revision)
                 else:
                     self._revision = await self._engine.create(key, _encode(self.me), self._expiry)
             except Conflict:
                 with suppress(Conflict):  # it changes at this very moment; the next keepalive finds out
                     await self._settle(key)
+            self._is_doubtful = False
 
     async def _settle(self, key: str) -> None:
         """The entry is not what we wrote last: it expired, a write of ours went unanswered, or it is another's."""
@@ -212,7 +224,8 @@ class Registry:
             self._revision = await self._engine.create(key, _encode(self.me), self._expiry)
             return
         found = _read(entry.value)
-        if found is not None and found.instance == self.me.instance:
+        if found is not None and (found.instance == self.me.instance or found.started_at < self.me.started_at):
+            # Ours, or an earlier run's, which a copy of the bucket has brought back.
             self._revision = await self._engine.update(key, _encode(self.me), self._expiry, entry.revision)
             return
         self._revision = None

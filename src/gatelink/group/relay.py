@@ -221,7 +221,15 @@ class Relay:
 
     def _stop_holding(self, way: Way, type: int) -> None:
         """The time is over: what was held is lost if no server can be had now, whichever it was to be."""
-        way.pinned.pop(type, None)
+        server = way.pinned.pop(type, None)
+        if server is not None:
+            self.stats.missed_binds += 1
+            quiet.error(
+                "the server that a player waits for did not come: another gets it",
+                uid=way.session.uid,
+                type=type,
+                server=server,
+            )
         if not self._release(way, type):
             held = self._let_go(way, type).envelopes
             if held:

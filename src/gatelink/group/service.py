@@ -127,6 +127,11 @@ class Service(Server):
         """
         self.players.broadcast_group(self.group.links.of_type(GATEWAY), group, message, key=key, full=full)
 
+    @property
+    def trouble(self) -> str:
+        """As `Server.trouble`: without the engine nobody can log in."""
+        return self.group.trouble
+
     def _group_metrics(self) -> "Iterable[Metric]":
         from gatelink.ops.group_metrics import of_service  # here: a process without an admin port needs it not
 

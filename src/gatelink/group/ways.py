@@ -26,6 +26,7 @@ class RelayStats:
         self.misdirected = 0  # envelopes for sessions that are not here any more
         self.malformed = 0  # envelopes that were dropped
         self.rebinds = 0  # players whose server died or drains
+        self.missed_binds = 0  # players who waited for a server, by its id, that did not come
         self.held = 0  # times that a player waited because there was no server
 
 

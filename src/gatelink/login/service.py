@@ -86,6 +86,11 @@ class LoginService:
         return self._http is not None
 
     @property
+    def trouble(self) -> str:
+        """Why nobody can log in just now; "" if players can."""
+        return "" if self.engine.is_available else "the engine is away, or its bucket cannot be used"
+
+    @property
     def url(self) -> str:
         """Where it is reached, `http://host:port` with the port that was taken."""
         host, port = self._address

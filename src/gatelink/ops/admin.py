@@ -32,6 +32,10 @@ class Watched(Protocol):
     @property
     def is_running(self) -> bool: ...
 
+    @property
+    def trouble(self) -> str:
+        """Why it cannot take new players just now, in words for people; "" if it can."""
+
 
 class Admin:
     """The admin port of `server`, at `address`: "host:port", port 0 for any that is free.
@@ -93,4 +97,7 @@ class Admin:
             return 405, _TEXT, b"only GET and HEAD\n"
         if path == "/metrics":
             return 200, _EXPOSITION, self._metrics.exposition()
-        return (200, _TEXT, b"ok\n") if self._server.is_running else (503, _TEXT, b"stopping\n")
+        if not self._server.is_running:
+            return 503, _TEXT, b"stopping\n"
+        trouble = self._server.trouble
+        return (503, _TEXT, f"{trouble}\n".encode()) if trouble else (200, _TEXT, b"ok\n")

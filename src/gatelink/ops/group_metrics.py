@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 _ENGINE_COUNTERS = {
     "losses": "Connections to the engine that were lost.",
     "resyncs": "Times that a watch of the engine had to begin again.",
+    "contents_lost": "Times that what the engine held was found gone, or older.",
     "dropped": "Messages of the engine that came faster than they were handled.",
     "served": "Requests through the engine that were handled here.",
     "served_failed": "Of these, those whose handler raised or took longer than the caller waits.",
@@ -39,6 +40,7 @@ def of_gateway(gateway: "Gateway") -> Iterator[Metric]:
     yield counter("malformed_envelopes", "Envelopes that were dropped.", stats.malformed)
     yield counter("rebinds", "Players whose server died or drained.", stats.rebinds)
     yield counter("holds", "Times that a player waited because there was no server.", stats.held)
+    yield counter("missed_binds", "Players who waited for a server that did not come.", stats.missed_binds)
     yield gauge("forwarded_players", "Players that frames are forwarded for.", len(relay._ways))
     bound: Counter[int] = Counter()
     for link, ways in relay._bound.items():
@@ -47,6 +49,7 @@ def of_gateway(gateway: "Gateway") -> Iterator[Metric]:
     waiting = {type: len(ways) for type, ways in relay._waiting.items()}
     yield gauges("waiting_players", "Players that wait for a server, by its type.", "type", _named(waiting))
     yield counter("directory_skipped", "Ends of sessions that were left to expire.", gateway.directory.skipped)
+    yield counter("directory_renewals_failed", "Renewals that are tried again.", gateway.renewals.failed)
     yield from _of_member(gateway)
 
 
@@ -66,7 +69,9 @@ def _of_member(server: "Gateway | Service") -> Iterator[Metric]:
     yield links
     yield counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed)
     yield counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled)
-    yield gauge("engine_available", "1 while the engine is connected.", group.engine.is_available)
+    yield gauge(
+        "engine_available", "1 while the engine is connected and its bucket can be used.", group.engine.is_available
+    )
     stats = getattr(group.engine, "stats", None)
     if isinstance(stats, EngineStats):
         yield from _of_engine(stats)

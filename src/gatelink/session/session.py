@@ -268,8 +268,12 @@ class Session(Sender):
         """Ends a `join`."""
         self._hub.groups.leave(self, group)
 
-    def bind(self, type: int, server: int) -> None:
-        """Has the session's messages for a type of server go to that one; nothing to do where this one has them all."""
+    def bind(self, type: int, server: int) -> bool:
+        """Has the session's messages for a type of server go to that one; whether that is there, as far as is known.
+
+        Nothing to do where this server handles all of them.
+        """
+        return True
 
     def kick(self, reason: str = "") -> None:
         """Ends the session with 4009 kicked, and the user's tokens, if the server's `Tokens` can end them."""

@@ -3,8 +3,9 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
-from gatelink import CloseCode
+from gatelink import CloseCode, LocalError
 from gatelink.group.gateway import Gateway
 from gatelink.group.rules import OnDeath, Rules
 from gatelink.session.carrier import Pause
@@ -162,18 +163,26 @@ async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_wil
         lobby, room = await town.lobby(20), await town.room(30, greet=False)
         async with player(gateway, 7) as client:
             await until(lambda: len(lobby.players) == 1)
-            lobby.player(7).bind(ROOM, 99)
+            with capture_logs() as logs:
+                assert lobby.player(7).bind(ROOM, 99) is False
+            assert [(line["server"], line["uid"]) for line in logs] == [(99, 7)]
             await until(lambda: gateway.relay._waiting)
             client.move(1, 2)
             assert not len(room.players)
             await until(lambda: room.numbers(7) == [1, 2])
+            assert gateway.relay.stats.missed_binds == 1, "another server got it, and that is told"
+            assert lobby.player(7).bind(ROOM, 20) is False, "which is a lobby"
             lobby.player(7).bind(ROOM, 99)
             await until(lambda: gateway.relay._waiting)
             client.move(3)
             await until(lambda: gateway.relay.stats.held == 2 and any(_held(gateway)))
-            lobby.player(7).bind(ROOM, 30)  # and what is held goes there at once
+            assert lobby.player(7).bind(ROOM, 30)  # and what is held goes there at once
             await until(lambda: room.numbers(7)[-1:] == [3])
             assert not gateway.relay.stats.lost and room.player(7).arrival in (NEW, MOVED)
+            assert gateway.relay.stats.missed_binds == 1 and lobby.player(7).bind(ROOM, 0)
+            for type, server in ((0, 30), (256, 30), (ROOM, -1), (ROOM, 1 << 64)):
+                with pytest.raises(LocalError, match="types are 1 to 255"):
+                    lobby.player(7).bind(type, server)
 
 
 def _held(gateway: Gateway) -> list[list[bytes]]:

@@ -6,12 +6,14 @@ from contextlib import contextmanager
 
 import msgspec
 import pytest
+from structlog.testing import capture_logs
 
-from gatelink import LINK_LIMITS, CatalogError, ConfigError, Session
-from gatelink.group.engine import EngineUnavailable, NoResponder, RequestFailed
+from gatelink import LINK_LIMITS, CatalogError, ConfigError, LocalError, Session
+from gatelink.group.engine import CallRefused, CallTimeout, EngineUnavailable, NoResponder, RequestFailed
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.group.gateway import Gateway
 from gatelink.group.group import NotLinked
+from gatelink.group.registry import Load
 from gatelink.group.service import Service
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.states import SessionState
@@ -215,12 +217,79 @@ async def test_a_call_fails_by_name(new_engine: NewEngine) -> None:
         assert "never told" not in str(raised.value)
         with pytest.raises(RequestFailed):
             await gateway.group.call("lobby", Post(1), TIMEOUT)  # nobody answers that
-        with pytest.raises(EngineUnavailable):
-            await gateway.group.call("lobby", Move(1), 0.2)
+        for _ in range(2):
+            with pytest.raises(CallTimeout):
+                await gateway.group.call("lobby", Move(1), 0.2)
+        assert gateway.group.engine.is_available
         assert await lobby.group.call(20, Ask(1), TIMEOUT) == Ask(20_001), "itself, after all that"
         await lobby.stop()
         with pytest.raises(NoResponder):
             await gateway.group.call("lobby", Ask(1), TIMEOUT)
+
+
+async def test_a_handler_refuses_a_call_with_a_code_and_a_reason_that_the_caller_sees(new_engine: NewEngine) -> None:
+    def refuses(service: Recorder) -> None:
+        @service.on_call(Ask)
+        async def ask(request: Ask) -> Ask:
+            await asyncio.sleep(0)
+            raise CallRefused(request.n, "der Raum ist voll: 4 von 4 — später")
+
+        @service.on_call(Say)
+        def say(request: Say) -> Say:
+            raise CallRefused(0)
+
+        @service.on_call(Move)
+        async def move(request: Move) -> Move:
+            async with asyncio.timeout(0):  # its own time, not the caller's
+                await asyncio.Event().wait()
+            return request
+
+    async with group(new_engine()) as town:
+        gateway = await town.gateway(1)
+        await with_talk(town, 20, refuses)
+        with capture_logs() as logs:
+            for code in (0, 7, 0xFFFF):
+                with pytest.raises(RequestFailed) as raised:
+                    await gateway.group.call("lobby", Ask(code), TIMEOUT)
+                assert (raised.value.code, raised.value.reason) == (code, "der Raum ist voll: 4 von 4 — später")
+            with pytest.raises(RequestFailed) as raised:
+                await gateway.group.call(20, Say(1), TIMEOUT)
+            assert (raised.value.code, raised.value.reason) == (0, "")
+            with pytest.raises(RequestFailed, match="Post") as raised:
+                await gateway.group.call(20, Post(1), TIMEOUT)  # which nothing there answers
+        assert not [line for line in logs if line["log_level"] == "error"], "a refusal is no fault"
+        with pytest.raises(RequestFailed, match="in its log"):
+            await gateway.group.call(20, Move(1), TIMEOUT)
+
+
+@pytest.mark.parametrize(("code", "reason"), [(-1, ""), (0x10000, ""), (1, "x" * 1_001)])
+def test_a_refusal_that_no_caller_could_be_told_is_not_made(code: int, reason: str) -> None:
+    with pytest.raises(ValueError, match="a refusal has"):
+        CallRefused(code, reason)
+
+
+async def test_servers_of_a_type_that_is_misspelt_raise_and_of_one_that_is_down_are_none() -> None:
+    async with group() as town:
+        lobby, room = await town.lobby(20), await town.room(30)
+        assert [info.id for info in lobby.group.servers("room")] == [30]
+        assert [info.id for info in lobby.group.servers("lobby")] == [20]
+        with pytest.raises(LocalError, match="'rooom' was ever here; known types: lobby, room"):
+            lobby.group.servers("rooom")
+        await room.stop()
+        await until(lambda: 30 not in lobby.group.registry.servers)
+        assert lobby.group.servers("room") == []
+        town.servers.remove(room)
+        arena = Recorder("arena", ROOM, member=town.member(40, types=["gateway", "arena", "bank"]))
+        await town.start(arena)
+        assert arena.group.servers("bank") == [], "it is configured"
+        with pytest.raises(LocalError):
+            arena.group.servers("room")
+
+
+def test_loads_are_in_order_of_their_sessions() -> None:
+    loads = [Load(3, 0.0, 0.0), Load(1, 9.0, 9.0), Load(2, 1.0, 0.5), Load(2, 1.0, 0.1), Load(2, 0.5, 0.9)]
+    assert sorted(loads) == [loads[1], loads[4], loads[3], loads[2], loads[0]]
+    assert min(loads).sessions == 1 and Load(1) < Load(2) and Load() == Load(0)
 
 
 async def test_while_the_engine_is_away_calls_and_events_fail_by_name_and_posts_go_on() -> None:

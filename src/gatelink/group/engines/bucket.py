@@ -6,6 +6,7 @@ the client's own `KeyValue.put` and `update` write what never expires. Nothing h
 """
 
 import re
+import secrets
 from collections.abc import Awaitable, Mapping
 from typing import Any, NamedTuple, Protocol
 
@@ -14,6 +15,7 @@ import msgspec
 from gatelink.errors import ConfigError
 from gatelink.group.engine import Conflict, EngineError, EngineUnavailable, Entry, Revision
 
+MARK_TTL = 600  # s
 MARKER_TTL = 120  # s that a marker is kept; a watch that heard nothing for as long has begun again well before
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -24,7 +26,12 @@ _MARKER = "Nats-Marker-Reason"
 _NO_STREAM, _NO_MESSAGE, _STREAM_EXISTS = 10059, 10037, 10058
 _WRONG_LAST = {10071, 10164}
 _JETSTREAM_OFF = {10039, 10076}
+_UNFIT = {_NO_STREAM, 10166, 10109}  # nothing is there, it keeps keys for ever, it takes no writes
 _TOO_FEW_SERVERS = 10005  # of the cluster are there, or not yet
+
+
+class BucketUnfit(EngineUnavailable):
+    """The bucket is not there, or cannot hold keys that expire; nothing was done. `Bucket.prepare` mends it."""
 
 
 class Message(NamedTuple):
@@ -74,15 +81,70 @@ class _Stream(msgspec.Struct):
 
 
 class Bucket:
-    """The keys of the bucket `name`; `replicas` are made of it if it has to be made."""
+    """The keys of the bucket `name`; `replicas` are made of it if it has to be made.
+
+    It keeps a key of its own, the mark, which nobody else writes. While the mark is what was written last, the bucket
+    has what it had; else somebody emptied it, made it again, or restored an older copy.
+    """
 
     def __init__(self, name: str, replicas: int) -> None:
         self.stream = f"KV_{name}"
         self.prefix = f"$KV.{name}."
         self._replicas = replicas
+        self.lacks = ""
+        """Options that the bucket lacks and is used without; "" as a rule."""
+        self._is_ours = False  # it was made or accepted once
+        self._mark = f"marks.{secrets.token_hex(8)}"
+        self._marked: Revision | None = None  # the last write of the mark that was acknowledged
+        self._mark_may_be: set[bytes] = set()  # an unanswered write may have been done
+        self._newest = 0  # the highest revision that was acknowledged
 
     async def prepare(self, ask: Ask) -> None:
-        """Makes the bucket, or checks the one that is there. Raises ConfigError, EngineUnavailable, NoResponder."""
+        """Makes the bucket, or checks the one that is there. Raises ConfigError, EngineUnavailable, NoResponder.
+
+        At first a bucket with wrong options is refused, since it may be another application's. Later it is this
+        group's, and options that somebody changed are mended.
+        """
+        config = await self._find(ask)
+        needed = _lacking(self._needed(config))
+        wished = _lacking(self._wished(config))
+        if not self._is_ours and (needed or wished):
+            raise ConfigError(
+                f"the bucket {self.stream} is there and lacks {' '.join([*needed, *wished])}; "
+                f"give it that with `nats stream edit`, or remove it if nothing else uses it"
+            )
+        if needed:
+            await self._mend(ask, config, needed)
+        self.lacks = " ".join(wished)
+        self._is_ours = True
+
+    async def mark(self, ask: Ask) -> bool:
+        """Writes the mark, which shows that the bucket works; whether it still has what it had.
+
+        Raises EngineError for a bucket that does not take the write.
+        """
+        before, last = self._newest, self._marked
+        value = secrets.token_bytes(8)
+        may_be = self._mark_may_be
+        self._mark_may_be = may_be | {value} if len(may_be) < 100 else {value}
+        is_same = True
+        try:
+            if last is None:
+                self._marked = await self.put(ask, self._mark, value, MARK_TTL)
+            else:
+                self._marked = await self.update(ask, self._mark, value, MARK_TTL, last)
+        except Conflict:
+            found = await self.get(ask, self._mark)
+            is_same = found is not None and found.value in may_be
+            self._marked = await self.put(ask, self._mark, value, MARK_TTL)
+        self._mark_may_be = {value}
+        if self._marked <= before:  # an older copy, in which the mark happens to be the same
+            is_same = False
+            self._newest = self._marked
+        return is_same
+
+    async def _find(self, ask: Ask) -> Mapping[str, Any]:
+        """The bucket's options; makes it if it is not there."""
         found = await self._stream(ask, "INFO", b"")
         if found.error is not None and found.error.err_code == _NO_STREAM:
             found = await self._stream(ask, "CREATE", msgspec.json.encode(self._config()))
@@ -94,7 +156,19 @@ class Bucket:
             if found.error.code == 503 or found.error.err_code == _TOO_FEW_SERVERS:
                 raise EngineUnavailable(f"JetStream: {found.error.description}")
             raise ConfigError(f"the bucket {self.stream} could not be made or read: {found.error.description}")
-        self._check(found.config)
+        return found.config
+
+    async def _mend(self, ask: Ask, config: Mapping[str, Any], lacking: list[str]) -> None:
+        """Gives the bucket the options that it lacks; the others stay what somebody made them. Raises ConfigError."""
+        options = {name: self._config()[name] for name in _MENDED}
+        changed = await self._stream(ask, "UPDATE", msgspec.json.encode(dict(config) | options))
+        still = lacking if changed.error is not None else _lacking(self._needed(changed.config))
+        if still:
+            why = f" ({changed.error.description})" if changed.error is not None else ""
+            raise ConfigError(
+                f"the bucket {self.stream} lacks {' '.join(still)}, which cannot be changed{why}; "
+                f"remove it with `nats stream rm`, and it is made again"
+            )
 
     async def get(self, ask: Ask, key: str) -> Entry | None:
         """Read where it was written, by the stream's leader: a replica's answer may be older than one's own write."""
@@ -150,6 +224,7 @@ class Bucket:
         written = msgspec.json.decode(reply.data, type=_Written)
         if written.error is not None:
             raise _failure(key, written.error)
+        self._newest = max(self._newest, written.seq)
         return Revision(written.seq)
 
     def _config(self) -> dict[str, Any]:
@@ -161,6 +236,8 @@ class Bucket:
             "retention": "limits",
             "discard": "new",  # at a limit that somebody sets it says so, rather than forget a key
             "max_msgs_per_subject": 1,
+            "max_age": 0,
+            "no_ack": False,
             "allow_msg_ttl": True,
             "subject_delete_marker_ttl": MARKER_TTL * 1_000_000_000,
             "allow_rollup_hdrs": True,  # the server's own markers roll up what was there
@@ -168,21 +245,41 @@ class Bucket:
             "allow_direct": True,
         }
 
-    def _check(self, config: Mapping[str, Any]) -> None:
-        needed = {
+    def _needed(self, config: Mapping[str, Any]) -> dict[str, bool]:
+        """Options without which keys are lost, or never expire; whether `config` has each."""
+        return {
             "--allow-msg-ttl": bool(config.get("allow_msg_ttl")),
             f"--subject-del-markers-ttl={MARKER_TTL}s": config.get("subject_delete_marker_ttl", 0) >= 1_000_000_000,
             "--max-msgs-per-subject=1": config.get("max_msgs_per_subject") == 1,
             "--discard=new": config.get("discard") == "new",
-            "--storage=file": config.get("storage") == "file",
-            f"--replicas={self._replicas}": config.get("num_replicas", 1) >= self._replicas,
+            "--retention=limits": config.get("retention", "limits") == "limits",
+            "--max-age=0": not config.get("max_age"),
+            "--ack": not config.get("no_ack"),
             f"--subjects='{self.prefix}>'": config.get("subjects") == [self.prefix + ">"],
         }
-        if lacking := " ".join(option for option, is_there in needed.items() if not is_there):
-            raise ConfigError(
-                f"the bucket {self.stream} is there and lacks {lacking}; "
-                f"give it that with `nats stream edit`, or remove it if nothing else uses it"
-            )
+
+    def _wished(self, config: Mapping[str, Any]) -> dict[str, bool]:
+        """Options without which the bucket works, but may not outlive a server; whether `config` has each."""
+        return {
+            "--storage=file": config.get("storage") == "file",
+            f"--replicas={self._replicas}": config.get("num_replicas", 1) >= self._replicas,
+        }
+
+
+_MENDED = (
+    "subjects",
+    "discard",
+    "max_msgs_per_subject",
+    "max_age",
+    "no_ack",
+    "allow_msg_ttl",
+    "subject_delete_marker_ttl",
+    "allow_rollup_hdrs",
+)
+
+
+def _lacking(options: Mapping[str, bool]) -> list[str]:
+    return [option for option, is_there in options.items() if not is_there]
 
 
 def _is_marker(headers: bytes) -> bool:
@@ -194,6 +291,8 @@ def _failure(key: str, error: ApiError) -> EngineError:
     """What a refusal of JetStream means to the caller."""
     if error.err_code in _WRONG_LAST:
         return Conflict(f"{key}: another write came first, or it is gone")
+    if error.err_code in _UNFIT:
+        return BucketUnfit(f"{key}: JetStream: {error.description}")
     if error.code == 503:
         return EngineUnavailable(f"{key}: JetStream: {error.description}")
     return EngineError(f"{key}: JetStream: {error.description} ({error.err_code})")

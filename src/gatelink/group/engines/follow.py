@@ -64,6 +64,10 @@ class Follower:
             pause = FIRST_PAUSE if self._fresh is None else min(2 * pause, LONGEST_PAUSE)
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
 
+    def begin_again(self) -> None:
+        """Has it list anew what is there."""
+        self._trouble.set()
+
     def end(self) -> None:
         """Nothing more will come."""
         self.view.end()

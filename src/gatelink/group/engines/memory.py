@@ -11,7 +11,7 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import structlog
 
-from gatelink.group.engine import Conflict, EngineUnavailable, Entry, NoResponder, Revision, Subscription
+from gatelink.group.engine import CallTimeout, Conflict, EngineUnavailable, Entry, NoResponder, Revision, Subscription
 from gatelink.group.engines.checks import check_name, check_timeout, check_value, check_write, is_below
 from gatelink.group.engines.stats import EngineStats
 from gatelink.group.engines.view import View
@@ -56,6 +56,7 @@ class MemoryEngine:
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.stats = EngineStats()
+        self.when_back: set[Callable[[], None]] = set()
         self._clock = clock
         self._users = 0
         self._rows: dict[str, _Row] = {}
@@ -181,12 +182,12 @@ class MemoryEngine:
                     result, failure = await answer
             except TimeoutError:
                 if not answer.done() or answer.cancelled():  # else it came first, and this loop stood still since
-                    raise EngineUnavailable(f"{subject}: no answer within {timeout:g} s") from None
+                    raise CallTimeout(f"{subject}: no answer within {timeout:g} s") from None
                 result, failure = answer.result()
             finally:
                 self._requests.discard(answer)
             if failure:
-                raise request_failed(subject, failure)
+                raise request_failed(subject, failure, result)
             return result
 
     @contextlib.contextmanager

@@ -7,14 +7,22 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Self
+from typing import Self, TypeVar
 
 import structlog
 
 from gatelink import tasks
 from gatelink.errors import ConfigError
-from gatelink.group.engine import EngineUnavailable, Entry, NoResponder, Revision, Subscription
-from gatelink.group.engines.bucket import Bucket, Message
+from gatelink.group.engine import (
+    CallTimeout,
+    EngineError,
+    EngineUnavailable,
+    Entry,
+    NoResponder,
+    Revision,
+    Subscription,
+)
+from gatelink.group.engines.bucket import Bucket, BucketUnfit, Message
 from gatelink.group.engines.checks import check_name, check_timeout, check_value, check_write
 from gatelink.group.engines.connection import NatsConnection, Receive, Stop, place_of
 from gatelink.group.engines.follow import Follower
@@ -29,8 +37,12 @@ MAX_CALLS = 10_000  # under way at a time; more are refused
 ALIVE_INTERVAL, ALIVE_TIMEOUT = 2.0, 5.0  # s between two questions whether the connection lives, and for the answer
 FIRST_PAUSE, LONGEST_PAUSE = 0.05, 2.0  # s before connecting again, doubled each time
 STEADY = 10.0  # s; a connection that is lost sooner counts as one more that could not be made
+LOOK_PAUSE = 0.1  # s between two looks at the bucket, at least
+RELIST_AFTER = ALIVE_INTERVAL + 1.0  # s after which watches list again what is in a bucket that lost its contents
 ATTEMPT_FACTOR, START_FACTOR = 2, 5  # deadlines that one attempt to connect may take, and a start in all
 ASK_INTERVAL = 0.5  # s after which a server that is silent about the bucket is asked again
+
+_T = TypeVar("_T")
 
 _FAILURE, _TIMEOUT = "Gatelink-Failure", "Gatelink-Timeout"
 
@@ -102,7 +114,11 @@ class NatsEngine:
         self._connection: NatsConnection | None = None
         self._up = asyncio.Event()
         self._is_closed = True
-        self._cause = ""  # why the last attempt to connect failed
+        self._cause = ""  # why the last attempt to connect failed, or the bucket cannot be used
+        self._is_usable = False  # the bucket, when it was last looked at
+        self._look = asyncio.Event()  # something is wrong with the bucket
+        self._relisting: asyncio.TimerHandle | None = None
+        self.when_back: set[Callable[[], None]] = set()
         self._calls = 0
         self._keeper: asyncio.Task[None] | None = None
         self._listeners: set[_Listener] = set()
@@ -120,12 +136,20 @@ class NatsEngine:
             self._is_closed = True
             raise
         self._adopt(connection)
+        try:
+            await self._look_at_bucket(connection)
+        except BaseException:
+            await self.close()
+            raise
         self._keeper = tasks.live(partial(self._keep, connection), "engine connection")
 
     async def close(self) -> None:
         if self._is_closed:
             return
         self._is_closed = True
+        if self._relisting is not None:
+            self._relisting.cancel()
+            self._relisting = None
         for listener in self._listeners:
             listener.is_closed = True
         self._listeners.clear()
@@ -152,32 +176,27 @@ class NatsEngine:
 
     @property
     def is_available(self) -> bool:
-        return self._connection is not None
+        return self._connection is not None and self._is_usable
 
     async def get(self, key: str) -> Entry | None:
         check_name(key)
-        async with self._call("get"):
-            return await self._bucket.get(self._ask, key)
+        return await self._keys("get", lambda: self._bucket.get(self._ask, key))
 
     async def put(self, key: str, value: bytes, ttl: float) -> Revision:
         seconds = check_write(key, value, ttl)
-        async with self._call("put"):
-            return await self._bucket.put(self._ask, key, value, seconds)
+        return await self._keys("put", lambda: self._bucket.put(self._ask, key, value, seconds))
 
     async def create(self, key: str, value: bytes, ttl: float) -> Revision:
         seconds = check_write(key, value, ttl)
-        async with self._call("create"):
-            return await self._bucket.create(self._ask, key, value, seconds)
+        return await self._keys("create", lambda: self._bucket.create(self._ask, key, value, seconds))
 
     async def update(self, key: str, value: bytes, ttl: float, revision: Revision) -> Revision:
         seconds = check_write(key, value, ttl)
-        async with self._call("update"):
-            return await self._bucket.update(self._ask, key, value, seconds, revision)
+        return await self._keys("update", lambda: self._bucket.update(self._ask, key, value, seconds, revision))
 
     async def delete(self, key: str, revision: Revision | None = None) -> None:
         check_name(key)
-        async with self._call("delete"):
-            await self._bucket.delete(self._ask, key, revision)
+        await self._keys("delete", lambda: self._bucket.delete(self._ask, key, revision))
 
     @contextlib.asynccontextmanager
     async def watch(self, prefix: str) -> AsyncIterator[View]:
@@ -230,19 +249,24 @@ class NatsEngine:
         check_name(subject)
         check_value(data)
         check_timeout(timeout)
-        async with self._call("request", timeout):
+        async with self._call("request", timeout, CallTimeout):
             connection = await self._connected()
             headers = {_TIMEOUT: f"{timeout:g}"}
             message = await connection.ask(f"{self._group}.request.{subject}", data, headers)
             if failure := message.headers.get(_FAILURE):
-                raise request_failed(subject, failure)
+                raise request_failed(subject, failure, message.data)
             return message.data
 
     # -- calls --
 
     @contextlib.asynccontextmanager
-    async def _call(self, name: str, timeout: float | None = None) -> AsyncIterator[None]:  # noqa: ASYNC109 - sets it
-        """Counts a call and bounds it. Raises EngineUnavailable."""
+    async def _call(
+        self,
+        name: str,
+        timeout: float | None = None,  # noqa: ASYNC109 - sets it
+        late: type[EngineError] = EngineUnavailable,
+    ) -> AsyncIterator[None]:
+        """Counts a call and bounds it. Raises `late` after the deadline, EngineUnavailable without a connection."""
         timeout = timeout or self._timeout
         with self.stats.timing(name):
             if self._calls >= MAX_CALLS:
@@ -252,10 +276,22 @@ class NatsEngine:
                 async with asyncio.timeout(timeout):
                     yield
             except TimeoutError:
-                why = f"no answer within {timeout:g} s" if self.is_available else f"not connected: {self._cause}"
-                raise EngineUnavailable(f"{name}: {why}") from None
+                if self._connection is None:
+                    raise EngineUnavailable(f"{name}: not connected: {self._cause}") from None
+                why = f"no answer within {timeout:g} s" + (f": {self._cause}" if self._cause else "")
+                raise late(f"{name}: {why}") from None
             finally:
                 self._calls -= 1
+
+    async def _keys(self, name: str, work: Callable[[], Awaitable[_T]]) -> _T:
+        """One call of the bucket. While that is being made again, it is done again: nothing was done."""
+        async with self._call(name):
+            while True:
+                try:
+                    return await work()
+                except BucketUnfit:
+                    self._look.set()
+                await asyncio.sleep(random.uniform(0.05, 0.15))
 
     async def _connected(self) -> NatsConnection:
         """The connection, as soon as there is one. Raises EngineUnavailable if the engine is closed."""
@@ -273,6 +309,7 @@ class NatsEngine:
             try:
                 return await connection.ask(subject, data, headers)
             except NoResponder:
+                self._look.set()  # or somebody removed the bucket
                 await asyncio.sleep(random.uniform(0.05, 0.15))
 
     async def _listen(self, subject: str, receive: Receive, queue: str = "") -> _Listener:
@@ -346,6 +383,7 @@ class NatsEngine:
     def _down(self) -> None:
         if not self._is_closed:
             self._connection = None
+            self._is_usable = False
             self._up.clear()
 
     async def _keep(self, connection: NatsConnection) -> None:
@@ -365,6 +403,7 @@ class NatsEngine:
             connection = await self._reconnect()
             self._adopt(connection)
             log.info("the engine is back", server=connection.where, seconds=round(monotonic() - lost_at, 3))
+            await self._look_at_bucket(connection)
 
     async def _reconnect(self) -> NatsConnection:
         while True:
@@ -376,19 +415,74 @@ class NatsEngine:
                 await asyncio.sleep(LONGEST_PAUSE)
 
     async def _until_lost(self, connection: NatsConnection) -> None:
-        """Returns when `connection` is lost, by its own account or since it does not answer."""
-        lost = asyncio.Event()
-        connection.when_lost.add(lost.set)
+        """Returns when `connection` is lost, by its own account or since it does not answer.
+
+        Until then it looks at the bucket every now and then, and when a call found it unfit.
+        """
+        connection.when_lost.add(self._look.set)
         while not connection.lost:
-            try:
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(ALIVE_INTERVAL):
-                    await lost.wait()
-            except TimeoutError:
+                    await self._look.wait()
+            self._look.clear()
+            try:
+                async with asyncio.timeout(ALIVE_TIMEOUT):
+                    await connection.round_trip()
+            except (EngineUnavailable, TimeoutError):
+                connection.lose(f"no answer within {ALIVE_TIMEOUT:g} s")
+                return
+            await self._look_at_bucket(connection, prepare=True)
+            if not connection.lost:
+                await asyncio.sleep(LOOK_PAUSE)
+
+    async def _look_at_bucket(self, connection: NatsConnection, prepare: bool = False) -> None:
+        """Sees that the bucket works, and whether it still has what it had; tells `when_back` what that means.
+
+        prepare: also sees that it is there and has its options; a fresh connection has done that.
+        """
+        lacks = self._bucket.lacks
+        try:
+            async with asyncio.timeout(self._timeout):
+                if prepare:
+                    await self._bucket.prepare(connection.ask)
+                is_same = await self._bucket.mark(connection.ask)
+        except (EngineError, ConfigError, TimeoutError) as error:
+            if connection.lost:
+                return  # which is told elsewhere
+            cause = str(error) or f"the bucket does not answer within {self._timeout:g} s"
+            if self._is_usable or cause != self._cause:
+                log.error("the engine cannot be used", server=connection.where, cause=cause)
+            self._is_usable, self._cause = False, cause
+            return
+        except Exception as error:
+            self._log.error("the bucket was not looked at", exc_info=error)
+            return
+        if self._bucket.lacks and self._bucket.lacks != lacks:
+            log.error("the bucket lacks options, and is used all the same", lacks=self._bucket.lacks)
+        was_usable, self._is_usable, self._cause = self._is_usable, True, ""
+        if not is_same:
+            self.stats.contents_lost += 1
+            log.error("the bucket lost what it held; entries of those who live are put back", server=connection.where)
+            self._relist_soon()
+        if not was_usable or not is_same:
+            for tell in list(self.when_back):
                 try:
-                    async with asyncio.timeout(ALIVE_TIMEOUT):
-                        await connection.round_trip()
-                except (EngineUnavailable, TimeoutError):
-                    connection.lose(f"no answer within {ALIVE_TIMEOUT:g} s")
+                    tell()
+                except Exception as error:
+                    self._log.error("the return of the engine was not taken", exc_info=error)
+
+    def _relist_soon(self) -> None:
+        """Has watches list again what is there, once other processes have had time to put their entries back.
+
+        What somebody purged leaves no markers that would tell the watches.
+        """
+        if self._relisting is None:
+            self._relisting = asyncio.get_running_loop().call_later(RELIST_AFTER, self._relist)
+
+    def _relist(self) -> None:
+        self._relisting = None
+        for follower in self._followers:
+            follower.begin_again()
 
 
 async def _ask_again(

@@ -21,6 +21,7 @@ class EngineStats:
         self.seconds: dict[str, float] = {}
         self.losses = 0  # connections to the engine that were lost
         self.resyncs = 0  # times that a watch had to begin again
+        self.contents_lost = 0  # times that the bucket was found emptied, made again or older
         self.dropped = 0  # messages that came faster than they were handled
         self.served = 0  # requests handled here
         self.served_failed = 0  # whose handler raised or took longer than the caller waits

@@ -3,19 +3,24 @@
 import asyncio
 from collections.abc import Awaitable, Callable
 
+import msgspec
+
 from gatelink import tasks
-from gatelink.group.engine import RequestFailed
+from gatelink.group.engine import CallRefused, CallTimeout, EngineError, RequestFailed
 from gatelink.group.engines.checks import check_value
 from gatelink.group.engines.stats import EngineStats
 from gatelink.quiet import QuietLog
 
 MAX_SERVED = 1_000  # requests handled at a time by one engine; each is a task that waits for a database, a peer, ...
 
-FAILED, BUSY = "failed", "busy"
+FAILED, BUSY, LATE, REFUSED = "failed", "busy", "late", "refused"
+
+_encode_refusal = msgspec.msgpack.Encoder().encode
+_decode_refusal = msgspec.msgpack.Decoder(tuple[int, str]).decode
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Answer = Callable[[bytes, str], Awaitable[None]]
-"""Sends `(data, failure)` to who asked; `failure` is "" if there is none."""
+"""Sends `(data, failure)` to who asked; `failure` is "" if there is none. The data of a refusal is why."""
 
 
 class RequestWorkers:
@@ -46,19 +51,30 @@ class RequestWorkers:
 
     async def _handle(self, subject: str, handler: Handler, data: bytes, timeout: float, answer: Answer) -> None:  # noqa: ASYNC109
         result, failure = b"", ""
+        deadline = asyncio.timeout(timeout)
         try:
-            async with asyncio.timeout(timeout):
+            async with deadline:
                 result = await handler(data)
                 check_value(result)
+        except CallRefused as refusal:
+            result, failure = _encode_refusal((refusal.code, refusal.reason)), REFUSED
         except Exception as error:
             self._stats.served_failed += 1
             self._log.error("a request failed", subject=subject, failed=self._stats.served_failed, exc_info=error)
-            result, failure = b"", FAILED
+            result, failure = b"", LATE if deadline.expired() else FAILED
         await answer(result, failure)
 
 
-def request_failed(subject: str, failure: str) -> RequestFailed:
-    """What the caller is told of a `failure`."""
+def request_failed(subject: str, failure: str, data: bytes) -> EngineError:
+    """What the caller is told of a `failure`, with the data that came with it."""
     if failure == BUSY:
         return RequestFailed(f"{subject}: refused, whoever serves it is handling {MAX_SERVED} requests")
+    if failure == LATE:
+        return CallTimeout(f"{subject}: whoever serves it took longer than the caller waits")
+    if failure == REFUSED:
+        try:
+            code, reason = _decode_refusal(data)
+        except (msgspec.MsgspecError, UnicodeError):
+            return RequestFailed(f"{subject}: refused, and the reason did not decode")
+        return RequestFailed(f"{subject}: refused with code {code}" + (f": {reason}" if reason else ""), code, reason)
     return RequestFailed(f"{subject}: whoever serves it failed; the cause is in its log")
