@@ -17,7 +17,7 @@ def check(data: bytes) -> None:
         assert len(data) < MAX_HEADER, f"it waits for more than {len(data)} bytes"
     elif isinstance(whole, tuple):
         size, info = whole
-        assert 16 <= size <= min(len(data), MAX_HEADER)
+        assert 15 <= size <= min(len(data), MAX_HEADER)
         assert parse_proxy_header(data[:size] + b"behind it") == whole, "what is behind the header changes it"
         for end in (info.source, info.destination):
             assert end is None or ip_address(end[0]) and 0 <= end[1] <= 65_535

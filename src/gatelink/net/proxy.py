@@ -1,9 +1,12 @@
-"""The PROXY protocol, version 2: the header in which a load balancer says who it connects for.
+"""The PROXY protocol: the header in which a load balancer says who it connects for.
 
-The specification is HAProxy's `proxy-protocol.txt`, section 2.2. Version 1, the text form, is not read. Whoever can
-reach a listener that reads this header can claim any address, so such a listener is for the balancer alone.
+The specification is HAProxy's `proxy-protocol.txt`: section 2.1 for version 1, a line of text, which nginx's stream
+module sends; 2.2 for version 2. A peer that can reach a listener that reads this header can claim any address, so such
+a listener is for the balancer alone.
 """
 
+import re
+from ipaddress import IPv4Address, IPv6Address
 from socket import AF_INET, AF_INET6, inet_ntop
 
 import msgspec
@@ -11,7 +14,12 @@ import msgspec
 from gatelink.errors import ProtocolError
 
 SIGNATURE = b"\r\n\r\n\x00\r\nQUIT\n"
+MAX_V1 = 107  # bytes of a version 1 header with its line's end, by the specification
 MAX_HEADER = 1_024  # bytes in all. Our limit, not the specification's (65,551): addresses take 52, TLVs a few hundred
+
+_V1 = b"PROXY "
+_V1_LINE = re.compile(rb"PROXY (TCP4|TCP6) ([0-9.]+|[0-9A-Fa-f:.]+) ([0-9A-Fa-f:.]+) ([0-9]{1,5}) ([0-9]{1,5})")
+_V1_FORM = "PROXY TCP4 (or TCP6) SOURCE DESTINATION PORT PORT, or PROXY UNKNOWN"
 
 _FIXED = 16  # signature, version and command, family, length u16 (big-endian)
 _LOCAL, _PROXY = 0x20, 0x21
@@ -33,8 +41,11 @@ def parse_proxy_header(data: bytes) -> tuple[int, ProxyInfo] | None:
     """The header that `data`, all of a connection's bytes so far, starts with, and its length.
 
     None: not all of it is there yet, and what is there is right. TLVs are skipped, unchecked. Raises ProtocolError at
-    the first byte that cannot be a version 2 header of a stream, or that makes one over 1,024 bytes.
+    the first byte that cannot be a version 2 header of a stream, or that makes one over 1,024 bytes; for a line of
+    version 1 that is not ASCII, over 107 bytes, or not as the specification has it.
     """
+    if data[:1] == b"P":
+        return _parse_v1(data)
     if not data.startswith(SIGNATURE):
         _check_start(data)
         return None
@@ -61,13 +72,44 @@ def parse_proxy_header(data: bytes) -> tuple[int, ProxyInfo] | None:
     return end, ProxyInfo()
 
 
-def _check_start(data: bytes) -> None:
-    """Raise ProtocolError at the first byte of `data` that differs from the signature."""
-    for index, (seen, expected) in enumerate(zip(data, SIGNATURE, strict=False)):
+def _parse_v1(data: bytes) -> tuple[int, ProxyInfo] | None:
+    """As `parse_proxy_header`, for version 1."""
+    _check_start(data, _V1)
+    end = data.find(b"\r\n", 0, MAX_V1)
+    line = data[: MAX_V1 if end < 0 else end]
+    for index, byte in enumerate(line):
+        is_end_to_come = byte == 0x0D and end < 0 and index == len(line) - 1
+        if not 0x20 <= byte < 0x7F and not is_end_to_come:
+            raise ProtocolError(
+                f"PROXY version 1 line with byte 0x{byte:02x} at {index}; it is ASCII, and ends in CR LF"
+            )
+    if end < 0:
+        if len(data) >= MAX_V1:
+            raise ProtocolError(f"PROXY version 1 line does not end within {MAX_V1} bytes")
+        return None
+    if line == b"PROXY UNKNOWN" or line.startswith(b"PROXY UNKNOWN "):  # what follows must be ignored
+        return end + 2, ProxyInfo()
+    match = _V1_LINE.fullmatch(line)
+    if match is None:
+        raise ProtocolError(f"PROXY version 1 line is not {_V1_FORM}")
+    family, source, destination, *ports = (group.decode() for group in match.groups())
+    kind = IPv4Address if family == "TCP4" else IPv6Address
+    try:
+        hosts = str(kind(source)), str(kind(destination))
+    except ValueError:
+        raise ProtocolError(f"PROXY version 1 line with an address that is none of {family}") from None
+    if any(int(port) > 65_535 or str(int(port)) != port for port in ports):
+        raise ProtocolError("PROXY version 1 line with a port that is not 0 to 65535 without leading zeros")
+    return end + 2, ProxyInfo((hosts[0], int(ports[0])), (hosts[1], int(ports[1])))
+
+
+def _check_start(data: bytes, start: bytes = SIGNATURE) -> None:
+    """Raise ProtocolError at the first byte of `data` that differs from `start`."""
+    for index, (seen, expected) in enumerate(zip(data, start, strict=False)):
         if seen != expected:
             raise ProtocolError(
-                f"not a PROXY version 2 header: byte {index} is 0x{seen:02x}, expected 0x{expected:02x}; "
-                "does this come from the balancer, and is it set to send version 2?"
+                f"not a PROXY version 2 header, nor one of version 1: byte {index} is 0x{seen:02x}, expected "
+                f"0x{expected:02x}; does this come from the balancer, and is it set to send the header?"
             )
 
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatelink.errors import ProtocolError
-from gatelink.net.proxy import MAX_HEADER, SIGNATURE, ProxyInfo, parse_proxy_header
+from gatelink.net.proxy import MAX_HEADER, MAX_V1, SIGNATURE, ProxyInfo, parse_proxy_header
 
 IP = IPv4Address | IPv6Address
 
@@ -44,7 +44,16 @@ nearly = st.builds(
     ),
     st.binary(max_size=300),
 )
-anything = st.binary(max_size=100) | nearly
+lines = st.builds(
+    lambda parts, end: b" ".join(parts) + end,
+    st.lists(
+        st.sampled_from([b"PROXY", b"TCP4", b"TCP6", b"UNKNOWN", b"", b"1.2.3.4", b"::1", b"80", b"65536", b"01"])
+        | st.binary(max_size=30),
+        max_size=8,
+    ),
+    st.sampled_from([b"\r\n", b"\n", b"\r", b"\r\nPROXY", b"", b"\r\r\n", bytes(200)]),
+).map(lambda line: b"PROXY " + line)
+anything = st.binary(max_size=100) | nearly | lines | lines.map(lambda line: line.removeprefix(b"PROXY "))
 
 
 @given(pairs, tlvs, st.binary(max_size=50))
@@ -77,7 +86,7 @@ def test_any_bytes_give_the_same_answer_whole_or_byte_by_byte(data: bytes) -> No
 def test_what_is_taken_is_within_the_bytes_and_the_limit(data: bytes) -> None:
     found = outcome(data)
     if isinstance(found, tuple):
-        assert 16 <= found[0] <= min(len(data), MAX_HEADER)
+        assert 15 <= found[0] <= min(len(data), MAX_HEADER)
 
 
 def test_a_known_header_is_read() -> None:
@@ -99,7 +108,7 @@ def test_unspecified_and_unix_peers_have_no_address(family: int, block: bytes) -
 
 
 @pytest.mark.parametrize(
-    "data", [b"P", b"G", b"\x16", b"\x00", b"\r\n\r\n\x01", b"PROXY TCP4 192.0.2.1", SIGNATURE[:-1] + b"\r"]
+    "data", [b"G", b"\x16", b"\x00", b"\r\n\r\n\x01", b"POST / HTTP/1.1", b"PROXY\t", SIGNATURE[:-1] + b"\r"]
 )
 def test_the_first_byte_that_is_not_the_signature_is_refused(data: bytes) -> None:
     with pytest.raises(ProtocolError, match="not a PROXY version 2 header"):
@@ -129,3 +138,68 @@ def test_a_header_at_the_limit_is_taken_and_one_over_it_refused_before_it_arrive
     assert parse_proxy_header(data) == (MAX_HEADER, ProxyInfo())
     with pytest.raises(ProtocolError, match="1025 bytes is over 1024"):
         parse_proxy_header(header(length=MAX_HEADER - 15))
+
+
+# -- version 1 --
+
+
+def line_of(ends: tuple[tuple[IP, int], tuple[IP, int]]) -> bytes:
+    (source, port), (destination, other) = ends
+    return f"PROXY TCP{source.version} {source} {destination} {port} {other}\r\n".encode()
+
+
+@given(pairs, st.binary(max_size=50))
+def test_a_line_of_version_1_gives_both_ends_and_its_length(
+    ends: tuple[tuple[IP, int], tuple[IP, int]], after: bytes
+) -> None:
+    line = line_of(ends)
+    parsed = parse_proxy_header(line + after)
+    assert parsed is not None and len(line) <= MAX_V1
+    length, info = parsed
+    assert length == len(line)
+    assert info.source is not None and info.destination is not None
+    assert [(ip_address(host), port) for host, port in (info.source, info.destination)] == list(ends)
+    assert all(parse_proxy_header(line[:size]) is None for size in range(len(line)))
+
+
+@pytest.mark.parametrize("rest", [b"", b" ", b" TCP4 1.2.3.4 5.6.7.8 1 2", b" ffff " + b"f" * 80])
+def test_an_unknown_peer_of_version_1_has_no_address(rest: bytes) -> None:
+    line = b"PROXY UNKNOWN" + rest + b"\r\n"
+    assert parse_proxy_header(line + b"more") == (len(line), ProxyInfo(None, None))
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2 3\r\n",
+        b"PROXY TCP4  1.2.3.4 5.6.7.8 1 2\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2 \r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 01 2\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 65536\r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 -2\r\n",
+        b"PROXY TCP4 1.2.3 5.6.7.8 1 2\r\n",
+        b"PROXY TCP4 01.2.3.4 5.6.7.8 1 2\r\n",
+        b"PROXY TCP4 ::1 ::1 1 2\r\n",
+        b"PROXY TCP6 1.2.3.4 5.6.7.8 1 2\r\n",
+        b"PROXY TCP6 fe80::1%eth0 ::1 1 2\r\n",
+        b"PROXY UDP4 1.2.3.4 5.6.7.8 1 2\r\n",
+        b"PROXY tcp4 1.2.3.4 5.6.7.8 1 2\r\n",
+        b"PROXY UNKNOWNS\r\n",
+        b"PROXY \r\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\n",
+        b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\r\n",
+        b"PROXY TCP4 1.2.3.4\0 5.6.7.8 1 2\r\n",
+        b"PROXY UNKNOWN \xff\r\n",
+        b"PROXY UNKNOWN " + b"f" * MAX_V1,
+        b"PROXY UNKNOWN " + b"f" * (MAX_V1 - 15) + b"\r\n",
+    ],
+)
+def test_a_line_that_is_not_as_the_specification_has_it_is_refused(line: bytes) -> None:
+    with pytest.raises(ProtocolError, match="PROXY version 1 line"):
+        parse_proxy_header(line)
+
+
+def test_a_line_of_107_bytes_is_the_longest() -> None:
+    line = b"PROXY UNKNOWN ".ljust(MAX_V1 - 2, b"f") + b"\r\n"
+    assert parse_proxy_header(line) == (MAX_V1, ProxyInfo())
