@@ -125,9 +125,13 @@ class PeerError(GatelinkError):
 
 
 class ProtocolError(PeerError):
-    """Bytes that the protocol does not allow."""
+    """Bytes that the protocol does not allow. `head`: the four that were taken for a frame's header, if so."""
 
     code = CloseCode.PROTOCOL_ERROR
+
+    def __init__(self, text: str, head: bytes = b"") -> None:
+        self.head = head
+        super().__init__(text)
 
 
 class FrameTooLarge(ProtocolError):

@@ -313,7 +313,7 @@ async def test_a_local_proxy_header_leaves_the_sockets_address() -> None:
 
 @pytest.mark.parametrize(
     "first",
-    [verify_request(7), b"PROXY TCP4 1.2.3.4 5.6.7.8 1 2\r\n", SIGNATURE + b"\x31\x11\x00\x00", SIGNATURE[:-1] + b"x"],
+    [verify_request(7), b"PROXY TCP4 1.2.3.4 5.6.7.8 1\r\n", SIGNATURE + b"\x31\x11\x00\x00", SIGNATURE[:-1] + b"x"],
 )
 async def test_what_does_not_begin_with_the_header_is_refused(first: bytes) -> None:
     async with serving(PROXIED) as server:

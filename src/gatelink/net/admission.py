@@ -8,13 +8,21 @@ in says so at once; so strangers who wait, however many, keep nobody out.
 import asyncio
 from functools import partial
 
+import structlog
+
 from gatelink.errors import CloseCode, PeerError
 from gatelink.net.bans import BanTable, ConnectRates
 from gatelink.net.connection import DEAF, Connection
 from gatelink.net.endpoints import AddressTable, address_key
 from gatelink.net.handshakes import HandshakeLine
+from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Sink
 from gatelink.session.hub import Hub
+
+quiet = QuietLog(structlog.get_logger("gatelink.refusals"))
+
+LOGGED_APART = frozenset({"verify-failed", "tokens-unavailable", "resume-refused"})
+"""Reasons whose lines have more to say, and are written where that is known."""
 
 
 class Crowded(PeerError):
@@ -119,9 +127,15 @@ class Admission:
         """How many addresses are banned now; looks at all that are remembered."""
         return self.bans.banned(self._hub.wheel.read_clock())
 
-    def refuse(self, connection: Connection, reason: str) -> None:
-        """Drops `connection` without a word, and counts it."""
+    def note_refusal(self, reason: str, address: str | None, why: str = "") -> None:
+        """Counts a refusal, and logs it, at most one a second of each reason. why: more than that, in our own words."""
         self._hub.stats.refused[reason] += 1
+        if reason not in LOGGED_APART:
+            quiet.info(f"refused: {reason}", address=address or "", why=why)
+
+    def refuse(self, connection: Connection, reason: str, why: str = "") -> None:
+        """Drops `connection` without a word; counts and logs it as `note_refusal`."""
+        self.note_refusal(reason, connection.address, why)
         self.introduced(connection)
         connection.drop()
 

@@ -44,7 +44,7 @@ class Listener:
     welcome: called with each admitted connection, and the loop's time by which it must be verified; it sets the
     connection's sink.
     tls: for a tls:// endpoint, the server's context. proxies: networks whose connections begin with a PROXY
-    protocol v2 header, which gives the peer's address; others are refused while this is not empty.
+    protocol header, version 1 or 2, which gives the peer's address; others are refused while this is not empty.
     """
 
     def __init__(

@@ -20,7 +20,7 @@ from gatelink.net.connection import DEAF, Connection
 from gatelink.net.login_context import LoginContext
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
-from gatelink.session.controls import close_frame, control_frame
+from gatelink.session.controls import close_frame, control_frame, printable
 from gatelink.session.extended import ExtendedSession, Strength
 from gatelink.session.rates import Meter
 from gatelink.session.session import NO_CLAIMS, Session
@@ -108,7 +108,10 @@ class Login(Item):
             return
         self._failed()
         reason = "frame-too-large" if isinstance(error, FrameTooLarge) else "wrong-first-message"
-        self._refuse(reason, error.code)
+        why = str(error)
+        if isinstance(error, ProtocolError) and self._agreed is None:
+            why += looks_like(error.head)
+        self._refuse(reason, error.code, why=why)
 
     def writable(self) -> None: ...
 
@@ -116,11 +119,16 @@ class Login(Item):
         call()
 
     def lost(self, error: Exception | None) -> None:
-        self._context.hub.stats.refused["left-unverified"] += 1
+        reason, frames = "left-unverified", self._heard[0]
+        if frames or self._connection.buffered:
+            self._context.admission.note_refusal(reason, self._address, f"it left after {frames} frames")
+        else:  # not logged: a health check comes and goes so
+            self._context.hub.stats.refused[reason] += 1
         self._over()
 
     def on_deadline(self, now: float) -> None:
-        self._refuse("verify-timeout", CloseCode.VERIFY_TIMEOUT)
+        why = f"{self._heard[0]} frames, and {self._connection.buffered} bytes of the next, came"
+        self._refuse("verify-timeout", CloseCode.VERIFY_TIMEOUT, why=why)
 
     def stop(self) -> None:
         """The server stops; who is not verified by now has to come again."""
@@ -179,6 +187,8 @@ class Login(Item):
                 self._context.admission.handshakes.enter(self._connection, partial(self._shake_hands, record))
             case Resume() if self._agreed is not None:
                 self._resume(record, self._agreed)
+            case Hello() if self._agreed is None:
+                raise ProtocolError("a plain HELLO at a listener that takes sealed connections only (sealed_only)")
             case None if self._agreed is not None:
                 pass  # of a type that is ignored
             case _:
@@ -215,7 +225,8 @@ class Login(Item):
             quiet.error("accept_version failed", exc_info=error)
             accepted = False
         if not accepted:
-            self._refuse("client-too-old", CloseCode.CLIENT_TOO_OLD)
+            version = printable(hello.app_version)[:64]
+            self._refuse("client-too-old", CloseCode.CLIENT_TOO_OLD, why=f"its application says version {version!r}")
 
     @property
     def _features(self) -> int:
@@ -290,7 +301,7 @@ class Login(Item):
         id, flags, body = frame
         hub = self._context.hub
         if self._context.sealed_only and not self._is_sealed:
-            raise ProtocolError("a plain connection to a listener that takes sealed ones only")
+            raise ProtocolError("a plain login at a listener that takes sealed connections only (sealed_only)")
         if id != VERIFY_REQUEST:
             raise ProtocolError(f"first message has id {id}; it must be ClientVertifyReq ({VERIFY_REQUEST})")
         request: ClientVerifyRequest = hub.catalog.by_id[VERIFY_REQUEST].decode(
@@ -438,9 +449,10 @@ class Login(Item):
 
     def _refuse_limit(self) -> None:
         self._failed()
-        self._refuse("unverified-limit", CloseCode.PROTOCOL_ERROR)
+        why = "more came before the login was through than limits.max_unverified_frames or max_unverified_bytes"
+        self._refuse("unverified-limit", CloseCode.PROTOCOL_ERROR, why=why)
 
-    def _refuse(self, reason: str, code: CloseCode, answer: bytes = b"") -> None:
+    def _refuse(self, reason: str, code: CloseCode, answer: bytes = b"", why: str = "") -> None:
         """Closes the connection, after `answer`, and CLOSE with `code` if we have answered a HELLO or HANDSHAKE.
 
         Where there is nothing to say it is dropped; else the peer has a moment to read it.
@@ -448,7 +460,7 @@ class Login(Item):
         hub = self._context.hub
         if self not in self._context.logins:
             return
-        hub.stats.refused[reason] += 1
+        self._context.admission.note_refusal(reason, self._address, why)
         if self._agreed is not None:
             answer += close_frame(code)
         self._over()
@@ -467,3 +479,22 @@ class Login(Item):
         self._connection.sink = DEAF
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
+
+
+_HTTP = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN", b"DELE", b"PATC", b"PRI ")
+_BEGINNINGS = {
+    b"\x16\x03": "TLS; this listener is plain, write its endpoint as tls://, or dial it as tcp://",
+    b"PROX": "a PROXY header; give this listener `proxies`",
+    b"\r\n\r\n": "a PROXY header; give this listener `proxies`",
+    b"SSH-": "SSH",
+    **dict.fromkeys(_HTTP, "an HTTP request"),
+}
+"""What others send first where a frame's header is due."""
+
+
+def looks_like(head: bytes) -> str:
+    """What a peer speaks whose first bytes make no frame, for the log; "" if nobody knows."""
+    for start, name in _BEGINNINGS.items():
+        if head.startswith(start):
+            return f"; it begins as {name}"
+    return ""

@@ -27,7 +27,8 @@ class Preamble(asyncio.BufferedProtocol, Item):
         self._connection.transport = self._transport = cast(asyncio.Transport, transport)
         listener = self._listener
         if not listener.trusts(peer_host(transport)):
-            listener.admission.refuse(self._connection, "not-a-proxy")
+            self._connection.address = host = peer_host(transport)
+            listener.admission.refuse(self._connection, "not-a-proxy", f"{host or 'a Unix socket'} is in no `proxies`")
         elif listener.admission.enter(self._connection):
             listener.hub.wheel.set(self, listener.hub.limits.verify_timeout)
 
@@ -39,8 +40,8 @@ class Preamble(asyncio.BufferedProtocol, Item):
         self._data += listener.buffer[:nbytes]
         try:
             parsed = parse_proxy_header(self._data)
-        except ProtocolError:
-            listener.admission.refuse(self._connection, "proxy-header")
+        except ProtocolError as error:
+            self._refuse("proxy-header", str(error))
             return
         if parsed is None:
             return
@@ -56,12 +57,19 @@ class Preamble(asyncio.BufferedProtocol, Item):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection.state is ConnectionState.UNVERIFIED:
-            self._listener.hub.stats.refused["left-unverified"] += 1
+            reason = "left-unverified"
+            self._listener.hub.stats.refused[reason] += 1  # not logged: a health check comes and goes so
         self._listener.hub.wheel.cancel(self)
         self._connection.connection_lost(exc)
 
     def on_deadline(self, now: float) -> None:
-        self._listener.admission.refuse(self._connection, "verify-timeout")
+        self._refuse("verify-timeout", f"{len(self._data)} bytes of a PROXY header came")
+
+    def _refuse(self, reason: str, why: str) -> None:
+        """The peer is the balancer: its own address says which."""
+        self._listener.admission.note_refusal(reason, peer_host(self._transport), why)
+        self._listener.admission.introduced(self._connection)
+        self._connection.drop()
 
     def _made(self, connection: Connection) -> None:
         self._listener.admitted(connection, self._until)

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING, cast
 
 from gatelink.net.connection import Connection
+from gatelink.net.endpoints import failure
 from gatelink.session.states import ConnectionState
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class TlsAcceptor:
         except OSError as error:  # what is wrong in TLS is one, too
             if connection.state is ConnectionState.UNVERIFIED:  # else we closed it ourselves
                 late = isinstance(error, ConnectionAbortedError)
-                admission.refuse(connection, "verify-timeout" if late else "tls-handshake")
+                why = "the TLS handshake took too long" if late else f"{failure(error)}; a plain client dials tcp://"
+                admission.refuse(connection, "verify-timeout" if late else "tls-handshake", why)
             connection.connection_lost(error)
 
 

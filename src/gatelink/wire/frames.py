@@ -93,9 +93,11 @@ def _cut_other(data: bytes, at: int, frames: list[Any], max_length: int, whole: 
     flags = data[at + 3]
     if flags > 3 and flags != CONTROL:
         what = "a sealed record without a handshake" if flags == SEALED else "unknown"
-        raise ProtocolError(f"flags byte {flags:#04x} is {what}; messages have 0 to 3, control 0x80")
+        text = f"flags byte {flags:#04x} is {what}; messages have 0 to 3, control 0x80"
+        raise ProtocolError(text, data[at : at + HEADER_SIZE])
     if length > max_length:
-        raise FrameTooLarge(f"frame of {length} bytes is over this connection's {max_length} (limits.max_frame)")
+        text = f"frame of {length} bytes is over this connection's {max_length} (limits.max_frame)"
+        raise FrameTooLarge(text, data[at : at + HEADER_SIZE])
     end = at + HEADER_SIZE + length
     id = 0
     if flags == CONTROL:

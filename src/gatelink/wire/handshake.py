@@ -50,7 +50,8 @@ class Responder:
         if record.pattern is Pattern.NK:
             key = self._keys.get(record.key_id)
             if key is None:
-                raise ProtocolError(f"HANDSHAKE for unknown key {record.key_id.hex()}")
+                ours = ", ".join(key.hex() for key in self._keys) or "none: give the server keys="
+                raise ProtocolError(f"HANDSHAKE for unknown key {record.key_id.hex()}; this server's: {ours}")
             state = HandshakeState(Pattern.NK, False, prologue(record.fields), s=key.private)
         else:
             group_key = self._group_keys.get(record.key_id)
