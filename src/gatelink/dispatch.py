@@ -24,6 +24,7 @@ from gatelink.session.rates import Bucket
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import FRAMEWORK_IDS
+from gatelink.wire.codecs import what_is_wrong
 from gatelink.wire.frames import Frame, encode_frame
 from gatelink.wire.messages import Catalog
 
@@ -353,7 +354,7 @@ class Dispatch:
     def _reject(self, session: Session, route: Route, error: Exception) -> None:
         """The body of a message could not be read: the peer's fault, whatever its codec raised."""
         if not isinstance(error, PeerError):
-            error = BodyError(f"{route.name} does not decode: {type(error).__name__}")
+            error = BodyError(f"{route.name} does not decode: {what_is_wrong(error)}")
         session.broken(error)
 
     def _failed(self, session: Session, route: Route, error: BaseException) -> None:

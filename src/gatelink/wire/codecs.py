@@ -13,6 +13,7 @@ whatever it is, it is the peer's fault. `encode` gets instances of exactly that 
 """
 
 import inspect
+import re
 import struct
 from collections.abc import Callable
 from typing import Annotated, Any, Protocol, get_origin
@@ -114,6 +115,21 @@ BINARY: Codec = _Binary()
 CODECS = {"msgpack": MSGPACK, "json": JSON, "protobuf": PROTOBUF, "raw": RAW, "binary": BINARY}
 
 
+_FIELD = re.compile(r"`\$\.?([^`]*)`$")  # where msgspec saw it: names of fields, [...] for an item or a key
+
+
+def what_is_wrong(error: Exception) -> str:
+    """What a codec found wrong with a body, with nothing of the body: types, and names of the class's own fields."""
+    text = type(error).__name__
+    if isinstance(error, msgspec.ValidationError):  # its words may quote the body, but for these
+        said = str(error).partition(" - at ")[0]
+        if said.startswith(("Expected `", "Object missing required field `")):
+            text += f": {said}"
+        if (field := _FIELD.search(str(error))) is not None:
+            text += f" at {field[1]}"
+    return text
+
+
 def is_protobuf(cls: type) -> bool:
     """Whether protoc generated `cls`."""
     return hasattr(cls, "SerializeToString") and hasattr(cls, "FromString")
@@ -181,7 +197,7 @@ class _Layout:
         try:
             return self._cls(*values, *self._last.unpack_from(body, at))
         except (ValueError, TypeError) as error:  # of the class's own __post_init__; msgspec's decoders take it so too
-            raise BodyError(f"{self._cls.__qualname__} refuses its fields: {error}") from error
+            raise BodyError(f"{self._cls.__qualname__} refuses its fields: {type(error).__name__}") from error
 
     def _misfit(self, values: tuple[Any, ...]) -> ValueError:
         """Which of `values` could not be written, and why."""

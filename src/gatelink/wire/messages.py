@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 from msgspec import Struct
 
 from gatelink.errors import CatalogError
-from gatelink.wire.base import BASE_IDS, BASE_MESSAGES
+from gatelink.wire.base import BASE_IDS, BASE_MESSAGES, FIRST_APPLICATION_ID
 from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, is_protobuf
 
 T = TypeVar("T")
@@ -71,9 +71,18 @@ class Catalog:
     def message(
         self, id: int, *, name: str | None = None, codec: Codec | str | None = None, compress: bool = True
     ) -> Callable[[type[T]], type[T]]:
-        """`add` as a class decorator."""
+        """`add` as a class decorator, for messages of one's own: 11000 to 59999.
+
+        A message of the original engine's, 5 to 10999, is registered by `add`, or by its id and its codec. Raises
+        CatalogError.
+        """
         if not isinstance(id, int):
             raise CatalogError(f"a message needs an id, as @message(11001); this one was given {id!r}")
+        if FIRST_ID <= id < FIRST_APPLICATION_ID and codec is None and _why_not(id) is None:
+            raise CatalogError(
+                f"id {id} is the original engine's, messages of your own have {FIRST_APPLICATION_ID} to {LAST_ID}; "
+                f'for one of that engine name its codec: @message({id}, codec="binary")'
+            )
 
         def register(cls: type[T]) -> type[T]:
             self.add(id, cls, name=name, codec=codec, compress=compress)

@@ -222,6 +222,24 @@ def test_only_keys_that_check_signatures_of_the_allowed_algorithms_are_kept() ->
         parse_keys(json.dumps({"keys": others}).encode())
 
 
+@pytest.mark.parametrize("named", ["EdDSA", "Ed25519", None])
+@pytest.mark.parametrize("asked", ["EdDSA", "Ed25519"])
+async def test_a_key_of_one_name_of_ed25519_is_found_by_the_other(
+    named: str | None, asked: str, tmp_path: Path
+) -> None:
+    public: dict[str, Any] = new_key("EdDSA").as_dict(private=False)
+    (tmp_path / "keys.json").write_text(json.dumps({"keys": [public | ({"alg": named} if named else {})]}))
+    key = await Jwks(str(tmp_path / "keys.json")).find(public["kid"], asked)
+    assert key is not None and key.kid == public["kid"]
+
+
+def test_a_key_of_another_kind_does_not_become_one_by_its_algorithm() -> None:
+    rsa: dict[str, Any] = new_key("RS256").as_dict(private=False)
+    for name in ("EdDSA", "Ed25519"):
+        with pytest.raises(ValueError, match="no key"):
+            parse_keys(json.dumps({"keys": [rsa | {"alg": name}]}).encode())
+
+
 values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=8) | st.sampled_from(["RSA", "EC", "OKP", "P-256"]),
     lambda inner: (

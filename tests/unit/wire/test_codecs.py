@@ -1,9 +1,11 @@
 """Every codec: what goes in comes out, and any bytes give a message or an exception."""
 
+import enum
 from collections.abc import Callable
 from math import isnan
-from typing import Any
+from typing import Annotated, Any
 
+import msgspec
 import pytest
 from google.protobuf.wrappers_pb2 import StringValue
 from hypothesis import given
@@ -29,6 +31,7 @@ from gatelink.wire.codecs import (
     U32,
     U64,
     Codec,
+    what_is_wrong,
 )
 
 
@@ -273,3 +276,64 @@ def test_a_codec_refuses_a_class_that_it_can_not_serve(name: str) -> None:
 
     with pytest.raises(CatalogError, match=f"codec {name} is for"):
         CODECS[name].bind(Plain)
+
+
+# -- what is wrong with a body --
+
+
+class Inner(msgspec.Struct):
+    count: int
+
+
+class Kind(enum.Enum):
+    A = "a"
+
+
+class Outer(msgspec.Struct, forbid_unknown_fields=True):
+    text: Annotated[str, msgspec.Meta(max_length=5)]
+    inner: Inner
+    many: list[Inner] = []
+    table: dict[str, int] = {}
+    kind: Kind = Kind.A
+
+    def __post_init__(self) -> None:
+        if self.text == "s3cret":
+            raise ValueError(f"{self.text} is refused")
+
+
+@pytest.mark.parametrize(
+    ("body", "said"),
+    [
+        ({"text": 5, "inner": {"count": 1}}, "Expected `str`, got `int` at text"),
+        ({"text": "s3cret more", "inner": {"count": 1}}, "Expected `str` of length <= 5 at text"),
+        ({"text": "a", "inner": {"count": "s3cret"}}, "Expected `int`, got `str` at inner.count"),
+        ({"text": "a", "inner": {"count": 1}, "many": [{"count": "s3cret"}]}, "got `str` at many[0].count"),
+        ({"text": "a", "inner": {"count": 1}, "table": {"s3cret": "x"}}, "Expected `int`, got `str` at table[...]"),
+        ({"text": "a"}, "Object missing required field `inner`"),
+        ({"text": "a", "inner": {}}, "Object missing required field `count` at inner"),
+        ({"text": "a", "inner": {"count": 1}, "kind": "s3cret"}, "ValidationError at kind"),
+        ({"text": "a", "inner": {"count": 1}, "s3cret": 1}, "ValidationError"),
+    ],
+)
+@pytest.mark.parametrize("codec", ["msgpack", "json"])
+def test_an_error_names_the_field_and_nothing_of_the_body(codec: str, body: Any, said: str) -> None:
+    _, decode = CODECS[codec].bind(Outer)
+    encoded = msgspec.msgpack.encode(body) if codec == "msgpack" else msgspec.json.encode(body)
+    with pytest.raises(msgspec.ValidationError) as caught:
+        decode(encoded)
+    assert what_is_wrong(caught.value).endswith(said)
+    assert "s3cret" not in what_is_wrong(caught.value)
+
+
+def test_what_a_class_itself_says_of_its_fields_is_left_out() -> None:
+    class Picky(msgspec.Struct):
+        text: str
+
+        def __post_init__(self) -> None:
+            raise ValueError(f"{self.text} is refused")
+
+    for codec in ("msgpack", "json"):
+        encode, decode = CODECS[codec].bind(Picky)
+        with pytest.raises(msgspec.ValidationError) as caught:
+            decode(msgspec.msgpack.encode({"text": "s3cret"}) if codec == "msgpack" else b'{"text": "s3cret"}')
+        assert what_is_wrong(caught.value) == "ValidationError"

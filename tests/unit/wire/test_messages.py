@@ -177,6 +177,16 @@ def test_the_base_messages_names_are_taken(catalog: Catalog) -> None:
         catalog.add(11_001, Say, name="HeartBeat")
 
 
+@pytest.mark.parametrize("id", [5, 500, 9_999, 10_999])
+def test_an_id_of_the_original_engine_is_given_to_a_message_only_with_its_codec(catalog: Catalog, id: int) -> None:
+    """`@message(500)` is a slip; nothing would route it."""
+    with pytest.raises(CatalogError, match=rf"id {id} is the original engine's, .* 11000 to 59999; .*codec="):
+        catalog.message(id)(Say)
+    assert Say not in catalog.by_type
+    catalog.message(id, codec="binary")(Move)
+    assert catalog.by_type[Move].id == id
+
+
 def test_a_decorator_without_an_id_is_refused_and_does_not_swallow_the_class(catalog: Catalog) -> None:
     with pytest.raises(CatalogError, match=r"needs an id, as @message\(11001\)"):
 

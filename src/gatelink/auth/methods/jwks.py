@@ -26,13 +26,15 @@ HEADERS = {"accept": "application/json", "accept-encoding": "identity"}  # packe
 MIN_RSA_BITS = 2_048  # RFC 7518, section 3.3
 
 # The algorithms there are and what each key must be. Never `none`; never HMAC, whose "key" would be the public one.
-# EdDSA and its newer name, Ed25519 (RFC 9864), are the same.
 ALGORITHMS = {
     "RS256": ("RSA", None),
     "ES256": ("EC", "P-256"),
     "EdDSA": ("OKP", "Ed25519"),
     "Ed25519": ("OKP", "Ed25519"),
 }
+
+EDWARDS = ("EdDSA", "Ed25519")
+"""Two names of one algorithm, the newer by RFC 9864: an issuer may sign with one and have the other in its key set."""
 
 
 class KeysUnavailable(Unavailable):
@@ -172,6 +174,8 @@ def _import(data: Any) -> PublicKey | None:
     kinds: dict[str, type[PublicKey]] = {"RSA": RSAKey, "EC": ECKey, "OKP": OKPKey}
     if not isinstance(data, dict) or not isinstance(data.get("kty"), str) or data["kty"] not in kinds:
         return None
+    if data["kty"] == "OKP" and data.get("alg") in EDWARDS:  # it checks tokens of both names
+        data = {name: value for name, value in data.items() if name != "alg"}
     try:
         key = kinds[data["kty"]].import_key(data)
         key.check_use("sig")
