@@ -353,7 +353,10 @@ class Dispatch:
 
     def _reject(self, session: Session, route: Route, error: Exception) -> None:
         """The body of a message could not be read: the peer's fault, whatever its codec raised."""
-        if not isinstance(error, PeerError):
+        if isinstance(error, BodyError) and error.__cause__ is not None:
+            # Its own text may quote the body: a class's `__post_init__` wrote it.
+            error = BodyError(f"{route.name} does not decode: {type(error.__cause__).__name__}")
+        elif not isinstance(error, PeerError):
             error = BodyError(f"{route.name} does not decode: {what_is_wrong(error)}")
         session.broken(error)
 

@@ -2,6 +2,7 @@
 
 import sys
 from io import TextIOWrapper
+from typing import Annotated
 
 import typer
 
@@ -28,6 +29,26 @@ app = typer.Typer(
     rich_markup_mode="markdown",  # the only one that reflows a docstring
     pretty_exceptions_enable=False,  # its tracebacks can show locals, which hold tokens; Python's own never do
 )
+
+
+def _print_version(is_asked: bool) -> None:
+    if is_asked:
+        version()
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    show_version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Print the versions, as the command `version`."
+        ),
+    ] = False,
+) -> None:
+    pass  # what all commands share: --version ends the program before there is one
+
+
 for command in (serve, up, top, gateway, service, login, robots, decode, version):
     app.command()(command)
 app.add_typer(keys)

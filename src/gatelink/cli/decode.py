@@ -1,6 +1,7 @@
 """`gatelink decode`: what bytes on the wire say (docs/protocol.md)."""
 
 import json
+import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +14,9 @@ from gatelink.config import WireOptions
 
 if TYPE_CHECKING:
     from gatelink.cli.framedump import DecodedFrame
+
+_NOT_HEX = re.compile(r"[^0-9a-fA-F\s]")
+_TEXT = re.compile(rb"[\x20-\x7e\s]*")  # what was meant to be hex
 
 
 def decode(
@@ -71,17 +75,21 @@ def _input(hex: Iterable[str] | None, file: Path | None) -> bytes:
         if sys.stdin.isatty():
             raise typer.BadParameter("give frames as hex, or with --file, or on standard input", param_hint="HEX")
         data = sys.stdin.buffer.read()
-    try:  # both can't be: the fourth byte of frames is their flags, which is neither a hex digit nor a blank
-        return bytes.fromhex(data.decode("ascii"))
-    except ValueError:
+    # Both can't be: the fourth byte of frames is their flags, which is never printable.
+    if _TEXT.fullmatch(data) is None:
         return data
+    return _from_hex(data.decode("ascii"), "--file" if file is not None else "standard input")
 
 
 def _from_hex(text: str, name: str) -> bytes:
-    try:
-        return bytes.fromhex(text)
-    except ValueError as error:
-        raise typer.BadParameter(f"not hex: {error}", param_hint=name) from None
+    if (bad := _NOT_HEX.search(text)) is not None:
+        raise typer.BadParameter(
+            f"not hex: {bad[0]!r} is character {bad.start() + 1}; write bytes as two digits each, of 0 to 9 and a to f",
+            param_hint=name,
+        )
+    if (digits := len("".join(text.split()))) % 2:
+        raise typer.BadParameter(f"not hex: {digits} digits, and a byte has two; one is missing", param_hint=name)
+    return bytes.fromhex("".join(text.split()))
 
 
 def _print_json(frame: "DecodedFrame") -> None:

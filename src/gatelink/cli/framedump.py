@@ -8,7 +8,7 @@ from typing import Any
 
 import msgspec
 
-from gatelink.config import WireOptions
+from gatelink.config import Limits, WireOptions
 from gatelink.errors import GatelinkError, ProtocolError
 from gatelink.wire.body import BodyCoder
 from gatelink.wire.codecs import is_protobuf
@@ -62,7 +62,19 @@ def read_frames(data: bytes, catalog: Catalog, options: WireOptions) -> Iterator
     if decoder.error is not None:
         raise BadFrame(offset, str(decoder.error))
     if offset < len(data):
-        raise BadFrame(offset, f"the input ends in the middle of a frame, after {len(data) - offset} bytes of it")
+        raise BadFrame(offset, _cut_short(data[offset:]))
+
+
+def _cut_short(data: bytes) -> str:
+    """What is wrong with a frame of which only `data` is there."""
+    text = f"the input ends in the middle of a frame, after {len(data)} bytes of it"
+    if len(data) < HEADER_SIZE:
+        return f"{text}; a header has {HEADER_SIZE}"
+    length, limit = int.from_bytes(data[:3], "little"), Limits().max_frame
+    text += f"; its header says {HEADER_SIZE + length}"
+    if length > limit:
+        text += f", more than a server takes ({limit}, limits.max_frame): does a frame begin here?"
+    return text
 
 
 def _message(offset: int, id: int, flags: int, body: bytes, catalog: Catalog, coder: BodyCoder) -> DecodedFrame:

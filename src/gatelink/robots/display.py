@@ -65,7 +65,7 @@ def _last_second(tally: Tally) -> dict[str, str]:
 def _whole_run(tally: Tally) -> dict[str, str]:
     elapsed = max(tally.elapsed, 0.001)
     return {
-        "sessions": f"up to {max((second.sessions for second in tally.seconds), default=0):,}",
+        "sessions": f"up to {tally.most_sessions:,} at a time, {tally.all_sessions:,} in all",
         "sent": _rate(tally.sent / elapsed),
         "received": _rate(tally.received / elapsed),
         **_percentiles({name: Latency.of(histogram) for name, histogram in tally.latencies.items()}),

@@ -197,10 +197,10 @@ class Robot:
 
     def _opened(self, session: Session) -> None:
         self.session = session
-        self._tally.sessions += 1
+        self._tally.opened()
 
     def _closed(self, session: Session) -> None:
-        self._tally.sessions -= 1
+        self._tally.closed()
         if session is self.session and self._answer is not None and not self._answer.done():
             self._answer.set_exception(SessionClosed(session.close_code or CloseCode.NORMAL, session.close_reason))
 

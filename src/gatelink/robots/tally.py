@@ -55,6 +55,8 @@ class Tally:
 
     def __init__(self) -> None:
         self.sessions = 0  # open now
+        self.most_sessions = 0  # open at one time
+        self.all_sessions = 0  # that were opened, however short they were
         self.sent = 0  # messages
         self.received = 0
         self.errors = 0
@@ -79,6 +81,16 @@ class Tally:
     def held(self) -> bool:
         """Whether nothing failed."""
         return not self.errors
+
+    def opened(self) -> None:
+        """Counts a session that is there from now on."""
+        self.sessions += 1
+        self.all_sessions += 1
+        self.most_sessions = max(self.most_sessions, self.sessions)
+
+    def closed(self) -> None:
+        """Counts the end of one."""
+        self.sessions -= 1
 
     def record(self, name: str, seconds: float) -> None:
         """Counts one latency."""
@@ -123,6 +135,8 @@ class Tally:
         return {
             "held": self.held,
             "seconds": round(self.elapsed, 3),
+            "sessions": self.all_sessions,
+            "most_sessions": self.most_sessions,
             "sent": self.sent,
             "received": self.received,
             "errors": self.errors,

@@ -197,7 +197,7 @@ class _Layout:
         try:
             return self._cls(*values, *self._last.unpack_from(body, at))
         except (ValueError, TypeError) as error:  # of the class's own __post_init__; msgspec's decoders take it so too
-            raise BodyError(f"{self._cls.__qualname__} refuses its fields: {type(error).__name__}") from error
+            raise BodyError(f"{self._cls.__qualname__} refuses its fields: {error}") from error
 
     def _misfit(self, values: tuple[Any, ...]) -> ValueError:
         """Which of `values` could not be written, and why."""

@@ -197,6 +197,13 @@ def test_a_file_or_standard_input_may_be_binary_or_hex(make: Any, tmp_path: Path
     assert from_file.stdout == from_input.stdout == "       0  HeartBeat (4)  00\n       6  HeartBeat (4)  00\n"
 
 
+@pytest.mark.parametrize("text", ["0200000004zz", "02 00 00 00 04 0", "0x020000000400", "hello"])
+def test_a_file_that_was_meant_to_be_hex_is_told_what_is_wrong_with_it(text: str, tmp_path: Path) -> None:
+    (tmp_path / "capture").write_text(text)
+    for result in (run("--file", str(tmp_path / "capture")), run(input=text.encode())):
+        assert result.exit_code == 2 and "not hex: " in result.stderr
+
+
 def test_nothing_is_no_frames() -> None:
     result = run(input=b"")
     assert (result.exit_code, result.stdout) == (0, "")
@@ -209,7 +216,8 @@ def test_nothing_is_no_frames() -> None:
         (bytes.fromhex("01000000 04"), "message of length 1"),
         (bytes.fromhex("02000000 0000"), "message id 0"),
         (bytes.fromhex("13000004") + bytes(19), "sealed record"),
-        (HEARTBEAT[:3], "ends in the middle of a frame, after 3 bytes"),
+        (HEARTBEAT[:3], "ends in the middle of a frame, after 3 bytes of it; a header has 4"),
+        (b"\xff\xff\xff\0abc", "after 7 bytes of it; its header says 16777219, more than a server takes (102400"),
         (encode_frame(30000, b"body")[:-1], "ends in the middle of a frame, after 9 bytes"),
         (encode_frame(4, b"x"), "HeartBeat (4) does not decode"),
         (encode_frame(30000, b"\xff" * 9, 1), "snappy"),
@@ -226,7 +234,10 @@ def test_at_bad_bytes_it_shows_what_came_before_says_where_and_why_and_fails(bad
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
-        (["xyz"], "not hex"),
+        (["xyz"], "not hex: 'x' is character 1"),
+        (["0200 0000 0g"], "not hex: 'g' is character 12"),
+        (["020"], "not hex: 3 digits, and a byte has two"),
+        (["--scramble-key", "0", "00"], "not hex: 1 digits"),
         (["--file", "/nowhere/to/be/found"], "No such file"),
         (["--file", "/dev/null", "00"], "not both"),
         (["--scramble-key", "zz", "00"], "not hex"),

@@ -31,3 +31,15 @@ def test_a_run_without_errors_held() -> None:
     tally.counts["breaks"] += 2
     assert tally.held
     assert tally.summary()["counts"] == {"breaks": 2}
+
+
+def test_a_session_that_came_and_went_within_a_second_is_counted() -> None:
+    tally = Tally()
+    for _ in range(3):
+        tally.opened()
+        tally.opened()
+        tally.closed()
+        tally.closed()
+    tally.end_second()
+    assert (tally.sessions, tally.most_sessions, tally.all_sessions) == (0, 2, 6)
+    assert (tally.summary()["sessions"], tally.summary()["most_sessions"]) == (6, 2)
