@@ -1,7 +1,7 @@
-"""`python -m gatelink.cli.services FILE`: imports what the services of a configuration run, for `gatelink config check`.
+"""`python -m gatelink.cli.services FILE`: imports what a configuration's services run, for `gatelink config check`.
 
-What is wrong goes to standard error, a line each; the exit status is then 1. It is a process of its own, since modules of
-users may do anything when they are imported.
+What is wrong goes to standard error, a line each; the exit status is then 1. It is a process of its own: what a user's
+module does when it is imported stays there.
 """
 
 import sys
