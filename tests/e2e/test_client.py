@@ -29,7 +29,9 @@ from gatelink import (
 )
 from gatelink.net import client as client_module
 from gatelink.net.dialer import TokenSource
+from gatelink.session.controls import control_frame
 from gatelink.testing import ChaosProxy
+from gatelink.wire.control import GoAway, Hello
 from gatelink.wire.frames import encode_frame
 from tests.e2e.support import (
     CATALOG,
@@ -529,6 +531,40 @@ async def test_a_session_that_ends_at_once_each_time_waits_longer_each_time(monk
         session.close()
         await session.wait_closed()
     assert doubled[:5] == [0, 1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("within", [0, 1])
+async def test_a_server_that_sends_everybody_away_at_once_is_dialled_with_growing_delays(
+    monkeypatch: pytest.MonkeyPatch, within: int
+) -> None:
+    doubled: list[int] = []
+    delays = Backoff.delays
+
+    def noted(self: Backoff, already: int = 0) -> Any:
+        doubled.append(already)
+        return delays(self, already)
+
+    monkeypatch.setattr(Backoff, "delays", noted)
+    logins = 0
+
+    async def send_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal logins
+        logins += 1
+        await reader.read(1_000)
+        writer.write(control_frame(Hello(features=2)))
+        await reader.read(1_000)
+        writer.write(verify_succeeded(7) + control_frame(GoAway(within, "")))
+        await reader.read()
+        writer.close()
+
+    server = await asyncio.start_server(send_away, "127.0.0.1", 0)
+    address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    session = await dial(address, reconnect=Backoff(first=40 * MS, most=40_000 * MS), slot=0)
+    await until(lambda: len(doubled) >= 4)
+    assert doubled[:4] == [0, 1, 2, 3] and logins <= len(doubled) + 1
+    session.abort()
+    await session.wait_closed()
+    server.close()
 
 
 # -- a fresh token for each login --

@@ -51,8 +51,8 @@ FINAL = frozenset({CloseCode.VERIFY_FAILED, CloseCode.REPLACED, CloseCode.RESUME
 """Codes of an attempt after which the session is not dialled again, however the server said them."""
 
 SHORT_LIFE = 5.0
-"""Seconds. A connection that ends sooner, without a reason, does not reset the delays: the next may end the same way,
-as after a kick, or a message that the server refuses."""
+"""Seconds. A connection that ends sooner, without a reason or by a GOAWAY, does not reset the delays: the next may end
+the same way, as after a kick, a message that the server refuses, or at a server that sends everybody away."""
 
 TokenSource = Callable[[], str | Awaitable[str]]
 """Gives a fresh token for each login."""
@@ -417,6 +417,7 @@ class Dialer:
         if session.state is not SessionState.DETACHED:
             self._fail(ConnectError("closed meanwhile"))
             return
+        self._verified_at = self._hub.wheel.clock()
         session.resume_on(self._take_connection(session), answer.received, b"")
         if not self._answer.done():
             self._answer.set_result(session)
@@ -460,9 +461,9 @@ class Dialer:
         if self._backoff is None:
             return False
         lived = self._hub.wheel.clock() - self._verified_at
-        is_short = code is CloseCode.UNEXPLAINED and self._ticket is None and lived < SHORT_LIFE
-        self._short_lives = self._short_lives + 1 if is_short else 0
         wait = self._target.find(session)
+        is_suspect = wait is not None or (code is CloseCode.UNEXPLAINED and self._ticket is None)
+        self._short_lives = self._short_lives + 1 if is_suspect and lived < SHORT_LIFE else 0
         self._redial = tasks.keep(self._dial_again(session, self._backoff, wait), "dialling again")
         return True
 
@@ -475,8 +476,10 @@ class Dialer:
 
     async def _dial_again(self, session: Session, backoff: Backoff, wait: float | None) -> None:
         for seconds in backoff.delays(max(0, self._short_lives - 1)):
-            await asyncio.sleep(seconds if wait is None else wait)
-            wait = None
+            if wait is not None:  # a server may ask for 0 s, again and again
+                seconds = wait if self._short_lives < 2 else max(wait, seconds)
+                wait = None
+            await asyncio.sleep(seconds)
             try:
                 await self.dial()
                 return  # should it have broken again by now, another task is at it
