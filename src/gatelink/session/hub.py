@@ -3,6 +3,7 @@
 import asyncio
 import struct
 from collections.abc import Callable
+from threading import get_ident
 from typing import Any, Protocol
 
 from gatelink.config import Limits, WireOptions
@@ -91,6 +92,7 @@ class Hub:
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
         self._marked: list[Flushable] = []
+        self._thread = get_ident()
 
     def encoder(self, cls: type) -> Encoder:
         """The encoder of a message type. Raises CatalogError if the type is not registered; as `check_sendable`."""
@@ -146,8 +148,16 @@ class Hub:
                 self.loop.call_exception_handler({"message": f"a task does not end: {task!r}", "task": task})
 
     def mark(self, session: Flushable) -> None:
-        """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked."""
+        """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked.
+
+        Raises LocalError in another thread than the loop's. That is looked at once a turn, since it costs time.
+        """
         if not self._marked:
+            if get_ident() != self._thread:
+                raise LocalError(
+                    "a session was used in another thread than its loop's; write "
+                    "loop.call_soon_threadsafe(session.send, message) there"
+                )
             self.loop.call_soon(self._flush_marked)
         self._marked.append(session)
 

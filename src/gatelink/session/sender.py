@@ -50,7 +50,7 @@ class Sender(Item):
 
         key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
         Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded, LocalError if it is the
-        framework's own.
+        framework's own, or if another thread than the loop's calls this: that is seen only while nothing else is queued.
         """
         cls = type(message)
         encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
@@ -62,8 +62,8 @@ class Sender(Item):
         except OutboxFull as error:
             self._overflow(error)
         if not self._marked:
-            self._marked = True
             self._hub.mark(self)
+            self._marked = True
         traffic = encoder.traffic
         traffic.messages += 1
         traffic.bytes += len(frame)
@@ -89,8 +89,8 @@ class Sender(Item):
         except OutboxFull as error:
             self._overflow(error)
         if not self._marked:
-            self._marked = True
             self._hub.mark(self)
+            self._marked = True
 
     def send_frames(self, frames: list[bytes]) -> None:
         """`send_frame` of several, in order."""
@@ -101,8 +101,8 @@ class Sender(Item):
         except OutboxFull as error:
             self._overflow(error)
         if not self._marked:
-            self._marked = True
             self._hub.mark(self)
+            self._marked = True
 
     def _check_sendable(self) -> None:
         if self.state is not SessionState.DETACHED:

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatelink.config import Limits
-from gatelink.errors import BodyError, CatalogError, CloseCode, FrameTooLarge, ProtocolError, SessionClosed
+from gatelink.errors import BodyError, CatalogError, CloseCode, FrameTooLarge, LocalError, ProtocolError, SessionClosed
 from gatelink.session.carrier import Pause
 from gatelink.session.hub import FLUSH_AT_ONCE
 from gatelink.session.outbox import Full
@@ -53,6 +53,16 @@ async def test_typed_raw_and_whole_frames_leave_in_one_order() -> None:
         session.send_frame(encode_frame(11_004, b"whole"))
     await turn()
     assert [id for id, _, _ in carrier.frames] == [SAY, 11_003, 11_004] * 3
+
+
+async def test_a_send_in_another_thread_is_refused_and_the_session_goes_on() -> None:
+    session, carrier = Bench().session()
+    with pytest.raises(LocalError, match=r"another thread .* loop\.call_soon_threadsafe\(session\.send, message\)"):
+        await asyncio.to_thread(session.send, Say("thread"))
+    asyncio.get_running_loop().call_soon_threadsafe(session.send, Say("loop"))
+    await turn()
+    await turn()
+    assert [id for id, _, _ in carrier.frames][-1] == SAY
 
 
 async def test_what_is_sent_in_one_turn_of_the_loop_leaves_in_one_write() -> None:
