@@ -50,7 +50,7 @@ class Sender(Item):
 
         key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
         Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded, LocalError if it is the
-        framework's own, or if another thread than the loop's calls this: that is seen only while nothing else is queued.
+        framework's own, or if another thread calls this: that is noticed only while nothing else is queued.
         """
         cls = type(message)
         encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
