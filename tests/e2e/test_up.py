@@ -168,7 +168,7 @@ async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, 
     async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
         assert await up.end() == 2, up.text
         assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
-        assert "can't run as it is configured" in up.text
+        assert re.search(rf"^gatelink: lobby-1 can't run as it is configured: .*{program.split(':')[0]}", up.lines[-1])
 
 
 @pytest.mark.parametrize(

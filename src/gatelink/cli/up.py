@@ -72,7 +72,11 @@ async def run(settings: "Settings", file: Path, dev: bool) -> int:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, supervisor.stop)
         unusable = await supervisor.run()
-    return 2 if unusable else 0
+    if unusable is None:
+        return 0
+    cause = supervisor.cause.removeprefix("gatelink: ") or "it said nothing"
+    print(f"gatelink: {unusable} can't run as it is configured: {cause}", file=sys.stderr)
+    return 2
 
 
 def grace(settings: "Settings") -> float:

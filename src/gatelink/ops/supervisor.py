@@ -73,7 +73,10 @@ class Supervisor:
         self._over = asyncio.Event()
         self._hurried = asyncio.Event()
         self._unusable: str | None = None
+        self._last_lines: dict[str, str] = {}
         self.restarts = 0
+        self.cause = ""
+        """The last line of the program that could not run: why."""
 
     def pid(self, name: str) -> int | None:
         """The process id of a program that runs."""
@@ -150,8 +153,10 @@ class Supervisor:
             if stopping.is_set():
                 return
             if status == UNUSABLE:
-                log.error("can't run as it is configured; its last line above says why", program=program.name)
-                self._unusable = self._unusable or program.name
+                log.error("can't run as it is configured", program=program.name)
+                if self._unusable is None:
+                    self._unusable = program.name
+                    self.cause = self._last_lines.get(program.name, "")
                 self._over.set()
                 return
             if status == REPLACED:
@@ -159,7 +164,8 @@ class Supervisor:
                 return
             if time.monotonic() - began > STEADY:
                 wait = FIRST_WAIT
-            log.error("ended, and is started again", program=program.name, status=status, seconds=round(wait, 1))
+            say = log.info if status == 0 else log.error  # who ended it by hand had no fault
+            say("ended, and is started again", program=program.name, status=status, seconds=round(wait, 1))
             self.restarts += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -211,12 +217,16 @@ class Supervisor:
             *ends, rest = data.split(b"\n")
             for end in ends:
                 cut += _extend(line, end)
-                self._write(name, _text(line, cut))
+                self._write_line(name, _text(line, cut))
                 line.clear()
                 cut = 0
             cut += _extend(line, rest)
         if line:
-            self._write(name, _text(line, cut))
+            self._write_line(name, _text(line, cut))
+
+    def _write_line(self, name: str, line: str) -> None:
+        self._last_lines[name] = line
+        self._write(name, line)
 
 
 def _extend(line: bytearray, data: bytes) -> int:

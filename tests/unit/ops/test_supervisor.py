@@ -136,6 +136,16 @@ async def test_a_process_that_cannot_run_as_configured_ends_all_and_is_named() -
         assert group.lines.count(("wrong", "no such port")) == 1
         assert group.supervisor.restarts == 0
         assert group.supervisor.pid("a") is None
+        assert group.supervisor.cause == "no such port"
+
+
+@pytest.mark.parametrize(("status", "level"), [(0, "info"), (1, "error")])
+async def test_only_a_process_that_failed_is_an_error_in_the_log(status: int, level: str) -> None:
+    with capture_logs() as logs:
+        async with running(python("a", f"import sys; print('runs', flush=True); sys.exit({status})")) as (group, _):
+            await group.heard("a", "runs", times=2)
+    ends = [entry for entry in logs if entry["event"] == "ended, and is started again"]
+    assert ends and {entry["log_level"] for entry in ends} == {level}
 
 
 async def test_a_process_whose_id_a_newer_one_took_stays_down_and_the_others_stay_up() -> None:
