@@ -61,7 +61,11 @@ def test_no_page_names_a_place_on_one_machine(page: Path) -> None:
     assert not found, f"{name(page)} names {', '.join(found)}; write paths from the repository's root"
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs" / "guide.md"], ids=name)
+PAGES_OF_PIECES = [ROOT / "README.md", ROOT / "docs" / "guide.md"]
+"""Pages whose Python is of examples."""
+
+
+@pytest.mark.parametrize("page", PAGES_OF_PIECES, ids=name)
 def test_code_is_a_piece_of_the_example_linked_above_it(page: Path) -> None:
     text = page.read_text()
     for block in CODE.finditer(text):
