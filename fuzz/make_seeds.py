@@ -133,6 +133,9 @@ def proxies() -> Inputs:
         "local": header(0x20, 0x00, b""),
         "part": SIGNATURE[:7],
         "version-1": b"PROXY TCP4 10.0.0.1 10.0.0.2 1 2\r\n",
+        "version-1-tcp6": b"PROXY TCP6 2001:db8::1 ::ffff:10.0.0.2 65535 0\r\nbehind",
+        "version-1-unknown": b"PROXY UNKNOWN and more\r\n",
+        "version-1-part": b"PROXY TCP4 10.0.0.1\r",
         "command": header(0x22, 0x11, bytes(12)),
         "too-large": SIGNATURE + b"\x21\x11\x03\xf1",
     }

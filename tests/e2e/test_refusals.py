@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Iterator
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +24,10 @@ SECRET = b"hunter2-"
 
 @pytest.fixture
 def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
-    """The lines about refusals, of this test alone."""
+    """The lines about refusals, of this test alone, by a clock on which each comes a second after the last."""
     capture = LogCapture()
     log = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
-    monkeypatch.setattr(admission, "quiet", QuietLog(log))
+    monkeypatch.setattr(admission, "quiet", QuietLog(log, count().__next__))
     yield capture.entries
 
 
@@ -83,7 +84,6 @@ async def test_a_wrong_server_key_and_a_server_without_keys_are_told_apart_in_th
             await until(lambda: logs)
         assert "HANDSHAKE for unknown key" in logs[0]["why"] and words in logs[0]["why"]
         logs.clear()
-        admission.quiet._due.clear()
 
 
 async def test_plain_at_tls_and_tls_at_plain(logs: list[Any], tmp_path: Path) -> None:
@@ -106,7 +106,6 @@ async def test_a_missing_a_wrong_and_an_unexpected_proxy_header_are_named(logs: 
         assert "not a PROXY version 2 header, nor one of version 1" in await refused(server, logs, verify_request(7))
         with pytest.raises(ConnectError, match="or those of a proxy"):
             await connect(str(server.endpoint), uid=7, token="t" * 32, catalog=CATALOG)
-    admission.quiet._due.clear()
     async with serving(Listen(endpoint=TCP, proxies=("192.0.2.0/24",))) as server:
         assert "127.0.0.1 is in no `proxies`" in await refused(server, logs, verify_request(7))
 
@@ -130,9 +129,13 @@ async def test_version_1_of_the_proxy_protocol_gives_the_address(pieces: int) ->
             await client.close()
 
 
-async def test_every_reason_has_at_most_a_line_a_second_and_says_how_many_it_left_out(logs: list[Any]) -> None:
+async def test_every_reason_has_at_most_a_line_a_second_and_says_how_many_it_left_out(
+    logs: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
     now = 0.0
-    admission.quiet._clock = lambda: now
+    log = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture := LogCapture()])
+    monkeypatch.setattr(admission, "quiet", QuietLog(log, lambda: now))
+    logs = capture.entries
     async with serving() as server:
         for _ in range(5):
             client = await RawClient.open(server)
