@@ -4,8 +4,10 @@ import asyncio
 import json
 import os
 import re
+import shlex
 import signal
 import ssl
+import tomllib
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -56,6 +58,44 @@ async def test_hello_runs_as_the_readme_says() -> None:
             assert await ended(client) == (0, "hello, 7!\n", "")
         server.send_signal(signal.SIGTERM)
         assert (await ended(server))[0] == 0
+
+
+README = (Path(__file__).resolve().parents[2] / "README.md").read_text()
+
+
+def section(heading: str) -> str:
+    """The text of the README below a heading."""
+    found = re.search(rf"^## {re.escape(heading)}$(.*?)^## ", README, re.MULTILINE | re.DOTALL)
+    assert found is not None, f"README.md has no heading {heading!r}"
+    return found[1]
+
+
+async def test_a_game_from_an_empty_folder_runs_as_the_readme_says(tmp_path: Path) -> None:
+    """Its files and commands, but for those that install, and with a port of the test's."""
+    text = section("In a project of your own")
+    (code,) = re.findall(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    (tmp_path / "game.py").write_text(code)
+    commands = re.findall(r"^    \.venv/bin/(.*)$", text, re.MULTILINE)
+    install, serve, play = (shlex.split(command) for command in commands)
+    assert install[:2] == ["pip", "install"] and serve[0] == "gatelink" and play[0] == "python"
+    listening = ("--listen", "tcp://127.0.0.1:0", "--log-format", "json")
+    async with python("-m", *serve, *listening, cwd=tmp_path) as server:
+        assert server.stderr is not None
+        address = json.loads(await server.stderr.readline())["listen"][0]
+        async with python(*play[1:], address, cwd=tmp_path) as client:
+            status, out, err = await ended(client)
+            assert (status, err) == (0, "")
+        server.send_signal(signal.SIGTERM)
+        assert (await ended(server))[0] == 0
+    promised = re.search(r"which prints `([^`]*)`, `([^`]*)` and `([^`]*)`", text)
+    assert promised is not None and out.splitlines() == list(promised.groups())
+
+
+def test_every_extra_that_the_readme_installs_is_there() -> None:
+    project = tomllib.loads((Path(__file__).resolve().parents[2] / "pyproject.toml").read_text())["project"]
+    there = set(project["optional-dependencies"])
+    named = {extra for group in re.findall(r"gatelink\[([a-z,]+)\]", README) for extra in group.split(",")}
+    assert named <= there and named >= there - {"dev"}
 
 
 async def test_hellos_robots_find_nothing_wrong() -> None:
