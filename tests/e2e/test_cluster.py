@@ -7,6 +7,8 @@ from collections.abc import AsyncIterator
 from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
+import pytest
+
 from examples.demo import reserved_ports
 from gatelink.group.engine import EngineUnavailable, Entry
 from gatelink.group.engines.embedded import find_program
@@ -96,6 +98,43 @@ async def test_a_cluster_that_is_not_all_there_yet_is_no_fault_of_the_settings(t
         await nodes["n2"].start()
         await started(engine)
         await engine.close()
+
+
+def test_without_a_majority_health_says_so_and_all_comes_back_by_itself(tmp_path: Path) -> None:
+    """Two of three nodes die: the third is connected, and its bucket takes no writes."""
+
+    async def test() -> None:
+        bucket = fresh_bucket()
+        async with cluster(tmp_path) as nodes:
+            engine = NatsEngine([nodes["n0"].url], bucket=bucket, timeout=1_000 * MS, replicas=3)
+            await started(engine)
+            try:
+                back: list[None] = []
+                engine.when_back.add(lambda: back.append(None))
+                async with asyncio.timeout(STARTING):
+                    while not engine.is_available:  # noqa: ASYNC110 - engines tell of no event here
+                        await asyncio.sleep(0.05)
+                    for name in ("n1", "n2"):
+                        await nodes[name].kill()
+                    while engine.is_available:  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+                del back[:]
+                with pytest.raises(EngineUnavailable):
+                    await engine.put("k", b"1", TTL)
+                for name in ("n1", "n2"):
+                    await nodes[name].start()
+                async with asyncio.timeout(STARTING):
+                    while not (engine.is_available and back):  # noqa: ASYNC110
+                        await asyncio.sleep(0.05)
+                await engine.put("k", b"2", TTL)
+            finally:
+                await engine.close()
+
+    async def bounded() -> None:
+        async with asyncio.timeout(3 * STARTING):
+            await test()
+
+    asyncio.run(bounded())
 
 
 def test_keys_and_watches_go_on_when_the_leader_of_three_dies(tmp_path: Path) -> None:

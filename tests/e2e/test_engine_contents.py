@@ -11,7 +11,7 @@ import pytest
 
 from gatelink import CloseCode, Membership, StaticTokens
 from gatelink.group.directory import Place
-from gatelink.group.engine import Revision
+from gatelink.group.engine import EngineError, Revision
 from gatelink.group.engines import nats
 from gatelink.group.engines.bucket import Message
 from gatelink.group.engines.embedded import NatsServer
@@ -213,6 +213,25 @@ async def test_an_older_copy_of_the_bucket_is_known_for_one_though_the_server_wa
         entry = await engine.get("k")
         assert entry is not None and entry.value == b"before"
         await until(lambda: engine.stats.contents_lost == 1 and told)
+
+
+@pytest.mark.parametrize("limit", [{"max_msgs": 1}, {"max_bytes": 100}, {"max_msg_size": 10}], ids=str)
+async def test_a_bucket_that_somebody_made_too_small_is_told_of_until_it_is_large_enough(
+    nats_server: NatsServer, limit: dict[str, int]
+) -> None:
+    """What does not fit raises, nothing is forgotten, and the limit stays what it was made."""
+    bucket = fresh_bucket()
+    async with NatsEngine(nats_server.url, bucket=bucket, timeout=1_000 * MS) as engine:
+        for n in range(3):
+            await engine.put(f"k.{n}", b"1", LONG)
+        await edit(**limit)(engine, bucket)
+        await until(lambda: not engine.is_available)
+        with pytest.raises(EngineError):
+            await engine.put("k.4", b"1" * 20, LONG)
+        await edit(**dict.fromkeys(limit, -1))(engine, bucket)
+        await until(lambda: engine.is_available)
+        await engine.put("k.4", b"1" * 20, LONG)
+        assert await engine.get("k.0") is not None
 
 
 class Village:

@@ -51,6 +51,8 @@ class Directory:
 
     def __init__(self, engine: Engine, gateway: int, clock: Callable[[], float] = time.time) -> None:
         self.gateway = gateway
+        self.ttl = TTL
+        """Seconds that an entry lives after each write."""
         self.skipped = 0
         """Ends that were not written, because too many waited while the engine was away; they expire."""
         self._engine = engine
@@ -70,7 +72,7 @@ class Directory:
             before = _decode(entry.value) if entry is not None else None
             epoch = self._next_epoch(before)
             try:
-                await self._write(key, Place(self.gateway, epoch), TTL, entry)
+                await self._write(key, Place(self.gateway, epoch), self.ttl, entry)
             except Conflict:
                 continue  # another login of the same player; one of the two must be the newer
             return epoch, before
@@ -93,7 +95,7 @@ class Directory:
         entry = await self._engine.get(key)
         if entry is not None and _decode(entry.value).epoch > epoch:
             return False
-        await self._write(key, Place(self.gateway, epoch), TTL, entry)
+        await self._write(key, Place(self.gateway, epoch), self.ttl, entry)
         return True
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float = 0.0) -> None:

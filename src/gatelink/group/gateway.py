@@ -163,7 +163,7 @@ class Gateway(Server):
             raise ConfigError("this gateway is running already")
         member = self.member
         self.directory = Directory(member.engine, member.id)
-        self.renewals = Renewals(self.directory.renew, self._renewal_found_newer)
+        self.renewals = Renewals(self.directory.renew, self._renewal_found_newer, self.directory.ttl)
         self.relay = relay = Relay(self, self.routes.table, self.rules)
         load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded)
         self.group = group = Group(member, relay, self.catalog, self._inner_side, self._replaced, load)

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from gatelink import tasks
-from gatelink.group.directory import RETRY, TTL
+from gatelink.group.directory import RETRY
 from gatelink.group.engine import Conflict, EngineUnavailable
 from gatelink.quiet import QuietLog
 
@@ -36,7 +36,7 @@ class Renewals:
         self,
         renew: Callable[[int, int, int], Awaitable[bool]],
         replaced: Callable[[int, int, int], None],
-        ttl: float = TTL,
+        ttl: float,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed = 0

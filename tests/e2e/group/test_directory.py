@@ -6,7 +6,10 @@ import random
 import pytest
 
 from gatelink.group.directory import Directory, Place
+from gatelink.group.engines.memory import MemoryEngine
 from tests.e2e.engines import NewEngine
+from tests.e2e.group.support import group, player
+from tests.e2e.support import until
 
 
 class Clock:
@@ -114,6 +117,55 @@ async def test_an_end_with_something_that_waits_is_known_to_the_next_login_for_t
                 change = await anext(aiter(watch))
                 assert (change.key, change.value) == ("players.7.0", None)
         assert await directory.find(7) is None
+
+
+async def test_an_end_that_comes_while_the_engine_is_away_is_written_when_it_is_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("gatelink.group.directory.RETRY", 0.01)
+    async with MemoryEngine() as engine:
+        directory = Directory(engine, 1)
+        epoch, _ = await directory.claim(7, 0)
+        users, engine._users = engine._users, 0
+        directory.ended(7, 0, epoch)
+        failures = engine.stats.failures
+        await until(lambda: failures["get", "EngineUnavailable"] > 2, "it is tried again")
+        engine._users = users
+        await directory.close()
+        assert await directory.find(7) is None and not directory.skipped
+
+
+async def test_a_gateway_keeps_the_entries_of_the_sessions_that_it_has_and_of_no_other() -> None:
+    async with group() as town:
+        one, two = await town.gateway(1), await town.gateway(2)
+        async with player(one, 7), player(one, 8), player(two, 9):
+            assert len(one.renewals) == 2 and len(two.renewals) == 1
+            async with player(two, 7):
+                assert len(one.renewals) == 1 and len(two.renewals) == 2
+            await until(lambda: len(two.renewals) == 1)
+        await until(lambda: not len(one.renewals) and not len(two.renewals))
+        assert len(town.engine.when_back) == 4, "a registry and the renewals of each"
+        await one.stop()
+        await two.stop()
+        assert not town.engine.when_back
+
+
+async def test_entries_outlive_an_engine_that_is_away_for_half_of_their_life(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Entries live for 6 s here, and the engine is away when the first of them is due."""
+    monkeypatch.setattr("gatelink.group.directory.TTL", 6.0)
+    async with MemoryEngine() as engine, group(engine) as town:
+        one, two = await town.gateway(1), await town.gateway(2)
+        async with player(one, 7), player(one, 8):
+            users, engine._users = engine._users, 0
+            await until(lambda: one.renewals.failed >= 2, "both were due")
+            engine._users = users
+            failures = engine.stats.failures["get", "EngineUnavailable"]
+            written = engine.stats.calls["update"]
+            await until(lambda: engine.stats.calls["update"] >= written + 8)
+            assert engine.stats.failures["get", "EngineUnavailable"] == failures
+            for uid in (7, 8):
+                place = await two.directory.find(uid)
+                assert place is not None and place.gateway == 1
 
 
 async def test_ends_over_the_room_for_them_are_counted_and_left_to_expire(

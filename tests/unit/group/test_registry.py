@@ -122,6 +122,41 @@ async def test_a_watch_that_fails_begins_again_and_misses_nothing(monkeypatch: p
             assert (21, None) in changes
 
 
+async def test_an_entry_of_an_earlier_run_that_a_copy_brings_back_does_not_replace_the_server_that_runs() -> None:
+    async with MemoryEngine() as engine:
+        old = ServerInfo(id=20, type=12, name="lobby", started_at=1_000.0)
+        replaced: list[None] = []
+        async with registry(engine, 20, keepalive=NEVER, replaced=lambda: replaced.append(None)) as one:
+            assert one.me is not None
+            await until(lambda: 20 in one.servers)
+            await engine.put("servers.20", msgspec.msgpack.encode(old), NEVER)
+            await until(lambda: engine._rows["servers.20"].value == msgspec.msgpack.encode(one.me), "it writes its own")
+            await until(lambda: one.servers[20] == one.me)
+            assert not replaced
+            newer = msgspec.structs.replace(old, started_at=one.me.started_at + 1.0)
+            await engine.put("servers.20", msgspec.msgpack.encode(newer), NEVER)
+            await until(lambda: bool(replaced))
+            entry = await engine.get("servers.20")
+            assert entry is not None and b"lobby" in entry.value and entry.value == msgspec.msgpack.encode(newer)
+
+
+async def test_when_the_engine_is_back_an_entry_is_looked_at_before_it_is_written() -> None:
+    """In a bucket that was made again, another server's entry may have the revision of ours by chance."""
+    async with MemoryEngine() as engine:
+        replaced: list[None] = []
+        async with registry(engine, 20, keepalive=NEVER, replaced=lambda: replaced.append(None)) as one:
+            assert one.me is not None
+            await until(lambda: 20 in one.servers)
+            newer = msgspec.structs.replace(one.me, instance="another", started_at=one.me.started_at + 1.0)
+            ours = engine._rows["servers.20"]
+            engine._rows["servers.20"] = ours._replace(value=msgspec.msgpack.encode(newer))  # no watch is told
+            for tell in list(engine.when_back):
+                tell()
+            await until(lambda: bool(replaced))
+            assert engine._rows["servers.20"].value == msgspec.msgpack.encode(newer)
+        assert not engine.when_back
+
+
 @asynccontextmanager
 async def registry_without_watch(engine: MemoryEngine, id: int) -> AsyncIterator[None]:
     one = Registry(engine, keepalive=NEVER)

@@ -16,6 +16,7 @@ from gatelink.errors import ConfigError
 from gatelink.group.engine import Conflict, EngineError, EngineUnavailable, Entry, Revision
 
 MARK_TTL = 600  # s
+ROOM = 4_096  # bytes that a bucket with a limit must have left for a new key
 MARKER_TTL = 120  # s that a marker is kept; a watch that heard nothing for as long has begun again well before
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -75,8 +76,14 @@ class _Found(msgspec.Struct):
     error: ApiError | None = None
 
 
+class _State(msgspec.Struct, frozen=True):
+    messages: int = 0
+    bytes: int = 0
+
+
 class _Stream(msgspec.Struct):
     config: dict[str, Any] = {}
+    state: _State = _State()
     error: ApiError | None = None
 
 
@@ -93,6 +100,8 @@ class Bucket:
         self._replicas = replicas
         self.lacks = ""
         """Options that the bucket lacks and is used without; "" as a rule."""
+        self.full = ""
+        """Why a new key does not fit; "" as a rule. A limit that somebody set is left alone."""
         self._is_ours = False  # it was made or accepted once
         self._mark = f"marks.{secrets.token_hex(8)}"
         self._marked: Revision | None = None  # the last write of the mark that was acknowledged
@@ -105,7 +114,9 @@ class Bucket:
         At first a bucket with wrong options is refused, since it may be another application's. Later it is this
         group's, and options that somebody changed are mended.
         """
-        config = await self._find(ask)
+        found = await self._find(ask)
+        config = found.config
+        self.full = _full(config, found.state)
         needed = _lacking(self._needed(config))
         wished = _lacking(self._wished(config))
         if not self._is_ours and (needed or wished):
@@ -143,8 +154,8 @@ class Bucket:
             self._newest = self._marked
         return is_same
 
-    async def _find(self, ask: Ask) -> Mapping[str, Any]:
-        """The bucket's options; makes it if it is not there."""
+    async def _find(self, ask: Ask) -> _Stream:
+        """The bucket; makes it if it is not there."""
         found = await self._stream(ask, "INFO", b"")
         if found.error is not None and found.error.err_code == _NO_STREAM:
             found = await self._stream(ask, "CREATE", msgspec.json.encode(self._config()))
@@ -156,7 +167,7 @@ class Bucket:
             if found.error.code == 503 or found.error.err_code == _TOO_FEW_SERVERS:
                 raise EngineUnavailable(f"JetStream: {found.error.description}")
             raise ConfigError(f"the bucket {self.stream} could not be made or read: {found.error.description}")
-        return found.config
+        return found
 
     async def _mend(self, ask: Ask, config: Mapping[str, Any], lacking: list[str]) -> None:
         """Gives the bucket the options that it lacks; the others stay what somebody made them. Raises ConfigError."""
@@ -276,6 +287,16 @@ _MENDED = (
     "subject_delete_marker_ttl",
     "allow_rollup_hdrs",
 )
+
+
+def _full(config: Mapping[str, Any], state: _State) -> str:
+    """Why a bucket of those options and contents takes no new key; "" if it does."""
+    most, most_bytes = config.get("max_msgs", -1), config.get("max_bytes", -1)
+    if 0 < most <= state.messages:
+        return f"the bucket is full: {state.messages} messages of max_msgs {most}"
+    if 0 < most_bytes < state.bytes + ROOM:
+        return f"the bucket is full: {state.bytes} bytes of max_bytes {most_bytes}"
+    return ""
 
 
 def _lacking(options: Mapping[str, bool]) -> list[str]:

@@ -445,6 +445,8 @@ class NatsEngine:
             async with asyncio.timeout(self._timeout):
                 if prepare:
                     await self._bucket.prepare(connection.ask)
+                if self._bucket.full:
+                    raise EngineError(self._bucket.full)
                 is_same = await self._bucket.mark(connection.ask)
         except (EngineError, ConfigError, TimeoutError) as error:
             if connection.lost:
