@@ -14,6 +14,7 @@ from gatelink.group.engine import EngineUnavailable, Entry
 from gatelink.group.engines.embedded import find_program
 from gatelink.group.engines.nats import NatsEngine
 from tests.e2e.engines import fresh_bucket
+from tests.e2e.support import until
 from tests.support import MS
 
 PASSWORD = "of-this-test-alone"
@@ -111,21 +112,16 @@ def test_without_a_majority_health_says_so_and_all_comes_back_by_itself(tmp_path
             try:
                 back: list[None] = []
                 engine.when_back.add(lambda: back.append(None))
-                async with asyncio.timeout(STARTING):
-                    while not engine.is_available:  # noqa: ASYNC110 - engines tell of no event here
-                        await asyncio.sleep(0.05)
-                    for name in ("n1", "n2"):
-                        await nodes[name].kill()
-                    while engine.is_available:  # noqa: ASYNC110
-                        await asyncio.sleep(0.05)
+                await until(lambda: engine.is_available)
+                for name in ("n1", "n2"):
+                    await nodes[name].kill()
+                await until(lambda: not engine.is_available)
                 del back[:]
                 with pytest.raises(EngineUnavailable):
                     await engine.put("k", b"1", TTL)
                 for name in ("n1", "n2"):
                     await nodes[name].start()
-                async with asyncio.timeout(STARTING):
-                    while not (engine.is_available and back):  # noqa: ASYNC110
-                        await asyncio.sleep(0.05)
+                await until(lambda: engine.is_available and back)
                 await engine.put("k", b"2", TTL)
             finally:
                 await engine.close()
