@@ -50,12 +50,13 @@ _MEANINGS = {
     408: "The body did not come in time.",
     409: "The user name is taken.",
     413: "The body is too large.",
+    415: "The body is not said to be JSON.",
     422: "The body lacks something, or has something that cannot be.",
     429: "Too many tries; `Retry-After` has the seconds to wait.",
     500: "The service failed.",
     503: "The service cannot do it at the moment; `Retry-After` has the seconds to wait.",
 }
-_EVERY_POST = (400, 408, 413, 422, 500, 503)
+_EVERY_POST = (400, 408, 413, 415, 422, 429, 500, 503)
 
 _MALFORMED = problem(400, "malformed-body", "the body is no JSON in UTF-8, or nested too deeply")
 
@@ -121,27 +122,27 @@ def _document(routes: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
 
 
 def _routes(logins: Logins) -> list[HTTPRouteHandler]:
-    @_route("/v1/login", "Log in with a user name and a password", 403, 429)
+    @_route("/v1/login", Credentials, "Log in with a user name and a password", 403)
     async def login(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
         return await logins.password(credentials_of(data), _address(request))
 
-    @_route("/v1/register", "Make an account, and log in to it", 409, 429, status_code=201)
+    @_route("/v1/register", Credentials, "Make an account, and log in to it", 409, status_code=201)
     async def register(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
         return await logins.register(data.user, data.password, _address(request), data.slot)
 
-    @_route("/v1/guest", "Log in as the guest of a device, who is made the first time", 403, 429)
+    @_route("/v1/guest", GuestCredentials, "Log in as the guest of a device, who is made the first time", 403)
     async def guest(data: JSONBody[GuestCredentials], request: AnyRequest) -> LoginReply:
         return await logins.guest(data.device_id, _address(request), data.slot)
 
-    @_route("/v1/oidc", "Log in with an OpenID Connect ID token", 403, 429)
+    @_route("/v1/oidc", OidcCredentials, "Log in with an OpenID Connect ID token", 403)
     async def oidc(data: JSONBody[OidcCredentials], request: AnyRequest) -> LoginReply:
         return await logins.oidc(credentials_of(data), _address(request), data.slot)
 
-    @_route("/v1/logout", "End a token; one that has ended, or never was, is no error", status_code=204)
+    @_route("/v1/logout", LogoutRequest, "End a token; one that has ended, or never was, is no error", status_code=204)
     async def logout(data: JSONBody[LogoutRequest]) -> None:
         await logins.logout(data.token)
 
-    @get("/v1/servers", operation_id="servers", summary="The gateways there are", responses=_problems(500))
+    @get("/v1/servers", operation_id="servers", summary="The gateways there are", responses=_problems(429, 500))
     async def servers() -> list[ServerEntry]:
         return [
             ServerEntry(gateway.id, gateway.name, gateway.by_transport, gateway.public_key, gateway.open)
@@ -164,7 +165,7 @@ def _legacy_routes(
     logins: Logins, status: LegacyStatus, accept_version: Callable[[str], bool] | None
 ) -> list[HTTPRouteHandler]:
     """What clients of the original engine ask for."""
-    responses = _problems(408, 413, 503)
+    responses = _problems(408, 413, 429, 503)
     if status == "original":
         description = "A refusal has the original's status, and says why in `Error`."
         responses |= {
@@ -216,11 +217,44 @@ def _legacy_routes(
     return routes
 
 
-def _route(path: str, summary: str, *problems: int, status_code: int = 200) -> HTTPRouteHandler:
+def _route(
+    path: str, body: type[msgspec.Struct], summary: str, *problems: int, status_code: int = 200
+) -> HTTPRouteHandler:
     """A POST of the current API, named after its path. problems: statuses besides those that every POST has."""
+    decode = msgspec.json.Decoder(body).decode
+
+    async def check(request: AnyRequest) -> None:
+        """Refuses a body that says it is no JSON, and JSON whose types are not exactly those that are wanted."""
+        kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+        if kind != "application/json":
+            raise ProblemError(problem(415, "no-json", "send JSON, with content-type: application/json"))
+        sent = await request.body()
+        try:
+            decode(sent)
+        except msgspec.DecodeError as error:
+            if isinstance(error, msgspec.ValidationError) and _is_json(sent):
+                raise ProblemError(problem(422, "invalid-body", str(error))) from None
+            return  # the framework finds this out, too, and knows an empty body
+
     responses = _problems(*problems, *_EVERY_POST)
     name = path.rpartition("/")[2]
-    return post(path, status_code=status_code, operation_id=name, summary=summary, responses=responses)
+    return post(
+        path,
+        status_code=status_code,
+        operation_id=name,
+        summary=summary,
+        responses=responses,
+        before_request=check,
+    )
+
+
+def _is_json(sent: bytes) -> bool:
+    """Whether all of it is JSON, whatever it says."""
+    try:
+        msgspec.json.decode(sent)
+    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
+        return False
+    return True
 
 
 def _health(is_healthy: Callable[[], bool]) -> HTTPRouteHandler:
@@ -229,7 +263,7 @@ def _health(is_healthy: Callable[[], bool]) -> HTTPRouteHandler:
         media_type="text/plain",
         operation_id="health",
         summary="Whether logins can succeed",
-        responses=_problems(500, 503),
+        responses=_problems(429, 500, 503),
     )
     async def health() -> str:
         if is_healthy():

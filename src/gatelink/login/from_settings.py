@@ -55,7 +55,13 @@ def _methods(login: LoginSettings, accounts: Accounts) -> dict[str, LoginMethod]
                 found[name] = Guest(accounts)
             case "oidc":
                 assert login.oidc is not None  # LoginSettings has checked
-                found[name] = Oidc(accounts, login.oidc.issuer, login.oidc.audience, login.oidc.jwks)
+                found[name] = Oidc(
+                    accounts,
+                    login.oidc.issuer,
+                    login.oidc.audience,
+                    login.oidc.jwks,
+                    authorized_parties=login.oidc.authorized_parties,
+                )
     return found
 
 

@@ -1,6 +1,7 @@
 """What stands before the application: whose address it is, how many at a time, how much, and for how long."""
 
 import asyncio
+import math
 import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -12,6 +13,7 @@ import structlog
 from gatelink.config import Network, networks
 from gatelink.login.limits import LoginLimits
 from gatelink.login.messages import Problem
+from gatelink.login.networks import RequestRates
 from gatelink.login.problems import RETRY_AFTER, problem, response_of
 from gatelink.net.endpoints import contains
 from gatelink.quiet import QuietLog
@@ -36,12 +38,14 @@ _WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([^:]*):[0-9]+")  # as some proxi
 class Front:
     """The ASGI application `app` within `limits`.
 
-    proxies: networks whose X-Forwarded-For is believed. `responses` counts by status.
+    rates: how often each network may ask. proxies: networks whose X-Forwarded-For is believed. `responses` counts by
+    status.
     """
 
-    def __init__(self, app: App, limits: LoginLimits, proxies: tuple[str, ...] = ()) -> None:
+    def __init__(self, app: App, limits: LoginLimits, rates: RequestRates, proxies: tuple[str, ...] = ()) -> None:
         self._app = app
         self._limits = limits
+        self._rates = rates
         self._proxies = networks(*proxies)
         self._exempt = networks(*limits.exempt)
         self._warned = False
@@ -62,6 +66,7 @@ class Front:
             two = problem(400, "bad-request", "a body has Content-Length or Transfer-Encoding, not both")
             await self._refuse(send, two, _CLOSE)
             return
+        wait = self._rates.take(scope["client"][0])
         body: bytes | None = None
         started = False
 
@@ -75,6 +80,10 @@ class Front:
         try:
             async with asyncio.timeout(self._limits.timeout):  # for the body and the work
                 body = await self._read(scope, receive)
+                if wait:  # not before: a reset, which bytes that are not read cause, could overtake the answer
+                    often = problem(429, "too-many-requests", "the network asks too often")
+                    await self._refuse(send, often, {**_CLOSE, "retry-after": str(math.ceil(wait))})
+                    return
                 # Only who has sent all of it takes a place, else slow bodies would hold them all.
                 if body is not None and self.active < self._limits.max_requests:
                     self.active += 1
@@ -85,6 +94,8 @@ class Front:
                     finally:
                         self.active -= 1
                     return
+        except _Gone:
+            return
         except TimeoutError:
             if started:
                 raise  # uvicorn closes the connection
@@ -108,7 +119,7 @@ class Front:
             log.error("a proxy that login.proxies does not have; no limit per network holds", address=peer)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large."""
+        """The whole body; None if it is too large. Raises _Gone if the peer leaves before its end."""
         most = self._limits.max_body
         if _declared(scope["headers"]) > MOST_DISCARDED:
             return None
@@ -116,7 +127,7 @@ class Front:
         while more and size <= MOST_DISCARDED:
             message = await receive()
             if message["type"] != "http.request":
-                break  # the peer has gone
+                raise _Gone  # part of a body must not be taken for one
             chunk = message.get("body", b"")
             size += len(chunk)
             body = body + chunk if size <= most else b""
@@ -128,6 +139,10 @@ class Front:
         self.responses[status] += 1
         await send({"type": "http.response.start", "status": status, "headers": fields})
         await send({"type": "http.response.body", "body": body})
+
+
+class _Gone(Exception):
+    """The peer left."""
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:

@@ -52,6 +52,8 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
     max_requests: int = 256  # under way at a time, their bodies there; more are told 503
     max_connections: int = 4_096
     max_per_address: int = 128  # connections of one IPv4 address or IPv6 /64
+    request_rate: float = 20.0  # requests a second of one address; 4 times that of a /24 or /56, 16 times of a /48
+    request_burst: int = 100  # of them at once
     exempt: tuple[str, ...] = LOOPBACK  # networks that limits per network do not hold for
 
     # -- tries, counted in the engine for all login processes together --

@@ -17,6 +17,7 @@ from gatelink.login.http import HttpAdmission
 from gatelink.login.limits import LoginLimits
 from gatelink.login.logins import Issuer, Logins
 from gatelink.login.metrics import LoginMetrics
+from gatelink.login.networks import RequestRates
 from gatelink.login.throttle import Throttle
 from gatelink.ops.admin import Admin
 from gatelink.ops.http import HttpServer
@@ -68,14 +69,15 @@ class LoginService:
         )
         self.engine = engine
         self._listen, self._where = listen, host_and_port(listen)
-        self.admission = HttpAdmission(self.limits, proxies)
+        rates = RequestRates(self.limits)
+        self.admission = HttpAdmission(self.limits, proxies, rates)
         self.app = build(
             self.logins,
             lambda: self.is_running and engine.is_available,
             legacy_status=legacy_status,
             accept_version=accept_version,
         )
-        self.front = Front(self.app, self.limits, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
+        self.front = Front(self.app, self.limits, rates, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
         self._admin = Admin(self, admin, lambda: LoginMetrics(self)) if admin is not None else None
         self._http: HttpServer | None = None
         self._address = ("", 0)

@@ -3,7 +3,8 @@
 Three counts stand against guessed passwords. None lets a stranger lock somebody out:
 
 - `pair`, wrong passwords for one account from one network. The owner elsewhere has a count of their own.
-- `network`, all logins of one network.
+- `network`, all logins of one network. An IPv6 /56 and a /48 have counts of their own, of both kinds, with 4 and 16
+  times as many tries: a /64 costs nothing to whoever has a /48.
 - `account`, wrong passwords for one account from anywhere: an attack from many networks. While it lasts, a network that
   the account did not log in from lately waits before each try, up to 30 s by default: *its own* wait, which no other's
   tries prolong. Networks that it did log in from do not wait.
@@ -30,6 +31,7 @@ from gatelink.config import networks
 from gatelink.errors import GatelinkError
 from gatelink.group.engine import Conflict, Engine, EngineUnavailable
 from gatelink.login.limits import LoginLimits, Rule
+from gatelink.login.networks import networks_of
 from gatelink.net.endpoints import address_key, contains
 
 PREFIX = "logins"
@@ -92,41 +94,45 @@ class Throttle:
 
     async def login(self, user: str, address: str) -> "Attempt":
         """Counts a try to log in as `user`. Raises TooMany; then the password must not be looked at."""
-        attempt = Attempt(self, _account(user), address_key(address))
-        return await attempt.begin(counts_network=self._counts(address))
+        return await Attempt(self, _account(user), address).begin()
 
     async def visit(self, address: str) -> None:
         """Counts a login that guesses nothing (an ID token, a guest). Raises TooMany."""
-        if self._counts(address):
-            await self.count("network", address_key(address))
+        await self.count_networks("network", address)
 
     async def register(self, address: str) -> None:
         """Counts a new account. Raises TooMany."""
-        if self._counts(address):
-            await self.count("registrations", address_key(address))
+        await self.count_networks("registrations", address)
 
     async def registered(self, user: str, address: str) -> None:
         """Notes that `user` is at home where the account was made."""
-        attempt = Attempt(self, _account(user), address_key(address))
+        attempt = Attempt(self, _account(user), address)
         await attempt.look()
         await attempt.remember()
 
     async def guest(self, device_id: str, address: str) -> "Attempt":
         """Counts a guest's login, and a new account unless the device was seen lately. Raises TooMany."""
-        attempt = Attempt(self, f"guest {device_id}", address_key(address))
+        attempt = Attempt(self, f"guest {device_id}", address)
         await attempt.look()
         await self.visit(address)
         if not attempt.seen:
             await self.register(address)
         return attempt
 
-    def _counts(self, address: str) -> bool:
-        """Whether limits per network hold for `address`."""
-        return not contains(self._exempt, address)
+    def is_exempt(self, address: str) -> bool:
+        """Whether limits per network do not hold for `address`."""
+        return contains(self._exempt, address)
 
-    async def count(self, limit: str, *parts: str) -> None:
-        """Counts one under the rule `limit`. Raises TooMany."""
-        rule: Rule = getattr(self._limits, limit)
+    async def count_networks(self, limit: str, address: str) -> None:
+        """Counts one under the rule `limit` for each network of `address`. Raises TooMany."""
+        if self.is_exempt(address):
+            return
+        for network, times in _networks(address):
+            await self.count(limit, network, times=times)
+
+    async def count(self, limit: str, *parts: str, times: int = 1) -> None:
+        """Counts one under the rule `limit`, which allows so many times as much. Raises TooMany."""
+        rule = self._rule(limit, times)
 
         def change(tally: _Tally | None, now: float) -> tuple[_Tally | None, float]:
             tally = tally or _Tally()
@@ -134,7 +140,15 @@ class Throttle:
                 return None, tally.due - now
             return counted(tally, now, rule), 0.0
 
-        await self.change(limit, parts, change)
+        await self.change(limit, parts, change, times)
+
+    def _rule(self, limit: str, times: int = 1) -> Rule:
+        rule: Rule = getattr(self._limits, limit)
+        return (
+            rule
+            if times == 1
+            else msgspec.structs.replace(rule, free=rule.free * times, recovery=max(0.001, rule.recovery / times))
+        )
 
     async def wait_of(self, limit: str, *parts: str) -> float:
         """Seconds that the rule `limit` makes the next one wait; nothing is counted."""
@@ -147,9 +161,9 @@ class Throttle:
         rule: Rule = getattr(self._limits, limit)
         await self.change(limit, parts, lambda tally, now: (counted(tally or _Tally(), now, rule), 0.0))
 
-    async def change(self, limit: str, parts: tuple[str, ...], change: _Change) -> None:
+    async def change(self, limit: str, parts: tuple[str, ...], change: _Change, times: int = 1) -> None:
         """Reads, changes and writes a tally as one step, and raises TooMany if `change` says to wait."""
-        key, rule = _key(limit, *parts), getattr(self._limits, limit)
+        key, rule = _key(limit, *parts), self._rule(limit, times)
         async with self._turns.setdefault(key, asyncio.Lock()):
             for conflicts in range(MAX_CONFLICTS):
                 now = self._clock()
@@ -190,10 +204,12 @@ class Throttle:
 class Attempt:
     """One try to log in: it has been counted as wrong, until it is said how it ended."""
 
-    def __init__(self, throttle: Throttle, account: str, network: str) -> None:
+    def __init__(self, throttle: Throttle, account: str, address: str) -> None:
         self._throttle = throttle
         self._account = account
-        self._network = network
+        self._address = address
+        self._network = address_key(address)
+        self._wider: tuple[tuple[str, int], ...] = ()  # the networks around it that the try was counted for, too
         self._known: _Known | None = None
 
     @property
@@ -205,7 +221,7 @@ class Attempt:
         """Asks where the account logged in from."""
         self._known = await self._throttle.known_of(self._account)
 
-    async def begin(self, counts_network: bool) -> Self:
+    async def begin(self) -> Self:
         """Counts the try. Raises TooMany."""
         await self.look()
         is_known = self._known is not None and _digest(self._network) in self._known.networks
@@ -223,9 +239,12 @@ class Attempt:
             after = counted(tally, now, rule)
             return msgspec.structs.replace(after, due=max(after.due, now + wait)), 0.0
 
-        if counts_network:
-            await self._throttle.count("network", self._network)
+        await self._throttle.count_networks("network", self._address)
         await self._throttle.change("pair", (self._account, self._network), change)
+        if not is_known:  # the owner does not wait for neighbours
+            for network, times in _networks(self._address)[1:]:
+                await self._throttle.count("pair", self._account, network, times=times)
+                self._wider += ((network, times),)
         return self
 
     async def failed(self) -> None:
@@ -234,7 +253,8 @@ class Attempt:
 
     async def succeeded(self) -> None:
         """The password was right: the wrong ones before it are forgiven, and the network is known from now on."""
-        await self._throttle.forget("pair", self._account, self._network)
+        for network in (self._network, *(network for network, _ in self._wider)):
+            await self._throttle.forget("pair", self._account, network)
         await self.remember()
 
     async def remember(self) -> None:
@@ -246,7 +266,14 @@ class Attempt:
         def change(tally: _Tally | None, now: float) -> tuple[_Tally | None, float]:
             return tally and msgspec.structs.replace(tally, level=max(0.0, tally.level - 1), due=now), 0.0
 
-        await self._throttle.change("pair", (self._account, self._network), change)
+        for network, times in ((self._network, 1), *self._wider):
+            await self._throttle.change("pair", (self._account, network), change, times)
+
+
+def _networks(address: str) -> tuple[tuple[str, int], ...]:
+    """The networks whose tries are counted: (key, how many times the rule's), the narrowest first."""
+    found = networks_of(address)
+    return found if ":" in found[0][0] else found[:1]  # an IPv4 address is all that one customer has
 
 
 def counted(tally: _Tally, now: float, rule: Rule) -> _Tally:

@@ -21,6 +21,7 @@ class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     issuer: str  # its `iss`
     audience: str  # our client id there, its `aud`
+    authorized_parties: tuple[str, ...] = ()  # other client ids of ours, as an app's: its `azp`
     jwks: UrlOrPath  # its keys (RFC 7517): an https URL, an http URL on loopback, or a file
 
     def __post_init__(self) -> None:

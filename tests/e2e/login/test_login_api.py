@@ -192,6 +192,9 @@ BAD_BODIES: list[tuple[bytes, int, str]] = [
     (b'"text"', 422, "invalid-body"),
     (b'{"user": "anna"}', 422, "invalid-body"),
     (b'{"user": "anna", "password": 7}', 422, "invalid-body"),
+    (b'{"user": "anna", "password": "x", "slot": "1"}', 422, "invalid-body"),
+    (b'{"user": "anna", "password": "x", "slot": 1.5}', 422, "invalid-body"),
+    (b'{"user": 7', 400, "malformed-body"),
     (b'{"user": "", "password": "x"}', 422, "invalid-body"),
     (msgspec.json.encode({"user": "anna", "password": "x" * 2_000}), 422, "invalid-body"),
 ]
@@ -203,6 +206,35 @@ async def test_a_bad_body_is_a_problem(path: str, body: bytes, status: int, code
     async with serving_login(tmp_path) as service, asking(service) as http:
         found = problem_in(await http.post(path, content=body), status, code)
         assert len(found.detail) < 200
+
+
+@pytest.mark.parametrize(
+    ("kind", "is_json"),
+    [
+        ("application/json", True),
+        ("Application/JSON; charset=utf-8", True),
+        (None, True),
+        ("application/x-www-form-urlencoded", False),
+        ("text/plain", False),
+        ("multipart/form-data; boundary=x", False),
+        ("application/problem+json", False),
+        ("", False),
+    ],
+)
+async def test_a_body_must_not_say_that_it_is_something_else_than_json(
+    kind: str | None, is_json: bool, tmp_path: Path
+) -> None:
+    async with serving_login(tmp_path) as service, asking(service) as http:
+        headers = {} if kind is None else {"content-type": kind}
+        response = await http.post("/v1/register", content=msgspec.json.encode(ANNA), headers=headers)
+        if is_json:
+            assert response.status_code == 201
+        else:
+            problem_in(response, 415, "no-json")
+            assert service.logins.outcomes == {}
+            old = {"User": "anna", "Password": "correct horse"}  # clients that can't be changed
+            again = await http.post("/create", content=msgspec.json.encode(old), headers=headers)
+            assert again.json()["Result"] == 0
 
 
 async def test_what_is_not_there_is_a_problem(tmp_path: Path) -> None:

@@ -235,8 +235,17 @@ async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_p
         b"transfer-encoding: chunked\r\n\r\n5\r\nhelloXX0\r\n\r\n",
         b"transfer-encoding: xchunked\r\n\r\n0\r\n\r\n",
         b"content-length: 0\r\ncontent-length: 40\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n2;a\rb\r\n{}\r\n0\r\n\r\n",
+        b"transfer-encoding: chunked\r\n\r\n2\r\n{}\r\n0;\r\r\n\r\n",
     ],
-    ids=["both ways to say a length", "a chunk without its end", "an unknown encoding", "two lengths"],
+    ids=[
+        "both ways to say a length",
+        "a chunk without its end",
+        "an unknown encoding",
+        "two lengths",
+        "a bare CR in a chunk's extension",
+        "a bare CR behind the last chunk's size",
+    ],
 )
 async def test_a_request_that_ends_where_a_proxy_may_not_think_so_hides_no_other(begun: bytes, tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service:
@@ -245,6 +254,20 @@ async def test_a_request_that_ends_where_a_proxy_may_not_think_so_hides_no_other
         answer = await peer.rest()
         assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
         await peer.close()
+
+
+async def test_a_body_whose_end_never_came_logs_nobody_in(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service, asking(service) as http:
+        await http.post("/v1/register", json=ANNA)
+        before = dict(service.logins.outcomes)
+        peer = await RawHttp.open(service)
+        chunk = b"%x\r\n%b\r\n" % (len(LOGIN), LOGIN)
+        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n" + chunk)
+        await until(lambda: service.admission.count == 2)
+        await peer.close()
+        await until(lambda: service.admission.count == 1)
+        assert (await http.get("/healthz")).status_code == 200  # what the connection's end caused has been done
+        assert service.logins.outcomes == before
 
 
 async def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -325,15 +348,19 @@ def _holds(admission: HttpAdmission, count: int) -> bool:
 
 
 async def test_connections_are_limited_in_all_and_by_network(tmp_path: Path) -> None:
+    stuck = Stuck()
     for changed, reason in (
         ({"max_connections": 3}, "server-full"),
         ({"max_per_address": 3, "exempt": ()}, "address-full"),
     ):
-        async with serving_login(tmp_path, limits=limits(**changed)) as service, AsyncExitStack() as stack:
+        settings = {"limits": limits(**changed), "methods": {"password": stuck}}
+        async with serving_login(tmp_path, **settings) as service, AsyncExitStack() as stack:
             peers = []
             for _ in range(3):
                 peers.append(await RawHttp.open(service))
                 stack.push_async_callback(peers[-1].close)
+                await peers[-1].send(post("/v1/login", LOGIN))
+            await until(lambda: service.front.active == 3)  # noqa: B023 - awaited here
             admission = service.admission
             await until(partial(_holds, admission, 3))
             refused = await RawHttp.open(service)
@@ -348,6 +375,92 @@ async def test_connections_are_limited_in_all_and_by_network(tmp_path: Path) -> 
             assert (await again.response())[0] == 200
 
 
+async def test_the_connection_that_is_idle_for_the_longest_gives_way_to_a_new_one(tmp_path: Path) -> None:
+    stuck = Stuck()
+    settings = {"limits": limits(max_connections=4), "methods": {"password": stuck}}
+    async with serving_login(tmp_path, **settings) as service, AsyncExitStack() as stack:
+
+        async def opened(data: bytes = b"") -> RawHttp:
+            peer = await RawHttp.open(service)
+            stack.push_async_callback(peer.close)
+            if data:
+                await peer.send(data)
+            return peer
+
+        busy = await opened(post("/v1/login", LOGIN))
+        await until(lambda: service.front.active == 1)
+        silent = await opened()
+        trickling = await opened(b"POST /v1/lo")
+        used = await opened(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await used.response())[0] == 200
+        for gone in (silent, trickling, used):
+            another = await opened(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            assert (await another.response())[0] == 200
+            assert await gone.rest() == b""
+        assert service.admission.refused == {"idle": 3} and service.admission.count == 4
+        stuck.go.set()
+        assert (await busy.response())[0] == 200, "a request that is whole is answered"
+
+
+async def test_idle_connections_by_the_thousand_shut_nobody_out(tmp_path: Path) -> None:
+    async with serving_login(tmp_path, limits=limits(max_connections=100)) as service, AsyncExitStack() as stack:
+        for _ in range(300):
+            peer = await RawHttp.open(service)
+            stack.push_async_callback(peer.close)
+        http = await stack.enter_async_context(asking(service))
+        assert (await http.post("/v1/register", json=ANNA)).status_code == 201
+        await until(lambda: service.admission.count <= 100)
+
+
+# -- who asks too often --
+
+
+async def test_a_network_that_asks_too_often_is_told_and_then_cut_off_and_nobody_else(tmp_path: Path) -> None:
+    settings = {"limits": limits(request_rate=0.001, request_burst=5, exempt=())}
+    async with serving_login(tmp_path, **settings) as service, AsyncExitStack() as stack:
+        statuses = []
+        for _ in range(10):
+            peer = await RawHttp.open(service)
+            stack.push_async_callback(peer.close)
+            await peer.send(post("/v1/logout", b'{"token": "x"}'))
+            status, headers, _ = await peer.response()
+            statuses.append(status)
+            if status == 429:
+                assert int(headers["retry-after"]) >= 1 and headers["connection"] == "close"
+                assert await peer.rest() == b""
+        assert statuses == [204] * 5 + [429] * 5
+        cut = await RawHttp.open(service)
+        stack.push_async_callback(cut.close)
+        assert await cut.rest() == b""
+        assert service.admission.refused == {"network-rate": 1}
+        url = httpx.URL(service.url)
+        other = RawHttp(*await asyncio.open_connection(url.host, url.port, local_addr=("127.0.1.1", 0)))
+        stack.push_async_callback(other.close)
+        await other.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        assert (await other.response())[0] == 200
+
+
+@pytest.mark.parametrize(
+    "addresses",
+    [
+        [f"192.0.2.{n}" for n in range(1, 60)],
+        [f"2001:db8:1:2{n:02x}::1" for n in range(60)],
+        [f"2001:db8:1:{n:02x}00::1" for n in range(120)],
+    ],
+    ids=["a /24", "a /56", "a /48"],
+)
+async def test_addresses_of_one_network_share_a_bucket_behind_a_proxy_too(addresses: list[str], tmp_path: Path) -> None:
+    settings = {"limits": limits(request_rate=0.001, request_burst=4), "proxies": ("127.0.0.0/8",)}
+    async with serving_login(tmp_path, **settings) as service, asking(service) as http:
+        statuses = []
+        for address in addresses:
+            response = await http.get("/v1/servers", headers={"x-forwarded-for": address})
+            statuses.append(response.status_code)
+        served = statuses.count(200)
+        assert served in (16, 64) and statuses == [200] * served + [429] * (len(addresses) - served)
+        assert (await http.get("/v1/servers", headers={"x-forwarded-for": "198.51.100.7"})).status_code == 200
+
+
 async def test_who_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
     async with serving_login(tmp_path, limits=limits(head_timeout=500 * MS, timeout=500 * MS)) as service:
         peer = await RawHttp.open(service)
@@ -360,11 +473,24 @@ async def test_who_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
         await until(lambda: service.admission.count == 0)
 
 
-async def test_pipelined_requests_are_answered_in_order(tmp_path: Path) -> None:
-    async with serving_login(tmp_path) as service:
+@pytest.mark.parametrize("together", [True, False])
+async def test_a_request_behind_another_is_not_read_and_the_connection_ends(together: bool, tmp_path: Path) -> None:
+    stuck = Stuck()
+    async with serving_login(tmp_path, methods={"password": stuck}) as service:
         peer = await RawHttp.open(service)
-        await peer.send(post("/v1/register", LOGIN) + post("/v1/nothing", b"") + post("/v1/login", LOGIN))
-        assert [(await peer.response())[0] for _ in range(3)] == [201, 404, 200]
+        behind = post("/v1/login", LOGIN) * 3
+        await peer.send(post("/v1/login", LOGIN) + (behind if together else b""))
+        await until(lambda: service.front.active == 1)
+        if not together:
+            await peer.send(behind)
+            await peer.send(b"x")  # it is there when a second write is
+            await asyncio.sleep(20 * MS)
+        stuck.go.set()
+        status, headers, _ = await peer.response()
+        assert status == 200
+        assert not together or headers["connection"] == "close"
+        assert await peer.rest() == b""
+        assert service.logins.outcomes == {("password", "succeeded"): 1}
         await peer.close()
 
 

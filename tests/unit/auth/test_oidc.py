@@ -101,21 +101,42 @@ async def test_the_same_subject_is_the_same_account_and_another_is_another(tmp_p
     "changes",
     [
         {"aud": [AUDIENCE]},
-        {"aud": ["another", AUDIENCE]},
+        {"aud": ["the-app", AUDIENCE], "azp": "the-app"},
+        {"aud": [AUDIENCE], "azp": AUDIENCE},
         {"exp": From(-30)},  # within the leeway of 60 s
         {"iat": From(30)},
         {"nbf": From(30)},
         {"exp": From(600.5)},
-        {"nonce": "whatever", "azp": "another-client", "email": "é@example.org"},
+        {"nonce": "whatever", "azp": "the-app", "email": "é@example.org"},
     ],
     ids=str,
 )
 async def test_what_the_standard_allows_is_allowed(changes: dict[str, Any]) -> None:
-    async with issuing() as issuer:
+    async with issuing(authorized_parties=("the-app",)) as issuer:
         assert await issuer.login(sign(RSA, "RS256", claims(**changes)))
 
 
 # -- who does not --
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"aud": [AUDIENCE, "client-of-another-game"], "azp": AUDIENCE},
+        {"aud": [AUDIENCE, "the-app"]},
+        {"aud": [AUDIENCE, AUDIENCE]},
+        {"aud": [AUDIENCE, 7], "azp": AUDIENCE},
+        {"azp": "client-of-another-game"},
+        {"azp": ["the-app"]},
+        {"azp": ""},
+        {"azp": 7},
+    ],
+)
+async def test_a_token_that_is_somebody_elses_as_well_is_refused(changes: dict[str, Any]) -> None:
+    async with issuing(authorized_parties=("the-app",)) as issuer:
+        reason = await issuer.refusal(sign(RSA, "RS256", claims(**changes)))
+        assert "azp" in reason or "aud" in reason
+        assert "another-game" not in reason
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,7 @@
 """Who tries too often waits; nobody waits for what a stranger elsewhere does."""
 
 import asyncio
-from ipaddress import IPv4Address
+from ipaddress import IPv4Address, IPv6Address
 
 import pytest
 from hypothesis import given, settings
@@ -66,6 +66,48 @@ class World:
         """So many wrong passwords, each from another network."""
         for n in range(tries):
             assert await self.wrong(str(IPv4Address("10.0.0.0") + n)) == 0
+
+
+def addresses_in(network: str, bits: int, count: int) -> list[str]:
+    """So many addresses, each in another network of `bits`."""
+    return [str(IPv6Address(network) + (n << (128 - bits))) for n in range(count)]
+
+
+@pytest.mark.parametrize(("network", "bits", "tries"), [("2001:db8:1:200::1", 64, 12), ("2001:db8:1::1", 56, 48)])
+async def test_a_network_of_ipv6_guesses_less_often_than_its_networks_together(
+    network: str, bits: int, tries: int
+) -> None:
+    async with World(pair=Rule(free=3, recovery=1e9), account=PLENTY) as world:
+        waits = [await world.wrong(address) for address in addresses_in(network, bits, 100)]
+        assert waits.index(1) == tries and all(waits[tries:])
+        assert await world.wrong(STRANGER) == 0 == await world.wrong("2001:db8:2::1"), "others have counts of their own"
+
+
+@pytest.mark.parametrize("limit", ["network", "registrations"])
+@pytest.mark.parametrize(("network", "bits", "tries"), [("2001:db8:1:200::1", 64, 12), ("2001:db8:1::1", 56, 48)])
+async def test_so_are_logins_and_registrations_of_ipv6_networks(
+    limit: str, network: str, bits: int, tries: int
+) -> None:
+    async with World(**{limit: Rule(free=3, recovery=1e9)}) as world:
+        count = world.throttle.visit if limit == "network" else world.throttle.register
+        done = 0
+        for address in addresses_in(network, bits, 100):
+            try:
+                await count(address)
+                done += 1
+            except TooMany as error:
+                assert error.limit == limit
+        assert done == tries
+
+
+async def test_an_owner_at_home_does_not_wait_for_guesses_of_neighbours() -> None:
+    async with World(pair=Rule(free=3, recovery=1e9), account=PLENTY) as world:
+        home, *neighbours = addresses_in("2001:db8:1:200::1", 64, 100)
+        assert await world.right(home) == 0
+        for address in neighbours:
+            await world.wrong(address)
+        assert await world.right(home) == 0
+        assert await world.wrong(neighbours[-1]) > 0, "the right password forgives no wrong ones of others"
 
 
 async def test_waits_grow_up_to_the_longest() -> None:

@@ -41,7 +41,10 @@ class Oidc:
 
     The token is signed with RS256, ES256 or EdDSA (Ed25519) by a key in `jwks`, the issuer's key set: an https URL,
     an http URL on loopback, or a file's path. Its `iss` is `issuer`, its `aud` has (one of) `audience`, `exp`, `iat`
-    and `nbf` (the last if there) hold, give or take `leeway` seconds. If the credentials have a `nonce`, the token has
+    and `nbf` (the last if there) hold, give or take `leeway` seconds. A token that was issued for others, too, could
+    come from one of them: so every `aud`, and `azp` if it is there, must be of `audience` or of `authorized_parties`,
+    other clients of ours (an app whose tokens are for the server has an id of its own). A token for several must say
+    by `azp` whose it is (OpenID Connect Core 1.0, section 3.1.3.7). If the credentials have a `nonce`, the token has
     the same; that keeps a stolen token from being used again only if it is the caller who drew the nonce.
 
     Instead of `accounts`, a function can say who it is: `async def (claims) -> Identity`, with the verified claims.
@@ -54,6 +57,7 @@ class Oidc:
         audience: str | Sequence[str],
         jwks: str | Jwks,
         *,
+        authorized_parties: Sequence[str] = (),
         leeway: int = 60,
         clock: Callable[[], float] = time.time,
     ) -> None:
@@ -62,6 +66,7 @@ class Oidc:
             raise ConfigError("an OpenID Connect login needs the issuer and an audience, which is your client id there")
         self._accounts = accounts
         self._issuer = issuer
+        self._ours = frozenset((*audiences, *authorized_parties))
         self._jwks = jwks if isinstance(jwks, Jwks) else Jwks(jwks)
         self._claims = JWTClaimsRegistry(
             now=lambda: int(clock()),
@@ -99,9 +104,21 @@ class Oidc:
                 raise LoginRefused(f"the ID token is not signed by {self._issuer}")
             claims = msgspec.json.decode(token.payload, type=dict[str, Any])
             self._claims.validate(claims)
+            self._check_parties(claims)
         except (JoseError, ValueError, TypeError, RecursionError) as error:
             raise LoginRefused(f"not an ID token of {self._issuer}: {_words(error)}") from None
         return claims
+
+    def _check_parties(self, claims: dict[str, Any]) -> None:
+        """Raises LoginRefused for a token that is somebody else's as well. Its `aud` has one of ours."""
+        audience, party = claims["aud"], claims.get("azp")
+        audiences = audience if isinstance(audience, list) else [audience]
+        if not all(isinstance(each, str) and each in self._ours for each in audiences):
+            raise LoginRefused(f"the ID token of {self._issuer} is for an audience that is not ours, too")
+        if party is None and len(audiences) > 1:
+            raise LoginRefused(f"the ID token of {self._issuer} has {len(audiences)} audiences and no azp")
+        if party is not None and not (isinstance(party, str) and party in self._ours):
+            raise LoginRefused(f"the ID token of {self._issuer} was issued to a party that is not ours (azp)")
 
 
 def _header(token: CompactSignature) -> tuple[str, str | None]:
