@@ -214,7 +214,7 @@ class LoginProtocol(H11Protocol):
         """Has the reply that is due be the last: as if the peer had asked for that."""
         self.cycle.keep_alive = False
         if not self.cycle.response_started and CLOSE_HEADER not in self.cycle.scope["headers"]:
-            self.cycle.scope["headers"].append(CLOSE_HEADER)
+            self.cycle.scope["headers"] = [*self.cycle.scope["headers"], CLOSE_HEADER]
 
     def on_response_complete(self) -> None:
         before = self.cycle
