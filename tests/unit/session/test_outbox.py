@@ -85,6 +85,21 @@ class Pair:
         else:
             assert taken
 
+    def extend(self, sizes: list[int]) -> None:
+        """As the frames of a broadcast come: those that fit before the first that does not are queued."""
+        frames = [b"%06d" % (self.pushed + at) + bytes(size - 6) for at, size in enumerate(sizes, 1)]
+        self.pushed += len(frames)
+        fitted = 0
+        while fitted < len(frames) and self.model.push(frames[fitted], Full.CLOSE, 0):
+            fitted += 1
+        self.refused += len(frames) - fitted
+        try:
+            self.outbox.extend(frames)
+        except OutboxFull:
+            assert fitted < len(frames)
+        else:
+            assert fitted == len(frames)
+
     def take(self, max_bytes: int) -> None:
         assert self.outbox.take(max_bytes) == self.model.take(max_bytes)
 
@@ -96,8 +111,8 @@ class Pair:
 
     def check(self) -> None:
         outbox, model = self.outbox, self.model
-        assert [frame for frame in outbox._frames if frame is not None] == [frame for _, frame in model.queue]
-        assert (outbox.count, outbox.bytes) == (len(model.queue), model.size)
+        assert list(outbox.frames()) == [frame for _, frame in model.queue]
+        assert (outbox.count, outbox.bytes, outbox.held_bytes) == (len(model.queue), model.size, model.size)
         assert (outbox.sent, outbox.dropped) == (model.sent, model.dropped)
         assert outbox.sent + outbox.dropped + outbox.count + self.refused + self.drained == self.pushed
         assert outbox.count <= outbox.max_frames
@@ -113,6 +128,10 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(size=st.integers(6, 25) | st.integers(6, MAX_BYTES + 20), full=st.sampled_from(Full), key=st.integers(0, 4))
     def push(self, size: int, full: Full, key: int) -> None:
         self.pair.push(size, full, key)
+
+    @rule(sizes=st.lists(st.integers(6, 25), max_size=MAX_FRAMES + 1))
+    def extend(self, sizes: list[int]) -> None:
+        self.pair.extend(sizes)
 
     @rule(max_bytes=st.integers(1, 2 * MAX_BYTES))
     def take(self, max_bytes: int) -> None:

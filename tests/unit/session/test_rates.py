@@ -135,6 +135,52 @@ async def test_pauses_are_forgotten_when_the_buckets_have_been_full() -> None:
     assert desk.it.close_code is None and desk.stats.rate_paused == 5
 
 
+async def test_a_pause_that_is_made_longer_counts_once_for_what_it_lasts() -> None:
+    desk = Desk()
+    desk.meter.charge(25, 0)
+    for _ in range(10):
+        await desk.pass_time(0.4)
+        desk.meter.charge(4, 0)
+        assert desk.is_paused()
+    assert desk.it.close_code is None, "4 s of 5"
+    await desk.pass_time(0.8)
+    assert not desk.is_paused() and desk.it.close_code is None
+
+
+async def test_a_full_bucket_gives_the_whole_timeout_back() -> None:
+    desk = Desk()
+    desk.meter.charge(50, 0)  # 3 s of debt
+    await desk.pass_time(3.2)
+    await desk.pass_time(2.2)
+    desk.meter.charge(0, 0)
+    desk.meter.charge(68, 0)  # 4.8 s of debt: with nothing left of the first it is within 5
+    await desk.pass_time(5)
+    assert desk.it.close_code is None and not desk.is_paused()
+
+
+async def test_what_was_on_its_way_when_the_pause_began_makes_it_longer_and_is_no_second_pause() -> None:
+    desk = Desk()
+    desk.meter.charge(25, 0)
+    await desk.pass_time(0.2)
+    desk.meter.charge(10, 0)
+    assert desk.stats.rate_paused == 1
+    await desk.pass_time(1.1)
+    assert desk.is_paused()
+    await desk.pass_time(0.4)
+    assert not desk.is_paused()
+
+
+async def test_a_read_after_a_stall_is_charged_against_what_the_stall_brought() -> None:
+    """The wheel has not turned yet, so the meter looks at the clock before it pauses anybody."""
+    desk = Desk()
+    desk.meter.charge(20, 0)
+    desk.clock.advance(2)
+    desk.meter.charge(19, 0)
+    assert not desk.is_paused() and desk.stats.rate_paused == 0
+    desk.meter.charge(2, 0)
+    assert desk.is_paused()
+
+
 async def test_a_pause_holds_over_the_sessions_next_connection() -> None:
     """Who breaks off and comes back comes back with the debt."""
     desk = Desk()

@@ -73,6 +73,13 @@ def test_a_frame_larger_than_the_carrier_s_share_waits_for_no_acknowledgement_if
     assert [len(box.take(25)) for _ in range(3)] == [10, 60, 0]
 
 
+def test_frames_that_are_each_larger_than_the_carrier_s_share_leave_one_at_a_time() -> None:
+    box = window(size=1_000)
+    for size in (10, 60, 60):
+        box.push(bytes(size))
+    assert [len(box.take(25)) for _ in range(4)] == [10, 60, 60, 0]
+
+
 def test_what_is_sent_again_is_what_was_sent_and_not_acknowledged() -> None:
     box = filled(6)
     box.take(BIG)
@@ -118,6 +125,13 @@ def test_an_ended_session_s_window_holds_nothing_back() -> None:
     box.lift()
     assert len(box.take(BIG)) == 460
     assert box.count == 0
+
+
+def test_what_it_keeps_is_what_was_sent_and_then_what_is_queued() -> None:
+    box = filled(6)
+    box.take(BIG)
+    box.acknowledge(1)
+    assert list(box.frames()) == [bytes([n]) * 10 for n in range(1, 6)]
 
 
 def test_held_bytes_are_those_queued_and_those_kept() -> None:
