@@ -17,6 +17,7 @@ from gatelink.handlers import Handlers
 from gatelink.session.carrier import Pause
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.testing import FakeClock
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.body import BodyCoder
 from gatelink.wire.compress import compress
@@ -536,3 +537,42 @@ async def test_a_session_can_have_a_table_of_its_own() -> None:
         session.receive([say(str(session.uid))])
     assert shared.notes == ["verified"] * 3 + ["0", "2"]
     assert own.notes == ["1"]
+
+
+# -- turns --
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["from the connection", "from the inbox"])
+async def test_handlers_that_take_long_leave_the_loop_to_others_and_go_on_in_order(
+    waits: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("gatelink.dispatch.TURN_SECONDS", 0.005)
+    monkeypatch.setattr("gatelink.dispatch.perf_counter", clock)
+
+    class Working(Seen):
+        def say(self, session: Session, message: Say) -> None:
+            clock.advance(0.002)
+            super().say(session, message)
+
+    seen = Working()
+    session, _ = opened(Bench(), seen.handlers)
+    if waits:
+        seen.gate.clear()
+        session.receive([count(0), *(say(str(n)) for n in range(8))])
+        await settle()
+        seen.gate.set()
+        await turn()
+    else:
+        session.receive([say(str(n)) for n in range(8)])
+    session.receive([say("later")])
+    assert "later" not in seen.notes
+    heard = len(seen.notes)
+    rounds = 0
+    while "later" not in seen.notes:
+        await turn()
+        assert len(seen.notes) - heard <= 3, "6 ms of work, then others have their turn"
+        heard = len(seen.notes)
+        rounds += 1
+    assert [note for note in seen.notes if isinstance(note, str)] == ["verified", *map(str, range(8)), "later"]
+    assert rounds >= 2

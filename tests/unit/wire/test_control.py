@@ -130,6 +130,16 @@ def test_a_reason_is_at_most_123_bytes_and_is_cut_between_characters_when_sent()
         decode_control(bytes.fromhex("09a00f7c00") + b"x" * 124)
 
 
+def test_a_handshake_is_refused_by_its_size_only_when_a_field_is_missing() -> None:
+    record = Handshake(Pattern.NK, b"kkkk", 1, 2, b"")
+    payload = encode_control(record)
+    assert decode_control(payload) == record
+    with pytest.raises(
+        ProtocolError, match=f"HANDSHAKE record of {len(payload) - 1} bytes; the least is {len(payload)}"
+    ):
+        decode_control(payload[:-1])
+
+
 def test_an_unknown_pattern_is_refused() -> None:
     with pytest.raises(ProtocolError, match="pattern 3"):
         decode_control(b"\2\3" + bytes(20 + 48))
@@ -191,6 +201,7 @@ def test_bytes_of_the_wrong_size_are_the_callers_error() -> None:
     for make in (
         lambda: Ticket(bytes(15), bytes(32), 1, ""),
         lambda: Ticket(bytes(16), bytes(33), 1, ""),
+        lambda: Resume(bytes(15), 1, 1, bytes(32)),
         lambda: Resume(bytes(16), 1, 1, bytes(31)),
         lambda: Resumed(1, b""),
         lambda: Handshake(Pattern.NK, b"", 0, 0, b""),

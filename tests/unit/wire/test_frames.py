@@ -16,6 +16,7 @@ from gatelink.wire.frames import (
     HEADER_SIZE,
     MAX_LENGTH,
     SCRAMBLED,
+    SEALED,
     Frame,
     FrameDecoder,
     encode_control_frame,
@@ -271,6 +272,26 @@ def test_a_large_frame_in_small_chunks_is_copied_a_few_times_not_once_a_chunk(mo
         given += decoder.feed(data[at : at + 1_000])
     assert given == [(5, COMPRESSED, bytes(size))]
     assert looked == 2, "the buffer is walked when the first chunk is there and when the frame is whole"
+
+
+@pytest.mark.parametrize("given", [0, 1, 2])
+def test_the_rest_is_every_byte_that_no_frame_was_given_of(given: int) -> None:
+    frame = encode_frame(5, b"x")
+    stream = frame * 3 + frame[:5]
+    decoder = FrameDecoder(LIMIT, turn_frames=1)
+    assert decoder.take_rest() == b""
+    for data in (stream, *[b""] * given):
+        assert len(decoder.feed(data)) == 1
+    assert decoder.take_rest() == stream[len(frame) * (given + 1) :]
+    assert (decoder.buffered, decoder.more, decoder.feed(b"")) == (0, False, [])
+    assert decoder.feed(frame) == [(5, 0, b"x")]
+
+
+def test_a_sealed_record_on_a_plain_connection_is_called_by_its_name() -> None:
+    for flags, what in ((SEALED, "a sealed record without a handshake"), (0x40, "unknown")):
+        decoder = FrameDecoder(LIMIT)
+        decoder.feed(bytes([20, 0, 0, flags]))
+        assert what in str(decoder.error)
 
 
 @given(ids, st.binary(max_size=200), st.sampled_from([0, 1, 2, 3]))
