@@ -49,7 +49,7 @@ def test_client_and_server_agree_on_the_hash_the_hellos_and_the_ciphers() -> Non
     assert client.handshake_hash == server.handshake_hash and len(server.handshake_hash) == 32
     assert server.hello == hello
     assert client.agreed == server.agreed == Hello(1, BOTH)
-    assert server.from_server == 0
+    assert server.from_server == client.from_server == 0
     assert server.stream.feed(client.stream.seal(b"up")) == b"up"
     assert client.stream.feed(server.stream.seal(b"down")) == b"down"
 
@@ -101,8 +101,9 @@ def test_a_server_with_two_keys_answers_clients_of_either() -> None:
         (Initiator(GroupKey.generate(), Hello(), 5, 9), "unknown group key"),
         (Initiator(GROUP, Hello(), 5, 8), "from server 5 to 8; this is 9"),
         (Initiator(GROUP, Hello(), 9, 9), "from server 9 to 9; this is 9"),
+        (Initiator(GROUP, Hello(), 0, 9), "from server 0 to 9; this is 9"),
     ],
-    ids=["key", "group key", "another server", "itself"],
+    ids=["key", "group key", "another server", "itself", "nobody"],
 )
 def test_who_names_the_wrong_key_or_server_is_refused(initiator: Initiator, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
