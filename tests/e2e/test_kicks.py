@@ -31,8 +31,9 @@ async def test_who_was_kicked_does_not_come_back_with_any_token_it_holds() -> No
         server.session(7).kick("enough")
         await session.wait_closed()
         for token in (held, spare):
-            with pytest.raises(ConnectError):
+            with pytest.raises(ConnectError) as refused:
                 await enter(server, token)
+            assert refused.value.code is CloseCode.VERIFY_FAILED
         for uid, token in ((8, theirs), (7, tokens.issue(7))):  # others, and a new login
             session = await enter(server, token, uid)
             session.close()
@@ -47,6 +48,9 @@ async def test_any_other_end_leaves_the_token() -> None:
             session = await enter(server, token)
             server.session(7).close(code)
             await session.wait_closed()
+        session = await enter(server, token)
+        session.close()
+        await session.wait_closed()
 
 
 @pytest.mark.parametrize("features", [0, BOTH])

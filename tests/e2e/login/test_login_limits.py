@@ -12,6 +12,7 @@ import pytest
 from gatelink.auth.accounts import AccountsUnavailable
 from gatelink.auth.methods import Password
 from gatelink.auth.tokens import Identity
+from gatelink.errors import ConfigError
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.engines.embedded import NatsServer
 from gatelink.group.engines.memory import MemoryEngine
@@ -252,5 +253,5 @@ async def test_a_try_that_was_not_decided_is_no_wrong_password(
 
 @pytest.mark.parametrize("attribute", ["max_body", "timeout", "max_requests"])
 def test_a_limit_of_nothing_is_refused(attribute: str) -> None:
-    with pytest.raises(Exception, match=f"limits.{attribute} is 0"):
+    with pytest.raises(ConfigError, match=f"limits.{attribute} is 0"):
         limits(**{attribute: 0})

@@ -14,6 +14,7 @@ from gatelink import Identity
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.methods import Custom, LoginRefused
 from gatelink.auth.signed_tokens import SignedTokens
+from gatelink.errors import VerifyError
 from gatelink.group.engine import Engine
 from gatelink.group.engines.memory import MemoryEngine
 from gatelink.login.from_settings import open_login
@@ -294,7 +295,7 @@ async def test_a_login_for_another_slot_ends_no_token(tmp_path: Path) -> None:
                 if good:
                     await tokens.verify(reply["token"].encode(), uid, 0, "")
                 else:
-                    with pytest.raises(Exception, match="unknown token"):
+                    with pytest.raises(VerifyError, match="unknown token"):
                         await tokens.verify(reply["token"].encode(), uid, 0, "")
             wrong: httpx.Response = await http.post("/v1/login", json={**ANNA, "slot": 256})
             assert wrong.status_code == 422

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, inspect, text
 
 from gatelink import ConfigError
 from gatelink.auth import migrations
-from gatelink.auth.accounts import Accounts
+from gatelink.auth.accounts import Accounts, AccountsUnavailable
 from gatelink.auth.database import Database
 from gatelink.auth.schema import VERSION_TABLE, metadata
 
@@ -89,7 +89,7 @@ async def test_an_upgrade_that_fails_leaves_the_database_as_it_was(database_url:
     database.make_file()
     async with database.writing() as connection:
         await connection.execute(text("CREATE TABLE gatelink_externals (in_the_way INTEGER)"))
-    with pytest.raises(Exception, match="gatelink_externals"):
+    with pytest.raises(AccountsUnavailable, match="gatelink_externals"):
         await migrations.upgrade(database)
     async with database.writing() as connection:
         assert await connection.run_sync(lambda c: inspect(c).get_table_names()) == ["gatelink_externals"]

@@ -7,11 +7,11 @@ from typing import Any
 import pytest
 
 from gatelink.config import Limits
-from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
+from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError, SessionClosed
 from gatelink.session.carrier import Pause
 from gatelink.session.controls import control_frame
 from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession
-from gatelink.session.outbox import Outbox
+from gatelink.session.outbox import Outbox, OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.window import SendWindow
@@ -544,7 +544,7 @@ async def test_detached_sends_nothing_and_applies_its_queue_s_policy() -> None:
         desk.it.send(Say(str(n)))
     await turn()
     assert desk.carrier.log == [] and desk.it.outbox.sent == 0
-    with pytest.raises(Exception, match="4006"):
+    with pytest.raises(SessionClosed, match="4006"):
         desk.it.send(Say("one too many"))
     assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.SLOW_CONSUMER
 
