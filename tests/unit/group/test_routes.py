@@ -1,7 +1,7 @@
 """Routes: every message id has one type of server, or nobody's."""
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from gatelink.errors import ConfigError
@@ -10,11 +10,19 @@ from gatelink.wire.base import FRAMEWORK_IDS
 
 
 @given(st.integers(0, 65_535))
+@example(0)
+@example(10_999)
+@example(11_000)
+@example(59_999)
+@example(60_000)
+@example(65_535)
 def test_without_routes_an_applications_message_goes_by_its_thousands_and_no_other_goes_anywhere(id: int) -> None:
     assert Routes().table[id] == (id // 1000 if 11_000 <= id <= 59_999 else 0)
 
 
 @given(st.integers(11_000, 59_999), st.integers(0, 2_000), st.integers(0, 255))
+@example(11_000, 0, 0)
+@example(59_000, 999, 255)
 def test_a_range_moves_its_ids_and_no_others(first: int, more: int, type: int) -> None:
     last = min(first + more, 59_999)
     table = Routes({f"{first}-{last}": type}).table
@@ -38,6 +46,11 @@ def test_ids_that_no_application_has_are_refused(ids: str) -> None:
 def test_what_is_no_range_is_refused_with_how_it_is_written(text: str) -> None:
     with pytest.raises(ConfigError, match="write it as 12000 or 12000-12099"):
         Routes({text: 12})
+
+
+def test_the_lowest_and_the_highest_id_that_may_have_a_route() -> None:
+    table = Routes({"5": 1, "59999": 2}).table
+    assert (table[4], table[5], table[6], table[59_998], table[59_999]) == (0, 1, 0, 59, 2)
 
 
 def test_two_routes_for_one_id_are_refused_with_both_named() -> None:

@@ -2,24 +2,42 @@
 
 from collections.abc import Callable
 from math import inf
+from time import time
 from typing import Any
 
 import pytest
 
 from gatelink.config import Limits
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError, SessionClosed
+from gatelink.handlers import Handlers
 from gatelink.session.carrier import Pause
 from gatelink.session.controls import control_frame
 from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession
-from gatelink.session.outbox import Outbox, OutboxFull
+from gatelink.session.outbox import Outbox
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.window import SendWindow
 from gatelink.wire import control
-from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT
+from gatelink.wire.base import BASE_IDS, DUPLICATE_LOGIN, HEARTBEAT
 from gatelink.wire.control import Features, decode_control, encode_control
 from gatelink.wire.frames import CONTROL, Frame, encode_frame
-from tests.fakes import CLOSE, COUNT, SAY, Bench, FakeCarrier, FakeHandlers, FakeOwner, Say, state_of, turn
+from tests.fakes import (
+    CATALOG,
+    CLOSE,
+    COUNT,
+    SAY,
+    Bench,
+    FakeCarrier,
+    FakeHandlers,
+    FakeOwner,
+    Say,
+    settle,
+    state_of,
+    turn,
+)
+from tests.handling import Seen
+from tests.handling import count as count_to
+from tests.handling import say as say_text
 from tests.limits import with_window
 
 BOTH = Features.RESUME | Features.PING
@@ -89,6 +107,61 @@ async def test_a_message_that_is_refused_counts_all_the_same() -> None:
     desk.handlers.then = lambda session, frame: session.broken(ProtocolError("no such thing"))
     desk.hear(say())
     assert desk.it.received == 1
+
+
+@pytest.mark.parametrize("id", sorted(BASE_IDS))
+async def test_no_base_message_counts(id: int) -> None:
+    desk = Desk()
+    desk.hear(say(), (id, 0, b""))
+    assert desk.it.received == 1
+
+
+async def test_while_a_session_is_not_read_for_another_reason_what_it_took_in_is_acknowledged() -> None:
+    desk = Desk()
+    desk.it.pause(Pause.LINK)
+    desk.hear(say())
+    await desk.pass_time(1.3)
+    assert desk.records == [control.Ack(1)]
+
+
+@pytest.mark.parametrize(("reads", "size"), [([4, 4, 2], 1), ([1, 1], 50)], ids=["messages", "bytes"])
+async def test_who_keeps_to_its_window_is_read_while_handlers_lag_however_it_comes(reads: list[int], size: int) -> None:
+    desk = Desk(limits=with_window(Limits(), 10, 100))
+    desk.it.pause(Pause.INBOX)
+    for count in reads:
+        desk.hear(*[say(bytes(size))] * count)
+        assert desk.carrier.paused == Pause(0)
+    desk.hear(say(b"x"))
+    assert desk.carrier.paused == Pause.INBOX
+
+
+async def test_an_acknowledgement_is_one_wake_and_none_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    woken = 0
+    original = ExtendedSession.on_deadline
+
+    def counting(session: ExtendedSession, now: float) -> None:
+        nonlocal woken
+        woken += 1
+        original(session, now)
+
+    monkeypatch.setattr(ExtendedSession, "on_deadline", counting)
+    desk = Desk()
+    desk.hear(say())
+    await desk.pass_time(8)
+    assert woken == 1
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_what_is_sent_after_a_read_leaves_in_the_next_turn_whether_or_not_that_was_answered(
+    answers: bool,
+) -> None:
+    desk = Desk()
+    if answers:
+        desk.handlers.then = lambda session, frame: session.send(Say("answer"))
+    desk.hear(say())
+    await turn()
+    await desk.send(1)
+    assert desk.ids == [SAY] * (1 + answers)
 
 
 async def test_counting_does_not_wait_for_the_ticket() -> None:
@@ -250,6 +323,14 @@ async def test_each_ping_is_answered_once_with_its_own_time() -> None:
     assert all(pong.server_time > 1_600_000_000_000 for pong in pongs)
 
 
+async def test_a_server_tells_its_time_in_unix_milliseconds() -> None:
+    desk = Desk()
+    before = time() * 1_000
+    desk.hear(control.Ping(11, 0))
+    (pong,) = desk.records
+    assert isinstance(pong, control.Pong) and int(before) <= pong.server_time <= time() * 1_000
+
+
 async def test_a_client_tells_no_time() -> None:
     desk = Desk(accepting=False)
     desk.hear(control.Ping(11, 0))
@@ -296,6 +377,17 @@ async def test_an_answer_to_nothing_measures_nothing() -> None:
     assert desk.it.rtt is None
 
 
+async def test_a_second_answer_to_an_earlier_ping_measures_nothing() -> None:
+    desk = Desk()
+    await desk.pass_time(10.3)
+    (first,) = desk.records
+    assert isinstance(first, control.Ping)
+    desk.hear(control.Pong(first.sent_at, 0, 0))
+    await desk.pass_time(10.3)
+    desk.hear(control.Pong(first.sent_at, 0, 0))
+    assert sum(desk.stats.rtt.counts) == 1
+
+
 async def test_a_late_answer_of_the_old_connection_measures_nothing() -> None:
     desk = Desk()
     await desk.pass_time(10.3)
@@ -313,6 +405,16 @@ async def test_an_answer_that_was_due_is_not_given_on_the_next_connection() -> N
     desk.it.resume_on(desk.new_carrier(), 0, b"")
     await turn()
     assert desk.records == []
+
+
+async def test_a_goaway_that_did_not_leave_is_not_said_on_the_next_connection() -> None:
+    desk = Desk()
+    desk.carrier.writable = False
+    assert desk.it.go_away(5)
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    await turn()
+    desk.hear(*[say()] * ACK_FRAMES)
+    assert desk.records == [control.Ack(ACK_FRAMES)]
 
 
 async def test_without_the_ping_feature_heartbeats_are_the_base_ones() -> None:
@@ -422,6 +524,64 @@ async def test_a_peer_s_words_are_made_fit_for_logs_and_screens() -> None:
     desk.it.close_reason.encode()
 
 
+async def test_who_closed_is_known_and_counted() -> None:
+    told, telling = Desk(), Desk()
+    told.hear(control.Close(CloseCode.KICKED, ""))
+    telling.it.close(CloseCode.KICKED)
+    assert (told.it.closed_by_peer, telling.it.closed_by_peer) == (True, False)
+    assert told.stats.closed_by_peer[CloseCode.KICKED] == 1
+    assert sum(telling.stats.closed_by_peer.values()) == 0
+    assert not Desk().it.closed_by_peer
+
+
+async def test_what_the_peer_said_of_an_earlier_connection_is_not_its_word_for_the_end() -> None:
+    desk = Desk()
+    desk.hear(control.Close(CloseCode.GOING_AWAY, ""))
+    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.close(CloseCode.GOING_AWAY)
+    assert not desk.it.closed_by_peer and sum(desk.stats.closed_by_peer.values()) == 0
+
+
+async def test_messages_before_the_peer_s_close_are_handled_and_then_the_end_is_told() -> None:
+    seen = Seen()
+    desk = Desk()
+    desk.it.handlers = seen.handlers
+    seen.gate.clear()
+    desk.hear(count_to(1), say_text("after it"), control.Close(CloseCode.NORMAL, ""))
+    await settle()
+    assert seen.notes == [1]
+    seen.gate.set()
+    await settle()
+    assert seen.notes == [1, -1, "after it", "closed"]
+
+
+async def test_nothing_can_be_sent_once_the_peer_s_close_is_told() -> None:
+    handlers = Handlers(CATALOG)
+    told: list[bool] = []
+
+    @handlers.on_closed
+    def closed(session: Session) -> None:
+        with pytest.raises(SessionClosed):
+            session.send(Say("too late"))
+        told.append(True)
+
+    desk = Desk()
+    desk.it.handlers = handlers
+    desk.hear(control.Close(CloseCode.NORMAL, ""))
+    await settle()
+    assert told == [True] and desk.ids == []
+
+
+async def test_a_link_s_last_word_is_behind_the_count_of_what_it_took_in() -> None:
+    """Else the other server would take these messages for lost."""
+    desk = Desk()
+    desk.hub.between_servers = True
+    desk.hear(say(), say())
+    desk.it.close(CloseCode.GOING_AWAY)
+    await turn()
+    assert desk.records == [control.Ack(2), control.Close(CloseCode.GOING_AWAY, "")]
+
+
 @pytest.mark.parametrize("code", [4004, 4006, 4011])
 async def test_a_close_that_detaches_keeps_a_ticketed_session(code: int) -> None:
     desk = Desk(accepting=False)
@@ -465,6 +625,29 @@ async def test_a_client_that_is_on_a_new_connection_leaves_it_alone() -> None:
     desk.it.resume_on(desk.new_carrier(), 0, b"")
     await desk.pass_time(5)
     assert state_of(desk.it) is SessionState.OPEN and desk.it.away is None
+
+
+async def test_a_silent_client_too_leaves_within_what_a_goaway_gives() -> None:
+    desk = Desk(accepting=False)
+    desk.hear(control.GoAway(500, ""))
+    await desk.pass_time(0.8)
+    assert state_of(desk.it) is SessionState.DETACHED and desk.owner.calls == ["broke going-away"]
+
+
+async def test_a_goaway_is_said_once() -> None:
+    desk = Desk()
+    assert desk.it.go_away(1)
+    await turn()
+    desk.hear(*[say()] * ACK_FRAMES)
+    desk.hear(control.Ping(5, 0))
+    assert [type(record).__name__ for record in desk.records] == ["GoAway", "Ack", "Pong"]
+
+
+async def test_a_client_keeps_the_last_ticket_that_it_was_given() -> None:
+    desk = Desk(accepting=False)
+    ticket = control.Ticket(b"s" * 16, b"k" * 32, 9, "tcp://there:1")
+    desk.hear(ticket)
+    assert desk.it.ticket == ticket
 
 
 async def test_go_away_leaves_with_the_next_write_once_before_messages_and_close() -> None:

@@ -261,6 +261,42 @@ async def test_while_it_may_not_have_got_what_it_was_sent_it_is_asked_often_but_
     assert pings(quiet.carrier) == 3
 
 
+async def ping_answered(desk: Desk, rtt: float = 0.0) -> None:
+    """The first PING has measured a round trip of `rtt` seconds."""
+    await desk.pass_time(10.1)
+    (ping,) = (record for record in desk.records if isinstance(record, control.Ping))
+    await desk.pass_time(rtt)
+    desk.hear(control.Pong(ping.sent_at, 0, 0))
+
+
+@pytest.mark.parametrize("sent", [0, 1])
+async def test_a_peer_in_doubt_is_asked_when_the_session_wakes_though_it_was_heard_in_the_interval(
+    sent: int,
+) -> None:
+    desk = Desk()
+    await ping_answered(desk)
+    await desk.pass_time(5)
+    desk.hear(say())
+    await desk.send(sent)
+    await desk.pass_time(6)
+    assert (pings(desk.carrier) > 1) is bool(sent)
+
+
+async def test_a_slow_path_is_doubted_later(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was sent to a peer 2 s away is not in doubt before 4 round trips have gone by."""
+    desk = Desk()
+    monkeypatch.setattr("gatelink.session.extended.perf_counter", desk.clock)
+    await ping_answered(desk, rtt=2)
+    assert desk.it.rtt == pytest.approx(2, abs=0.3)
+    await desk.pass_time(1)
+    desk.hear(say())
+    await desk.send(1)
+    await desk.pass_time(8)
+    assert pings(desk.carrier) == 1
+    await desk.pass_time(3)
+    assert pings(desk.carrier) == 2
+
+
 async def test_a_dead_path_is_noticed_within_the_timeout_whatever_was_sent_before() -> None:
     for sent in (0, 1, 20):
         desk = Desk()
