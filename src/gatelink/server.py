@@ -17,7 +17,6 @@ from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
-import uvloop
 
 from gatelink import serving, tasks
 from gatelink.auth.tokens import Tokens
@@ -25,6 +24,8 @@ from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers, check_handler
 from gatelink.net.admission import Admission
+from gatelink.net.certificates import INTERVAL as CERTIFICATE_INTERVAL
+from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.net.kicks import Kicks
@@ -33,7 +34,7 @@ from gatelink.net.listener import Listener
 from gatelink.net.login import Login
 from gatelink.net.login_context import LoginContext
 from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
-from gatelink.ops import logs
+from gatelink.ops import logs, process
 from gatelink.ops.admin import Admin
 from gatelink.session.hub import Hub
 from gatelink.session.manager import Duplicate, SessionManager
@@ -130,6 +131,8 @@ class Server:
         self._inner: Side | None = None
         self._stopping: asyncio.Lock
         self._listeners: list[Listener] = []
+        self._certificates: list[Certificate] = []
+        self._looking: asyncio.Task[None] | None = None
         self._admin: Admin | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._on_tick: Callable[[float], None] | None = None
@@ -279,6 +282,8 @@ class Server:
                 self._to_stop = [self._leave]
                 await self._stop(0)
             return
+        if self._certificates:
+            self._looking = tasks.live(self._look_at_certificates, "certificates")
         if self.tick_hz:
             self._ticker = tasks.live(self._tick, "ticks")
         self._has_started = True
@@ -329,14 +334,16 @@ class Server:
                     await function()
             except Exception as error:
                 log.error("on_stop failed", function=repr(function), exc_info=error)
-        if self._ticker is not None:
-            self._ticker.cancel()
-            await asyncio.wait([self._ticker])
-            self._ticker = None
+        for task in (self._ticker, self._looking):
+            if task is not None:
+                task.cancel()
+                await asyncio.wait([task])
+        self._ticker = self._looking = None
         if self._admin is not None:
             await self._admin.stop()
             self._admin = None
         self._listeners.clear()
+        self._certificates.clear()
         clients.hub.wheel.close()
         inner.hub.wheel.close()
         self._running = False
@@ -352,18 +359,43 @@ class Server:
     async def __aexit__(self, *exc: object) -> None:
         await self.stop()
 
+    def reload(self) -> None:
+        """Loads the certificates of tls:// listeners anew, for handshakes to come. They are also when a file changes.
+
+        One that does not load is logged, and the old one is kept.
+        """
+        for certificate in self._certificates:
+            certificate.reload()
+
+    async def _look_at_certificates(self) -> None:
+        while True:
+            await asyncio.sleep(CERTIFICATE_INTERVAL)
+            for certificate in self._certificates:
+                certificate.look()
+
+    @property
+    def stop_seconds(self) -> float:
+        """Seconds that `stop` without a grace gives sessions and handlers."""
+        return self.limits.close_timeout
+
     async def serve(self) -> None:
         """Starts, and stops on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace.
+
+        SIGHUP loads certificates anew, and opens the log anew if standard error is a file.
 
         Returns when it has stopped, also when `stop` was called.
         """
         await serving.serve(self)
 
     def run(self) -> None:
-        """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured."""
+        """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured.
+
+        After a signal the process ends within the grace and 4.5 s. The log names what has not ended by then: tasks, and
+        threads that are not daemons.
+        """
         if not structlog.is_configured():
             logs.configure()
-        uvloop.run(self.serve())
+        process.run(self.serve())
 
     async def _open(self, listen: Listen) -> None:
         endpoint = parse_endpoint(listen.endpoint)
@@ -371,18 +403,21 @@ class Server:
             parse_endpoint(listen.resume_at)
         side = self._started(self._inner if listen.inner else self._clients)
         context = self._inner_context(listen, side) if listen.inner else self._client_context(listen, side)
+        certificate = listen.tls()
         listener = Listener(
             endpoint,
             side.hub,
             side.admission,
             partial(Login, context),
-            tls=listen.tls(),
+            tls=certificate,
             proxies=listen.proxies,
             accept=listen.accept,
         )
         side.listeners.append(listener)  # first: what it opened before it failed is to be closed, too
         await listener.open()
         self._listeners.append(listener)
+        if certificate is not None:
+            self._certificates.append(certificate)
 
     def _client_context(self, listen: Listen, side: Side) -> LoginContext:
         """For clients. Its responder knows no group key: no server comes in there."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gatelink.ops import files
+from gatelink.ops import files, logs, process
 
 if TYPE_CHECKING:
     from gatelink.server import Server
@@ -17,11 +17,16 @@ log = structlog.get_logger("gatelink.server")
 
 async def serve(server: "Server") -> None:
     """`Server.serve`."""
-    loop = asyncio.get_running_loop()
     started = asyncio.Event()
     asked = asyncio.Event()
-    living = loop.create_task(_live(server, started, asked))
+    living = asyncio.get_running_loop().create_task(_live(server, started, asked))
     hurried = False
+    heard = 0
+
+    def at_once() -> None:
+        nonlocal heard
+        heard += 1
+        process.stop_within(server.stop_seconds if heard == 1 else 0.0)
 
     def on_signal() -> None:
         nonlocal hurried
@@ -29,16 +34,17 @@ async def serve(server: "Server") -> None:
             hurried = living.cancel()
         asked.set()
 
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, on_signal)
-    try:
-        await living
-    except asyncio.CancelledError:
-        if not hurried:
-            raise
-    finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.remove_signal_handler(number)
+    def on_hangup() -> None:
+        logs.reopen()
+        server.reload()
+
+    calls = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: on_hangup}
+    with process.signals(calls, at_once=at_once):
+        try:
+            await living
+        except asyncio.CancelledError:
+            if not hurried:
+                raise
 
 
 async def _live(server: "Server", started: asyncio.Event, asked: asyncio.Event) -> None:

@@ -1,6 +1,5 @@
 """`gatelink accounts`: upgrades the accounts' database, makes accounts, and disables them."""
 
-import asyncio
 import sys
 from collections.abc import Coroutine
 from typing import Annotated, Any, TypeVar
@@ -8,6 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from gatelink.errors import ConfigError, GatelinkError, needing
+from gatelink.ops import process
 
 T = TypeVar("T")
 
@@ -106,7 +106,7 @@ def _set(url: str, user: str | None, uid: int | None, what: str) -> None:
 def _run(work: Coroutine[Any, Any, T]) -> T:
     """What `work` gives. Its errors but ConfigError are one line, and exit status 1."""
     try:
-        return asyncio.run(work)
+        return process.run(work)
     except ConfigError:
         raise
     except GatelinkError as error:

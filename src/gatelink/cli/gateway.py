@@ -12,8 +12,8 @@ from gatelink.cli.member import (
     check_index,
     end_if_replaced,
     member_of,
+    run_to_end,
 )
-from gatelink.cli.member import run as run_process
 
 
 def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None, dev: Dev = False) -> None:
@@ -24,9 +24,11 @@ def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None
     at the start, 2 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.errors import ConfigError
+    from gatelink.ops import process
     from gatelink.ops.logs import configure
     from gatelink.settings import load
 
+    process.prepare()
     settings = load(config, dev=dev)
     configure(settings.logs.format, settings.logs.level)
     if settings.gateway is None:
@@ -64,4 +66,4 @@ def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None
             await server.serve()
             end_if_replaced(server)
 
-    run_process(run())
+    run_to_end(run())

@@ -63,10 +63,11 @@ def login(
     with needing("login", "login"):
         import gatelink.login.from_settings  # noqa: F401
     configure(log_format or settings.logs.format, log_level or settings.logs.level)
-    import uvloop
+    from gatelink.ops import process
 
+    process.prepare()
     try:
-        uvloop.run(_serve(settings, engine, listen, admin))
+        process.run(_serve(settings, engine, listen, admin))
     except ConfigError:
         raise
     except GatelinkError as error:  # the engine or the database, at the start
@@ -89,14 +90,15 @@ async def _serve(settings: "Settings", engine: "Engine", listen: str | None, adm
     import msgspec
 
     from gatelink.login.from_settings import open_login
+    from gatelink.ops import logs, process
 
     if listen is not None:
         assert settings.login is not None
         changed = msgspec.structs.replace(settings.login, listen=listen)
         settings = msgspec.structs.replace(settings, login=changed)
     asked = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, asked.set)
-    async with engine, open_login(settings, engine, admin=admin):
-        await asked.wait()
+    calls = {signal.SIGTERM: asked.set, signal.SIGINT: asked.set, signal.SIGHUP: logs.reopen}
+    grace = settings.limits.close_timeout
+    with process.signals(calls, at_once=lambda: process.stop_within(grace)):
+        async with engine, open_login(settings, engine, admin=admin):
+            await asked.wait()

@@ -87,12 +87,12 @@ def end_if_replaced(server: "Gateway | Service") -> None:
         raise typer.Exit(REPLACED)
 
 
-def run(process: Coroutine[Any, Any, None]) -> None:
+def run_to_end(process: Coroutine[Any, Any, None]) -> None:
     """Runs a process of the group to its end; exit status 1 and a line for an engine that is away at the start."""
-    import uvloop
+    from gatelink.ops.process import run
 
     try:
-        uvloop.run(process)
+        run(process)
     except EngineUnavailable as error:
         typer.echo(f"gatelink: the engine (engine.url) can't be used: {error}", err=True)
         raise typer.Exit(1) from None

@@ -41,9 +41,8 @@ def robots(
 
     Exit status: 0 nothing failed, 1 a robot reported an error, 2 the command can't be run as given.
     """
-    import uvloop
-
     from gatelink.net.endpoints import parse_endpoint
+    from gatelink.ops import process
     from gatelink.robots import Robot, Run
 
     kind = load_class(scenario, Robot)
@@ -53,7 +52,7 @@ def robots(
     _allow_files(count)
     run = Run(kind, address=address, count=count, seconds=seconds, ramp=ramp, seed=seed)
     started = datetime.now().astimezone()
-    uvloop.run(_watch(run, json))
+    process.run(_watch(run, json))
     if report is not None:
         from gatelink.robots.report import report as page
 

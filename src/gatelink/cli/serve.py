@@ -1,13 +1,17 @@
 """`gatelink serve`: runs the server that a module defines."""
 
-import shlex
+import asyncio
+import contextlib
+import signal
 import sys
+from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from gatelink.cli.loading import load
+from gatelink.ops import logs, process
 from gatelink.ops.logs import Format, Level, configure
 
 
@@ -31,12 +35,14 @@ def serve(
     The log's line "started" says where it listens. On the first signal it lets handlers end and delivers what is
     queued; on a second one it stops at once. Exit status: 0 it was told to stop, 2 it can't run as configured.
     """
+    process.prepare()
+    configure(log_format, log_level)
     if reload:
-        _run_reloading()
+        command = [sys.executable, "-m", "gatelink", *(word for word in sys.argv[1:] if word != "--reload")]
+        process.run(_reloading(command))
         return
     from gatelink.server import Server
 
-    configure(log_format, log_level)
     found = load(server, Server)
     if listen:
         found.listen = tuple(listen)
@@ -45,15 +51,41 @@ def serve(
     found.run()
 
 
-def _run_reloading() -> None:
-    """Runs this same command without --reload in a child, and again when a file changes."""
-    from watchfiles import PythonFilter, run_process
+async def _reloading(command: list[str]) -> None:
+    """Runs `command`, and again when a .py file below this directory changes, until a signal.
 
-    command = [sys.executable, "-m", "gatelink", *(word for word in sys.argv[1:] if word != "--reload")]
-    run_process(
-        Path.cwd(),
-        target=shlex.join(command),
-        target_type="command",
-        watch_filter=PythonFilter(),
-        callback=lambda changes: print(f"gatelink: {len(changes)} files changed, restarting", file=sys.stderr),
-    )
+    The server is told once to end and has its time for that. Ctrl-C reaches this process alone: a server that heard it
+    too would take our SIGTERM for a second signal, and not run `on_stop` to its end.
+    """
+    from watchfiles import PythonFilter, awatch
+
+    stopping = asyncio.Event()
+    child = await _start(command)
+    asked = 0
+
+    def tell() -> None:
+        nonlocal asked
+        asked += 1
+        stopping.set()
+        _signal(child, signal.SIGTERM if asked < 3 else signal.SIGKILL)
+
+    calls = {signal.SIGINT: tell, signal.SIGTERM: tell, signal.SIGHUP: lambda: _signal(child, signal.SIGHUP)}
+    with process.signals(calls, at_once=lambda: None):
+        async for changes in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopping):
+            logs.write(f"gatelink: {len(changes)} files changed, restarting")
+            _signal(child, signal.SIGTERM)
+            await child.wait()
+            if stopping.is_set():
+                break
+            child = await _start(command)
+        await child.wait()
+
+
+async def _start(command: list[str]) -> Process:
+    return await asyncio.create_subprocess_exec(*command, start_new_session=True)
+
+
+def _signal(child: Process, number: signal.Signals) -> None:
+    if child.returncode is None:
+        with contextlib.suppress(ProcessLookupError):
+            child.send_signal(number)

@@ -17,8 +17,8 @@ from gatelink.cli.member import (
     check_index,
     end_if_replaced,
     member_of,
+    run_to_end,
 )
-from gatelink.cli.member import run as run_process
 
 
 def service(
@@ -37,9 +37,11 @@ def service(
     signal its players go to other services of its type, on a second one it stops at once. Exit status: 0 it was told to
     stop, 1 the engine is away at the start, 2 it can't run as configured, 3 a newer server took its id.
     """
+    from gatelink.ops import process
     from gatelink.ops.logs import configure
     from gatelink.settings import load
 
+    process.prepare()
     settings = load(config, dev=dev)
     configure(settings.logs.format, settings.logs.level)
     found = load_service(service, None, settings.services, config)
@@ -58,4 +60,4 @@ def service(
             await found.serve()
             end_if_replaced(found)
 
-    run_process(run())
+    run_to_end(run())

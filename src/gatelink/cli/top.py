@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatelink.cli.member import Config, Dev, engine_of, run
+from gatelink.cli.member import Config, Dev, engine_of, run_to_end
 from gatelink.errors import needing
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def top(
         found: Engine = NatsEngine([engine], name="top", timeout=settings.engine.timeout, bucket=settings.group.name)
     else:
         found = engine_of(settings, "top")
-    run(_show(found, settings.group.name, once))
+    run_to_end(_show(found, settings.group.name, once))
 
 
 async def _show(engine: "Engine", group: str, once: bool) -> None:

@@ -14,6 +14,7 @@ import typer
 
 from gatelink import tasks
 from gatelink.cli.member import ENGINE_URL, Dev, url_file
+from gatelink.ops import logs, process
 
 if TYPE_CHECKING:
     from gatelink.group.engines.embedded import NatsServer
@@ -25,6 +26,9 @@ FRONT, BACK = 1, 0
 
 SPARE = 5.0
 """Seconds over what its own settings let a process take to end: for handlers that are cancelled, and a busy machine."""
+
+ENGINE_END = 15.0
+"""Seconds that the engine, and what was killed, may take to end after that."""
 
 LONGEST_WAIT = 10.0
 """Seconds, at most, between two attempts to start a nats-server that does not."""
@@ -46,13 +50,14 @@ def up(
     from gatelink.settings import load
     from gatelink.settings.check import problems_with_secrets
 
+    process.prepare()
     settings = load(file, dev=dev)
     configure(settings.logs.format, settings.logs.level)
     problems = problems_with_secrets(settings, file)  # also makes up those of --dev, before the children inherit them
     if problems:
         print("\n".join(problems), file=sys.stderr)
         sys.exit(2)
-    sys.exit(asyncio.run(run(settings, file, dev)))
+    sys.exit(process.run(run(settings, file, dev)))
 
 
 async def run(settings: "Settings", file: Path, dev: bool) -> int:
@@ -68,14 +73,18 @@ async def run(settings: "Settings", file: Path, dev: bool) -> int:
         if settings.engine.url == "embedded":
             environment[ENGINE_URL] = await _engine(settings, stack)
         supervisor = Supervisor(found, environment, writer([each.name for each in found]), grace(settings))
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, supervisor.stop)
-        unusable = await supervisor.run()
+
+        def on_hangup() -> None:
+            logs.reopen()
+            supervisor.forward(signal.SIGHUP)
+
+        calls = {signal.SIGINT: supervisor.stop, signal.SIGTERM: supervisor.stop, signal.SIGHUP: on_hangup}
+        with process.signals(calls, at_once=lambda: process.stop_within(2 * grace(settings), ENGINE_END)):
+            unusable = await supervisor.run()
     if unusable is None:
         return 0
     cause = supervisor.cause.removeprefix("gatelink: ") or "it said nothing"
-    print(f"gatelink: {unusable} can't run as it is configured: {cause}", file=sys.stderr)
+    logs.say(f"gatelink: {unusable} can't run as it is configured: {cause}")
     return 2
 
 
@@ -169,12 +178,13 @@ def programs(settings: "Settings", file: Path, dev: bool) -> "list[Program]":
 def writer(names: list[str]) -> Callable[[str, str], None]:
     """Writes lines to standard error, each with its process's name before it, in a colour of its own on a terminal."""
     width = max(map(len, names), default=0)
+    is_terminal = sys.stderr is not None and sys.stderr.isatty()
     styles = dict(zip(names, COLOURS * (len(names) // len(COLOURS) + 1), strict=False))
 
     def write(name: str, line: str) -> None:
         label = f"{name:<{width}} |"
-        if sys.stderr.isatty():
+        if is_terminal:
             label = typer.style(label, fg=styles.get(name))
-        print(label, line, file=sys.stderr, flush=True)
+        logs.write(f"{label} {line}")
 
     return write

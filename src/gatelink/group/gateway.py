@@ -192,6 +192,10 @@ class Gateway(Server):
                 await self.drain(self.drain_seconds, self._elsewhere())
         await super().stop(grace)
 
+    @property
+    def stop_seconds(self) -> float:
+        return self.drain_seconds + super().stop_seconds
+
     def _elsewhere(self) -> str:
         """Where players should go: a gateway that is up, over the same transport; empty if there is none."""
         scheme = self.group.me.outer[0].partition("://")[0] if self.group.me.outer else ""

@@ -1,10 +1,8 @@
 """Where and how a server listens, as its author writes it."""
 
-import ssl
-
 import msgspec
 
-from gatelink.errors import ConfigError
+from gatelink.net.certificates import Certificate
 from gatelink.net.listener import Accept
 from gatelink.session.roles import Dispatcher
 
@@ -12,7 +10,8 @@ from gatelink.session.roles import Dispatcher
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
     """Where and how a server listens.
 
-    certificate, key: PEM files, for a tls:// endpoint; without `key` it is in the certificate's file.
+    certificate, key: PEM files, for a tls:// endpoint; without `key` it is in the certificate's file. They are loaded
+    again when they change. The key has no passphrase.
     proxies: networks of load balancers that send a PROXY protocol v2 header before each connection.
     accept: called with every `Connection` that the limits admit. False refuses it; `connection.hand_over(protocol)`
     takes it over.
@@ -30,14 +29,6 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     inner: bool = False
     handlers: Dispatcher | None = None
 
-    def tls(self) -> ssl.SSLContext | None:
-        """The context of a tls:// endpoint. Raises ConfigError for a certificate or key that does not load."""
-        if self.certificate is None:
-            return None
-        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        try:
-            context.load_cert_chain(self.certificate, self.key)
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError(f"listener {self.endpoint}: certificate {self.certificate}: {error}") from None
-        return context
+    def tls(self) -> Certificate | None:
+        """The certificate of a tls:// endpoint. Raises ConfigError for a certificate or key that does not load."""
+        return Certificate(self.endpoint, self.certificate, self.key) if self.certificate is not None else None

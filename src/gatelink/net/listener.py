@@ -5,7 +5,6 @@ import contextlib
 import errno
 import os
 import socket
-import ssl
 from collections.abc import Callable
 from typing import cast
 
@@ -14,6 +13,7 @@ import structlog
 from gatelink.config import Limits, networks
 from gatelink.errors import ConfigError
 from gatelink.net.admission import Admission
+from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint, contains, failure, not_listening
 from gatelink.net.preamble import Preamble
@@ -43,7 +43,7 @@ class Listener:
     endpoint: where; after `open`, with the port that was taken.
     welcome: called with each admitted connection, and the loop's time by which it must be verified; it sets the
     connection's sink.
-    tls: for a tls:// endpoint, the server's context. proxies: networks whose connections begin with a PROXY
+    tls: for a tls:// endpoint, the server's certificate. proxies: networks whose connections begin with a PROXY
     protocol header, version 1 or 2, which gives the peer's address; others are refused while this is not empty.
     """
 
@@ -54,7 +54,7 @@ class Listener:
         admission: Admission,
         welcome: Callable[[Connection, float], object],
         *,
-        tls: ssl.SSLContext | None = None,
+        tls: Certificate | None = None,
         proxies: tuple[str, ...] = (),
         accept: Accept | None = None,
     ) -> None:
@@ -121,7 +121,7 @@ class Listener:
                 self._servers.append(again)
         return cast(int, server.sockets[0].getsockname()[1])
 
-    async def _open_tls(self, context: ssl.SSLContext) -> int:
+    async def _open_tls(self, certificate: Certificate) -> int:
         """The port that was taken."""
         port = self.endpoint.port
         for family, _, _, _, where in await self.hub.loop.getaddrinfo(
@@ -129,7 +129,7 @@ class Listener:
         ):
             listening = socket.create_server((where[0], port), family=family, backlog=self.hub.limits.backlog)
             self._set_options(listening)
-            self._servers.append(TlsAcceptor(self, listening, context))
+            self._servers.append(TlsAcceptor(self, listening, certificate))
             port = listening.getsockname()[1]
         return port
 

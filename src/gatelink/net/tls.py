@@ -7,10 +7,10 @@ counted nor limited. So the sockets are accepted here, and the connection is adm
 import asyncio
 import contextlib
 import socket
-import ssl
 from functools import partial
 from typing import TYPE_CHECKING, cast
 
+from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import failure
 from gatelink.session.states import ConnectionState
@@ -26,11 +26,11 @@ PAUSE = 1.0  # s without accepting when the system is out of descriptors or memo
 class TlsAcceptor:
     """A listening socket; `close` ends it and leaves its connections."""
 
-    def __init__(self, listener: "Listener", listening: socket.socket, context: ssl.SSLContext) -> None:
+    def __init__(self, listener: "Listener", listening: socket.socket, certificate: Certificate) -> None:
         self._listener = listener
         self._loop = listener.hub.loop
         self._listening = listening
-        self._context = context
+        self._certificate = certificate
         self._handshakes: set[asyncio.Task[None]] = set()
         self._paused: asyncio.TimerHandle | None = None
         listening.setblocking(False)
@@ -90,7 +90,7 @@ class TlsAcceptor:
             await self._loop.connect_accepted_socket(
                 lambda: self._listener.reader(connection),
                 accepted,
-                ssl=self._context,
+                ssl=self._certificate.context,
                 ssl_handshake_timeout=seconds,
             )
         except OSError as error:  # what is wrong in TLS is one, too

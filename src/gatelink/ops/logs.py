@@ -1,45 +1,142 @@
-"""Logs: one line an event, on standard error. For programs: a library leaves structlog as it finds it."""
+"""Logs: one line an event, on standard error. For programs: a library leaves structlog as it finds it.
 
+What logs never waits for the log and never hears that it can't be written (log_writer.py).
+"""
+
+import atexit
 import logging
 import sys
-from typing import Literal
+from collections.abc import MutableMapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, Literal
 
 import structlog
+from structlog.typing import Processor
+
+from gatelink.ops.log_writer import LogFile, LogWriter
 
 Format = Literal["console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
+LAST_LINES = 1.0
+"""Seconds in which what is queued must be written at the end of the process."""
+
+_NAME = "gatelink.logs"
+log = structlog.get_logger(_NAME)
+
+_writer = LogWriter()
+_file: LogFile | None = None
+
+atexit.register(lambda: flush(LAST_LINES))
+
 
 def configure(format: Format = "console", level: Level = "info") -> None:
-    """Has every logger of structlog write to standard error what is at least `level`.
+    """Has every logger of structlog write to standard error what is at least `level`; those of `logging`, warnings too.
 
     console: for people; texts are quoted, so that a peer's can't forge a line or steer the terminal.
     json: one object a line, with `timestamp` (ISO 8601, UTC), `level`, `logger`, `event` and the event's own keys.
     Tracebacks are without local variables: those hold tokens.
     """
-    renderer: structlog.typing.Processor
+    global _file
+    if _file is None:
+        _file = LogFile()
+    renderer: Processor
     if format == "json":
         renderer = structlog.processors.JSONRenderer()
     else:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr.isatty(), repr_native_str=True, exception_formatter=structlog.dev.plain_traceback
+            colors=sys.stderr is not None and sys.stderr.isatty(),
+            repr_native_str=True,
+            exception_formatter=structlog.dev.plain_traceback,
         )
+    render = _Render([*([structlog.processors.format_exc_info] if format == "json" else []), renderer])
+    _writer.missing = lambda lines: render.line("log lines were dropped", lines=lines)
     structlog.configure(
         processors=[
             structlog.processors.add_log_level,
             structlog.stdlib.add_logger_name,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
-            *([structlog.processors.format_exc_info] if format == "json" else []),
-            renderer,
+            render,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=_Logger,
     )
+    root = logging.getLogger()
+    if not root.handlers:  # else somebody has decided where those go
+        root.addHandler(_Handler(logging.WARNING))
 
 
-class _Logger(structlog.WriteLogger):
+def write(line: str) -> None:
+    """Write a line to standard error as the log does: without waiting, and without an error."""
+    _writer.write(sys.stderr, line)
+
+
+def flush(seconds: float = LAST_LINES) -> bool:
+    """Wait up to `seconds` until all lines have been written or dropped; whether they were."""
+    return _writer.flush(seconds)
+
+
+def dropped() -> int:
+    """How many lines could not be written, since the process started."""
+    return _writer.dropped
+
+
+def reopen() -> None:
+    """If standard error is a file, append from now on to the file of that name: a rotation has moved the old one."""
+    if _file is None:
+        return
+    try:
+        if _file.reopen():
+            log.info("the log file is opened anew", file=_file.path)
+    except OSError as error:
+        log.error("the log file can't be opened anew; the old one is kept", file=_file.path, error=str(error))
+
+
+class _Logger:
     """Writes to standard error; `name` is what `structlog.get_logger` was called with."""
 
     def __init__(self, name: str = "root") -> None:
-        super().__init__(sys.stderr)
         self.name = name
+
+    def msg(self, message: str) -> None:
+        write(message)
+
+    log = debug = info = warn = warning = err = error = exception = critical = fatal = failure = msg
+
+
+class _Render:
+    """The last processor. An event with a value that can't be shown is shown without its values."""
+
+    def __init__(self, processors: Sequence[Processor]) -> None:
+        self._processors = processors
+
+    def __call__(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        kept = {key: value for key, value in event.items() if key in ("timestamp", "level", "logger", "event")}
+        try:
+            return self._render(logger, method, event)
+        except Exception as error:
+            kept["event"] = str(kept.get("event"))
+            return self._render(logger, method, {**kept, "not_shown": type(error).__name__})
+
+    def line(self, event: str, **keys: object) -> str:
+        """A line of the log itself."""
+        now = datetime.now(UTC).isoformat().replace("+00:00", "Z")
+        return self(None, "error", {"timestamp": now, "level": "error", "logger": _NAME, "event": event, **keys})
+
+    def _render(self, logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        done: Any = event
+        for processor in self._processors:
+            done = processor(logger, method, done)
+        return str(done)
+
+
+class _Handler(logging.Handler):
+    """Gives what libraries log by `logging` to structlog."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            text = record.getMessage()
+        except Exception as error:  # its arguments do not fit its text
+            text = f"{record.msg} (not shown: {type(error).__name__})"
+        logger = structlog.get_logger(record.name)
+        (logger.error if record.levelno >= logging.ERROR else logger.warning)(text, exc_info=record.exc_info)

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from gatelink import tasks
+from gatelink.ops import orphans
 
 log = structlog.get_logger("gatelink.supervisor")
 
@@ -92,9 +93,15 @@ class Supervisor:
             self._hurried.set()
         self._over.set()
 
+    def forward(self, number: signal.Signals) -> None:
+        """Sends a signal to all programs that run."""
+        for child in self._children.values():
+            _signal(child, number)
+
     async def run(self) -> str | None:
         """Runs until `stop`; the name of the program that could not run, if that was why it ended."""
         keepers = {program: tasks.live(partial(self._keep, program), "keeping a program") for program in self._programs}
+        reaping = tasks.live(orphans.reap, "reaping of orphans") if orphans.adopts() else None
         try:
             await self._over.wait()
             stages = sorted(self._stopping, reverse=True)
@@ -106,6 +113,8 @@ class Supervisor:
         finally:
             self._tell(list(self._stopping))  # nothing is left of them, unless this was cancelled
             await self._kill(list(self._stopping), keepers)
+            if reaping is not None:
+                reaping.cancel()
         return self._unusable
 
     async def _stop_stage(self, stage: int, keepers: "Mapping[Program, asyncio.Task[None]]") -> None:

@@ -1,0 +1,155 @@
+"""Where log lines go: a bounded queue, and a thread that writes them.
+
+A log that nobody reads, a closed pipe or a full disk must not hold up or fail what logs. Lines that can't be queued or
+written are dropped and counted. Once a line can be written again, another one before it says how many are missing.
+"""
+
+import os
+import select
+import stat
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+from typing import TextIO
+
+MAX_WAITING = 1_048_576
+"""Bytes of lines that wait to be written, with LINE_COST for each."""
+
+LINE_COST = 100
+"""Bytes that a waiting line takes beside its text, about."""
+
+STDERR = 2
+
+
+class LogWriter:
+    """Writes lines to the streams they are for. `dropped`: lines that were not written, since the process started.
+
+    missing: makes the line that says how many are missing.
+    """
+
+    def __init__(self, missing: Callable[[int], str] = "{} log lines were dropped before this one".format) -> None:
+        self.missing = missing
+        self.dropped = 0
+        self._refused = 0  # of these, those that the queue had no room for, and no line has told of
+        self._failed = 0  # those that were not written, and no line has told of; the thread's own
+        self._waiting = 0
+        self._counting = threading.RLock()  # reentrant: a finalizer that runs in the middle of `write` may log, too
+        self._lines: SimpleQueue[tuple[TextIO, str, int] | threading.Event] = SimpleQueue()
+        self._thread: threading.Thread | None = None
+        self._is_torn = False
+
+    def write(self, stream: TextIO | None, line: str) -> None:
+        """Queue a line, without its end, for `stream`. It never waits and never raises. None: no stream, as 2>&-."""
+        size = len(line) + LINE_COST
+        with self._counting:
+            if stream is None or self._waiting + size > MAX_WAITING or not self._runs():
+                self.dropped += 1
+                self._refused += 1
+                return
+            self._waiting += size
+            missing, self._refused = self._refused, 0
+        self._lines.put((stream, line, missing))
+
+    def flush(self, seconds: float) -> bool:
+        """Wait up to `seconds` until all that was queued has been written or dropped; whether it was."""
+        with self._counting:
+            if not self._waiting or not self._runs():
+                return True
+        written = threading.Event()
+        self._lines.put(written)
+        return written.wait(seconds)
+
+    def _runs(self) -> bool:
+        """Whether there is a thread that writes; starts one."""
+        if self._thread is None or not self._thread.is_alive():
+            thread = threading.Thread(target=self._run, name="log writer", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError:  # the system has no more threads for us, or the interpreter ends
+                return False
+            self._thread = thread
+        return True
+
+    def _run(self) -> None:
+        stream: TextIO | None = None
+        while True:
+            entry = self._lines.get()
+            if isinstance(entry, threading.Event):
+                entry.set()
+            else:
+                stream, line, missing = entry
+                self._tell(stream, missing)
+                is_written = not self._failed and self._put(stream, line)
+                with self._counting:
+                    self._waiting -= len(line) + LINE_COST
+                    if not is_written:
+                        self._failed += 1
+                        self.dropped += 1
+            if stream is not None and self._lines.empty():
+                with self._counting:
+                    missing, self._refused = self._refused, 0
+                if missing:
+                    self._tell(stream, missing)
+
+    def _tell(self, stream: TextIO, missing: int) -> None:
+        """Says how many lines are missing here: those that failed, too."""
+        missing += self._failed
+        if missing:
+            self._failed = 0 if self._put(stream, self.missing(missing)) else missing
+
+    def _put(self, stream: TextIO, line: str) -> bool:
+        """Write a line; whether that went well."""
+        try:
+            try:
+                file = stream.fileno()
+            except (AttributeError, OSError):  # no file, as in a test
+                stream.write(f"{line}\n")
+                stream.flush()
+                return True
+            # Not by the stream: its lock would be held while this waits, and the interpreter wants that at its end.
+            left = f"{line}\n".encode(errors="backslashreplace")
+            if self._is_torn:
+                left = b"\n" + left
+            while left:
+                try:
+                    written = os.write(file, left)
+                except BlockingIOError:
+                    poll = select.poll()
+                    poll.register(file, select.POLLOUT)
+                    poll.poll()
+                    continue
+                left = left[written:]
+                self._is_torn = bool(left)
+        except Exception:  # a closed pipe, a full disk, a stream of somebody else's: there is nobody to tell
+            return False
+        return True
+
+
+class LogFile:
+    """The file that standard error is, if it is one: after it was moved, `reopen` makes it anew under its name."""
+
+    def __init__(self) -> None:
+        self.path: str | None = None
+        try:
+            if stat.S_ISREG(os.fstat(STDERR).st_mode):
+                path = os.readlink(f"/proc/self/fd/{STDERR}")
+                self.path = path if os.path.exists(path) else None  # else it is nobody's any more
+        except OSError:
+            pass  # there is no standard error
+
+    def reopen(self) -> bool:
+        """Append to the file of that name from now on; standard output too, if it was the same. Raises OSError.
+
+        False if standard error is no file.
+        """
+        if self.path is None:
+            return False
+        new = os.open(self.path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        try:
+            is_same = os.path.sameopenfile(1, STDERR)
+            os.dup2(new, STDERR)
+            if is_same:
+                os.dup2(new, 1)
+        finally:
+            os.close(new)
+        return True
