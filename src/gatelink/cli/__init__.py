@@ -63,5 +63,8 @@ def main() -> None:
     try:
         app()
     except ConfigError as error:
-        print(f"gatelink: {error}", file=sys.stderr)
+        from gatelink.ops import logs, process
+
+        process.ends_with(2)
+        logs.say(f"gatelink: {error}")
         sys.exit(2)

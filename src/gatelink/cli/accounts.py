@@ -7,7 +7,7 @@ from typing import Annotated, Any, TypeVar
 import typer
 
 from gatelink.errors import ConfigError, GatelinkError, needing
-from gatelink.ops import process
+from gatelink.ops import logs, process
 
 T = TypeVar("T")
 
@@ -110,5 +110,5 @@ def _run(work: Coroutine[Any, Any, T]) -> T:
     except ConfigError:
         raise
     except GatelinkError as error:
-        print(f"gatelink: {error}", file=sys.stderr)
+        logs.say(f"gatelink: {error}")
         raise typer.Exit(1) from None

@@ -63,7 +63,7 @@ def login(
     with needing("login", "login"):
         import gatelink.login.from_settings  # noqa: F401
     configure(log_format or settings.logs.format, log_level or settings.logs.level)
-    from gatelink.ops import process
+    from gatelink.ops import logs, process
 
     process.prepare()
     try:
@@ -71,7 +71,7 @@ def login(
     except ConfigError:
         raise
     except GatelinkError as error:  # the engine or the database, at the start
-        typer.echo(f"gatelink: {error}", err=True)
+        logs.say(f"gatelink: {error}")
         raise typer.Exit(1) from None
 
 

@@ -13,6 +13,7 @@ import typer
 from gatelink.errors import ConfigError, needing
 from gatelink.group.engine import Engine, EngineUnavailable
 from gatelink.group.group import Membership
+from gatelink.ops import logs
 from gatelink.settings import Settings, build_engine, group_keys
 from gatelink.settings.servers import shifted
 
@@ -81,7 +82,7 @@ def _url_of_up(settings: Settings) -> str:
 def end_if_replaced(server: "Gateway | Service") -> None:
     """Ends the process with its own exit status, once a server that was replaced has stopped."""
     if server.is_replaced:
-        typer.echo(f"gatelink: another server has the id {server.id}; give each its own", err=True)
+        logs.say(f"gatelink: another server has the id {server.id}; give each its own")
         from gatelink.ops.supervisor import REPLACED
 
         raise typer.Exit(REPLACED)
@@ -94,7 +95,7 @@ def run_to_end(process: Coroutine[Any, Any, None]) -> None:
     try:
         run(process)
     except EngineUnavailable as error:
-        typer.echo(f"gatelink: the engine (engine.url) can't be used: {error}", err=True)
+        logs.say(f"gatelink: the engine (engine.url) can't be used: {error}")
         raise typer.Exit(1) from None
 
 

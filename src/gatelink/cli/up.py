@@ -55,7 +55,7 @@ def up(
     configure(settings.logs.format, settings.logs.level)
     problems = problems_with_secrets(settings, file)  # also makes up those of --dev, before the children inherit them
     if problems:
-        print("\n".join(problems), file=sys.stderr)
+        logs.say("\n".join(problems))
         sys.exit(2)
     sys.exit(process.run(run(settings, file, dev)))
 

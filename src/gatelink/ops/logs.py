@@ -71,6 +71,12 @@ def write(line: str) -> None:
     _writer.write(sys.stderr, line)
 
 
+def say(line: str) -> None:
+    """`write`, and `flush`: for the last words of a command, which stand below what was logged before."""
+    write(line)
+    flush()
+
+
 def flush(seconds: float = LAST_LINES) -> bool:
     """Wait up to `seconds` until all lines have been written or dropped; whether they were."""
     return _writer.flush(seconds)
