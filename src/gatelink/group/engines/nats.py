@@ -452,19 +452,18 @@ class NatsEngine:
             if connection.lost:
                 return  # which is told elsewhere
             cause = str(error) or f"the bucket does not answer within {self._timeout:g} s"
-            if self._is_usable or cause != self._cause:
-                log.error("the engine cannot be used", server=connection.where, cause=cause)
+            is_news = self._is_usable or cause != self._cause
             self._is_usable, self._cause = False, cause
+            if is_news:
+                log.error("the engine cannot be used", server=connection.where, cause=cause)
             return
         except Exception as error:
-            self._log.error("the bucket was not looked at", exc_info=error)
+            self._is_usable, self._cause = False, "the bucket could not be looked at"
+            self._log.error("the bucket could not be looked at", exc_info=error)
             return
-        if self._bucket.lacks and self._bucket.lacks != lacks:
-            log.error("the bucket lacks options, and is used all the same", lacks=self._bucket.lacks)
         was_usable, self._is_usable, self._cause = self._is_usable, True, ""
         if not is_same:
             self.stats.contents_lost += 1
-            log.error("the bucket lost what it held; entries of those who live are put back", server=connection.where)
             self._relist_soon()
         if not was_usable or not is_same:
             for tell in list(self.when_back):
@@ -472,6 +471,10 @@ class NatsEngine:
                     tell()
                 except Exception as error:
                     self._log.error("the return of the engine was not taken", exc_info=error)
+        if not is_same:
+            log.error("the bucket lost what it held; entries of those who live are put back", server=connection.where)
+        if self._bucket.lacks and self._bucket.lacks != lacks:
+            log.error("the bucket lacks options, and is used all the same", lacks=self._bucket.lacks)
 
     def _relist_soon(self) -> None:
         """Has watches list again what is there, once other processes have had time to put their entries back.
