@@ -36,6 +36,7 @@ from gatelink.net.login_context import LoginContext
 from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
 from gatelink.ops import logs, process
 from gatelink.ops.admin import Admin
+from gatelink.ops.lag import LoopLag
 from gatelink.session.hub import Hub
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full
@@ -117,6 +118,7 @@ class Server:
         self.accept_version = accept_version
         self.peers: TypeOf | None = None
         self.stats = Stats()
+        self.lag = LoopLag()
         self.handlers = handlers = self._table(catalog)
         self.on = handlers.on
         self.register = handlers.register
@@ -342,6 +344,7 @@ class Server:
         if self._admin is not None:
             await self._admin.stop()
             self._admin = None
+        self.lag.stop()
         self._listeners.clear()
         self._certificates.clear()
         clients.hub.wheel.close()

@@ -10,8 +10,7 @@ from contextlib import suppress
 import pytest
 
 from gatelink import ConfigError, Server, StaticTokens
-from gatelink.ops import admin as admin_module
-from gatelink.ops import http
+from gatelink.ops import families, http
 from gatelink.ops.admin import Admin
 from tests.support import MS
 
@@ -142,16 +141,33 @@ async def test_a_peer_that_never_asks_is_cut_off(said: bytes, monkeypatch: pytes
         await admin.stop()
 
 
-async def test_a_loop_that_was_blocked_shows_as_lag(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(admin_module, "LAG_INTERVAL", 1 * MS)
+async def test_a_block_of_the_loop_shows_at_its_length_until_it_was_scraped(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(families, "LAG_SECONDS", 0.0)  # so that it is only for the scrape
     async with new_server() as server:
         admin = Admin(server, "127.0.0.1:0")
         await admin.start()
-        asyncio.get_running_loop().call_soon(time.sleep, 0.2)
-        _, _, body = await request(admin, "GET /metrics")
-        lag = next(line for line in body.splitlines() if line.startswith("gatelink_loop_lag_seconds "))
-        assert float(lag.split()[1]) > 0.1
+
+        async def lag() -> float:
+            _, _, body = await request(admin, "GET /metrics")
+            found = next(line for line in body.splitlines() if line.startswith("gatelink_loop_lag_seconds "))
+            return float(found.split()[1])
+
+        for wait in (0.0, 0.005, 0.011, 0.017):  # wherever between two looks it begins
+            await asyncio.sleep(wait)
+            time.sleep(0.3)  # noqa: ASYNC251 - a handler that blocks
+            await asyncio.sleep(0.1)
+            assert await lag() >= 0.3
+        asyncio.get_running_loop().call_soon(time.sleep, 0.3)
+        assert await lag() >= 0.3, "of a scrape that comes in the middle of it, too"
         await admin.stop()
+
+
+async def test_a_block_shows_to_every_scraper_for_a_while() -> None:
+    async with new_server() as server:
+        server.lag.start()
+        time.sleep(0.1)  # noqa: ASYNC251 - a handler that blocks
+        assert [server.lag.since_last(15) >= 0.1 for _ in range(3)] == [True] * 3
+        assert server.lag.within(15) >= 0.1
 
 
 async def test_it_leaves_signal_handlers_and_logging_as_it_finds_them() -> None:

@@ -165,7 +165,7 @@ class Gateway(Server):
         self.directory = Directory(member.engine, member.id)
         self.renewals = Renewals(self.directory.renew, self._renewal_found_newer, self.directory.ttl)
         self.relay = relay = Relay(self, self.routes.table, self.rules)
-        load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded)
+        load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded, self.lag)
         self.group = group = Group(member, relay, self.catalog, self._inner_side, self._replaced, load)
         self.relay.links = group.links
         group.on_change(self.relay.registry_changed)

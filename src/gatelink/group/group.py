@@ -30,6 +30,7 @@ from gatelink.handlers import Handlers, check_handler
 from gatelink.net.client import connect_server
 from gatelink.net.dialer import Backoff
 from gatelink.net.side import Side
+from gatelink.ops.lag import LoopLag
 from gatelink.quiet import QuietLog
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
@@ -48,7 +49,6 @@ REDIAL = Backoff(first=0.1, most=1.0, attempts=1_000_000)
 """How a link that broke is dialled; when the other process is gone is not for it to say."""
 
 DIAL_SECONDS = 3.0
-LAG_INTERVAL = 0.5  # s between two looks at how late the loop runs
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
 
 
@@ -155,7 +155,6 @@ class Group:
 
     async def close(self) -> None:
         """Leaves: the links end after what is queued on them."""
-        self._load.stop()
         subscriptions, self._subscriptions = self._subscriptions, []
         await at_once(
             self.registry.close(), self.links.close(), *(subscription.close() for subscription in subscriptions)
@@ -336,37 +335,29 @@ def decode(catalog: Catalog, data: bytes) -> Any:
 
 
 class LoadMeter:
-    """What a server tells of its load. count: messages since its start. sessions: at this moment.
+    """What a server tells of its load. count: messages since its start. sessions: at this moment. lag: of its loop.
 
-    Between `start` and `stop` it measures how late the loop comes to a call; what is told is the worst since last time.
+    Of the lag it tells the longest since last time.
     """
 
-    def __init__(self, sessions: Callable[[], int], count: Callable[[], int]) -> None:
+    def __init__(self, sessions: Callable[[], int], count: Callable[[], int], lag: LoopLag) -> None:
         self._sessions = sessions
         self._count = count
+        self._lag = lag
         self._last = (perf_counter(), 0)
-        self._lag = 0.0
-        self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        self._look(perf_counter())
-
-    def stop(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _look(self, due: float) -> None:
-        now = perf_counter()
-        self._lag = max(self._lag, now - due)
-        self._timer = asyncio.get_running_loop().call_later(LAG_INTERVAL, self._look, now + LAG_INTERVAL)
+        """Begins to measure; the server ends it."""
+        self._lag.start()
 
     def __call__(self) -> Load:
         now, count = perf_counter(), self._count()
         since, before = self._last
         self._last = now, count
-        lag, self._lag = self._lag, 0.0
-        return Load(self._sessions(), round((count - before) / max(now - since, 0.001), 1), round(lag, 4))
+        passed = now - since
+        return Load(
+            self._sessions(), round((count - before) / max(passed, 0.001), 1), round(self._lag.within(passed), 4)
+        )
 
 
 async def stopped(task: "asyncio.Task[Any] | None") -> None:

@@ -93,7 +93,7 @@ class Service(Server):
             raise ConfigError("this service is running already")
         self.id = member.id
         self.group_keys = tuple(member.keys)
-        load = LoadMeter(lambda: len(self.players), self._count)
+        load = LoadMeter(lambda: len(self.players), self._count, self.lag)
         self.group = group = Group(member, self, self.catalog, self._inner_side, self._replaced, load)
         self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
         self.peers = group.registry.type_of

@@ -15,14 +15,14 @@ class LoginMetrics(Exposition):
     """What `service` has counted, and what it holds now."""
 
     def __init__(self, service: "LoginService") -> None:
-        super().__init__()
+        super().__init__(service.lag)
         self._service = service
 
     def collect(self) -> Iterator[Metric]:
         service = self._service
         yield gauge("login_connections", "HTTP connections that are open.", service.admission.count)
         yield gauge("login_requests_active", "Requests under way.", service.front.active)
-        yield gauge("loop_lag_seconds", "How late the loop ran, at worst in 15 s.", self.loop_lag)
+        yield from self.of_process()
         yield gauge("login_engine_available", "1 while the engine is connected.", service.engine.is_available)
         if (accounts := service.logins.accounts) is not None:
             yield gauge("login_database_calls", "Calls of the database under way.", accounts.calls)

@@ -21,6 +21,7 @@ from gatelink.login.networks import RequestRates
 from gatelink.login.throttle import Throttle
 from gatelink.ops.admin import Admin
 from gatelink.ops.http import HttpServer
+from gatelink.ops.lag import LoopLag
 
 log = structlog.get_logger("gatelink.login.http")
 
@@ -78,6 +79,7 @@ class LoginService:
             accept_version=accept_version,
         )
         self.front = Front(self.app, self.limits, rates, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
+        self.lag = LoopLag()
         self._admin = Admin(self, admin, lambda: LoginMetrics(self)) if admin is not None else None
         self._http: HttpServer | None = None
         self._address = ("", 0)
@@ -132,6 +134,7 @@ class LoginService:
         await http.stop()
         if self._admin is not None:
             await self._admin.stop()
+        self.lag.stop()
         log.info("stopped", logins=sum(n for (_, how), n in self.logins.outcomes.items() if how == "succeeded"))
 
     async def __aenter__(self) -> Self:

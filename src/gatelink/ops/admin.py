@@ -3,21 +3,16 @@
 It asks nobody who they are; bind it where only your monitoring can reach it.
 """
 
-import asyncio
-import time
-from collections import deque
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
 from gatelink.net.endpoints import parse_admin
+from gatelink.ops.lag import LoopLag
 
 if TYPE_CHECKING:
     from gatelink.ops.families import Exposition
     from gatelink.ops.http import HttpServer
     from gatelink.server import Server
-
-LAG_INTERVAL = 1.0  # s between two looks at how late the loop runs
-LAG_SAMPLES = 15  # the worst of which is shown, so that a scrape every 15 s misses none
 
 _TEXT = b"text/plain; charset=utf-8"
 _EXPOSITION = b"text/plain; version=0.0.4; charset=utf-8"
@@ -27,7 +22,9 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Watched(Protocol):
-    """What has an admin port: a server, or a login service."""
+    """What has an admin port: a server, or a login service. It stops its meter itself."""
+
+    lag: LoopLag
 
     @property
     def is_running(self) -> bool: ...
@@ -47,10 +44,8 @@ class Admin:
         self._server = server
         self._address = address
         self._new_metrics = metrics
-        self._lags: deque[float] = deque([0.0], maxlen=LAG_SAMPLES)
         self._http: HttpServer | None = None
         self._metrics: Exposition
-        self._timer: asyncio.TimerHandle
         self.port = 0  # after `start`, the one that was taken
 
     async def start(self) -> None:
@@ -63,22 +58,14 @@ class Admin:
         self._metrics = self._new_metrics() if self._new_metrics else Metrics(cast("Server", self._server))
         await http.start()
         self._http, self.port = http, http.port
-        self._watch(time.monotonic())
+        self._server.lag.start()
 
     async def stop(self) -> None:
         """Closes the port and its connections; nothing if it was not started."""
         if self._http is None:
             return
-        self._timer.cancel()
         http, self._http = self._http, None
         await http.stop()
-
-    def _watch(self, due: float) -> None:
-        """Measures once a second how late the loop comes to a call."""
-        now = time.monotonic()
-        self._lags.append(max(0.0, now - due))
-        self._metrics.loop_lag = max(self._lags)
-        self._timer = asyncio.get_running_loop().call_later(LAG_INTERVAL, self._watch, now + LAG_INTERVAL)
 
     async def _respond(self, scope: MutableMapping[str, Any], receive: Receive, send: Send) -> None:
         """The ASGI app."""

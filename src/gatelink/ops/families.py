@@ -1,6 +1,6 @@
 """Prometheus metric families under the prefix `gatelink_`, and the collector that the admin port reads."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -8,20 +8,30 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
+from gatelink import tasks
+from gatelink.ops import logs
+from gatelink.ops.lag import LoopLag
 from gatelink.stats import Histogram
+
+LAG_SECONDS = 15.0
+"""Seconds for which a block of the loop shows, so that several scrapers see it."""
 
 
 class Exposition(Collector):
-    """What a subclass collects, and this process's own figures, as text.
+    """What a subclass collects, and this process's own figures, as text. lag: of its event loop."""
 
-    loop_lag: seconds that the event loop runs late; whoever measures it writes it here.
-    """
-
-    def __init__(self) -> None:
-        self.loop_lag = 0.0
+    def __init__(self, lag: LoopLag) -> None:
+        self._lag = lag
         self._registry = CollectorRegistry()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
+
+    def of_process(self) -> Iterator[Metric]:
+        """What every process has, for `collect`."""
+        longest = self._lag.since_last(LAG_SECONDS)
+        yield gauge("loop_lag_seconds", "The loop's longest block since the last scrape.", longest)
+        yield counters("task_failures", "Unexpected errors of tasks that go on.", "task", tasks.failures)
+        yield counter("log_lines_dropped", "Log lines that could not be written.", logs.dropped())
 
     def exposition(self) -> bytes:
         """The metrics in Prometheus' text format, version 0.0.4."""

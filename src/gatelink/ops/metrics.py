@@ -26,7 +26,7 @@ class Metrics(Exposition):
     """What `server`, which has been started, has counted, and what it holds now."""
 
     def __init__(self, server: "Server") -> None:
-        super().__init__()
+        super().__init__(server.lag)
         self._server = server
 
     def collect(self) -> Iterator[Metric]:
@@ -36,7 +36,7 @@ class Metrics(Exposition):
         yield gauge("connections", "Connections admitted and not yet gone.", len(server.connections))
         unverified = sum(connection.state is ConnectionState.UNVERIFIED for connection in server.connections)
         yield gauge("unverified_connections", "Connections between accept and verified.", unverified)
-        yield gauge("loop_lag_seconds", "How late the event loop ran, at worst in the last 15 s.", self.loop_lag)
+        yield from self.of_process()
         yield counter("accepted_connections", "Connections admitted.", stats.accepted)
         yield counters("refusals", "Connections closed before they were verified.", "reason", stats.refused)
         yield counter("logins", "Logins of clients that succeeded.", stats.verified)
