@@ -105,7 +105,7 @@ async def play(seconds: float, world: World) -> None:
         await asyncio.sleep(min(left, TELL_EVERY))
         if (left := end - time.monotonic()) > 0.1:
             verdict = world.verdict
-            print(f"{left:.0f} s more; steps and words {verdict.sent:,}, heard {verdict.heard:,}", flush=True)
+            print(f"{left:.0f} s more; so far {verdict.sent:,} sent, {verdict.heard:,} heard", flush=True)
 
 
 async def kill(kind: str, up: int, world: World, players: list[Player]) -> None:

@@ -3,6 +3,8 @@
 import asyncio
 import socket
 
+import pytest
+
 from gatelink import CloseCode, Limits, Session
 from tests.e2e.support import (
     Echo,
@@ -19,6 +21,7 @@ from tests.e2e.support import (
 from tests.support import MS
 
 
+@pytest.mark.open_files(4_000)
 async def test_three_thousand_connects_from_one_address_at_once() -> None:
     connects = 3_000
     limits = Limits(exempt=(), max_per_address=100, max_unverified_per_address=100)
@@ -44,6 +47,7 @@ async def test_three_thousand_connects_from_one_address_at_once() -> None:
     await until(lambda: open_sockets() <= before)
 
 
+@pytest.mark.open_files(4_000)
 async def test_connect_and_leave_as_fast_as_possible() -> None:
     async with serving(limits=Limits(exempt=(), max_per_address=50)) as server, neighbour(server):
         address = ("127.0.0.1", server.endpoint.port)

@@ -46,6 +46,14 @@ async def running(server: Server) -> AsyncIterator[list[str]]:
         yield [str(endpoint) for endpoint in server.endpoints]
 
 
+async def listening_at(log: asyncio.StreamReader) -> str:
+    """Where a server listens, by its log in JSON; a warning may stand before that."""
+    async for line in log:
+        if "listen" in (event := json.loads(line)):
+            return str(event["listen"][0])
+    raise AssertionError("the server ended before it listened")
+
+
 # -- hello --
 
 
@@ -53,7 +61,7 @@ async def test_hello_runs_as_the_readme_says() -> None:
     serve = ("gatelink", "serve", "examples.hello.server:server", "--listen", "tcp://127.0.0.1:0")
     async with python("-m", *serve, "--log-format", "json") as server:
         assert server.stderr is not None
-        address = json.loads(await server.stderr.readline())["listen"][0]
+        address = await listening_at(server.stderr)
         async with python("-m", "examples.hello.client", address) as client:
             assert await ended(client) == (0, "hello, 7!\n", "")
         server.send_signal(signal.SIGTERM)
@@ -81,7 +89,7 @@ async def test_a_game_from_an_empty_folder_runs_as_the_readme_says(tmp_path: Pat
     listening = ("--listen", "tcp://127.0.0.1:0", "--log-format", "json")
     async with python("-m", *serve, *listening, cwd=tmp_path) as server:
         assert server.stderr is not None
-        address = json.loads(await server.stderr.readline())["listen"][0]
+        address = await listening_at(server.stderr)
         async with python(*play[1:], address, cwd=tmp_path) as client:
             status, out, err = await ended(client)
             assert (status, err) == (0, "")
