@@ -32,6 +32,7 @@ from tests.fakes import (
     state_of,
     turn,
 )
+from tests.handling import Seen, count, opened
 from tests.support import run_watched
 
 FAREWELL = encode_frame(24, b"")
@@ -89,6 +90,47 @@ async def test_what_handlers_send_while_a_read_is_handled_leaves_in_one_write_at
     session.send(Say("later"))
     await turn()
     assert len(carrier.writes) == 2
+
+
+@pytest.mark.parametrize("answers", [False, True])
+async def test_what_is_sent_after_a_read_leaves_in_the_next_turn_whether_or_not_that_was_answered(
+    answers: bool,
+) -> None:
+    session, carrier = Bench().session(
+        FakeHandlers(lambda session, _: session.send(Say("answer")) if answers else None)
+    )
+    session.receive([(COUNT, 0, b"")])
+    await turn()
+    session.send(Say("later"))
+    await turn()
+    assert [id for id, _, _ in carrier.frames] == [SAY] * (1 + answers)
+
+
+async def test_frames_that_are_sent_together_leave_in_order_in_one_write() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.send_frame(numbered(0))
+    session.send_frames([numbered(1), numbered(2)])
+    await turn()
+    session.send_frames([numbered(3)])
+    await turn()
+    assert carrier.writes == [numbered(0) + numbered(1) + numbered(2), numbered(3)]
+
+
+async def test_frames_together_that_are_too_many_end_the_session_with_4006() -> None:
+    session, carrier = Bench(Limits(max_outbox_frames=2)).session()
+    with pytest.raises(SessionClosed, match="4006"):
+        session.send_frames([numbered(n) for n in range(3)])
+    assert session.close_code is CloseCode.SLOW_CONSUMER and carrier.is_aborted
+
+
+@pytest.mark.parametrize("id", [HEARTBEAT, DUPLICATE_LOGIN, 100, 199])
+async def test_what_is_the_frameworks_can_not_be_sent_as_a_raw_message(id: int) -> None:
+    session, carrier = Bench().session()
+    with pytest.raises(LocalError, match=f"message {id} .* is the framework's"):
+        session.send_raw(id, b"")
+    await turn()
+    assert carrier.log == [] and session.state is SessionState.OPEN
 
 
 async def test_no_more_is_written_than_the_carrier_says_that_it_takes() -> None:
@@ -180,6 +222,27 @@ async def test_drain_returns_at_once_when_nothing_waits() -> None:
     await session.drain()
 
 
+async def test_drain_waits_for_the_write_of_what_was_just_sent() -> None:
+    session, carrier = Bench().session()
+    for n in range(3):
+        session.send(Say("a"))
+        await session.drain()
+        assert len(carrier.frames) == n + 1
+
+
+async def test_drain_can_be_awaited_again_and_again_while_a_carrier_fills_up() -> None:
+    session, carrier = Bench().session()
+    for n in range(3):
+        carrier.writable = False
+        session.send(Say("a"))
+        waiting = asyncio.create_task(session.drain())
+        await settle()
+        assert not waiting.done()
+        carrier.unblock()
+        await waiting
+        assert len(carrier.frames) == n + 1
+
+
 async def test_drain_waits_until_everything_was_handed_over() -> None:
     session, carrier = Bench().session()
     carrier.writable = False
@@ -263,7 +326,13 @@ async def test_a_session_closed_in_a_handler_answers_first() -> None:
 
 
 @pytest.mark.parametrize(
-    "send", [lambda s: s.send(Say("")), lambda s: s.send_raw(SAY, b""), lambda s: s.send_frame(b"")]
+    "send",
+    [
+        lambda s: s.send(Say("")),
+        lambda s: s.send_raw(SAY, b""),
+        lambda s: s.send_frame(b""),
+        lambda s: s.send_frames([b""]),
+    ],
 )
 @pytest.mark.parametrize("gone", [False, True])
 async def test_sending_after_the_end_raises_why_it_ended(send: Callable[[Session], None], gone: bool) -> None:
@@ -392,6 +461,15 @@ async def test_a_heartbeat_never_overtakes_or_piles_up_behind_what_is_queued() -
     assert [id for id, _, _ in carrier.frames] == [SAY]
 
 
+async def test_heartbeats_wait_for_a_carrier_that_takes_nothing() -> None:
+    bench = Bench()
+    session, carrier = bench.session()
+    session.open()
+    carrier.writable = False
+    await bench.pass_time(3 * INTERVAL)
+    assert carrier.log == []
+
+
 async def test_a_silent_peer_is_closed_with_4004_after_the_timeout_not_before() -> None:
     bench = Bench()
     session, carrier = bench.session()
@@ -487,6 +565,36 @@ async def test_a_detached_session_that_is_closed_ends_at_once() -> None:
     assert handlers.heard == ["opened", "suspended", "closed"]
     assert bench.owner.calls[1:] == ["ended", "gone"]
     await session.wait_closed()
+
+
+@pytest.mark.parametrize("keeps", [False, True])
+async def test_what_became_of_a_session_while_it_opened_is_told_behind_that_it_opened(keeps: bool) -> None:
+    bench = Bench()
+    bench.owner.keeps = keeps
+    handlers = FakeHandlers()
+    session, carrier = bench.session(handlers)
+    session.pause(Pause.OPENING)
+    carrier.lose(ConnectionResetError())
+    assert handlers.heard == []
+    session.open()
+    assert handlers.heard == ["opened", "suspended" if keeps else "closed"]
+
+
+async def test_a_session_that_its_own_opening_ends_is_told_so_once() -> None:
+    class Ends(FakeHandlers):
+        def opened(self, session: Session) -> None:
+            super().opened(session)
+            session.resume(Pause.OPENING)
+            session.kick("not you")
+
+    bench = Bench()
+    bench.owner.keeps = True
+    handlers = Ends()
+    session, carrier = bench.session(handlers)
+    session.pause(Pause.OPENING)
+    carrier.lose(ConnectionResetError())
+    session.open()
+    assert handlers.heard == ["opened", "closed"]
 
 
 async def test_a_detached_session_is_bounded_like_any_other() -> None:
@@ -627,3 +735,79 @@ def test_whatever_happens_in_whatever_order_a_session_ends_once_and_leaves_nothi
         await session.wait_closed()
 
     run_watched(main())
+
+
+# -- what a session is, and what waits for its end --
+
+
+async def test_a_session_is_what_its_login_said() -> None:
+    about: dict[str, Any] = dict(
+        uid=9,
+        slot=3,
+        epoch=5,
+        source=12,
+        address="192.0.2.1",
+        claims={"role": "admin"},
+        verified_at=1_700_000_000.5,
+        expires_at=1_700_000_060.0,
+    )
+    session, _ = Bench().session(**about)
+    assert {name: getattr(session, name) for name in about} == about
+
+
+async def test_a_session_is_in_the_groups_that_it_joined_until_it_leaves_or_ends() -> None:
+    bench = Bench()
+    (one, _), (other, carrier) = bench.session(), bench.session(uid=8)
+    groups = bench.hub.groups
+    for session in (one, other):
+        session.join("red")
+        session.join("blue")
+    one.leave("red")
+    assert groups.members("red") == [other] and groups.members("blue") == [one, other]
+    other.close()
+    assert groups.members("red") == [] and groups.members("blue") == [one]
+    with pytest.raises(SessionClosed):
+        other.join("red")
+    carrier.lose()
+    assert groups.members("red") == [] and len(groups) == 1
+
+
+async def test_a_session_without_a_connection_can_join_groups() -> None:
+    bench = Bench()
+    bench.owner.keeps = True
+    session, carrier = bench.session()
+    carrier.lose()
+    session.join("red")
+    assert bench.hub.groups.members("red") == [session]
+
+
+async def test_who_waits_for_the_last_handler_is_called_once_when_it_has_ended() -> None:
+    calls: list[str] = []
+    session, _ = Bench().session()
+    session.release(lambda: calls.append("it lives on"))
+    assert calls == ["it lives on"]
+    session.close()
+    session.release(lambda: calls.append("released"))
+    session.after_last(lambda: calls.append("after the last"))
+    assert calls == ["it lives on"]
+    session.all_told()
+    assert calls == ["it lives on", "released", "after the last"]
+    session.after_last(lambda: calls.append("late"))
+    assert calls[3:] == ["late"]
+
+
+async def test_a_session_holds_what_is_queued_and_what_is_not_handled() -> None:
+    seen = Seen()
+    session, carrier = opened(Bench(), seen.handlers)
+    assert session.held_bytes == 0
+    carrier.writable = False
+    session.send_frame(numbered(1))
+    queued = session.held_bytes
+    assert queued == len(numbered(1))
+    seen.gate.clear()
+    session.receive([count(1), count(2)])
+    await settle()
+    assert session.held_bytes > queued
+    seen.gate.set()
+    await settle()
+    assert session.held_bytes == queued
