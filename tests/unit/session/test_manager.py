@@ -11,13 +11,15 @@ from msgspec import Struct
 
 from gatelink.config import Limits
 from gatelink.errors import CatalogError, CloseCode, ProtocolError, VerifyError
+from gatelink.session.extended import ExtendedSession
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Backlog, Duplicate, SessionManager
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.timers import TICK
 from gatelink.wire.codecs import Decode, Encode
-from gatelink.wire.frames import encode_frame
+from gatelink.wire.control import Close, Features, encode_control
+from gatelink.wire.frames import CONTROL, encode_frame
 from gatelink.wire.messages import Catalog
 from tests.fakes import CLOSE, COUNT, Bench, FakeCarrier, FakeHandlers, Say, settle, state_of, turn
 from tests.support import run_watched
@@ -419,6 +421,203 @@ def test_every_message_of_a_broken_session_is_given_once_or_counted_as_dropped(
         assert len(house.hub.wheel) == 0 and house.manager._backlog_bytes == 0
 
     run_watched(main())
+
+
+# -- one message to one --
+
+
+async def test_a_push_reaches_the_user_s_device_if_it_is_here_and_says_whether() -> None:
+    house = House()
+    _, phone, _ = await house.login(7)
+    desk_session, desk, _ = await house.login(7, slot=1)
+    assert await house.manager.push(7, Say("phone"))
+    assert await house.manager.push(7, Say("desk"), 1)
+    assert not await house.manager.push(8, Say("nobody"))
+    await turn()
+    assert (len(phone.frames), len(desk.frames)) == (1, 1) and desk.frames[0][2].endswith(b"desk")
+    desk_session.close()
+    assert not await house.manager.push(7, Say("gone"), 1)
+
+
+async def test_a_push_has_a_key_and_a_policy_as_a_send_has() -> None:
+    house = House(Limits(max_outbox_frames=2))
+    _, carrier, _ = await house.login(7)
+    for text in ("a", "b", "c"):
+        assert await house.manager.push(7, Say(text), key=1)
+    for text in ("d", "e"):
+        assert await house.manager.push(7, Say(text), full=Full.DROP_NEWEST)
+    await turn()
+    assert [frame[2][-1:] for frame in carrier.frames] == [b"c", b"d"]
+
+
+# -- sessions that can be resumed --
+
+
+class Ticketed(House):
+    """A house whose sessions have tickets."""
+
+    async def ticketed(self, uid: int) -> tuple[ExtendedSession, FakeCarrier]:
+        carrier = FakeCarrier()
+        epoch = await self.manager.claim(uid)
+        session = ExtendedSession(
+            self.hub, self.manager, FakeHandlers(), carrier, uid=uid, epoch=epoch, features=Features.RESUME
+        )
+        carrier.sink = session
+        self.manager.install(session)
+        self.manager.issue_ticket(session)
+        session.open()
+        return session, carrier
+
+
+def session_id(session: ExtendedSession) -> bytes:
+    assert session.ticket is not None
+    return session.ticket.session_id
+
+
+async def test_a_session_is_found_by_its_ticket_until_it_ends() -> None:
+    house = Ticketed()
+    session, carrier = await house.ticketed(7)
+    id = session_id(session)
+    assert house.manager.by_ticket(id) is session and house.manager.by_ticket(bytes(16)) is None
+    carrier.lose(ConnectionResetError())
+    assert house.manager.by_ticket(id) is session and house.manager.get(7) is session
+    session.close()
+    assert house.manager.by_ticket(id) is None and house.manager.get(7) is None
+
+
+async def test_of_too_many_detached_sessions_the_one_that_broke_first_ends() -> None:
+    house = Ticketed(Limits(max_detached=2))
+    here = [await house.ticketed(uid) for uid in range(4)]
+    for at in (2, 0, 1):
+        here[at][1].lose(ConnectionResetError())
+    assert [state_of(session) for session, _ in here] == [
+        SessionState.DETACHED,
+        SessionState.DETACHED,
+        SessionState.CLOSED,
+        SessionState.OPEN,
+    ]
+    assert here[2][0].close_code is CloseCode.GOING_AWAY
+
+
+async def test_a_session_that_was_resumed_is_not_detached_any_more() -> None:
+    house = Ticketed(Limits(max_detached=1))
+    first, carrier = await house.ticketed(1)
+    second, other = await house.ticketed(2)
+    carrier.lose(ConnectionResetError())
+    first.resume_on(FakeCarrier(), 0, b"")
+    house.manager.resumed(first)
+    other.lose(ConnectionResetError())
+    assert (state_of(first), state_of(second)) == (SessionState.OPEN, SessionState.DETACHED)
+
+
+async def test_of_detached_sessions_that_hold_too_much_the_one_that_broke_first_ends() -> None:
+    house = Ticketed(Limits(max_detached_bytes=2_000))
+    here = [await house.ticketed(uid) for uid in range(3)]
+    for session, carrier in here:
+        carrier.lose(ConnectionResetError())
+        session.send(Say("x" * 900))
+    await house.pass_time(1.3)
+    assert [state_of(session) for session, _ in here] == [
+        SessionState.CLOSED,
+        SessionState.DETACHED,
+        SessionState.DETACHED,
+    ]
+    here[1][0].send(Say("x" * 900))
+    await house.pass_time(1.3)
+    assert state_of(here[1][0]) is SessionState.CLOSED and state_of(here[2][0]) is SessionState.DETACHED
+
+
+async def test_who_was_kicked_is_told_of_once_and_no_other_end_is() -> None:
+    house = Ticketed()
+    kicked: list[Session] = []
+    house.manager.on_kick = kicked.append
+    ours, _ = await house.ticketed(1)
+    theirs, _ = await house.ticketed(2)
+    closed, _ = await house.ticketed(3)
+    ours.kick("enough")
+    theirs.receive([(0, CONTROL, encode_control(Close(CloseCode.KICKED, "I was kicked")))])
+    closed.close(CloseCode.RATE_LIMITED)
+    assert theirs.close_code is CloseCode.KICKED
+    assert kicked == [ours]
+
+
+# -- logins on other servers --
+
+
+class FakeClaims:
+    """The directory of a group: gives the epochs that it is told to."""
+
+    def __init__(self) -> None:
+        self.next: list[tuple[int, list[bytes] | None]] = []
+        self.ends: list[tuple[int, int, int, float]] = []
+
+    async def claim(self, uid: int, slot: int) -> tuple[int, list[bytes] | None]:
+        await turn()
+        return self.next.pop(0)
+
+    def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None:
+        self.ends.append((uid, slot, epoch, keep))
+
+
+def shared() -> tuple[House, FakeClaims]:
+    house, claims = House(), FakeClaims()
+    house.manager.claims = claims
+    return house, claims
+
+
+async def test_a_newer_login_elsewhere_ends_the_older_one_here_and_an_older_one_does_not() -> None:
+    house, claims = shared()
+    claims.next = [(5, None)]
+    session, carrier, _ = await house.login()
+    assert house.manager.supersede(7, 0, 4, 1_000) is None and state_of(session) is SessionState.OPEN
+    assert house.manager.supersede(7, 0, 6, 1_000) is None
+    await turn()
+    assert session.close_code is CloseCode.REPLACED
+    assert carrier.log == [DUPLICATE_LOGIN_FRAME, CLOSE]
+    assert claims.ends == [(7, 0, 5, 0.0)]
+
+
+@pytest.mark.parametrize("while_claiming", [False, True])
+async def test_a_newer_login_elsewhere_keeps_one_that_is_under_way_here_from_coming_in(while_claiming: bool) -> None:
+    house, claims = shared()
+    claims.next = [(5, None), (7, None)]
+    claim = asyncio.create_task(house.manager.claim(7))
+    await asyncio.sleep(0)
+    if not while_claiming:
+        await claim
+    house.manager.supersede(7, 0, 6, 1_000)
+    late, _ = house.claimed(7, await claim)
+    with pytest.raises(VerifyError, match="a newer login came first"):
+        house.manager.install(late)
+    house.manager.release(7, 0, 5)
+    await house.login()
+    assert house.manager.get(7) is not None, "the next one here is newer still"
+
+
+@pytest.mark.parametrize(("epoch", "room", "given"), [(4, 1_000, None), (6, 1_000, 2), (6, 1, 0)])
+async def test_what_waits_for_a_user_goes_along_with_a_newer_login_elsewhere_if_there_is_room(
+    epoch: int, room: int, given: int | None
+) -> None:
+    house, claims = shared()
+    claims.next = [(5, None)]
+    frames = [numbered(1), numbered(2)]
+    await house.break_with(*frames)
+    assert claims.ends == [(7, 0, 5, WINDOW)], "the entry stays for as long as something waits here"
+    assert house.manager.supersede(7, 0, epoch, room) == (None if given is None else frames[:given])
+    assert house.stats.backlogs_dropped == (2 if given == 0 else 0)
+    if given is not None:
+        assert house.manager.supersede(7, 0, epoch + 1, room) is None, "it is given once"
+
+
+async def test_what_waited_elsewhere_is_given_to_the_login_that_fetched_it_or_counted_as_dropped() -> None:
+    house, claims = shared()
+    frames = [numbered(1), numbered(2)]
+    claims.next = [(5, frames), (6, frames)]
+    _, _, backlog = await house.login()
+    assert backlog is not None and backlog.frames == frames and house.stats.backlogs_dropped == 0
+    epoch = await house.manager.claim(7)
+    house.manager.release(7, 0, epoch)
+    assert house.stats.backlogs_dropped == 2
 
 
 # -- the end of all --
