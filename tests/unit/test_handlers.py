@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gatelink.config import Limits, WireOptions
 from gatelink.dispatch import TIME_BUCKETS, RawFrame, Route
-from gatelink.errors import BodyError, CatalogError, CloseCode
+from gatelink.errors import BodyError, CatalogError, CloseCode, ConfigError
 from gatelink.handlers import Handlers
 from gatelink.session.carrier import Pause
 from gatelink.session.session import Session
@@ -576,3 +576,44 @@ async def test_handlers_that_take_long_leave_the_loop_to_others_and_go_on_in_ord
         rounds += 1
     assert [note for note in seen.notes if isinstance(note, str)] == ["verified", *map(str, range(8)), "later"]
     assert rounds >= 2
+
+
+# -- the rate of a message type --
+
+
+async def test_messages_over_the_rate_of_their_type_are_dropped_undecoded_and_counted_and_no_others() -> None:
+    bench = Bench()
+    heard: list[Any] = []
+    handlers = Handlers(CATALOG)
+    handlers.on(Say, rate=2)(lambda session, message: heard.append(message.text))
+    handlers.on(Count)(lambda session, message: heard.append(message.n))
+    (one, _), (other, _) = opened(bench, handlers), opened(bench, handlers, uid=8)
+    one.receive([say("a"), count(1), say("b"), say("c"), BAD, count(2)])
+    assert heard == ["a", 1, "b", 2] and one.close_code is None
+    assert bench.stats.rate_dropped == {"Say": 2}
+    other.receive([say("d")])
+    assert heard[4:] == ["d"], "each session has its own"
+    bench.clock.advance(0.5)  # brings one; a stall brings it, too
+    one.receive([say("e"), say("f")])
+    assert heard[5:] == ["e"]
+    bench.clock.advance(100)
+    one.receive([say(str(n)) for n in range(5)])
+    assert heard[6:] == ["0", "1"], "no more than the messages of a second are saved up"
+
+
+async def test_a_rate_below_one_a_second_lets_one_through_at_once() -> None:
+    bench = Bench()
+    heard: list[Say] = []
+    handlers = Handlers(CATALOG)
+    handlers.on(Say, rate=0.1)(lambda session, message: heard.append(message))
+    session, _ = opened(bench, handlers)
+    for seconds, expected in ((0, 1), (9, 1), (1.1, 2)):
+        bench.clock.advance(seconds)
+        session.receive([say("x")])
+        assert len(heard) == expected
+
+
+@pytest.mark.parametrize("rate", [0, -1.0, float("nan")])
+def test_a_rate_of_nothing_is_refused(rate: float) -> None:
+    with pytest.raises(ConfigError, match="give messages a second, above 0"):
+        Handlers(CATALOG).on(Say, rate=rate)
