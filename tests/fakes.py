@@ -146,6 +146,9 @@ class FakeHandlers:
     def opened(self, session: Session) -> None:
         self.heard.append("opened")
 
+    def inject(self, session: Session, message: Any) -> None:
+        self.heard.append(message)
+
     def suspended(self, session: Session) -> None:
         self.heard.append("suspended")
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, cast
 
 import structlog
 
-from gatelink.errors import BodyError, PeerError, SessionClosed
+from gatelink.errors import BodyError, LocalError, PeerError, SessionClosed
 from gatelink.session.carrier import Pause
 from gatelink.session.rates import Bucket
 from gatelink.session.session import Session
@@ -110,6 +110,7 @@ class Dispatch:
         self._default: Callable[..., Any] | None = None
         self._defaults: dict[int, Route] = {}  # the default handler, once for each message that came to it
         self._forward: Callable[[Session, RawFrame], None] | None = None
+        self._injected: dict[Session, list[Frame]] = {}  # what `inject` was given in this turn of the loop
         self._waiting: dict[Session, None] = {}  # sessions with something for the next tick, in order of arrival
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
@@ -150,8 +151,37 @@ class Dispatch:
                 if now > until and index + 1 < len(frames) and session.state is _OPEN:
                     self._queue(session, frames[index + 1 :], asyncio.sleep(0))
                     return
+            if session.handlers is not self and index + 1 < len(frames):  # it was given a table of its own
+                session.handlers.dispatch(session, frames[index + 1 :])
+                return
             if session.state is not _OPEN:
                 return
+
+    def inject(self, session: Session, message: Any) -> None:
+        """Handles `message` as if the session's peer had sent it, after what has been received.
+
+        It is not handled before this returns, and no rate holds for it. It is dropped if the session ends first. Raises
+        SessionClosed for one that has ended; LocalError if twice limits.max_inbox messages wait for the handlers; what
+        encoding raises.
+        """
+        if session.close_code is not None:
+            raise SessionClosed(session.close_code, session.close_reason)
+        kind, body = self.catalog.encode(message)
+        inbox: Inbox | None = session.inbox
+        injected = self._injected.get(session)
+        most = 2 * session.hub.limits.max_inbox
+        if len(injected or ()) + (len(inbox.items) if inbox is not None else 0) >= most:
+            raise LocalError(f"{most} messages wait for the handlers of uid {session.uid}; inject fewer at a time")
+        if injected is None:
+            injected = self._injected[session] = []
+            session.hub.loop.call_soon(self._take_injected, session)  # not at once: a handler may be running
+        injected.append((kind.id, 0, body))
+
+    def _take_injected(self, session: Session) -> None:
+        frames = self._injected.pop(session)
+        if session.close_code is None:
+            handlers = session.handlers
+            (handlers if isinstance(handlers, Dispatch) else self)._queue(session, frames)
 
     def opened(self, session: Session) -> None:
         self._emit(session, VERIFIED)
@@ -246,6 +276,9 @@ class Dispatch:
         while items and inbox.share:
             if perf_counter() > until:
                 return asyncio.sleep(0)
+            handlers = session.handlers
+            if handlers is not self and isinstance(handlers, Dispatch):  # it was given a table of its own
+                return handlers._handle_next(session, inbox)
             inbox.share -= 1
             frame = items.popleft()
             inbox.bytes -= len(frame[2])

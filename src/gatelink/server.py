@@ -60,6 +60,7 @@ class Server:
     catalog: its messages; by default those that `@message` has registered.
     limits: of clients' sessions. link_limits: of the sessions of other servers. wire: how messages are written.
     id: its server id, which clients are told when they are verified.
+    source: its type, 0 to 255, which they are told, too (ClientVertifySucceedRet's `source`).
     admin: "host:port" of /metrics and /healthz; None for no admin port.
     tick_hz: ticks a second, in which messages are handled and `on_tick` is called; 0: handled as they come.
     duplicate: what a login does to an open session of the same user and slot.
@@ -87,6 +88,7 @@ class Server:
         limits: Limits | None = None,
         wire: WireOptions | None = None,
         id: int = 0,
+        source: int = 0,
         admin: str | None = None,
         tick_hz: float = 0,
         duplicate: Duplicate = Duplicate.NEWER_WINS,
@@ -103,6 +105,9 @@ class Server:
         self.limits = limits or Limits()
         self.wire = wire or WireOptions()
         self.id = id
+        if not 0 <= source <= 255:
+            raise ConfigError(f"source is {source}; it is the server's type, 0 to 255")
+        self.source = source
         self.admin = admin
         self.tick_hz = tick_hz
         self.duplicate = duplicate
@@ -432,6 +437,7 @@ class Server:
             hub=side.hub,
             tokens=self.tokens,
             id=self.id,
+            source=self.source,
             sessions=side.sessions,
             handlers=self.handlers,
             logins=side.logins,
@@ -457,6 +463,7 @@ class Server:
             hub=side.hub,
             tokens=Members(lambda: self.peers),
             id=self.id,
+            source=self._type_of_links(),
             sessions=side.sessions,
             handlers=listen.handlers,
             logins=side.logins,
@@ -466,6 +473,10 @@ class Server:
             is_inner=True,
             resume_at=listen.resume_at,
         )
+
+    def _type_of_links(self) -> int:
+        """The type that other servers are told."""
+        return self.source
 
     async def _tick(self) -> None:
         period = 1 / self.tick_hz

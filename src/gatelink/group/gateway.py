@@ -216,6 +216,9 @@ class Gateway(Server):
 
         return of_gateway(self)
 
+    def _type_of_links(self) -> int:
+        return GATEWAY
+
     async def _prepare(self) -> None:
         """Before anything listens."""
         self.sessions.claims = self

@@ -8,13 +8,13 @@ its entry expired. Whoever stands on the links (`Role`) is told once, and the ne
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
 from functools import partial
-from typing import Protocol
+from typing import Any, Protocol
 
 import msgspec
 import structlog
 
 from gatelink import tasks
-from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, SessionClosed
+from gatelink.errors import CloseCode, ConnectError, GatelinkError, LocalError, MessageTooLarge, SessionClosed
 from gatelink.group.registry import Registry, ServerInfo
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
@@ -332,6 +332,9 @@ class Links:
         link = self._by_session.get(session)
         if link is not None:
             self._role.envelopes(link, frames)
+
+    def inject(self, session: Session, message: Any) -> None:
+        raise LocalError("a link has no messages of an application; inject them into a player's session")
 
     def suspended(self, session: Session) -> None:
         link = self._by_session.get(session)

@@ -137,6 +137,9 @@ class Service(Server):
 
         return of_service(self)
 
+    def _type_of_links(self) -> int:
+        return self.type
+
     async def _prepare(self) -> None:
         """Before anything listens."""
         self._players = Players(self.hub, self.handlers, self.type, self.group)

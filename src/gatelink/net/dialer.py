@@ -124,6 +124,7 @@ class Dialer:
         self._extension = extension
         self._token = token
         self._verified_at = 0.0
+        self._source = 0  # of the server, as it answered
         self._short_lives = 0  # connections in a row that ended without a reason within SHORT_LIFE
         self._heard = False  # a frame on this connection
         self._initiator: Initiator | None = None
@@ -344,6 +345,7 @@ class Dialer:
         answer: ClientVerifySucceeded = self._hub.catalog.by_id[id].decode(self._hub.open_body(flags, body))
         if answer.uid != self._request.uid:
             raise ProtocolError(f"verified uid {answer.uid}, not {self._request.uid}")
+        self._source = answer.source
         if self._peer_id and answer.source_id != self._peer_id:
             raise ProtocolError(f"server {answer.source_id} answered, not {self._peer_id}")
         if self._agreed is not None and self._agreed.features & Features.RESUME:
@@ -435,7 +437,7 @@ class Dialer:
     def _make_session(self, connection: Connection) -> Session:
         who: dict[str, Any] = {
             "uid": self._peer_id or self._request.uid,
-            "source": 0 if self._peer_id else self._request.source,
+            "source": self._source,
             "address": connection.address or "",
             "verified_at": time(),
         }

@@ -391,7 +391,7 @@ class Login(Item):
         if not context.is_inner:
             hub.stats.verified += 1
         back = backlog is not None
-        answer = ClientVerifySucceeded(source=request.source, uid=request.uid, source_id=context.id, type=int(back))
+        answer = ClientVerifySucceeded(source=context.source, uid=request.uid, source_id=context.id, type=int(back))
         greeting = encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer))
         if isinstance(session, ExtendedSession) and session.features & Features.RESUME:
             greeting += context.sessions.issue_ticket(session, context.resume_at)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 class LoginContext:
     """What a login check needs to know of its listener and of its server.
 
-    id: the server's. handlers: of the sessions that log in here. responder: answers HANDSHAKEs.
+    id, source: the server's, as it answers. handlers: of the sessions that log in here. responder: answers HANDSHAKEs.
     is_inner: whether it is for servers of the group; `responder` then knows the group's keys alone.
     resume_at: the address in tickets, empty for the one that the client dialled.
     accept_version: whether clients with this application version are still served.
@@ -28,6 +28,7 @@ class LoginContext:
     hub: Hub
     tokens: Tokens
     id: int
+    source: int
     sessions: SessionManager
     handlers: Dispatcher
     logins: "set[Login]"

@@ -220,12 +220,15 @@ class RobotHandlers(Handlers):
         self._robot = robot
         self._tally = tally
 
-    def on(self, what: type | int | str, *, rate: float | None = None) -> Callable[[_H], _H]:
+    def on(self, what: type | int | str, *, rate: float | None = None, also: bool = False) -> Callable[[_H], _H]:
         """As `Handlers.on`; what was handled is then for `expect`, too."""
-        register: Callable[[Callable[..., Any]], Any] = super().on(what, rate=rate)
+        register: Callable[[Callable[..., Any]], Any] = super().on(what, rate=rate, also=also)
 
         def and_take(handler: _H) -> _H:
             check_handler(handler, str(getattr(what, "__name__", what)), "session", "message")
+            if self.catalog.find(what).id in self.routes:  # the first handler gives it to `expect`
+                register(handler)
+                return handler
 
             def handled(session: Session, message: Any) -> None:
                 handler(session, message)

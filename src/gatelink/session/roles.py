@@ -3,7 +3,7 @@
 What is below it is in carrier.py.
 """
 
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from gatelink.errors import CloseCode
 from gatelink.wire.frames import Frame
@@ -18,6 +18,9 @@ class Dispatcher(Protocol):
     def opened(self, session: "Session") -> None: ...
 
     def dispatch(self, session: "Session", frames: list[Frame]) -> None: ...
+
+    def inject(self, session: "Session", message: Any) -> None:
+        """Handles `message` in its turn, as if the peer had sent it."""
 
     def suspended(self, session: "Session") -> None: ...
 

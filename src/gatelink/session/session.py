@@ -36,7 +36,8 @@ class Session(Sender):
     """One verified peer.
 
     uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
-    source: 0 for a client, else a server's type. address: the peer's host, as the listener saw it.
+    source: the type of the peer, as it says: 0 for a client, else a server's.
+    address: the peer's host, as the listener saw it.
     claims: what the token said of the user.
     expires_at: when the token ends, in unix seconds. None: never, or not known, as at a client and at a service. The
     session goes on after that, unless you end it.
@@ -247,6 +248,15 @@ class Session(Sender):
             self.state = step(SESSION, self.state, SessionEvent.CLOSE)
             self._end(code, reason, heard=False)
             self._gone()
+
+    def inject(self, message: Any) -> None:
+        """Puts `message` in front of this session's own handlers, as if the peer had sent it.
+
+        They get it after what has been received, not before this returns. No rate holds for it. It is dropped if the
+        session ends first. Raises SessionClosed for a session that has ended; LocalError if twice limits.max_inbox
+        messages wait for the handlers; what encoding raises.
+        """
+        self.handlers.inject(self, message)
 
     def go_away(self, within: float, address: str = "") -> bool:
         """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is).
