@@ -353,6 +353,62 @@ async def test_every_coin_is_in_the_bank_however_often_the_link_to_it_breaks() -
     assert coins == client.COINS and breaks >= 3
 
 
+# -- porting --
+
+
+async def walker(address: str, catalog: Any, *what: Any) -> list[Any]:
+    """What a client hears that sends `what`, up to as many answers."""
+    handlers, heard, all_heard = Handlers(catalog), list[Any](), asyncio.Event()
+
+    @handlers.default
+    def hear(session: Session, message: Any) -> None:
+        heard.append(message)
+        if len(heard) == len(what):
+            all_heard.set()
+
+    session = await connect(address, uid=7, token=TOKEN, handlers=handlers, catalog=catalog)
+    for message in what:
+        session.send(message)
+    await all_heard.wait()
+    session.close()
+    await session.wait_closed()
+    return heard
+
+
+async def test_a_receiver_of_ones_own_and_another_beside_it_hear_each_message() -> None:
+    from examples.porting.messages import Chat, catalog
+    from examples.porting.receiver import server
+
+    seen: list[Any] = []
+    server.handlers.on(Chat, also=True)(lambda session, message: seen.append(session.data))
+    async with running(server) as (address,):
+        assert await walker(address, catalog, Chat("one"), Chat("two")) == [Chat("one"), Chat("two")]
+        while not server.stats.closed or seen[0][-1] != "left":  # noqa: ASYNC110
+            await asyncio.sleep(MS)
+    assert seen[0] == ["came", "one", "two", "left"]
+
+
+async def test_each_session_has_a_handler_object_of_its_own() -> None:
+    from examples.porting.each import server
+    from examples.porting.messages import Chat, Walk, catalog
+
+    async with running(server) as (address,):
+        for _ in range(2):  # each begins at 0
+            assert await walker(address, catalog, Walk(1), Walk(2), Chat("run")) == [Walk(1), Walk(3), Walk(13)]
+
+
+async def test_a_server_that_dials_a_server_forwards_to_it_what_it_does_not_know(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    from examples.porting import front, space
+    from examples.porting.messages import Walk, catalog
+
+    async with running(space.server) as (backend,):
+        monkeypatch.setattr(front, "space_address", backend)
+        async with running(front.server) as (address,):
+            assert await walker(address, catalog, Walk(3), Walk(5)) == [Walk(6), Walk(10)]
+
+
 # -- talk --
 
 

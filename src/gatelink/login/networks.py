@@ -14,7 +14,6 @@ from ipaddress import IPv4Address, IPv6Address, ip_address, ip_network
 from gatelink.config import networks
 from gatelink.login.limits import LoginLimits
 from gatelink.net.endpoints import address_key, contains
-from gatelink.session.rates import Bucket
 
 MAX_NETWORKS = 32_768
 """Networks that are remembered, in about 0.7 KiB each; the one that asked the longest ago is forgotten first."""
@@ -36,14 +35,38 @@ def networks_of(host: str) -> tuple[tuple[str, int], ...]:
     return tuple(found)
 
 
+class _Bucket:
+    """`rate` tokens come in a second, and at most `burst` of them are kept. It begins full."""
+
+    __slots__ = ("at", "burst", "rate", "tokens")
+
+    def __init__(self, rate: float, burst: float, now: float) -> None:
+        self.rate = rate
+        self.burst = self.tokens = burst
+        self.at = now
+
+    def refill(self, now: float) -> float:
+        """The tokens that there are now."""
+        self.tokens = min(self.burst, self.tokens + max(0.0, now - self.at) * self.rate)
+        self.at = now
+        return self.tokens
+
+    def take(self) -> None:
+        self.tokens = max(0.0, self.tokens - 1)
+
+    def wait(self) -> float:
+        """Seconds until there is one."""
+        return max(0.0, (1 - self.tokens) / self.rate)
+
+
 class _Network:
     """What one network has left: requests, and refusals that it is told."""
 
     __slots__ = ("refusals", "requests")
 
     def __init__(self, limits: LoginLimits, times: int, now: float) -> None:
-        self.requests = Bucket(limits.request_rate * times, limits.request_burst * times, now)
-        self.refusals = Bucket(limits.request_rate * times, limits.request_burst * times, now)
+        self.requests = _Bucket(limits.request_rate * times, limits.request_burst * times, now)
+        self.refusals = _Bucket(limits.request_rate * times, limits.request_burst * times, now)
 
 
 class RequestRates:
@@ -68,11 +91,12 @@ class RequestRates:
         for key, times in reversed(networks_of(host)):  # a full one keeps its many addresses out of the table
             network = self._network(key, times, now)
             if network.requests.refill(now) < 1:
-                network.refusals.take(now)
+                if network.refusals.refill(now) >= 1:
+                    network.refusals.take()
                 return network.requests.wait()
             found.append(network)
         for network in found:
-            network.requests.take(now)
+            network.requests.take()
         return 0.0
 
     def is_flooding(self, host: str) -> bool:
