@@ -178,7 +178,7 @@ class _Joined:
 class _JoinedAsync(_Joined):
     """The same, of which some are `async def`."""
 
-    async def __call__(self, session: Session, message: Any) -> None:  # type: ignore[override]
+    async def __call__(self, session: Session, message: Any) -> None:
         rest = self._call(session, message, 0)
         if rest is not None:
             await rest

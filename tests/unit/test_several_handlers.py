@@ -1,6 +1,7 @@
 """Several handlers of one message, a table of a session's own, and messages of one's own in front of the handlers."""
 
 import asyncio
+from functools import partial
 from typing import Any
 
 import pytest
@@ -19,8 +20,12 @@ from tests.handling import Seen, count, opened, say
 
 async def test_handlers_are_called_in_the_order_in_which_they_were_registered_with_one_object() -> None:
     handlers, heard = Handlers(CATALOG), list[Any]()
+
+    def hear(name: str, session: Session, message: Say) -> None:
+        heard.append((name, message))
+
     for name in "abc":
-        handlers.on(Say, also=True)(lambda session, message, name=name: heard.append((name, message)))
+        handlers.on(Say, also=True)(partial(hear, name))
     session, _ = opened(Bench(), handlers)
     session.receive([say("x"), say("y")])
     assert [(name, message.text) for name, message in heard] == [(n, text) for text in "xy" for n in "abc"]
