@@ -27,7 +27,7 @@ from gatelink.net.admission import Admission
 from gatelink.net.certificates import INTERVAL as CERTIFICATE_INTERVAL
 from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
-from gatelink.net.endpoints import Endpoint, parse_endpoint
+from gatelink.net.endpoints import Endpoint, is_everywhere, parse_endpoint
 from gatelink.net.kicks import Kicks
 from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
@@ -426,6 +426,10 @@ class Server:
         self._listeners.append(listener)
         if certificate is not None:
             self._certificates.append(certificate)
+        is_plain = endpoint.scheme == "tcp" and not (listen.inner or listen.proxies or self.sealed_only)
+        if is_plain and is_everywhere(endpoint.host):
+            fix = "use a tls:// endpoint, sealed_only, or a balancer that ends TLS"
+            log.warning("players' tokens come in unencrypted from every network", listen=listen.endpoint, fix=fix)
 
     def _client_context(self, listen: Listen, side: Side) -> LoginContext:
         """For clients. Its responder knows no group key: no server comes in there."""

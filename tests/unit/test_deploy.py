@@ -79,3 +79,34 @@ def test_a_workloads_command_exists_and_it_has_time_to_drain(workload: dict[str,
 def test_a_command_that_is_not_there_would_be_found() -> None:
     with pytest.raises(Exception, match="No such option: --no-such-option"):
         check_command(["gatelink", "gateway", "--config", "group.toml", "--no-such-option"])
+
+
+# -- what the example must not leave open --
+
+
+def manifests(kind: str) -> dict[str, Any]:
+    """By name."""
+    found = yaml.safe_load_all(MANIFEST.read_text())
+    return {each["metadata"]["name"]: each for each in found if each["kind"] == kind}
+
+
+def test_the_example_believes_its_proxy_and_encrypts_every_way() -> None:
+    settings = load(DEPLOY / "kubernetes" / "group.toml")
+    assert settings.login is not None and settings.login.proxies
+    assert manifests("Ingress")["gatelink-login"]["spec"]["tls"]
+    assert all(url.startswith("tls://") for url in settings.engine.url.split(","))
+    assert settings.gateway is not None and settings.gateway.sealed_only and settings.gateway.keys
+    for workload in workloads():
+        (container,) = workload["spec"]["template"]["spec"]["containers"]
+        assert "SSL_CERT_FILE" in {each["name"] for each in container["env"]}
+
+
+def test_each_gateway_has_an_address_of_its_own() -> None:
+    gateways = manifests("StatefulSet")["gatelink-gateway"]
+    assert "--outer" in gateways["spec"]["template"]["spec"]["containers"][0]["command"][2]
+    services = manifests("Service")
+    for index in range(gateways["spec"]["replicas"]):
+        name = f"gatelink-gateway-{index}"
+        assert services[name]["spec"]["selector"] == {"statefulset.kubernetes.io/pod-name": name}
+    headless = services[gateways["spec"]["serviceName"]]["spec"]
+    assert headless["clusterIP"] == "None" and "players" not in {port["name"] for port in headless["ports"]}

@@ -1,5 +1,9 @@
 """`gatelink gateway`: runs one gateway of a group."""
 
+from typing import Annotated
+
+import typer
+
 from gatelink.cli.member import (
     Config,
     Dev,
@@ -15,8 +19,20 @@ from gatelink.cli.member import (
     run_to_end,
 )
 
+Outer = Annotated[
+    list[str] | None,
+    typer.Option(metavar="URL", help="How clients reach this one, tcp://host:port; instead of `outer`. Repeatable."),
+]
 
-def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None, dev: Dev = False) -> None:
+
+def gateway(
+    config: Config,
+    index: Index = 1,
+    id: Id = None,
+    inner: Inner = None,
+    outer: Outer = None,
+    dev: Dev = False,
+) -> None:
     """Run one gateway of a group until SIGTERM or SIGINT.
 
     On the first signal it accepts no more players, and asks those that it has to go to other gateways, within
@@ -55,7 +71,7 @@ def gateway(config: Config, index: Index = 1, id: Id = None, inner: Inner = None
                 tokens=tokens,
                 routes=Routes(settings.routes),
                 rules=build_rules(settings),
-                outer=section.outer,
+                outer=tuple(outer) if outer else section.outer,
                 limits=settings.limits,
                 wire=settings.wire,
                 keys=server_keys(settings),

@@ -19,6 +19,7 @@ from gatelink.login.logins import Issuer, Logins
 from gatelink.login.metrics import LoginMetrics
 from gatelink.login.networks import RequestRates
 from gatelink.login.throttle import Throttle
+from gatelink.net.endpoints import is_everywhere
 from gatelink.ops.admin import Admin
 from gatelink.ops.http import HttpServer
 from gatelink.ops.lag import LoopLag
@@ -124,6 +125,9 @@ class LoginService:
             except BaseException:
                 await self.stop()
                 raise
+        if is_everywhere(self._where[0]):
+            fix = "listen on loopback or a private address, behind a proxy that ends TLS"
+            log.warning("passwords come in unencrypted from every network", listen=self._listen, fix=fix)
         log.info("started", listen=self.url, methods=sorted(self.logins.methods))
 
     async def stop(self) -> None:

@@ -125,6 +125,12 @@ def _key(address: IPv4Address | IPv6Address | None) -> str:
     return inet_ntop(AF_INET6, address.packed[:8] + bytes(8)) + "/64"
 
 
+def is_everywhere(host: str) -> bool:
+    """Whether listening on `host` accepts connections on every address of the machine: 0.0.0.0, ::."""
+    address = _address(host)
+    return address is not None and address.is_unspecified
+
+
 def contains(networks: Iterable[Network], host: str) -> bool:
     """Whether `host` is in one of `networks`; a Unix socket's peer counts as 127.0.0.1."""
     address = _address(host) or IPv4Address("127.0.0.1")

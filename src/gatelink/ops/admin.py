@@ -6,13 +6,19 @@ It asks nobody who they are; bind it where only your monitoring can reach it.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol, cast
 
-from gatelink.net.endpoints import parse_admin
+import structlog
+
+from gatelink.net.endpoints import is_everywhere, parse_admin
 from gatelink.ops.lag import LoopLag
 
 if TYPE_CHECKING:
     from gatelink.ops.families import Exposition
     from gatelink.ops.http import HttpServer
     from gatelink.server import Server
+
+log = structlog.get_logger("gatelink.admin")
+
+FIX = "listen on a private address, or close the port in the firewall"
 
 _TEXT = b"text/plain; charset=utf-8"
 _EXPOSITION = b"text/plain; version=0.0.4; charset=utf-8"
@@ -59,6 +65,10 @@ class Admin:
         await http.start()
         self._http, self.port = http, http.port
         self._server.lag.start()
+        if is_everywhere(endpoint.host):
+            log.warning(
+                "the admin port asks for no login, and every network can reach it", admin=self._address, fix=FIX
+            )
 
     async def stop(self) -> None:
         """Closes the port and its connections; nothing if it was not started."""
