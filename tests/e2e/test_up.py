@@ -237,3 +237,48 @@ async def test_a_group_runs_in_a_folder_of_any_name_and_keeps_its_data_there(nam
     assert os.listdir(tmp_path) == [name]
     async with gatelink("config", "check", config, "--dev", folder=folder) as check:
         assert await check.end() == 0, check.text
+
+
+ORPHANS = """
+import subprocess, sys
+from gatelink import Service
+lobby = Service("lobby", type=12)
+
+@lobby.on_start
+async def leave_orphans():
+    # A shell that ends at once, and leaves a process that ends after it: the child of whoever adopts it.
+    subprocess.run(["sh", "-c", "sleep 0.2 & echo $! > orphan"], check=True)
+"""
+ADOPT = """
+import ctypes, os, sys
+ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as process 1 of a container
+os.execv(sys.executable, [sys.executable, "-m", "gatelink", "up", "group.toml", "--dev"])
+"""
+
+
+async def test_up_as_the_first_process_of_a_container_takes_note_of_orphans(tmp_path: Path) -> None:
+    (tmp_path / "group.toml").write_text(GROUP)
+    (tmp_path / "game.py").write_text(ORPHANS)
+    async with python("-c", ADOPT, cwd=tmp_path, merged=True) as process:
+        up = Up(process)
+        await up.lines_with(*LINKED)
+        orphan = tmp_path / "orphan"
+        async with asyncio.timeout(60):
+            while not orphan.exists() or not orphan.read_text().strip():  # noqa: ASYNC110 - a file tells of no event
+                await asyncio.sleep(0.05)
+            pid = int(orphan.read_text())
+            while Path(f"/proc/{pid}").exists():  # noqa: ASYNC110, ASYNC240 - nor does a process of somebody else's
+                await asyncio.sleep(0.05)
+        process.send_signal(signal.SIGTERM)
+        assert await up.end() == 0
+
+
+async def test_a_hangup_ends_neither_up_nor_its_processes(folder: Path) -> None:
+    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+        await up.lines_with(*LINKED)
+        for _ in range(3):
+            up.process.send_signal(signal.SIGHUP)
+            await asyncio.sleep(0.1)
+        up.process.send_signal(signal.SIGTERM)
+        assert await up.end() == 0
+        assert "is started again" not in up.text
