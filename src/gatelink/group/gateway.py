@@ -248,8 +248,8 @@ class Gateway(Server):
 
     def _replaced(self) -> None:
         self.is_replaced = True
-        log.error("this gateway stops: another one has its id", id=self.member.id)
         tasks.keep(self.stop(), "stop")
+        log.error("this gateway stops: another one has its id", id=self.member.id)
 
     # -- one login for all gateways (session.roles.Claims) --
 

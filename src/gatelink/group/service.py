@@ -163,8 +163,8 @@ class Service(Server):
 
     def _replaced(self) -> None:
         self.is_replaced = True
-        log.error("this service stops: another one has its id", id=self.id)
         tasks.keep(self.stop(), "stop")
+        log.error("this service stops: another one has its id", id=self.id)
 
     def _count(self) -> int:
         return sum(route.count for route in self.handlers.routes.values())

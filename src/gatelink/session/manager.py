@@ -261,14 +261,6 @@ class SessionManager:
     def ended(self, session: Session) -> None:
         assert session.close_code is not None
         by_peer = isinstance(session, ExtendedSession) and session.closed_by_peer
-        log.info(
-            "closed",
-            uid=session.uid,
-            address=session.address,
-            code=session.close_code.label,
-            reason=session.close_reason,
-            by="peer" if by_peer else "here",
-        )
         if session in self:
             del self._sessions[session.uid, session.slot]
         if self.on_kick is not None and session.close_code is CloseCode.KICKED and not by_peer:
@@ -280,6 +272,14 @@ class SessionManager:
         self._detached.pop(session, None)
         if isinstance(session, ExtendedSession) and session.ticket is not None:
             self._tickets.pop(session.ticket.session_id, None)
+        log.info(
+            "closed",
+            uid=session.uid,
+            address=session.address,
+            code=session.close_code.label,
+            reason=session.close_reason,
+            by="peer" if by_peer else "here",
+        )
 
     def gone(self, session: Session) -> None:
         self._closing.discard(session)
