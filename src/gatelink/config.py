@@ -108,6 +108,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     # -- sessions --
     heartbeat_interval: float = 10.0  # s, the original's HBTicker
     heartbeat_timeout: float = 60.0  # s of silence, the original's HBTimer
+    handler_timeout: float = 0.0  # s that an async handler may run; then it is cancelled. 0: for ever
     max_inbox: int = 256  # frames received and not handled; then reading from that peer pauses
     max_inbox_bytes: int = 262_144  # of their bodies
     close_timeout: float = 5.0  # s to deliver what is queued when a session is closed
@@ -132,6 +133,8 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     def __post_init__(self) -> None:
         for name in self.__struct_fields__:
             value = getattr(self, name)
+            if name == "handler_timeout" and value == 0:
+                continue
             if isinstance(value, (int, float)) and not value > 0:
                 raise ConfigError(f"limits.{name} is {value}; it must be above 0")
             largest, why = _AT_MOST.get(name, _MOST)

@@ -7,20 +7,21 @@ the inboxes, and `tick` drains them.
 """
 
 import asyncio
-import functools
 import inspect
 import sys
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from math import inf
 from time import perf_counter
 from typing import Any, NamedTuple, cast
 
 import structlog
 
+from gatelink.calls import contain, invoke_plain, is_async, refuse_unrun
 from gatelink.errors import BodyError, LocalError, PeerError, SessionClosed
 from gatelink.session.carrier import Pause
 from gatelink.session.rates import Bucket
+from gatelink.session.running import Running
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import FRAMEWORK_IDS
@@ -85,18 +86,18 @@ class Route:
         self.buckets[at] += 1
 
 
-class Inbox:
-    """What a session received and nobody has handled yet."""
+class Inbox(Running):
+    """What a session received and nobody has handled yet; and the task that handles it, once there is one."""
 
-    __slots__ = ("bytes", "is_last", "items", "paused", "share", "task")
+    __slots__ = ("bytes", "is_last", "items", "paused", "share")
 
-    def __init__(self) -> None:
+    def __init__(self, uid: int) -> None:
+        super().__init__(uid)
         self.items: deque[Frame] = deque()
         self.bytes = 0
         self.is_last = False  # the session has ended: nothing more comes in
         self.paused = False
         self.share = 0  # items that may be handled before the next tick
-        self.task: asyncio.Task[None] | None = None
 
 
 class Dispatch:
@@ -133,13 +134,17 @@ class Dispatch:
             else:
                 try:
                     message = route.decode(session.hub.open_body(flags, body) if flags else body)
-                except Exception as error:
-                    self._reject(session, route, error)
+                except BaseException as error:
+                    self._reject(session, route, contain(error))
                     return
                 try:
-                    route.call(session, message)
-                except (Exception, asyncio.CancelledError) as error:
-                    self._failed(session, route, error)
+                    result = route.call(session, message)
+                except BaseException as error:
+                    self._failed(session, route, contain(error))
+                    result = None
+                if result is not None and (rest := self._rest(session, route, result, len(body), start)) is not None:
+                    self._queue(session, frames[index + 1 :], rest)
+                    return
                 now = perf_counter()
                 elapsed = now - start
                 start = now
@@ -223,7 +228,9 @@ class Dispatch:
         if event in self.routes:
             frame = (event, 0, b"")
             if session.inbox is None and not self.ticking and not self.routes[event].is_async:
-                self._handle_now(session, frame)
+                rest = self._handle_now(session, frame)
+                if rest is not None:
+                    self._queue(session, [], rest)
             else:
                 self._queue(session, [frame])
 
@@ -233,7 +240,7 @@ class Dispatch:
         """Has `frames` handled in their turn, after what stands in the inbox; and after awaiting `first`."""
         inbox: Inbox | None = session.inbox
         if inbox is None:
-            inbox = session.inbox = Inbox()
+            inbox = session.inbox = Inbox(session.uid)
         inbox.items.extend(frames)
         inbox.bytes += sum(len(frame[2]) for frame in frames)
         limits = session.hub.limits
@@ -255,6 +262,7 @@ class Dispatch:
         else:
             inbox.task = session.hub.loop.create_task(self._burst(session, inbox, awaitable))
             session.hub.tasks.add(inbox.task)
+            session.hub.running.add(inbox)
 
     async def _burst(self, session: Session, inbox: Inbox, awaitable: Awaitable[None] | None) -> None:
         try:
@@ -263,16 +271,18 @@ class Dispatch:
                 awaitable = self._handle_next(session, inbox)
         finally:
             session.hub.tasks.discard(cast("asyncio.Task[None]", inbox.task))
+            session.hub.running.remove(inbox)
             self._drained(session, inbox)
 
     def _handle_next(self, session: Session, inbox: Inbox) -> Awaitable[None] | None:
         """Handles frames up to the first that has an async handler: what is left of that one; None at the end.
 
-        When its turn is over, what is to be awaited is only the next turn.
+        When its turn is over, what is to be awaited is only the next turn. A tick has no turns: it handles all that
+        came before it, of each session no more than its inbox holds.
         """
         items = inbox.items
         limits = session.hub.limits
-        until = perf_counter() + TURN_SECONDS
+        until = inf if self.ticking else perf_counter() + TURN_SECONDS
         while items and inbox.share:
             if perf_counter() > until:
                 return asyncio.sleep(0)
@@ -309,28 +319,52 @@ class Dispatch:
         start = perf_counter()
         try:
             message = route.decode(session.hub.open_body(flags, body) if flags else body)
-        except Exception as error:
-            self._reject(session, route, error)
+        except BaseException as error:
+            self._reject(session, route, contain(error))
             return None
-        if route.is_async:
-            return self._handle_async(session, route, message, len(body), start)
         try:
-            route.call(session, message)
-        except (Exception, asyncio.CancelledError) as error:
-            self._failed(session, route, error)
+            result = route.call(session, message)
+        except BaseException as error:
+            self._failed(session, route, contain(error))
+        else:
+            if result is not None and (rest := self._rest(session, route, result, len(body), start)) is not None:
+                return rest
         route.handled(len(body), perf_counter() - start)
         return None
 
-    async def _handle_async(self, session: Session, route: Route, message: Any, size: int, start: float) -> None:
+    def _rest(
+        self, session: Session, route: Route, result: object, size: int, start: float
+    ) -> Coroutine[Any, Any, None] | None:
+        """What is left of a call that returned `result`: a plain function, too, may return what is to be awaited."""
+        if inspect.isawaitable(result):
+            return self._await(session, route, result, size, start)
         try:
-            await route.call(session, message)
-        except asyncio.CancelledError as error:
-            if cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
-                raise
-            self._failed(session, route, error)  # something that it awaited was cancelled, not the handler
-        except Exception as error:
+            refuse_unrun(result)
+        except TypeError as error:
             self._failed(session, route, error)
+        return None
+
+    async def _await(self, session: Session, route: Route, result: Any, size: int, start: float) -> None:
+        inbox: Inbox = session.inbox  # this runs in its task
+        inbox.begin(route.name, session.hub.wheel.now)
+        try:
+            while inspect.isawaitable(result):
+                result = await result
+            refuse_unrun(result)
+        except BaseException as error:
+            self._failed(session, route, self._cause(session, inbox, error))
+        else:
+            if inbox.end_timeout():  # it caught its cancellation
+                self._failed(session, route, _timed_out(session))
+        finally:
+            inbox.name = ""
         route.handled(size, perf_counter() - start)
+
+    def _cause(self, session: Session, inbox: Inbox, error: BaseException) -> Exception:
+        """Why an async handler failed. Raises what is not the handler's, as the cancellation of its task."""
+        if inbox.end_timeout() and not cast("asyncio.Task[None]", inbox.task).cancelling():
+            return _timed_out(session)
+        return contain(error)
 
     # -- what is not the straight path --
 
@@ -380,7 +414,7 @@ class Dispatch:
                 log.warning("no handler for a message", message=session.hub.name_of(id), id=id, uid=session.uid)
             return
         try:
-            self._forward(session, RawFrame(id, flags, body))
+            invoke_plain(self._forward, session, RawFrame(id, flags, body))
         except Exception as error:
             self._failed(session, _FORWARD, error)
 
@@ -393,7 +427,7 @@ class Dispatch:
             error = BodyError(f"{route.name} does not decode: {what_is_wrong(error)}")
         session.broken(error)
 
-    def _failed(self, session: Session, route: Route, error: BaseException) -> None:
+    def _failed(self, session: Session, route: Route, error: Exception) -> None:
         """A handler raised: logged, counted, and nobody else's business."""
         if isinstance(error, SessionClosed) and session.state is not _OPEN:
             return  # it wrote to a peer that had just left
@@ -412,10 +446,8 @@ class Dispatch:
             )
 
 
-def is_async(handler: Callable[..., Any]) -> bool:
-    while isinstance(handler, functools.partial):
-        handler = handler.func
-    return inspect.iscoroutinefunction(handler) or inspect.iscoroutinefunction(getattr(handler, "__call__", None))  # noqa: B004
+def _timed_out(session: Session) -> TimeoutError:
+    return TimeoutError(f"it ran longer than limits.handler_timeout, {session.hub.limits.handler_timeout:g} s")
 
 
 _FORWARD = Route("forward", lambda session, frame: None, bytes)

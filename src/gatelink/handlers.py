@@ -8,7 +8,8 @@ import re
 from collections.abc import Awaitable, Callable
 from typing import Any, TypeVar, overload
 
-from gatelink.dispatch import CLOSED, RESUMED, SUSPENDED, VERIFIED, Dispatch, RawFrame, Route, is_async
+from gatelink.calls import is_async, is_generator
+from gatelink.dispatch import CLOSED, RESUMED, SUSPENDED, VERIFIED, Dispatch, RawFrame, Route
 from gatelink.errors import CatalogError, ConfigError
 from gatelink.session.session import Session
 from gatelink.wire.messages import Catalog
@@ -190,6 +191,8 @@ def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchr
     of: what it handles, in words. arguments: the names of those that it is called with. asynchronous: whether it is
     awaited; None: if it is `async def`.
     """
+    if is_generator(handler):
+        raise CatalogError(f"the handler of {of} has a `yield`, so a call would run nothing of it; write it without")
     if asynchronous is False and is_async(handler):
         raise CatalogError(f"the handler of {of} must be a plain function, not `async def`: nobody would await it")
     if asynchronous and not is_async(handler):

@@ -8,7 +8,12 @@ import pytest
 from gatelink.config import LOOPBACK, Limits, WireOptions, networks
 from gatelink.errors import ConfigError
 
-NUMBERS = [name for name in Limits.__struct_fields__ if isinstance(getattr(Limits(), name), (int, float))]
+OFF_BY_0 = {"handler_timeout"}
+NUMBERS = [
+    name
+    for name in Limits.__struct_fields__
+    if isinstance(getattr(Limits(), name), (int, float)) and name not in OFF_BY_0
+]
 
 
 @pytest.mark.parametrize("name", NUMBERS)
@@ -17,6 +22,15 @@ def test_every_limit_is_above_0(name: str, value: int) -> None:
     setting: dict[str, Any] = {name: value}
     with pytest.raises(ConfigError, match=rf"limits\.{name} is {value}; it must be above 0"):
         Limits(**setting)
+
+
+@pytest.mark.parametrize("name", OFF_BY_0)
+def test_what_0_turns_off_is_never_below_0(name: str) -> None:
+    off: dict[str, Any] = {name: 0}
+    wrong: dict[str, Any] = {name: -1}
+    assert getattr(Limits(**off), name) == 0
+    with pytest.raises(ConfigError, match=rf"limits\.{name} is -1; it must be above 0"):
+        Limits(**wrong)
 
 
 @pytest.mark.parametrize("name", [name for name in NUMBERS if isinstance(getattr(Limits(), name), int)])

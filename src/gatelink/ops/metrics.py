@@ -12,6 +12,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 from gatelink.dispatch import TIME_BUCKETS, Route
 from gatelink.errors import CloseCode
 from gatelink.ops.families import Exposition, counter, counters, gauge, histogram
+from gatelink.session.running import LONG
 from gatelink.session.session import Session
 from gatelink.session.states import ConnectionState
 from gatelink.stats import Stats
@@ -50,6 +51,8 @@ class Metrics(Exposition):
         yield counter("unhandled_messages", "Messages that nothing here handles, dropped.", stats.unhandled)
         yield self._handler_seconds()
         yield counters("handler_errors", "Handlers that raised.", "message", stats.handler_errors)
+        yield gauge("handlers_running", "Async handlers that run now.", server.hub.running.count())
+        yield gauge("handlers_long", f"Of them, those that have run for {LONG:g} s.", server.hub.running.count(LONG))
         yield from _queues(list(server.sessions))
         dropped = stats.dropped + sum(session.outbox.dropped for session in server.sessions)
         yield counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", dropped)

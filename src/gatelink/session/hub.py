@@ -9,6 +9,7 @@ from typing import Any, Protocol
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import LocalError, MessageTooLarge
 from gatelink.session.groups import Groups
+from gatelink.session.running import RunningHandlers
 from gatelink.session.timers import Wheel
 from gatelink.stats import Stats, Traffic
 from gatelink.wire.base import BASE_IDS, FRAMEWORK_IDS
@@ -91,6 +92,7 @@ class Hub:
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
+        self.running = RunningHandlers(self.wheel, limits)
         self._marked: list[Flushable] = []
         self._thread = get_ident()
 
