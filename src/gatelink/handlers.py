@@ -195,7 +195,7 @@ def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchr
         raise CatalogError(f"the handler of {of} has a `yield`, so a call would run nothing of it; write it without")
     if asynchronous is False and is_async(handler):
         raise CatalogError(f"the handler of {of} must be a plain function, not `async def`: nobody would await it")
-    if asynchronous and not is_async(handler):
+    if asynchronous and not is_async(handler) and not is_async(inspect.unwrap(handler)):
         raise CatalogError(f"the handler of {of} is awaited: write it as `async def`")
     try:
         signature = inspect.signature(handler)

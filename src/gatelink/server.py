@@ -20,6 +20,7 @@ import structlog
 
 from gatelink import serving, tasks
 from gatelink.auth.tokens import Tokens
+from gatelink.calls import invoke, invoke_plain
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers, check_handler
@@ -152,7 +153,11 @@ class Server:
         handlers.ticking = tick_hz > 0
 
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
-        """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick."""
+        """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick.
+
+        A tick handles all that came before it. An async handler begins in it, and goes on after `on_tick` if it waits;
+        what its session sent after that message is handled when it has ended.
+        """
         check_handler(handler, "on_tick", "seconds", asynchronous=False)
         self._on_tick = handler
         return handler
@@ -273,7 +278,7 @@ class Server:
         self._to_stop = [self._leave, *self._on_stop]
         try:
             for function in self._on_start:
-                await function()
+                await invoke(function)
             for listen in self.listen:
                 await self._open(listen if isinstance(listen, Listen) else Listen(endpoint=listen))
             if self.admin is not None:
@@ -338,7 +343,7 @@ class Server:
             function = self._to_stop.pop(0)  # first, so that none is called twice
             try:
                 async with asyncio.timeout(max(LEAST_GRACE, deadline - clock())):
-                    await function()
+                    await invoke(function)
             except Exception as error:
                 log.error("on_stop failed", function=repr(function), exc_info=error)
         for task in (self._ticker, self._looking):
@@ -490,9 +495,11 @@ class Server:
             await asyncio.sleep(max(0.0, due - perf_counter()))
             now = perf_counter()
             self.handlers.tick()
+            if self.hub.tasks:
+                await asyncio.sleep(0)  # async handlers begin in the tick, and go as far as they need not wait
             if self._on_tick is not None:
                 try:
-                    self._on_tick(now - last)
+                    invoke_plain(self._on_tick, now - last)
                 except Exception as error:
                     self.stats.handler_errors["tick"] += 1
                     log.error("tick handler failed", exc_info=error)

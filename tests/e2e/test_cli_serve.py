@@ -100,7 +100,7 @@ async def test_one_that_cannot_start_does_not_say_that_it_stopped(game: Path) ->
         async with gatelink("serve", "game:server", "--listen", where, cwd=game) as process:
             status, out, err = await ended(process)
     why = "Address already in use; choose an address of this machine and a port that is free"
-    assert (status, out) == (2, "") and "stopped" not in err
+    assert (status, out) == (78, "") and "stopped" not in err
     assert err.splitlines()[-1] == f"gatelink: cannot listen on {where}: {why}"
 
 
@@ -133,12 +133,12 @@ async def test_the_admin_port_is_served_where_it_is_told(game: Path) -> None:
         (("game:server", "--admin", "9100"), "admin address '9100' is not host:port"),
     ],
 )
-async def test_what_cannot_be_run_is_one_line_and_exit_status_2(
+async def test_what_cannot_be_run_is_one_line_and_exit_status_78(
     arguments: tuple[str, ...], says: str, game: Path
 ) -> None:
     async with gatelink("serve", *arguments, "--log-level", "error", cwd=game) as process:
         status, out, err = await ended(process)
-    assert (status, out) == (2, "")
+    assert (status, out) == (78, "")
     assert len(err.splitlines()) == 1 and err.startswith("gatelink: ") and says in err
 
 
@@ -146,7 +146,7 @@ async def test_a_module_that_raises_shows_its_traceback_and_no_secret_of_it(tmp_
     (tmp_path / "game.py").write_text("def check(key):\n    raise ValueError(len(key))\ncheck('s3' 'cret')\n")
     async with gatelink("serve", "game:server", cwd=tmp_path) as process:
         status, _, err = await ended(process)
-    assert status == 2
+    assert status == 78
     assert "ValueError: 6" in err and "game.py" in err and "s3cret" not in err
 
 

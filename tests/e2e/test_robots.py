@@ -338,12 +338,12 @@ async def test_sigint_ends_a_run_early_with_its_summary(here: Path) -> None:
         (("load:Good", "--count", "0"), "Invalid value for '--count'"),
     ],
 )
-async def test_what_cannot_be_run_is_said_and_the_exit_status_is_2(
+async def test_what_cannot_be_run_is_said_and_the_exit_status_is_78(
     arguments: tuple[str, ...], says: str, here: Path
 ) -> None:
     async with robots(*arguments, cwd=here) as process:
         status, out, err = await ended(process)
-    assert (status, out) == (2, "")
+    assert (status, out) == (78, "")
     assert says in err and "Traceback" not in err
 
 

@@ -123,7 +123,7 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
         assert url.parent.exists()
 
     async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
-        assert await top.end() == 2
+        assert await top.end() == 78
         assert "no group runs here" in top.text and "gatelink up" in top.text
 
 
@@ -166,7 +166,7 @@ async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
 async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, program: str) -> None:
     (folder / "group.toml").write_text(GROUP.replace("game:lobby", program))
     async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
-        assert await up.end() == 2, up.text
+        assert await up.end() == 78, up.text
         assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
         assert re.search(rf"^gatelink: lobby-1 can't run as it is configured: .*{program.split(':')[0]}", up.lines[-1])
 
@@ -189,7 +189,7 @@ def test_a_process_that_the_configuration_does_not_have_ends_with_2(
     async def test() -> None:
         (folder / "group.toml").write_text(text)
         async with gatelink(*arguments, "--config", "group.toml", "--dev", folder=folder) as process:
-            assert await process.end() == 2, process.text
+            assert await process.end() == 78, process.text
             assert reason in process.text and "Traceback" not in process.text
 
     asyncio.run(test())
@@ -197,7 +197,7 @@ def test_a_process_that_the_configuration_does_not_have_ends_with_2(
 
 async def test_missing_secrets_keep_a_group_from_starting_and_are_named(folder: Path) -> None:
     async with gatelink("up", "group.toml", folder=folder) as up:
-        assert await up.end() == 2, up.text
+        assert await up.end() == 78, up.text
         assert "GATELINK_GROUP_KEY" in up.text and "--dev" in up.text
         assert not (folder / "engine" / "url").exists()
 
@@ -206,7 +206,7 @@ async def test_an_address_of_a_group_that_has_ended_is_told_from_one_that_runs(f
     (folder / "engine").mkdir()
     (folder / "engine" / "url").write_text("nats://gatelink:secret@127.0.0.1:1")
     async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
-        assert await top.end() == 2
+        assert await top.end() == 78
         assert "has ended" in top.text and "secret" not in top.text
 
 

@@ -55,7 +55,7 @@ def test_a_units_command_exists_and_it_has_time_to_drain(path: Path) -> None:
     check_command(words)
     assert float(service["TimeoutStopSec"]) > needed(load(DEPLOY / "kubernetes" / "group.toml"), words[1])
     assert service["Restart"] == "always" and service["RestartPreventExitStatus"] == (
-        "2" if words[1] == "login" else "2 3"
+        "78" if words[1] == "login" else "78 3"
     )
     assert int(service["LimitNOFILE"]) > Settings().limits.max_connections
 

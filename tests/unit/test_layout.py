@@ -129,7 +129,20 @@ def test_only_the_nats_engine_imports_nats() -> None:
 def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
     assert_imports_only(
         "login",
-        {"errors", "config", "quiet", "tasks", "auth", "group", "login", "net", "ops", "settings", "__version__"},
+        {
+            "errors",
+            "config",
+            "quiet",
+            "calls",
+            "tasks",
+            "auth",
+            "group",
+            "login",
+            "net",
+            "ops",
+            "settings",
+            "__version__",
+        },
     )
 
 

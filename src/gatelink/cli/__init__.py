@@ -1,5 +1,6 @@
 """The command line: `gatelink COMMAND`, one file a command. What is heavy is imported where a command needs it."""
 
+import os
 import sys
 from io import TextIOWrapper
 from typing import Annotated
@@ -57,7 +58,7 @@ app.add_typer(config)
 
 
 def main() -> None:
-    """The `gatelink` command. A ConfigError is one line and exit code 2."""
+    """The `gatelink` command. A ConfigError is one line and exit status 78 (EX_CONFIG), which nothing else uses."""
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8, and is printed as it is
     try:
@@ -65,6 +66,6 @@ def main() -> None:
     except ConfigError as error:
         from gatelink.ops import logs, process
 
-        process.ends_with(2)
+        process.ends_with(os.EX_CONFIG)
         logs.say(f"gatelink: {error}")
-        sys.exit(2)
+        sys.exit(os.EX_CONFIG)

@@ -33,7 +33,7 @@ def migrate(url: Url) -> None:
     Put the database's password into PGPASSWORD or ~/.pgpass, not into URL: other users can see that in the list of
     processes.
 
-    Exit status: 0 it has the newest schema, 1 the database fails, 2 the command can't be run as given.
+    Exit status: 0 it has the newest schema, 1 the database fails, 78 the command can't be run as given.
     """
     with needing("login", "accounts"):
         from gatelink.auth.migrations import migrate as to_newest
@@ -51,7 +51,7 @@ def create(
     On a terminal the password is asked for, twice; otherwise it is the first line of standard input.
 
     Exit status: 0 made, 1 the name is taken, the name or the password is not allowed, or the database fails,
-    2 the command can't be run as given.
+    78 the command can't be run as given.
     """
     with needing("login", "accounts"):
         from gatelink.auth.accounts import Accounts
@@ -71,7 +71,7 @@ def create(
 def disable(url: Url, user: User = None, uid: Uid = None) -> None:
     """Let nobody log in to an account any more. Its sessions and tokens stay valid.
 
-    Exit status: 0 done, 1 there is no such account, or the database fails, 2 the command can't be run as given.
+    Exit status: 0 done, 1 there is no such account, or the database fails, 78 the command can't be run as given.
     """
     _set(url, user, uid, "disable")
 
@@ -80,7 +80,7 @@ def disable(url: Url, user: User = None, uid: Uid = None) -> None:
 def enable(url: Url, user: User = None, uid: Uid = None) -> None:
     """End what `disable` did.
 
-    Exit status: 0 done, 1 there is no such account, or the database fails, 2 the command can't be run as given.
+    Exit status: 0 done, 1 there is no such account, or the database fails, 78 the command can't be run as given.
     """
     _set(url, user, uid, "enable")
 

@@ -30,7 +30,7 @@ def check(file: File, dev: Dev = False) -> None:
     All errors are shown together, one line each, with the file, the line and the fix. If the login signs its tokens,
     their public keys are shown, too.
 
-    Exit status: 0 it is good, 1 it is not, 2 the file can't be read.
+    Exit status: 0 it is good, 1 it is not, 78 the file can't be read.
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import SettingsError, load
@@ -59,7 +59,7 @@ def check(file: File, dev: Dev = False) -> None:
 def show(file: File) -> None:
     """Show a configuration with all defaults, as TOML. Of a secret, only where it is found is shown.
 
-    Exit status: 0 shown, 2 the file can't be read or has errors.
+    Exit status: 0 shown, 78 the file can't be read or has errors.
     """
     from gatelink.settings import load
     from gatelink.settings.show import show as shown

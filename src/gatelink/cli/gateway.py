@@ -37,7 +37,7 @@ def gateway(
 
     On the first signal it accepts no more players, and asks those that it has to go to other gateways, within
     `gateway.drain_seconds`. On a second one it stops at once. Exit status: 0 it was told to stop, 1 the engine is away
-    at the start, 2 it can't run as configured, 3 a newer server took its id.
+    at the start, 78 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.errors import ConfigError
     from gatelink.ops import process

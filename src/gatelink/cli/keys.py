@@ -29,7 +29,7 @@ def new(
     The key is a secret. It goes to a new file, or to standard output. The public key, which clients need, is shown too:
     on standard output with --out, and on standard error without.
 
-    Exit status: 0 made, 2 the file is there already or can't be written.
+    Exit status: 0 made, 78 the file is there already or can't be written.
     """
     from gatelink.keys import key_text, save_key
     from gatelink.wire.keys import GroupKey, ServerKey

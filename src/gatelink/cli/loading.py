@@ -83,7 +83,7 @@ def load_module(name: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             path = "/" in name or name.endswith(".py")
             fix = "write mygame.main, not a file's path" if path else f"looked in {here} and where Python looks"
@@ -94,7 +94,7 @@ def load_module(name: str) -> ModuleType:
         raise ConfigError(f"module {name} can't be imported: {type(error).__name__}, see above") from None
 
 
-def _place(error: Exception) -> str:
+def _place(error: BaseException) -> str:
     """The file and line, not gatelink's own, that led to `error`."""
     ours = str(Path(gatelink.__file__).parent)
     frames = [

@@ -48,7 +48,8 @@ def login(
     The log's line "started" says where it listens; /docs there describes its HTTP API. For TLS put a reverse proxy in
     front of it (docs/login.md).
 
-    Exit status: 0 it was told to stop, 1 the engine or the database is away at the start, 2 it can't run as configured.
+    Exit status: 0 it was told to stop, 1 the engine or the database is away at the start, 78 it can't run as
+    configured.
     """
     if config is None and not dev:
         raise ConfigError("login needs --config FILE, or --dev to try it")

@@ -39,7 +39,7 @@ def robots(
     should be (docs/robots.md). A terminal shows a live table; elsewhere there is a line every five seconds. Ctrl-C ends
     the run early, with its summary.
 
-    Exit status: 0 nothing failed, 1 a robot reported an error, 2 the command can't be run as given.
+    Exit status: 0 nothing failed, 1 a robot reported an error, 78 the command can't be run as given.
     """
     from gatelink.net.endpoints import parse_endpoint
     from gatelink.ops import process

@@ -33,7 +33,7 @@ def serve(
     """Run a server until SIGTERM or SIGINT.
 
     The log's line "started" says where it listens. On the first signal it lets handlers end and delivers what is
-    queued; on a second one it stops at once. Exit status: 0 it was told to stop, 2 it can't run as configured.
+    queued; on a second one it stops at once. Exit status: 0 it was told to stop, 78 it can't run as configured.
     """
     process.prepare()
     configure(log_format, log_level)

@@ -35,7 +35,7 @@ def service(
 
     Its settings are in the section [services.NAME] of the configuration; NAME is the name of the Service. On the first
     signal its players go to other services of its type, on a second one it stops at once. Exit status: 0 it was told to
-    stop, 1 the engine is away at the start, 2 it can't run as configured, 3 a newer server took its id.
+    stop, 1 the engine is away at the start, 78 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.ops import process
     from gatelink.ops.logs import configure

@@ -36,7 +36,7 @@ def top(
     Servers report every 5 s. A group that `gatelink up` runs is found by its configuration, from another terminal of
     the same user.
 
-    Exit status: 0 it was told to stop, 1 the engine is away at the start, 2 it can't run as configured.
+    Exit status: 0 it was told to stop, 1 the engine is away at the start, 78 it can't run as configured.
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import load

@@ -44,7 +44,7 @@ def up(
 
     All logs come in one stream, each line with the name of its process. A process that ends is started again, each time
     after a longer wait. Ctrl-C drains the gateways and the login first, then the services, and stops the engine last; a
-    second Ctrl-C does not wait for players. Exit status: 0 it was told to stop, 2 a process can't run as configured.
+    second Ctrl-C does not wait for players. Exit status: 0 it was told to stop, 78 a process can't run as configured.
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import load
@@ -56,7 +56,7 @@ def up(
     problems = problems_with_secrets(settings, file)  # also makes up those of --dev, before the children inherit them
     if problems:
         logs.say("\n".join(problems))
-        sys.exit(2)
+        sys.exit(os.EX_CONFIG)
     sys.exit(process.run(run(settings, file, dev)))
 
 
@@ -85,7 +85,7 @@ async def run(settings: "Settings", file: Path, dev: bool) -> int:
         return 0
     cause = supervisor.cause.removeprefix("gatelink: ") or "it said nothing"
     logs.say(f"gatelink: {unusable} can't run as it is configured: {cause}")
-    return 2
+    return os.EX_CONFIG
 
 
 def grace(settings: "Settings") -> float:

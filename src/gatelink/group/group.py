@@ -11,7 +11,6 @@ answer = await service.group.call("lobby", WhereIs(uid), timeout=1.0)
 """
 
 import asyncio
-import inspect
 import re
 from collections.abc import Callable, Collection, Coroutine, Sequence
 from time import perf_counter
@@ -20,6 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 import structlog
 
+from gatelink.calls import invoke, invoke_plain
 from gatelink.dispatch import Route
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.group.directory import Directory, Place
@@ -165,7 +165,10 @@ class Group:
             self._types.add(now.name)
         self.links.registry_changed(before, now)
         for call in self._on_change:
-            call(before, now)
+            try:
+                invoke_plain(call, before, now)
+            except Exception as error:
+                log.error("on_change failed", function=repr(call), exc_info=error)
 
     async def _dial(self, info: ServerInfo) -> Session:
         me = self.me
@@ -306,21 +309,18 @@ class Talk:
             check_handler(handler, f"topic {topic!r}", "message", asynchronous=False)
             if topic in self.topics:
                 raise CatalogError(f"the topic {topic!r} has a handler already")
-            self.topics[topic] = lambda data: handler(decode(self._catalog, data))
+            self.topics[topic] = lambda data: invoke_plain(handler, invoke_plain(decode, self._catalog, data))
             return handler
 
         return register
 
     async def answer(self, data: bytes) -> bytes:
         """Answers one call."""
-        request = decode(self._catalog, data)
+        request = invoke_plain(decode, self._catalog, data)
         handler = self._calls.get(type(request))
         if handler is None:
             raise CallRefused(0, f"nothing there answers {type(request).__name__}")
-        answer = handler(request)
-        if inspect.isawaitable(answer):
-            answer = await answer
-        return encode(self._catalog, answer)
+        return invoke_plain(encode, self._catalog, await invoke(handler, request))
 
 
 def encode(catalog: Catalog, message: Any) -> bytes:

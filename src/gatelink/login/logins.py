@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import partial
 from typing import Any, Protocol
 
 import structlog
@@ -12,6 +13,7 @@ from gatelink.auth.accounts import AccountExists, Accounts
 from gatelink.auth.errors import InvalidCredential, Unavailable
 from gatelink.auth.methods import LoginMethod, LoginRefused
 from gatelink.auth.tokens import Identity
+from gatelink.calls import invoke
 from gatelink.errors import ConfigError
 from gatelink.group.engine import EngineError
 from gatelink.login.gateways import Gateways, NoGateway
@@ -79,10 +81,10 @@ class Logins:
         user = credentials["user"]
         if not user:  # as from a third party's users: then there is no account whose password could be guessed
             await self._throttle.visit(address)
-            return await self.methods["password"].login(credentials, address)
+            return await self._login("password", credentials, address)
         attempt = await self._throttle.login(user, address)
         try:
-            identity = await self.methods["password"].login(credentials, address)
+            identity = await self._login("password", credentials, address)
         except LoginRefused:
             await attempt.failed()
             raise
@@ -95,14 +97,14 @@ class Logins:
     async def guest(self, device_id: str, address: str, slot: int = 0) -> LoginReply:
         with self._counting("guest", address):
             attempt = await self._throttle.guest(device_id, address)
-            identity = await self.methods["guest"].login({"device_id": device_id}, address)
+            identity = await self._login("guest", {"device_id": device_id}, address)
             await attempt.remember()
             return await self._welcome(identity, "guest", address, slot)
 
     async def oidc(self, credentials: Mapping[str, Any], address: str, slot: int = 0) -> LoginReply:
         with self._counting("oidc", address):
             await self._throttle.visit(address)
-            identity = await self.methods["oidc"].login(credentials, address)
+            identity = await self._login("oidc", credentials, address)
             return await self._welcome(identity, "oidc", address, slot)
 
     async def register(self, user: str, password: str, address: str, slot: int = 0) -> LoginReply:
@@ -131,14 +133,21 @@ class Logins:
 
     async def logout(self, token: str) -> None:
         """Ends a token; one that is none is no error, so that nobody learns which are."""
-        await self._tokens.revoke(token)
+        await invoke(self._tokens.revoke, token)
+
+    async def _login(self, method: str, credentials: Mapping[str, Any], address: str) -> Identity:
+        identity = await invoke(self.methods[method].login, credentials, address)
+        if not isinstance(identity, Identity):
+            raise TypeError(f"the login method {method} returned a {type(identity).__name__}; it must be an Identity")
+        return identity
 
     async def _welcome(
         self, identity: Identity, method: str, address: str, slot: int, transport: str = ""
     ) -> LoginReply:
         gateway = self.gateways.choose(identity.uid, transport)
         expires_at = self._clock() + self._lifetime
-        token = await self._tokens.issue(identity.uid, identity.claims, only=self._one_token, slot=slot)
+        issue = partial(self._tokens.issue, only=self._one_token, slot=slot)
+        token = await invoke(issue, identity.uid, identity.claims)
         log.info("logged in", uid=identity.uid, method=method, address=address, gateway=gateway.id)
         return LoginReply(identity.uid, token, expires_at, gateway.by_transport, gateway.public_key)
 

@@ -6,6 +6,7 @@ from typing import Protocol, runtime_checkable
 import structlog
 
 from gatelink import tasks
+from gatelink.calls import invoke
 from gatelink.net.side import Side
 from gatelink.quiet import QuietLog
 from gatelink.session.session import Session
@@ -65,7 +66,7 @@ class Kicks:
             self._workers -= 1
 
     async def _end_tokens(self, session: Session) -> None:
-        await self._tokens.revoke_user(session.uid)
+        await invoke(self._tokens.revoke_user, session.uid)
         for login in list(self._side.logins):
             if login.uid == session.uid:  # it is on its way in
                 login.doubt()

@@ -10,6 +10,7 @@ from typing import cast
 
 import structlog
 
+from gatelink.calls import invoke_plain
 from gatelink.config import Limits, networks
 from gatelink.errors import ConfigError
 from gatelink.net.admission import Admission
@@ -167,7 +168,10 @@ class Listener:
         connection.transport.set_write_buffer_limits(self.hub.limits.write_high_water)
         if self._accept is not None:
             try:
-                accepted = self._accept(connection) is not False
+                answer = invoke_plain(self._accept, connection)
+                if answer is not None and not isinstance(answer, bool):
+                    raise TypeError(f"an accept hook returned a {type(answer).__name__}; it must be a bool or None")
+                accepted = answer is not False
             except Exception as error:
                 quiet.error("accept hook failed", address=connection.address, exc_info=error)
                 accepted = False

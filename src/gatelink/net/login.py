@@ -8,11 +8,12 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any, cast
+from typing import Any
 
 import structlog
 
 from gatelink.auth.tokens import Identity
+from gatelink.calls import invoke, invoke_plain
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
 from gatelink.net.admission import Crowded
@@ -220,7 +221,7 @@ class Login(Item):
         if accept_version is None:
             return
         try:
-            accepted = accept_version(hello.app_version)
+            accepted = invoke_plain(accept_version, hello.app_version)
         except Exception as error:
             quiet.error("accept_version failed", exc_info=error)
             accepted = False
@@ -344,10 +345,7 @@ class Login(Item):
         except GatelinkError as error:  # as the engine's: its words are enough
             quiet.error("login impossible", uid=request.uid, error=f"{type(error).__name__}: {error}")
             self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
-        except (Exception, asyncio.CancelledError) as error:
-            is_cancelled = isinstance(error, asyncio.CancelledError)
-            if is_cancelled and cast("asyncio.Task[None]", asyncio.current_task()).cancelling():
-                raise
+        except Exception as error:
             quiet.error("login failed", uid=request.uid, exc_info=error)
             self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         finally:
@@ -358,7 +356,7 @@ class Login(Item):
         """What the tokens say, and how long they took to say it."""
         started = time.perf_counter()
         try:
-            return await self._context.tokens.verify(token, uid, source, self._address)
+            return await invoke(self._context.tokens.verify, token, uid, source, self._address)
         finally:
             self._context.hub.stats.token_seconds.observe(time.perf_counter() - started)
 

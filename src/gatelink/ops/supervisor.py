@@ -36,8 +36,8 @@ LAST_WORDS = 1.0
 MAX_LINE = 65_536
 """Bytes of one line of output; a longer one is cut."""
 
-UNUSABLE = 2
-"""The exit status of a process that can't run as it is configured: starting it again changes nothing."""
+UNUSABLE = os.EX_CONFIG
+"""78, the exit status of a process that can't run as it is configured: starting it again changes nothing."""
 
 REPLACED = 3
 """The exit status of a process whose server id a newer one took: started again, it would only take that back."""

@@ -20,12 +20,13 @@ import inspect
 import random
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from pathlib import PurePath
 from time import perf_counter
 from typing import Any, TypeVar
 
+from gatelink.calls import invoke
 from gatelink.dispatch import Route
 from gatelink.errors import CloseCode, SessionClosed
 from gatelink.handlers import Handlers, check_handler
@@ -173,7 +174,7 @@ class Robot:
         """Runs until cancelled or done. Never raises what `run` does."""
         while True:
             try:
-                await self.run()
+                await invoke(self.run)
                 self._check_end()
                 return
             except asyncio.CancelledError:
@@ -230,15 +231,18 @@ class RobotHandlers(Handlers):
                 register(handler)
                 return handler
 
-            def handled(session: Session, message: Any) -> None:
-                handler(session, message)
+            def handled(session: Session, message: Any) -> Awaitable[None] | None:
+                result = handler(session, message)
+                if inspect.isawaitable(result):
+                    return then_take(result, session, message)
+                self._robot.take(session, message)
+                return None
+
+            async def then_take(result: Awaitable[Any], session: Session, message: Any) -> None:
+                await result
                 self._robot.take(session, message)
 
-            async def handled_async(session: Session, message: Any) -> None:
-                await handler(session, message)
-                self._robot.take(session, message)
-
-            register(handled_async if inspect.iscoroutinefunction(handler) else handled)
+            register(handled)
             return handler
 
         return and_take
@@ -247,7 +251,7 @@ class RobotHandlers(Handlers):
         self._tally.received += len(frames)
         super().dispatch(session, frames)
 
-    def _failed(self, session: Session, route: Route, error: BaseException) -> None:
+    def _failed(self, session: Session, route: Route, error: Exception) -> None:
         if not isinstance(error, SessionClosed) or session.state is SessionState.OPEN:
             self._robot.fail(f"handler of {route.name}: {describe(error)}")
 

@@ -113,7 +113,7 @@ async def test_what_cannot_run_as_given_is_one_line_and_exit_status_2(
     (tmp_path / "alone.toml").write_text("[login]\n")
     async with gatelink_login(*options, cwd=tmp_path) as process:
         status, _, err = await ended(process)
-        assert status == 2 and words in err.splitlines()[-1], err
+        assert status == 78 and words in err.splitlines()[-1], err
         assert "Traceback" not in err
 
 

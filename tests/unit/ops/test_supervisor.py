@@ -130,7 +130,7 @@ async def test_who_ran_for_long_is_started_again_soon(monkeypatch: pytest.Monkey
 
 
 async def test_a_process_that_cannot_run_as_configured_ends_all_and_is_named() -> None:
-    wrong = python("wrong", "import sys; print('no such port', flush=True); sys.exit(2)")
+    wrong = python("wrong", "import sys; print('no such port', flush=True); sys.exit(78)")
     async with running(python("a", POLITE), wrong) as (group, task):
         assert await task == "wrong"
         assert group.lines.count(("wrong", "no such port")) == 1
@@ -146,6 +146,12 @@ async def test_only_a_process_that_failed_is_an_error_in_the_log(status: int, le
             await group.heard("a", "runs", times=2)
     ends = [entry for entry in logs if entry["event"] == "ended, and is started again"]
     assert ends and {entry["log_level"] for entry in ends} == {level}
+
+
+async def test_a_status_that_application_code_may_end_with_is_no_wrong_configuration() -> None:
+    async with running(python("a", "print('runs', flush=True); raise SystemExit(2)")) as (group, task):
+        await group.heard("a", "runs", times=2)
+        assert not task.done()
 
 
 async def test_a_process_whose_id_a_newer_one_took_stays_down_and_the_others_stay_up() -> None:

@@ -6,6 +6,7 @@ from typing import Any
 
 from gatelink.auth.errors import Unavailable
 from gatelink.auth.tokens import Identity
+from gatelink.calls import invoke
 
 
 class CustomUnavailable(Unavailable):
@@ -28,7 +29,7 @@ class Custom:
     async def login(self, credentials: Mapping[str, Any], address: str) -> Identity:
         try:
             async with asyncio.timeout(self._timeout) as limit:
-                return await self._function(credentials, address)
+                return await invoke(self._function, credentials, address)
         except TimeoutError:
             if not limit.expired():
                 raise  # the function's own
