@@ -4,7 +4,8 @@
     ├── LocalError               the caller's: fix the code or the configuration
     │   ├── ConfigError          a setting that cannot work
     │   ├── CatalogError         a message or handler registered twice, wrongly, or not at all
-    │   ├── MessageTooLarge      a message to send that no receiver would take
+    │   ├── MessageTooLarge      a message to send that is larger than one may be
+    │   ├── InvalidMessage       a message to send that its receiver's decoder would refuse
     │   ├── SessionClosed        `send` on a session that has ended
     │   ├── OutboxFull           more is queued for a peer than may be; to a player it is SessionClosed
     │   └── NotLinked            there is no link to the server that a post is for
@@ -103,7 +104,11 @@ class CatalogError(LocalError):
 
 
 class MessageTooLarge(LocalError):
-    """A message to send is larger than any receiver accepts."""
+    """A message to send is larger than one message may be (docs/limits.md, "One message")."""
+
+
+class InvalidMessage(LocalError, ValueError):
+    """A message to send that its receiver's decoder would refuse. The text names class and field, never the value."""
 
 
 class SessionClosed(LocalError):

@@ -9,21 +9,19 @@
 | raw | subclasses of bytes | the bytes |
 
 A codec is bound to a class once, when that is registered. `decode` may raise anything on bytes that it doesn't like:
-whatever it is, it is the peer's fault. `encode` gets instances of exactly that class.
+whatever it is, it is the peer's fault. `encode` gets instances of exactly that class. It raises InvalidMessage for one
+that `decode` would refuse, or MessageTooLarge; a codec of your own is trusted with that.
 """
 
 import inspect
 import re
 import struct
-from collections.abc import Callable
 from typing import Annotated, Any, Protocol, get_origin
 
 import msgspec
 
-from gatelink.errors import BodyError, CatalogError, MessageTooLarge
-
-Encode = Callable[[Any], bytes]
-Decode = Callable[[bytes], Any]
+from gatelink.errors import BodyError, CatalogError, InvalidMessage, MessageTooLarge
+from gatelink.wire.checks import Decode, Encode, checked
 
 
 class Codec(Protocol):
@@ -38,16 +36,18 @@ class _Msgpack:
     """MessagePack; fields that a Struct doesn't have are skipped, wrong types and trailing bytes are refused."""
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
-        _require_struct("msgpack", cls)
-        return msgspec.msgpack.Encoder().encode, msgspec.msgpack.Decoder(cls).decode
+        struct = _require_struct("msgpack", cls)
+        decode = msgspec.msgpack.Decoder(struct).decode
+        return checked(struct, msgspec.msgpack.Encoder().encode, decode), decode
 
 
 class _Json:
     """JSON, as strict as msgpack."""
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
-        _require_struct("json", cls)
-        return msgspec.json.Encoder().encode, msgspec.json.Decoder(cls).decode
+        struct = _require_struct("json", cls)
+        decode = msgspec.json.Decoder(struct).decode
+        return checked(struct, msgspec.json.Encoder().encode, decode, is_json=True), decode
 
 
 class _Protobuf:
@@ -57,7 +57,24 @@ class _Protobuf:
         if not is_protobuf(cls):
             raise CatalogError(f"codec protobuf is for classes that protoc generated; {cls.__qualname__} is not one")
         generated: Any = cls
-        return generated.SerializeToString, generated.FromString
+        if not hasattr(generated, "DESCRIPTOR") or not _may_be_refused(generated.DESCRIPTOR, set(), ()):
+            return generated.SerializeToString, generated.FromString
+
+        def encode(message: Any) -> bytes:
+            try:
+                body: bytes = message.SerializeToString()
+                decode(body)
+            except Exception as error:
+                raise InvalidMessage(f"{cls.__qualname__}: {_unset(message) or type(error).__name__}") from None
+            return body
+
+        def decode(body: bytes) -> Any:
+            message = generated.FromString(body)
+            if not message.IsInitialized():
+                raise BodyError(f"{cls.__qualname__}: {_unset(message)}")
+            return message
+
+        return encode, decode
 
 
 class _Raw:
@@ -95,14 +112,16 @@ class _Binary:
 
     Fields are U8 to F64, `bool` (one byte), and `str` and `bytes` (u16 length, then the bytes; a str is UTF-8 with
     surrogateescape). `decode` raises BodyError. `encode` raises MessageTooLarge for a str or bytes over 65,535 bytes
-    and ValueError for another value that its field can't hold.
+    and InvalidMessage for another value that its field can't hold.
     """
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
-        _require_struct("binary", cls)
+        struct = _require_struct("binary", cls)
         if any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(cls).parameters.values()):
             raise CatalogError(f"codec binary goes by the order of fields; make {cls.__qualname__} without kw_only")
         layout = _Layout(cls)
+        if hasattr(cls, "__post_init__"):  # it may refuse what the fields can hold
+            return checked(struct, layout.encode, layout.decode), layout.decode
         return layout.encode, layout.decode
 
 
@@ -135,9 +154,30 @@ def is_protobuf(cls: type) -> bool:
     return hasattr(cls, "SerializeToString") and hasattr(cls, "FromString")
 
 
-def _require_struct(codec: str, cls: type) -> None:
+def _require_struct(codec: str, cls: type) -> type[msgspec.Struct]:
     if not issubclass(cls, msgspec.Struct):
         raise CatalogError(f"codec {codec} is for msgspec Structs; make it `class {cls.__name__}(msgspec.Struct)`")
+    return cls
+
+
+def _may_be_refused(descriptor: Any, seen: set[str], above: tuple[str, ...]) -> bool:
+    """Whether a message may be made that its decoder refuses: with required fields (proto2), or nested too deeply."""
+    if descriptor.full_name in above or descriptor.is_extendable:  # an extension may have required fields
+        return True
+    if descriptor.full_name in seen:
+        return False
+    seen.add(descriptor.full_name)
+    here = (*above, descriptor.full_name)
+    return any(
+        field.is_required or (field.message_type is not None and _may_be_refused(field.message_type, seen, here))
+        for field in descriptor.fields
+    )
+
+
+def _unset(message: Any) -> str:
+    """The required fields of a protobuf message that are not set, in words; "" if all are."""
+    unset = ", ".join(message.FindInitializationErrors())
+    return f"required and not set: {unset}" if unset else ""
 
 
 class _Layout:
@@ -171,6 +211,8 @@ class _Layout:
             parts: list[bytes] = []
             for run, start, end, name, is_str in self._steps:
                 text = values[end].encode("utf-8", "surrogateescape") if is_str else values[end]
+                if not isinstance(text, (bytes, bytearray)):
+                    raise self._misfit(values)
                 if len(text) > _MAX_TEXT:
                     raise MessageTooLarge(
                         f"{self._cls.__qualname__}.{name} is {len(text)} bytes; codec binary takes up to {_MAX_TEXT}"
@@ -178,8 +220,8 @@ class _Layout:
                 parts += run.pack(*values[start:end], len(text)), text
             parts.append(self._last.pack(*values[self._last_at :]))
             return b"".join(parts)
-        except (struct.error, OverflowError, AttributeError, TypeError) as error:
-            raise self._misfit(values) from error
+        except (struct.error, OverflowError, AttributeError, TypeError, UnicodeEncodeError):
+            raise self._misfit(values) from None
 
     def decode(self, body: bytes) -> Any:
         values: list[Any] = []
@@ -199,19 +241,24 @@ class _Layout:
         except (ValueError, TypeError) as error:  # of the class's own __post_init__; msgspec's decoders take it so too
             raise BodyError(f"{self._cls.__qualname__} refuses its fields: {error}") from error
 
-    def _misfit(self, values: tuple[Any, ...]) -> ValueError:
-        """Which of `values` could not be written, and why."""
+    def _misfit(self, values: tuple[Any, ...]) -> InvalidMessage:
+        """Which of `values` could not be written, and why; without the value."""
         for (name, format), value in zip(self._formats.items(), values, strict=True):
             field = f"{self._cls.__qualname__}.{name}"
             if format in _TEXTS:
                 if type(value).__name__ != format:
-                    return ValueError(f"{field} must be {format}, got {type(value).__name__}")
+                    return InvalidMessage(f"{field} must be {format}, got {type(value).__name__}")
+                try:
+                    if format == "str":
+                        value.encode("utf-8", "surrogateescape")
+                except UnicodeEncodeError:
+                    return InvalidMessage(f"{field} has surrogates that stand for no byte")
                 continue
             try:
                 struct.pack("<" + format, value)
-            except (struct.error, OverflowError) as error:
-                return ValueError(f"{field} can't be {value!r}: {error}")
-        return ValueError(f"{self._cls.__qualname__} can't be written with codec binary")
+            except (struct.error, OverflowError, TypeError) as error:
+                return InvalidMessage(f"{field} can't be this {type(value).__name__}: {error}")
+        return InvalidMessage(f"{self._cls.__qualname__} can't be written with codec binary")
 
 
 def _format(cls: type, field: msgspec.structs.FieldInfo) -> str:

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 from msgspec import Struct
 
-from gatelink.errors import CatalogError
+from gatelink.errors import CatalogError, InvalidMessage
 from gatelink.wire.base import BASE_IDS, BASE_MESSAGES, FIRST_APPLICATION_ID
 from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, is_protobuf
 
@@ -129,6 +129,8 @@ class Catalog:
                 f"{_path(cls)} names a class that does not exist yet ({error}); "
                 f"instead of the decorator, write catalog.add({id}, {cls.__name__}) below both"
             ) from error
+        if codec not in CODECS.values():
+            encode = _bytes_alone(cls, encode)
         kind = MessageType(id, name, cls, encode, decode, compress)
         self.by_id[id] = self.by_type[cls] = self.by_name[name] = kind
         return kind
@@ -138,6 +140,18 @@ catalog = Catalog()
 """Where `message` registers, and what a server uses unless it is given another."""
 
 message = catalog.message
+
+
+def _bytes_alone(cls: type, encode: Encode) -> Encode:
+    """`encode` of an application's own codec. Raises InvalidMessage when it gives something else."""
+
+    def encode_to_bytes(message: Any) -> bytes:
+        body: object = encode(message)
+        if not isinstance(body, bytes):
+            raise InvalidMessage(f"the codec of {cls.__qualname__} gave a {type(body).__name__}, which must be bytes")
+        return body
+
+    return encode_to_bytes
 
 
 def _path(cls: type) -> str:

@@ -216,8 +216,8 @@ def test_the_longest_text_passes_and_the_next_is_too_large() -> None:
 @pytest.mark.parametrize(
     ("make", "text"),
     [
-        (lambda: Numbers(40_000, 0, True), r"Numbers\.x can't be 40000"),
-        (lambda: Numbers(0, "1", True), r"Numbers\.y can't be '1'"),  # type: ignore[arg-type]
+        (lambda: Numbers(40_000, 0, True), r"Numbers\.x can't be this int: "),
+        (lambda: Numbers(0, "1", True), r"Numbers\.y can't be this str: "),  # type: ignore[arg-type]
         (lambda: Text(None), r"Text\.text must be str, got NoneType"),  # type: ignore[arg-type]
         (lambda: Text(b"hello"), r"Text\.text must be str, got bytes"),  # type: ignore[arg-type]
     ],
@@ -235,7 +235,7 @@ def test_a_float_over_its_width_names_its_field() -> None:
         value: F32
 
     encode, _ = BINARY.bind(Speed)
-    with pytest.raises(ValueError, match=r"Speed\.value can't be 1e\+300"):
+    with pytest.raises(ValueError, match=r"Speed\.value can't be this float: "):
         encode(Speed(1e300))
 
 

@@ -1,0 +1,137 @@
+"""What `encode` of a codec refuses: a message that the decoder of its own class would not take.
+
+A Struct checks nothing when it is made or changed, so a handler may hold one that every receiver refuses; and a body
+that is refused ends the receiver's session. The check is made once for each class. A field that is a plain int, float,
+str, bytes or bool, optional or not, is compared by its exact type. Where that is not enough, the body is decoded again:
+a value has another type, the class has bounds or a `__post_init__`, or a field is of any other type.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import msgspec
+from msgspec import inspect
+
+from gatelink.errors import InvalidMessage
+
+Encode = Callable[[Any], bytes]
+Decode = Callable[[bytes], Any]
+
+MAX_COMPARED = 32
+"""Fields that are compared one by one; a class with more is decoded again."""
+
+_PLAIN: list[tuple[inspect.Type, str]] = [
+    (inspect.IntType(), "int"),
+    (inspect.FloatType(), "float"),
+    (inspect.StrType(), "str"),
+    (inspect.BytesType(), "bytes"),
+    (inspect.BoolType(), "bool"),
+]
+
+
+def checked(cls: type[msgspec.Struct], encode: Encode, decode: Decode, *, is_json: bool = False) -> Encode:
+    """`encode`, which then raises InvalidMessage for what `decode` would refuse, and for what `encode` itself does.
+
+    is_json: a float that is not finite is refused, too: JSON writes it as null.
+    """
+    info = inspect.type_info(cls)
+    has_floats = is_json and any(isinstance(part, (inspect.FloatType, inspect.AnyType)) for part in _parts(info, []))
+
+    def check(message: Any, body: bytes) -> None:
+        if has_floats and b"null" in body and (place := _not_finite(msgspec.to_builtins(message))):
+            raise InvalidMessage(f"{cls.__qualname__}{place} is NaN or infinite, which JSON can't say")
+        try:
+            decode(body)
+        except Exception as error:
+            raise InvalidMessage(f"{cls.__qualname__}: {_words(error)}") from None
+
+    def refuse(message: Any, error: Exception) -> InvalidMessage:
+        return InvalidMessage(f"{cls.__qualname__}{_culprit(message, encode)} can't be written: {type(error).__name__}")
+
+    # One function without a loop, as dataclasses makes them: it runs for each message that is sent.
+    source = f"""
+def encode_checked(message):
+    try:
+        body = encode(message)
+    except Exception as error:
+        raise refuse(message, error) from None
+    if not ({_comparison(cls, info, is_json)}):
+        check(message, body)
+    return body
+"""
+    names: dict[str, Any] = {"encode": encode, "check": check, "refuse": refuse}
+    exec(source, names)  # noqa: S102 - it holds nothing but the names of the class's fields
+    compiled: Encode = names["encode_checked"]
+    return compiled
+
+
+def _comparison(cls: type[msgspec.Struct], info: inspect.Type, is_json: bool) -> str:
+    """An expression that is true only of a message that is surely good; `False` where nothing short tells."""
+    if not isinstance(info, inspect.StructType) or len(info.fields) > MAX_COMPARED or hasattr(cls, "__post_init__"):
+        return "False"
+    terms = []
+    for field in info.fields:
+        kinds = [kind for kind in _members(field.type) if not isinstance(kind, inspect.NoneType)]
+        names = [name for plain, name in _PLAIN if kinds == [plain]]
+        if not names:
+            return "False"
+        value = f"message.{field.name}"
+        term = f"type({value}) is {names[0]}"
+        if is_json and names[0] == "float":
+            term += f" and {value} - {value} == 0.0"  # it is neither for NaN nor for an infinity
+        terms.append(f"({value} is None or {term})" if len(_members(field.type)) > 1 else term)
+    return " and ".join(terms) or "True"
+
+
+def _members(type: inspect.Type) -> tuple[inspect.Type, ...]:
+    return type.types if isinstance(type, inspect.UnionType) else (type,)
+
+
+def _parts(part: Any, seen: list[Any]) -> Iterator[inspect.Type]:
+    """A type and all types in it."""
+    if isinstance(part, (tuple, list)):
+        for each in part:
+            yield from _parts(each, seen)
+    elif isinstance(part, (inspect.Type, inspect.Field)) and not any(part is each for each in seen):
+        seen.append(part)
+        if isinstance(part, inspect.Type):
+            yield part
+        for name in part.__struct_fields__:
+            yield from _parts(getattr(part, name), seen)
+
+
+def _not_finite(value: Any) -> str:
+    """The place of a float that is not finite, as `.x[0]`; "" if there is none. Keys of a dict are not shown."""
+    if isinstance(value, float):
+        return "" if math.isfinite(value) else " "
+    if isinstance(value, dict):
+        parts = [
+            (f".{key}" if isinstance(key, str) and key.isidentifier() else "[...]", each) for key, each in value.items()
+        ]
+    elif isinstance(value, (list, tuple)):
+        parts = [(f"[{at}]", each) for at, each in enumerate(value)]
+    else:
+        return ""
+    for place, each in parts:
+        if found := _not_finite(each):
+            return place + found.rstrip()
+    return ""
+
+
+def _culprit(message: Any, encode: Encode) -> str:
+    """The field of `message` that can't be encoded, as `.text`; "" if that is not one alone."""
+    for name in message.__struct_fields__:
+        try:
+            encode(getattr(message, name))
+        except Exception:
+            return f".{name}"
+    return ""
+
+
+def _words(error: Exception) -> str:
+    """Which field a decoder refuses, and what it expected there; nothing of what was in it."""
+    text, _, place = str(error).partition(" - at ")
+    if not isinstance(error, msgspec.ValidationError) or not text.startswith("Expected"):
+        text = "a value that the decoder of its class refuses"
+    return f"{text}, at {place}" if place else text
