@@ -40,7 +40,7 @@ def contain(error: BaseException) -> Exception:
     return contained
 
 
-async def invoke(function: Callable[..., Awaitable[T] | T], *arguments: Any) -> T:
+async def invoke(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
     """Calls `function`, plain or async, and awaits what it returns. Raises only Exceptions, as `contain` says."""
     try:
         result: Any = function(*arguments)

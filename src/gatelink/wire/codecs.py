@@ -21,7 +21,9 @@ from typing import Annotated, Any, Protocol, get_origin
 import msgspec
 
 from gatelink.errors import BodyError, CatalogError, InvalidMessage, MessageTooLarge
-from gatelink.wire.checks import Decode, Encode, checked
+from gatelink.wire.checks import Decode as Decode
+from gatelink.wire.checks import Encode as Encode
+from gatelink.wire.checks import checked
 
 
 class Codec(Protocol):
@@ -208,7 +210,7 @@ class _Layout:
         try:
             if not self._steps:
                 return self._last.pack(*values)
-            parts: list[bytes] = []
+            parts: list[bytes | bytearray] = []
             for run, start, end, name, is_str in self._steps:
                 text = values[end].encode("utf-8", "surrogateescape") if is_str else values[end]
                 if not isinstance(text, (bytes, bytearray)):

@@ -93,14 +93,16 @@ scalars = (
     st.none()
     | st.booleans()
     | st.integers()
-    | st.sampled_from([0, 1, 13, 100, 2**63, 2**64, -(2**63) - 1, 10**4_000])
+    | st.sampled_from([0, 1, 13, 100, 2**63, 2**64, -(2**63) - 1])
     | st.floats()
     | st.text(st.characters())
-    | st.sampled_from(["\ud800", "\udc80", "null", "x" * 70_000])
+    | st.sampled_from(["\ud800", "\udc80", "null"])
+    | st.builds(lambda: "x" * 70_000)
+    | st.builds(lambda: 10**5_000)
     | st.binary()
-    | st.just(bytearray(b"array"))
-    | st.just(memoryview(b"view1234").cast("I"))
-    | st.just(object())
+    | st.builds(lambda: bytearray(b"array"))
+    | st.builds(lambda: memoryview(b"view1234").cast("I"))
+    | st.builds(object)
 )
 values = st.recursive(
     scalars | st.builds(Inner, st.lists(st.floats() | st.integers() | st.none())),
@@ -167,7 +169,11 @@ SECRET = "hunter2"
         (MSGPACK, Plain(1, 1.0, SECRET + "\ud800", b"", True), r"Plain\.text can't be written: UnicodeEncodeError"),
         (MSGPACK, Bounded(100, SECRET), r"Bounded: Expected `int` <= 99, at `\$\.level`"),
         (JSON, Bounded(5, SECRET * 2), r"Bounded: Expected `str` of length <= 8, at `\$\.name`"),
-        (JSON, Nested(Inner([]), {}, SECRET), r"Nested: a value that the decoder of its class refuses, at `\$\.kind`"),
+        (
+            JSON,
+            made(Nested, [Inner([]), {}, SECRET]),
+            r"Nested: a value that the decoder of its class refuses, at `\$\.kind`",
+        ),
         (MSGPACK, made(Proud, [13]), r"Proud: a value that the decoder of its class refuses"),
         (MSGPACK, made(Empty, []), ""),
         (BINARY, Packed(200, 0, 0.0, True, SECRET, b""), r"Packed\.small can't be this int"),
