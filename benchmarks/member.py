@@ -48,7 +48,7 @@ def service(member: Membership) -> Server:
 
     @echoing.on(Shout)
     def shout(session: Session, message: Shout) -> None:
-        echoing.broadcast(Heard(message), ROOM)
+        echoing.broadcast_to(ROOM, Heard(message))
 
     return echoing
 

@@ -66,13 +66,13 @@ class Room:
         if session.data is None:
             session.send(NotHere(message.visit, message.number))
         else:
-            self.app.broadcast(Moved(session.uid, message.number, message.x, message.y), session.data)
+            self.app.broadcast_to(session.data, Moved(session.uid, message.number, message.x, message.y))
 
     def on_chat(self, session: Session, message: Chat) -> None:
         if session.data is None:
             session.send(NotHere(message.visit, message.number))
         else:
-            self.app.broadcast(Chatted(session.uid, message.number, message.text), session.data)
+            self.app.broadcast_to(session.data, Chatted(session.uid, message.number, message.text))
 
     def on_part(self, session: Session, message: Part) -> None:
         self.leave(session)

@@ -256,10 +256,16 @@ class Server:
         """What a member of a group shows beside its own metrics."""
         return ()
 
-    def broadcast(self, message: Any, group: str = "", *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Sends `message`, encoded once, to the sessions in a group, or to all. Raises what encoding raises."""
-        to = self.hub.groups.members(group) if group else None
-        self.sessions.broadcast(message, to, key=key, full=full)
+    def broadcast(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Sends `message`, encoded once, to every session. Raises what encoding raises, as `Session.send`."""
+        self.sessions.broadcast(message, key=key, full=full)
+
+    def broadcast_to(self, group: str, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """Sends `message`, encoded once, to the sessions that joined `group`; to nobody if none did.
+
+        Raises LocalError for a name that is empty or too long, and what encoding raises.
+        """
+        self.sessions.broadcast(message, self.hub.groups.members(group), key=key, full=full)
 
     async def start(self) -> None:
         """Starts to listen, if it is not stopped meanwhile. Raises ConfigError if it can't, with nothing left open."""

@@ -97,6 +97,11 @@ class Link:
         """The other server's type."""
         return self.info.type
 
+    @property
+    def max_envelope(self) -> int:
+        """Bytes of the largest whole envelope that the other end takes."""
+        return self._largest
+
     def is_to(self, info: ServerInfo) -> bool:
         """Whether the other end is the process of this entry."""
         return info.instance == self.instance

@@ -18,7 +18,7 @@ from gatelink.group.links import Link
 from gatelink.group.registry import State
 from gatelink.quiet import QuietLog
 from gatelink.session.carrier import Pause
-from gatelink.session.groups import MAX_NAME
+from gatelink.session.groups import MAX_NAME, check_name
 from gatelink.session.hub import Hub
 from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.roles import Dispatcher
@@ -26,6 +26,8 @@ from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.wire.control import MAX_REASON
 from gatelink.wire.envelope import (
+    PUSH_HEAD,
+    SID_SIZE,
     Arrival,
     Bind,
     Hold,
@@ -42,6 +44,9 @@ quiet = QuietLog(structlog.get_logger("gatelink.service"))
 
 POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
 """What stands for a policy in a PushFrame."""
+
+ENVELOPE_HEAD = 1_100
+"""Bytes that an envelope to a gateway is longer than its message, at the most: a group's name has 255 characters."""
 
 POLICY_NUMBERS = {policy: number for number, policy in enumerate(POLICIES)}
 
@@ -160,9 +165,8 @@ class Player(Session):
         self._tell(Join(self.sid, name))
 
     def leave(self, group: str) -> None:
-        name = self._players.full_name(group)
         super().leave(group)
-        self._tell(Leave(self.sid, name))
+        self._tell(Leave(self.sid, self._players.full_name(group)))
 
     def pause(self, why: Pause) -> None:
         """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
@@ -330,24 +334,25 @@ class Players:
                 by_link.setdefault(player.link, []).append(player.sid)
         sent = 0
         for link, sids in by_link.items():
-            for at in range(0, len(sids), _PUSH_AT_ONCE):
-                part = sids[at : at + _PUSH_AT_ONCE]
+            at_once = max(1, min(_PUSH_AT_ONCE, (link.max_envelope - PUSH_HEAD - len(frame)) // SID_SIZE))
+            for at in range(0, len(sids), at_once):
+                part = sids[at : at + at_once]
                 if self._push(link, push_frames(part, [frame], POLICY_NUMBERS[full], key)):
                     sent += len(part)
         encoder.traffic.messages += sent
         encoder.traffic.bytes += sent * len(frame)
         return sent
 
-    def broadcast_group(
-        self, links: Iterable[Link], group: str, message: Any, *, key: int = 0, full: Full = Full.CLOSE
+    def broadcast_gateways(
+        self, links: Iterable[Link], message: Any, name: str = "", *, key: int = 0, full: Full = Full.CLOSE
     ) -> None:
-        """Sends `message` once over each link to a gateway, for those who are in `group` there; "" is everybody.
+        """Sends `message` once over each link to a gateway, for every player there.
 
-        Raises what encoding raises.
+        name: the gateways' name of a group, if it is for its members alone. Raises what encoding raises.
         """
         encoder = self._hub.encoder(type(message))
         frame = encoder.frame(message)
-        envelope = broadcast_frames(self.full_name(group) if group else "", [frame], POLICY_NUMBERS[full], key)
+        envelope = broadcast_frames(name, [frame], POLICY_NUMBERS[full], key)
         for link in links:
             if self._push(link, envelope):
                 encoder.traffic.messages += 1
@@ -367,7 +372,8 @@ class Players:
         return info is not None and info.type == type and info.state is State.UP
 
     def full_name(self, group: str) -> str:
-        """What the gateways call a group of this service. Raises LocalError for a name that is too long there."""
+        """What the gateways call a group of this service. Raises LocalError for one that is empty, or too long there."""
+        check_name(group)
         name = f"{self._type}/{group}"
         if len(name) > MAX_NAME:
             raise LocalError(f"a group's name of {len(group)} characters; with its type it has at most {MAX_NAME}")

@@ -342,17 +342,30 @@ class Relay:
 
     def _push(self, body: bytes) -> None:
         sids, policy, key, frames = envelope.open_push_frames(body, self._max_frame)
+        if len(body) > self._server.hub.max_message:
+            frames = self._that_fit(frames)
         for sid in sids:
             self._deliver(self._ways.get(sid), frames, policy, key)
 
     def _broadcast(self, body: bytes) -> None:
         group, policy, key, frames = envelope.open_broadcast_frames(body, self._max_frame)
+        if len(body) > self._server.hub.max_message:
+            frames = self._that_fit(frames)
         if group:
             for session in self._server.hub.groups.members(group):
                 self._deliver(session.way, frames, policy, key)
         else:
             for way in list(self._ways.values()):
                 self._deliver(way, frames, policy, key)
+
+    def _that_fit(self, frames: list[Encoded]) -> list[Encoded]:
+        """`frames` without those that no session takes, of a service with a larger max_outbox_bytes than ours."""
+        most = self._server.hub.max_message
+        fit = [frame for frame in frames if len(frame) <= most]
+        if len(fit) < len(frames):
+            self.stats.malformed += len(frames) - len(fit)
+            quiet.error("a service's message is too large", bytes=max(map(len, frames)), most=most)
+        return fit
 
     def _deliver(self, way: Way | None, frames: list[Encoded], policy: int, key: int) -> None:
         if way is None:

@@ -22,14 +22,14 @@ from gatelink.errors import BodyError, CloseCode, ConfigError
 from gatelink.group.engine import EngineUnavailable
 from gatelink.group.group import Group, LoadMeter, Membership, Talk
 from gatelink.group.links import GATEWAY, Link
-from gatelink.group.players import Players
+from gatelink.group.players import ENVELOPE_HEAD, Players
 from gatelink.group.registry import ServerInfo, State
 from gatelink.quiet import QuietLog
 from gatelink.server import Listen, Server
 from gatelink.session.controls import close_code
 from gatelink.session.outbox import Full
 from gatelink.wire import envelope
-from gatelink.wire.frames import Frame
+from gatelink.wire.frames import HEADER_SIZE, Frame
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -120,12 +120,17 @@ class Service(Server):
             grace = max(0.0, deadline - self.hub.wheel.clock())
         await super().stop(grace)
 
-    def broadcast(self, message: Any, group: str = "", *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """As on a `Server`, to whoever joined the group through any service of this type, or to all who are connected.
+    def broadcast(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """As on a `Server`, to every player of every gateway, whether this service knows the player or not.
 
         It crosses the link to each gateway once; `players.broadcast` reaches those that this service knows.
         """
-        self.players.broadcast_group(self.group.links.of_type(GATEWAY), group, message, key=key, full=full)
+        self.players.broadcast_gateways(self.group.links.of_type(GATEWAY), message, key=key, full=full)
+
+    def broadcast_to(self, group: str, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """As on a `Server`, to the players who joined `group` through any service of this type."""
+        links = self.group.links.of_type(GATEWAY)
+        self.players.broadcast_gateways(links, message, self.players.full_name(group), key=key, full=full)
 
     @property
     def trouble(self) -> str:
@@ -142,6 +147,8 @@ class Service(Server):
 
     async def _prepare(self) -> None:
         """Before anything listens."""
+        in_a_link = self.link_limits.max_frame + HEADER_SIZE - ENVELOPE_HEAD
+        self.hub.max_message = min(self.hub.max_message, in_a_link)
         self._players = Players(self.hub, self.handlers, self.type, self.group)
         await self.group.registry.start()
 

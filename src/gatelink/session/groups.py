@@ -14,6 +14,12 @@ MAX_OF_ONE = 1_000
 """Groups that one session may be in."""
 
 
+def check_name(group: str) -> None:
+    """Raises LocalError for the name of a group that is empty or too long."""
+    if not 0 < len(group) <= MAX_NAME:
+        raise LocalError(f"a group's name of {len(group)} characters; it has 1 to {MAX_NAME}")
+
+
 class Groups:
     """The groups of one server; a group is there as long as somebody is in it."""
 
@@ -25,9 +31,8 @@ class Groups:
         return len(self._members)
 
     def join(self, session: "Session", group: str) -> None:
-        """Raises LocalError for a name that is too long, or one group too many."""
-        if not 0 < len(group) <= MAX_NAME:
-            raise LocalError(f"a group's name of {len(group)} characters; it has 1 to {MAX_NAME}")
+        """Raises LocalError for a name that is empty or too long, or one group too many."""
+        check_name(group)
         mine = self._groups_of.setdefault(session, set())
         if len(mine) >= MAX_OF_ONE and group not in mine:
             raise LocalError(f"a session in {MAX_OF_ONE} groups joins another; that is the most")
@@ -53,7 +58,8 @@ class Groups:
             self.leave(session, group)
 
     def members(self, group: str) -> list["Session"]:
-        """The sessions in a group at this moment, in the order in which they joined."""
+        """The sessions in a group at this moment, in the order in which they joined. Raises LocalError as `join`."""
+        check_name(group)
         return list(self._members.get(group, ()))
 
     def of(self, session: "Session") -> frozenset[str]:

@@ -14,7 +14,7 @@ from gatelink.session.timers import Wheel
 from gatelink.stats import Stats, Traffic
 from gatelink.wire.base import BASE_IDS, FRAMEWORK_IDS
 from gatelink.wire.body import BodyCoder
-from gatelink.wire.frames import MAX_LENGTH, encode_frame
+from gatelink.wire.frames import HEADER_SIZE, MAX_LENGTH, encode_frame
 from gatelink.wire.messages import Catalog, MessageType
 
 FLUSH_AT_ONCE = 256
@@ -41,28 +41,34 @@ class Encoder:
 
     __slots__ = ("frame", "kind", "traffic")
 
-    def __init__(self, kind: MessageType, coder: BodyCoder | None, traffic: Traffic) -> None:
+    def __init__(self, kind: MessageType, coder: BodyCoder | None, traffic: Traffic, max_message: int) -> None:
         self.kind = kind
         self.traffic = traffic
-        self.frame: Callable[[Any], bytes] = _frame_maker(kind, coder)
+        self.frame: Callable[[Any], bytes] = _frame_maker(kind, coder, max_message)
 
 
-def _frame_maker(kind: MessageType, coder: BodyCoder | None) -> Callable[[Any], bytes]:
+def _frame_maker(kind: MessageType, coder: BodyCoder | None, max_message: int) -> Callable[[Any], bytes]:
     id = kind.id
     encode = kind.encode
+    most = max_message - HEADER_SIZE
     is_body = encode is bytes  # a raw message is its body: no need to copy it
 
     def frame(message: Any) -> bytes:
         body = message if is_body else encode(message)
         size = len(body) + 2
-        if size > MAX_LENGTH:
-            raise MessageTooLarge(f"{kind.name} of {size} bytes; a frame has at most {MAX_LENGTH}")
+        if size > most:
+            raise too_large(kind.name, size + HEADER_SIZE, max_message)
         if coder is None:
             return _pack_head(size, id) + body
         flags, body = coder.close(kind, body)
         return encode_frame(id, body, flags)
 
     return frame
+
+
+def too_large(name: str, size: int, max_message: int) -> MessageTooLarge:
+    """What `send` raises. size: bytes of the whole frame, before it is compressed."""
+    return MessageTooLarge(f'{name} of {size} bytes; one message has at most {max_message} (limits.md, "One message")')
 
 
 class Hub:
@@ -88,6 +94,8 @@ class Hub:
         self.wheel = Wheel(loop)
         self.groups = Groups()
         self.between_servers = between_servers
+        self.max_message = min(limits.max_outbox_bytes, MAX_LENGTH + HEADER_SIZE)
+        """Bytes of the largest whole frame that may be sent."""
         self._reserved = BASE_IDS if between_servers else FRAMEWORK_IDS
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
@@ -103,7 +111,7 @@ class Hub:
             kind = self.catalog.of_type(cls)
             self.check_sendable(kind.id)
             plain = not self.options.scramble and not self.options.compress_over
-            found = Encoder(kind, None if plain else self.coder, self.stats.sent_of(kind.name))
+            found = Encoder(kind, None if plain else self.coder, self.stats.sent_of(kind.name), self.max_message)
             self.encoders[cls] = found
         return found
 
@@ -121,6 +129,11 @@ class Hub:
                 f"message {id} ({self.name_of(id)}) is the framework's; sent by an application it would shift the "
                 "counts that resume rests on. Applications have 11000 to 59999"
             )
+
+    def check_size(self, id: int, frame: bytes) -> None:
+        """Raises MessageTooLarge for a frame that was not made by an `Encoder`."""
+        if len(frame) > self.max_message:
+            raise too_large(self.name_of(id), len(frame), self.max_message)
 
     def traffic_of(self, id: int) -> Traffic:
         """The counter of messages sent under a raw id."""

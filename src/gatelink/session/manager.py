@@ -122,12 +122,14 @@ class SessionManager:
         Raises what encoding raises.
         """
         session = self._sessions.get((uid, slot))
+        if session is None:
+            self._hub.encoder(type(message)).frame(message)  # a wrong message raises, whoever is here
+            return False
         try:
-            if session is not None:
-                session.send(message, key=key, full=full)
+            session.send(message, key=key, full=full)
         except SessionClosed:
             return False
-        return session is not None
+        return True
 
     def broadcast(
         self,

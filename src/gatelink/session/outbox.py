@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from enum import Enum
 from typing import cast
 
-from gatelink.errors import CloseCode, LocalError
+from gatelink.errors import CloseCode, LocalError, MessageTooLarge
 
 
 class Full(Enum):
@@ -30,7 +30,7 @@ class OutboxFull(LocalError):
 class Outbox:
     """The queue of one session.
 
-    max_frames, max_bytes: what may be queued; one frame is always taken, whatever its size, when the queue is empty.
+    max_frames, max_bytes: what may be queued. A frame larger than `max_bytes` is refused, even when nothing is.
     """
 
     __slots__ = (
@@ -76,7 +76,7 @@ class Outbox:
 
         A replacing frame takes the replaced one's place while only keyed frames stand behind that, so that a stream of
         updates is fair to all its keys; else it goes to the end, so that it never overtakes a frame without a key.
-        Raises OutboxFull, and then, as when `frame` is dropped, what is queued stays as it was.
+        Raises OutboxFull or MessageTooLarge, and then, as when `frame` is dropped, what is queued stays as it was.
         """
         size = self.bytes + len(frame)
         if self._keys is None and not key and size <= self.max_bytes and self.count < self.max_frames:
@@ -87,28 +87,31 @@ class Outbox:
             self._push(frame, full, key)
 
     def extend(self, frames: list[bytes]) -> None:
-        """`push` of several, in order. Raises OutboxFull, and then those that fitted are queued."""
+        """`push` of several, in order. Raises OutboxFull if they do not fit together, and then queues none."""
         size = self.bytes + sum(map(len, frames))
         count = self.count + len(frames)
         if self._keys is None and size <= self.max_bytes and count <= self.max_frames:
             self._frames += frames
             self.count = count
             self.bytes = size
-        else:
+        elif size <= self.max_bytes and count <= self.max_frames:
             for frame in frames:
                 self.push(frame)
+        else:
+            raise self._full()
 
     def _push(self, frame: bytes, full: Full, key: int) -> None:
         size = len(frame)
+        if size > self.max_bytes:
+            raise MessageTooLarge(
+                f"a frame of {size} bytes; one message has at most {self.max_bytes} (max_outbox_bytes)"
+            )
         at = self._place(key)
         old = self._frames[at] if at >= 0 else None
         count, queued = (self.count, self.bytes) if old is None else (self.count - 1, self.bytes - len(old))
-        fits = not count or (count < self.max_frames and queued + size <= self.max_bytes)
+        fits = count < self.max_frames and queued + size <= self.max_bytes
         if not fits and full is Full.CLOSE:
-            raise OutboxFull(
-                f"{self.count} frames, {self.bytes} bytes are queued and the peer does not read "
-                f"(limits.max_outbox_frames {self.max_frames}, max_outbox_bytes {self.max_bytes})"
-            )
+            raise self._full()
         if not fits and full is Full.DROP_NEWEST:
             self.dropped += 1
             return
@@ -163,6 +166,12 @@ class Outbox:
         self.count = 0
         self.bytes = 0
         return frames
+
+    def _full(self) -> OutboxFull:
+        return OutboxFull(
+            f"{self.count} frames, {self.bytes} bytes are queued and the peer does not read "
+            f"(limits.max_outbox_frames {self.max_frames}, max_outbox_bytes {self.max_bytes})"
+        )
 
     def _place(self, key: int) -> int:
         """Where the queued frame of `key` stands in `_frames`; -1 if there is none."""

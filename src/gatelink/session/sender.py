@@ -2,7 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from typing import Any, NoReturn
+from contextlib import suppress
+from typing import Any
 
 from gatelink.errors import CloseCode, SessionClosed
 from gatelink.session.carrier import Carrier
@@ -49,8 +50,9 @@ class Sender(Item):
         """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
 
         key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
-        Raises SessionClosed; CatalogError or the codec's error if the message can't be encoded, LocalError if it is the
-        framework's own, or if another thread calls this: that is noticed only while nothing else is queued.
+        Raises SessionClosed; MessageTooLarge; InvalidMessage if its receiver's decoder would refuse it; CatalogError if
+        its class is not registered; LocalError if it is the framework's own, or if another thread calls this: that is
+        noticed only while nothing else is queued.
         """
         cls = type(message)
         encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
@@ -60,7 +62,7 @@ class Sender(Item):
         try:
             self.outbox.push(frame, full, key)
         except OutboxFull as error:
-            self._overflow(error)
+            self._overflow(error, frame, key)
         if not self._marked:
             self._hub.mark(self)
             self._marked = True
@@ -71,23 +73,27 @@ class Sender(Item):
     def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Queues a message by its id and encoded body, in one order with the typed ones.
 
-        Raises SessionClosed; LocalError for an id of the framework's.
+        Raises SessionClosed; MessageTooLarge; LocalError for an id of the framework's.
         """
         self._hub.check_sendable(id)
         frame = encode_frame(id, body, flags)
+        self._hub.check_size(id, frame)
         self.send_frame(frame, key, full)
         traffic = self._hub.traffic_of(id)
         traffic.messages += 1
         traffic.bytes += len(frame)
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a whole frame, as `encode_frame` makes it; what `send_raw` and broadcasts end in."""
+        """Queues a whole frame, as `encode_frame` makes it; what `send_raw` and broadcasts end in.
+
+        Raises SessionClosed and MessageTooLarge.
+        """
         if self.state is not _OPEN:
             self._check_sendable()
         try:
             self.outbox.push(frame, full, key)
         except OutboxFull as error:
-            self._overflow(error)
+            self._overflow(error, frame, key)
         if not self._marked:
             self._hub.mark(self)
             self._marked = True
@@ -98,8 +104,9 @@ class Sender(Item):
             self._check_sendable()
         try:
             self.outbox.extend(frames)
-        except OutboxFull as error:
-            self._overflow(error)
+        except OutboxFull:
+            for frame in frames:
+                self.send_frame(frame)
         if not self._marked:
             self._hub.mark(self)
             self._marked = True
@@ -108,7 +115,16 @@ class Sender(Item):
         if self.state is not SessionState.DETACHED:
             raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
 
-    def _overflow(self, error: OutboxFull) -> NoReturn:
+    def _overflow(self, error: OutboxFull, frame: bytes, key: int) -> None:
+        """The queue is full before the turn of the loop is over. A peer that reads is not to blame for that.
+
+        What its socket takes now makes room for `frame`; if it takes nothing, the session ends. Raises SessionClosed.
+        """
+        while self._carrier is not None and self._carrier.writable and (data := self._outgoing()):
+            self._carrier.write(data)
+            with suppress(OutboxFull):
+                self.outbox.push(frame, Full.CLOSE, key)
+                return
         self._cut_off(error.code, str(error))
         raise SessionClosed(error.code, str(error)) from None
 

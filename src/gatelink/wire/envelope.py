@@ -45,6 +45,9 @@ CLIENT_HEAD = 14
 PUSH_HEAD = 25
 """Bytes that a whole PushFrame to one is longer than the frames in it."""
 
+SID_SIZE = 8
+"""Bytes of each further session in a PushFrame."""
+
 MAX_SIDS = 0xFFFF
 
 Encoded = bytes

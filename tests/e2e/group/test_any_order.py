@@ -175,7 +175,7 @@ class Walk:
         message = self.say()
         name = self.random.choice((None, *GROUPS))
         if name is not None:
-            self.lobby.broadcast(message, name)
+            self.lobby.broadcast_to(name, message)
             to = [life for life in map(self.life_of, self.lobby.players) if name in life.groups]
         else:
             some = [player for player in self.lobby.players if self.random.random() < 0.5]

@@ -18,7 +18,7 @@ from gatelink.net.client import CLIENT_LIMITS
 from gatelink.session.carrier import Pause
 from gatelink.session.outbox import OutboxFull
 from gatelink.wire.envelope import Arrival, SessionOpened
-from tests.e2e.group.support import Ask, Post, Recorder, Say, group, log_in, player
+from tests.e2e.group.support import CATALOG, Ask, Post, Recorder, Say, group, log_in, player
 from tests.e2e.support import until
 
 SMALL = replace(
@@ -197,14 +197,20 @@ async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_h
             lobby.player(7).send(large)
             lobby.broadcast(large)
             await until(lambda: client.heard == [1, 1])
-            too_large = Say(2, "x" * LINK_LIMITS.max_frame)
+            too_large = Say(2, "x" * lobby.limits.max_outbox_bytes)
             for attempt in (
                 lobby.player(7).send,
                 lobby.broadcast,
+                partial(lobby.broadcast_to, "nobody is here"),
                 lobby.players.broadcast,
-                partial(lobby.group.post, "room"),
-                partial(lobby.group.broadcast, "room"),
             ):
+                with pytest.raises(MessageTooLarge, match=f"at most {lobby.limits.max_outbox_bytes}"):
+                    attempt(too_large)
+            for uid in (7, 8):
+                with pytest.raises(MessageTooLarge):
+                    await lobby.sessions.push(uid, too_large)
+            too_large = Say(2, "x" * LINK_LIMITS.max_frame)
+            for attempt in (partial(lobby.group.post, "room"), partial(lobby.group.broadcast, "room")):
                 with pytest.raises(MessageTooLarge, match=str(LINK_LIMITS.max_frame + 4)):
                     attempt(too_large)
             lobby.group.post("room", Post(3))
@@ -274,3 +280,49 @@ async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
             assert not len(service.hub.groups) and not service.hub.groups._groups_of
         assert not len(gateway.hub.groups) and not gateway.hub.groups._groups_of
         assert not lobby.strays and not relay.stats.malformed
+
+
+async def test_a_gateway_drops_what_its_own_limit_does_not_allow_and_closes_nobody() -> None:
+    """A service with a larger limits.max_outbox_bytes than its gateway's."""
+    async with group() as town:
+        gateway = await town.gateway(1, limits=Limits(max_outbox_bytes=20_000))
+        lobby = await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            other = lobby.player(7)
+            other.join("red")
+            large = Say(2, "x" * 20_000)
+            other.send(Say(3))
+            other.send(large)
+            other.send(large, key=1)
+            lobby.broadcast(large)
+            lobby.broadcast_to("red", large)
+            other.send(Say(4))
+            await until(lambda: 4 in client.heard)
+            assert client.heard == [1, 3, 4] and gateway.relay.stats.malformed == 4
+            assert client.session.close_code is None
+
+
+async def test_the_largest_message_to_a_player_fits_into_every_envelope() -> None:
+    limits = Limits(max_frame=40_000, turn_bytes=20_000, max_outbox_bytes=10_000_000)
+    narrow = replace(LINK_LIMITS, max_frame=62_000)
+    async with group() as town:
+        gateway = await town.gateway(1, limits=limits, link_limits=narrow)
+        lobby = await town.lobby(20, limits=limits, link_limits=narrow)
+        most = lobby.hub.max_message
+        assert most < narrow.max_frame
+        async with player(gateway, 7, limits=CLIENT_LIMITS) as client:
+            await client.ask(1)
+            name = "é" * 252
+            lobby.player(7).join(name)
+            text = "x" * (most - len(CATALOG.encode(Say(2, "x" * 50_000))[1]) - 6 + 50_000)
+            for attempt in (
+                lobby.player(7).send,
+                lobby.broadcast,
+                partial(lobby.broadcast_to, name),
+                lobby.players.broadcast,
+            ):
+                attempt(Say(2, text))
+                with pytest.raises(MessageTooLarge):
+                    attempt(Say(3, text + "x"))
+            await until(lambda: client.heard == [1, 2, 2, 2, 2])

@@ -100,7 +100,7 @@ async def test_what_a_handler_says_of_a_player_that_was_given_away_meanwhile_hol
             joins.set()
             await until(lambda: len(gateway.hub.groups) == 1)
             assert not len(one.hub.groups), "there it is nobody's any more"
-            two.broadcast(Say(2), "red")
+            two.broadcast_to("red", Say(2))
             await until(lambda: client.heard == [2])
             ends.set()
             await client.session.wait_closed()

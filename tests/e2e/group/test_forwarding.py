@@ -166,11 +166,11 @@ async def test_broadcasts_reach_some_a_group_or_all_and_each_link_once() -> None
             lobby.player(7).join("red")
             lobby.player(9).join("red")
             room.player(8).join("red")  # another type's
-            lobby.broadcast(Say(3), "red")
-            room.broadcast(Say(4), "red")
+            lobby.broadcast_to("red", Say(3))
+            room.broadcast_to("red", Say(4))
             await until(lambda: a.heard[-1:] == [3] and b.heard[-1:] == [4])
             lobby.player(7).leave("red")
-            lobby.broadcast(Say(5), "red")
+            lobby.broadcast_to("red", Say(5))
             lobby.broadcast(Say(6))
             await until(lambda: a.heard[-1:] == b.heard[-1:] == c.heard[-1:] == [6])
             assert a.heard == [1, 2, 3, 6] and c.heard == [1, 2, 3, 5, 6] and b.heard == [1, 4, 6]
@@ -220,7 +220,7 @@ async def test_a_group_is_of_its_type_and_stays_when_a_player_moves() -> None:
             one.player(7).join("red")
             one.player(7).bind(ROOM, 31)
             await until(lambda: len(two.players) == 2)
-            two.broadcast(Say(1), "red")
+            two.broadcast_to("red", Say(1))
             two.broadcast(Say(2))
             await until(lambda: a.heard[-1:] == b.heard[-1:] == [2])
             assert a.heard == [1, 2] and b.heard == [2]

@@ -101,7 +101,7 @@ async def test_nothing_on_a_link_overtakes_what_a_player_was_sent_before() -> No
             one.send(Say(1))
             lobby.broadcast(Say(2))
             one.send(Say(3))
-            lobby.broadcast(Say(4), "red")
+            lobby.broadcast_to("red", Say(4))
             one.send(Say(5))
             one.send(Say(6), key=9)
             one.send(Say(7))

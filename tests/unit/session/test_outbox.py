@@ -8,7 +8,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
-from gatelink.errors import CloseCode
+from gatelink.errors import CloseCode, MessageTooLarge
 from gatelink.session.outbox import Full, Outbox, OutboxFull
 
 MAX_FRAMES = 5
@@ -31,10 +31,12 @@ class Model:
 
     def has_room(self, size: int, without: tuple[int, bytes] | None = None) -> bool:
         rest = [len(frame) for key, frame in self.queue if (key, frame) != without]
-        return not rest or (len(rest) < self.max_frames and sum(rest) + size <= self.max_bytes)
+        return len(rest) < self.max_frames and sum(rest) + size <= self.max_bytes
 
     def push(self, frame: bytes, full: Full, key: int) -> bool:
-        """Whether it was not refused with OutboxFull."""
+        """Whether it was not refused with OutboxFull or MessageTooLarge."""
+        if len(frame) > self.max_bytes:
+            return False
         old = next((entry for entry in self.queue if key and entry[0] == key), None)
         fits = self.has_room(len(frame), old)
         if not fits and full is Full.CLOSE:
@@ -79,8 +81,11 @@ class Pair:
         taken = self.model.push(frame, full, key)
         try:
             self.outbox.push(frame, full, key)
+        except MessageTooLarge:
+            assert not taken and size > self.model.max_bytes
+            self.refused += 1
         except OutboxFull:
-            assert not taken
+            assert not taken and size <= self.model.max_bytes
             self.refused += 1
         else:
             assert taken
@@ -116,7 +121,7 @@ class Pair:
         assert (outbox.sent, outbox.dropped) == (model.sent, model.dropped)
         assert outbox.sent + outbox.dropped + outbox.count + self.refused + self.drained == self.pushed
         assert outbox.count <= outbox.max_frames
-        assert outbox.bytes <= outbox.max_bytes or outbox.count == 1
+        assert outbox.bytes <= outbox.max_bytes
         assert_bounded_inside(outbox)
 
 
@@ -210,22 +215,21 @@ def test_a_key_whose_frame_was_sent_replaces_nothing() -> None:
     assert (outbox.sent, outbox.dropped) == (3, 0)
 
 
-def test_one_frame_over_the_limit_is_taken_by_an_empty_queue_and_sent_once() -> None:
+@pytest.mark.parametrize("full", Full)
+@pytest.mark.parametrize("key", [0, 1])
+@pytest.mark.parametrize("waiting", [0, 1])
+def test_a_frame_over_the_limit_is_refused_whatever_is_queued_and_what_is_queued_stays(
+    full: Full, key: int, waiting: int
+) -> None:
     outbox = Outbox(10, 100)
-    outbox.push(bytes(500))
-    with pytest.raises(OutboxFull):
-        outbox.push(b"next")
-    assert outbox.take(50) == bytes(500)
-    assert (outbox.count, outbox.bytes, outbox.sent) == (0, 0, 1)
-    outbox.push(b"next")
-    assert outbox.take(50) == b"next"
-
-
-def test_a_keyed_frame_over_the_limit_replaces_its_like_when_that_stands_alone() -> None:
-    outbox = Outbox(10, 100)
-    outbox.push(b"a1", key=1)
-    outbox.push(b"a2" * 100, key=1)
-    assert outbox.take(1_000) == b"a2" * 100
+    for _ in range(waiting):
+        outbox.push(b"a1", key=key)
+    with pytest.raises(MessageTooLarge, match="a frame of 101 bytes; one message has at most 100"):
+        outbox.push(bytes(101), full, key)
+    assert (outbox.count, outbox.dropped) == (waiting, 0)
+    assert outbox.take(1_000) == b"a1" * waiting
+    outbox.push(bytes(100), full, key)
+    assert outbox.take(50) == bytes(100)
 
 
 @pytest.mark.parametrize("max_frames, max_bytes", [(3, 1_000), (100, 6)])
