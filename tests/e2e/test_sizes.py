@@ -86,7 +86,7 @@ async def test_a_broadcast_to_a_group_reaches_its_members_and_no_name_reaches_ev
             with pytest.raises(LocalError, match="group's name"):
                 server.session(1).join(name)
         with pytest.raises(TypeError):
-            server.broadcast(Note(3), "")  # type: ignore[misc]
+            server.broadcast(Note(3), "")  # type: ignore[arg-type, call-arg]
         server.broadcast(Note(4))
         for client, notes in zip(clients, ([1, 4], [1, 4], [4]), strict=True):
             assert [await client.message() for _ in notes] == [Note(n) for n in notes]

@@ -372,7 +372,7 @@ class Players:
         return info is not None and info.type == type and info.state is State.UP
 
     def full_name(self, group: str) -> str:
-        """What the gateways call a group of this service. Raises LocalError for one that is empty, or too long there."""
+        """What the gateways call a group of this service. Raises LocalError for one that is empty or too long."""
         check_name(group)
         name = f"{self._type}/{group}"
         if len(name) > MAX_NAME:
