@@ -183,7 +183,7 @@ SECRET = "hunter2"
         (BINARY, made(Packed, [0, 0, 0.0, True, "", SECRET]), r"Packed\.data must be bytes, got str"),
         (BINARY, made(PackedProud, [13]), r"PackedProud: a value that the decoder"),
     ],
-    ids=str,
+    ids=lambda value: value if isinstance(value, str) else type(value).__name__,
 )
 def test_the_error_names_class_and_field_and_nothing_of_the_value(codec: Codec, message: Any, words: str) -> None:
     encode, decode = codec.bind(type(message))
@@ -207,7 +207,7 @@ def test_the_error_names_class_and_field_and_nothing_of_the_value(codec: Codec, 
         Anything({"a": [None, 1.5, "null"]}),
         Bounded(99),
     ],
-    ids=str,
+    ids=lambda value: type(value).__name__,
 )
 def test_what_is_good_is_written(codec: Codec, message: Struct) -> None:
     encode, decode = codec.bind(type(message))
