@@ -87,18 +87,16 @@ class Outbox:
             self._push(frame, full, key)
 
     def extend(self, frames: list[bytes]) -> None:
-        """`push` of several, in order. Raises OutboxFull if they do not fit together, and then queues none."""
+        """`push` of several, in order. Raises OutboxFull, and then those that fitted are queued."""
         size = self.bytes + sum(map(len, frames))
         count = self.count + len(frames)
         if self._keys is None and size <= self.max_bytes and count <= self.max_frames:
             self._frames += frames
             self.count = count
             self.bytes = size
-        elif size <= self.max_bytes and count <= self.max_frames:
+        else:
             for frame in frames:
                 self.push(frame)
-        else:
-            raise self._full()
 
     def _push(self, frame: bytes, full: Full, key: int) -> None:
         size = len(frame)

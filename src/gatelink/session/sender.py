@@ -102,10 +102,11 @@ class Sender(Item):
         """`send_frame` of several, in order."""
         if self.state is not _OPEN:
             self._check_sendable()
+        count = self.outbox.count
         try:
             self.outbox.extend(frames)
         except OutboxFull:
-            for frame in frames:
+            for frame in frames[self.outbox.count - count :]:  # those before it fitted
                 self.send_frame(frame)
         if not self._marked:
             self._hub.mark(self)
