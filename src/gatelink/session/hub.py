@@ -100,7 +100,7 @@ class Hub:
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
-        self.running = RunningHandlers(self.wheel, limits)
+        self.running = RunningHandlers(self)
         self._marked: list[Flushable] = []
         self._thread = get_ident()
 

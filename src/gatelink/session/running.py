@@ -1,11 +1,14 @@
 """The handlers that run in tasks: which, for whom and since when. One look a second finds those that do not end."""
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import structlog
 
-from gatelink.config import Limits
-from gatelink.session.timers import Call, Wheel
+from gatelink.session.timers import Call
+
+if TYPE_CHECKING:
+    from gatelink.session.hub import Hub
 
 log = structlog.get_logger("gatelink.handlers")
 
@@ -52,9 +55,9 @@ class Running:
 class RunningHandlers:
     """Those of one hub. It says which run for LONG, and cancels those over limits.handler_timeout, if that is set."""
 
-    def __init__(self, wheel: Wheel, limits: Limits) -> None:
-        self._wheel = wheel
-        self._timeout = limits.handler_timeout
+    def __init__(self, hub: "Hub") -> None:
+        self._hub = hub
+        self._timeout = hub.limits.handler_timeout
         self._running: dict[Running, None] = {}
         self._look_item = Call(self._look)
         self._is_looking = False
@@ -64,7 +67,7 @@ class RunningHandlers:
         self._running[running] = None
         if not self._is_looking:
             self._is_looking = True
-            self._wheel.set(self._look_item, INTERVAL)
+            self._hub.wheel.set(self._look_item, INTERVAL)
 
     def remove(self, running: Running) -> None:
         """Its task ends."""
@@ -72,11 +75,11 @@ class RunningHandlers:
 
     def count(self, seconds: float = 0.0) -> int:
         """How many handlers have run for so long."""
-        now = self._wheel.read_clock()
+        now = self._hub.wheel.read_clock()
         return sum(1 for each in self._running if each.name and now - each.since >= seconds)
 
     def _look(self) -> None:
-        now = self._wheel.now
+        now = self._hub.wheel.now
         untold: dict[str, list[Running]] = {}
         for each in self._running:
             seconds = now - each.since
@@ -100,4 +103,4 @@ class RunningHandlers:
             )
         self._is_looking = bool(self._running)
         if self._is_looking:
-            self._wheel.set(self._look_item, INTERVAL)
+            self._hub.wheel.set(self._look_item, INTERVAL)

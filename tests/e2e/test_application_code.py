@@ -1,0 +1,498 @@
+"""Every place where gatelink calls application code, with everything that such code can raise or return.
+
+PLACES is the table; docs/operations.md ("Your code") has the same rows. A place takes the application's function, has
+it called, and checks that nobody else noticed.
+"""
+
+import asyncio
+import functools
+import re
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gatelink import Backoff, Catalog, CloseCode, ConnectError, Handlers, Identity, Listen, connect
+from gatelink.auth.methods import Custom
+from gatelink.group.engine import RequestFailed
+from gatelink.robots import Robot, Run
+from gatelink.wire.frames import encode_frame
+from tests.e2e.group.support import LOBBY, Ask, Post, Recorder, Say, group
+from tests.e2e.login.support import ANNA, asking, problem_in, serving_login
+from tests.e2e.support import (
+    CATALOG,
+    TCP,
+    Echo,
+    EchoServer,
+    Note,
+    RawClient,
+    frame_of,
+    neighbour,
+    token_of,
+    until,
+    verify_request,
+)
+from tests.support import MS
+
+OPERATIONS = Path(__file__).parents[2] / "docs" / "operations.md"
+
+Function = Callable[..., Any]
+Place = Callable[[Function, Path], Awaitable[None]]
+
+PLACES: dict[str, Place] = {}
+PLAIN: set[str] = set()
+"""Places that need the answer at once."""
+
+
+def place(name: str, *, plain: bool = False) -> Callable[[Place], Place]:
+    def add(run: Place) -> Place:
+        PLACES[name] = run
+        if plain:
+            PLAIN.add(name)
+        return run
+
+    return add
+
+
+@asynccontextmanager
+async def going_on(server: EchoServer) -> AsyncIterator[RawClient]:
+    """A client who is about to provoke the function; another echoes all the while, and both can at the end."""
+    async with server:
+        async with neighbour(server):
+            client = await RawClient.verified(server, 7)
+            yield client
+            await client.echo(1)
+        await client.close()
+        await until(lambda: not len(server.sessions))
+        await server.stop(0)
+
+
+def errors(server: EchoServer) -> dict[str, int]:
+    return dict(server.stats.handler_errors)
+
+
+@place("`on(Message)`")
+async def handler(function: Function, _: Path) -> None:
+    server = EchoServer()
+    server.instead(Note)(function)
+    async with going_on(server) as client:
+        client.send(frame_of(Note(1)), frame_of(Note(2)))
+        await until(lambda: errors(server) == {"Note": 2})
+
+
+@place("`on(Message)` with `tick_hz`")
+async def ticking_handler(function: Function, _: Path) -> None:
+    server = EchoServer(tick_hz=200)
+    server.instead(Note)(function)
+    async with going_on(server) as client:
+        client.send(frame_of(Note(1)), frame_of(Note(2)))
+        await until(lambda: errors(server) == {"Note": 2})
+
+
+@place("`default`")
+async def default(function: Function, _: Path) -> None:
+    server = EchoServer()
+    del server.handlers.routes[11_003]
+    server.default(function)
+    async with going_on(server) as client:
+        client.send(frame_of(Note(1)))
+        await until(lambda: errors(server) == {"Note": 1})
+
+
+@place("`on_forward`", plain=True)
+async def forward(function: Function, _: Path) -> None:
+    server = EchoServer()
+    server.on_forward(function)
+    async with going_on(server) as client:
+        client.send(encode_frame(11_999, b""))
+        await until(lambda: errors(server) == {"forward": 1})
+
+
+@place("`on_verified`, `on_closed`")
+async def verified_and_closed(function: Function, _: Path) -> None:
+    server = EchoServer()
+    server.handlers.routes.clear()
+    server.on(Echo)(lambda session, message: session.send(message))
+    server.on_verified(function)
+    server.on_closed(function)
+    async with going_on(server):
+        await until(lambda: errors(server) == {"verified": 2})
+    assert errors(server) == {"verified": 2, "closed": 2}
+
+
+@place("`on_suspended`, `on_resumed`")
+async def suspended_and_resumed(function: Function, _: Path) -> None:
+    async with EchoServer() as server, neighbour(server):
+        handlers = Handlers(CATALOG)
+        heard: list[int] = []
+        handlers.on(Echo)(lambda session, message: heard.append(message.n))
+        handlers.on_suspended(function)
+        handlers.on_resumed(function)
+        client = await connect(
+            str(server.endpoint),
+            uid=7,
+            token=token_of(7).decode(),
+            handlers=handlers,
+            catalog=CATALOG,
+            reconnect=Backoff(first=MS, most=MS),
+        )
+        failed = client.hub.stats.handler_errors
+        failed.clear()
+        server.session(7).abort()
+        await until(lambda: failed["resumed"] == 1)
+        client.send(Echo(1))
+        await until(lambda: heard == [1])
+        assert dict(failed) == {"suspended": 1, "resumed": 1} and client.close_code is None
+        client.close()
+        await client.wait_closed()
+
+
+@place("`on_tick`", plain=True)
+async def tick(function: Function, _: Path) -> None:
+    server = EchoServer(tick_hz=200)
+    server.on_tick(function)
+    async with going_on(server):
+        await until(lambda: errors(server).get("tick", 0) > 2)
+    assert set(errors(server)) == {"tick"}
+
+
+@place("`on_start`")
+async def start(function: Function, _: Path) -> None:
+    """It is the one place whose failure is the caller's to know: `start` raises, and nothing is left open."""
+    server = EchoServer()
+    stopped: list[int] = []
+    server.on_start(as_async(function))
+
+    @server.on_stop
+    async def note() -> None:
+        stopped.append(1)
+
+    try:
+        await server.start()
+    except Exception:
+        assert stopped == [1] and not server.is_running
+    else:
+        await server.stop(0)
+        raise AssertionError("it started")
+
+
+@place("`on_stop`")
+async def stop(function: Function, _: Path) -> None:
+    server = EchoServer()
+    stopped: list[int] = []
+    server.on_stop(as_async(function))
+
+    @server.on_stop
+    async def note() -> None:
+        stopped.append(1)
+
+    async with going_on(server):
+        pass
+    assert stopped == [1] and not server.is_running
+
+
+@place("`Listen(accept=)`", plain=True)
+async def accept(function: Function, _: Path) -> None:
+    server = EchoServer(TCP, Listen(endpoint=TCP, accept=function))
+    async with going_on(server):
+        refused = await RawClient.open(server.endpoints[1])
+        assert await refused.rest_bytes() == b""
+        await refused.close()
+    assert server.stats.refused == {"accept-hook": 1}
+
+
+@place("`Server(accept_version=)`", plain=True)
+async def accept_version(function: Function, _: Path) -> None:
+    server = EchoServer(accept_version=function)
+    async with going_on(server):
+        with pytest.raises(ConnectError) as caught:
+            await connect(str(server.endpoint), uid=8, token=token_of(8).decode(), slot=1, catalog=CATALOG)
+        assert caught.value.code is CloseCode.CLIENT_TOO_OLD
+
+
+class OddTokens:
+    """As `StaticTokens`, but for uid 8."""
+
+    def __init__(self, function: Function) -> None:
+        self.verify_8 = function
+        self.revoked: Function = function
+        self.revocations = 0
+
+    def verify(self, token: bytes, uid: int, source: int, address: str) -> Any:
+        if uid == 8:
+            return self.verify_8(token, uid, source, address)
+        return as_async(lambda: Identity(uid))()
+
+    def has_revoked(self, times: int) -> bool:
+        return self.revocations == times
+
+    def revoke_user(self, uid: int) -> Any:
+        self.revocations += 1
+        return self.revoked(uid)
+
+
+@place("`Tokens.verify`")
+async def verify(function: Function, _: Path) -> None:
+    server = EchoServer(tokens=OddTokens(function))
+    async with going_on(server):
+        refused = await RawClient.open(server)
+        refused.send(verify_request(8))
+        assert await refused.rest() == []
+        await refused.close()
+    assert server.stats.refused == {"tokens-unavailable": 1}
+
+
+@place("`Tokens.revoke_user`")
+async def revoke(function: Function, _: Path) -> None:
+    tokens = OddTokens(function)
+    async with EchoServer(tokens=tokens) as server, neighbour(server):
+        for kick in (1, 2):
+            client = await RawClient.verified(server, 7)
+            server.session(7).kick()
+            await client.rest()
+            await client.close()
+            await until(partial(tokens.has_revoked, kick))
+
+
+class OddCodec:
+    """Bytes, and what the application does in between."""
+
+    def __init__(self, encode: Function, decode: Function) -> None:
+        self.both = encode, decode
+
+    def bind(self, cls: type) -> tuple[Function, Function]:
+        return self.both
+
+
+class Odd:
+    pass
+
+
+@asynccontextmanager
+async def with_codec(encode: Function, decode: Function) -> AsyncIterator[tuple[EchoServer, RawClient]]:
+    catalog = Catalog()
+    for kind in (Echo, Note):
+        catalog.add(CATALOG.of_type(kind).id, kind)
+    catalog.add(11_009, Odd, codec=OddCodec(encode, decode))
+    server = EchoServer()
+    server.catalog = server.handlers.catalog = catalog
+    async with server, neighbour(server):
+        client = await RawClient.verified(server, 7)
+        yield server, client
+        await client.close()
+
+
+@place("a codec's `decode`", plain=True)
+async def decode(function: Function, _: Path) -> None:
+    async with with_codec(bytes, function) as (server, client):
+        server.on(Odd)(lambda session, message: None)
+        client.send(encode_frame(11_009, b""))
+        await client.rest()
+        assert server.stats.closed[CloseCode.PROTOCOL_ERROR] == 1
+
+
+@place("a codec's `encode`", plain=True)
+async def encode(function: Function, _: Path) -> None:
+    async with with_codec(function, bytes) as (server, client):
+        server.instead(Note)(lambda session, message: session.send(Odd()))
+        client.send(frame_of(Note(1)))
+        await until(lambda: errors(server) == {"Note": 1})
+        await client.echo(1)
+
+
+@place("`on_post`")
+async def post(function: Function, _: Path) -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = await town.start(
+            heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_post(Say)(function))
+        )
+        gateway.group.post(20, Say(1))
+        gateway.group.post(20, Post(2))
+        await until(lambda: lobby.posts == [(1, 2)])
+        assert sum(link.session.hub.stats.handler_errors["Say"] for link in lobby.group.links) == 1
+
+
+@place("`on_call`")
+async def call(function: Function, _: Path) -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        prepared = heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_call(Say)(function))
+        lobby = await town.start(heard(prepared, lambda s: s.on_call(Ask)(lambda request: Ask(2))))
+        with pytest.raises(RequestFailed):
+            await gateway.group.call("lobby", Say(1), timeout=10)
+        assert await gateway.group.call("lobby", Ask(1), timeout=10) == Ask(2)
+        assert lobby.is_running
+
+
+@place("`on_event`", plain=True)
+async def event(function: Function, _: Path) -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        seen: list[Any] = []
+        prepared = heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_event("odd")(function))
+        await town.start(heard(prepared, lambda s: s.on_event("even")(seen.append)))
+        await gateway.group.publish("odd", Say(1))
+        await gateway.group.publish("even", Say(2))
+        await until(lambda: seen == [Say(2)])
+        assert town.engine.stats.handler_errors == 1  # type: ignore[attr-defined]
+
+
+@place("`group.on_change`", plain=True)
+async def change(function: Function, _: Path) -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        seen: list[int] = []
+        gateway.group.on_change(function)
+        gateway.group.on_change(lambda before, now: seen.append(now.id if now is not None else 0))
+        await town.lobby(20)
+        await until(lambda: 20 in seen)
+
+
+def heard(service: Recorder, prepare: Callable[[Recorder], object]) -> Recorder:
+    prepare(service)
+    return service
+
+
+class OddMethod:
+    def __init__(self, function: Function) -> None:
+        self.login: Function = function
+
+
+@place("a login method's `login`")
+async def login(function: Function, folder: Path) -> None:
+    async with serving_login(folder, methods={"password": OddMethod(function)}) as service, asking(service) as client:
+        for _ in range(2):
+            problem_in(await client.post("/v1/login", json=ANNA), 500, "internal-error")
+        assert (await client.get("/healthz")).status_code == 200
+        assert service.logins.outcomes["password", "failed"] == 2
+
+
+@place("`Custom(function)`")
+async def custom(function: Function, folder: Path) -> None:
+    async with serving_login(folder, methods={"password": Custom(function)}) as service, asking(service) as client:
+        problem_in(await client.post("/v1/login", json=ANNA), 500, "internal-error")
+        assert (await client.get("/healthz")).status_code == 200
+
+
+@place("`Robot.run`, a robot's handlers")
+async def robot(function: Function, _: Path) -> None:
+    class Odd(Robot):
+        catalog = CATALOG
+
+        async def run(self) -> None:
+            await self.connect()
+            self.send(Echo(1))
+            await until(lambda: self.found)
+            result = function()
+            if result is not None:
+                await result
+
+        def on_echo(self, session: Any, message: Echo) -> Any:
+            self.found = True
+            return function()
+
+        found = False
+
+    async with EchoServer() as server:
+        tally = await Run(Odd, address=str(server.endpoint), count=1, seconds=0.3).run()
+        assert len(tally.error_texts) >= 2, tally.error_texts
+
+
+# -- what it raises --
+
+
+class Own(BaseException):
+    pass
+
+
+RAISED: dict[str, Callable[[], BaseException]] = {
+    "SystemExit": lambda: SystemExit(2),
+    "KeyboardInterrupt": KeyboardInterrupt,
+    "a BaseException": Own,
+    "CancelledError": asyncio.CancelledError,
+    "GeneratorExit": GeneratorExit,
+    "StopIteration": lambda: StopIteration(1),
+    "StopAsyncIteration": StopAsyncIteration,
+    "ExceptionGroup": lambda: ExceptionGroup("several", [ValueError(), KeyError()]),
+    "BaseExceptionGroup": lambda: BaseExceptionGroup("several", [SystemExit(2), KeyboardInterrupt()]),
+    "ValueError": lambda: ValueError("on purpose"),
+}
+
+
+def as_async(function: Function) -> Function:
+    async def call(*arguments: Any) -> Any:
+        return function(*arguments)
+
+    return call
+
+
+STYLES = ("plain", "async", "behind a decorator")
+
+
+def raising(make: Callable[[], BaseException], style: str) -> Function:
+    def plain(*arguments: Any) -> Any:
+        raise make()
+
+    async def asynchronous(*arguments: Any) -> Any:
+        await asyncio.sleep(0)
+        raise make()
+
+    @functools.wraps(asynchronous)
+    def decorated(*arguments: Any) -> Any:
+        return asynchronous(*arguments)
+
+    made: dict[str, Function] = {"plain": plain, "async": asynchronous, "behind a decorator": decorated}
+    return made[style]
+
+
+@pytest.mark.parametrize("raised", RAISED)
+@pytest.mark.parametrize(
+    ("name", "style"), [(name, style) for name in PLACES for style in STYLES if style == "plain" or name not in PLAIN]
+)
+async def test_nothing_that_application_code_raises_leaves_its_call(
+    name: str, style: str, raised: str, tmp_path: Path
+) -> None:
+    with capture_logs():
+        await PLACES[name](raising(RAISED[raised], style), tmp_path)
+
+
+async def never() -> None:
+    raise AssertionError("it runs")
+
+
+def generator(*arguments: Any) -> Any:
+    yield 1
+
+
+async def async_generator(*arguments: Any) -> Any:
+    yield 1
+
+
+RETURNED: dict[str, Function] = {
+    "a generator": lambda *arguments: generator(),
+    "an async generator": lambda *arguments: async_generator(),
+}
+
+
+@pytest.mark.parametrize("returned", RETURNED)
+@pytest.mark.parametrize("name", [name for name in PLACES if name != "a codec's `decode`"])
+async def test_a_body_that_never_ran_is_a_failure(name: str, returned: str, tmp_path: Path) -> None:
+    with capture_logs():
+        await PLACES[name](RETURNED[returned], tmp_path)
+
+
+@pytest.mark.parametrize("name", [name for name in PLAIN if "codec" not in name])
+async def test_a_coroutine_that_nobody_awaits_is_a_failure(name: str, tmp_path: Path) -> None:
+    with capture_logs():
+        await PLACES[name](lambda *arguments: never(), tmp_path)
+
+
+def test_the_table_of_the_documentation_has_these_places() -> None:
+    part = OPERATIONS.read_text().partition("\n## Your code\n")[2].partition("\n## ")[0]
+    rows = re.findall(r"^\| (.+?) \| (at once|awaited) \|", part, re.MULTILINE)
+    assert rows == [(name, "at once" if name in PLAIN else "awaited") for name in PLACES]
