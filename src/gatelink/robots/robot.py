@@ -231,12 +231,12 @@ class RobotHandlers(Handlers):
                 register(handler)
                 return handler
 
-            def handled(session: Session, message: Any) -> Awaitable[None] | None:
+            def handled(session: Session, message: Any) -> object:
                 result = handler(session, message)
                 if inspect.isawaitable(result):
                     return then_take(result, session, message)
                 self._robot.take(session, message)
-                return None
+                return result
 
             async def then_take(result: Awaitable[Any], session: Session, message: Any) -> None:
                 await result
