@@ -7,6 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink.config import Limits
+from gatelink.dispatch import CLOSED
 from gatelink.handlers import Handlers
 from gatelink.session.carrier import Pause
 from gatelink.session.session import Session
@@ -125,6 +126,49 @@ async def test_closing_from_outside_lets_the_running_handler_end_and_handles_not
     seen.gate.set()
     await settle()
     assert seen.notes == ["verified", 1, -1, "closed"]
+
+
+async def test_closing_from_outside_drops_the_messages_that_wait_and_still_tells_the_events_among_them() -> None:
+    seen = Seen()
+    seen.handlers.on_suspended(lambda session: seen.notes.append("suspended"))
+    bench = Bench()
+    bench.owner.keeps = True
+    session, carrier = opened(bench, seen.handlers)
+    seen.gate.clear()
+    session.receive([count(1), say("never")])
+    carrier.lose()
+    await settle()
+    assert session.held_bytes
+    session.close()
+    assert session.held_bytes == 0
+    seen.gate.set()
+    await settle()
+    assert seen.notes == ["verified", 1, -1, "suspended", "closed"]
+
+
+@pytest.mark.parametrize("listens", [False, True])
+@pytest.mark.parametrize("busy", [False, True])
+async def test_who_waits_for_the_last_handler_is_called_when_the_end_has_been_told(listens: bool, busy: bool) -> None:
+    seen = Seen()
+    if not listens:
+        del seen.handlers.routes[CLOSED]
+    session, _ = opened(Bench(), seen.handlers)
+    seen.gate.clear()
+    if busy:
+        session.receive([count(1)])
+        await settle()
+    session.close()
+    session.after_last(lambda: seen.notes.append("after the last"))
+    await settle()
+    assert ("after the last" in seen.notes) is not busy
+    seen.gate.set()
+    await settle()
+    assert seen.notes == [
+        "verified",
+        *([1, -1] if busy else []),
+        *(["closed"] if listens else []),
+        "after the last",
+    ]
 
 
 async def test_an_event_handler_that_raises_is_counted_and_harms_nothing() -> None:

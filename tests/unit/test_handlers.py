@@ -206,19 +206,35 @@ async def test_what_nothing_handles_is_counted_and_dropped_and_in_the_log_the_fi
         ("no handler for a message", "other", 12_345),
     ]
     assert bench.stats.unhandled == 4
+    assert bench.stats.unrouted_of("Say").messages == 2
+    assert bench.stats.unrouted_of("Say").bytes == 2 * len(encode_frame(*say("a")[::2]))
     assert state_of(session) is SessionState.OPEN
+
+
+async def test_what_nothing_handles_is_the_same_behind_an_async_handler() -> None:
+    bench = Bench()
+    seen = Seen()
+    session, _ = opened(bench, seen.handlers)
+    with capture_logs():
+        session.receive([count(1), (12_345, 0, b""), say("a"), (HEARTBEAT, 0, b"")])
+        await settle()
+    assert bench.stats.unhandled == 1 and bench.stats.unrouted_of("other").messages == 1
+    assert seen.notes == ["verified", 1, -1, "a"]
 
 
 @pytest.mark.parametrize(
     "frame", [(1, 0, b""), (150, 0, b""), (500, 0, b""), (0, CONTROL, b"\x06"), (HEARTBEAT, 0, b"x")]
 )
 async def test_what_a_client_may_not_send_ends_its_session_and_the_rest_of_the_burst(frame: Frame) -> None:
-    seen = Seen()
-    session, _ = opened(Bench(), seen.handlers)
+    seen, bench = Seen(), Bench()
+    forwarded: list[RawFrame] = []
+    seen.handlers.on_forward(lambda session, frame: forwarded.append(frame))
+    session, _ = opened(bench, seen.handlers)
     session.receive([say("a"), frame, say("b")])
     assert session.close_code is CloseCode.PROTOCOL_ERROR
     await settle()
     assert seen.notes == ["verified", "a", "closed"]
+    assert bench.stats.unhandled == 0 and forwarded == []
 
 
 async def test_a_forward_handler_that_raises_is_counted() -> None:
@@ -345,6 +361,7 @@ async def test_what_is_handled_is_counted_by_message() -> None:
     routes = seen.handlers.routes
     assert [(routes[id].name, routes[id].count) for id in (SAY, COUNT)] == [("Say", 3), ("Count", 1)]
     assert routes[SAY].bytes == sum(len(encode_frame(*say(text)[::2])) for text in "abc")
+    assert routes[COUNT].bytes == len(encode_frame(*count(1)[::2]))
     assert all(routes[id].seconds > 0 for id in (SAY, COUNT))
 
 

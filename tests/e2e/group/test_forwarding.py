@@ -1,6 +1,7 @@
 """A player's messages through a gateway: each to the server it belongs to, byte for byte, in order; and back."""
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import Any
 
 import pytest
@@ -9,7 +10,7 @@ from structlog.testing import capture_logs
 from gatelink import ConfigError, Full, Limits, LocalError, MemoryTokens, Session
 from gatelink.config import WireOptions
 from gatelink.errors import CloseCode, SessionClosed
-from gatelink.group.rules import Rules
+from gatelink.group.rules import Pick, Rules
 from gatelink.session.manager import Duplicate
 from gatelink.wire.frames import encode_frame
 from tests.e2e.engines import NewEngine
@@ -73,6 +74,31 @@ async def test_ids_of_the_framework_end_the_session_of_who_sends_them_and_no_ser
         await client.close()
         await until(lambda: lobby.of(7) == ["verified", "closed"])
         assert not lobby.malformed and not lobby.strays
+
+
+async def test_by_rendezvous_a_player_comes_to_the_same_server_whichever_gateway_it_is_on() -> None:
+    async with group() as town:
+        rules = {LOBBY: Rules(pick=Pick.RENDEZVOUS)}
+        gateways = [await town.gateway(id, rules=rules) for id in (1, 2)]
+        lobbies = [await town.lobby(id) for id in (20, 21, 22)]
+        for uid in (1, 2, 3, 4, 5):
+            for gateway in gateways:
+                async with player(gateway, uid) as client:
+                    await client.ask(1)
+        heard_by = {uid: [lobby.id for lobby in lobbies if lobby.of(uid)] for uid in (1, 2, 3, 4, 5)}
+        assert heard_by == {1: [20], 2: [20], 3: [22], 4: [21], 5: [22]}
+
+
+async def test_players_go_to_the_server_that_has_the_fewest_counting_those_that_came_a_moment_ago() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobbies = [await town.lobby(id) for id in (20, 21, 22)]
+        async with AsyncExitStack() as stack:
+            for uid in range(1, 10):
+                client = await stack.enter_async_context(player(gateway, uid))
+                await client.ask(1)
+            counts = [len(lobby.players) for lobby in lobbies]
+            assert sum(counts) == 9 and max(counts) <= 4, "3 each, but for a keepalive that was on its way"
 
 
 async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_then_counted_and_in_the_log() -> None:
