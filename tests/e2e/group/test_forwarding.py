@@ -10,6 +10,7 @@ from structlog.testing import capture_logs
 from gatelink import ConfigError, Full, Limits, LocalError, MemoryTokens, Session
 from gatelink.config import WireOptions
 from gatelink.errors import CloseCode, SessionClosed
+from gatelink.group.links import GATEWAY
 from gatelink.group.rules import Pick, Rules
 from gatelink.session.manager import Duplicate
 from gatelink.wire.frames import encode_frame
@@ -432,3 +433,26 @@ async def test_a_service_starts_once() -> None:
             with pytest.raises(ConfigError, match="running already"):
                 await server.start()
             assert server.group.links is links
+
+
+async def test_a_service_puts_messages_in_front_of_its_own_handlers_in_their_turn() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        session = await log_in(gateway, 7)
+        session.send(Say(1))
+        await until(lambda: lobby.numbers(7) == [1])
+        heard: list[int] = []
+        lobby.on(Say, also=True)(lambda session, message: heard.append(message.n))
+        lobby.player(7).inject(Say(2))
+        await until(lambda: heard == [2])
+        session.send(Say(3))
+        await until(lambda: heard == [2, 3])
+        assert lobby.numbers(7) == [1, 2, 3]
+        session.close()
+
+
+async def test_servers_of_a_group_know_each_others_type_on_both_sides() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        assert {link.session.source for link in lobby.group.links} == {GATEWAY}
+        assert {link.session.source for link in gateway.group.links} == {LOBBY}

@@ -1,8 +1,11 @@
 """`gatelink login` as its users run it: a process, its output, its signals and its exit status."""
 
+import asyncio
+import contextlib
 import json
 import secrets
 import signal
+from collections import Counter
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -94,6 +97,60 @@ async def test_two_processes_of_one_configuration_are_one_login(nats_server: Nat
             for client in (first, second):
                 with pytest.raises(LoginFailed, match="429"):
                     await client.login("anna", "correct horse")
+
+
+CROWDED = """
+[engine]
+url = "nats://{place}"
+user = "gatelink"
+password = "env:NATS_PASSWORD"
+[accounts]
+url = "sqlite:///users.db"
+[login]
+listen = "http://127.0.0.1:0"
+[login.limits]
+exempt = []
+request_rate = 1
+request_burst = 10
+max_connections = 60
+[[login.servers]]
+name = "play"
+id = 7
+addresses = ["tcp://play.example.com:7000"]
+"""
+
+
+async def test_neither_a_flood_nor_idle_connections_keep_others_out(nats_server: NatsServer, tmp_path: Path) -> None:
+    nats = urlsplit(nats_server.url)
+    (tmp_path / "group.toml").write_text(
+        CROWDED.format(place=f"{nats.hostname}:{nats.port}") + f'[group]\nname = "test-{secrets.token_hex(4)}"\n'
+    )
+    options = ("--config", "group.toml", "--log-format", "json")
+    body = b'{"token": "x"}'
+    logout = b"POST /v1/logout HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
+
+    async with gatelink_login(*options, cwd=tmp_path, NATS_PASSWORD=nats.password or "") as process:
+        url = urlsplit(await started(process))
+
+        async def opened(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+            return await asyncio.open_connection(url.hostname, url.port, local_addr=(host, 0))
+
+        others = [await opened(f"127.0.9.{1 + n % 5}") for n in range(150)]
+        seen: Counter[bytes] = Counter()
+        for _ in range(60):
+            reader, writer = await opened("127.0.8.1")
+            others.append((reader, writer))
+            with contextlib.suppress(ConnectionError):
+                writer.write(logout * 3)
+                answers = await reader.read()
+                seen[answers[9:12]] += 1
+                assert answers.count(b"HTTP/1.1") <= 1, "one request at a time"
+        assert seen[b"204"] >= 10 and seen[b"429"] >= 10
+        async with LoginClient(f"http://{url.netloc}") as client:
+            reply = await client.register("anna", "correct horse")
+            assert (await client.login("anna", "correct horse")).uid == reply.uid
+        for _, writer in others:
+            writer.close()
 
 
 @pytest.mark.parametrize(
