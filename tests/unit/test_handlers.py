@@ -525,6 +525,25 @@ async def test_the_inbox_is_bounded_in_bytes_too() -> None:
     assert session.inbox is None
 
 
+async def test_an_inbox_that_is_full_of_bytes_is_read_again_when_half_of_them_are_handled() -> None:
+    paused: list[tuple[str, Pause]] = []
+
+    class Noting(Seen):
+        def say(self, session: Session, message: Say) -> None:
+            paused.append((message.text[0], carrier.paused))
+
+    handlers = Noting().handlers
+    handlers.ticking = True
+    session, carrier = opened(Bench(Limits(max_inbox_bytes=1_000)), handlers)
+    handlers.tick()
+    session.receive([say(letter + "x" * 240) for letter in "abcd"])
+    assert carrier.paused == Pause(0)
+    session.receive([say("e" + "x" * 240)])
+    assert carrier.paused == Pause.INBOX
+    handlers.tick()
+    assert paused == [("a", Pause.INBOX), ("b", Pause.INBOX), ("c", Pause(0)), ("d", Pause(0)), ("e", Pause(0))]
+
+
 async def test_a_full_inbox_pauses_the_next_connection_too() -> None:
     seen = Seen()
     bench = Bench(Limits(max_inbox=2))
@@ -593,6 +612,37 @@ async def test_handlers_that_take_long_leave_the_loop_to_others_and_go_on_in_ord
         rounds += 1
     assert [note for note in seen.notes if isinstance(note, str)] == ["verified", *map(str, range(8)), "later"]
     assert rounds >= 2
+
+
+@pytest.mark.parametrize("waits", [False, True], ids=["from the connection", "from the inbox"])
+async def test_the_time_of_a_call_is_counted_wherever_it_is_made(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("gatelink.dispatch.perf_counter", clock)
+
+    class Working(Seen):
+        def say(self, session: Session, message: Say) -> None:
+            clock.advance(0.02)
+
+    seen = Working()
+    route = seen.handlers.routes[SAY]
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([*([count(1)] if waits else []), say("a"), say("b")])
+    await settle()
+    at = next(at for at, most in enumerate(TIME_BUCKETS) if most >= 0.02)
+    assert route.buckets[at] == 2 and sum(route.buckets) == 2
+    assert route.count == 2 and route.seconds == pytest.approx(0.04)
+
+
+async def test_a_burst_whose_last_handler_took_long_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("gatelink.dispatch.TURN_SECONDS", 0.005)
+    monkeypatch.setattr("gatelink.dispatch.perf_counter", clock)
+    handlers = Handlers(CATALOG)
+    handlers.on(Say)(lambda session, message: clock.advance(1))
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    session.receive([say("a")])
+    assert session.inbox is None and not bench.hub.tasks
 
 
 # -- the rate of a message type --

@@ -217,9 +217,16 @@ def test_what_is_forgotten_leaves_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("wrong", [{"first_use": 0}, {"first_use": 31, "lifetime": 30}, {"max_tokens": 0}])
-def test_settings_that_cannot_work_are_refused(wrong: dict[str, float]) -> None:
-    with pytest.raises(ConfigError):
+def test_settings_that_cannot_work_are_refused_by_name(wrong: dict[str, float]) -> None:
+    name, value = next(iter(wrong.items()))
+    with pytest.raises(ConfigError, match=f"{name} is {value}"):
         MemoryTokens(**wrong)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("least", [{"first_use": 30, "lifetime": 30}, {"first_use": 0.5}, {"max_tokens": 1}])
+def test_settings_that_just_work_are_taken(least: dict[str, float]) -> None:
+    tokens = MemoryTokens(**least)  # type: ignore[arg-type]
+    assert verify(tokens, tokens.issue(7)).uid == 7
 
 
 def test_a_static_token_is_the_uid_in_32_digits() -> None:
