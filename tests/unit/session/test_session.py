@@ -117,8 +117,17 @@ async def test_frames_that_are_sent_together_leave_in_order_in_one_write() -> No
     assert carrier.writes == [numbered(0) + numbered(1) + numbered(2), numbered(3)]
 
 
-async def test_frames_together_that_are_too_many_end_the_session_with_4006() -> None:
+async def test_frames_together_that_are_more_than_the_queue_holds_leave_in_order_while_the_peer_reads() -> None:
     session, carrier = Bench(Limits(max_outbox_frames=2)).session()
+    session.send_frame(numbered(0))
+    session.send_frames([numbered(n) for n in range(1, 8)])
+    await turn()
+    assert b"".join(carrier.writes) == b"".join(map(numbered, range(8))) and session.close_code is None
+
+
+async def test_frames_together_that_are_too_many_for_a_peer_that_does_not_read_end_the_session_with_4006() -> None:
+    session, carrier = Bench(Limits(max_outbox_frames=2)).session()
+    carrier.writable = False
     with pytest.raises(SessionClosed, match="4006"):
         session.send_frames([numbered(n) for n in range(3)])
     assert session.close_code is CloseCode.SLOW_CONSUMER and carrier.is_aborted
