@@ -37,7 +37,7 @@ async def test_the_demo_fails_when_its_robots_do() -> None:
     async with demo("--count", "1", "--seconds", "1", "--report", "no/where.html") as process:
         status, out, _ = await ended(process)
     assert status == 1
-    assert out.endswith("It did not hold: the robots' exit status is 2.\n")
+    assert out.endswith("It did not hold: the robots' exit status is 78.\n")
 
 
 async def test_a_demo_that_is_asked_to_end_leaves_no_process() -> None:
