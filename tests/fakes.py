@@ -63,6 +63,7 @@ class FakeCarrier:
         self.is_dropped = False
         self.is_over = False
         self.held_bytes = 0
+        self.unsent = 0
 
     def write(self, data: bytes) -> None:
         assert not self.is_over and CLOSE not in self.log, "written to after its end"

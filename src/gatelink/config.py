@@ -112,6 +112,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     max_inbox: int = 256  # frames received and not handled; then reading from that peer pauses
     max_inbox_bytes: int = 262_144  # of their bodies
     close_timeout: float = 5.0  # s to deliver what is queued when a session is closed
+    base_linger: float = 0.1  # s from a base client's last message to the end of its stream; 10 times that after id 24
     max_outbox_bytes: int = 1_048_576  # queued for one peer and not yet handed to its socket
     max_outbox_frames: int = 8_192
     max_outbox_age: float = 30.0  # s that a peer may take nothing of what is queued for it

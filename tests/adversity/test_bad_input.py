@@ -58,7 +58,6 @@ UNVERIFIED = {
     "ssh": (b"SSH-2.0-OpenSSH_9.2\r\n", "wrong-first-message"),
     "empty request": (encode_frame(1, b""), "wrong-first-message"),
     "truncated request": (encode_frame(1, REQUEST[6:-1]), "wrong-first-message"),
-    "longer request": (encode_frame(1, REQUEST[6:] + b"x"), "wrong-first-message"),
     "request that is not snappy": (encode_frame(1, REQUEST[6:], COMPRESSED), "wrong-first-message"),
     "request of no snappy at all": (encode_frame(1, b"", COMPRESSED), "wrong-first-message"),
     "scrambled by another key": (encode_frame(1, REQUEST[6:], SCRAMBLED), "wrong-first-message"),
@@ -86,7 +85,6 @@ VERIFIED = (
         "request for another": (verify_request(UID + 1), CloseCode.PROTOCOL_ERROR),
         "succeeded": (encode_frame(2, bytes(18)), CloseCode.PROTOCOL_ERROR),
         "failed": (encode_frame(3, b""), CloseCode.PROTOCOL_ERROR),
-        "heartbeat with a body": (encode_frame(4, b"x"), CloseCode.PROTOCOL_ERROR),
         "heartbeat bomb": (encode_frame(4, BOMB, COMPRESSED), CloseCode.FRAME_TOO_LARGE),
         "truncated body": (encode_frame(11_001, b"\x92\x01"), CloseCode.PROTOCOL_ERROR),
         "empty body": (encode_frame(11_001, b""), CloseCode.PROTOCOL_ERROR),
@@ -106,7 +104,7 @@ VERIFIED = (
     }
     | {
         f"framework id {id}": (encode_frame(id, b""), CloseCode.PROTOCOL_ERROR)
-        for id in (5, 8, 23, 24, 25, 99, 100, 109, 150, 199, 200, 10_999, 60_000, 65_535)
+        for id in (1, 24, 100, 109, 150, 199, 60_000, 65_535)
     }
 )
 

@@ -10,6 +10,7 @@ from gatelink import CloseCode, Full, Limits, SessionClosed
 from gatelink.session.carrier import Pause
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import (
+    AnyToken,
     Blob,
     Echo,
     EchoServer,
@@ -230,11 +231,15 @@ async def test_a_break_in_the_middle_of_a_write_keeps_what_was_not_handed_to_the
 
 
 async def test_a_replaced_session_that_does_not_read_is_cut_off_in_time() -> None:
-    async with serving(limits=Limits(close_timeout=200 * MS, write_high_water=20_000)) as server:
+    """Another token: it is a new start of the application, and what the older session has queued is the older's."""
+    limits = Limits(close_timeout=200 * MS, write_high_water=20_000)
+    async with serving(limits=limits, tokens=AnyToken()) as server:
         older = await stuck_client(server)
         session = server.session(7)
         await fill(server)
-        newer = await RawClient.verified(server, 7)
+        newer = await RawClient.open(server)
+        newer.send(verify_request(7, b"another"))
+        assert await newer.reader.readexactly(len(verify_succeeded(7))) == verify_succeeded(7)
         await newer.echo(1)
         await session.wait_closed()
         await newer.echo(2)

@@ -94,3 +94,4 @@ def _handle(found: World, handlers: Handlers) -> None:
         session.send(message)
 
     handlers.on(Say)(heard)
+    handlers.on_verified(lambda session: found.opened.append((session.uid, session.returned)))

@@ -21,6 +21,7 @@ from gatelink.wire.frames import COMPRESSED, encode_control_frame, encode_frame
 from tests.e2e.support import (
     DUPLICATE_LOGIN_FRAME,
     VERIFY_FAILED_FRAME,
+    AnyToken,
     Echo,
     EchoServer,
     Note,
@@ -39,13 +40,6 @@ VECTORS: list[dict[str, Any]] = [
     json.loads(line) for line in (Path(__file__).parents[1] / "vectors" / "base.jsonl").read_text("utf-8").splitlines()
 ]
 REQUESTS = [vector for vector in VECTORS if vector["name"] == "ClientVertifyReq"]
-
-
-class AnyToken:
-    """Believes everybody."""
-
-    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
-        return Identity(uid)
 
 
 @pytest.mark.parametrize("vector", REQUESTS, ids=lambda v: f"{v['fields']['UID']}-{v['flags']}-{v['note']}")

@@ -76,6 +76,7 @@ def gateway(
                 wire=settings.wire,
                 keys=server_keys(settings),
                 sealed_only=section.sealed_only,
+                source=section.source,
                 admin=admin_at(section.admin, index),
                 drain_seconds=section.drain_seconds,
             )

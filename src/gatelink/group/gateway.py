@@ -5,6 +5,7 @@ gateway.run()
 """
 
 import asyncio
+import hmac
 from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -48,7 +49,11 @@ class Replace(msgspec.Struct, frozen=True, array_like=True):
     uid: int
     slot: int
     epoch: int
+    proofs: tuple[bytes, ...] = ()  # of the token that was shown; none from an older version
 
+
+_PROOF = b"gatelink token proof"
+"""What makes the key of token proofs from the group's key."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _decode_replace = msgspec.msgpack.Decoder(Replace).decode
@@ -164,7 +169,7 @@ class Gateway(Server):
         member = self.member
         self.directory = Directory(member.engine, member.id)
         self.renewals = Renewals(self.directory.renew, self._renewal_found_newer, self.directory.ttl)
-        self.relay = relay = Relay(self, self.routes.table, self.rules)
+        self.relay = relay = Relay(self, self.routes.table, self.rules, self._known_types())
         load = LoadMeter(lambda: len(self.sessions), lambda: relay.stats.forwarded, self.lag)
         self.group = group = Group(member, relay, self.catalog, self._inner_side, self._replaced, load)
         self.relay.links = group.links
@@ -196,6 +201,10 @@ class Gateway(Server):
     def stop_seconds(self) -> float:
         return self.drain_seconds + super().stop_seconds
 
+    def _known_types(self) -> set[int]:
+        """The server types that this gateway was told of: by its rules, its routes, or messages of its catalog."""
+        return {*self.rules, *self.routes.types, *(self.routes.table[id] for id in self.catalog.by_id)}
+
     def _elsewhere(self) -> str:
         """Where players should go: a gateway that is up, over the same transport; empty if there is none."""
         scheme = self.group.me.outer[0].partition("://")[0] if self.group.me.outer else ""
@@ -222,6 +231,7 @@ class Gateway(Server):
     async def _prepare(self) -> None:
         """Before anything listens."""
         self.sessions.claims = self
+        self.sessions.proof_keys = tuple(hmac.digest(key.psk, _PROOF, "sha256") for key in self.member.keys)
         await self.group.registry.start()
 
     async def _join(self) -> None:
@@ -253,7 +263,7 @@ class Gateway(Server):
 
     # -- one login for all gateways (session.roles.Claims) --
 
-    async def claim(self, uid: int, slot: int) -> tuple[int, list[bytes] | None]:
+    async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
         """Makes a login the newest in the group: its epoch, and what waited for the user at another gateway.
 
         Raises EngineUnavailable.
@@ -261,7 +271,7 @@ class Gateway(Server):
         epoch, before = await self.directory.claim(uid, slot)
         backlog = None
         if before is not None and before.gateway != self.member.id:
-            request = _encode(Replace(uid, slot, epoch))
+            request = _encode(Replace(uid, slot, epoch, proofs))
             try:
                 answer = await self.member.engine.request(f"gateway.{before.gateway}.replace", request, REPLACE_SECONDS)
                 backlog = _decode_backlog(answer)
@@ -275,10 +285,11 @@ class Gateway(Server):
 
     async def _replace(self, data: bytes) -> bytes:
         request = _decode_replace(data)
-        return _encode(self.sessions.supersede(request.uid, request.slot, request.epoch, MAX_BACKLOG))
+        frames = self.sessions.supersede(request.uid, request.slot, request.epoch, MAX_BACKLOG, request.proofs)
+        return _encode(frames)
 
     def _renewal_found_newer(self, uid: int, slot: int, epoch: int) -> None:
         """The directory has a newer login of a session here, whose gateway did not reach us."""
         session = self.sessions.get(uid, slot)
         if session is not None and session.epoch == epoch:
-            session.close(CloseCode.REPLACED, "a newer login", farewell=DUPLICATE_LOGIN_FRAME)
+            session.close(CloseCode.REPLACED, "a newer login", farewell=self.hub.in_form(DUPLICATE_LOGIN_FRAME))

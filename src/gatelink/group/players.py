@@ -27,6 +27,7 @@ from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.wire.control import MAX_REASON
 from gatelink.wire.envelope import (
     PUSH_HEAD,
+    RETURNED,
     SID_SIZE,
     Arrival,
     Bind,
@@ -82,7 +83,8 @@ class Player(Session):
         self._pending: list[Frame] | None = None  # what came before it was opened
         self.link = link
         self.sid = opened.sid
-        self.arrival = Arrival(opened.type)
+        self.arrival = Arrival(opened.type & ~RETURNED)
+        self.returned = bool(opened.type & RETURNED)
         self.lost_messages = opened.lost
 
     @property

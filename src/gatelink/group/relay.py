@@ -28,7 +28,7 @@ from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire import envelope
-from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED, Encoded, client_frames
+from gatelink.wire.envelope import MOVED, NEW, RETURNED, SERVER_DIED, Encoded, client_frames
 from gatelink.wire.frames import Frame
 
 log = structlog.get_logger("gatelink.gateway")
@@ -46,15 +46,17 @@ class Front(Protocol):
 class Relay:
     """All ways of one gateway (links.Role).
 
-    table: the server type of each message id. rules: by server type.
+    table: the server type of each message id. rules: by server type. known: types that there may be servers of; those
+    that the registry has are added. Messages for any other type are dropped.
     """
 
-    def __init__(self, server: "Front", table: bytes, rules: Mapping[int, Rules]) -> None:
+    def __init__(self, server: "Front", table: bytes, rules: Mapping[int, Rules], known: Iterable[int] = ()) -> None:
         self.stats = RelayStats()
         self.links: Links
         self._server = server
         self._table = table
         self._rules = rules
+        self._known = set(known)
         self._max_frame = server.link_limits.max_frame  # a server is trusted with larger ones than a player
         self._ways: dict[int, Way] = {}  # by sid
         self._bound: dict[Link, set[Way]] = {}
@@ -105,16 +107,29 @@ class Relay:
                 self._send(way, type, client_frames(way.sid, list(run)))
         self.stats.forwarded += len(frames)
 
-    def _send(self, way: Way, type: int, envelope: Encoded) -> None:
+    def _send(self, way: Way, type: int, frames: Encoded) -> None:
         """For servers of one type, of which the player may have none yet, or may be waiting for one."""
         link = way.links.get(type)
         if link is None and type not in way.held:
             link = self._bind(way, type, SERVER_DIED if way.lost.get(type) else NEW)
         if link is not None:
-            self._send_on(way, link, envelope)
-            return
-        self._hold(way, type, NEW).envelopes.append(envelope)
-        way.session.pause(Pause.LINK)
+            self._send_on(way, link, frames)
+        elif type not in self._known:
+            self._drop(way, type, frames)
+        elif self._drops(type):
+            self._lose(type, [frames])
+        else:
+            self._hold(way, type, NEW).envelopes.append(frames)
+            way.session.pause(Pause.LINK)
+
+    def _drop(self, way: Way, type: int, frames: Encoded) -> None:
+        """Drops what belongs to a type of server that nobody ever spoke of: it would wait in vain."""
+        _, count = envelope.sid_and_count(frames)
+        self._server.hub.stats.unhandled += count
+        quiet.info("messages for a type of server that there never was are dropped", type=type, uid=way.session.uid)
+
+    def _drops(self, type: int) -> bool:
+        return self._rules.get(type, _DEFAULT_RULES).on_death is OnDeath.DROP
 
     def _send_on(self, way: Way, link: Link, envelope: Encoded) -> None:
         try:
@@ -155,8 +170,9 @@ class Relay:
     def _opening(self, way: Way, type: int, why: int) -> envelope.SessionOpened:
         session = way.session
         lost = min(way.lost.pop(type, 0), 0xFFFFFFFF)
+        how = why | RETURNED if session.returned else why
         return envelope.SessionOpened(
-            way.sid, session.uid, session.slot, session.epoch, session.address, why, lost, way.claims
+            way.sid, session.uid, session.slot, session.epoch, session.address, how, lost, way.claims
         )
 
     def _pick(self, way: Way, type: int) -> Link | None:
@@ -194,9 +210,16 @@ class Relay:
         self._unbind(way, link, code)
         self.stats.rebinds += 1
         if self._bind(way, link.type, why) is None:
-            self._hold(way, link.type, why)
+            self._wait(way, link.type, why)
 
     # -- while there is no server --
+
+    def _wait(self, way: Way, type: int, why: int) -> None:
+        """Waits for a server, with nothing to send to it yet; not where the type's rule is to drop."""
+        if self._drops(type):
+            way.pinned.pop(type, None)
+        else:
+            self._hold(way, type, why)
 
     def _hold(self, way: Way, type: int, why: int) -> Held:
         """Waits until a server is there or the time is over. Once a frame is held, nothing more is read."""
@@ -268,6 +291,7 @@ class Relay:
         info = now or before
         assert info is not None
         self._fresh.pop(info.id, None)
+        self._known.add(info.type)
         if now is None:
             return
         link = self.links.get(now.id)
@@ -319,6 +343,9 @@ class Relay:
             if successor is not None:
                 for each in envelopes:
                     self._send_on(way, successor, each)
+                continue
+            if rules.on_death is OnDeath.DROP:
+                self._lose(type, envelopes)
                 continue
             self._hold(way, type, SERVER_DIED).envelopes += envelopes
             if envelopes:
@@ -420,7 +447,7 @@ class Relay:
         if type in way.held:
             self._release(way, type)
         elif server and self._bind(way, type, MOVED if before is not None else NEW) is None:
-            self._hold(way, type, MOVED if before is not None else NEW)
+            self._wait(way, type, MOVED if before is not None else NEW)
 
     def _of(self, link: Link) -> list[Way]:
         return list(self._bound.get(link, ()))

@@ -34,6 +34,8 @@ class Routes:
                 table[id] = type
         self.table = bytes(table)
         """The type by id."""
+        self.types = frozenset((ranges or {}).values()) - {0}
+        """The types that `ranges` name."""
 
 
 def _ids(text: str) -> range:

@@ -28,6 +28,8 @@ class OnDeath(Enum):
     """Their sessions end with 4011 going-away."""
     HOLD = "hold"
     """They wait for a server of the same id to come back, up to `hold_seconds`; then they are rebound."""
+    DROP = "drop"
+    """As `rebind`, but nobody ever waits: while no server of the type is there, messages for it are lost at once."""
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):

@@ -194,7 +194,7 @@ class Connection(asyncio.Protocol):
     def close(self) -> None:
         if self.state is ConnectionState.CLOSED or self.transport.is_closing():
             return
-        self._deafen()
+        self.discard_input()
         if self.transport.can_write_eof():
             # Closing a socket with unread bytes resets it, and the peer may lose our last words: so we say that we
             # are done, and read on until the peer is, too. Whoever calls `close` has a deadline for that.
@@ -207,15 +207,15 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         if self.state is not ConnectionState.CLOSED:
-            self._deafen()
+            self.discard_input()
             self.transport.abort()
 
     def drop(self) -> None:
         self.sink = DEAF
         self.abort()
 
-    def _deafen(self) -> None:
-        """What comes in from now on is read and thrown away, unopened."""
+    def discard_input(self) -> None:
+        """Has what comes in from now on read and thrown away, unopened; the connection is closing."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
         self._decoder = _DISCARD
         self._secure = None
@@ -230,6 +230,15 @@ class Connection(asyncio.Protocol):
     def buffered(self) -> int:
         """Bytes that arrived and are not yet decoded, or opened."""
         return self._decoder.buffered + (0 if self._secure is None else self._secure.buffered)
+
+    @property
+    def is_tls(self) -> bool:
+        return self.transport.get_extra_info("ssl_object") is not None
+
+    @property
+    def unsent(self) -> int:
+        """As of a `Carrier`; 0 where TLS or sealing stands between: a record there can't be taken back."""
+        return 0 if self._secure is not None or self.is_tls else self.transport.get_write_buffer_size()
 
     @property
     def held_bytes(self) -> int:

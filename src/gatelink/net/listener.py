@@ -165,7 +165,10 @@ class Listener:
 
     def admitted(self, connection: Connection, until: float) -> None:
         """`connection`, which was admitted, can hear frames: the accept hook has it, else whoever welcomes."""
-        connection.transport.set_write_buffer_limits(self.hub.limits.write_high_water)
+        # At 0 a transport says at once what the kernel did not take: a base client's next login may get that. TLS and
+        # links do without: in TLS a limit of 0 would never be reached again.
+        exact = not connection.is_tls and not self.hub.between_servers
+        connection.transport.set_write_buffer_limits(0 if exact else self.hub.limits.write_high_water)
         if self._accept is not None:
             try:
                 answer = invoke_plain(self._accept, connection)

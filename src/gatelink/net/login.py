@@ -247,8 +247,7 @@ class Login(Item):
     def _strength(self) -> Strength:
         if self._is_sealed:
             return Strength.SEALED
-        is_tls = self._connection.transport.get_extra_info("ssl_object") is not None
-        return Strength.TLS if is_tls else Strength.PLAIN
+        return Strength.TLS if self._connection.is_tls else Strength.PLAIN
 
     def _resume(self, record: Resume, agreed: Hello) -> None:
         """Goes on with a session that lost its connection, or is about to find out (docs/protocol.md, "Resume")."""
@@ -331,14 +330,15 @@ class Login(Item):
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
                 self.uid = request.uid
-                epoch = await context.sessions.claim(request.uid, self._slot)
+                proofs = () if context.is_inner else context.sessions.proofs_of(token)
+                epoch = await context.sessions.claim(request.uid, self._slot, proofs)
             if self in context.logins:  # else this was cancelled, and `verify` went on regardless
-                self._admit(request, identity, epoch)
+                self._admit(request, identity, epoch, proofs)
         except VerifyError as error:
             quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
             if self.uid is None:
                 self._failed()
-            self._refuse("verify-failed", CloseCode.VERIFY_FAILED, VERIFY_FAILED_FRAME)
+            self._refuse("verify-failed", CloseCode.VERIFY_FAILED, context.hub.in_form(VERIFY_FAILED_FRAME))
         except TimeoutError:
             quiet.error("tokens did not answer", uid=request.uid, seconds=context.hub.limits.token_timeout)
             self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
@@ -360,7 +360,7 @@ class Login(Item):
         finally:
             self._context.hub.stats.token_seconds.observe(time.perf_counter() - started)
 
-    def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int) -> None:
+    def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int, proofs: tuple[bytes, ...]) -> None:
         """Makes the session, and has it hear what the peer sent meanwhile."""
         context = self._context
         hub = context.hub
@@ -374,10 +374,12 @@ class Login(Item):
             "claims": identity.claims or NO_CLAIMS,
             "verified_at": time.time(),
             "expires_at": identity.expires_at,
+            "proof": proofs[0] if proofs else b"",
         }
         session: Session
         if self._agreed is None:
-            session = Session(hub, context.sessions, context.handlers, connection, **who)
+            linger = hub.limits.base_linger
+            session = Session(hub, context.sessions, context.handlers, connection, linger=linger, **who)
         else:
             features = self._agreed.features
             session = ExtendedSession(
@@ -388,17 +390,19 @@ class Login(Item):
         self._over()
         if not context.is_inner:
             hub.stats.verified += 1
-        back = backlog is not None
-        answer = ClientVerifySucceeded(source=context.source, uid=request.uid, source_id=context.id, type=int(back))
-        greeting = encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer))
+        session.returned = backlog is not None
+        answer = ClientVerifySucceeded(
+            source=context.source, uid=request.uid, source_id=context.id, type=int(session.returned)
+        )
+        greeting = hub.in_form(encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer)))
         if isinstance(session, ExtendedSession) and session.features & Features.RESUME:
             greeting += context.sessions.issue_ticket(session, context.resume_at)
         connection.write(greeting)
         self._bind(session)
-        for frame in backlog.frames if backlog is not None else ():
-            session.send_frame(frame)
+        if backlog is not None:
+            session.adopt(backlog.frames)
         context.admission.login_succeeded(session.address)
-        log.info("verified", uid=session.uid, address=session.address, back=back)
+        log.info("verified", uid=session.uid, address=session.address, back=session.returned)
         if replaced is None:
             self._begin(session)
         else:
@@ -466,7 +470,15 @@ class Login(Item):
             self._connection.drop()
             return
         self._connection.write(answer)
+        if self._agreed is None:  # a base client hears its answer first, and then the end
+            self._connection.discard_input()
+            hub.wheel.call(hub.limits.base_linger, self._close_refused)
+        else:
+            self._close_refused()
+
+    def _close_refused(self) -> None:
         self._connection.close()
+        hub = self._context.hub
         hub.wheel.call(hub.limits.close_timeout, self._connection.abort)
 
     def _over(self) -> None:

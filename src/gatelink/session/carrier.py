@@ -34,6 +34,10 @@ class Carrier(Protocol):
     def held_bytes(self) -> int:
         """Bytes that it keeps in memory: arrived and not yet decoded, written and not yet out."""
 
+    @property
+    def unsent(self) -> int:
+        """Bytes that were written and that the kernel has not taken, as far as the carrier can tell."""
+
     def write(self, data: bytes) -> None: ...
 
     def pause(self, why: Pause) -> None: ...

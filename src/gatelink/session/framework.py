@@ -2,34 +2,28 @@
 
 from typing import TYPE_CHECKING
 
-from gatelink.errors import BodyError, CloseCode, ProtocolError
-from gatelink.wire.base import (
-    DUPLICATE_LOGIN,
-    FIRST_APPLICATION_ID,
-    FRAMEWORK_IDS,
-    HEARTBEAT,
-    LAST_APPLICATION_ID,
-)
+from gatelink.errors import CloseCode, ProtocolError
+from gatelink.wire.base import DUPLICATE_LOGIN, FRAMEWORK_IDS, HEARTBEAT, LAST_APPLICATION_ID
 
 if TYPE_CHECKING:
     from gatelink.session.session import Session
 
 
 def receive(session: "Session", accepting: bool, id: int, flags: int, body: bytes, known: bool) -> bool:
-    """Takes a message that is the framework's; False if it is the application's.
+    """Takes a message that is the framework's; False if it is the application's, or the original engine's.
 
     accepting: this side accepted the connection. known: the application registered the message.
-    Raises ProtocolError for one that this peer may not send now.
+    Raises ProtocolError for one that this peer may not send now; FrameTooLarge or BodyError for a body that can't be
+    decompressed.
     """
     if id == HEARTBEAT:
-        if session.hub.open_body(flags, body):
-            raise BodyError(f"HeartBeat with a body of {len(body)} bytes; it has none")
+        session.hub.open_body(flags, body)  # a deployed client's may have one; what it says is nobody's matter
         return True
     if id in FRAMEWORK_IDS:
         if id == DUPLICATE_LOGIN and not accepting:
             session.close(CloseCode.REPLACED, "a newer login of the same user")
             return True
         raise ProtocolError(f"framework message {id} from a peer that may not send it now")
-    if accepting and not known and not FIRST_APPLICATION_ID <= id <= LAST_APPLICATION_ID:
-        raise ProtocolError(f"message {id} is not registered; applications have 11000 to 59999")
+    if accepting and not known and not 0 < id <= LAST_APPLICATION_ID:  # 0: a control record
+        raise ProtocolError(f"message {id} is not registered; applications have 11000 to {LAST_APPLICATION_ID}")
     return False

@@ -135,6 +135,14 @@ class Hub:
         if len(frame) > self.max_message:
             raise too_large(self.name_of(id), len(frame), self.max_message)
 
+    def in_form(self, frame: bytes) -> bytes:
+        """A base message's plain frame as `options` have it written: the original's setting scrambles these, too."""
+        if not self.options.scramble or self.between_servers:
+            return frame
+        id = int.from_bytes(frame[4:6], "little")
+        flags, body = self.coder.close(self.catalog.by_id[id], frame[6:])
+        return encode_frame(id, body, flags)
+
     def traffic_of(self, id: int) -> Traffic:
         """The counter of messages sent under a raw id."""
         return self.stats.sent_of(self.name_of(id))

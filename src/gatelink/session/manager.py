@@ -5,6 +5,8 @@ newer one, and a newer login always wins (docs/protocol.md, "Newer logins win").
 """
 
 import asyncio
+import hmac
+import secrets
 import time
 from collections import Counter, OrderedDict
 from collections.abc import Callable, Iterable, Iterator
@@ -44,14 +46,17 @@ class Duplicate(Enum):
 class Backlog(Item):
     """A base session that broke: it may be back within the window, and gets what was queued and unsent."""
 
-    __slots__ = ("_forget", "bytes", "epoch", "frames", "key")
+    __slots__ = ("_forget", "bytes", "epoch", "frames", "key", "proof")
 
-    def __init__(self, key: Key, epoch: int, frames: list[bytes], forget: "Callable[[Backlog], None]") -> None:
+    def __init__(
+        self, key: Key, epoch: int, frames: list[bytes], forget: "Callable[[Backlog], None]", proof: bytes = b""
+    ) -> None:
         self._tick = 0
         self._forget = forget
         self.key = key
         self.epoch = epoch
         self.frames = frames
+        self.proof = proof  # of the token that the session was verified with
         self.bytes = sum(map(len, frames))
 
     def on_deadline(self, now: float) -> None:
@@ -78,6 +83,8 @@ class SessionManager:
         self._clock = clock
         self._last_epoch = 0
         self.claims: Claims | None = None
+        self.proof_keys: tuple[bytes, ...] = (secrets.token_bytes(32),)
+        """What tokens are hashed with, the newest first; shared by servers that share their users."""
         self.on_kick: Callable[[Session], None] | None = None
         self._claiming: Counter[Key] = Counter()  # logins that are waiting for their epoch
         self._logins: dict[Key, list[int]] = {}  # the epochs of the logins that have theirs, and are under way
@@ -158,9 +165,14 @@ class SessionManager:
 
     # -- logging in --
 
-    async def claim(self, uid: int, slot: int = 0) -> int:
+    def proofs_of(self, token: bytes) -> tuple[bytes, ...]:
+        """What is kept of a token, to know it again: its hash under each of `proof_keys`, never the token."""
+        return tuple(hmac.digest(key, token, "sha256") for key in self.proof_keys)
+
+    async def claim(self, uid: int, slot: int = 0, proofs: tuple[bytes, ...] = ()) -> int:
         """Makes this login the newest of `(uid, slot)`; its epoch. Call it once the user is verified, then `install`.
 
+        proofs: of the token that was shown.
         Raises VerifyError if the user is here and the policy is to refuse the new login. A detached session is not
         here: who lost the means to resume it, in a crash say, is not to be locked out for its window.
         """
@@ -174,7 +186,7 @@ class SessionManager:
             return epoch
         self._claiming[key] += 1  # from now on `supersede` is for this login, too
         try:
-            epoch, frames = await self.claims.claim(uid, slot)
+            epoch, frames = await self.claims.claim(uid, slot, *proofs)
             self._under_way(key, epoch)
             if frames is not None:
                 self._carried[uid, slot, epoch] = frames
@@ -197,6 +209,9 @@ class SessionManager:
     def install(self, session: Session) -> Backlog | None:
         """Makes `session` the current one of its user, ends an older one, and gives what waited for it.
 
+        None is given to a login that is new: there is no older session, or it was verified with another token. Then a
+        living one gets what it has queued, and what a broken one had queued is dropped.
+
         Raises VerifyError if a newer login has been claimed meanwhile.
         """
         key = (session.uid, session.slot)
@@ -204,16 +219,31 @@ class SessionManager:
         claimed = self._newest.get(key, session.epoch)
         if claimed > session.epoch or (older is not None and older.epoch > session.epoch):
             raise VerifyError(f"uid {session.uid} slot {session.slot}: a newer login came first")
-        if older is not None:
-            older.close(CloseCode.REPLACED, "a newer login of the same user", farewell=DUPLICATE_LOGIN_FRAME)
+        frames = self._take_over(key, older, (session.proof,) if session.proof else ())
         self._sessions[key] = session
+        carried = self._carried.pop((*key, session.epoch), None)
+        if frames is None:
+            frames = carried
+        self.release(*key, session.epoch)
+        return None if frames is None else Backlog(key, session.epoch, frames, self._expire)
+
+    def _take_over(self, key: Key, older: Session | None, proofs: tuple[bytes, ...]) -> list[bytes] | None:
+        """Ends the older session of `key`; what it leaves to a login that has shown a token with `proofs`."""
+        frames: list[bytes] | None = None
+        if older is not None:
+            why, notice = "a newer login of the same user", self._hub.in_form(DUPLICATE_LOGIN_FRAME)
+            if _leaves_its_queue(older) and _is_same(older.proof, proofs):
+                frames = older.replace(CloseCode.REPLACED, why, farewell=notice)
+            else:
+                older.close(CloseCode.REPLACED, why, farewell=notice)
         backlog = self._backlogs.get(key)
         if backlog is not None:
-            self._take_out(backlog)
-        elif (carried := self._carried.pop((*key, session.epoch), None)) is not None:
-            backlog = Backlog(key, session.epoch, carried, self._expire)
-        self.release(*key, session.epoch)
-        return backlog
+            if not backlog.proof or not proofs or _is_same(backlog.proof, proofs):
+                self._take_out(backlog)
+                frames = backlog.frames
+            else:
+                self._expire(backlog)
+        return frames
 
     def release(self, uid: int, slot: int, epoch: int) -> None:
         """Gives up a claim; does nothing if `install` followed it."""
@@ -226,25 +256,28 @@ class SessionManager:
                 self._forget_newest(key)
         self._hub.stats.backlogs_dropped += len(self._carried.pop((uid, slot, epoch), ()))
 
-    def supersede(self, uid: int, slot: int, epoch: int, max_bytes: int) -> list[bytes] | None:
+    def supersede(
+        self, uid: int, slot: int, epoch: int, max_bytes: int, proofs: tuple[bytes, ...] = ()
+    ) -> list[bytes] | None:
         """A login of `epoch`, on another server, is the newest: ends what is older here, and keeps it from coming in.
 
-        Gives the frames, up to `max_bytes` of them together, that waited here for the user; None if nothing did.
+        proofs: of the token that was shown there. Gives the frames, up to `max_bytes` of them together, that waited
+        here for the user; None if the login is a new one, as of `install`.
         """
         key = (uid, slot)
         if key in self._logins or key in self._claiming:
             self._newest[key] = max(epoch, self._newest.get(key, 0))
         older = self._sessions.get(key)
-        if older is not None and older.epoch < epoch:
-            older.close(CloseCode.REPLACED, "a newer login of the same user", farewell=DUPLICATE_LOGIN_FRAME)
-        backlog = self._backlogs.get(key)
-        if backlog is None or backlog.epoch > epoch:
+        if older is not None and older.epoch >= epoch:
             return None
-        self._take_out(backlog)
-        if backlog.bytes > max_bytes:
-            self._hub.stats.backlogs_dropped += len(backlog.frames)
+        backlog = self._backlogs.get(key)
+        if backlog is not None and backlog.epoch > epoch:
+            return None
+        frames = self._take_over(key, older, proofs)
+        if frames is not None and sum(map(len, frames)) > max_bytes:
+            self._hub.stats.backlogs_dropped += len(frames)
             return []
-        return backlog.frames
+        return frames
 
     # -- the end (session.Owner) --
 
@@ -257,7 +290,7 @@ class SessionManager:
             if len(self._detached) > self._hub.limits.max_detached:
                 self._end_oldest_detached()
             return True
-        self._remember((session.uid, session.slot), session.epoch, session.outbox.drain())
+        self._remember((session.uid, session.slot), session.epoch, session.take_unsent(), session.proof)
         return False
 
     def ended(self, session: Session) -> None:
@@ -338,12 +371,12 @@ class SessionManager:
 
     # -- the backlog window --
 
-    def _remember(self, key: Key, epoch: int, frames: list[bytes]) -> None:
+    def _remember(self, key: Key, epoch: int, frames: list[bytes], proof: bytes) -> None:
         limits = self._hub.limits
-        backlog = Backlog(key, epoch, frames, self._expire)
+        backlog = Backlog(key, epoch, frames, self._expire, proof)
         if backlog.bytes > limits.max_backlog_bytes:  # it would not fit even alone
             self._hub.stats.backlogs_dropped += len(frames)
-            backlog = Backlog(key, epoch, [], self._expire)
+            backlog = Backlog(key, epoch, [], self._expire, proof)
         while self._backlogs and (
             len(self._backlogs) >= limits.max_backlogs or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
         ):
@@ -360,3 +393,13 @@ class SessionManager:
     def _expire(self, backlog: Backlog) -> None:
         self._take_out(backlog)
         self._hub.stats.backlogs_dropped += len(backlog.frames)
+
+
+def _leaves_its_queue(session: Session) -> bool:
+    """Whether the next login may get what is queued; what a ticketed session holds is given to no login."""
+    return not (isinstance(session, ExtendedSession) and session.ticket is not None)
+
+
+def _is_same(proof: bytes, proofs: tuple[bytes, ...]) -> bool:
+    """Whether a session was verified with the token that `proofs` are of; compared in constant time."""
+    return bool(proof) and any([hmac.compare_digest(proof, each) for each in proofs])

@@ -98,6 +98,14 @@ class Outbox:
             for frame in frames:
                 self.push(frame)
 
+    def adopt(self, frames: list[bytes]) -> None:
+        """Queues what another queue had, whatever the limits. They bound what is pushed behind it."""
+        self._frames += frames
+        self.count += len(frames)
+        self.bytes += sum(map(len, frames))
+        if self._keys is not None:
+            self._plain = self._base + len(self._frames) - 1
+
     def _push(self, frame: bytes, full: Full, key: int) -> None:
         size = len(frame)
         if size > self.max_bytes:

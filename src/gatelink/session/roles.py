@@ -33,8 +33,12 @@ class Dispatcher(Protocol):
 class Claims(Protocol):
     """What makes a login the newest of its user among all servers that share their users."""
 
-    async def claim(self, uid: int, slot: int) -> tuple[int, list[bytes] | None]:
-        """The new login's epoch, above that of any other; and what waited for the user elsewhere, if anything did."""
+    async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
+        """The new login's epoch, above that of any other; and what waited for the user elsewhere.
+
+        proofs: of the token that was shown, as `SessionManager.proofs_of` gives them. The second of the answer is None
+        if the login is a new one: nothing waits elsewhere, or for another token.
+        """
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None:
         """A session is over; for `keep` seconds something waits here for its user."""

@@ -11,7 +11,7 @@ from gatelink.session.hub import Hub
 from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.states import SessionState
 from gatelink.session.timers import Item
-from gatelink.wire.frames import encode_frame
+from gatelink.wire.frames import encode_frame, messages_from
 
 _OPEN = SessionState.OPEN
 
@@ -23,6 +23,7 @@ class Sender(Item):
         "_carrier",
         "_drained",
         "_farewell",
+        "_handed",
         "_hub",
         "_marked",
         "close_code",
@@ -38,6 +39,7 @@ class Sender(Item):
         self._carrier = carrier
         self._marked = False  # its flush is due
         self._farewell = b""
+        self._handed = b""  # what was written last, if the carrier did not take all of it at once
         self._drained: asyncio.Future[None] | None = None
         self.outbox = outbox or Outbox(hub.limits.max_outbox_frames, hub.limits.max_outbox_bytes)
         self.state = _OPEN
@@ -139,6 +141,7 @@ class Sender(Item):
         data = self._outgoing()
         if data:
             carrier.write(data)
+            self._handed = b"" if carrier.writable else data
             if self.on_written is not None:
                 self.on_written()
         if outbox.count:
@@ -153,7 +156,34 @@ class Sender(Item):
             if self._farewell:
                 carrier.write(self._farewell)
                 self._farewell = b""
-            carrier.close()
+            self._finish(carrier)
+
+    def _finish(self, carrier: Carrier) -> None:
+        """The session is closing, and all that it had to say is written."""
+        carrier.close()
+
+    def adopt(self, frames: list[bytes]) -> None:
+        """Queues what an older session of the same user had queued: it may be more than the limits let in."""
+        self.outbox.adopt(frames)
+        if frames and not self._marked:
+            self._marked = True
+            self._hub.mark(self)
+
+    def take_unsent(self) -> list[bytes]:
+        """Takes out all messages that the kernel has not taken, in order; one that is partly written counts as sent.
+
+        The carrier may hold some of them still: it is of no use any more.
+        """
+        frames: list[bytes] = []
+        if self._holds_unsent and self._carrier is not None:
+            frames = messages_from(self._handed, len(self._handed) - self._carrier.unsent)
+        self._handed = b""
+        return frames + self.outbox.drain()
+
+    @property
+    def _holds_unsent(self) -> bool:
+        """Whether messages that were written are still on this side of the kernel."""
+        return bool(self._handed) and self._carrier is not None and self._carrier.unsent > 0
 
     def _outgoing(self) -> bytes:
         """What the next write takes: about as much as the carrier holds before it says stop."""

@@ -28,6 +28,9 @@ LEAST_BEAT = 0.25
 """Seconds, at least, between two looks at a session's heartbeat, whatever its peer does; the interval if that is less.
 Ten thousand sessions that are looked at each tick cost 40 % of a core."""
 
+LINGER_AFTER_FAREWELL = 10
+"""How many times longer a base client's stream stays open after UserDuplicateLoginNotify, which its user shall see."""
+
 _OPEN = SessionState.OPEN
 NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
@@ -38,6 +41,8 @@ class Session(Sender):
     uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
     source: the type of the peer, as it says: 0 for a client, else a server's.
     address: the peer's host, as the listener saw it.
+    returned: whether the client was told that it is back (type 1 of ClientVertifySucceedRet), not new. What the older
+    session had queued follows then, and the client still has its state.
     claims: what the token said of the user.
     expires_at: when the token ends, in unix seconds. None: never, or not known, as at a client and at a service. The
     session goes on after that, unless you end it.
@@ -52,6 +57,8 @@ class Session(Sender):
     __slots__ = (
         "_closed",
         "_last",
+        "_linger",
+        "_lingers",
         "_owner",
         "_paused",
         "address",
@@ -64,6 +71,8 @@ class Session(Sender):
         "inbox",
         "last_heard",
         "meter",
+        "proof",
+        "returned",
         "slot",
         "source",
         "uid",
@@ -87,12 +96,20 @@ class Session(Sender):
         verified_at: float = 0.0,
         expires_at: float | None = None,
         outbox: Outbox | None = None,
+        proof: bytes = b"",
+        linger: float = 0.0,
     ) -> None:
+        """proof: a keyed hash of the token (`SessionManager.proofs_of`), empty if there is none to compare.
+
+        linger: seconds from its last message to the end of its stream.
+        """
         super().__init__(hub, carrier, outbox)
         self._owner = owner
         self._paused = Pause(0)
         self._last: tuple[Callable[[], None], ...] | None = ()  # who waits for the last handler; None: it has ended
         self._closed: asyncio.Future[None] | None = None
+        self._linger = linger
+        self._lingers = False  # all is written, and the stream ends at the next deadline
         self.handlers = handlers
         self.uid = uid
         self.slot = slot
@@ -101,6 +118,8 @@ class Session(Sender):
         self.address = address
         self.claims = claims
         self.verified_at = verified_at
+        self.proof = proof
+        self.returned = False
         self.expires_at = expires_at
         self.last_heard = hub.wheel.read_clock()  # `now` is old where nothing was set for long
         self.data: Any = None
@@ -138,13 +157,13 @@ class Session(Sender):
         self.close(error.code, str(error))
 
     def writable(self) -> None:
+        self._handed = b""
         self.flush()
 
     def lost(self, error: Exception | None) -> None:
         """The connection is over; the session with it, unless its owner keeps it."""
         if self._carrier is None:
             return  # it was dropped, or lost before
-        self._carrier = None
         if self.state is SessionState.CLOSING:
             self._gone()
         elif error is None:
@@ -178,6 +197,7 @@ class Session(Sender):
         was_suspended = self.state is SessionState.DETACHED  # else nobody had noticed the break
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
         self._carrier = carrier
+        self._handed = b""
         self.last_heard = self._hub.wheel.read_clock()
         self.outbox.stalled(self.last_heard, False)
         self._wake_in(self._hub.beat_after(self.uid))
@@ -193,7 +213,13 @@ class Session(Sender):
         if carrier is None:
             return
         if self.state is SessionState.CLOSING:
-            carrier.abort()
+            if self._lingers:
+                self._lingers = False
+                self._linger = 0.0
+                carrier.close()
+                self._hub.wheel.set(self, self._hub.limits.close_timeout)
+            else:
+                carrier.abort()
             return
         limits = self._hub.limits
         silent = now - self.last_heard
@@ -212,7 +238,7 @@ class Session(Sender):
 
     def _give_up(self, code: CloseCode, reason: str) -> None:
         """Ends the connection, which is of no use any more, and the session if it can't be given another."""
-        carrier, self._carrier = self._carrier, None
+        carrier = self._carrier
         self._break(code, reason)
         if carrier is None:
             return
@@ -228,7 +254,7 @@ class Session(Sender):
     def _beat(self, carrier: Carrier, silent: float) -> float:
         """Shows that this side lives to a peer that has been `silent` for seconds; those until the next time."""
         if carrier.writable and not self.outbox.count:  # else there is traffic enough, or nobody who reads
-            carrier.write(HEARTBEAT_FRAME)
+            carrier.write(self._hub.in_form(HEARTBEAT_FRAME))
         return self._hub.beat_after(self.uid)
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
@@ -239,6 +265,8 @@ class Session(Sender):
         if self.state is _OPEN:
             self.state = step(SESSION, self.state, SessionEvent.CLOSE)
             self._farewell = farewell
+            if farewell:
+                self._linger *= LINGER_AFTER_FAREWELL
             self._hub.wheel.set(self, self._hub.limits.close_timeout)
             self._end(code, reason, heard=False)
             if not self._marked:
@@ -257,6 +285,26 @@ class Session(Sender):
         messages wait for the handlers; what encoding raises.
         """
         self.handlers.inject(self, message)
+
+    def replace(self, code: CloseCode, reason: str, *, farewell: bytes = b"") -> list[bytes]:
+        """Ends the session as `close`, but gives what the kernel has not taken, for the user's next session.
+
+        Where the carrier holds some of that, the connection is cut: nothing can follow half a message.
+        """
+        is_cut = self._holds_unsent
+        frames = self.take_unsent()
+        self.close(code, reason, farewell=farewell)
+        if is_cut:
+            self.abort()
+        return frames
+
+    def _finish(self, carrier: Carrier) -> None:
+        """Ends the stream; of a base client a little later, as its code may hear the end before the last message."""
+        if not self._linger:
+            carrier.close()
+        elif carrier.writable and not self._lingers:  # else `writable` comes back to this
+            self._lingers = True
+            self._hub.wheel.set(self, self._linger)
 
     def go_away(self, within: float, address: str = "") -> bool:
         """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is).
@@ -357,7 +405,9 @@ class Session(Sender):
 
     def _break(self, code: CloseCode, reason: str) -> None:
         """The connection is gone and nobody closed the session."""
-        if self._owner.broke(self, code):
+        is_kept = self._owner.broke(self, code)
+        self._carrier = None
+        if is_kept:
             self.state = step(SESSION, self.state, SessionEvent.BREAK)
             self._hub.wheel.set(self, self._detached_for(code, reason))
             if not self._paused & Pause.OPENING:

@@ -44,6 +44,7 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     admin: Address | None = None  # host:port of /metrics and /healthz
     keys: tuple[Secret, ...] = ()  # what `gatelink keys new` makes, for sealed connections; the newest first
     sealed_only: bool = False  # refuse plain logins
+    source: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0  # in ClientVertifySucceedRet
     drain_seconds: Seconds = 30.0  # s that players have to go elsewhere before it stops
     routes: dict[str, str] = {}  # "11000-11999" = "lobby": messages to services; others go to type id // 1000
 
@@ -76,7 +77,7 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: str | None = None  # how they reach it, if not under `inner`
     admin: Address | None = None  # host:port of /metrics and /healthz
     pick: Literal["least-loaded", "rendezvous"] = "least-loaded"  # which of them a session gets
-    on_death: Literal["rebind", "close", "hold"] = "rebind"  # what its sessions get when a process dies
+    on_death: Literal["rebind", "close", "hold", "drop"] = "rebind"  # what its sessions get when a process dies
     hold_seconds: Seconds = 5.0  # s that a player waits while there is no server
 
     def __post_init__(self) -> None:

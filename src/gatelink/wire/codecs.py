@@ -5,6 +5,7 @@
 | msgpack | msgspec Structs | MessagePack |
 | json | msgspec Structs | JSON |
 | binary | msgspec Structs with fields of fixed width | docs/protocol.md's own little-endian layout |
+| binary-strict | the same | the same; bytes behind the last field are refused |
 | protobuf | classes that protoc generated | Protocol Buffers |
 | raw | subclasses of bytes | the bytes |
 
@@ -112,16 +113,22 @@ _MAX_TEXT = 0xFFFF  # bytes of one: its length is a u16
 class _Binary:
     """The base protocol's layout: fields in order, little-endian, nothing between them.
 
+    Such protocols grow at the end of a message, so bytes behind the last field are skipped, unless `is_strict`.
+
     Fields are U8 to F64, `bool` (one byte), and `str` and `bytes` (u16 length, then the bytes; a str is UTF-8 with
     surrogateescape). `decode` raises BodyError. `encode` raises MessageTooLarge for a str or bytes over 65,535 bytes
     and InvalidMessage for another value that its field can't hold.
     """
 
+    def __init__(self, is_strict: bool = False) -> None:
+        self._is_strict = is_strict
+
     def bind(self, cls: type) -> tuple[Encode, Decode]:
-        struct = _require_struct("binary", cls)
+        name = "binary-strict" if self._is_strict else "binary"
+        struct = _require_struct(name, cls)
         if any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(cls).parameters.values()):
-            raise CatalogError(f"codec binary goes by the order of fields; make {cls.__qualname__} without kw_only")
-        layout = _Layout(cls)
+            raise CatalogError(f"codec {name} goes by the order of fields; make {cls.__qualname__} without kw_only")
+        layout = _Layout(cls, self._is_strict)
         if hasattr(cls, "__post_init__"):  # it may refuse what the fields can hold
             return checked(struct, layout.encode, layout.decode), layout.decode
         return layout.encode, layout.decode
@@ -132,8 +139,16 @@ JSON: Codec = _Json()
 PROTOBUF: Codec = _Protobuf()
 RAW: Codec = _Raw()
 BINARY: Codec = _Binary()
+BINARY_STRICT: Codec = _Binary(is_strict=True)
 
-CODECS = {"msgpack": MSGPACK, "json": JSON, "protobuf": PROTOBUF, "raw": RAW, "binary": BINARY}
+CODECS = {
+    "msgpack": MSGPACK,
+    "json": JSON,
+    "protobuf": PROTOBUF,
+    "raw": RAW,
+    "binary": BINARY,
+    "binary-strict": BINARY_STRICT,
+}
 
 
 _FIELD = re.compile(r"`\$\.?([^`]*)`$")  # where msgspec saw it: names of fields, [...] for an item or a key
@@ -189,10 +204,11 @@ class _Layout:
     the last has no text behind it.
     """
 
-    __slots__ = ("_cls", "_formats", "_last", "_last_at", "_steps")
+    __slots__ = ("_cls", "_formats", "_is_strict", "_last", "_last_at", "_steps")
 
-    def __init__(self, cls: type) -> None:
+    def __init__(self, cls: type, is_strict: bool) -> None:
         self._cls = cls
+        self._is_strict = is_strict
         self._formats = {field.name: _format(cls, field) for field in msgspec.structs.fields(cls)}
         self._steps: list[tuple[struct.Struct, int, int, str, bool]] = []  # run, its first field, text, name, is a str
         run, start = "<", 0
@@ -236,8 +252,9 @@ class _Layout:
             at = start + values.pop()
             text = body[start:at]
             values.append(text.decode("utf-8", "surrogateescape") if is_str else text)
-        if at + self._last.size != len(body):
-            raise BodyError(f"{self._cls.__qualname__}: body is {len(body)} bytes, expected {at + self._last.size}")
+        end = at + self._last.size
+        if end != len(body) and (end > len(body) or self._is_strict):
+            raise BodyError(f"{self._cls.__qualname__}: body is {len(body)} bytes, expected {end}")
         try:
             return self._cls(*values, *self._last.unpack_from(body, at))
         except (ValueError, TypeError) as error:  # of the class's own __post_init__; msgspec's decoders take it so too

@@ -14,7 +14,7 @@ from msgspec import Struct
 
 from gatelink.errors import BodyError, LocalError, ProtocolError
 from gatelink.wire.base import FRAMEWORK_IDS
-from gatelink.wire.codecs import BINARY, U8, U16, U32, U64, Decode, Encode
+from gatelink.wire.codecs import BINARY_STRICT, U8, U16, U32, U64, Decode, Encode
 from gatelink.wire.frames import MAX_LENGTH, Frame, encode_frame, walk
 
 CLIENT_FRAME = 100
@@ -39,6 +39,9 @@ class Arrival(IntEnum):
 
 NEW, MOVED, SERVER_DIED = Arrival
 
+RETURNED = 4
+"""Is added to a SessionOpened's type if the client was told that it is back."""
+
 CLIENT_HEAD = 14
 """Bytes that a whole ClientFrame is longer than the frames in it."""
 
@@ -62,7 +65,7 @@ class SessionOpened(Struct, frozen=True):
     slot: U8
     epoch: U64
     address: str
-    type: U8  # an Arrival
+    type: U8  # an Arrival, and RETURNED
     lost: U32  # frames of the player that went down with the server before
     claims: str  # JSON
 
@@ -134,8 +137,8 @@ EVENTS: dict[int, type[Struct]] = {
 }
 """The rare envelopes by id."""
 
-_ENCODERS: dict[type, tuple[int, Encode]] = {cls: (id, BINARY.bind(cls)[0]) for id, cls in EVENTS.items()}
-_DECODERS: dict[int, Decode] = {id: BINARY.bind(cls)[1] for id, cls in EVENTS.items()}
+_ENCODERS: dict[type, tuple[int, Encode]] = {cls: (id, BINARY_STRICT.bind(cls)[0]) for id, cls in EVENTS.items()}
+_DECODERS: dict[int, Decode] = {id: BINARY_STRICT.bind(cls)[1] for id, cls in EVENTS.items()}
 
 _CLIENT = struct.Struct("<IHQ")  # the outer head and id, sid
 _pack_client = _CLIENT.pack

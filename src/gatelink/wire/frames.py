@@ -9,7 +9,7 @@ flags takes its short path.
 
 import struct
 from collections.abc import Set
-from itertools import repeat
+from itertools import accumulate, repeat
 from typing import Any
 
 from gatelink.config import MAX_LENGTH as MAX_LENGTH
@@ -120,6 +120,14 @@ def _cut_other(data: bytes, at: int, frames: list[Any], max_length: int, whole: 
     else:
         frames.append((id, flags, data[at + HEADER_SIZE if flags == CONTROL else at + 6 : end]))
     return end
+
+
+def messages_from(data: bytes, start: int) -> list[bytes]:
+    """The whole message frames of `data` that begin at `start` or behind it. `data` is what this side has encoded."""
+    frames: list[bytes] = []
+    walk(data, 0, frames, MAX_LENGTH, len(data), len(data), whole=True)
+    ends = accumulate(map(len, frames))
+    return [frame for frame, end in zip(frames, ends, strict=True) if end - len(frame) >= start and frame[3] != CONTROL]
 
 
 class FrameDecoder:

@@ -184,7 +184,7 @@ class House:
         self.draw = draw
         houses[id] = self
 
-    async def claim(self, uid: int, slot: int) -> tuple[int, list[bytes] | None]:
+    async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
         await self.lag()
         epoch, before = await self.directory.claim(uid, slot)
         await self.lag()

@@ -51,6 +51,7 @@ class Wire:
 
     writable = True
     held_bytes = 0
+    unsent = 0
 
     def __init__(self) -> None:
         self.bytes = bytearray()

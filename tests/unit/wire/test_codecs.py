@@ -15,6 +15,7 @@ from msgspec import DecodeError, Struct, ValidationError
 from gatelink.errors import BodyError, CatalogError, MessageTooLarge
 from gatelink.wire.codecs import (
     BINARY,
+    BINARY_STRICT,
     CODECS,
     F32,
     F64,
@@ -138,12 +139,19 @@ def test_any_bytes_give_a_message_or_an_exception(
         assert type(message) is cls
 
 
-@pytest.mark.parametrize("codec", [MSGPACK, JSON, BINARY], ids=["msgpack", "json", "binary"])
+@pytest.mark.parametrize("codec", [MSGPACK, JSON, BINARY_STRICT], ids=["msgpack", "json", "binary-strict"])
 def test_bytes_behind_the_message_are_refused(codec: Codec) -> None:
     encode, decode = codec.bind(Text)
     body = encode(Text("hello"))
     with pytest.raises((BodyError, DecodeError), match="trailing|expected 7"):
         decode(body + body)
+
+
+def test_the_binary_layout_skips_fields_of_a_newer_version() -> None:
+    encode, decode = BINARY.bind(Text)
+    assert decode(encode(Text("hello")) + b"more") == Text("hello")
+    with pytest.raises(BodyError):
+        decode(encode(Text("hello"))[:-1])
 
 
 @pytest.mark.parametrize("codec", [MSGPACK, JSON], ids=["msgpack", "json"])
@@ -178,7 +186,7 @@ def test_every_cut_of_a_binary_body_is_a_body_error() -> None:
         with pytest.raises(BodyError, match="Everything: body"):
             decode(body[:size])
     with pytest.raises(BodyError, match="Everything: body"):
-        decode(body + b"\x00")
+        BINARY_STRICT.bind(Everything)[1](body + b"\x00")
 
 
 @given(st.binary(max_size=80))
