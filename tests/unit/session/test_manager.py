@@ -551,7 +551,7 @@ class FakeClaims:
         self.next: list[tuple[int, list[bytes] | None]] = []
         self.ends: list[tuple[int, int, int, float]] = []
 
-    async def claim(self, uid: int, slot: int) -> tuple[int, list[bytes] | None]:
+    async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
         await turn()
         return self.next.pop(0)
 
