@@ -215,6 +215,7 @@ async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost(
                 assert two.player(uid).arrival == MOVED and two.player(uid).lost_messages == 0
             await until(lambda: gateway.group.links.get(30) is None)
             assert not gateway.relay.stats.lost and not one.strays
+            assert gateway.relay.stats.rebinds == 2
 
 
 async def test_a_gateway_that_stops_tells_its_services_the_end_of_its_players() -> None:

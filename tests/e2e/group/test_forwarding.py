@@ -12,6 +12,7 @@ from gatelink.config import WireOptions
 from gatelink.errors import CloseCode, SessionClosed
 from gatelink.group.links import GATEWAY
 from gatelink.group.rules import Pick, Rules
+from gatelink.session.carrier import Pause
 from gatelink.session.manager import Duplicate
 from gatelink.wire.frames import encode_frame
 from tests.e2e.engines import NewEngine
@@ -109,6 +110,8 @@ async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_the
             client.say(1, 2, 3)
             await until(lambda: gateway.relay._waiting.get(LOBBY))
             assert not gateway.relay.stats.lost
+            there = gateway.sessions.get(7)
+            assert there is not None and Pause.LINK in there._paused, "no more is read than is held"
             with capture_logs() as logs:
                 await until(lambda: gateway.relay.stats.lost[LOBBY] == 3)
             assert ("no server came for a player's messages: they are lost", LOBBY, 7) in [

@@ -405,6 +405,8 @@ async def test_an_answer_that_was_due_is_not_given_on_the_next_connection() -> N
     desk.it.resume_on(desk.new_carrier(), 0, b"")
     await turn()
     assert desk.records == []
+    desk.hear(*[say()] * ACK_FRAMES)
+    assert desk.records == [control.Ack(ACK_FRAMES)]
 
 
 async def test_a_goaway_that_did_not_leave_is_not_said_on_the_next_connection() -> None:

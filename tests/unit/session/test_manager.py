@@ -11,6 +11,7 @@ from msgspec import Struct
 
 from gatelink.config import Limits
 from gatelink.errors import CatalogError, CloseCode, ProtocolError, VerifyError
+from gatelink.session.controls import control_frame
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Backlog, Duplicate, SessionManager
 from gatelink.session.outbox import Full
@@ -18,7 +19,7 @@ from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.timers import TICK
 from gatelink.wire.codecs import Decode, Encode
-from gatelink.wire.control import Close, Features, encode_control
+from gatelink.wire.control import Close, Features, GoAway, decode_control, encode_control
 from gatelink.wire.frames import CONTROL, encode_frame
 from gatelink.wire.messages import Catalog
 from tests.fakes import CLOSE, COUNT, Bench, FakeCarrier, FakeHandlers, Say, settle, state_of, turn
@@ -267,6 +268,11 @@ async def test_a_broadcast_goes_to_all_or_to_whom_it_is_for() -> None:
     assert house.manager.broadcast(Say("some"), (session for session, _, _ in here[:2])) == 2
     await turn()
     assert [len(carrier.frames) for _, carrier, _ in here] == [2, 2, 1, 1]
+    traffic = house.stats.sent_of("Say")
+    assert (traffic.messages, traffic.bytes) == (
+        6,
+        sum(len(write) for _, carrier, _ in here for write in carrier.writes),
+    )
     with pytest.raises(CatalogError):
         house.manager.broadcast("text")
 
@@ -485,6 +491,26 @@ async def test_a_session_is_found_by_its_ticket_until_it_ends() -> None:
     assert house.manager.by_ticket(id) is None and house.manager.get(7) is None
 
 
+async def test_the_frame_of_a_ticket_tells_the_peer_what_the_manager_knows() -> None:
+    house = Ticketed()
+    session, _ = await house.ticketed(7)
+    frame = house.manager.issue_ticket(session, "tcp://there:1")
+    assert session.ticket is not None and session.ticket.address == "tcp://there:1"
+    assert frame == control_frame(session.ticket)
+    assert house.manager.by_ticket(session.ticket.session_id) is session
+
+
+async def test_a_client_that_can_be_told_is_asked_to_come_back_later_when_the_server_ends() -> None:
+    house = Ticketed(Limits(reconnect_within=7))
+    session, carrier = await house.ticketed(7)
+    closing = asyncio.create_task(house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock() + 10))
+    await settle()
+    records = [decode_control(body) for _, flags, body in carrier.frames if flags & CONTROL]
+    assert records == [GoAway(7_000, ""), Close(CloseCode.GOING_AWAY, "stop")]
+    carrier.lose()
+    await closing
+
+
 async def test_of_too_many_detached_sessions_the_one_that_broke_first_ends() -> None:
     house = Ticketed(Limits(max_detached=2))
     here = [await house.ticketed(uid) for uid in range(4)]
@@ -594,7 +620,7 @@ async def test_a_newer_login_elsewhere_keeps_one_that_is_under_way_here_from_com
     assert house.manager.get(7) is not None, "the next one here is newer still"
 
 
-@pytest.mark.parametrize(("epoch", "room", "given"), [(4, 1_000, None), (6, 1_000, 2), (6, 1, 0)])
+@pytest.mark.parametrize(("epoch", "room", "given"), [(4, 1_000, None), (6, 2 * len(numbered(1)), 2), (6, 1, 0)])
 async def test_what_waits_for_a_user_goes_along_with_a_newer_login_elsewhere_if_there_is_room(
     epoch: int, room: int, given: int | None
 ) -> None:
@@ -607,6 +633,20 @@ async def test_what_waits_for_a_user_goes_along_with_a_newer_login_elsewhere_if_
     assert house.stats.backlogs_dropped == (2 if given == 0 else 0)
     if given is not None:
         assert house.manager.supersede(7, 0, epoch + 1, room) is None, "it is given once"
+
+
+async def test_a_claim_that_fails_leaves_nothing_that_keeps_a_later_login_out() -> None:
+    house, claims = shared()
+    for _ in range(2):
+        claim = asyncio.create_task(house.manager.claim(7))  # no epoch comes: it raises
+        await asyncio.sleep(0)
+        house.manager.supersede(7, 0, 9, 1_000)
+        with pytest.raises(IndexError):
+            await claim
+    house.manager.supersede(7, 0, 10, 1_000)
+    claims.next = [(5, None)]
+    session, _, _ = await house.login()
+    assert house.manager.get(7) is session
 
 
 async def test_what_waited_elsewhere_is_given_to_the_login_that_fetched_it_or_counted_as_dropped() -> None:
@@ -647,6 +687,7 @@ async def test_close_cuts_off_who_is_not_done_at_the_deadline() -> None:
     session.kick()
     await house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock())
     assert stuck.is_aborted and was_closing.is_aborted
+    assert stuck.is_over and was_closing.is_over, "it returns when they are gone"
     assert session.close_code is CloseCode.KICKED
     await house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock())
 
