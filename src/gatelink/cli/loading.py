@@ -83,7 +83,7 @@ def load_module(name: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:
+    except (Exception, SystemExit) as error:  # SystemExit(0), as of argparse, would look like success
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             path = "/" in name or name.endswith(".py")
             fix = "write mygame.main, not a file's path" if path else f"looked in {here} and where Python looks"

@@ -107,6 +107,7 @@ number = 3
         ("svc:number", "4: services.lobby.run: svc:number is a int, not a Service; it has svc:lobby, svc:other"),
         ("svc:other", "4: services.lobby.run: "),
         ("failing:lobby", "4: services.lobby.run: module failing can't be imported: ValueError, see above"),
+        ("ending:lobby", "4: services.lobby.run: module ending can't be imported: SystemExit, see above"),
     ],
 )
 def test_what_a_service_runs_is_looked_for(
@@ -116,6 +117,7 @@ def test_what_a_service_runs_is_looked_for(
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "svc.py").write_text(LOBBY)
     (tmp_path / "failing.py").write_text("raise ValueError('on purpose')\n")
+    (tmp_path / "ending.py").write_text("raise SystemExit(0)\n")
     (tmp_path / "group.toml").write_text(f'[gateway]\n[services.lobby]\ntype = 21\nrun = "{run_is}"\n')
     result = run("check", "group.toml", "--dev")
     assert result.exit_code == 1

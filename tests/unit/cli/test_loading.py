@@ -63,7 +63,12 @@ def test_an_object_of_another_class_is_named_with_its_class(here: Path) -> None:
 
 @pytest.mark.parametrize(
     ("text", "last"),
-    [("raise ValueError('mine')", "ValueError: mine"), ("import loading_nothing", "No module named 'loading_nothing'")],
+    [
+        ("raise ValueError('mine')", "ValueError: mine"),
+        ("import loading_nothing", "No module named 'loading_nothing'"),
+        ("raise SystemExit", "SystemExit"),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+    ],
 )
 def test_a_module_that_raises_shows_its_own_traceback_and_nothing_of_ours(
     text: str, last: str, here: Path, capsys: pytest.CaptureFixture[str]
