@@ -153,7 +153,8 @@ async def test_a_base_client_never_receives_a_control_record() -> None:
         expected = verify_succeeded(7) + b"".join(frame_of(Echo(n)) for n in range(200)) + DUPLICATE_LOGIN_FRAME
         assert seen.replace(HEARTBEAT_FRAME, b"") == expected
         newer.send(verify_request(8))
-        assert await newer.reader.read() == b"", "an error closes it without a word"
+        last = await newer.reader.read()  # with the heartbeats of the second for which the older one stayed open
+        assert last.replace(HEARTBEAT_FRAME, b"") == b"", "an error closes it without a word"
         await newer.close()
         await client.close()
 
