@@ -157,6 +157,19 @@ async def test_a_bind_moves_a_player_without_loss() -> None:
             assert now is not None and now.arrival == MOVED
 
 
+async def test_a_bind_is_over_when_its_server_dies() -> None:
+    async with group() as town:
+        gateway, one, two = await town.gateway(1), await town.room(30), await town.room(31)
+        async with player(gateway, 7) as client:
+            await until(lambda: one.players.get(7) is not None)
+            one.player(7).bind(ROOM, 31)
+            await until(lambda: two.players.get(7) is not None)
+            await town.kill(two)
+            client.move(1)
+            await until(lambda: one.numbers(7) == [1])
+            assert gateway.relay.stats.held == 0
+
+
 async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_will_do() -> None:
     async with group() as town:
         gateway = await town.gateway(1, rules={ROOM: Rules(hold_seconds=1.0)})
