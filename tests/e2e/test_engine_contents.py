@@ -90,6 +90,8 @@ HARMS: dict[str, Harm] = {
     "edited, to have a life of its own": edit(max_age=2_000_000_000, duplicate_window=1_000_000_000),
     "edited, to forget": edit(discard="old"),
     "edited, to be silent": edit(no_ack=True),
+    "edited, to refuse a second write": edit(discard_new_per_subject=True),
+    "edited, to keep keys under other names": edit(subject_transform={"src": "$KV.>", "dest": "mine.>"}),
 }
 
 harms = pytest.mark.parametrize("harm", HARMS.values(), ids=HARMS)
@@ -215,7 +217,9 @@ async def test_an_older_copy_of_the_bucket_is_known_for_one_though_the_server_wa
         await until(lambda: engine.stats.contents_lost == 1 and told)
 
 
-@pytest.mark.parametrize("limit", [{"max_msgs": 1}, {"max_bytes": 100}, {"max_msg_size": 10}], ids=str)
+@pytest.mark.parametrize(
+    "limit", [{"max_msgs": 1}, {"max_bytes": 100}, {"max_msg_size": 10}, {"max_msg_size": 150}], ids=str
+)
 async def test_a_bucket_that_somebody_made_too_small_is_told_of_until_it_is_large_enough(
     nats_server: NatsServer, limit: dict[str, int]
 ) -> None:
@@ -227,10 +231,10 @@ async def test_a_bucket_that_somebody_made_too_small_is_told_of_until_it_is_larg
         await edit(**limit)(engine, bucket)
         await until(lambda: not engine.is_available)
         with pytest.raises(EngineError):
-            await engine.put("k.4", b"1" * 20, LONG)
+            await engine.put("k.4", b"1" * 200, LONG)
         await edit(**dict.fromkeys(limit, -1))(engine, bucket)
         await until(lambda: engine.is_available)
-        await engine.put("k.4", b"1" * 20, LONG)
+        await engine.put("k.4", b"1" * 200, LONG)
         assert await engine.get("k.0") is not None
 
 

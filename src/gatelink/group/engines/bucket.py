@@ -16,7 +16,7 @@ from gatelink.errors import ConfigError
 from gatelink.group.engine import Conflict, EngineError, EngineUnavailable, Entry, Revision
 
 MARK_TTL = 600  # s
-ROOM = 4_096  # bytes that a bucket with a limit must have left for a new key
+ROOM = 4_096  # bytes that a bucket with a limit must have left for a new key, and allow for one
 MARKER_TTL = 120  # s that a marker is kept; a watch that heard nothing for as long has begun again well before
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
@@ -245,6 +245,8 @@ class Bucket:
             "storage": "file",
             "num_replicas": self._replicas,
             "retention": "limits",
+            "discard_new_per_subject": False,
+            "subject_transform": None,
             "discard": "new",  # at a limit that somebody sets it says so, rather than forget a key
             "max_msgs_per_subject": 1,
             "max_age": 0,
@@ -263,6 +265,8 @@ class Bucket:
             f"--subject-del-markers-ttl={MARKER_TTL}s": config.get("subject_delete_marker_ttl", 0) >= 1_000_000_000,
             "--max-msgs-per-subject=1": config.get("max_msgs_per_subject") == 1,
             "--discard=new": config.get("discard") == "new",
+            "--no-discard-per-subject": not config.get("discard_new_per_subject"),  # it refuses every second write
+            "no subject transform": not config.get("subject_transform"),  # keys would be under other names
             "--retention=limits": config.get("retention", "limits") == "limits",
             "--max-age=0": not config.get("max_age"),
             "--ack": not config.get("no_ack"),
@@ -280,6 +284,8 @@ class Bucket:
 _MENDED = (
     "subjects",
     "discard",
+    "discard_new_per_subject",
+    "subject_transform",
     "max_msgs_per_subject",
     "max_age",
     "no_ack",
@@ -296,6 +302,8 @@ def _full(config: Mapping[str, Any], state: _State) -> str:
         return f"the bucket is full: {state.messages} messages of max_msgs {most}"
     if 0 < most_bytes < state.bytes + ROOM:
         return f"the bucket is full: {state.bytes} bytes of max_bytes {most_bytes}"
+    if 0 < (most_of_one := config.get("max_msg_size", -1)) < ROOM:
+        return f"the bucket takes values of max_msg_size {most_of_one} bytes; it needs {ROOM}"
     return ""
 
 
