@@ -334,6 +334,12 @@ async def test_a_session_closed_in_a_handler_answers_first() -> None:
     assert [id for id, _, _ in carrier.frames] == [SAY, 24] and carrier.log[-1] == CLOSE
 
 
+async def test_a_session_closed_in_a_handler_that_answers_nothing_closes_with_that_read() -> None:
+    session, carrier = Bench().session(FakeHandlers(lambda session, frame: session.close(farewell=FAREWELL)))
+    session.receive([(SAY, 0, b"")])
+    assert carrier.log == [FAREWELL, CLOSE]
+
+
 @pytest.mark.parametrize(
     "send",
     [
