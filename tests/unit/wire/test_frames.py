@@ -287,6 +287,25 @@ def test_the_rest_is_every_byte_that_no_frame_was_given_of(given: int) -> None:
     assert decoder.feed(frame) == [(5, 0, b"x")]
 
 
+@pytest.mark.parametrize("at", range(13))
+def test_what_is_put_back_is_decoded_as_if_it_had_never_been_taken(at: int) -> None:
+    stream = encode_frame(5, b"a") + encode_control_frame(b"b")
+    decoder = FrameDecoder(LIMIT, turn_frames=1)
+    given = decoder.feed(stream[:at])
+    rest = decoder.take_rest()
+    decoder.put_back(rest + stream[at:])
+    assert decoder.more is bool(rest + stream[at:])
+    assert given + go_on(decoder) == [(5, 0, b"a"), (0, CONTROL, b"b")] and decoder.buffered == 0
+
+
+@pytest.mark.parametrize("head", [bytes([20, 0, 0, 0x16]), bytes([LIMIT + 1, 0, 0, 0])])
+def test_an_error_has_the_bytes_that_were_taken_for_a_header(head: bytes) -> None:
+    """What they look like, TLS say, is told by others."""
+    decoder = FrameDecoder(LIMIT)
+    assert len(decoder.feed(encode_frame(5, b"a") + head + b"more")) == 1
+    assert decoder.error is not None and decoder.error.head == head
+
+
 def test_a_sealed_record_on_a_plain_connection_is_called_by_its_name() -> None:
     for flags, what in ((SEALED, "a sealed record without a handshake"), (0x40, "unknown")):
         decoder = FrameDecoder(LIMIT)
