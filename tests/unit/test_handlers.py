@@ -223,7 +223,7 @@ async def test_what_nothing_handles_is_the_same_behind_an_async_handler() -> Non
 
 
 @pytest.mark.parametrize(
-    "frame", [(1, 0, b""), (150, 0, b""), (500, 0, b""), (0, CONTROL, b"\x06"), (HEARTBEAT, 0, b"x")]
+    "frame", [(1, 0, b""), (24, 0, b""), (150, 0, b""), (0, CONTROL, b"\x06"), (60_000, 0, b""), (65_535, 0, b"")]
 )
 async def test_what_a_client_may_not_send_ends_its_session_and_the_rest_of_the_burst(frame: Frame) -> None:
     seen, bench = Seen(), Bench()
@@ -684,3 +684,64 @@ async def test_a_rate_below_one_a_second_lets_one_through_at_once() -> None:
 def test_a_rate_of_nothing_is_refused(rate: float) -> None:
     with pytest.raises(ConfigError, match="give messages a second, above 0"):
         Handlers(CATALOG).on(Say, rate=rate)
+
+
+# -- what follows in a burst comes once, whatever becomes of the first part of it --
+
+
+async def test_what_a_plain_function_returns_to_be_awaited_is_awaited_before_the_next_message() -> None:
+    notes: list[str] = []
+
+    async def work(text: str) -> None:
+        notes.append(f"{text} begins")
+        await turn()
+        notes.append(f"{text} ends")
+
+    handlers = Handlers(CATALOG)
+    handlers.on(Say)(lambda session, message: work(message.text))
+    session, _ = opened(Bench(), handlers)
+    session.receive([say(text) for text in "abc"])
+    await settle()
+    assert notes == [f"{text} {what}" for text in "abc" for what in ("begins", "ends")]
+
+
+@pytest.mark.parametrize("at", range(4))
+async def test_a_table_that_a_session_is_given_in_a_burst_has_the_rest_of_it(at: int) -> None:
+    own = Seen()
+    first: list[str] = []
+    handlers = Handlers(CATALOG)
+
+    @handlers.on(Say)
+    def hand_over(session: Session, message: Say) -> None:
+        first.append(message.text)
+        if message.text == str(at):
+            session.handlers = own.handlers
+
+    session, _ = opened(Bench(), handlers)
+    session.receive([say(str(n)) for n in range(4)])
+    await settle()
+    assert first == [str(n) for n in range(at + 1)]
+    assert own.notes == [str(n) for n in range(at + 1, 4)]
+
+
+async def test_a_body_behind_an_async_handler_is_opened_as_its_flags_say() -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    id, _, body = say("x" * 500)
+    session.receive([count(1), (id, COMPRESSED, compress(body)), say("plain")])
+    await settle()
+    assert seen.notes == ["verified", 1, -1, "x" * 500, "plain"]
+
+
+async def test_an_inbox_that_fills_up_again_pauses_again() -> None:
+    bench = Bench(Limits(max_inbox=4))
+    seen = Seen()
+    session, carrier = opened(bench, seen.handlers)
+    for times in (1, 2):
+        seen.gate.clear()
+        session.receive([count(n) for n in range(6)])
+        assert carrier.paused == Pause.INBOX and bench.stats.paused == times
+        seen.gate.set()
+        await settle()
+        await settle()
+        assert carrier.paused == Pause(0)
