@@ -33,7 +33,7 @@ from benchmarks.harness import (
     tail,
 )
 from benchmarks.run import POINTS, Point, Sample, measure, medians
-from gatelink.group.engines.embedded import NatsServer
+from gatelink.cluster.engines.embedded import NatsServer
 
 JOINING = 20.0  # s that the members may take to find each other
 

@@ -22,7 +22,6 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from benchmarks.doors import CERTIFICATE, CERTIFICATE_KEY, GROUP_KEY, SERVER_ID
 from benchmarks.echo import KEY
 from benchmarks.harness import (
     HOST,
@@ -40,6 +39,7 @@ from benchmarks.harness import (
     serving,
     wait_until_idle,
 )
+from benchmarks.listeners import CERTIFICATE, CERTIFICATE_KEY, GROUP_KEY, SERVER_ID
 from benchmarks.rawclient import FIRST_UID
 from gatelink.wire.control import Handshake, Hello, decode_control
 from gatelink.wire.handshake import Initiator, Responder
@@ -105,7 +105,7 @@ def run(rounds: int, logins: int) -> dict[str, list[Sample]]:
     seen: dict[str, list[Sample]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         make_certificate(Path(directory))
-        door = f"{sys.executable} -m benchmarks.doors"
+        door = f"{sys.executable} -m benchmarks.listeners"
         commands = {"tls": f"{door} tls {{port}} {directory}", "link": f"{door} link {{port}}"}
         echo = stack.enter_context(serving(SERVER_COMMAND, server_core))
         servers = {
@@ -139,12 +139,12 @@ def handshakes_alone(count: int) -> dict[str, float]:
     links = [Initiator(GROUP_KEY, hello, 2, SERVER_ID) for _ in range(count)]
     return {
         "NK": alone(clients, Responder([KEY])),
-        "NNpsk0": alone(links, Responder(group_keys=[GROUP_KEY], server_id=SERVER_ID)),
+        "NNpsk0": alone(links, Responder(cluster_keys=[GROUP_KEY], server_id=SERVER_ID)),
     }
 
 
 def make_certificate(directory: Path) -> None:
-    """A self-signed one for an hour, and its key, as `benchmarks.doors` reads them."""
+    """A self-signed one for an hour, and its key, as `benchmarks.listeners` reads them."""
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gatelink benchmark")])
     now = datetime.now(UTC)

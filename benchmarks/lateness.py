@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from time import perf_counter
 
-from gatelink.robots.histogram import Histogram
+from gatelink.robots.histogram import LatencyHistogram
 
 PERIOD = 0.01
 """Seconds between two samples."""
@@ -14,13 +14,13 @@ class Lateness:
     """Every 10 ms: how much later than asked for its timer was called. To be made where the loop runs."""
 
     def __init__(self) -> None:
-        self.seen = Histogram()
+        self.seen = LatencyHistogram()
         self._loop = asyncio.get_running_loop()
         self._ask()
 
-    def take(self) -> Histogram:
+    def take(self) -> LatencyHistogram:
         """What was seen since the last call."""
-        seen, self.seen = self.seen, Histogram()
+        seen, self.seen = self.seen, LatencyHistogram()
         return seen
 
     def _ask(self) -> None:
@@ -50,6 +50,6 @@ class Core:
         return perf_counter(), int(ran) / 1e9, int(waited) / 1e9
 
 
-def summary(times: Histogram) -> dict[str, float]:
+def summary(times: LatencyHistogram) -> dict[str, float]:
     """The figures of a histogram, in seconds, for JSON."""
     return {"count": times.count, "p50": times.percentile(50), "p99": times.percentile(99), "longest": times.most}

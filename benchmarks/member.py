@@ -10,15 +10,15 @@ import uvloop
 
 from benchmarks.echo import Echo, Heard, Shout
 from gatelink import Limits, Session, StaticTokens, message
-from gatelink.group.engines.nats import NatsEngine
-from gatelink.group.gateway import Gateway
-from gatelink.group.group import Membership
-from gatelink.group.service import Service
+from gatelink.cluster.cluster import Membership
+from gatelink.cluster.engines.nats import NatsEngine
+from gatelink.cluster.gateway import Gateway
+from gatelink.cluster.service import Service
 from gatelink.ops.logs import configure
 from gatelink.server import Server
-from gatelink.wire.keys import GroupKey
+from gatelink.wire.keys import ClusterKey
 
-KEY = GroupKey.from_hex("02" * 32)  # for benchmarks: known to everybody
+KEY = ClusterKey.from_hex("02" * 32)  # for benchmarks: known to everybody
 ECHO_TYPE = 20
 ROOM = "room"
 

@@ -7,7 +7,7 @@ from importlib.metadata import version
 from pathlib import Path
 
 from benchmarks.harness import describe_environment
-from gatelink.group.engines.embedded import NatsServer
+from gatelink.cluster.engines.embedded import NatsServer
 
 
 @asynccontextmanager

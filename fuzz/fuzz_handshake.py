@@ -19,12 +19,12 @@ from gatelink.wire.control import (
 )
 from gatelink.wire.frames import HEADER_SIZE
 from gatelink.wire.handshake import Initiator, Responder, Sealing
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
 from gatelink.wire.secure import SecureStream
 
 SERVER_KEY = ServerKey(X25519PrivateKey.from_private_bytes(bytes([1]) * 32))
-GROUP_KEY = GroupKey(bytes([2]) * 32)
+GROUP_KEY = ClusterKey(bytes([2]) * 32)
 SERVER, OTHER_SERVER = 1, 2
 FEATURES = Features.PING | Features.RESUME
 HELLO = Hello(features=FEATURES)

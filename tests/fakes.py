@@ -8,11 +8,11 @@ from msgspec import Struct
 
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import CloseCode
-from gatelink.session.carrier import Pause, Sink
-from gatelink.session.hub import Hub
-from gatelink.session.roles import Dispatcher
+from gatelink.session.interfaces import Dispatcher
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import FrameReceiver, Pause
 from gatelink.session.timers import TICK, Wheel
 from gatelink.testing import FakeClock
 from gatelink.wire.frames import MAX_LENGTH, Frame, FrameDecoder
@@ -55,7 +55,7 @@ class FakeCarrier:
     """A byte stream that goes nowhere. `log` has what was written, and CLOSE where it was closed."""
 
     def __init__(self) -> None:
-        self.sink: Sink | None = None
+        self.sink: FrameReceiver | None = None
         self.writable = True
         self.paused = Pause(0)
         self.log: list[bytes | str] = []
@@ -168,7 +168,7 @@ class Bench:
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = FakeClock()
-        self.hub = Hub(self.loop, catalog, limits or Limits(), options)
+        self.hub = LoopContext(self.loop, catalog, limits or Limits(), options)
         self.hub.wheel = Wheel(self.loop, self.clock)
         self.stats = self.hub.stats
         self.owner = FakeOwner()

@@ -7,12 +7,12 @@ from typing import Any
 
 import uvloop
 
-from benchmarks.chaos.talk import CATALOG, LIMITS, Numbered, Side
+from benchmarks.chaos.talk import CATALOG, LIMITS, Frontend, Numbered
 from benchmarks.children import obey
 from benchmarks.harness import HOST
 from benchmarks.lateness import summary
 from gatelink import Backoff, Handlers, Session, connect
-from gatelink.robots.histogram import Histogram
+from gatelink.robots.histogram import LatencyHistogram
 from gatelink.session.extended import ExtendedSession
 
 BACKOFF = Backoff(first=0.05, most=1.0, attempts=1_000)
@@ -24,11 +24,11 @@ class Clients:
     """Ordinary clients that resume."""
 
     def __init__(self) -> None:
-        self.side = Side()
+        self.side = Frontend()
         self.sessions: list[Session] = []
         self.handlers = handlers = Handlers(CATALOG)
-        self.times = Histogram()  # from `suspended` to `resumed`
-        self.undisturbed = Histogram()  # of them, those of which the first RESUME was answered
+        self.times = LatencyHistogram()  # from `suspended` to `resumed`
+        self.undisturbed = LatencyHistogram()  # of them, those of which the first RESUME was answered
         self.breaks: Counter[int] = Counter()  # seen by its session, by uid
         self._since: dict[int, tuple[float, int]] = {}  # when it broke, and its last attempt by then
         handlers.on(Numbered)(self.side.hear)

@@ -5,7 +5,7 @@ from typing import Any
 import structlog
 import uvloop
 
-from benchmarks.chaos.talk import CATALOG, LIMITS, Numbered, Side
+from benchmarks.chaos.talk import CATALOG, LIMITS, Frontend, Numbered
 from benchmarks.children import obey
 from benchmarks.harness import HOST
 from gatelink import Server, ServerKey, Session, StaticTokens
@@ -19,7 +19,7 @@ class ChaosServer:
         self.server = server = Server(
             f"tcp://{HOST}:0", tokens=StaticTokens(), catalog=CATALOG, limits=LIMITS, keys=[self.key], sealed_only=True
         )
-        self.side = Side()
+        self.side = Frontend()
         self.resumed = 0
         self.users: dict[int, Session] = {}
         server.on(Numbered)(self.side.hear)

@@ -31,7 +31,7 @@ def body(number: int) -> Numbered:
     return Numbered((number.to_bytes(4, "little") + b"%020d" % number * 3)[: 4 + number * 7 % 61])
 
 
-class Side:
+class Frontend:
     """One side of all sessions."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from benchmarks.harness import HOST
 from benchmarks.hostile.server import CATALOG, Echo, News
 from benchmarks.lateness import Core, Lateness, summary
 from benchmarks.rawclient import VERIFY_SUCCEEDED, frame, verify_request
-from gatelink.robots.histogram import Histogram
+from gatelink.robots.histogram import LatencyHistogram
 from gatelink.wire.control import Hello
 from gatelink.wire.frames import MAX_LENGTH, FrameDecoder
 from gatelink.wire.handshake import Initiator
@@ -40,7 +40,7 @@ class Good(asyncio.Protocol):
         self.leaving = False
         self.waiting: deque[float] = deque()  # when each message without an answer was sent
         self.wrong = 0  # answers that were not the next
-        self.times: Histogram
+        self.times: LatencyHistogram
         self._uid = uid
         self._initiator = Initiator(key, Hello(features=0, slot=0)) if key is not None else None
         self._stream: SecureStream | None = None
@@ -108,8 +108,8 @@ class Clients:
 
     def __init__(self) -> None:
         self.sessions: list[Good] = []
-        self.echoes = Histogram()
-        self.logins = Histogram()
+        self.echoes = LatencyHistogram()
+        self.logins = LatencyHistogram()
         self.lost = 0  # sessions that the server ended
         self.refused = 0  # newcomers that did not get in
         self.lateness: Lateness
@@ -134,8 +134,8 @@ class Clients:
         for task in self._work:
             if task.done():
                 task.result()
-        echoes, self.echoes = self.echoes, Histogram()
-        logins, self.logins = self.logins, Histogram()
+        echoes, self.echoes = self.echoes, LatencyHistogram()
+        logins, self.logins = self.logins, LatencyHistogram()
         refused, self.refused = self.refused, 0
         return {
             "echo": summary(echoes),

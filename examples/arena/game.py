@@ -43,7 +43,7 @@ class Lobby:
         """The server of a room: the same for all lobbies as long as the same servers are there; 0 in one process."""
         if not isinstance(self.app, Service):
             return 0
-        servers = [info.id for info in self.app.group.servers("room")]
+        servers = [info.id for info in self.app.cluster.servers("room")]
         return max(servers, key=lambda id: blake2b(f"{room}/{id}".encode()).digest(), default=0)
 
 

@@ -73,7 +73,7 @@ def victim(kind: str, up: int) -> int:
 @asynccontextmanager
 async def group(folder: Path) -> AsyncIterator[tuple[str, int]]:
     """`gatelink up` while the block runs: the URL of its login service, and its process id."""
-    configuration = folder / "group.toml"
+    configuration = folder / "cluster.toml"
     with reserved_ports() as login, reserved_ports(2) as gateway, open(folder / "log", "w+") as log:  # noqa: ASYNC230
         configuration.write_text(CONFIGURATION.format(login=login, gateway=gateway))
         up = await asyncio.create_subprocess_exec(

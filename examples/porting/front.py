@@ -1,11 +1,11 @@
 """A server that dials a server, and forwards to it what it does not handle itself: byte for byte, without decoding.
 
-GROUP_KEY=group.key gatelink serve examples.porting.front:server
+GROUP_KEY=cluster.key gatelink serve examples.porting.front:server
 """
 
 import os
 
-from examples.porting.messages import FRONT, SPACE, Enter, catalog, group_key
+from examples.porting.messages import FRONT, SPACE, Enter, catalog, cluster_key
 from gatelink import Catalog, Handlers, RawFrame, Server, Session, StaticTokens, connect
 
 server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=Catalog(), id=FRONT)
@@ -20,7 +20,7 @@ async def dial() -> None:
         space_address,
         uid=FRONT,
         source=FRONT,
-        group_key=group_key,
+        cluster_key=cluster_key,
         peer_id=SPACE,
         handlers=answers,
         catalog=catalog,

@@ -4,13 +4,13 @@ import os
 
 from msgspec import Struct
 
-from gatelink import Catalog, GroupKey
+from gatelink import Catalog, ClusterKey
 from gatelink.keys import load_group_key
 from gatelink.wire.codecs import U64
 
 FRONT, SPACE = 1, 2  # server ids, and here their types, too
 catalog = Catalog()
-group_key = load_group_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else GroupKey.generate()
+cluster_key = load_group_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
 
 
 @catalog.message(12_001, codec="binary")

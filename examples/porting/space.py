@@ -1,14 +1,14 @@
 """A backend: it knows its players by the session of the server that brings them. It says that its type is SPACE.
 
-GROUP_KEY=group.key gatelink serve examples.porting.space:server
+GROUP_KEY=cluster.key gatelink serve examples.porting.space:server
 """
 
-from examples.porting.messages import SPACE, Enter, Walk, catalog, group_key
+from examples.porting.messages import SPACE, Enter, Walk, catalog, cluster_key
 from gatelink import Handlers, Listen, Server, Session
 
 inner = Handlers(catalog)
 listen = Listen(endpoint="tcp://127.0.0.1:7103", inner=True, handlers=inner)
-server = Server(listen, catalog=catalog, id=SPACE, source=SPACE, group_key=group_key)
+server = Server(listen, catalog=catalog, id=SPACE, source=SPACE, cluster_key=cluster_key)
 
 
 @inner.on(Enter)

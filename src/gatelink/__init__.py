@@ -7,6 +7,11 @@ order. `Server` is the accepting side, `connect` the other one; both give a `Ses
 __version__ = "0.1.0"  # before the imports, some of which want it
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
+from gatelink.cluster.cluster import Cluster, Membership, NotLinked
+from gatelink.cluster.engine import CallRefused, CallTimeout, EngineError, EngineUnavailable, NoResponder, RequestFailed
+from gatelink.cluster.gateway import Gateway
+from gatelink.cluster.players import Player
+from gatelink.cluster.service import Service
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.dispatch import RawFrame
 from gatelink.errors import (
@@ -25,11 +30,6 @@ from gatelink.errors import (
     SessionClosed,
     VerifyError,
 )
-from gatelink.group.engine import CallRefused, CallTimeout, EngineError, EngineUnavailable, NoResponder, RequestFailed
-from gatelink.group.gateway import Gateway
-from gatelink.group.group import Group, Membership, NotLinked
-from gatelink.group.players import Player
-from gatelink.group.service import Service
 from gatelink.handlers import Handlers
 from gatelink.net.client import connect
 from gatelink.net.connection import Connection
@@ -39,7 +39,7 @@ from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full, OutboxFull
 from gatelink.session.session import Session
 from gatelink.wire.envelope import Arrival
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.messages import Catalog, message
 
 __all__ = [
@@ -62,8 +62,8 @@ __all__ = [
     "Full",
     "GatelinkError",
     "Gateway",
-    "Group",
-    "GroupKey",
+    "Cluster",
+    "ClusterKey",
     "Handlers",
     "Identity",
     "Limits",

@@ -19,11 +19,11 @@ import structlog
 
 from gatelink.calls import contain, invoke_plain, is_async, refuse_unrun
 from gatelink.errors import BodyError, LocalError, PeerError, SessionClosed
-from gatelink.session.carrier import Pause
-from gatelink.session.rates import Bucket
+from gatelink.session.rates import TokenBucket
 from gatelink.session.running import Running
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
 from gatelink.wire.base import FRAMEWORK_IDS
 from gatelink.wire.codecs import what_is_wrong
 from gatelink.wire.frames import Frame, encode_frame
@@ -381,7 +381,7 @@ class Dispatch:
             if rate is not None:
                 bucket = buckets.get(id)
                 if bucket is None:
-                    bucket = buckets[id] = Bucket(rate, max(1.0, rate), now)
+                    bucket = buckets[id] = TokenBucket(rate, max(1.0, rate), now)
                 if not bucket.take(now):
                     session.hub.stats.rate_dropped[session.hub.name_of(id)] += 1
                     continue

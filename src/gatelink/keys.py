@@ -1,6 +1,6 @@
 """The long-lived keys as files, which `gatelink keys` makes and servers load (docs/protocol.md, "Encryption").
 
-    server-key 64 hex digits                one line; for a group, group-key
+    server-key 64 hex digits                one line; for a group, cluster-key
 
 server = Server("tcp://0.0.0.0:7000", tokens=tokens, keys=[load_server_key("server.key")])
 """
@@ -9,11 +9,11 @@ import os
 from pathlib import Path
 
 from gatelink.errors import ConfigError
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 
-Key = ServerKey | GroupKey
+Key = ServerKey | ClusterKey
 
-_KINDS: dict[str, type[ServerKey] | type[GroupKey]] = {"server-key": ServerKey, "group-key": GroupKey}
+_KINDS: dict[str, type[ServerKey] | type[ClusterKey]] = {"server-key": ServerKey, "cluster-key": ClusterKey}
 _MOST = 4_096  # bytes that are read of a file: enough to see that it is no key
 
 
@@ -25,11 +25,11 @@ def load_server_key(path: str | Path) -> ServerKey:
     return key
 
 
-def load_group_key(path: str | Path) -> GroupKey:
+def load_group_key(path: str | Path) -> ClusterKey:
     """The group key in the file at `path`. Raises ConfigError if it can't be read, or holds something else."""
     key = load_key(path)
-    if not isinstance(key, GroupKey):
-        raise ConfigError(f"{path} is a server key; a group's is made with `gatelink keys new --group`")
+    if not isinstance(key, ClusterKey):
+        raise ConfigError(f"{path} is a server key; a group's is made with `gatelink keys new --cluster`")
     return key
 
 
@@ -69,5 +69,5 @@ def save_key(key: Key, path: str | Path) -> None:
 
 def key_text(key: Key) -> str:
     """What the file of `key` says: a secret."""
-    kind = "server-key" if isinstance(key, ServerKey) else "group-key"
+    kind = "server-key" if isinstance(key, ServerKey) else "cluster-key"
     return f"{kind} {key.to_hex()}\n"

@@ -29,21 +29,21 @@ from gatelink.net.certificates import INTERVAL as CERTIFICATE_INTERVAL
 from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint, is_everywhere, parse_endpoint
-from gatelink.net.kicks import Kicks
+from gatelink.net.frontend import LEAST_GRACE, Frontend, Members, TypeOf
 from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login
 from gatelink.net.login_context import LoginContext
-from gatelink.net.side import LEAST_GRACE, Members, Side, TypeOf
+from gatelink.net.token_revoker import TokenRevoker
 from gatelink.ops import logs, process
 from gatelink.ops.admin import Admin
 from gatelink.ops.lag import LoopLag
-from gatelink.session.hub import Hub
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full
 from gatelink.stats import Stats
 from gatelink.wire.handshake import Responder
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
@@ -68,7 +68,7 @@ class Server:
     keys: for sealed connections, the newest first; older ones are for clients that know no newer one.
     sealed_only: whether plain logins are refused.
     resume_plain: whether sessions on plain connections can be resumed, too; for tests.
-    group_key: admits other servers at inner listeners; several while the key is being changed.
+    cluster_key: admits other servers at inner listeners; several while the key is being changed.
     accept_version: called with the application version in a client's HELLO, "" if there is none; if it gives False, the
     client is refused with 4014 client-too-old. Clients of the base protocol send no HELLO and are not checked.
     peers: gives the type of a server by its id, None for an unknown one, which is then refused. May be set at any time.
@@ -96,7 +96,7 @@ class Server:
         keys: Sequence[ServerKey] = (),
         sealed_only: bool = False,
         resume_plain: bool = False,
-        group_key: GroupKey | Sequence[GroupKey] = (),
+        cluster_key: ClusterKey | Sequence[ClusterKey] = (),
         link_limits: Limits = LINK_LIMITS,
         accept_version: Callable[[str], bool] | None = None,
     ) -> None:
@@ -117,8 +117,8 @@ class Server:
         self.keys = tuple(keys)
         self.sealed_only = sealed_only
         self.resume_plain = resume_plain
-        self.group_keys = (group_key,) if isinstance(group_key, GroupKey) else tuple(group_key)
-        if self.group_keys and not id:
+        self.cluster_keys = (cluster_key,) if isinstance(cluster_key, ClusterKey) else tuple(cluster_key)
+        if self.cluster_keys and not id:
             raise ConfigError("a server of a group needs an id above 0, its own in the group: give Server id=")
         self.link_limits = link_limits
         self.accept_version = accept_version
@@ -134,9 +134,9 @@ class Server:
         self.on_suspended = handlers.on_suspended
         self.on_resumed = handlers.on_resumed
         self.on_forward = handlers.on_forward
-        self.hub: Hub
-        self._clients: Side | None = None
-        self._inner: Side | None = None
+        self.hub: LoopContext
+        self._clients: Frontend | None = None
+        self._inner: Frontend | None = None
         self._stopping: asyncio.Lock
         self._listeners: list[Listener] = []
         self._certificates: list[Certificate] = []
@@ -192,11 +192,11 @@ class Server:
         """The logins of clients that are being checked. Raises as `sessions`."""
         return self._started(self._clients).logins
 
-    def _inner_side(self) -> Side:
+    def _inner_side(self) -> Frontend:
         return self._started(self._inner)
 
     @staticmethod
-    def _started(side: Side | None) -> Side:
+    def _started(side: Frontend | None) -> Frontend:
         if side is None:
             raise ConfigError("this server has not been started, so it has no sessions; use `sessions` after `start`")
         return side
@@ -252,7 +252,7 @@ class Server:
     async def _leave(self) -> None:
         """What ends that; may be called again, and before `_join` has ended."""
 
-    def _group_metrics(self) -> "Iterable[Metric]":
+    def _cluster_metrics(self) -> "Iterable[Metric]":
         """What a member of a group shows beside its own metrics."""
         return ()
 
@@ -275,11 +275,13 @@ class Server:
             raise ConfigError('no place to listen at: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True
         self._has_started = False
-        self.hub = Hub(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
-        self._clients = Side(self.hub, self.duplicate)
-        self._clients.sessions.on_kick = Kicks.of(self.tokens, self._clients)
-        inner_hub = Hub(self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True)
-        self._inner = Side(inner_hub, end_code=self._links_end)
+        self.hub = LoopContext(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
+        self._clients = Frontend(self.hub, self.duplicate)
+        self._clients.sessions.on_kick = TokenRevoker.of(self.tokens, self._clients)
+        inner_hub = LoopContext(
+            self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True
+        )
+        self._inner = Frontend(inner_hub, end_code=self._links_end)
         self._stopping = asyncio.Lock()
         self._to_stop = [self._leave, *self._on_stop]
         try:
@@ -442,7 +444,7 @@ class Server:
             fix = "use a tls:// endpoint, sealed_only, or a balancer that ends TLS"
             log.warning("players' tokens come in unencrypted from every network", listen=listen.endpoint, fix=fix)
 
-    def _client_context(self, listen: Listen, side: Side) -> LoginContext:
+    def _client_context(self, listen: Listen, side: Frontend) -> LoginContext:
         """For clients. Its responder knows no group key: no server comes in there."""
         if self.tokens is None:
             raise ConfigError(f"listener {listen.endpoint}: nothing checks its clients' tokens; give Server tokens=...")
@@ -464,11 +466,11 @@ class Server:
             accept_version=self.accept_version,
         )
 
-    def _inner_context(self, listen: Listen, side: Side) -> LoginContext:
+    def _inner_context(self, listen: Listen, side: Frontend) -> LoginContext:
         """For servers. Its responder knows the group's keys alone: no client comes in there."""
-        if not self.group_keys:
+        if not self.cluster_keys:
             raise ConfigError(
-                f"listener {listen.endpoint}: an inner one needs the group's key; give Server group_key=..."
+                f"listener {listen.endpoint}: an inner one needs the group's key; give Server cluster_key=..."
             )
         if listen.handlers is None:
             raise ConfigError(
@@ -483,7 +485,7 @@ class Server:
             handlers=listen.handlers,
             logins=side.logins,
             admission=side.admission,
-            responder=Responder((), self.group_keys, self.id),
+            responder=Responder((), self.cluster_keys, self.id),
             sealed_only=True,
             is_inner=True,
             resume_at=listen.resume_at,

@@ -23,7 +23,7 @@ async def serve(server: "Server") -> None:
     hurried = False
     heard = 0
 
-    def at_once() -> None:
+    def gather_all() -> None:
         nonlocal heard
         heard += 1
         process.stop_within(server.stop_seconds if heard == 1 else 0.0)
@@ -39,7 +39,7 @@ async def serve(server: "Server") -> None:
         server.reload()
 
     calls = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: on_hangup}
-    with process.signals(calls, at_once=at_once):
+    with process.signals(calls, gather_all=gather_all):
         try:
             await living
         except asyncio.CancelledError:

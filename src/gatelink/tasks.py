@@ -10,7 +10,7 @@ from time import monotonic
 
 import structlog
 
-from gatelink.quiet import QuietLog
+from gatelink.rate_limited_logger import RateLimitedLogger
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
@@ -24,7 +24,7 @@ failures: Counter[str] = Counter()
 
 _kept: set[asyncio.Task[None]] = set()
 
-quiet = QuietLog(structlog.get_logger("gatelink.tasks"))
+quiet = RateLimitedLogger(structlog.get_logger("gatelink.tasks"))
 
 
 def keep(work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:

@@ -7,7 +7,7 @@ import tracemalloc
 import pytest
 
 from gatelink import CloseCode, Full, Limits, SessionClosed
-from gatelink.session.carrier import Pause
+from gatelink.session.stream import Pause
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import (
     AnyToken,

@@ -8,11 +8,11 @@ from typing import Any
 import msgspec
 
 from gatelink import Catalog, Handlers, Server, Session, StaticTokens
-from gatelink.group.gateway import Gateway
-from gatelink.group.service import Service
+from gatelink.cluster.gateway import Gateway
+from gatelink.cluster.service import Service
 from gatelink.testing import BaseClient
 from gatelink.wire.codecs import I32
-from tests.e2e.group.support import Town, group
+from tests.e2e.cluster.support import Town, group
 from tests.e2e.support import TCP, token_of
 
 CATALOG = Catalog()

@@ -10,10 +10,10 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from gatelink.group.engine import Engine
-from gatelink.group.engines.embedded import NatsServer
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.group.engines.nats import NatsEngine
+from gatelink.cluster.engine import Engine
+from gatelink.cluster.engines.embedded import NatsServer
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.testing import ChaosProxy
 
 TIMEOUT = 10.0  # s that a call may take where a test does not ask how long; other tests need the processor too

@@ -18,10 +18,10 @@ from structlog.testing import capture_logs
 
 from gatelink import Backoff, Catalog, CloseCode, ConnectError, Handlers, Identity, Listen, connect
 from gatelink.auth.methods import Custom
-from gatelink.group.engine import RequestFailed
+from gatelink.cluster.engine import RequestFailed
 from gatelink.robots import Robot, Run
 from gatelink.wire.frames import encode_frame
-from tests.e2e.group.support import LOBBY, Ask, Post, Recorder, Say, group
+from tests.e2e.cluster.support import LOBBY, Ask, Post, Recorder, Say, group
 from tests.e2e.login.support import ANNA, asking, problem_in, serving_login
 from tests.e2e.support import (
     CATALOG,
@@ -311,10 +311,10 @@ async def post(function: Function, _: Path) -> None:
         lobby = await town.start(
             heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_post(Say)(function))
         )
-        gateway.group.post(20, Say(1))
-        gateway.group.post(20, Post(2))
+        gateway.cluster.post(20, Say(1))
+        gateway.cluster.post(20, Post(2))
         await until(lambda: lobby.posts == [(1, 2)])
-        assert sum(link.session.hub.stats.handler_errors["Say"] for link in lobby.group.links) == 1
+        assert sum(link.session.hub.stats.handler_errors["Say"] for link in lobby.cluster.links) == 1
 
 
 @place("`on_call`")
@@ -324,8 +324,8 @@ async def call(function: Function, _: Path) -> None:
         prepared = heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_call(Say)(function))
         lobby = await town.start(heard(prepared, lambda s: s.on_call(Ask)(lambda request: Ask(2))))
         with pytest.raises(RequestFailed):
-            await gateway.group.call("lobby", Say(1), timeout=10)
-        assert await gateway.group.call("lobby", Ask(1), timeout=10) == Ask(2)
+            await gateway.cluster.call("lobby", Say(1), timeout=10)
+        assert await gateway.cluster.call("lobby", Ask(1), timeout=10) == Ask(2)
         assert lobby.is_running
 
 
@@ -336,8 +336,8 @@ async def event(function: Function, _: Path) -> None:
         seen: list[Any] = []
         prepared = heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_event("odd")(function))
         await town.start(heard(prepared, lambda s: s.on_event("even")(seen.append)))
-        await gateway.group.publish("odd", Say(1))
-        await gateway.group.publish("even", Say(2))
+        await gateway.cluster.publish("odd", Say(1))
+        await gateway.cluster.publish("even", Say(2))
         await until(lambda: seen == [Say(2)])
         assert town.engine.stats.handler_errors == 1  # type: ignore[attr-defined]
 
@@ -347,8 +347,8 @@ async def change(function: Function, _: Path) -> None:
     async with group() as town:
         gateway = await town.gateway(1)
         seen: list[int] = []
-        gateway.group.on_change(function)
-        gateway.group.on_change(lambda before, now: seen.append(now.id if now is not None else 0))
+        gateway.cluster.on_change(function)
+        gateway.cluster.on_change(lambda before, now: seen.append(now.id if now is not None else 0))
         await town.lobby(20)
         await until(lambda: 20 in seen)
 

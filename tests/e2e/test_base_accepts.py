@@ -6,12 +6,12 @@ from typing import Any
 import pytest
 
 from gatelink import CloseCode, ConfigError, Gateway, Server, WireOptions
-from gatelink.group.rules import OnDeath, Rules
+from gatelink.cluster.rules import OnDeath, Rules
 from gatelink.testing import BaseClient
 from gatelink.wire.frames import encode_frame
 from tests.e2e.base_clients import CATALOG, LOBBY, SAY, WORLDS, Say, World, say, world
-from tests.e2e.group.support import CATALOG as TOWN_CATALOG
-from tests.e2e.group.support import Recorder, group
+from tests.e2e.cluster.support import CATALOG as TOWN_CATALOG
+from tests.e2e.cluster.support import Recorder, group
 from tests.e2e.support import TCP, RawClient, token_of, until, verify_request
 from tests.support import MS
 
@@ -81,7 +81,7 @@ async def test_scrambling_covers_the_frameworks_own_messages(name: str) -> None:
         assert set(newer.flags_heard) == {(2, 2), (SAY, 2)} and newer.answer is not None and newer.answer.uid == 7
         session = there.front.sessions.get(7)
         assert session is not None
-        session._beat(session._carrier, 0.0)  # type: ignore[arg-type]
+        session._beat(session._stream, 0.0)  # type: ignore[arg-type]
         await newer.until(lambda: (4, 2) in newer.flags_heard)
         async with BaseClient(8, b"wrong", scramble=True) as refused:
             await refused.open(there.endpoint)
@@ -125,7 +125,7 @@ async def test_where_the_rule_is_to_drop_a_death_lets_nobody_wait() -> None:
             await client.verified()
             await until(lambda: len(lobby.players) == 1)
             await town.kill(lobby)
-            await until(lambda: gateway.group.links.get(20) is None)
+            await until(lambda: gateway.cluster.links.get(20) is None)
             kind, body = TOWN_CATALOG.encode(TOWN_CATALOG.by_name["Say"].type(1))
             client.send(kind.id, body)
             await until(lambda: gateway.relay.stats.lost[LOBBY] >= 1)

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatelink import CloseCode, Limits
-from gatelink.group.gateway import MAX_BACKLOG, Gateway
+from gatelink.cluster.gateway import MAX_BACKLOG, Gateway
 from gatelink.session.outbox import Full
 from gatelink.testing import BaseClient
 from tests.e2e.base_clients import CATALOG, SAY, WORLDS, Say, World, world
@@ -34,7 +34,7 @@ async def stuck(there: World, uid: int = 7, token: bytes = b"first", count: int 
     assert front is not None
     for n in range(count):
         front.send(Say(n, b"x" * 500))
-    await until(lambda: front.outbox.sent and front._carrier is not None and not front._carrier.writable)
+    await until(lambda: front.outbox.sent and front._stream is not None and not front._stream.writable)
     assert front.outbox.count, "all of it went into the kernel: send more"
     try:
         yield client
@@ -138,7 +138,7 @@ async def test_it_follows_to_another_gateway_within_the_bound(waiting: int, toke
         front = there.front.sessions.get(7)
         assert front is not None
         n = 0
-        while front._carrier is not None and front._carrier.writable:  # until the kernel is full
+        while front._stream is not None and front._stream.writable:  # until the kernel is full
             front.send(Say(n, b"x" * 50_000))
             n += 1
             await asyncio.sleep(0)

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 from structlog.testing import capture_logs
 
-from gatelink.group.engine import (
+from gatelink.cluster.engine import (
     Change,
     Conflict,
     Engine,
@@ -19,8 +19,8 @@ from gatelink.group.engine import (
     Revision,
     Watch,
 )
-from gatelink.group.engines.checks import MAX_NAME, MAX_VALUE
-from gatelink.group.engines.workers import MAX_SERVED
+from gatelink.cluster.engines.checks import MAX_NAME, MAX_VALUE
+from gatelink.cluster.engines.workers import MAX_SERVED
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import until
 from tests.support import MS

@@ -10,16 +10,16 @@ from pathlib import Path
 import pytest
 
 from gatelink import CloseCode, Membership, StaticTokens
-from gatelink.group.directory import Place
-from gatelink.group.engine import EngineError, Revision
-from gatelink.group.engines import nats
-from gatelink.group.engines.bucket import Message
-from gatelink.group.engines.embedded import NatsServer
-from gatelink.group.engines.nats import NatsEngine
-from gatelink.group.gateway import Gateway
+from gatelink.cluster.directory import Place
+from gatelink.cluster.engine import EngineError, Revision
+from gatelink.cluster.engines import nats
+from gatelink.cluster.engines.bucket import Message
+from gatelink.cluster.engines.embedded import NatsServer
+from gatelink.cluster.engines.nats import NatsEngine
+from gatelink.cluster.gateway import Gateway
+from tests.e2e.cluster.support import CATALOG, KEY, Ask, Recorder, Say, log_in, player
+from tests.e2e.cluster.test_cluster_metrics import scrape, value
 from tests.e2e.engines import TIMEOUT, fresh_bucket
-from tests.e2e.group.support import CATALOG, KEY, Ask, Recorder, Say, log_in, player
-from tests.e2e.group.test_group_metrics import scrape, value
 from tests.e2e.support import TCP, until
 from tests.e2e.test_admin import request
 from tests.support import MS
@@ -249,7 +249,7 @@ class Village:
         self.servers: list[Gateway | Recorder] = [*gateways, lobby]
 
     def available(self) -> list[bool]:
-        return [server.group.engine.is_available for server in self.servers]
+        return [server.cluster.engine.is_available for server in self.servers]
 
     async def health(self) -> list[int]:
         admins = [gateway._admin for gateway in self.gateways]
@@ -277,7 +277,7 @@ async def village(url: str) -> AsyncIterator[Village]:
         for server in (*gateways, lobby):
             await server.start()
             stack.push_async_callback(server.stop, 0)
-        await until(lambda: len(lobby.group.links) == 2)
+        await until(lambda: len(lobby.cluster.links) == 2)
         yield Village(bucket, engines[3], gateways, lobby)
 
 
@@ -293,7 +293,7 @@ async def test_a_group_whose_bucket_is_lost_goes_on_and_puts_back_who_lives(
 
         async def are_back() -> bool:
             found = [await town.operator.get(f"servers.{id}") for id in (1, 2, 20)]
-            place = await town.lobby.group.find(7)
+            place = await town.lobby.cluster.find(7)
             return None not in found and place == Place(1, here.epoch) and await town.health() == [200, 200]
 
         await eventually(are_back)
@@ -305,7 +305,7 @@ async def test_a_group_whose_bucket_is_lost_goes_on_and_puts_back_who_lives(
             await new.ask(3)
             async with player(town.gateways[1], 8) as fresh:
                 await fresh.ask(4)
-        assert all({1, 2, 20} <= set(server.group.registry.servers) for server in town.servers)
+        assert all({1, 2, 20} <= set(server.cluster.registry.servers) for server in town.servers)
         assert not town.lobby.is_replaced and town.lobby.is_running
 
 
@@ -323,7 +323,7 @@ async def test_a_login_elsewhere_before_the_entries_are_back_still_ends_the_olde
             town.gateways[0].renewals.all_are_due()
             await until(lambda: here.close_code is CloseCode.REPLACED)
             await new.ask(3)
-            place = await town.lobby.group.find(7)
+            place = await town.lobby.cluster.find(7)
             assert place is not None and place.gateway == 2
 
 

@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test
 
-from gatelink.group.engine import Conflict, Engine, Revision, Watch
-from gatelink.group.engines.embedded import NatsServer
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.group.engines.nats import NatsEngine
+from gatelink.cluster.engine import Conflict, Engine, Revision, Watch
+from gatelink.cluster.engines.embedded import NatsServer
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.testing import FakeClock
 from tests.e2e.engines import TIMEOUT, fresh_bucket
 from tests.e2e.support import until

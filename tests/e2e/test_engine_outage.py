@@ -11,13 +11,13 @@ import pytest
 import uvloop
 from structlog.testing import capture_logs
 
-from gatelink.group.engine import Change, Engine, EngineUnavailable, NoResponder, Revision, Watch
-from gatelink.group.engines import follow, nats
-from gatelink.group.engines.bucket import Message
-from gatelink.group.engines.connection import NatsConnection
-from gatelink.group.engines.embedded import NatsServer
-from gatelink.group.engines.follow import Follower
-from gatelink.group.engines.nats import NatsEngine
+from gatelink.cluster.engine import Change, Engine, EngineUnavailable, NoResponder, Revision, Watch
+from gatelink.cluster.engines import follow, nats
+from gatelink.cluster.engines.bucket import Message
+from gatelink.cluster.engines.connection import NatsConnection
+from gatelink.cluster.engines.embedded import NatsServer
+from gatelink.cluster.engines.follow import Follower
+from gatelink.cluster.engines.nats import NatsEngine
 from tests.e2e.engines import TIMEOUT, fresh_bucket, path_to, within
 from tests.e2e.support import until
 from tests.support import MS, run_watched

@@ -16,12 +16,12 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from examples.doors import certificate
+from examples.listeners import certificate
+from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.engines import embedded
+from gatelink.cluster.engines.embedded import EmbeddedEngine, NatsServer, find_program
+from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.errors import ConfigError
-from gatelink.group.engine import EngineUnavailable
-from gatelink.group.engines import embedded
-from gatelink.group.engines.embedded import EmbeddedEngine, NatsServer, find_program
-from gatelink.group.engines.nats import NatsEngine
 from tests.e2e.engines import TIMEOUT, fresh_bucket
 from tests.e2e.support import until
 from tests.support import MS
@@ -255,7 +255,7 @@ def command_of(pid: int) -> str:
 
 PARENT = """
 import asyncio, sys
-from gatelink.group.engines.embedded import NatsServer
+from gatelink.cluster.engines.embedded import NatsServer
 
 async def main():
     server = NatsServer()

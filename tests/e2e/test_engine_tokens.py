@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from gatelink.auth.engine_tokens import MAX_CLAIMS, MAX_TOKENS, EngineTokens
+from gatelink.cluster.engine import Conflict, EngineUnavailable
+from gatelink.cluster.engines.embedded import NatsServer
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.errors import ConfigError
-from gatelink.group.engine import Conflict, EngineUnavailable
-from gatelink.group.engines.embedded import NatsServer
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.group.engines.nats import NatsEngine
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import RawClient, serving, until, verify_request
 from tests.e2e.tokens import Clock, is_refused, opened, refusal, round_trips, verify

@@ -134,8 +134,8 @@ async def test_every_codec_comes_back_equal_and_an_unknown_id_as_it_was() -> Non
 
 
 async def test_the_world_moves_a_player_tick_by_tick(capsys: pytest.CaptureFixture[str]) -> None:
-    from examples.world import client
-    from examples.world.server import server
+    from examples.game_loop import client
+    from examples.game_loop.server import server
 
     async with running(server) as (address,):
         await client.main(address)
@@ -149,7 +149,7 @@ async def test_the_world_moves_a_player_tick_by_tick(capsys: pytest.CaptureFixtu
 @pytest.fixture(scope="module")
 def doors(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of the doors' certificate and desk; the server's module reads its name when it is imported."""
-    from examples.doors import certificate
+    from examples.listeners import certificate
 
     folder = tmp_path_factory.mktemp("doors")
     certificate.make(folder)
@@ -158,8 +158,8 @@ def doors(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 async def test_a_player_gets_a_token_at_the_desk_and_in_by_tls(doors: Path) -> None:
-    from examples.doors import client
-    from examples.doors.server import server
+    from examples.listeners import client
+    from examples.listeners.server import server
 
     async with running(server) as (tls, _, _):
         session = await client.enter(tls, doors, uid=7)
@@ -173,8 +173,8 @@ async def test_a_player_gets_a_token_at_the_desk_and_in_by_tls(doors: Path) -> N
 
 
 async def test_the_balancers_door_counts_and_bans_by_the_address_it_names(doors: Path) -> None:
-    from examples.doors.client import fetch_token
-    from examples.doors.server import server
+    from examples.listeners.client import fetch_token
+    from examples.listeners.server import server
 
     async with running(server) as (_, tcp, _):
         port = int(tcp.rpartition(":")[2])
@@ -229,9 +229,9 @@ async def test_a_banned_player_is_out_and_stays_out(
     tmp_path_factory: pytest.TempPathFactory, capsys: pytest.CaptureFixture[str]
 ) -> None:
     os.environ.setdefault("ACCOUNTS", str(tmp_path_factory.mktemp("tokens") / "accounts.db"))
-    from examples.tokens import client
-    from examples.tokens.messages import catalog
-    from examples.tokens.server import server, tokens
+    from examples.token_store import client
+    from examples.token_store.messages import catalog
+    from examples.token_store.server import server, tokens
 
     ada, bob = tokens.issue(7, "Ada"), tokens.issue(8, "Bob", "moderator")
     async with running(server) as (address,):
@@ -256,8 +256,8 @@ async def test_a_banned_player_is_out_and_stays_out(
 async def test_a_login_service_of_ones_own_lets_in_a_forums_users_and_an_issuers(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from examples.logins import client
-    from examples.logins.server import running, server
+    from examples.login_service import client
+    from examples.login_service.server import running, server
 
     key = issuer.new_key("ES256")
     (tmp_path / "keys.json").write_bytes(issuer.jwks(key))
@@ -282,7 +282,7 @@ async def test_a_login_service_of_ones_own_lets_in_a_forums_users_and_an_issuers
 
 async def watch(how: str) -> tuple[list[int], int]:
     """The numbers that a slow watcher saw after its last gap, none if it had none; and what had been taken by then."""
-    from examples.flow import slow
+    from examples.slow_readers import slow
 
     async with asyncio.timeout(LIMIT):
         watcher = await slow.main(how)
@@ -303,7 +303,7 @@ async def test_drop_oldest_gives_a_slow_reader_as_many_of_the_newest_as_fit() ->
 
 
 async def test_a_slow_reader_that_must_not_miss_anything_is_closed() -> None:
-    from examples.flow.server import server
+    from examples.slow_readers.server import server
 
     closed = server.stats.closed[CloseCode.SLOW_CONSUMER]
     after, _ = await watch("all")
@@ -311,8 +311,8 @@ async def test_a_slow_reader_that_must_not_miss_anything_is_closed() -> None:
 
 
 async def test_drain_sends_a_film_larger_than_the_outbox() -> None:
-    from examples.flow.messages import Download, Part, catalog
-    from examples.flow.server import FILM, PART, server
+    from examples.slow_readers.messages import Download, Part, catalog
+    from examples.slow_readers.server import FILM, PART, server
 
     parts: list[int] = []
     handlers = Handlers(catalog)
@@ -335,7 +335,7 @@ async def test_drain_sends_a_film_larger_than_the_outbox() -> None:
 
 
 async def test_every_number_comes_back_once_however_often_the_connection_breaks() -> None:
-    from examples.breaks import client
+    from examples.resume import client
 
     async with asyncio.timeout(LIMIT):
         seen, breaks = await client.main()
@@ -346,7 +346,7 @@ async def test_every_number_comes_back_once_however_often_the_connection_breaks(
 
 
 async def test_every_coin_is_in_the_bank_however_often_the_link_to_it_breaks() -> None:
-    from examples.peers import client
+    from examples.linked_servers import client
 
     async with asyncio.timeout(LIMIT):
         coins, breaks = await client.main()
@@ -413,7 +413,7 @@ async def test_a_server_that_dials_a_server_forwards_to_it_what_it_does_not_know
 
 
 async def test_services_post_call_and_hear_events(capsys: pytest.CaptureFixture[str]) -> None:
-    from examples.talk import market
+    from examples.cluster_calls import market
 
     async with asyncio.timeout(LIMIT):
         await market.main()

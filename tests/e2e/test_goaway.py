@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gatelink import Backoff, CloseCode, ConfigError, GroupKey, Limits, Listen, ServerKey, Session
+from gatelink import Backoff, CloseCode, ClusterKey, ConfigError, Limits, Listen, ServerKey, Session
 from gatelink.session.controls import control_frame
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.states import SessionState
@@ -125,11 +125,11 @@ async def test_clients_leave_one_after_the_other_not_all_at_once() -> None:
 
 async def stays(talk: Talk, address: str) -> None:
     """The client is asked to go there, and comes back to where it was."""
-    carrier: Any = talk.session._carrier
+    carrier: Any = talk.session._stream
     other = carrier.transport.get_extra_info("peername")
     assert talk.other.go_away(20 * MS, address)
     await until(lambda: talk.events[-1:] == ["resumed"])
-    carrier = talk.session._carrier
+    carrier = talk.session._stream
     assert carrier.transport.get_extra_info("peername") == other
     await talk.end()
 
@@ -171,7 +171,7 @@ async def test_a_client_may_be_led_to_tls(tmp_path: Path, monkeypatch: pytest.Mo
         talk = await Talk(server).begin(plain, server_key=KEY.public)
         talk.other.go_away(20 * MS, str(tls))
         await until(lambda: talk.events == ["suspended", "resumed"])
-        carrier: Any = talk.session._carrier
+        carrier: Any = talk.session._stream
         assert carrier.transport.get_extra_info("ssl_object") is not None
         await talk.end()
         talk.session.abort()
@@ -317,8 +317,8 @@ async def test_a_link_is_asked_to_go_like_any_session() -> None:
     from tests.e2e import test_links
 
     table = test_links.Table()
-    async with test_links.group(group_key=GroupKey.generate()) as server:
-        near = await test_links.dial(server, table, group_key=server.group_keys[0])
+    async with test_links.group(cluster_key=ClusterKey.generate()) as server:
+        near = await test_links.dial(server, table, cluster_key=server.cluster_keys[0])
         assert test_links.link_of(server).go_away(50 * MS)
         await until(lambda: table.events[1:] == ["suspended", "resumed"])
         near.abort()

@@ -285,7 +285,7 @@ async def test_what_was_queued_for_a_device_without_a_ticket_waits_for_its_next_
         client = await ExtendedClient.logged_in(server, 7, slot=1)
         session = server.sessions.get(7, 1)
         assert session is not None
-        session._carrier.writable = False  # type: ignore[union-attr]
+        session._stream.writable = False  # type: ignore[union-attr]
         session.send(Echo(5))
         client.reset()
         await until(lambda: server.ended)

@@ -9,13 +9,13 @@ from structlog.testing import capture_logs
 from gatelink import CloseCode, ConnectError, MemoryTokens, Session, VerifyError, connect
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity, StaticTokens
-from gatelink.group.engine import EngineUnavailable
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.net import kicks
-from gatelink.quiet import QuietLog
+from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.net import token_revoker
+from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.wire.control import Close
+from tests.e2e.cluster.support import group, log_in
 from tests.e2e.extension import BOTH, ExtendedClient
-from tests.e2e.group.support import group, log_in
 from tests.e2e.support import CATALOG, EchoServer, serving, until, verify_request
 
 
@@ -168,7 +168,7 @@ async def test_a_kick_ends_the_session_though_the_tokens_can_not_be_ended(capsys
 @pytest.fixture
 def fresh_log(monkeypatch: pytest.MonkeyPatch) -> None:
     """A log that has not been written to in the last second."""
-    monkeypatch.setattr(kicks, "quiet", QuietLog(structlog.get_logger()))
+    monkeypatch.setattr(token_revoker, "quiet", RateLimitedLogger(structlog.get_logger()))
 
 
 @pytest.mark.usefixtures("fresh_log")
@@ -182,7 +182,7 @@ async def test_kicks_of_many_at_once_take_a_few_tasks_and_a_few_lines_of_log() -
         with capture_logs() as lines:
             for uid in range(1, many + 1):
                 server.session(uid).kick("enough")
-            assert len(asyncio.all_tasks()) <= before + kicks.WORKERS
+            assert len(asyncio.all_tasks()) <= before + token_revoker.WORKERS
             for session in sessions:
                 await session.wait_closed()
             tokens.go_on.set()
@@ -196,8 +196,8 @@ async def test_kicks_of_many_at_once_take_a_few_tasks_and_a_few_lines_of_log() -
 async def test_kicks_over_the_most_that_wait_are_logged(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(kicks, "MAX_WAITING", 3)
-    monkeypatch.setattr(kicks, "WORKERS", 1)
+    monkeypatch.setattr(token_revoker, "MAX_WAITING", 3)
+    monkeypatch.setattr(token_revoker, "WORKERS", 1)
     tokens = Slow()
     async with serving(tokens=tokens) as server:
         sessions = [await enter(server, "x", uid) for uid in range(1, 6)]

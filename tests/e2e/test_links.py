@@ -11,9 +11,9 @@ import pytest
 from gatelink import (
     LINK_LIMITS,
     CloseCode,
+    ClusterKey,
     ConfigError,
     ConnectError,
-    GroupKey,
     Handlers,
     Limits,
     Listen,
@@ -53,7 +53,7 @@ from tests.e2e.support import (
 from tests.e2e.talk import SOON
 from tests.support import MS
 
-GROUP = GroupKey.generate()
+GROUP = ClusterKey.generate()
 KEY = ServerKey.generate()
 ME, OTHER = 9, 5  # the ids of the server that accepts, and of the one that connects
 TYPE = 3  # of the latter
@@ -84,7 +84,7 @@ class Table:
 @asynccontextmanager
 async def group(table: Table | None = None, **settings: Any) -> AsyncIterator[EchoServer]:
     """A server with a listener for clients and, behind it in `endpoints`, an inner one."""
-    settings = {"id": ME, "group_key": GROUP, "keys": [KEY]} | settings
+    settings = {"id": ME, "cluster_key": GROUP, "keys": [KEY]} | settings
     inner = Listen(endpoint=TCP, inner=True, handlers=(table or Table()).handlers)
     async with serving(TCP, inner, **settings) as server:
         yield server
@@ -94,7 +94,7 @@ async def dial(server: EchoServer, table: Table | None = None, at: object = None
     settings: dict[str, Any] = {
         "uid": OTHER,
         "source": TYPE,
-        "group_key": GROUP,
+        "cluster_key": GROUP,
         "peer_id": ME,
         "resume": True,
         "reconnect": SOON,
@@ -116,7 +116,7 @@ class RawServer(ExtendedClient):
     """A server of the group that sends what it is told."""
 
     @classmethod
-    async def called(cls, server: EchoServer, key: GroupKey = GROUP, id: int = OTHER, to: int = ME) -> "RawServer":
+    async def called(cls, server: EchoServer, key: ClusterKey = GROUP, id: int = OTHER, to: int = ME) -> "RawServer":
         """Through HANDSHAKE."""
         client = await cls.open(server.endpoints[1])
         await client.shake_hands(Initiator(key, Hello(features=BOTH), id, to))
@@ -202,7 +202,7 @@ async def test_any_dispatcher_can_take_a_link_s_frames_and_ids_of_the_framework_
 
     links = Links()
     inner = Listen(endpoint=TCP, inner=True, handlers=links)
-    async with serving(TCP, inner, id=ME, group_key=GROUP) as server:
+    async with serving(TCP, inner, id=ME, cluster_key=GROUP) as server:
         near = await dial(server)
         near.send_raw(105, b"bind")
         near.send_raw(11_001, b"x")
@@ -269,10 +269,10 @@ async def test_a_client_listener_takes_no_server_and_an_inner_one_no_client() ->
 
 @pytest.mark.parametrize(
     "key, id, to",
-    [(GroupKey.generate(), OTHER, ME), (GROUP, OTHER, ME + 1), (GROUP, ME, ME), (GROUP, 0, ME), (GROUP, OTHER, 0)],
+    [(ClusterKey.generate(), OTHER, ME), (GROUP, OTHER, ME + 1), (GROUP, ME, ME), (GROUP, 0, ME), (GROUP, OTHER, 0)],
     ids=["another key", "to another server", "from itself", "from a client", "to a client"],
 )
-async def test_a_handshake_that_is_not_for_this_server_closes_without_a_word(key: GroupKey, id: int, to: int) -> None:
+async def test_a_handshake_that_is_not_for_this_server_closes_without_a_word(key: ClusterKey, id: int, to: int) -> None:
     async with group() as server:
         near = await RawClient.open(server.endpoints[1])
         near.send(Initiator(key, Hello(features=BOTH), id, to).frame)
@@ -372,7 +372,7 @@ async def test_connect_says_what_a_server_has_to_give(how: dict[str, Any]) -> No
     "listen, how, words",
     [
         (Listen(endpoint=TCP, inner=True), {}, "handlers"),
-        (Listen(endpoint=TCP, inner=True, handlers=Handlers(CATALOG)), {"group_key": ()}, "group_key"),
+        (Listen(endpoint=TCP, inner=True, handlers=Handlers(CATALOG)), {"cluster_key": ()}, "cluster_key"),
         (Listen(endpoint=TCP, handlers=Handlers(CATALOG)), {}, "inner"),
         (Listen(endpoint=TCP), {"tokens": None}, "tokens"),
         (Listen(endpoint=TCP, resume_at="nowhere"), {}, "endpoint"),
@@ -382,7 +382,7 @@ async def test_a_listener_that_can_not_work_is_refused_at_the_start(
     listen: Listen, how: dict[str, Any], words: str
 ) -> None:
     before = open_sockets()
-    settings: dict[str, Any] = {"tokens": StaticTokens(), "id": ME, "group_key": GROUP}
+    settings: dict[str, Any] = {"tokens": StaticTokens(), "id": ME, "cluster_key": GROUP}
     with pytest.raises(ConfigError, match=words):
         await Server(listen, catalog=CATALOG, **settings | how).start()
     assert open_sockets() <= before
@@ -390,9 +390,9 @@ async def test_a_listener_that_can_not_work_is_refused_at_the_start(
 
 async def test_a_server_with_a_group_key_has_an_id_and_one_with_inner_listeners_alone_needs_no_tokens() -> None:
     with pytest.raises(ConfigError, match="id"):
-        Server(TCP, tokens=StaticTokens(), group_key=GROUP)
+        Server(TCP, tokens=StaticTokens(), cluster_key=GROUP)
     inner = Listen(endpoint=TCP, inner=True, handlers=Table().handlers)
-    async with Server(inner, catalog=CATALOG, id=ME, group_key=GROUP) as server:
+    async with Server(inner, catalog=CATALOG, id=ME, cluster_key=GROUP) as server:
         assert len(server.endpoints) == 1 and len(server.links) == 0
 
 
@@ -402,7 +402,7 @@ async def test_an_inner_listener_may_be_within_tls(tmp_path: Any) -> None:
     inner = Listen(
         endpoint="tls://127.0.0.1:0", certificate=certificate, key=private, inner=True, handlers=table.handlers
     )
-    async with serving(TCP, inner, id=ME, group_key=GROUP) as server:
+    async with serving(TCP, inner, id=ME, cluster_key=GROUP) as server:
         near = await dial(server, tls=context)
         near.send(Note(1))
         await until(lambda: table.notes == [1])
@@ -414,14 +414,14 @@ async def test_an_inner_listener_may_be_within_tls(tmp_path: Any) -> None:
 
 async def test_keys_are_rotated_without_a_moment_in_which_two_servers_can_not_connect() -> None:
     """All accept both; then all dial with the new one; then the old one goes."""
-    old, new = GroupKey.generate(), GroupKey.generate()
+    old, new = ClusterKey.generate(), ClusterKey.generate()
     for accepted, dialled in (([old], old), ([old, new], old), ([new, old], new), ([new], new)):
-        async with group(group_key=accepted) as server:
-            near = await dial(server, group_key=dialled)
+        async with group(cluster_key=accepted) as server:
+            near = await dial(server, cluster_key=dialled)
             near.abort()
-    async with group(group_key=[new]) as server:
+    async with group(cluster_key=[new]) as server:
         with pytest.raises(ConnectError):
-            await dial(server, group_key=old)
+            await dial(server, cluster_key=old)
 
 
 # -- resume --
@@ -513,7 +513,7 @@ async def test_stop_ends_links_after_clients_and_leaves_nothing() -> None:
         await near.wait_closed()
         assert there.notes == [7], "the end of a player was told before the link ended"
         assert near.close_code is CloseCode.GOING_AWAY
-        assert here.events[-1] == "closed 4011" and not len(server.links._hub.wheel)
+        assert here.events[-1] == "closed 4011" and not len(server.links._context.wheel)
     await until(lambda: open_sockets() <= before)
 
 

@@ -154,12 +154,12 @@ async def chatter():
 @pytest.mark.parametrize("is_closed", [False, True])
 async def test_up_reads_its_children_and_ends_in_order_though_nobody_reads_it(is_closed: bool, tmp_path: Path) -> None:
     """3 MB of output: more than all pipes hold."""
-    (tmp_path / "group.toml").write_text(GROUP.format(port=free_port()))
+    (tmp_path / "cluster.toml").write_text(GROUP.format(port=free_port()))
     (tmp_path / "lobby.py").write_text(LOBBY)
     reading, writing = os.pipe()
     if is_closed:
         os.close(reading)
-    async with shell(f"exec {sys.executable} -m gatelink up group.toml --dev", tmp_path, writing) as process:
+    async with shell(f"exec {sys.executable} -m gatelink up cluster.toml --dev", tmp_path, writing) as process:
         os.close(writing)
         while not (tmp_path / "lobby started").exists():  # noqa: ASYNC110 - a file tells of no event
             await asyncio.sleep(0.05)

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from gatelink import CloseCode, Duplicate, Identity, Limits, MemoryTokens, SessionClosed, VerifyError
 from gatelink.net import login
-from gatelink.quiet import QuietLog
+from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.controls import control_frame
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.compress import compress
@@ -167,7 +167,7 @@ async def test_a_flood_of_failing_logins_writes_one_line_a_second(
         async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
             raise failure
 
-    monkeypatch.setattr(login, "quiet", QuietLog(login.log, clock=lambda: 0.0))
+    monkeypatch.setattr(login, "quiet", RateLimitedLogger(login.log, clock=lambda: 0.0))
     async with serving(tokens=Failing()) as server:
         with capture_logs() as lines:
             for uid in range(1, 21):
@@ -424,7 +424,7 @@ async def broken_with_queue(server: EchoServer, uid: int) -> None:
         session.outbox.drain()
         for n in range(3):
             session.send_frame(frame_of(Echo(n)))
-        session._marked = True  # a busy loop: not flushed yet
+        session._flush_scheduled = True  # a busy loop: not flushed yet
         await asyncio.sleep(0)
 
 

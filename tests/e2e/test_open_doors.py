@@ -7,9 +7,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink import Handlers, Listen, Server, StaticTokens
-from gatelink.group.engines.memory import MemoryEngine
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.net.endpoints import is_everywhere
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from tests.e2e.login.support import new_accounts, new_service
 from tests.e2e.support import CATALOG
 
@@ -28,7 +28,7 @@ def warnings_in(logs: list[Any]) -> list[str]:
 
 PLAIN = "players' tokens come in unencrypted from every network"
 ADMIN = "the admin port asks for no login, and every network can reach it"
-GROUP = GroupKey.generate()
+GROUP = ClusterKey.generate()
 
 
 @pytest.mark.parametrize(
@@ -39,7 +39,11 @@ GROUP = GroupKey.generate()
         ("tcp://127.0.0.1:0", {"admin": "127.0.0.1:0"}, []),
         ("tcp://0.0.0.0:0", {"sealed_only": True, "keys": [ServerKey.generate()]}, []),
         (Listen(endpoint="tcp://0.0.0.0:0", proxies=("10.0.0.0/8",)), {}, []),
-        (Listen(endpoint="tcp://0.0.0.0:0", inner=True, handlers=Handlers(CATALOG)), {"id": 1, "group_key": GROUP}, []),
+        (
+            Listen(endpoint="tcp://0.0.0.0:0", inner=True, handlers=Handlers(CATALOG)),
+            {"id": 1, "cluster_key": GROUP},
+            [],
+        ),
     ],
 )
 async def test_a_server_tells_of_what_every_network_can_reach(listen: Any, settings: Any, told: list[str]) -> None:

@@ -11,10 +11,10 @@ import pytest
 import structlog
 from structlog.testing import LogCapture
 
-from gatelink import ConnectError, GroupKey, Handlers, Limits, Listen, Server, ServerKey, connect
+from gatelink import ClusterKey, ConnectError, Handlers, Limits, Listen, Server, ServerKey, connect
 from gatelink.net import admission
 from gatelink.net.endpoints import Endpoint
-from gatelink.quiet import QuietLog
+from gatelink.rate_limited_logger import RateLimitedLogger
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import CATALOG, TCP, RawClient, make_certificate, serving, token_of, until, verify_request
 from tests.support import MS
@@ -27,7 +27,7 @@ def logs(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[Any]]:
     """The lines about refusals, of this test alone, by a clock on which each comes a second after the last."""
     capture = LogCapture()
     log = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture])
-    monkeypatch.setattr(admission, "quiet", QuietLog(log, count().__next__))
+    monkeypatch.setattr(admission, "quiet", RateLimitedLogger(log, count().__next__))
     yield capture.entries
 
 
@@ -134,7 +134,7 @@ async def test_every_reason_has_at_most_a_line_a_second_and_says_how_many_it_lef
 ) -> None:
     now = 0.0
     log = structlog.wrap_logger(structlog.PrintLogger(), processors=[capture := LogCapture()])
-    monkeypatch.setattr(admission, "quiet", QuietLog(log, lambda: now))
+    monkeypatch.setattr(admission, "quiet", RateLimitedLogger(log, lambda: now))
     logs = capture.entries
     async with serving() as server:
         for _ in range(5):
@@ -205,9 +205,9 @@ async def test_a_client_that_talks_to_something_else_is_told_so() -> None:
 async def test_a_group_key_that_the_other_server_has_not_is_named(logs: list[Any]) -> None:
 
     inner = Listen(endpoint=TCP, inner=True, handlers=Handlers(CATALOG))
-    async with serving(TCP, inner, id=2, group_key=GroupKey.generate()) as server:
+    async with serving(TCP, inner, id=2, cluster_key=ClusterKey.generate()) as server:
         with pytest.raises(ConnectError, match="likely"):
             await connect(
-                str(server.endpoints[1]), uid=1, source=5, peer_id=2, group_key=GroupKey.generate(), catalog=CATALOG
+                str(server.endpoints[1]), uid=1, source=5, peer_id=2, cluster_key=ClusterKey.generate(), catalog=CATALOG
             )
         await until(lambda: [line for line in logs if "unknown group key" in line["why"]])

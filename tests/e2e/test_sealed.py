@@ -384,7 +384,7 @@ async def test_our_own_record_sent_back_to_us_is_refused() -> None:
         await until(lambda: len(records(bytes(tap.down))) == 2)
         *_, last = records(bytes(tap.down))
         raw = bytes(tap.down[-last - 4 :])
-        connection: Any = other._carrier
+        connection: Any = other._stream
         connection.data_received(raw)
         assert other.close_code is CloseCode.PROTOCOL_ERROR
         await session.wait_closed()
@@ -395,7 +395,7 @@ async def test_a_connection_whose_key_is_used_up_gives_way_to_a_new_one() -> Non
         echoes = Echoes()
         session = await dial(server.endpoint, echoes, resume=True)
         other = server.session(7)
-        ours, theirs = cast(Any, other._carrier), cast(Any, session._carrier)
+        ours, theirs = cast(Any, other._stream), cast(Any, session._stream)
         ours._secure._send.n = theirs._secure._receive.n = 2**32 - RESERVED_RECORDS - 1
         assert isinstance(other, ExtendedSession)
         session.send(Echo(0))

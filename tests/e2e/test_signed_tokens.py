@@ -12,9 +12,9 @@ from joserfc import jws
 from joserfc.jwk import Key, OctKey, OKPKey
 
 from gatelink.auth.signed_tokens import MAX_LIFETIME, MAX_SIZE, SignedTokens, key_id, public_key, signing_key
+from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import ConfigError
-from gatelink.group.engine import EngineUnavailable
-from gatelink.group.engines.memory import MemoryEngine
 from tests.e2e.engines import NewEngine
 from tests.e2e.tokens import KEY, Clock, opened, refusal, round_trips, verify
 

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from gatelink.auth.signed_tokens import key_id
 from gatelink.auth.tokens import MemoryTokens, Tokens
-from gatelink.group.engines.memory import MemoryEngine
+from gatelink.cluster.engines.memory import MemoryEngine
 from tests.e2e.engines import NewEngine
 from tests.e2e.tokens import KEY, KINDS, Clock, Issuing, is_refused, opened, refusal, verify
 

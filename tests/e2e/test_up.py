@@ -77,7 +77,7 @@ async def gatelink(*arguments: str, folder: Path) -> AsyncIterator[Up]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "game.py").write_text(GAME)
-    (tmp_path / "group.toml").write_text(GROUP)
+    (tmp_path / "cluster.toml").write_text(GROUP)
     return tmp_path
 
 
@@ -98,7 +98,7 @@ LINKED = ("gateway-1 + linked", "lobby-1 + linked")
 
 
 async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder: Path) -> None:
-    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
         await up.lines_with(*LINKED)
         url = folder / "engine" / "url"
         assert url.stat().st_mode & 0o777 == 0o600
@@ -108,7 +108,7 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
         os.kill(child(up.process.pid, "service", "game:lobby"), signal.SIGKILL)
         await up.lines_with("ended, and is started again + lobby-1", *LINKED)
 
-        async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
+        async with gatelink("top", "--config", "cluster.toml", "--dev", "--once", folder=folder) as top:
             assert await top.end() == 0, top.text
         (row,) = [line for line in top.lines if "gateway" in line and "inner" in line]
         assert re.search(r"admin 127\.0\.0\.1:\d+", row) and " 0.1.0 " in row and " up " in row
@@ -122,7 +122,7 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
         assert not url.exists()
         assert url.parent.exists()
 
-    async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
+    async with gatelink("top", "--config", "cluster.toml", "--dev", "--once", folder=folder) as top:
         assert await top.end() == 78
         assert "no group runs here" in top.text and "gatelink up" in top.text
 
@@ -130,9 +130,9 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
 async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_and_leaves_the_group_up(
     folder: Path,
 ) -> None:
-    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
         await up.lines_with(*LINKED)
-        arguments = ("service", "game:lobby", "--config", "group.toml", "--dev")
+        arguments = ("service", "game:lobby", "--config", "cluster.toml", "--dev")
         async with gatelink(*arguments, folder=folder) as second:
             await second.line("started")
             await up.lines_with("ended for good", "lobby-1 + another server has the id 12001")
@@ -146,8 +146,8 @@ async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_an
 
 
 async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
-    (folder / "group.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
-    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+    (folder / "cluster.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
+    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
         await up.lines_with(*LINKED, "gateway-1 + started")
         started = next(line for line in up.lines if line.startswith("gateway-1") and "started" in line)
         found = re.search(r"tcp://127\.0\.0\.1:(\d+)", started)
@@ -164,8 +164,8 @@ async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
 
 @pytest.mark.parametrize("program", ["missing:lobby", "game:nothing"])
 async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, program: str) -> None:
-    (folder / "group.toml").write_text(GROUP.replace("game:lobby", program))
-    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+    (folder / "cluster.toml").write_text(GROUP.replace("game:lobby", program))
+    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
         assert await up.end() == 78, up.text
         assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
         assert re.search(rf"^gatelink: lobby-1 can't run as it is configured: .*{program.split(':')[0]}", up.lines[-1])
@@ -187,8 +187,8 @@ def test_a_process_that_the_configuration_does_not_have_ends_with_2(
     folder: Path, arguments: tuple[str, ...], text: str, reason: str
 ) -> None:
     async def test() -> None:
-        (folder / "group.toml").write_text(text)
-        async with gatelink(*arguments, "--config", "group.toml", "--dev", folder=folder) as process:
+        (folder / "cluster.toml").write_text(text)
+        async with gatelink(*arguments, "--config", "cluster.toml", "--dev", folder=folder) as process:
             assert await process.end() == 78, process.text
             assert reason in process.text and "Traceback" not in process.text
 
@@ -196,16 +196,16 @@ def test_a_process_that_the_configuration_does_not_have_ends_with_2(
 
 
 async def test_missing_secrets_keep_a_group_from_starting_and_are_named(folder: Path) -> None:
-    async with gatelink("up", "group.toml", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", folder=folder) as up:
         assert await up.end() == 78, up.text
-        assert "GATELINK_GROUP_KEY" in up.text and "--dev" in up.text
+        assert "GATELINK_CLUSTER_KEY" in up.text and "--dev" in up.text
         assert not (folder / "engine" / "url").exists()
 
 
 async def test_an_address_of_a_group_that_has_ended_is_told_from_one_that_runs(folder: Path) -> None:
     (folder / "engine").mkdir()
     (folder / "engine" / "url").write_text("nats://gatelink:secret@127.0.0.1:1")
-    async with gatelink("top", "--config", "group.toml", "--dev", "--once", folder=folder) as top:
+    async with gatelink("top", "--config", "cluster.toml", "--dev", "--once", folder=folder) as top:
         assert await top.end() == 78
         assert "has ended" in top.text and "secret" not in top.text
 
@@ -223,8 +223,8 @@ async def test_a_group_runs_in_a_folder_of_any_name_and_keeps_its_data_there(nam
     folder.mkdir()
     (folder / "game.py").write_text(GAME)
     login = '[login]\nlisten = "http://127.0.0.1:0"\n[accounts]\nurl = "sqlite:///accounts.db"\n'
-    (folder / "group.toml").write_text(GROUP + login)
-    config = str(folder / "group.toml")
+    (folder / "cluster.toml").write_text(GROUP + login)
+    config = str(folder / "cluster.toml")
     async with gatelink("up", config, "--dev", folder=folder) as up:
         await up.lines_with(*LINKED, "login + started")
         async with gatelink("top", "--config", config, "--dev", "--once", folder=folder) as top:
@@ -252,12 +252,12 @@ async def leave_orphans():
 ADOPT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as process 1 of a container
-os.execv(sys.executable, [sys.executable, "-m", "gatelink", "up", "group.toml", "--dev"])
+os.execv(sys.executable, [sys.executable, "-m", "gatelink", "up", "cluster.toml", "--dev"])
 """
 
 
 async def test_up_as_the_first_process_of_a_container_takes_note_of_orphans(tmp_path: Path) -> None:
-    (tmp_path / "group.toml").write_text(GROUP)
+    (tmp_path / "cluster.toml").write_text(GROUP)
     (tmp_path / "game.py").write_text(ORPHANS)
     async with python("-c", ADOPT, cwd=tmp_path, merged=True) as process:
         up = Up(process)
@@ -274,7 +274,7 @@ async def test_up_as_the_first_process_of_a_container_takes_note_of_orphans(tmp_
 
 
 async def test_a_hangup_ends_neither_up_nor_its_processes(folder: Path) -> None:
-    async with gatelink("up", "group.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
         await up.lines_with(*LINKED)
         for _ in range(3):
             up.process.send_signal(signal.SIGHUP)

@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.signed_tokens import SignedTokens
 from gatelink.auth.tokens import Identity, Tokens
+from gatelink.cluster.engine import Engine
 from gatelink.errors import VerifyError
-from gatelink.group.engine import Engine
 
 
 class Clock:

@@ -53,7 +53,7 @@ def test_a_units_command_exists_and_it_has_time_to_drain(path: Path) -> None:
     service = unit(path)["Service"]
     words = shlex.split(service["ExecStart"])
     check_command(words)
-    assert float(service["TimeoutStopSec"]) > needed(load(DEPLOY / "kubernetes" / "group.toml"), words[1])
+    assert float(service["TimeoutStopSec"]) > needed(load(DEPLOY / "kubernetes" / "cluster.toml"), words[1])
     assert service["Restart"] == "always" and service["RestartPreventExitStatus"] == (
         "78" if words[1] == "login" else "78 3"
     )
@@ -67,18 +67,18 @@ def test_a_workloads_command_exists_and_it_has_time_to_drain(workload: dict[str,
     script = re.sub(r"\$\(\(.*?\)\)", "1", container["command"][2])
     words = shlex.split(script.removeprefix("exec "))
     check_command(words)
-    settings = load(DEPLOY / "kubernetes" / "group.toml")
+    settings = load(DEPLOY / "kubernetes" / "cluster.toml")
     assert pod["terminationGracePeriodSeconds"] > needed(settings, words[1])
     ports = {each["name"]: each["containerPort"] for each in container["ports"]}
     admin = {"gateway": "0.0.0.0:9100", "service": "0.0.0.0:9200", "login": "0.0.0.0:9300"}[words[1]]
     assert container["readinessProbe"]["httpGet"] == {"path": "/healthz", "port": "admin"}
     assert f"0.0.0.0:{ports['admin']}" == admin
-    assert admin in (DEPLOY / "kubernetes" / "group.toml").read_text() + script
+    assert admin in (DEPLOY / "kubernetes" / "cluster.toml").read_text() + script
 
 
 def test_a_command_that_is_not_there_would_be_found() -> None:
     with pytest.raises(Exception, match="No such option: --no-such-option"):
-        check_command(["gatelink", "gateway", "--config", "group.toml", "--no-such-option"])
+        check_command(["gatelink", "gateway", "--config", "cluster.toml", "--no-such-option"])
 
 
 # -- what the example must not leave open --
@@ -91,7 +91,7 @@ def manifests(kind: str) -> dict[str, Any]:
 
 
 def test_the_example_believes_its_proxy_and_encrypts_every_way() -> None:
-    settings = load(DEPLOY / "kubernetes" / "group.toml")
+    settings = load(DEPLOY / "kubernetes" / "cluster.toml")
     assert settings.login is not None and settings.login.proxies
     assert manifests("Ingress")["gatelink-login"]["spec"]["tls"]
     assert all(url.startswith("tls://") for url in settings.engine.url.split(","))

@@ -149,7 +149,7 @@ def test_every_block_is_code_of_its_language_and_no_prose_is(page: Path) -> None
 DAMAGED = {
     "an indented block joined to its paragraph": "It works as one.    gatelink login --dev        # try\nthe API\n",
     "an indented block without a free line": "Start it:\n    gatelink serve a:b\n",
-    "commands joined to a line": "Run gatelink up group.toml --dev and gatelink top to see it.\n",
+    "commands joined to a line": "Run gatelink up cluster.toml --dev and gatelink top to see it.\n",
     "a fence joined to a line": "Like this: ```python import asyncio```\n",
     "a fence without an end": "```python\nimport asyncio\n",
     "a fence without a language": "```\nimport asyncio\n```\n",
@@ -171,7 +171,7 @@ def test_damage_is_found(text: str) -> None:
 
 def test_whole_pages_are_not_damaged() -> None:
     text = (
-        "# Title\n\nRun `gatelink up group.toml`, then\n`gatelink top`:\n\n    gatelink top     # all of it\n"
+        "# Title\n\nRun `gatelink up cluster.toml`, then\n`gatelink top`:\n\n    gatelink top     # all of it\n"
         "\n    $ curl -d x\n\n- an item\n  that goes on, in `make\n  demo`\n"
         "\n```python\nawait connect()\n```\n\n| a | `b    c` |\n"
     )

@@ -9,8 +9,8 @@ from structlog.testing import capture_logs
 from gatelink.config import Limits
 from gatelink.dispatch import CLOSED
 from gatelink.handlers import Handlers
-from gatelink.session.carrier import Pause
 from gatelink.session.session import Session
+from gatelink.session.stream import Pause
 from tests.fakes import CATALOG, Bench, Count, FakeCarrier, Say, settle, turn
 from tests.handling import Seen, count, opened, say
 

@@ -14,9 +14,9 @@ from gatelink.config import Limits, WireOptions
 from gatelink.dispatch import TIME_BUCKETS, RawFrame, Route
 from gatelink.errors import BodyError, CatalogError, CloseCode, ConfigError
 from gatelink.handlers import Handlers
-from gatelink.session.carrier import Pause
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
 from gatelink.testing import FakeClock
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.body import BodyCoder

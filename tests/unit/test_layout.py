@@ -111,10 +111,10 @@ def test_engines_know_nothing_of_servers_and_sessions() -> None:
             and not name.startswith(
                 (
                     "gatelink.errors.",
-                    "gatelink.quiet.",
+                    "gatelink.rate_limited_logger.",
                     "gatelink.tasks",
-                    "gatelink.group.engine.",
-                    "gatelink.group.engines.",
+                    "gatelink.cluster.engine.",
+                    "gatelink.cluster.engines.",
                 )
             )
         ]

@@ -33,7 +33,7 @@ from gatelink.wire.control import (
     handshake_fields,
 )
 from gatelink.wire.frames import encode_control_frame, encode_frame
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
 from gatelink.wire.resume import NO_HANDSHAKE, resume, resumed
 from gatelink.wire.secure import SecureStream
@@ -48,7 +48,7 @@ def private(byte: int) -> X25519PrivateKey:
 
 
 SERVER_KEY = ServerKey(private(0x01))
-GROUP_KEY = GroupKey(bytes([0x02]) * 32)
+GROUP_KEY = ClusterKey(bytes([0x02]) * 32)
 EPHEMERAL = (0x03, 0x04)  # the initiator's and the responder's
 EPHEMERAL_AGAIN = (0x05, 0x06)  # of the connection that resumes
 RESUME_KEY = bytes([0x07]) * 32

@@ -14,8 +14,8 @@ from typing import Any
 import msgspec
 
 from gatelink.auth.tokens import Identity
+from gatelink.cluster.engine import Conflict, Engine, Entry
 from gatelink.errors import ConfigError, VerifyError
-from gatelink.group.engine import Conflict, Engine, Entry
 
 MAX_TOKENS = 16
 """Tokens that one user has at a time; a newer one ends the oldest."""

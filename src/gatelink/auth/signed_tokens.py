@@ -17,8 +17,8 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
 from gatelink.auth.tokens import Identity
+from gatelink.cluster.engine import Conflict, Engine, Watch
 from gatelink.errors import ConfigError, VerifyError, importing
-from gatelink.group.engine import Conflict, Engine, Watch
 
 with importing(__name__, "login"):
     from joserfc import jws

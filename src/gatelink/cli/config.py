@@ -17,7 +17,7 @@ config = typer.Typer(
     rich_markup_mode="markdown",
 )
 
-File = Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file, as group.toml.", show_default=False)]
+File = Annotated[Path, typer.Argument(metavar="FILE", help="A TOML file, as cluster.toml.", show_default=False)]
 Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets may be missing.")]
 
 
@@ -80,7 +80,7 @@ def problems_with_services(settings: "Settings", file: Path) -> list[str]:
 
 def summary(settings: "Settings") -> str:
     """What a configuration runs, in a line."""
-    parts = [f"group {settings.group.name}", f"engine {settings.engine.url}", f"tokens {settings.tokens.kind}"]
+    parts = [f"group {settings.cluster.name}", f"engine {settings.engine.url}", f"tokens {settings.tokens.kind}"]
     if settings.login is not None:
         parts.append(f"login {settings.login.listen} ({', '.join(settings.login.methods)})")
     if settings.gateway is not None:

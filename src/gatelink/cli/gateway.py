@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gatelink.cli.member import (
+from gatelink.cli.common import (
     Config,
     Dev,
     Id,
@@ -52,8 +52,8 @@ def gateway(
     check_index("gateway", index, settings.gateway.count)
 
     async def run() -> None:
-        from gatelink.group.gateway import Gateway
-        from gatelink.group.routes import Routes
+        from gatelink.cluster.gateway import Gateway
+        from gatelink.cluster.routes import Routes
         from gatelink.settings import build_listen, build_rules, open_tokens, server_keys
 
         section = settings.gateway

@@ -19,12 +19,12 @@ keys = typer.Typer(
 
 @keys.command()
 def new(
-    group: Annotated[bool, typer.Option("--group", help="Make the key that the servers of a group share.")] = False,
+    group: Annotated[bool, typer.Option("--cluster", help="Make the key that the servers of a group share.")] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it to a new file that only its owner can read.")
     ] = None,
 ) -> None:
-    """Make a server's key, or with --group the key of a group.
+    """Make a server's key, or with --cluster the key of a group.
 
     The key is a secret. It goes to a new file, or to standard output. The public key, which clients need, is shown too:
     on standard output with --out, and on standard error without.
@@ -32,9 +32,9 @@ def new(
     Exit status: 0 made, 78 the file is there already or can't be written.
     """
     from gatelink.keys import key_text, save_key
-    from gatelink.wire.keys import GroupKey, ServerKey
+    from gatelink.wire.keys import ClusterKey, ServerKey
 
-    key = GroupKey.generate() if group else ServerKey.generate()
+    key = ClusterKey.generate() if group else ServerKey.generate()
     if out is not None:
         save_key(key, out)
         _show(key, sys.stdout)

@@ -13,7 +13,7 @@ import gatelink
 from gatelink.errors import ConfigError, LocalError
 
 if TYPE_CHECKING:
-    from gatelink.group.service import Service
+    from gatelink.cluster.service import Service
     from gatelink.settings import ServiceSettings
 
 T = TypeVar("T")
@@ -33,7 +33,7 @@ def load_service(reference: str, name: str | None, sections: "Mapping[str, Servi
 
     name: of the section that refers to it; None: that of the Service. Raises ConfigError if they do not fit.
     """
-    from gatelink.group.service import Service
+    from gatelink.cluster.service import Service
 
     found = load(reference, Service)
     section = sections.get(found.name)

@@ -11,7 +11,7 @@ from gatelink.errors import ConfigError, GatelinkError, needing
 from gatelink.ops.logs import Format, Level, configure
 
 if TYPE_CHECKING:
-    from gatelink.group.engine import Engine
+    from gatelink.cluster.engine import Engine
     from gatelink.settings import Settings
 
 DEV_DATABASE = "gatelink-dev.db"
@@ -20,7 +20,7 @@ DEV_GATEWAY = "tcp://127.0.0.1:7000"
 
 def login(
     config: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="A TOML file with a [login] section, as group.toml.")
+        Path | None, typer.Option(metavar="FILE", help="A TOML file with a [login] section, as cluster.toml.")
     ] = None,
     dev: Annotated[
         bool,
@@ -53,8 +53,8 @@ def login(
     """
     if config is None and not dev:
         raise ConfigError("login needs --config FILE, or --dev to try it")
-    from gatelink.cli.member import engine_of
-    from gatelink.group.engines.memory import MemoryEngine
+    from gatelink.cli.common import engine_of
+    from gatelink.cluster.engines.memory import MemoryEngine
     from gatelink.settings import load
 
     settings = load(config, dev=dev) if config is not None else _dev_settings()
@@ -100,6 +100,6 @@ async def _serve(settings: "Settings", engine: "Engine", listen: str | None, adm
     asked = asyncio.Event()
     calls = {signal.SIGTERM: asked.set, signal.SIGINT: asked.set, signal.SIGHUP: logs.reopen}
     grace = settings.limits.close_timeout
-    with process.signals(calls, at_once=lambda: process.stop_within(grace)):
+    with process.signals(calls, gather_all=lambda: process.stop_within(grace)):
         async with engine, open_login(settings, engine, admin=admin):
             await asked.wait()

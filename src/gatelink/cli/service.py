@@ -4,8 +4,7 @@ from typing import Annotated
 
 import typer
 
-from gatelink.cli.loading import load_service
-from gatelink.cli.member import (
+from gatelink.cli.common import (
     Config,
     Dev,
     Id,
@@ -19,6 +18,7 @@ from gatelink.cli.member import (
     member_of,
     run_to_end,
 )
+from gatelink.cli.loading import load_service
 
 
 def service(

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from gatelink.cli.member import Config, Dev, engine_of, run_to_end
+from gatelink.cli.common import Config, Dev, engine_of, run_to_end
 from gatelink.errors import needing
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-    from gatelink.group.engine import Engine
+    from gatelink.cluster.engine import Engine
 
 EVERY = 1.0
 """Seconds between two looks."""
@@ -45,18 +45,18 @@ def top(
     configure(settings.logs.format, "error")
     if engine is not None:
         with needing("group", "--engine"):
-            from gatelink.group.engines.nats import NatsEngine
-        found: Engine = NatsEngine([engine], name="top", timeout=settings.engine.timeout, bucket=settings.group.name)
+            from gatelink.cluster.engines.nats import NatsEngine
+        found: Engine = NatsEngine([engine], name="top", timeout=settings.engine.timeout, bucket=settings.cluster.name)
     else:
         found = engine_of(settings, "top")
-    run_to_end(_show(found, settings.group.name, once))
+    run_to_end(_show(found, settings.cluster.name, once))
 
 
 async def _show(engine: "Engine", group: str, once: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
-    from gatelink.group.registry import Registry
+    from gatelink.cluster.registry import Registry
     from gatelink.ops.top import Changes, view
 
     changes = Changes()

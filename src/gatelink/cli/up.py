@@ -13,11 +13,11 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from gatelink import tasks
-from gatelink.cli.member import ENGINE_URL, Dev, url_file
+from gatelink.cli.common import ENGINE_URL, Dev, url_file
 from gatelink.ops import logs, process
 
 if TYPE_CHECKING:
-    from gatelink.group.engines.embedded import NatsServer
+    from gatelink.cluster.engines.embedded import NatsServer
     from gatelink.ops.supervisor import Program
     from gatelink.settings import Settings
 
@@ -79,7 +79,7 @@ async def run(settings: "Settings", file: Path, dev: bool) -> int:
             supervisor.forward(signal.SIGHUP)
 
         calls = {signal.SIGINT: supervisor.stop, signal.SIGTERM: supervisor.stop, signal.SIGHUP: on_hangup}
-        with process.signals(calls, at_once=lambda: process.stop_within(2 * grace(settings), ENGINE_END)):
+        with process.signals(calls, gather_all=lambda: process.stop_within(2 * grace(settings), ENGINE_END)):
             unusable = await supervisor.run()
     if unusable is None:
         return 0
@@ -99,7 +99,7 @@ async def _engine(settings: "Settings", stack: AsyncExitStack) -> str:
 
     The URL, with its password, is also in a file for `gatelink top` and whoever else belongs to this user.
     """
-    from gatelink.group.engines.embedded import NatsServer
+    from gatelink.cluster.engines.embedded import NatsServer
 
     server = NatsServer(settings.engine.data)
     await server.start()

@@ -26,7 +26,7 @@ from gatelink.login.messages import (
 )
 from gatelink.login.page import POLICY, page
 from gatelink.login.problems import ClientTooOld, ProblemError, problem, problem_of, response_of
-from gatelink.quiet import QuietLog
+from gatelink.rate_limited_logger import RateLimitedLogger
 
 with importing(__name__, "login"):
     from litestar import Litestar, Request, Response, get, post
@@ -37,7 +37,7 @@ with importing(__name__, "login"):
     from litestar.params import JSONBody
     from litestar.types import ExceptionHandlersMap
 
-quiet = QuietLog(structlog.get_logger("gatelink.login.http"))
+quiet = RateLimitedLogger(structlog.get_logger("gatelink.login.http"))
 
 DOCUMENT = "/openapi.json"
 PAGE = "/docs"

@@ -5,10 +5,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 from gatelink.auth.accounts import Accounts
 from gatelink.auth.methods import Guest, LoginMethod, Oidc, Password
+from gatelink.cluster.engine import Engine
+from gatelink.cluster.gateways import RegistryGateways
+from gatelink.cluster.registry import Registry
 from gatelink.errors import ConfigError
-from gatelink.group.engine import Engine
-from gatelink.group.gateways import RegistryGateways
-from gatelink.group.registry import Registry
 from gatelink.login.gateways import GatewayInfo, Gateways, StaticGateways
 from gatelink.login.service import LoginService
 from gatelink.settings import LoginSettings, Settings, build_accounts, open_tokens

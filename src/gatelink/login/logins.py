@@ -14,15 +14,15 @@ from gatelink.auth.errors import InvalidCredential, Unavailable
 from gatelink.auth.methods import LoginMethod, LoginRefused
 from gatelink.auth.tokens import Identity
 from gatelink.calls import invoke
+from gatelink.cluster.engine import EngineError
 from gatelink.errors import ConfigError
-from gatelink.group.engine import EngineError
 from gatelink.login.gateways import Gateways, NoGateway
 from gatelink.login.messages import LoginReply
 from gatelink.login.throttle import Throttle, TooMany
-from gatelink.quiet import QuietLog
+from gatelink.rate_limited_logger import RateLimitedLogger
 
 log = structlog.get_logger("gatelink.login.http")
-quiet = QuietLog(log)
+quiet = RateLimitedLogger(log)
 
 METHODS = ("password", "guest", "oidc")
 

@@ -8,8 +8,8 @@ from gatelink.auth.accounts import AccountExists
 from gatelink.auth.errors import InvalidCredential, Unavailable
 from gatelink.auth.methods import LoginRefused
 from gatelink.auth.passwords import Busy
+from gatelink.cluster.engine import EngineError
 from gatelink.errors import GatelinkError
-from gatelink.group.engine import EngineError
 from gatelink.login.gateways import NoGateway
 from gatelink.login.messages import Problem
 from gatelink.login.throttle import TooMany

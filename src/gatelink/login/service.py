@@ -7,11 +7,11 @@ import structlog
 
 from gatelink.auth.accounts import Accounts
 from gatelink.auth.methods import LoginMethod
+from gatelink.cluster.engine import Engine
 from gatelink.errors import ConfigError
-from gatelink.group.engine import Engine
 from gatelink.login.address import host_and_port
 from gatelink.login.api import LegacyStatus, build
-from gatelink.login.front import Front
+from gatelink.login.app import Front
 from gatelink.login.gateways import Gateways
 from gatelink.login.http import HttpAdmission
 from gatelink.login.limits import LoginLimits

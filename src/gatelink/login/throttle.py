@@ -27,9 +27,9 @@ import msgspec
 
 from gatelink.auth.errors import InvalidCredential
 from gatelink.auth.names import name_key
+from gatelink.cluster.engine import Conflict, Engine, EngineUnavailable
 from gatelink.config import networks
 from gatelink.errors import GatelinkError
-from gatelink.group.engine import Conflict, Engine, EngineUnavailable
 from gatelink.login.limits import LoginLimits, Rule
 from gatelink.login.networks import networks_of
 from gatelink.net.endpoints import address_key, contains

@@ -2,7 +2,7 @@
 
 A connection is admitted, or dropped without a word and counted by reason. Until it has said who it is it is a stranger,
 of which there are only so many: over that the one that has said nothing for the longest has to go. Whoever comes to log
-in says so at once; so strangers who wait, however many, keep nobody out.
+in says so at once; so unverified who wait, however many, keep nobody out.
 """
 
 import asyncio
@@ -12,14 +12,14 @@ import structlog
 
 from gatelink.errors import CloseCode, PeerError
 from gatelink.net.bans import BanTable, ConnectRates
-from gatelink.net.connection import DEAF, Connection
+from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.endpoints import AddressTable, address_key
-from gatelink.net.handshakes import HandshakeLine
-from gatelink.quiet import QuietLog
-from gatelink.session.carrier import Sink
-from gatelink.session.hub import Hub
+from gatelink.net.handshake_queue import HandshakeQueue
+from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.session.loop_context import LoopContext
+from gatelink.session.stream import FrameReceiver
 
-quiet = QuietLog(structlog.get_logger("gatelink.refusals"))
+quiet = RateLimitedLogger(structlog.get_logger("gatelink.refusals"))
 
 LOGGED_APART = frozenset({"verify-failed", "tokens-unavailable", "resume-refused"})
 """Reasons whose lines have more to say, and are written where that is known."""
@@ -34,15 +34,15 @@ class Crowded(PeerError):
 class Admission:
     """Counts connections, and what is remembered of their addresses."""
 
-    def __init__(self, hub: Hub) -> None:
-        self._hub = hub
+    def __init__(self, hub: LoopContext) -> None:
+        self._context = hub
         self._addresses = AddressTable(hub.limits.max_per_address, hub.limits.exempt)
         self._rates = ConnectRates(hub.limits)
         self.bans = BanTable(hub.limits)
-        self.handshakes = HandshakeLine(hub)
+        self.handshakes = HandshakeQueue(hub)
         self.connections: set[Connection] = set()
-        self.strangers: dict[Connection, None] = {}  # the one that came first in front
-        self._strangers_of: dict[str, dict[Connection, None]] = {}  # by the key of their address
+        self.unverified: dict[Connection, None] = {}  # the one that came first in front
+        self._unverified_of: dict[str, dict[Connection, None]] = {}  # by the key of their address
         self.open = True
         self._places = 0  # taken
         self._emptied = asyncio.Event()
@@ -56,19 +56,19 @@ class Admission:
         reason = ""
         if not self.open:
             reason = "stopping"
-        elif self._places >= self._hub.limits.max_connections:
+        elif self._places >= self._context.limits.max_connections:
             reason = "server-full"
         elif connection.address is not None:
             reason = self._enter_address(connection, connection.address)
         if reason:
             self.refuse(connection, reason)
             return False
-        self._hub.stats.accepted += 1
+        self._context.stats.accepted += 1
         self.connections.add(connection)
-        self.strangers[connection] = None
+        self.unverified[connection] = None
         self._places += 1
-        if len(self.strangers) > self._hub.limits.max_unverified:
-            self._send_away(next(iter(self.strangers)))
+        if len(self.unverified) > self._context.limits.max_unverified:
+            self._send_away(next(iter(self.unverified)))
         return True
 
     def locate(self, connection: Connection, address: str) -> bool:
@@ -85,7 +85,7 @@ class Admission:
         key = self._addresses.counted_key(address)
         if key is None:
             return ""
-        now = self._hub.wheel.read_clock()
+        now = self._context.wheel.read_clock()
         reason = ""
         if self.bans.is_banned(key, now):
             reason = "address-banned"
@@ -96,26 +96,26 @@ class Admission:
             reason = "address-rate"
         if reason:
             return reason
-        strangers = self._strangers_of.setdefault(key, {})
-        strangers[connection] = None
-        if len(strangers) > self._hub.limits.max_unverified_per_address:
-            self._send_away(next(iter(strangers)))
+        unverified = self._unverified_of.setdefault(key, {})
+        unverified[connection] = None
+        if len(unverified) > self._context.limits.max_unverified_per_address:
+            self._send_away(next(iter(unverified)))
         return ""
 
-    def introduced(self, connection: Connection) -> None:
+    def credentials_received(self, connection: Connection) -> None:
         """`connection` has said who it is, or is over: no stranger any more."""
-        self.strangers.pop(connection, None)
+        self.unverified.pop(connection, None)
         key = None if connection.address is None else self._addresses.counted_key(connection.address)
-        if key is not None and (strangers := self._strangers_of.get(key)) is not None:
-            strangers.pop(connection, None)
-            if not strangers:
-                del self._strangers_of[key]
+        if key is not None and (unverified := self._unverified_of.get(key)) is not None:
+            unverified.pop(connection, None)
+            if not unverified:
+                del self._unverified_of[key]
 
     def login_failed(self, address: str) -> None:
         """What came from `address` could not be verified, by its own fault."""
         key = self._addresses.counted_key(address)
-        if key is not None and self.bans.failed(key, self._hub.wheel.read_clock()):
-            self._hub.stats.bans += 1
+        if key is not None and self.bans.failed(key, self._context.wheel.read_clock()):
+            self._context.stats.bans += 1
 
     def login_succeeded(self, address: str) -> None:
         self.handshakes.paid(address_key(address))
@@ -125,21 +125,21 @@ class Admission:
 
     def banned(self) -> int:
         """How many addresses are banned now; looks at all that are remembered."""
-        return self.bans.banned(self._hub.wheel.read_clock())
+        return self.bans.banned(self._context.wheel.read_clock())
 
     def note_refusal(self, reason: str, address: str | None, why: str = "") -> None:
         """Counts a refusal, and logs it, at most one a second of each reason. why: more than that, in our own words."""
-        self._hub.stats.refused[reason] += 1
+        self._context.stats.refused[reason] += 1
         if reason not in LOGGED_APART:
             quiet.info(f"refused: {reason}", address=address or "", why=why)
 
     def refuse(self, connection: Connection, reason: str, why: str = "") -> None:
         """Drops `connection` without a word; counts and logs it as `note_refusal`."""
         self.note_refusal(reason, connection.address, why)
-        self.introduced(connection)
+        self.credentials_received(connection)
         connection.drop()
 
-    def leave(self, connection: Connection, sink: Sink) -> None:
+    def leave(self, connection: Connection, sink: FrameReceiver) -> None:
         """`connection` is over; nothing if it was never admitted.
 
         Its place is free when the handlers of what it brought have ended, too: who sends and leaves, again and again,
@@ -147,7 +147,7 @@ class Admission:
         """
         if connection in self.connections:
             self.connections.discard(connection)
-            self.introduced(connection)
+            self.credentials_received(connection)
             self.handshakes.leave(connection)
             sink.release(partial(self._free, connection.address))
             if not self.connections:
@@ -155,10 +155,10 @@ class Admission:
 
     def _send_away(self, connection: Connection) -> None:
         """Ends the stranger that waits for the longest; one that has said HELLO is told why."""
-        if connection.sink is DEAF:  # before its TLS handshake or PROXY header is whole
+        if connection.sink is NULL_RECEIVER:  # before its TLS handshake or PROXY header is whole
             self.refuse(connection, "unverified-full")
         else:
-            self.introduced(connection)
+            self.credentials_received(connection)
             connection.sink.broken(Crowded("too many connections have not said who they are"))
 
     def _free(self, address: str | None) -> None:

@@ -7,7 +7,7 @@ forgotten begins anew: so whoever hops through a thousand networks loses bans of
 from collections import OrderedDict
 
 from gatelink.config import Limits
-from gatelink.session.rates import Bucket
+from gatelink.session.rates import TokenBucket
 
 
 class ConnectRates:
@@ -18,7 +18,7 @@ class ConnectRates:
 
     def __init__(self, limits: Limits) -> None:
         self._limits = limits
-        self._buckets: OrderedDict[str, Bucket] = OrderedDict()  # the one used last at the end
+        self._buckets: OrderedDict[str, TokenBucket] = OrderedDict()  # the one used last at the end
 
     def __len__(self) -> int:
         return len(self._buckets)
@@ -29,7 +29,7 @@ class ConnectRates:
         bucket = self._buckets.pop(key, None)
         if bucket is None:
             self._make_room(now)
-            bucket = Bucket(limits.connect_rate, limits.connect_burst, now)
+            bucket = TokenBucket(limits.connect_rate, limits.connect_burst, now)
         self._buckets[key] = bucket
         return bucket.take(now)
 

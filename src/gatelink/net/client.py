@@ -12,12 +12,12 @@ from gatelink.errors import ConfigError, MessageTooLarge
 from gatelink.handlers import Handlers
 from gatelink.net.dialer import Backoff, Dialer, Extension, TokenSource
 from gatelink.net.endpoints import parse_endpoint
-from gatelink.session.hub import Hub
-from gatelink.session.roles import Dispatcher
+from gatelink.session.interfaces import Dispatcher
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
 from gatelink.wire.base import ClientVerifyRequest
 from gatelink.wire.control import Features, Hello
-from gatelink.wire.keys import KEY_SIZE, GroupKey
+from gatelink.wire.keys import KEY_SIZE, ClusterKey
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
@@ -41,7 +41,7 @@ async def connect(
     server_key: bytes | None = None,
     slot: int | None = None,
     resume: bool = False,
-    group_key: GroupKey | None = None,
+    cluster_key: ClusterKey | None = None,
     peer_id: int = 0,
 ) -> Session:
     """A verified session with the server at `endpoint` (tcp://, tls:// or unix://).
@@ -71,7 +71,7 @@ async def connect(
     A server connects to another one's inner listener with these, in place of `token`:
 
     uid, source: its own id and type. peer_id: the other server's id, which is also the session's `uid`.
-    group_key: which both have, and which proves all of this. limits: LINK_LIMITS by default.
+    cluster_key: which both have, and which proves all of this. limits: LINK_LIMITS by default.
 
     Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here),
     not in time, or without a token from `token`; ConfigError for an endpoint, key, id, token or slot that cannot be.
@@ -80,17 +80,17 @@ async def connect(
         raise ConfigError(f"server_key has {len(server_key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
     if slot is not None and not 0 <= slot <= 255:
         raise ConfigError(f"slot is {slot}; a user's devices are numbered 0 to 255")
-    if group_key is not None:
+    if cluster_key is not None:
         _check_servers(uid, source, peer_id, bool(token) or server_key is not None or slot is not None)
-    between_servers = group_key is not None
+    between_servers = cluster_key is not None
     limits = limits or (LINK_LIMITS if between_servers else CLIENT_LIMITS)
-    hub = _hub(catalog, limits, wire or WireOptions(), between_servers)
+    hub = _context(catalog, limits, wire or WireOptions(), between_servers)
     request = ClientVerifyRequest(source=source, uid=uid, token="" if callable(token) else token)
     try:
         catalog.encode(request)
     except (ValueError, MessageTooLarge) as error:
         raise ConfigError(f"nobody can log in so: {error}") from None
-    key = group_key or server_key
+    key = cluster_key or server_key
     extension = None
     if key is not None or slot is not None or resume:
         features = Features.PING | Features.RESUME if resume else Features.PING
@@ -107,12 +107,12 @@ async def connect(
 
 async def connect_server(
     endpoint: str,
-    hub: Hub,
+    hub: LoopContext,
     *,
     id: int,
     type: int,
     peer_id: int,
-    group_key: GroupKey,
+    cluster_key: ClusterKey,
     handlers: Dispatcher,
     reconnect: Backoff,
     timeout: float,  # noqa: ASYNC109 - as `connect`
@@ -124,7 +124,7 @@ async def connect_server(
     Raises ConnectError, ConfigError as `connect`.
     """
     request = ClientVerifyRequest(source=type, uid=id, token="")
-    extension = Extension(Hello(features=Features.PING | Features.RESUME, slot=0), group_key, peer_id)
+    extension = Extension(Hello(features=Features.PING | Features.RESUME, slot=0), cluster_key, peer_id)
     return await _dial(Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, None, extension))
 
 
@@ -139,17 +139,17 @@ async def _dial(dialer: Dialer) -> Session:
 def _check_servers(uid: int, source: int, peer_id: int, is_client_too: bool) -> None:
     """Raises ConfigError for what no server of a group is."""
     if is_client_too:
-        raise ConfigError("group_key goes with neither token, server_key nor slot: those are a client's")
+        raise ConfigError("cluster_key goes with neither token, server_key nor slot: those are a client's")
     if not 0 < source <= 255:
-        raise ConfigError(f"source is {source}; a server that connects with group_key gives its type, 1 to 255")
+        raise ConfigError(f"source is {source}; a server that connects with cluster_key gives its type, 1 to 255")
     if uid < 1 or peer_id < 1 or uid == peer_id:
         raise ConfigError(f"server {uid} connects to server {peer_id}: give uid= and peer_id=, two ids above 0")
 
 
-_hubs: dict[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions, bool], Hub]] = {}
+_hubs: dict[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions, bool], LoopContext]] = {}
 
 
-def _hub(catalog: Catalog, limits: Limits, wire: WireOptions, between_servers: bool) -> Hub:
+def _context(catalog: Catalog, limits: Limits, wire: WireOptions, between_servers: bool) -> LoopContext:
     """The hub that all sessions of this loop with the same settings share."""
     loop = asyncio.get_running_loop()
     if loop not in _hubs:
@@ -159,5 +159,5 @@ def _hub(catalog: Catalog, limits: Limits, wire: WireOptions, between_servers: b
     hubs = _hubs[loop]
     key = (id(catalog), limits, wire, between_servers)
     if key not in hubs:
-        hubs[key] = Hub(loop, catalog, limits, wire, between_servers=between_servers)
+        hubs[key] = LoopContext(loop, catalog, limits, wire, between_servers=between_servers)
     return hubs[key]

@@ -1,6 +1,6 @@
 """One socket's life: bytes up to the decoder and the sink, bytes down to the transport.
 
-A `Connection` is an asyncio protocol over any stream transport (TCP, TLS, Unix socket), and a `Carrier` to what is
+A `Connection` is an asyncio protocol over any stream transport (TCP, TLS, Unix socket), and a `Stream` to what is
 above it. `data_received` is the beginning of the hot path: one read, one decode, one dispatch, one write.
 """
 
@@ -9,14 +9,14 @@ from collections.abc import Callable
 from typing import cast
 
 from gatelink.errors import CloseCode, PeerError
-from gatelink.session.carrier import Pause, Sink
 from gatelink.session.rates import Meter
 from gatelink.session.states import CONNECTION, ConnectionEvent, ConnectionState, step
+from gatelink.session.stream import FrameReceiver, Pause
 from gatelink.wire.frames import Frame, FrameDecoder
 from gatelink.wire.secure import MAX_RECORD, SecureStream
 
 
-class _Deaf:
+class _NullReceiver:
     """The sink of a connection that nobody listens to any more."""
 
     def receive(self, frames: list[Frame]) -> None: ...
@@ -63,7 +63,7 @@ class _Held(FrameDecoder):
         return []
 
 
-DEAF = _Deaf()
+NULL_RECEIVER = _NullReceiver()
 """The sink of a connection that nobody listens to."""
 
 _DISCARD = _Discard(0)
@@ -108,7 +108,7 @@ class Connection(asyncio.Protocol):
         self,
         decoder: FrameDecoder,
         made: "Callable[[Connection], None]",
-        over: "Callable[[Connection, Sink], None] | None" = None,
+        over: "Callable[[Connection, FrameReceiver], None] | None" = None,
         address: str | None = None,
     ) -> None:
         self._decoder = decoder
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._held_by: FrameDecoder | None = None  # the decoder that goes on with what is held
         self.is_restrained = False  # an `UnverifiedReader` reads for it
         self.address = address
-        self.sink: Sink = DEAF
+        self.sink: FrameReceiver = NULL_RECEIVER
         self.state = ConnectionState.UNVERIFIED
         self.transport: asyncio.Transport
         self.write: Callable[[bytes], None]
@@ -167,14 +167,14 @@ class Connection(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
-        sink, self.sink = self.sink, DEAF
+        sink, self.sink = self.sink, NULL_RECEIVER
         self._meter = None
         sink.lost(exc)
         self.write = _write_nothing  # a sealed one's `write` refers to this connection
         if self._over is not None:
             self._over(self, sink)
 
-    # -- for the sink (session.Carrier) --
+    # -- for the sink (session.Stream) --
 
     def pause(self, why: Pause) -> None:
         if not self._paused:
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def drop(self) -> None:
-        self.sink = DEAF
+        self.sink = NULL_RECEIVER
         self.abort()
 
     def discard_input(self) -> None:
@@ -237,7 +237,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def unsent(self) -> int:
-        """As of a `Carrier`; 0 where TLS or sealing stands between: a record there can't be taken back."""
+        """As of a `Stream`; 0 where TLS or sealing stands between: a record there can't be taken back."""
         return 0 if self._secure is not None or self.is_tls else self.transport.get_write_buffer_size()
 
     @property
@@ -254,7 +254,7 @@ class Connection(asyncio.Protocol):
         self._held_by = decoder = self._decoder
         self._decoder = _Held(decoder.take_rest())
 
-    def bind(self, sink: Sink, max_frame: int, turn_frames: int, meter: Meter | None = None) -> None:
+    def bind(self, sink: FrameReceiver, max_frame: int, turn_frames: int, meter: Meter | None = None) -> None:
         """The peer is verified: `sink` hears it from now on, within the limits of verified peers, and its `meter`'s.
 
         If an `UnverifiedReader` has read so far, the connection reads by itself from now on. It is paused for
@@ -308,7 +308,7 @@ class Connection(asyncio.Protocol):
         if is_reading:
             self.transport.resume_reading()
         if self._over is not None:
-            self._over(self, DEAF)
+            self._over(self, NULL_RECEIVER)
         try:
             protocol.connection_made(self.transport)
         except BaseException:

@@ -18,13 +18,13 @@ import structlog
 
 from gatelink import tasks
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, PeerError, ProtocolError
-from gatelink.net.connection import DEAF, Connection
+from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.endpoints import Endpoint, failure
 from gatelink.net.target import Target
 from gatelink.session.controls import close_code, control_frame, printable
 from gatelink.session.extended import DETACHING, ExtendedSession
-from gatelink.session.hub import Hub
-from gatelink.session.roles import Dispatcher
+from gatelink.session.interfaces import Dispatcher
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import (
@@ -38,7 +38,7 @@ from gatelink.wire.base import (
 from gatelink.wire.control import Close, Features, Hello, Resumed, Ticket, decode_control
 from gatelink.wire.frames import CONTROL, Frame, FrameDecoder, encode_frame
 from gatelink.wire.handshake import Initiator, check_answer
-from gatelink.wire.keys import GroupKey
+from gatelink.wire.keys import ClusterKey
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
 
 log = structlog.get_logger("gatelink.client")
@@ -83,7 +83,7 @@ class Extension(msgspec.Struct, frozen=True):
     """
 
     hello: Hello
-    key: bytes | GroupKey | None = None
+    key: bytes | ClusterKey | None = None
     peer_id: int = 0
 
 
@@ -105,7 +105,7 @@ class Dialer:
 
     def __init__(
         self,
-        hub: Hub,
+        hub: LoopContext,
         endpoint: Endpoint,
         request: ClientVerifyRequest,
         handlers: Dispatcher,
@@ -115,7 +115,7 @@ class Dialer:
         extension: Extension | None,
         token: TokenSource | None = None,
     ) -> None:
-        self._hub = hub
+        self._context = hub
         self._target = Target(endpoint, tls)
         self._request = request
         self._handlers = handlers
@@ -143,7 +143,7 @@ class Dialer:
 
     async def dial(self) -> Session:
         """Connects and verifies; the session, which is `OPEN`. Raises ConnectError."""
-        loop = self._hub.loop
+        loop = self._context.loop
         endpoint = self._endpoint
         self._answer = loop.create_future()
         try:
@@ -174,7 +174,7 @@ class Dialer:
             given = source()
             token = given if isinstance(given, str) else await given
             request = msgspec.structs.replace(self._request, token=token)
-            self._hub.catalog.encode(request)
+            self._context.catalog.encode(request)
         except (Exception, SystemExit, asyncio.CancelledError) as error:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
@@ -189,7 +189,7 @@ class Dialer:
 
     async def _open(self) -> None:
         """Makes the connection. uvloop forgets one whose making is cancelled after `connection_made`; so it is not."""
-        loop = self._hub.loop
+        loop = self._context.loop
         endpoint = self._endpoint
         if endpoint.scheme == "unix":
             opening = loop.create_task(loop.create_unix_connection(self._make, endpoint.path))
@@ -210,7 +210,7 @@ class Dialer:
             self._session.abort()
 
     def _make(self) -> Connection:
-        limits = self._hub.limits
+        limits = self._context.limits
         # One frame at a time: what comes behind the answer to a handshake is sealed, and no frame for this decoder.
         return Connection(FrameDecoder(limits.max_frame, 1, limits.turn_bytes), self._made)
 
@@ -221,7 +221,7 @@ class Dialer:
             return
         self._connection = connection
         connection.sink = self
-        connection.transport.set_write_buffer_limits(self._hub.limits.write_high_water)
+        connection.transport.set_write_buffer_limits(self._context.limits.write_high_water)
         self._handshake_hash = NO_HANDSHAKE
         self._due = Due.HELLO
         self._heard = False
@@ -270,11 +270,11 @@ class Dialer:
             )
             connection.write(control_frame(record))
         else:
-            kind = self._hub.catalog.by_id[VERIFY_REQUEST]
-            flags, body = self._hub.coder.close(kind, kind.encode(self._request))
+            kind = self._context.catalog.by_id[VERIFY_REQUEST]
+            flags, body = self._context.coder.close(kind, kind.encode(self._request))
             connection.write(encode_frame(VERIFY_REQUEST, body, flags))
 
-    # -- from a connection that is not verified yet (Sink) --
+    # -- from a connection that is not verified yet (FrameReceiver) --
 
     def receive(self, frames: list[Frame]) -> None:
         self._heard = True
@@ -342,7 +342,7 @@ class Dialer:
             return True
         if id != VERIFY_SUCCEEDED:
             raise ProtocolError(f"answered with message {id}, not with ClientVertifySucceedRet")
-        answer: ClientVerifySucceeded = self._hub.catalog.by_id[id].decode(self._hub.open_body(flags, body))
+        answer: ClientVerifySucceeded = self._context.catalog.by_id[id].decode(self._context.open_body(flags, body))
         if answer.uid != self._request.uid:
             raise ProtocolError(f"verified uid {answer.uid}, not {self._request.uid}")
         self._source = answer.source
@@ -393,7 +393,7 @@ class Dialer:
             self._connection = None
 
     def _verified(self, ticket: Ticket | None) -> None:
-        self._verified_at = self._hub.wheel.clock()
+        self._verified_at = self._context.wheel.clock()
         session = self._session
         if session is None:
             session = self._session = self._make_session(self._take_connection())
@@ -419,7 +419,7 @@ class Dialer:
         if session.state is not SessionState.DETACHED:
             self._fail(ConnectError("closed meanwhile"))
             return
-        self._verified_at = self._hub.wheel.clock()
+        self._verified_at = self._context.wheel.clock()
         session.resume_on(self._take_connection(session), answer.received, b"")
         if not self._answer.done():
             self._answer.set_result(session)
@@ -428,8 +428,8 @@ class Dialer:
         """The connection, which is the session's from now on."""
         connection, self._connection = self._connection, None
         assert connection is not None
-        limits = self._hub.limits
-        connection.bind(session or DEAF, limits.max_frame, limits.turn_frames)
+        limits = self._context.limits
+        connection.bind(session or NULL_RECEIVER, limits.max_frame, limits.turn_frames)
         if isinstance(session, ExtendedSession) and self._agreed is not None:
             session.features = self._agreed.features
         return connection
@@ -443,10 +443,10 @@ class Dialer:
         }
         session: Session
         if self._agreed is None or self._extension is None:
-            session = Session(self._hub, self, self._handlers, connection, **who)
+            session = Session(self._context, self, self._handlers, connection, **who)
         else:
             session = ExtendedSession(
-                self._hub,
+                self._context,
                 self,
                 self._handlers,
                 connection,
@@ -462,7 +462,7 @@ class Dialer:
     def broke(self, session: Session, code: CloseCode) -> bool:
         if self._backoff is None:
             return False
-        lived = self._hub.wheel.clock() - self._verified_at
+        lived = self._context.wheel.clock() - self._verified_at
         wait = self._target.find(session)
         is_suspect = wait is not None or (code is CloseCode.UNEXPLAINED and self._ticket is None)
         self._short_lives = self._short_lives + 1 if is_suspect and lived < SHORT_LIFE else 0

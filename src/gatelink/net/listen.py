@@ -4,7 +4,7 @@ import msgspec
 
 from gatelink.net.certificates import Certificate
 from gatelink.net.listener import Accept
-from gatelink.session.roles import Dispatcher
+from gatelink.session.interfaces import Dispatcher
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):

@@ -20,12 +20,12 @@ from gatelink.net.endpoints import Endpoint, contains, failure, not_listening
 from gatelink.net.preamble import Preamble
 from gatelink.net.reader import UnverifiedReader
 from gatelink.net.tls import TlsAcceptor
-from gatelink.quiet import QuietLog
-from gatelink.session.hub import Hub
+from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.states import ConnectionState
 from gatelink.wire.frames import FrameDecoder
 
-quiet = QuietLog(structlog.get_logger("gatelink.listener"))
+quiet = RateLimitedLogger(structlog.get_logger("gatelink.listener"))
 
 ACCEPTS_A_TURN = 4
 """uvloop accepts one connection of a listening socket in a turn of the loop, however long that is under a flood. So TCP
@@ -51,7 +51,7 @@ class Listener:
     def __init__(
         self,
         endpoint: Endpoint,
-        hub: Hub,
+        hub: LoopContext,
         admission: Admission,
         welcome: Callable[[Connection, float], object],
         *,

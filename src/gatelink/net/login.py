@@ -17,15 +17,15 @@ from gatelink.calls import invoke, invoke_plain
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
 from gatelink.net.admission import Crowded
-from gatelink.net.connection import DEAF, Connection
+from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.login_context import LoginContext
-from gatelink.quiet import QuietLog
-from gatelink.session.carrier import Pause
+from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.controls import close_frame, control_frame, printable
 from gatelink.session.extended import ExtendedSession, Strength
 from gatelink.session.rates import Meter
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import ConnectionState
+from gatelink.session.stream import Pause
 from gatelink.session.timers import Item
 from gatelink.wire.base import (
     VERIFY_FAILED,
@@ -39,7 +39,7 @@ from gatelink.wire.frames import CONTROL, Frame, encode_frame
 from gatelink.wire.resume import NO_HANDSHAKE, resumed, verify_resume
 
 log = structlog.get_logger("gatelink.login")
-quiet = QuietLog(log)
+quiet = RateLimitedLogger(log)
 
 VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
 
@@ -81,7 +81,7 @@ class Login(Item):
         context.logins.add(self)
         context.hub.wheel.set(self, until - context.hub.wheel.clock())
 
-    # -- from the connection (Sink) --
+    # -- from the connection (FrameReceiver) --
 
     def receive(self, frames: list[Frame]) -> None:
         limits: Limits = self._context.hub.limits
@@ -156,7 +156,7 @@ class Login(Item):
     def _check(self, request: ClientVerifyRequest) -> None:
         """Has the token checked. What a base client has written behind the request is not looked at meanwhile."""
         hub = self._context.hub
-        self._context.admission.introduced(self._connection)
+        self._context.admission.credentials_received(self._connection)
         self._task = hub.loop.create_task(self._verify(request))
         hub.tasks.add(self._task)
         self._task.add_done_callback(hub.tasks.discard)
@@ -483,10 +483,10 @@ class Login(Item):
 
     def _over(self) -> None:
         """The check has ended, one way or the other."""
-        self._context.admission.introduced(self._connection)
+        self._context.admission.credentials_received(self._connection)
         self._context.hub.wheel.cancel(self)
         self._context.logins.discard(self)
-        self._connection.sink = DEAF
+        self._connection.sink = NULL_RECEIVER
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 from gatelink.auth.tokens import Tokens
 from gatelink.net.admission import Admission
-from gatelink.session.hub import Hub
+from gatelink.session.interfaces import Dispatcher
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
-from gatelink.session.roles import Dispatcher
 from gatelink.wire.handshake import Responder
 
 if TYPE_CHECKING:
@@ -25,7 +25,7 @@ class LoginContext:
     accept_version: whether clients with this application version are still served.
     """
 
-    hub: Hub
+    hub: LoopContext
     tokens: Tokens
     id: int
     source: int

@@ -13,7 +13,7 @@ import structlog
 from gatelink import tasks
 from gatelink.errors import CloseCode
 from gatelink.net.connection import Connection
-from gatelink.session.hub import Hub
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
@@ -32,9 +32,13 @@ class MemoryGuard:
     """
 
     def __init__(
-        self, hub: Hub, connections: Set[Connection], sessions: SessionManager, dialled: Set[Session] = frozenset()
+        self,
+        hub: LoopContext,
+        connections: Set[Connection],
+        sessions: SessionManager,
+        dialled: Set[Session] = frozenset(),
     ) -> None:
-        self._hub = hub
+        self._context = hub
         self._connections = connections
         self._sessions = sessions
         self._dialled = dialled
@@ -72,7 +76,7 @@ class MemoryGuard:
 
     def _take_down(self, found: dict[Session, int], total: int) -> int:
         """Ends sessions, those that hold most first, until the rest is within the limit; what that holds."""
-        most = self._hub.limits.max_held_bytes
+        most = self._context.limits.max_held_bytes
         if total <= most:
             return total
         ended = 0
@@ -87,5 +91,5 @@ class MemoryGuard:
         return total
 
     def _show(self, held: int) -> None:
-        self._hub.stats.held_bytes += held - self._shown
+        self._context.stats.held_bytes += held - self._shown
         self._shown = held

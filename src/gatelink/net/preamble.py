@@ -68,7 +68,7 @@ class Preamble(asyncio.BufferedProtocol, Item):
     def _refuse(self, reason: str, why: str) -> None:
         """The peer is the balancer: its own address says which."""
         self._listener.admission.note_refusal(reason, peer_host(self._transport), why)
-        self._listener.admission.introduced(self._connection)
+        self._listener.admission.credentials_received(self._connection)
         self._connection.drop()
 
     def _made(self, connection: Connection) -> None:

@@ -6,13 +6,13 @@ import structlog
 
 from gatelink.errors import ConfigError
 from gatelink.net.endpoints import Endpoint, parse_endpoint
-from gatelink.quiet import QuietLog
+from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.controls import printable
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.session import Session
 from gatelink.wire.control import Ticket
 
-quiet = QuietLog(structlog.get_logger("gatelink.dialer"))
+quiet = RateLimitedLogger(structlog.get_logger("gatelink.dialer"))
 
 
 def is_as_safe(there: Endpoint, here: Endpoint) -> bool:

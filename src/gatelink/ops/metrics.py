@@ -68,7 +68,7 @@ class Metrics(Exposition):
         )
         yield counter("ticks", "Ticks of the game loop.", stats.ticks)
         yield counter("tick_overruns", "Ticks that took longer than their period.", stats.tick_overruns)
-        yield from server._group_metrics()
+        yield from server._cluster_metrics()
 
     def _routes(self) -> list[Route]:
         """The routes of messages; events are routes too, with ids below 0."""

@@ -157,16 +157,16 @@ def prepare() -> None:
 
 
 @contextlib.contextmanager
-def signals(calls: Mapping[signal.Signals, Callable[[], None]], at_once: Callable[[], None]) -> Iterator[None]:
+def signals(calls: Mapping[signal.Signals, Callable[[], None]], gather_all: Callable[[], None]) -> Iterator[None]:
     """In the block, a signal calls its function in the running loop.
 
-    at_once: called for SIGTERM and SIGINT in the signal handler itself, also while a handler blocks the loop.
+    gather_all: called for SIGTERM and SIGINT in the signal handler itself, also while a handler blocks the loop.
     """
     loop = asyncio.get_running_loop()
 
     def hear(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGHUP:
-            at_once()
+            gather_all()
         loop.call_soon_threadsafe(calls[signal.Signals(number)])
 
     before = {number: signal.signal(number, hear) for number in calls}

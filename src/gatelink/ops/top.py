@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from gatelink.group.registry import KEEPALIVE, ServerInfo, State
+from gatelink.cluster.registry import KEEPALIVE, ServerInfo, State
 
 MOST_CHANGES = 8
 LATE = 2 * KEEPALIVE

@@ -12,7 +12,7 @@ BUCKETS = 28 * PER_DOUBLING
 """Up to 268 s; what is longer stands in the last."""
 
 
-class Histogram:
+class LatencyHistogram:
     """How often each latency was seen. `count` of them, the longest of `most` seconds."""
 
     __slots__ = ("_buckets", "count", "most")
@@ -30,7 +30,7 @@ class Histogram:
         if seconds > self.most:
             self.most = seconds
 
-    def merge(self, other: "Histogram") -> None:
+    def merge(self, other: "LatencyHistogram") -> None:
         """Counts what `other` has counted, too."""
         self._buckets = [a + b for a, b in zip(self._buckets, other._buckets, strict=True)]
         self.count += other.count

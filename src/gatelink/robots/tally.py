@@ -5,7 +5,7 @@ from time import perf_counter
 
 import msgspec
 
-from gatelink.robots.histogram import Histogram
+from gatelink.robots.histogram import LatencyHistogram
 
 KEPT_ERRORS = 20
 """Different texts of errors that are kept; errors of other texts are only counted."""
@@ -26,7 +26,7 @@ class Latency(msgspec.Struct, frozen=True):
     most: float
 
     @classmethod
-    def of(cls, histogram: Histogram) -> "Latency":
+    def of(cls, histogram: LatencyHistogram) -> "Latency":
         return cls(histogram.count, histogram.percentile(50), histogram.percentile(99), histogram.most)
 
 
@@ -62,9 +62,9 @@ class Tally:
         self.errors = 0
         self.error_texts: dict[str, Error] = {}  # the first KEPT_ERRORS texts
         self.counts: Counter[str] = Counter()  # what scenarios count, by their names
-        self.latencies: dict[str, Histogram] = {}
+        self.latencies: dict[str, LatencyHistogram] = {}
         self.seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
-        self._now: dict[str, Histogram] = {}  # latencies of this second
+        self._now: dict[str, LatencyHistogram] = {}  # latencies of this second
         self._mark = (0.0, 0, 0, 0)  # elapsed, sent, received and errors when it began
         self._started = perf_counter()
 
@@ -96,7 +96,7 @@ class Tally:
         """Counts one latency."""
         histogram = self._now.get(name)
         if histogram is None:
-            histogram = self._now[name] = Histogram()
+            histogram = self._now[name] = LatencyHistogram()
         histogram.add(seconds)
 
     def fail(self, robot: int, text: str) -> None:
@@ -126,7 +126,7 @@ class Tally:
                 )
             )
         for name, histogram in self._now.items():
-            self.latencies.setdefault(name, Histogram()).merge(histogram)
+            self.latencies.setdefault(name, LatencyHistogram()).merge(histogram)
         self._now = {}
         self._mark = (elapsed, self.sent, self.received, self.errors)
 

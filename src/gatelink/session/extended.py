@@ -17,10 +17,10 @@ from gatelink.config import ACK_BYTES as ACK_BYTES
 from gatelink.config import ACK_FRAMES as ACK_FRAMES
 from gatelink.config import ACK_SECONDS as ACK_SECONDS
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError
-from gatelink.session.carrier import LAGGING, Carrier, Pause
 from gatelink.session.controls import close_code, close_frame, control_frame, printable
 from gatelink.session.session import Session
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
+from gatelink.session.stream import LAGGING, Pause, Stream
 from gatelink.session.window import SendWindow
 from gatelink.wire import control
 from gatelink.wire.base import BASE_IDS
@@ -87,7 +87,7 @@ class ExtendedSession(Session):
 
     def __init__(self, *args: Any, features: int, strength: Strength = Strength.PLAIN, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        limits = self._hub.limits
+        limits = self._context.limits
         self._counts = bool(features & Features.RESUME)
         if self._counts:
             self.outbox = SendWindow(
@@ -118,7 +118,7 @@ class ExtendedSession(Session):
 
     def issue_ticket(self, address: str = "") -> bytes:
         """Makes this session resumable; the frame that tells the peer how."""
-        window = ceil(min(self._hub.limits.resume_window, control.MAX_U32))
+        window = ceil(min(self._context.limits.resume_window, control.MAX_U32))
         self.ticket = control.Ticket(secrets.token_bytes(16), secrets.token_bytes(32), window, address)
         return control_frame(self.ticket)
 
@@ -127,8 +127,8 @@ class ExtendedSession(Session):
     def receive(self, frames: list[Frame]) -> None:
         if self.state is not _OPEN:
             return
-        self.last_heard = self._hub.wheel.clock()
-        self._marked = True
+        self.last_heard = self._context.wheel.clock()
+        self._flush_scheduled = True
         size = 0
         for id, _, body in frames:
             if id <= _LAST_BASE_ID:
@@ -137,7 +137,7 @@ class ExtendedSession(Session):
             size += len(body)
         else:
             self._dispatch(frames, len(frames), size)
-        self._marked = False
+        self._flush_scheduled = False
         if self.outbox.count or self._controls_due or self.state is not _OPEN:
             self.flush()
 
@@ -190,7 +190,7 @@ class ExtendedSession(Session):
                 case control.Ticket() as ticket if not self._owner.accepting and self._counts:
                     self.ticket = ticket
                 case control.GoAway(within) as away if not self._owner.accepting:
-                    self.away = away, self._hub.wheel.read_clock() + random.uniform(0, within / 1_000)
+                    self.away = away, self._context.wheel.read_clock() + random.uniform(0, within / 1_000)
                     self._wake()
                 case record:
                     raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
@@ -204,7 +204,7 @@ class ExtendedSession(Session):
 
     def _answer(self, ping: control.Ping) -> None:
         since, answered = self._answered
-        now = self._hub.wheel.now
+        now = self._context.wheel.now
         if now - since >= 1:
             since, answered = now, 0
         if answered < PONGS_PER_SECOND and len(self._pings) < PONGS_PER_SECOND:
@@ -217,8 +217,8 @@ class ExtendedSession(Session):
         if sent_at and sent_at == self._ping:
             rtt = perf_counter() - self._pinged_at
             self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
-            if not self._hub.between_servers:
-                self._hub.stats.rtt.observe(rtt)
+            if not self._context.between_servers:
+                self._context.stats.rtt.observe(rtt)
             self._ping = 0
 
     def _closed_by_peer(self, number: int, reason: str) -> None:
@@ -228,7 +228,7 @@ class ExtendedSession(Session):
         if code in DETACHING:
             self._give_up(code, reason)
             return
-        carrier, self._carrier = self._carrier, None
+        carrier, self._stream = self._stream, None
         if carrier is not None:
             carrier.abort()  # not dropped: its place is free only when the handlers are through
         self.state = step(SESSION, self.state, SessionEvent.END)
@@ -245,7 +245,7 @@ class ExtendedSession(Session):
 
     def _outgoing(self) -> bytes:
         """Messages and the control records that are due, in one write."""
-        data = self.outbox.take(self._hub.limits.write_high_water)
+        data = self.outbox.take(self._context.limits.write_high_water)
         return self._due_controls() + data if self._controls_due else data
 
     def _due_controls(self) -> bytes:
@@ -278,9 +278,9 @@ class ExtendedSession(Session):
             return False
         self._away = control_frame(control.GoAway(round(min(within * 1_000, control.MAX_U32)), address))
         self._controls_due = True
-        if not self._marked:
-            self._marked = True
-            self._hub.mark(self)
+        if not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._context.schedule_flush(self)
         return True
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
@@ -293,7 +293,7 @@ class ExtendedSession(Session):
 
     def _end(self, code: CloseCode, reason: str, heard: bool) -> None:
         if code is self._peer_code:
-            self._hub.stats.closed_by_peer[code] += 1
+            self._context.stats.closed_by_peer[code] += 1
         super()._end(code, reason, heard)
 
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
@@ -302,7 +302,7 @@ class ExtendedSession(Session):
         if self._lags:
             self._lags = Pause(0)
             self._controls_due = True
-        if self._hub.between_servers and self._fresh_frames:  # what was not acknowledged counts as lost there
+        if self._context.between_servers and self._fresh_frames:  # what was not acknowledged counts as lost there
             farewell = control_frame(control.Ack(self._count())) + farewell
         super().close(code, reason, farewell=farewell)
 
@@ -318,7 +318,7 @@ class ExtendedSession(Session):
             super().pause(why)
             return
         if not self._lags:
-            self._room = self._hub.limits.window_frames, self._hub.limits.window_bytes
+            self._room = self._context.limits.window_frames, self._context.limits.window_bytes
         self._lags |= why
 
     def _use_room(self, count: int, size: int) -> None:
@@ -333,9 +333,9 @@ class ExtendedSession(Session):
             self._lags &= ~why
             if not self._lags:
                 self._controls_due = True
-                if not self._marked:
-                    self._marked = True
-                    self._hub.mark(self)
+                if not self._flush_scheduled:
+                    self._flush_scheduled = True
+                    self._context.schedule_flush(self)
         super().resume(why)
 
     # -- deadlines --
@@ -359,19 +359,19 @@ class ExtendedSession(Session):
         super().on_deadline(now)
 
     def _wake_in(self, seconds: float) -> None:
-        self._beat_at = self._hub.wheel.read_clock() + seconds
+        self._beat_at = self._context.wheel.read_clock() + seconds
         self._wake()
 
     def _wake(self) -> None:
         """Sets the deadline to the first of what is to come."""
-        now = self._hub.wheel.now
+        now = self._context.wheel.now
         leave_at = self.away[1] if self.away is not None else inf
         due = max(0.0, min(self._beat_at, leave_at) - now)
-        self._hub.wheel.set(self, min(ACK_SECONDS, due) if self._ack_due else due)
+        self._context.wheel.set(self, min(ACK_SECONDS, due) if self._ack_due else due)
 
-    def _beat(self, carrier: Carrier, silent: float) -> float:
+    def _beat(self, carrier: Stream, silent: float) -> float:
         """PING: to a peer that is silent; often while it may not have got what it was sent; at times, to measure."""
-        interval = self._hub.beat_after(self.uid)
+        interval = self._context.beat_after(self.uid)
         if not self.features & Features.PING:
             return super()._beat(carrier, silent)
         if not carrier.writable:
@@ -380,7 +380,7 @@ class ExtendedSession(Session):
             return interval
         patience = ACK_SECONDS + 4 * (self.rtt or 0.0)
         doubtful = isinstance(self.outbox, SendWindow) and self.outbox.kept > 0 and silent > patience
-        now = self._hub.wheel.now
+        now = self._context.wheel.now
         if doubtful or silent >= interval or now >= self._measure_at:
             self._measure_at = now + MEASURE_INTERVALS * interval
             if not self._ping:  # else the first answer is to the first of them
@@ -401,13 +401,13 @@ class ExtendedSession(Session):
         window = self.outbox
         return isinstance(window, SendWindow) and window.acknowledged <= received <= window.sent
 
-    def resume_on(self, carrier: Carrier, received: int, greeting: bytes) -> None:
+    def resume_on(self, carrier: Stream, received: int, greeting: bytes) -> None:
         """Goes on with `carrier`: says `greeting`, then sends again what the peer, which has `received`, lacks.
 
         The old connection, if it still seems to live, is dropped: what of it is not decoded will be sent again.
         """
-        if self._carrier is not None:
-            self._carrier.drop()
+        if self._stream is not None:
+            self._stream.drop()
         self._peer_code = None
         window = self.outbox
         assert isinstance(window, SendWindow)
@@ -416,7 +416,7 @@ class ExtendedSession(Session):
         carrier.write(greeting + window.unacknowledged())
         self.attach(carrier)
 
-    def attach(self, carrier: Carrier) -> None:
+    def attach(self, carrier: Stream) -> None:
         self._ping = 0
         self._pings = ()
         self._away = b""

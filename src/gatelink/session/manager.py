@@ -17,9 +17,9 @@ import structlog
 
 from gatelink.errors import CloseCode, SessionClosed, VerifyError
 from gatelink.session.extended import ExtendedSession
-from gatelink.session.hub import Hub
+from gatelink.session.interfaces import Claims
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import Full
-from gatelink.session.roles import Claims
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.timers import Call, Item
@@ -74,11 +74,11 @@ class SessionManager:
 
     def __init__(
         self,
-        hub: Hub,
+        hub: LoopContext,
         duplicate: Duplicate = Duplicate.NEWER_WINS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._hub = hub
+        self._context = hub
         self._duplicate = duplicate
         self._clock = clock
         self._last_epoch = 0
@@ -130,7 +130,7 @@ class SessionManager:
         """
         session = self._sessions.get((uid, slot))
         if session is None:
-            self._hub.encoder(type(message)).frame(message)  # a wrong message raises, whoever is here
+            self._context.encoder(type(message)).frame(message)  # a wrong message raises, whoever is here
             return False
         try:
             session.send(message, key=key, full=full)
@@ -150,7 +150,7 @@ class SessionManager:
 
         Sessions that have ended are passed over. Raises what encoding raises.
         """
-        encoder = self._hub.encoder(type(message))
+        encoder = self._context.encoder(type(message))
         frame = encoder.frame(message)
         sent = 0
         for session in self if to is None else to:
@@ -231,7 +231,7 @@ class SessionManager:
         """Ends the older session of `key`; what it leaves to a login that has shown a token with `proofs`."""
         frames: list[bytes] | None = None
         if older is not None:
-            why, notice = "a newer login of the same user", self._hub.in_form(DUPLICATE_LOGIN_FRAME)
+            why, notice = "a newer login of the same user", self._context.in_form(DUPLICATE_LOGIN_FRAME)
             if _leaves_its_queue(older) and _is_same(older.proof, proofs):
                 frames = older.replace(CloseCode.REPLACED, why, farewell=notice)
             else:
@@ -254,7 +254,7 @@ class SessionManager:
             if not logins:
                 del self._logins[key]
                 self._forget_newest(key)
-        self._hub.stats.backlogs_dropped += len(self._carried.pop((uid, slot, epoch), ()))
+        self._context.stats.backlogs_dropped += len(self._carried.pop((uid, slot, epoch), ()))
 
     def supersede(
         self, uid: int, slot: int, epoch: int, max_bytes: int, proofs: tuple[bytes, ...] = ()
@@ -275,7 +275,7 @@ class SessionManager:
             return None
         frames = self._take_over(key, older, proofs)
         if frames is not None and sum(map(len, frames)) > max_bytes:
-            self._hub.stats.backlogs_dropped += len(frames)
+            self._context.stats.backlogs_dropped += len(frames)
             return []
         return frames
 
@@ -285,9 +285,9 @@ class SessionManager:
         """Keeps a session that can be resumed. Of any other only what it had queued may still reach its user."""
         if isinstance(session, ExtendedSession) and session.ticket is not None:
             if not self._detached:
-                self._hub.wheel.set(self._weighing, 1.0)
+                self._context.wheel.set(self._weighing, 1.0)
             self._detached[session] = None
-            if len(self._detached) > self._hub.limits.max_detached:
+            if len(self._detached) > self._context.limits.max_detached:
                 self._end_oldest_detached()
             return True
         self._remember((session.uid, session.slot), session.epoch, session.take_unsent(), session.proof)
@@ -301,7 +301,7 @@ class SessionManager:
         if self.on_kick is not None and session.close_code is CloseCode.KICKED and not by_peer:
             self.on_kick(session)
         if self.claims is not None:
-            keep = self._hub.limits.backlog_window if (session.uid, session.slot) in self._backlogs else 0.0
+            keep = self._context.limits.backlog_window if (session.uid, session.slot) in self._backlogs else 0.0
             self.claims.ended(session.uid, session.slot, session.epoch, keep)
         self._closing.add(session)
         self._detached.pop(session, None)
@@ -325,13 +325,13 @@ class SessionManager:
         Those who can be told come back spread over limits.reconnect_within, not all at once.
         """
         for session in self:
-            session.go_away(self._hub.limits.reconnect_within)
+            session.go_away(self._context.limits.reconnect_within)
             session.close(code, reason)
         for backlog in list(self._backlogs.values()):
             self._expire(backlog)
-        waiting = [self._hub.loop.create_task(session.wait_closed()) for session in self._closing]
+        waiting = [self._context.loop.create_task(session.wait_closed()) for session in self._closing]
         if waiting:
-            await asyncio.wait(waiting, timeout=max(0.0, deadline - self._hub.wheel.clock()))
+            await asyncio.wait(waiting, timeout=max(0.0, deadline - self._context.wheel.clock()))
         for session in list(self._closing):
             session.abort()
         if waiting:
@@ -357,10 +357,10 @@ class SessionManager:
     def _weigh_detached(self) -> None:
         """Once a second while sessions are detached: ends the oldest of them while they hold too much."""
         held = sum(session.held_bytes for session in self._detached)
-        while held > self._hub.limits.max_detached_bytes:
+        while held > self._context.limits.max_detached_bytes:
             held -= self._end_oldest_detached()
         if self._detached:
-            self._hub.wheel.set(self._weighing, 1.0)
+            self._context.wheel.set(self._weighing, 1.0)
 
     def _end_oldest_detached(self) -> int:
         """Ends the session that has been detached for the longest; the bytes that it held."""
@@ -372,10 +372,10 @@ class SessionManager:
     # -- the backlog window --
 
     def _remember(self, key: Key, epoch: int, frames: list[bytes], proof: bytes) -> None:
-        limits = self._hub.limits
+        limits = self._context.limits
         backlog = Backlog(key, epoch, frames, self._expire, proof)
         if backlog.bytes > limits.max_backlog_bytes:  # it would not fit even alone
-            self._hub.stats.backlogs_dropped += len(frames)
+            self._context.stats.backlogs_dropped += len(frames)
             backlog = Backlog(key, epoch, [], self._expire, proof)
         while self._backlogs and (
             len(self._backlogs) >= limits.max_backlogs or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
@@ -383,16 +383,16 @@ class SessionManager:
             self._expire(next(iter(self._backlogs.values())))
         self._backlogs[key] = backlog
         self._backlog_bytes += backlog.bytes
-        self._hub.wheel.set(backlog, limits.backlog_window)
+        self._context.wheel.set(backlog, limits.backlog_window)
 
     def _take_out(self, backlog: Backlog) -> None:
         del self._backlogs[backlog.key]
         self._backlog_bytes -= backlog.bytes
-        self._hub.wheel.cancel(backlog)
+        self._context.wheel.cancel(backlog)
 
     def _expire(self, backlog: Backlog) -> None:
         self._take_out(backlog)
-        self._hub.stats.backlogs_dropped += len(backlog.frames)
+        self._context.stats.backlogs_dropped += len(backlog.frames)
 
 
 def _leaves_its_queue(session: Session) -> bool:

@@ -3,14 +3,14 @@
 from typing import TYPE_CHECKING
 
 from gatelink.errors import CloseCode
-from gatelink.session.carrier import Pause
+from gatelink.session.stream import Pause
 from gatelink.session.timers import Item
 
 if TYPE_CHECKING:
     from gatelink.session.session import Session
 
 
-class Bucket:
+class TokenBucket:
     """A token bucket: `rate` tokens come in a second, and at most `burst` of them are kept. It begins full.
 
     now: seconds of any clock, the same in all calls; one that goes back brings no tokens.
@@ -58,8 +58,8 @@ class Meter(Item):
         self._session = session
         self._wheel = session.hub.wheel
         limits = session.hub.limits
-        self._frames = Bucket(limits.message_rate, limits.message_burst, self._wheel.now)
-        self._bytes = Bucket(limits.byte_rate, limits.byte_burst, self._wheel.now)
+        self._frames = TokenBucket(limits.message_rate, limits.message_burst, self._wheel.now)
+        self._bytes = TokenBucket(limits.byte_rate, limits.byte_burst, self._wheel.now)
         self._timeout = limits.rate_timeout
         self._is_paused = False
         self._since = 0.0  # when the pause began, or was last added to `_paused`

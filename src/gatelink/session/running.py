@@ -8,7 +8,7 @@ import structlog
 from gatelink.session.timers import Call
 
 if TYPE_CHECKING:
-    from gatelink.session.hub import Hub
+    from gatelink.session.loop_context import LoopContext
 
 log = structlog.get_logger("gatelink.handlers")
 
@@ -55,8 +55,8 @@ class Running:
 class RunningHandlers:
     """Those of one hub. It says which run for LONG, and cancels those over limits.handler_timeout, if that is set."""
 
-    def __init__(self, hub: "Hub") -> None:
-        self._hub = hub
+    def __init__(self, hub: "LoopContext") -> None:
+        self._context = hub
         self._timeout = hub.limits.handler_timeout
         self._running: dict[Running, None] = {}
         self._look_item = Call(self._look)
@@ -67,7 +67,7 @@ class RunningHandlers:
         self._running[running] = None
         if not self._is_looking:
             self._is_looking = True
-            self._hub.wheel.set(self._look_item, INTERVAL)
+            self._context.wheel.set(self._look_item, INTERVAL)
 
     def remove(self, running: Running) -> None:
         """Its task ends."""
@@ -75,11 +75,11 @@ class RunningHandlers:
 
     def count(self, seconds: float = 0.0) -> int:
         """How many handlers have run for so long."""
-        now = self._hub.wheel.read_clock()
+        now = self._context.wheel.read_clock()
         return sum(1 for each in self._running if each.name and now - each.since >= seconds)
 
     def _look(self) -> None:
-        now = self._hub.wheel.now
+        now = self._context.wheel.now
         untold: dict[str, list[Running]] = {}
         for each in self._running:
             seconds = now - each.since
@@ -103,4 +103,4 @@ class RunningHandlers:
             )
         self._is_looking = bool(self._running)
         if self._is_looking:
-            self._hub.wheel.set(self._look_item, INTERVAL)
+            self._context.wheel.set(self._look_item, INTERVAL)

@@ -6,10 +6,10 @@ from contextlib import suppress
 from typing import Any
 
 from gatelink.errors import CloseCode, SessionClosed
-from gatelink.session.carrier import Carrier
-from gatelink.session.hub import Hub
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.states import SessionState
+from gatelink.session.stream import Stream
 from gatelink.session.timers import Item
 from gatelink.wire.frames import encode_frame, messages_from
 
@@ -20,12 +20,12 @@ class Sender(Item):
     """The half of a `Session` that sends: `outbox` has what is queued, and the carrier takes it as the peer reads."""
 
     __slots__ = (
-        "_carrier",
+        "_stream",
         "_drained",
         "_farewell",
         "_handed",
-        "_hub",
-        "_marked",
+        "_context",
+        "_flush_scheduled",
         "close_code",
         "close_reason",
         "on_written",
@@ -33,11 +33,11 @@ class Sender(Item):
         "state",
     )
 
-    def __init__(self, hub: Hub, carrier: Carrier | None, outbox: Outbox | None) -> None:
+    def __init__(self, hub: LoopContext, carrier: Stream | None, outbox: Outbox | None) -> None:
         self._tick = 0
-        self._hub = hub
-        self._carrier = carrier
-        self._marked = False  # its flush is due
+        self._context = hub
+        self._stream = carrier
+        self._flush_scheduled = False  # its flush is due
         self._farewell = b""
         self._handed = b""  # what was written last, if the carrier did not take all of it at once
         self._drained: asyncio.Future[None] | None = None
@@ -57,7 +57,7 @@ class Sender(Item):
         noticed only while nothing else is queued.
         """
         cls = type(message)
-        encoder = self._hub.encoders.get(cls) or self._hub.encoder(cls)
+        encoder = self._context.encoders.get(cls) or self._context.encoder(cls)
         frame = encoder.frame(message)
         if self.state is not _OPEN:  # from here on as `send_frame`, in line: the call was a twentieth of an echo
             self._check_sendable()
@@ -65,9 +65,9 @@ class Sender(Item):
             self.outbox.push(frame, full, key)
         except OutboxFull as error:
             self._overflow(error, frame, key)
-        if not self._marked:
-            self._hub.mark(self)
-            self._marked = True
+        if not self._flush_scheduled:
+            self._context.schedule_flush(self)
+            self._flush_scheduled = True
         traffic = encoder.traffic
         traffic.messages += 1
         traffic.bytes += len(frame)
@@ -77,11 +77,11 @@ class Sender(Item):
 
         Raises SessionClosed; MessageTooLarge; LocalError for an id of the framework's.
         """
-        self._hub.check_sendable(id)
+        self._context.check_sendable(id)
         frame = encode_frame(id, body, flags)
-        self._hub.check_size(id, frame)
+        self._context.check_size(id, frame)
         self.send_frame(frame, key, full)
-        traffic = self._hub.traffic_of(id)
+        traffic = self._context.traffic_of(id)
         traffic.messages += 1
         traffic.bytes += len(frame)
 
@@ -96,9 +96,9 @@ class Sender(Item):
             self.outbox.push(frame, full, key)
         except OutboxFull as error:
             self._overflow(error, frame, key)
-        if not self._marked:
-            self._hub.mark(self)
-            self._marked = True
+        if not self._flush_scheduled:
+            self._context.schedule_flush(self)
+            self._flush_scheduled = True
 
     def send_frames(self, frames: list[bytes]) -> None:
         """`send_frame` of several, in order."""
@@ -110,9 +110,9 @@ class Sender(Item):
         except OutboxFull:
             for frame in frames[self.outbox.count - count :]:  # those before it fitted
                 self.send_frame(frame)
-        if not self._marked:
-            self._hub.mark(self)
-            self._marked = True
+        if not self._flush_scheduled:
+            self._context.schedule_flush(self)
+            self._flush_scheduled = True
 
     def _check_sendable(self) -> None:
         if self.state is not SessionState.DETACHED:
@@ -123,8 +123,8 @@ class Sender(Item):
 
         What its socket takes now makes room for `frame`; if it takes nothing, the session ends. Raises SessionClosed.
         """
-        while self._carrier is not None and self._carrier.writable and (data := self._outgoing()):
-            self._carrier.write(data)
+        while self._stream is not None and self._stream.writable and (data := self._outgoing()):
+            self._stream.write(data)
             with suppress(OutboxFull):
                 self.outbox.push(frame, Full.CLOSE, key)
                 return
@@ -133,8 +133,8 @@ class Sender(Item):
 
     def flush(self) -> None:
         """Writes what is queued, as far as the carrier takes it."""
-        self._marked = False
-        carrier = self._carrier
+        self._flush_scheduled = False
+        carrier = self._stream
         if carrier is None or not carrier.writable:
             return
         outbox = self.outbox
@@ -146,8 +146,8 @@ class Sender(Item):
                 self.on_written()
         if outbox.count:
             if data and carrier.writable:
-                self._marked = True
-                self._hub.mark(self)
+                self._flush_scheduled = True
+                self._context.schedule_flush(self)
             return
         if self._drained is not None:
             self._drained.set_result(None)
@@ -158,16 +158,16 @@ class Sender(Item):
                 self._farewell = b""
             self._finish(carrier)
 
-    def _finish(self, carrier: Carrier) -> None:
+    def _finish(self, carrier: Stream) -> None:
         """The session is closing, and all that it had to say is written."""
         carrier.close()
 
     def adopt(self, frames: list[bytes]) -> None:
         """Queues what an older session of the same user had queued: it may be more than the limits let in."""
         self.outbox.adopt(frames)
-        if frames and not self._marked:
-            self._marked = True
-            self._hub.mark(self)
+        if frames and not self._flush_scheduled:
+            self._flush_scheduled = True
+            self._context.schedule_flush(self)
 
     def take_unsent(self) -> list[bytes]:
         """Takes out all messages that the kernel has not taken, in order; one that is partly written counts as sent.
@@ -175,28 +175,28 @@ class Sender(Item):
         The carrier may hold some of them still: it is of no use any more.
         """
         frames: list[bytes] = []
-        if self._holds_unsent and self._carrier is not None:
-            frames = messages_from(self._handed, len(self._handed) - self._carrier.unsent)
+        if self._holds_unsent and self._stream is not None:
+            frames = messages_from(self._handed, len(self._handed) - self._stream.unsent)
         self._handed = b""
         return frames + self.outbox.drain()
 
     @property
     def _holds_unsent(self) -> bool:
         """Whether messages that were written are still on this side of the kernel."""
-        return bool(self._handed) and self._carrier is not None and self._carrier.unsent > 0
+        return bool(self._handed) and self._stream is not None and self._stream.unsent > 0
 
     def _outgoing(self) -> bytes:
         """What the next write takes: about as much as the carrier holds before it says stop."""
-        return self.outbox.take(self._hub.limits.write_high_water)
+        return self.outbox.take(self._context.limits.write_high_water)
 
     async def drain(self) -> None:
         """Waits until everything queued has been handed to the socket. Raises SessionClosed if it ends first."""
         if self.state in (_OPEN, SessionState.DETACHED):
-            carrier = self._carrier
+            carrier = self._stream
             if not self.outbox.count and carrier is not None and carrier.writable:
                 return
             if self._drained is None:
-                self._drained = self._hub.loop.create_future()
+                self._drained = self._context.loop.create_future()
             await asyncio.shield(self._drained)
         if self.close_code is not None:
             raise SessionClosed(self.close_code, self.close_reason)

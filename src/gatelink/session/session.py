@@ -11,14 +11,14 @@ from types import MappingProxyType
 from typing import Any
 
 from gatelink.errors import CloseCode, PeerError
-from gatelink.session import framework
-from gatelink.session.carrier import LAGGING, Carrier, Pause
-from gatelink.session.hub import Hub
+from gatelink.session import builtin_messages
+from gatelink.session.interfaces import Dispatcher, Owner
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import Outbox
-from gatelink.session.rates import Bucket, Meter
-from gatelink.session.roles import Dispatcher, Owner
+from gatelink.session.rates import Meter, TokenBucket
 from gatelink.session.sender import Sender
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
+from gatelink.session.stream import LAGGING, Pause, Stream
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.frames import Frame, encode_frame
 
@@ -82,10 +82,10 @@ class Session(Sender):
 
     def __init__(
         self,
-        hub: Hub,
+        hub: LoopContext,
         owner: Owner,
         handlers: Dispatcher,
-        carrier: Carrier | None,
+        carrier: Stream | None,
         *,
         uid: int,
         slot: int = 0,
@@ -125,29 +125,29 @@ class Session(Sender):
         self.data: Any = None
         self.way: Any = None  # the gateway's
         self.inbox: Any = None  # the dispatcher's
-        self.buckets: dict[int, Bucket] | None = None  # the dispatcher's, of message types that have a rate
+        self.buckets: dict[int, TokenBucket] | None = None  # the dispatcher's, of message types that have a rate
         self.meter: Meter | None = None  # the connection's; None: no limits of rate
 
     def __repr__(self) -> str:
         end = f" {self.close_code.label}" if self.close_code else ""
         return f"<Session uid={self.uid} slot={self.slot} {self.address} {self.state.name}{end}>"
 
-    # -- from the carrier (Sink) --
+    # -- from the carrier (FrameReceiver) --
 
     def receive(self, frames: list[Frame]) -> None:
         """Has the handlers take `frames`, then flushes what they sent back in one write."""
         if self.state is not _OPEN:
             return
-        self.last_heard = self._hub.wheel.clock()  # not `now`: after a stall that is of before it
-        self._marked = True  # `send` need not ask for a flush while the end of this call does it
+        self.last_heard = self._context.wheel.clock()  # not `now`: after a stall that is of before it
+        self._flush_scheduled = True  # `send` need not ask for a flush while the end of this call does it
         self.handlers.dispatch(self, frames)
-        self._marked = False
+        self._flush_scheduled = False
         if self.outbox.count or self.state is not _OPEN:
             self.flush()
 
     def receive_framework(self, id: int, flags: int, body: bytes, known: bool) -> bool:
         """As `framework.receive`, for the dispatcher."""
-        return framework.receive(self, self._owner.accepting, id, flags, body, known)
+        return builtin_messages.receive(self, self._owner.accepting, id, flags, body, known)
 
     def waiting(self, buffered: int) -> None:
         """Part of a frame is no news: half a frame then silence ends with the heartbeat timeout."""
@@ -162,7 +162,7 @@ class Session(Sender):
 
     def lost(self, error: Exception | None) -> None:
         """The connection is over; the session with it, unless its owner keeps it."""
-        if self._carrier is None:
+        if self._stream is None:
             return  # it was dropped, or lost before
         if self.state is SessionState.CLOSING:
             self._gone()
@@ -183,7 +183,7 @@ class Session(Sender):
         """
         was = self.state
         if was is _OPEN:
-            self._wake_in(self._hub.beat_after(self.uid))
+            self._wake_in(self._context.beat_after(self.uid))
         self.handlers.opened(self)
         if was is _OPEN or self.state is not was:  # the latter: `opened` ended it, and that has been told
             return
@@ -192,24 +192,24 @@ class Session(Sender):
         else:
             self.handlers.closed(self, heard=True)
 
-    def attach(self, carrier: Carrier) -> None:
+    def attach(self, carrier: Stream) -> None:
         """Gives the session a new connection; what was queued meanwhile leaves on it."""
         was_suspended = self.state is SessionState.DETACHED  # else nobody had noticed the break
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
-        self._carrier = carrier
+        self._stream = carrier
         self._handed = b""
-        self.last_heard = self._hub.wheel.read_clock()
+        self.last_heard = self._context.wheel.read_clock()
         self.outbox.stalled(self.last_heard, False)
-        self._wake_in(self._hub.beat_after(self.uid))
+        self._wake_in(self._context.beat_after(self.uid))
         if self._paused:
             carrier.pause(self._paused)
-        self._marked = True
-        self._hub.mark(self)
+        self._flush_scheduled = True
+        self._context.schedule_flush(self)
         if was_suspended and not self._paused & Pause.OPENING:
             self.handlers.resumed(self)
 
     def on_deadline(self, now: float) -> None:
-        carrier = self._carrier
+        carrier = self._stream
         if carrier is None:
             return
         if self.state is SessionState.CLOSING:
@@ -217,11 +217,11 @@ class Session(Sender):
                 self._lingers = False
                 self._linger = 0.0
                 carrier.close()
-                self._hub.wheel.set(self, self._hub.limits.close_timeout)
+                self._context.wheel.set(self, self._context.limits.close_timeout)
             else:
                 carrier.abort()
             return
-        limits = self._hub.limits
+        limits = self._context.limits
         silent = now - self.last_heard
         # While we do not read, its acknowledgements are not heard either, and a full window is no fault of the peer's.
         # But handlers may be waiting for just these: where they lag for so long it shall come anew, and tell.
@@ -238,7 +238,7 @@ class Session(Sender):
 
     def _give_up(self, code: CloseCode, reason: str) -> None:
         """Ends the connection, which is of no use any more, and the session if it can't be given another."""
-        carrier = self._carrier
+        carrier = self._stream
         self._break(code, reason)
         if carrier is None:
             return
@@ -249,13 +249,13 @@ class Session(Sender):
 
     def _wake_in(self, seconds: float) -> None:
         """When to look at the heartbeat again."""
-        self._hub.wheel.set(self, seconds)
+        self._context.wheel.set(self, seconds)
 
-    def _beat(self, carrier: Carrier, silent: float) -> float:
+    def _beat(self, carrier: Stream, silent: float) -> float:
         """Shows that this side lives to a peer that has been `silent` for seconds; those until the next time."""
         if carrier.writable and not self.outbox.count:  # else there is traffic enough, or nobody who reads
-            carrier.write(self._hub.in_form(HEARTBEAT_FRAME))
-        return self._hub.beat_after(self.uid)
+            carrier.write(self._context.in_form(HEARTBEAT_FRAME))
+        return self._context.beat_after(self.uid)
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
         """Ends the session: no handler hears it any more; what is queued is delivered within limits.close_timeout.
@@ -267,11 +267,11 @@ class Session(Sender):
             self._farewell = farewell
             if farewell:
                 self._linger *= LINGER_AFTER_FAREWELL
-            self._hub.wheel.set(self, self._hub.limits.close_timeout)
+            self._context.wheel.set(self, self._context.limits.close_timeout)
             self._end(code, reason, heard=False)
-            if not self._marked:
-                self._marked = True
-                self._hub.mark(self)
+            if not self._flush_scheduled:
+                self._flush_scheduled = True
+                self._context.schedule_flush(self)
         elif self.state is SessionState.DETACHED:
             self.state = step(SESSION, self.state, SessionEvent.CLOSE)
             self._end(code, reason, heard=False)
@@ -298,13 +298,13 @@ class Session(Sender):
             self.abort()
         return frames
 
-    def _finish(self, carrier: Carrier) -> None:
+    def _finish(self, carrier: Stream) -> None:
         """Ends the stream; of a base client a little later, as its code may hear the end before the last message."""
         if not self._linger:
             carrier.close()
         elif carrier.writable and not self._lingers:  # else `writable` comes back to this
             self._lingers = True
-            self._hub.wheel.set(self, self._linger)
+            self._context.wheel.set(self, self._linger)
 
     def go_away(self, within: float, address: str = "") -> bool:
         """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is).
@@ -320,11 +320,11 @@ class Session(Sender):
         """
         if self.state is not _OPEN:
             self._check_sendable()
-        self._hub.groups.join(self, group)
+        self._context.groups.join(self, group)
 
     def leave(self, group: str) -> None:
         """Ends a `join`."""
-        self._hub.groups.leave(self, group)
+        self._context.groups.leave(self, group)
 
     def bind(self, type: int, server: int) -> bool:
         """Has the session's messages for a type of server go to that one; whether that is there, as far as is known.
@@ -344,7 +344,7 @@ class Session(Sender):
     def abort(self) -> None:
         """Drops what is queued and the connection, at once; the code is 4000 unless the session was closed before."""
         self.close()
-        carrier = self._carrier
+        carrier = self._stream
         if carrier is not None:
             carrier.abort()
 
@@ -353,7 +353,7 @@ class Session(Sender):
         if self.state is SessionState.CLOSED:
             return
         if self._closed is None:
-            self._closed = self._hub.loop.create_future()
+            self._closed = self._context.loop.create_future()
         await asyncio.shield(self._closed)
 
     def after_last(self, call: Callable[[], None]) -> None:
@@ -384,32 +384,32 @@ class Session(Sender):
     @property
     def carried_bytes(self) -> int:
         """What its connection keeps in memory: not yet decoded, written and not yet out."""
-        return self._carrier.held_bytes if self._carrier is not None else 0
+        return self._stream.held_bytes if self._stream is not None else 0
 
     def pause(self, why: Pause) -> None:
         """Stops reading from the peer, on this connection and the next, until `resume` with the same reason."""
         self._paused |= why
-        if self._carrier is not None:
-            self._carrier.pause(why)
+        if self._stream is not None:
+            self._stream.pause(why)
 
     def resume(self, why: Pause) -> None:
         if self._paused:
-            self.last_heard = self._hub.wheel.read_clock()
+            self.last_heard = self._context.wheel.read_clock()
         self._paused &= ~why
-        if self._carrier is not None:
-            self._carrier.resume(why)
+        if self._stream is not None:
+            self._stream.resume(why)
 
     @property
-    def hub(self) -> Hub:
-        return self._hub
+    def hub(self) -> LoopContext:
+        return self._context
 
     def _break(self, code: CloseCode, reason: str) -> None:
         """The connection is gone and nobody closed the session."""
         is_kept = self._owner.broke(self, code)
-        self._carrier = None
+        self._stream = None
         if is_kept:
             self.state = step(SESSION, self.state, SessionEvent.BREAK)
-            self._hub.wheel.set(self, self._detached_for(code, reason))
+            self._context.wheel.set(self, self._detached_for(code, reason))
             if not self._paused & Pause.OPENING:
                 self.handlers.suspended(self)
             return
@@ -424,8 +424,8 @@ class Session(Sender):
     def _end(self, code: CloseCode, reason: str, heard: bool) -> None:
         self.close_code = code
         self.close_reason = reason
-        self._hub.stats.closed[code] += 1
-        self._hub.groups.leave_all(self)
+        self._context.stats.closed[code] += 1
+        self._context.groups.leave_all(self)
         self._owner.ended(self)
         if not self._paused & Pause.OPENING:
             self.handlers.closed(self, heard)
@@ -433,11 +433,11 @@ class Session(Sender):
     def _gone(self) -> None:
         if self.state is not SessionState.CLOSED:
             self.state = step(SESSION, self.state, SessionEvent.END)
-        self._carrier = None
-        self._hub.wheel.cancel(self)
+        self._stream = None
+        self._context.wheel.cancel(self)
         if self.meter is not None:
             self.meter.close()
-        self._hub.stats.dropped += self.outbox.dropped
+        self._context.stats.dropped += self.outbox.dropped
         for waiter in (self._drained, self._closed):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)

@@ -7,7 +7,7 @@ from gatelink.settings.build import (
     build_engine,
     build_listen,
     build_rules,
-    group_keys,
+    cluster_keys,
     open_tokens,
     server_keys,
 )
@@ -19,8 +19,8 @@ from gatelink.settings.settings import Settings
 from gatelink.settings.shared import (
     AccountSettings,
     Argon2Settings,
+    ClusterSettings,
     EngineSettings,
-    GroupSettings,
     LogSettings,
     TokenSettings,
 )
@@ -30,7 +30,7 @@ __all__ = [
     "Argon2Settings",
     "EngineSettings",
     "GatewaySettings",
-    "GroupSettings",
+    "ClusterSettings",
     "IssuedTokens",
     "ListenSettings",
     "LogSettings",
@@ -47,7 +47,7 @@ __all__ = [
     "build_engine",
     "build_listen",
     "build_rules",
-    "group_keys",
+    "cluster_keys",
     "load",
     "open_tokens",
     "server_keys",

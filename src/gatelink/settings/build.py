@@ -9,20 +9,20 @@ from typing import TYPE_CHECKING, Any, Protocol
 from urllib.parse import quote
 
 from gatelink.auth.tokens import Tokens
+from gatelink.cluster.engine import Engine
 from gatelink.errors import ConfigError, needing
-from gatelink.group.engine import Engine
 from gatelink.keys import key_of_text
 from gatelink.settings.secret import Secret
 from gatelink.settings.servers import GatewaySettings, shifted
 from gatelink.settings.settings import Settings
 from gatelink.settings.shared import AccountSettings, EngineSettings, TokenSettings
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from gatelink.auth.accounts import Accounts
-    from gatelink.group.rules import Rules
+    from gatelink.cluster.rules import Rules
     from gatelink.server import Listen
 
 
@@ -44,17 +44,17 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
     Raises ConfigError for a secret that is missing or cannot be used, or a library that is not installed.
     """
     engine = settings.engine
-    options: dict[str, Any] = {"name": name, "timeout": engine.timeout, "bucket": settings.group.name}
+    options: dict[str, Any] = {"name": name, "timeout": engine.timeout, "bucket": settings.cluster.name}
     with needing("group", "engine.url"):
         if engine.url == "memory":
-            from gatelink.group.engines.memory import MemoryEngine
+            from gatelink.cluster.engines.memory import MemoryEngine
 
             return MemoryEngine()
         if engine.url == "embedded":
-            from gatelink.group.engines.embedded import EmbeddedEngine
+            from gatelink.cluster.engines.embedded import EmbeddedEngine
 
             return EmbeddedEngine(folder=engine.data, **options)
-        from gatelink.group.engines.nats import NatsEngine
+        from gatelink.cluster.engines.nats import NatsEngine
 
         return NatsEngine(_nats_urls(engine), credentials=engine.credentials, replicas=engine.replicas, **options)
 
@@ -119,9 +119,9 @@ def account_url(settings: AccountSettings) -> str:
     return str(settings.url) if settings.password is None else _with_password(settings.url, settings.password)
 
 
-def group_keys(settings: Settings) -> list[GroupKey]:
+def cluster_keys(settings: Settings) -> list[ClusterKey]:
     """The group's keys, the newest first. Raises ConfigError."""
-    return [_key(secret, GroupKey) for secret in (settings.group.key, *settings.group.older_keys)]
+    return [_key(secret, ClusterKey) for secret in (settings.cluster.key, *settings.cluster.older_keys)]
 
 
 def server_keys(settings: Settings) -> list[ServerKey]:
@@ -146,7 +146,7 @@ def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
 
 def build_rules(settings: Settings) -> "dict[int, Rules]":
     """How gateways treat the services, by server type."""
-    from gatelink.group.rules import OnDeath, Pick, Rules
+    from gatelink.cluster.rules import OnDeath, Pick, Rules
 
     return {
         each.type: Rules(pick=Pick(each.pick), on_death=OnDeath(each.on_death), hold_seconds=each.hold_seconds)

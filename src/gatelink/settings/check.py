@@ -5,10 +5,10 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import ConfigError
-from gatelink.group.engines.memory import MemoryEngine
 from gatelink.net.listen import Listen
-from gatelink.settings.build import account_url, build_engine, build_listen, group_keys, open_tokens, server_keys
+from gatelink.settings.build import account_url, build_engine, build_listen, cluster_keys, open_tokens, server_keys
 from gatelink.settings.load import where
 from gatelink.settings.settings import Settings
 
@@ -29,7 +29,7 @@ def problems_with_secrets(settings: Settings, file: Path) -> list[str]:
             for index, listen in enumerate(build_listen(settings.gateway, 0))
         ]
     if settings.gateway is not None or settings.services:
-        steps += [lambda: group_keys(settings), lambda: server_keys(settings)]
+        steps += [lambda: cluster_keys(settings), lambda: server_keys(settings)]
     problems = []
     for step in steps:
         try:

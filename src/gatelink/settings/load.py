@@ -23,7 +23,7 @@ _HINTS = (
 
 
 class SettingsError(ConfigError):
-    """Everything that is wrong with a configuration file, a line each: `group.toml:14: gateway.count: ...`."""
+    """Everything that is wrong with a configuration file, a line each: `cluster.toml:14: gateway.count: ...`."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -61,7 +61,7 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
 
 
 def where(path: Path, place: Place) -> str:
-    """Where `place` is in the configuration at `path`, which has been read: `group.toml:14: gateway.count`."""
+    """Where `place` is in the configuration at `path`, which has been read: `cluster.toml:14: gateway.count`."""
     found = lines(path.read_bytes().decode("utf-8-sig"))
     return f"{path}:{line_of(found, place)}: {place_text(place)}"
 

@@ -35,7 +35,7 @@ class Secret:
     """A reference to a secret. Its value is read by each `reveal` and kept nowhere, so nothing here can show it.
 
     reference: `env:NAME` or `file:PATH`; raises ConfigError for anything else, without showing it. folder: where
-    relative paths begin. where: what an error says first, as `group.toml:14: group.key`. dev: whether a secret that is
+    relative paths begin. where: what an error says first, as `cluster.toml:14: cluster.key`. dev: whether a secret that is
     missing is made up.
     """
 

@@ -2,15 +2,15 @@
 
 import msgspec
 
+from gatelink.cluster.routes import Routes
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import ConfigError
-from gatelink.group.routes import Routes
 from gatelink.settings.login import LoginSettings
 from gatelink.settings.servers import GatewaySettings, ServiceSettings
 from gatelink.settings.shared import (
     AccountSettings,
+    ClusterSettings,
     EngineSettings,
-    GroupSettings,
     LogSettings,
     Name,
     TokenSettings,
@@ -27,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     tokens: TokenSettings = TokenSettings()
     accounts: AccountSettings = AccountSettings()
     login: LoginSettings | None = None
-    group: GroupSettings = GroupSettings()
+    cluster: ClusterSettings = ClusterSettings()
     gateway: GatewaySettings | None = None
     services: dict[Name, ServiceSettings] = {}
     limits: Limits = Limits()

@@ -144,11 +144,11 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("password needs a user in the url, as postgresql://user@host:5432/database")
 
 
-class GroupSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[group]`: which servers belong together. Whoever has the key is one of them."""
+class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[cluster]`: which servers belong together. Whoever has the key is one of them."""
 
     name: Name = "gatelink"  # two groups on one engine need two names
-    key: Secret = Secret("env:GATELINK_GROUP_KEY")  # what `gatelink keys new --group` makes
+    key: Secret = Secret("env:GATELINK_CLUSTER_KEY")  # what `gatelink keys new --cluster` makes
     older_keys: tuple[Secret, ...] = ()  # that are still accepted, while servers change to a new one
 
 

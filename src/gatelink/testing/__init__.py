@@ -1,6 +1,6 @@
 """The public test kit: what a game's own tests need to try its servers and clients under adversity."""
 
-from gatelink.group.engines.memory import MemoryEngine
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.testing.base_client import CLOSED, BaseClient, Heard
 from gatelink.testing.chaos import ChaosProxy
 from gatelink.testing.clock import FakeClock

@@ -17,7 +17,7 @@ from gatelink.wire.control import (
     handshake_fields,
 )
 from gatelink.wire.frames import encode_control_frame
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import HandshakeState, Pattern, key_id, prologue
 from gatelink.wire.secure import MAX_RECORD_UNVERIFIED, SecureStream
 
@@ -37,12 +37,14 @@ class Sealing:
 class Responder:
     """The accepting side: its keys, of which it may hold several while they are being changed.
 
-    keys: for clients. group_keys: for servers of the group. server_id: its own, which `to` of a server must name.
+    keys: for clients. cluster_keys: for servers of the group. server_id: its own, which `to` of a server must name.
     """
 
-    def __init__(self, keys: Iterable[ServerKey] = (), group_keys: Iterable[GroupKey] = (), server_id: int = 0) -> None:
+    def __init__(
+        self, keys: Iterable[ServerKey] = (), cluster_keys: Iterable[ClusterKey] = (), server_id: int = 0
+    ) -> None:
         self._keys = {key.key_id: key for key in keys}
-        self._group_keys = {key.key_id: key for key in group_keys}
+        self._group_keys = {key.key_id: key for key in cluster_keys}
         self._server_id = server_id
 
     def respond(self, record: Handshake, features: int) -> Sealing:
@@ -54,14 +56,14 @@ class Responder:
                 raise ProtocolError(f"HANDSHAKE for unknown key {record.key_id.hex()}; this server's: {ours}")
             state = HandshakeState(Pattern.NK, False, prologue(record.fields), s=key.private)
         else:
-            group_key = self._group_keys.get(record.key_id)
-            if group_key is None:
+            cluster_key = self._group_keys.get(record.key_id)
+            if cluster_key is None:
                 raise ProtocolError(f"HANDSHAKE for unknown group key {record.key_id.hex()}")
             if record.to_server != self._server_id or record.from_server in (0, self._server_id):
                 raise ProtocolError(
                     f"HANDSHAKE from server {record.from_server} to {record.to_server}; this is {self._server_id}"
                 )
-            state = HandshakeState(Pattern.NNPSK0, False, prologue(record.fields), psk=group_key.psk)
+            state = HandshakeState(Pattern.NNPSK0, False, prologue(record.fields), psk=cluster_key.psk)
         hello = _hello(state.read_message(record.message))
         agreed = hello.answer(features)
         message = state.write_message(encode_control(agreed))
@@ -78,9 +80,9 @@ class Responder:
 class Initiator:
     """The connecting side of one handshake: a client with the server's public key, or a server with the group's."""
 
-    def __init__(self, key: bytes | GroupKey, hello: Hello, from_server: int = 0, to_server: int = 0) -> None:
+    def __init__(self, key: bytes | ClusterKey, hello: Hello, from_server: int = 0, to_server: int = 0) -> None:
         self._hello = hello
-        if isinstance(key, GroupKey):
+        if isinstance(key, ClusterKey):
             fields = handshake_fields(Pattern.NNPSK0, key.key_id, from_server, to_server)
             self._state = HandshakeState(Pattern.NNPSK0, True, prologue(fields), psk=key.psk)
             record = Handshake(Pattern.NNPSK0, key.key_id, from_server, to_server, self._write())

@@ -38,7 +38,7 @@ class ServerKey:
         return f"ServerKey(key_id={self.key_id.hex()})"
 
 
-class GroupKey:
+class ClusterKey:
     """What the servers of one group share: `psk` (32 random bytes), named by `key_id` (4 bytes)."""
 
     __slots__ = ("key_id", "psk")
@@ -50,12 +50,12 @@ class GroupKey:
         self.key_id = psk_id(psk)
 
     @classmethod
-    def generate(cls) -> "GroupKey":
+    def generate(cls) -> "ClusterKey":
         """A new one, at random."""
         return cls(secrets.token_bytes(KEY_SIZE))
 
     @classmethod
-    def from_hex(cls, text: str) -> "GroupKey":
+    def from_hex(cls, text: str) -> "ClusterKey":
         """The key whose `to_hex` was `text`. Raises ConfigError if it is not 64 hex digits."""
         return cls(_from_hex("group key", text))
 
@@ -64,7 +64,7 @@ class GroupKey:
         return self.psk.hex()
 
     def __repr__(self) -> str:
-        return f"GroupKey(key_id={self.key_id.hex()})"
+        return f"ClusterKey(key_id={self.key_id.hex()})"
 
 
 def _from_hex(name: str, text: str) -> bytes:

@@ -2,12 +2,12 @@
 
 import pytest
 
-from gatelink.login import api, front, logins
-from gatelink.quiet import QuietLog
+from gatelink.login import api, app, logins
+from gatelink.rate_limited_logger import RateLimitedLogger
 
 
 @pytest.fixture(autouse=True)
 def fresh_logs(monkeypatch: pytest.MonkeyPatch) -> None:
     """No event was written a moment ago, by another test: each writes its first line."""
-    for module in (api, front, logins):
-        monkeypatch.setattr(module, "quiet", QuietLog(module.quiet._log))
+    for module in (api, app, logins):
+        monkeypatch.setattr(module, "quiet", RateLimitedLogger(module.quiet._log))

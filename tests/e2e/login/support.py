@@ -13,8 +13,8 @@ from gatelink.auth.accounts import Accounts
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.methods import Guest, LoginMethod, Password
 from gatelink.auth.passwords import PasswordHashing
-from gatelink.group.engine import Engine
-from gatelink.group.engines.memory import MemoryEngine
+from gatelink.cluster.engine import Engine
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.login.gateways import GatewayInfo, StaticGateways
 from gatelink.login.limits import LoginLimits, Rule
 from gatelink.login.messages import Problem

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from gatelink.group.engines.embedded import NatsServer
+from gatelink.cluster.engines.embedded import NatsServer
 from gatelink.login.client import LoginClient, LoginFailed
 from tests.processes import Process, ended, python
 
@@ -80,10 +80,10 @@ addresses = ["tls://play.example.com:7443"]
 
 async def test_two_processes_of_one_configuration_are_one_login(nats_server: NatsServer, tmp_path: Path) -> None:
     nats = urlsplit(nats_server.url)
-    (tmp_path / "group.toml").write_text(
-        CONFIG.format(place=f"{nats.hostname}:{nats.port}") + f'[group]\nname = "test-{secrets.token_hex(4)}"\n'
+    (tmp_path / "cluster.toml").write_text(
+        CONFIG.format(place=f"{nats.hostname}:{nats.port}") + f'[cluster]\nname = "test-{secrets.token_hex(4)}"\n'
     )
-    options = ("--config", "group.toml", "--log-format", "json")
+    options = ("--config", "cluster.toml", "--log-format", "json")
     environment = {"NATS_PASSWORD": nats.password or ""}
     async with (
         gatelink_login(*options, cwd=tmp_path, **environment) as one,
@@ -122,10 +122,10 @@ addresses = ["tcp://play.example.com:7000"]
 
 async def test_neither_a_flood_nor_idle_connections_keep_others_out(nats_server: NatsServer, tmp_path: Path) -> None:
     nats = urlsplit(nats_server.url)
-    (tmp_path / "group.toml").write_text(
-        CROWDED.format(place=f"{nats.hostname}:{nats.port}") + f'[group]\nname = "test-{secrets.token_hex(4)}"\n'
+    (tmp_path / "cluster.toml").write_text(
+        CROWDED.format(place=f"{nats.hostname}:{nats.port}") + f'[cluster]\nname = "test-{secrets.token_hex(4)}"\n'
     )
-    options = ("--config", "group.toml", "--log-format", "json")
+    options = ("--config", "cluster.toml", "--log-format", "json")
     body = b'{"token": "x"}'
     logout = b"POST /v1/logout HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
@@ -175,7 +175,7 @@ async def test_what_cannot_run_as_given_is_one_line_and_exit_status_2(
 
 
 async def test_an_engine_that_is_away_at_the_start_is_exit_status_1(tmp_path: Path) -> None:
-    (tmp_path / "group.toml").write_text('[engine]\nurl = "nats://127.0.0.1:9"\ntimeout = 0.3\n[login]\n')
-    async with gatelink_login("--config", "group.toml", cwd=tmp_path) as process:
+    (tmp_path / "cluster.toml").write_text('[engine]\nurl = "nats://127.0.0.1:9"\ntimeout = 0.3\n[login]\n')
+    async with gatelink_login("--config", "cluster.toml", cwd=tmp_path) as process:
         status, _, err = await ended(process)
         assert status == 1 and "Traceback" not in err and "127.0.0.1:9" in err

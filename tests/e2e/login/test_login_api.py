@@ -12,8 +12,8 @@ from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.methods import Oidc, Password
 from gatelink.auth.methods.base import LoginRefused
 from gatelink.auth.tokens import Identity
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import ConfigError, VerifyError
-from gatelink.group.engines.memory import MemoryEngine
 from gatelink.login.client import LoginClient, LoginFailed
 from gatelink.login.gateways import GatewayInfo, StaticGateways
 from gatelink.login.messages import LoginReply

@@ -12,9 +12,9 @@ import httpx
 import pytest
 
 from gatelink.auth.tokens import Identity
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.config import networks
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.login.front import MOST_DISCARDED, forwarded_for
+from gatelink.login.app import MOST_DISCARDED, forwarded_for
 from gatelink.login.http import HttpAdmission
 from tests.e2e.login.support import (
     ANNA,

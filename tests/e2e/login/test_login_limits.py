@@ -12,11 +12,11 @@ import pytest
 from gatelink.auth.accounts import AccountsUnavailable
 from gatelink.auth.methods import Password
 from gatelink.auth.tokens import Identity
+from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.engines.embedded import NatsServer
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.errors import ConfigError
-from gatelink.group.engine import EngineUnavailable
-from gatelink.group.engines.embedded import NatsServer
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.group.engines.nats import NatsEngine
 from gatelink.login.limits import Rule
 from tests.e2e.engines import NewEngine
 from tests.e2e.login.support import (

@@ -10,10 +10,10 @@ import pytest
 
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity
-from gatelink.group.engines.memory import MemoryEngine
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.login import logins
 from gatelink.ops.logs import configure
-from gatelink.quiet import QuietLog
+from gatelink.rate_limited_logger import RateLimitedLogger
 from tests.e2e.login.support import RawHttp, asking, new_accounts, new_service, post
 
 PASSWORD, GUESS = "Pa55word-of-anna", "Gue55-of-mallory"
@@ -29,7 +29,9 @@ class Broken:
 
 @pytest.fixture(params=["console", "json"])
 def logged(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
-    monkeypatch.setattr(logins, "quiet", QuietLog(logins.log))  # which has not written a line within this second
+    monkeypatch.setattr(
+        logins, "quiet", RateLimitedLogger(logins.log)
+    )  # which has not written a line within this second
     configure("json" if request.param == "json" else "console", "debug")
     return str(request.param)
 

@@ -12,7 +12,7 @@ import schemathesis
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from schemathesis.checks import CHECKS, load_all_checks
 
-from gatelink.group.engines.memory import MemoryEngine
+from gatelink.cluster.engines.memory import MemoryEngine
 from tests.e2e.login.support import PLENTY, limits, new_accounts, new_service
 
 OPERATIONS = [

@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.links import GATEWAY
+from gatelink.cluster.registry import Load, Registry, ServerInfo, State
 from gatelink.errors import ConfigError
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.group.links import GATEWAY
-from gatelink.group.registry import Load, Registry, ServerInfo, State
 from gatelink.login.client import LoginClient, LoginFailed
 from gatelink.login.from_settings import open_login
 from gatelink.settings import load
@@ -40,8 +40,8 @@ public_key = "{"ab" * 32}"
 [tokens]
 lifetime = 77
 """
-    (tmp_path / "group.toml").write_text(text)
-    settings = load(tmp_path / "group.toml")
+    (tmp_path / "cluster.toml").write_text(text)
+    settings = load(tmp_path / "cluster.toml")
     async with MemoryEngine() as engine, open_login(settings, engine, admin="127.0.0.1:0") as service:
         assert service.limits.max_body == 9_000 and service.admin_port
         async with LoginClient(service.url) as client:
@@ -63,8 +63,8 @@ def gateway(id: int, sessions: int, state: State = State.UP) -> ServerInfo:
 
 
 async def test_in_a_group_players_go_to_the_gateways_that_are_up(tmp_path: Path) -> None:
-    (tmp_path / "group.toml").write_text(BASE + '[login]\nlisten = "http://127.0.0.1:0"\n')
-    settings = load(tmp_path / "group.toml")
+    (tmp_path / "cluster.toml").write_text(BASE + '[login]\nlisten = "http://127.0.0.1:0"\n')
+    settings = load(tmp_path / "cluster.toml")
     async with (
         MemoryEngine() as engine,
         open_login(settings, engine) as service,
@@ -89,8 +89,8 @@ async def test_in_a_group_players_go_to_the_gateways_that_are_up(tmp_path: Path)
 
 
 async def test_without_its_section_there_is_no_login(tmp_path: Path) -> None:
-    (tmp_path / "group.toml").write_text(BASE)
+    (tmp_path / "cluster.toml").write_text(BASE)
     async with MemoryEngine() as engine:
         with pytest.raises(ConfigError, match=r"no \[login\]"):
-            async with open_login(load(tmp_path / "group.toml"), engine):
+            async with open_login(load(tmp_path / "cluster.toml"), engine):
                 pass

@@ -14,17 +14,17 @@ from gatelink import Identity
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.methods import Custom, LoginRefused
 from gatelink.auth.signed_tokens import SignedTokens
+from gatelink.cluster.engine import Engine
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import VerifyError
-from gatelink.group.engine import Engine
-from gatelink.group.engines.memory import MemoryEngine
 from gatelink.login.from_settings import open_login
 from gatelink.login.gateways import GatewayInfo, Gateways, StaticGateways
 from gatelink.login.limits import Rule
 from gatelink.net.endpoints import Endpoint
 from gatelink.settings import load
 from gatelink.wire.base import DUPLICATE_LOGIN, VERIFY_FAILED, VERIFY_SUCCEEDED
+from tests.e2e.cluster.support import group
 from tests.e2e.engines import NewEngine
-from tests.e2e.group.support import group
 from tests.e2e.login.support import ANNA, GATEWAY, asking, limits, new_accounts, new_service, serving_login
 from tests.e2e.login.test_login_settings import BASE
 from tests.e2e.support import RawClient, serving, until, verify_request
@@ -63,7 +63,7 @@ async def test_all_that_a_client_sends_reaches_the_login_method(tmp_path: Path) 
     assert seen == [sent, {**sent, "channel": "", "data": ""}]
 
 
-async def test_strangers_without_a_name_do_not_make_others_without_one_wait(tmp_path: Path) -> None:
+async def test_unverified_without_a_name_do_not_make_others_without_one_wait(tmp_path: Path) -> None:
     async def channel(credentials: Mapping[str, Any], address: str) -> Identity:
         if credentials["data"] != "true":
             raise LoginRefused("no")
@@ -98,10 +98,10 @@ async def test_a_channel_is_no_way_around_the_limit_of_wrong_passwords(tmp_path:
 @pytest.mark.parametrize("status", ["always-200", "original"])
 async def test_a_version_that_is_not_served_is_refused_before_the_password(status: str, tmp_path: Path) -> None:
     text = f'{BASE}[login]\nlisten = "http://127.0.0.1:0"\nclient_versions = ["1.1", "1.2"]\nlegacy_status = "{status}"'
-    (tmp_path / "group.toml").write_text(
+    (tmp_path / "cluster.toml").write_text(
         text + '\n[[login.servers]]\nname = "g"\nid = 1\naddresses = ["tcp://play.example.com:7000"]\n'
     )
-    async with MemoryEngine() as engine, open_login(load(tmp_path / "group.toml"), engine) as service:
+    async with MemoryEngine() as engine, open_login(load(tmp_path / "cluster.toml"), engine) as service:
         async with asking(service) as http:
             assert (await http.post("/create", json=LEGACY)).json()["Result"] == 0
             for version in ("1.1", "1.2"):

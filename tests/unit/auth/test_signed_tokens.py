@@ -8,8 +8,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from gatelink.auth.signed_tokens import MAX_LIFETIME, MAX_SKEW, SignedTokens
 from gatelink.auth.tokens import Identity
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import VerifyError
-from gatelink.group.engines.memory import MemoryEngine
 from gatelink.testing import FakeClock
 from tests.fakes import settle
 

@@ -20,7 +20,7 @@ def run(*arguments: str | Path) -> Result:
 @pytest.fixture(autouse=True)
 def clean(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(DEV_SECRET, "seed")
-    monkeypatch.delenv("GATELINK_GROUP_KEY", raising=False)
+    monkeypatch.delenv("GATELINK_CLUSTER_KEY", raising=False)
 
 
 @pytest.mark.parametrize("example", ["minimal", "complete"])
@@ -42,7 +42,7 @@ def test_the_complete_example_has_every_section_and_is_good_with_its_secrets(mon
 
 
 def test_a_bad_file_has_all_its_errors_shown(tmp_path: Path) -> None:
-    file = tmp_path / "group.toml"
+    file = tmp_path / "cluster.toml"
     file.write_text('[engine]\nurk = "memory"\n[tokens]\nkind = 3\n')
     result = run("check", file)
     assert (result.exit_code, result.stdout) == (1, "")
@@ -50,18 +50,22 @@ def test_a_bad_file_has_all_its_errors_shown(tmp_path: Path) -> None:
 
 
 def test_missing_secrets_are_errors_all_at_once(tmp_path: Path) -> None:
-    file = tmp_path / "group.toml"
+    file = tmp_path / "cluster.toml"
     file.write_text('[tokens]\nkind = "signed"\nsigning_keys = ["file:no"]\n[gateway]\nkeys = ["env:GATELINK_NO"]\n')
     result = run("check", file)
     assert result.exit_code == 1
-    for text in (":3: tokens.signing_keys[0]: file:no", ":1: group.key: env:", ":5: gateway.keys[0]: env:GATELINK_NO"):
+    for text in (
+        ":3: tokens.signing_keys[0]: file:no",
+        ":1: cluster.key: env:",
+        ":5: gateway.keys[0]: env:GATELINK_NO",
+    ):
         assert f"{file}{text}" in result.stderr
     assert run("check", file, "--dev").exit_code == 0
 
 
 def test_the_public_keys_of_a_login_that_signs_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATELINK_SIGNING_KEY", "9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
-    file = tmp_path / "group.toml"
+    file = tmp_path / "cluster.toml"
     file.write_text('[tokens]\nkind = "signed"\n[login]\n')
     result = run("check", file)
     # RFC 8032, section 7.1, test 1
@@ -70,19 +74,19 @@ def test_the_public_keys_of_a_login_that_signs_are_shown(tmp_path: Path, monkeyp
 
 
 def test_only_what_will_run_needs_its_secrets(tmp_path: Path) -> None:
-    file = tmp_path / "group.toml"
+    file = tmp_path / "cluster.toml"
     file.write_text("[login]\n")
     assert run("check", file).exit_code == 0
 
 
 def test_what_is_shown_is_in_force_and_without_secrets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("GATELINK_GROUP_KEY", "5ec4e7")
-    file = tmp_path / "group.toml"
+    monkeypatch.setenv("GATELINK_CLUSTER_KEY", "5ec4e7")
+    file = tmp_path / "cluster.toml"
     file.write_text("[limits]\nmax_frame = 4096\n")
     result = run("show", file)
     assert result.exit_code == 0
     assert "max_frame = 4096\n" in result.stdout and "max_token = 1000\n" in result.stdout
-    assert 'key = "env:GATELINK_GROUP_KEY"' in result.stdout and "5ec4e7" not in result.stdout
+    assert 'key = "env:GATELINK_CLUSTER_KEY"' in result.stdout and "5ec4e7" not in result.stdout
 
 
 @pytest.mark.parametrize("command", ["check", "show"])
@@ -118,25 +122,25 @@ def test_what_a_service_runs_is_looked_for(
     (tmp_path / "svc.py").write_text(LOBBY)
     (tmp_path / "failing.py").write_text("raise ValueError('on purpose')\n")
     (tmp_path / "ending.py").write_text("raise SystemExit(0)\n")
-    (tmp_path / "group.toml").write_text(f'[gateway]\n[services.lobby]\ntype = 21\nrun = "{run_is}"\n')
-    result = run("check", "group.toml", "--dev")
+    (tmp_path / "cluster.toml").write_text(f'[gateway]\n[services.lobby]\ntype = 21\nrun = "{run_is}"\n')
+    result = run("check", "cluster.toml", "--dev")
     assert result.exit_code == 1
-    assert f"group.toml:{problem}" in result.stderr
+    assert f"cluster.toml:{problem}" in result.stderr
 
 
 def test_a_type_that_is_not_the_services_own_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     (tmp_path / "typed.py").write_text(LOBBY)
-    (tmp_path / "group.toml").write_text('[services.lobby]\ntype = 22\nrun = "typed:lobby"\n')
-    result = run("check", "group.toml", "--dev")
+    (tmp_path / "cluster.toml").write_text('[services.lobby]\ntype = 22\nrun = "typed:lobby"\n')
+    result = run("check", "cluster.toml", "--dev")
     assert result.exit_code == 1
     assert "services.lobby.type is 22, but typed:lobby has type 21" in result.stderr
 
 
 @pytest.mark.parametrize("content", [None, "no certificate"])
 def test_a_certificate_that_can_not_be_used_is_found(tmp_path: Path, content: str | None) -> None:
-    file = tmp_path / "group.toml"
+    file = tmp_path / "cluster.toml"
     file.write_text('[gateway]\nlisten = [\n  { endpoint = "tls://127.0.0.1:0", certificate = "chain.pem" },\n]\n')
     if content is not None:
         (tmp_path / "chain.pem").write_text(content)
@@ -157,7 +161,7 @@ def test_a_certificate_that_can_not_be_used_is_found(tmp_path: Path, content: st
 )
 @pytest.mark.parametrize("section", ["[gateway]", '[services.lobby]\ntype = 41\nrun = "examples.arena.services:lobby"'])
 def test_an_admin_address_that_is_none_is_found(tmp_path: Path, section: str, admin: str, fix: str) -> None:
-    file = tmp_path / "group.toml"
+    file = tmp_path / "cluster.toml"
     file.write_text(f'{section}\ncount = 2\nadmin = "{admin}"\n')
     result = run("check", file, "--dev")
     assert result.exit_code == 1

@@ -31,13 +31,17 @@ def without(modules: tuple[str, ...], *words: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("modules", "words", "what"),
     [
-        (GROUP, ("up", "FILE", "--dev"), "engine.url: nats is missing; pip install 'gatelink[group]'"),
-        (GROUP, ("gateway", "--config", "FILE", "--dev"), "engine.url: nats is missing; pip install 'gatelink[group]'"),
-        (GROUP, ("top", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[group]'"),
+        (GROUP, ("up", "FILE", "--dev"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
+        (
+            GROUP,
+            ("gateway", "--config", "FILE", "--dev"),
+            "engine.url: nats is missing; pip install 'gatelink[cluster]'",
+        ),
+        (GROUP, ("top", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
         (
             GROUP,
             ("top", "--config", "FILE", "--engine", "nats://127.0.0.1:1"),
-            "--engine: nats is missing; pip install 'gatelink[group]'",
+            "--engine: nats is missing; pip install 'gatelink[cluster]'",
         ),
         (LOGIN, ("login", "--dev"), "login: sqlalchemy is missing; pip install 'gatelink[login]'"),
         (
@@ -57,7 +61,7 @@ def without(modules: tuple[str, ...], *words: str) -> tuple[int, str]:
 def test_what_is_missing_is_named_with_its_extra(
     modules: tuple[str, ...], words: tuple[str, ...], what: str, tmp_path: Path
 ) -> None:
-    file = tmp_path / "group.toml"
+    file = tmp_path / "cluster.toml"
     file.write_text(CONFIG)
     status, said = without(modules, *(str(file) if word == "FILE" else word for word in words))
     assert (status, said.removeprefix("gatelink: ")) == (78, what)
@@ -88,7 +92,7 @@ def test_every_module_that_needs_an_extra_names_it_when_it_is_imported() -> None
     assert done.returncode == 0, done.stderr
     failed = dict(line.split(" | ", 1) for line in done.stdout.splitlines())
     assert failed["gatelink.login.client"] == 'gatelink.login.client needs httpx: pip install "gatelink[client]"'
-    assert failed["gatelink.group.engines.nats"].endswith('needs nats: pip install "gatelink[group]"')
+    assert failed["gatelink.cluster.engines.nats"].endswith('needs nats: pip install "gatelink[cluster]"')
     assert failed["gatelink.auth.signed_tokens"].endswith('needs joserfc: pip install "gatelink[login]"')
     for module, said in failed.items():
         named = r'gatelink\.[a-z_.]+ needs [a-z0-9]+: pip install "gatelink\[(client|group|login)\]"'

@@ -10,10 +10,10 @@ from typer.testing import CliRunner, Result
 from gatelink import ConfigError, Server, StaticTokens
 from gatelink.cli import app
 from gatelink.keys import Key, load_group_key, load_key, load_server_key, save_key
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 
 SERVER_KEY = ServerKey.from_hex("01" * 32)
-GROUP_KEY = GroupKey.from_hex("02" * 32)
+GROUP_KEY = ClusterKey.from_hex("02" * 32)
 both_kinds = pytest.mark.parametrize("key", [SERVER_KEY, GROUP_KEY], ids=["server", "group"])
 
 
@@ -39,13 +39,13 @@ def test_a_new_server_key_is_loaded_and_its_public_key_was_shown(tmp_path: Path)
 
 
 def test_a_new_group_key_is_loaded_and_only_its_id_was_shown(tmp_path: Path) -> None:
-    file = tmp_path / "group.key"
-    shown = run("new", "--group", "--out", str(file)).stdout
+    file = tmp_path / "cluster.key"
+    shown = run("new", "--cluster", "--out", str(file)).stdout
     key = load_group_key(file)
     assert shown.split() == ["key", "id", key.key_id.hex()]
 
 
-@pytest.mark.parametrize("group", [[], ["--group"]], ids=["server", "group"])
+@pytest.mark.parametrize("group", [[], ["--cluster"]], ids=["server", "group"])
 def test_without_a_file_standard_output_is_the_file_and_no_two_keys_are_alike(group: list[str], tmp_path: Path) -> None:
     found = set()
     for number in range(2):
@@ -53,7 +53,7 @@ def test_without_a_file_standard_output_is_the_file_and_no_two_keys_are_alike(gr
         file = tmp_path / str(number)
         file.write_text(result.stdout)
         key = load_key(file)
-        assert isinstance(key, GroupKey) == bool(group)
+        assert isinstance(key, ClusterKey) == bool(group)
         assert key.key_id.hex() in result.stderr and key.to_hex() not in result.stderr
         found.add(key.to_hex())
     assert len(found) == 2
@@ -108,7 +108,7 @@ def test_show_says_when_others_can_read_the_file(tmp_path: Path) -> None:
         ("server-key " + "01" * 32 + " more", "not a key file"),
         ("-----BEGIN PRIVATE KEY-----\n5ec4e7\n-----END PRIVATE KEY-----\n", "not a key file"),
         ("server-key 5ec4e7", "server key of 6 characters; it must be 64 hex digits"),
-        ("group-key 5ec4e7" + "zz" * 29, "group key of 64 characters; it must be 64 hex digits"),
+        ("cluster-key 5ec4e7" + "zz" * 29, "group key of 64 characters; it must be 64 hex digits"),
         ("server-key " + "5ec4e7" * 2_000, "it must be 64 hex digits"),
         ("\xff" * 100, "not a key file"),
     ],
@@ -122,9 +122,9 @@ def test_what_is_no_key_is_refused_without_telling_what_it_says(text: str, says:
 
 def test_a_key_of_the_other_kind_is_refused(tmp_path: Path) -> None:
     save_key(SERVER_KEY, tmp_path / "server.key")
-    save_key(GROUP_KEY, tmp_path / "group.key")
+    save_key(GROUP_KEY, tmp_path / "cluster.key")
     with pytest.raises(ConfigError, match="is a group key"):
-        load_server_key(tmp_path / "group.key")
+        load_server_key(tmp_path / "cluster.key")
     with pytest.raises(ConfigError, match="is a server key"):
         load_group_key(tmp_path / "server.key")
 
@@ -138,5 +138,5 @@ def test_a_file_that_cannot_be_opened_is_named_with_the_reason(arguments: list[s
 def test_help_says_where_the_secret_goes() -> None:
     result = run("new", "--help")
     assert result.exit_code == 0
-    for word in ("--group", "--out", "secret", "Exit status"):
+    for word in ("--cluster", "--out", "secret", "Exit status"):
         assert word in result.stdout

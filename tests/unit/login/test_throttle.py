@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import ConfigError
-from gatelink.group.engine import EngineUnavailable
-from gatelink.group.engines.memory import MemoryEngine
 from gatelink.login.limits import LoginLimits, Rule
 from gatelink.login.throttle import Throttle, TooMany
 from gatelink.testing import FakeClock

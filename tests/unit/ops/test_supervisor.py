@@ -42,7 +42,7 @@ def python(name: str, code: str, stage: int = 0) -> Program:
     return Program(name, (sys.executable, "-I", "-S", "-c", code), stage)
 
 
-class Group:
+class Cluster:
     """A supervisor, and what its programs wrote."""
 
     def __init__(self, *programs: Program, grace: float = LONG) -> None:
@@ -67,9 +67,9 @@ class Group:
 
 
 @asynccontextmanager
-async def running(*programs: Program, grace: float = LONG) -> AsyncIterator[tuple[Group, "asyncio.Task[str | None]"]]:
+async def running(*programs: Program, grace: float = LONG) -> AsyncIterator[tuple[Cluster, "asyncio.Task[str | None]"]]:
     """A supervisor that runs; its children are gone at the end."""
-    group = Group(*programs, grace=grace)
+    group = Cluster(*programs, grace=grace)
     task = asyncio.create_task(group.supervisor.run())
     try:
         async with asyncio.timeout(LIMIT):

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from gatelink.group.registry import Load, ServerInfo, State
+from gatelink.cluster.registry import Load, ServerInfo, State
 from gatelink.ops.top import Changes, view
 
 NOW = 1_000_000.0

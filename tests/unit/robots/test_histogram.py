@@ -2,13 +2,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatelink.robots.histogram import BUCKETS, Histogram
+from gatelink.robots.histogram import BUCKETS, LatencyHistogram
 
 LATENCIES = st.lists(st.floats(min_value=2e-6, max_value=200), min_size=1, max_size=200)
 
 
-def histogram_of(latencies: list[float]) -> Histogram:
-    histogram = Histogram()
+def histogram_of(latencies: list[float]) -> LatencyHistogram:
+    histogram = LatencyHistogram()
     for seconds in latencies:
         histogram.add(seconds)
     return histogram
@@ -36,4 +36,4 @@ def test_any_latency_is_counted_in_the_same_few_buckets() -> None:
 
 
 def test_no_latency_has_the_percentile_0() -> None:
-    assert Histogram().percentile(50) == 0.0
+    assert LatencyHistogram().percentile(50) == 0.0

@@ -10,12 +10,12 @@ import pytest
 from gatelink.config import Limits
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError, SessionClosed
 from gatelink.handlers import Handlers
-from gatelink.session.carrier import Pause
 from gatelink.session.controls import control_frame
 from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession
 from gatelink.session.outbox import Outbox
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
 from gatelink.session.window import SendWindow
 from gatelink.wire import control
 from gatelink.wire.base import BASE_IDS, DUPLICATE_LOGIN, HEARTBEAT

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import CloseCode
-from gatelink.session.carrier import Pause
 from gatelink.session.extended import ExtendedSession
 from gatelink.session.outbox import Full, Outbox
 from gatelink.session.session import LEAST_BEAT, Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
 from gatelink.stats import RTT_BUCKETS, Histogram
 from gatelink.wire import control
 from gatelink.wire.base import HEARTBEAT
@@ -160,7 +160,7 @@ async def test_a_peer_that_neither_reads_nor_sends_is_looked_at_once_an_interval
     session = bench.it if isinstance(bench, Desk) else bench.session()[0]
     if features is None:
         session.open()
-    carrier = bench.carrier if isinstance(bench, Desk) else session._carrier
+    carrier = bench.carrier if isinstance(bench, Desk) else session._stream
     assert isinstance(carrier, FakeCarrier)
     carrier.writable = False
     for n in range(queued):

@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import CloseCode
-from gatelink.session.carrier import Pause
-from gatelink.session.rates import Bucket, Meter
+from gatelink.session.rates import Meter, TokenBucket
+from gatelink.session.stream import Pause
 from tests.fakes import Bench, FakeCarrier, state_of
 
 SLACK = 1e-6
@@ -19,7 +19,7 @@ def test_in_any_span_of_time_no_more_is_taken_than_the_burst_and_the_rate(
     rate: float, burst: float, steps: list[tuple[float, int]]
 ) -> None:
     """For all spans taken <= burst + rate * seconds; and none is refused that this allows."""
-    bucket = Bucket(rate, burst, 0.0)
+    bucket = TokenBucket(rate, burst, 0.0)
     now = 0.0
     taken: list[float] = []  # when
     for seconds, tries in steps:
@@ -37,7 +37,7 @@ def test_in_any_span_of_time_no_more_is_taken_than_the_burst_and_the_rate(
 
 @given(rate=st.floats(0.1, 50), burst=st.floats(1, 40), tries=st.integers(1, 60))
 def test_after_the_wait_there_is_a_token_and_not_before(rate: float, burst: float, tries: int) -> None:
-    bucket = Bucket(rate, burst, 100.0)
+    bucket = TokenBucket(rate, burst, 100.0)
     for _ in range(tries):
         bucket.take(100.0)
     wait = bucket.wait()
@@ -47,7 +47,7 @@ def test_after_the_wait_there_is_a_token_and_not_before(rate: float, burst: floa
 
 
 def test_a_clock_that_goes_back_brings_nothing() -> None:
-    bucket = Bucket(1, 1, 100.0)
+    bucket = TokenBucket(1, 1, 100.0)
     assert bucket.take(100.0) and not bucket.take(99.0) and not bucket.take(100.5)
     assert bucket.take(101.0)
 

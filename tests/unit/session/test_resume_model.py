@@ -12,13 +12,13 @@ from hypothesis.strategies import booleans, integers, sampled_from
 from gatelink.config import Limits
 from gatelink.errors import CloseCode, PeerError, SessionClosed
 from gatelink.handlers import Handlers
-from gatelink.session.carrier import Pause, Sink
 from gatelink.session.extended import ExtendedSession
-from gatelink.session.hub import Hub
+from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import FrameReceiver, Pause
 from gatelink.wire.control import Features
 from gatelink.wire.frames import FrameDecoder
 from gatelink.wire.messages import Catalog
@@ -61,7 +61,7 @@ class Wire:
     def write(self, data: bytes) -> None:
         self.bytes += data
 
-    def deliver(self, count: int, sink: Sink) -> None:
+    def deliver(self, count: int, sink: FrameReceiver) -> None:
         data, self.bytes = bytes(self.bytes[:count]), self.bytes[count:]
         if frames := self.decoder.feed(data):
             sink.receive(frames)
@@ -79,7 +79,7 @@ class Wire:
         self.dropped = True
 
 
-class Side:
+class Frontend:
     """One session with what it sent and what its handler got."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, accepting: bool) -> None:
@@ -88,7 +88,7 @@ class Side:
         self.handlers = Handlers(catalog)
         self.got: list[int] = []
         self.handlers.on(Number)(lambda session, message: self.got.append(message.n))
-        self.hub = Hub(loop, catalog, LIMITS)
+        self.hub = LoopContext(loop, catalog, LIMITS)
         self.manager = SessionManager(self.hub)
         self.owner = self.manager if accepting else Owner()
         self.out = Wire()
@@ -120,7 +120,7 @@ class ResumeMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.loop = asyncio.new_event_loop()
-        self.server, self.client = Side(self.loop, True), Side(self.loop, False)
+        self.server, self.client = Frontend(self.loop, True), Frontend(self.loop, False)
         self.client.session.ticket = self.server.session.ticket
         self.connected = True
         self.over = False
@@ -148,7 +148,7 @@ class ResumeMachine(RuleBasedStateMachine):
             assert other.got == side.said
 
     @property
-    def directions(self) -> tuple[tuple[Side, Side], tuple[Side, Side]]:
+    def directions(self) -> tuple[tuple[Frontend, Frontend], tuple[Frontend, Frontend]]:
         return (self.server, self.client), (self.client, self.server)
 
     def turn(self) -> None:
@@ -186,7 +186,7 @@ class ResumeMachine(RuleBasedStateMachine):
                 after = self.queued(side)
                 side.dropped |= {n for n in [*numbers, side.sent - 1] if n not in after}
 
-    def queued(self, side: Side) -> list[int]:
+    def queued(self, side: Frontend) -> list[int]:
         decode = side.hub.catalog.by_type[Number].decode
         return [decode(frame[6:]).n for frame in side.session.outbox._frames if frame is not None]
 
@@ -293,7 +293,7 @@ TestResume.settings = settings(max_examples=150, stateful_step_count=60, deadlin
 def test_counts_that_can_not_be_are_the_peers_fault() -> None:
     loop = asyncio.new_event_loop()
     try:
-        side = Side(loop, True)
+        side = Frontend(loop, True)
         for n in range(3):
             side.session.send(Number(n))
         side.session.flush()

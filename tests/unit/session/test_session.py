@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CatalogError, CloseCode, FrameTooLarge, LocalError, ProtocolError, SessionClosed
-from gatelink.session.carrier import Pause
-from gatelink.session.hub import FLUSH_AT_ONCE
+from gatelink.session.loop_context import FLUSH_AT_ONCE
 from gatelink.session.outbox import Full
 from gatelink.session.session import HEARTBEAT_FRAME, Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
 from gatelink.session.timers import TICK
 from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT
 from gatelink.wire.frames import COMPRESSED, Frame, encode_frame
@@ -83,7 +83,7 @@ async def test_what_handlers_send_while_a_read_is_handled_leaves_in_one_write_at
     frames: list[Frame] = [(11_003, 0, b"%d" % n) for n in range(50)]
     session.receive(frames)
     assert len(carrier.writes) == 1, "before anything else happens in the loop"
-    assert not session.hub._marked, "and no flush is left to be done"
+    assert not session.hub._flush_scheduled, "and no flush is left to be done"
     assert carrier.frames == frames
     await turn()
     assert len(carrier.writes) == 1

@@ -7,11 +7,11 @@ import pytest
 
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.signed_tokens import SignedTokens
+from gatelink.cluster.engines.embedded import EmbeddedEngine
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.engines.nats import NatsEngine
+from gatelink.cluster.rules import OnDeath, Pick, Rules
 from gatelink.errors import ConfigError, VerifyError
-from gatelink.group.engines.embedded import EmbeddedEngine
-from gatelink.group.engines.memory import MemoryEngine
-from gatelink.group.engines.nats import NatsEngine
-from gatelink.group.rules import OnDeath, Pick, Rules
 from gatelink.keys import key_text
 from gatelink.settings import (
     Settings,
@@ -20,18 +20,18 @@ from gatelink.settings import (
     build_engine,
     build_listen,
     build_rules,
-    group_keys,
+    cluster_keys,
     load,
     open_tokens,
     server_keys,
     shifted,
 )
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 
 
 def settings_of(folder: Path, text: str, dev: bool = False) -> Settings:
-    (folder / "group.toml").write_text(text)
-    return load(folder / "group.toml", dev=dev)
+    (folder / "cluster.toml").write_text(text)
+    return load(folder / "cluster.toml", dev=dev)
 
 
 def secret(folder: Path, name: str, text: str) -> str:
@@ -105,25 +105,25 @@ async def test_a_signing_key_that_is_none_is_refused_with_its_line(tmp_path: Pat
 def test_keys_are_files_that_gatelink_keys_made_or_their_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group, server = GroupKey.generate(), ServerKey.generate()
+    group, server = ClusterKey.generate(), ServerKey.generate()
     secret(tmp_path, "group", key_text(group))
     secret(tmp_path, "server", key_text(server))
     monkeypatch.setenv("GATELINK_TEST_KEY", group.to_hex())
-    text = '[group]\nkey = "env:GATELINK_TEST_KEY"\nolder_keys = ["file:group"]\n[gateway]\nkeys = ["file:server"]'
+    text = '[cluster]\nkey = "env:GATELINK_TEST_KEY"\nolder_keys = ["file:group"]\n[gateway]\nkeys = ["file:server"]'
     settings = settings_of(tmp_path, text)
-    assert [key.psk for key in group_keys(settings)] == [group.psk, group.psk]
+    assert [key.psk for key in cluster_keys(settings)] == [group.psk, group.psk]
     assert [key.public for key in server_keys(settings)] == [server.public]
-    wrong = settings_of(tmp_path, '[group]\nkey = "file:server"')
-    with pytest.raises(ConfigError, match=r"group\.toml:2: group\.key: file:server is a ServerKey, not a GroupKey"):
-        group_keys(wrong)
+    wrong = settings_of(tmp_path, '[cluster]\nkey = "file:server"')
+    with pytest.raises(ConfigError, match=r"group\.toml:2: group\.key: file:server is a ServerKey, not a ClusterKey"):
+        cluster_keys(wrong)
 
 
 def test_with_dev_nothing_needs_to_be_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATELINK_DEV_SECRET", "seed")
     settings = settings_of(tmp_path, '[gateway]\nkeys = ["file:server"]', dev=True)
-    assert len(group_keys(settings)) == len(server_keys(settings)) == 1
+    assert len(cluster_keys(settings)) == len(server_keys(settings)) == 1
     again = settings_of(tmp_path, '[gateway]\nkeys = ["file:server"]', dev=True)
-    assert group_keys(settings)[0].psk == group_keys(again)[0].psk
+    assert cluster_keys(settings)[0].psk == cluster_keys(again)[0].psk
 
 
 def test_the_database_gets_its_password(tmp_path: Path) -> None:

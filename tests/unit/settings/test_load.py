@@ -12,7 +12,7 @@ EXAMPLES = Path(__file__).resolve().parents[3] / "examples" / "config"
 
 
 def read(folder: Path, text: str) -> Settings:
-    file = folder / "group.toml"
+    file = folder / "cluster.toml"
     file.write_text(text)
     return load(file)
 
@@ -22,7 +22,7 @@ def problems(folder: Path, text: str) -> list[str]:
     with pytest.raises(SettingsError) as caught:
         read(folder, text)
     assert str(caught.value) == "\n".join(caught.value.problems)
-    prefix = f"{folder / 'group.toml'}:"
+    prefix = f"{folder / 'cluster.toml'}:"
     assert all(problem.startswith(prefix) for problem in caught.value.problems)
     return [problem.removeprefix(prefix) for problem in caught.value.problems]
 
@@ -31,7 +31,7 @@ def test_an_empty_file_has_every_default(tmp_path: Path) -> None:
     settings = read(tmp_path, "")
     assert (settings.engine.url, settings.tokens.kind, settings.limits.max_frame) == ("embedded", "engine", 102_400)
     assert settings.login is None and settings.gateway is None and settings.services == {}
-    assert settings.group.key == Secret("env:GATELINK_GROUP_KEY")
+    assert settings.cluster.key == Secret("env:GATELINK_CLUSTER_KEY")
 
 
 def test_a_byte_order_mark_is_no_error(tmp_path: Path) -> None:
@@ -287,12 +287,12 @@ def test_what_is_written_for_a_rule_keeps_the_others_of_its_default(tmp_path: Pa
 @pytest.mark.parametrize(
     ("text", "secret"),
     [
-        ('[group]\nkey = "5ec4e7"', "5ec4e7"),
+        ('[cluster]\nkey = "5ec4e7"', "5ec4e7"),
         ('[gateway]\nkeys = ["file:a", "5ec4e7"]', "5ec4e7"),
         ('[engine]\nurl = "nats://me:5ec4e7@h:1"', "5ec4e7"),
         ('[accounts]\nurl = "postgresql://me:5ec4e7@h/db"', "5ec4e7"),
         ('[accounts]\nurl = "postgresql://me@h/db"\npassword = "5ec4e7"', "5ec4e7"),
-        ('[group]\nkey = "env:5ec4e7 x"', "5ec4e7"),
+        ('[cluster]\nkey = "env:5ec4e7 x"', "5ec4e7"),
     ],
 )
 def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path, text: str, secret: str) -> None:
@@ -304,9 +304,9 @@ def test_a_secret_in_the_file_is_refused_and_not_repeated(tmp_path: Path, text: 
 def test_what_can_not_be_read_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         load(tmp_path / "none.toml")
-    (tmp_path / "group.toml").write_bytes(b"a = 1\n# \xff")
+    (tmp_path / "cluster.toml").write_bytes(b"a = 1\n# \xff")
     with pytest.raises(SettingsError, match=r"group\.toml:2: not UTF-8"):
-        load(tmp_path / "group.toml")
+        load(tmp_path / "cluster.toml")
 
 
 def test_routes_are_the_types_of_services(tmp_path: Path) -> None:

@@ -74,12 +74,12 @@ def folder_called(name: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as above:
         folder = Path(above) / name
         folder.mkdir()
-        (folder / "group.toml").write_text(CONFIGURATION)
+        (folder / "cluster.toml").write_text(CONFIGURATION)
         yield folder
 
 
 def check_paths(folder: Path) -> None:
-    settings = load(folder / "group.toml")
+    settings = load(folder / "cluster.toml")
     assert settings.engine.data == folder / "engine"
     assert parse_url(account_url(settings.accounts)).database == str(folder / "accounts.db")
     assert settings.login is not None and settings.login.oidc is not None and settings.gateway is not None
@@ -102,7 +102,7 @@ def test_what_a_configuration_names_is_in_a_folder_of_any_name(name: str) -> Non
 @given(names)
 def test_a_configuration_that_is_shown_reads_back_as_the_same_from_any_folder(name: str) -> None:
     with folder_called(name) as folder:
-        settings = load(folder / "group.toml")
+        settings = load(folder / "cluster.toml")
         (folder / "shown.toml").write_text(show(settings), encoding="utf-8")
         assert load(folder / "shown.toml") == settings
 
@@ -113,11 +113,11 @@ async def test_accounts_are_made_in_a_folder_of_any_name_and_nowhere_else(
 ) -> None:
     """The folder may also be named from the current one."""
     with folder_called(name) as folder:
-        for given_path in (folder / "group.toml", Path(name) / "group.toml"):
+        for given_path in (folder / "cluster.toml", Path(name) / "cluster.toml"):
             monkeypatch.chdir(folder.parent)
             async with Accounts(account_url(load(given_path).accounts), upgrade=True) as accounts:
                 await accounts.create(f"anna{len(str(given_path))}", "correct horse")
-        assert {path.name for path in folder.iterdir()} >= {"accounts.db", "group.toml"}
+        assert {path.name for path in folder.iterdir()} >= {"accounts.db", "cluster.toml"}
         assert os.listdir(folder.parent) == [name]
         with closing(sqlite3.connect(folder / "accounts.db")) as database:
             assert database.execute("SELECT count(*) FROM gatelink_accounts").fetchone() == (2,)

@@ -29,7 +29,7 @@ def file_of(folder: Path, text: str, mode: int = 0o600) -> Secret:
     path = folder / "secret"
     path.write_text(text)
     path.chmod(mode)
-    return Secret("file:secret", folder=folder, where="group.toml:3: group.key")
+    return Secret("file:secret", folder=folder, where="cluster.toml:3: cluster.key")
 
 
 def refusal(secret: Secret) -> str:
@@ -50,7 +50,7 @@ def test_a_secret_is_read_from_a_file_without_its_last_newline(tmp_path: Path) -
 
 def test_its_value_is_kept_nowhere(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv(NAME, "5ec4e7")
-    secret = Secret(f"env:{NAME}", where="group.toml:3: group.key")
+    secret = Secret(f"env:{NAME}", where="cluster.toml:3: cluster.key")
     secret.reveal()
     settings = EngineSettings(url="nats://h:1", user="me", password=secret)
     shown = [repr(secret), str(secret), f"{secret}", repr(settings), str(secret.error("is wrong"))]
@@ -72,9 +72,9 @@ def test_what_is_no_reference_is_refused_and_not_repeated(literal: str) -> None:
 
 
 def test_a_missing_secret_is_refused_with_where_and_the_fix(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    missing = Secret(f"env:{NAME}", where="group.toml:3: group.key")
+    missing = Secret(f"env:{NAME}", where="cluster.toml:3: cluster.key")
     says = "; set it, or for development add --dev, which makes up a throw-away secret"
-    assert refusal(missing) == f"group.toml:3: group.key: env:{NAME} is not set{says}"
+    assert refusal(missing) == f"cluster.toml:3: cluster.key: env:{NAME} is not set{says}"
     monkeypatch.setenv(NAME, "")
     assert "is not set" in refusal(missing)
     assert "is not there, or empty" in refusal(Secret("file:none", folder=tmp_path))
@@ -143,10 +143,10 @@ def test_without_dev_the_throw_away_seed_means_nothing(monkeypatch: pytest.Monke
 
 
 def test_a_secret_knows_its_line_also_when_the_file_does_not_name_it(tmp_path: Path) -> None:
-    (tmp_path / "group.toml").write_text(f'\n[group]\nkey = "env:{NAME}"\n[tokens]\nkind = "signed"\n')
-    settings = load(tmp_path / "group.toml")
-    assert refusal(settings.group.key).startswith(f"{tmp_path}/group.toml:3: group.key: env:{NAME} is not set")
-    assert refusal(settings.tokens.signing_keys[0]).startswith(f"{tmp_path}/group.toml:4: tokens.signing_keys: env:")
+    (tmp_path / "cluster.toml").write_text(f'\n[group]\nkey = "env:{NAME}"\n[tokens]\nkind = "signed"\n')
+    settings = load(tmp_path / "cluster.toml")
+    assert refusal(settings.cluster.key).startswith(f"{tmp_path}/cluster.toml:3: cluster.key: env:{NAME} is not set")
+    assert refusal(settings.tokens.signing_keys[0]).startswith(f"{tmp_path}/cluster.toml:4: tokens.signing_keys: env:")
 
 
 def test_a_log_line_with_a_secret_shows_its_reference(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,11 +17,11 @@ from gatelink.wire.control import (
 )
 from gatelink.wire.frames import FrameDecoder
 from gatelink.wire.handshake import Initiator, Responder, Sealing, check_answer
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
 
 KEY = ServerKey.generate()
-GROUP = GroupKey.generate()
+GROUP = ClusterKey.generate()
 BOTH = Features.RESUME | Features.PING
 
 
@@ -98,7 +98,7 @@ def test_a_server_with_two_keys_answers_clients_of_either() -> None:
     "initiator, words",
     [
         (Initiator(ServerKey.generate().public, Hello()), "unknown key"),
-        (Initiator(GroupKey.generate(), Hello(), 5, 9), "unknown group key"),
+        (Initiator(ClusterKey.generate(), Hello(), 5, 9), "unknown group key"),
         (Initiator(GROUP, Hello(), 5, 8), "from server 5 to 8; this is 9"),
         (Initiator(GROUP, Hello(), 9, 9), "from server 9 to 9; this is 9"),
         (Initiator(GROUP, Hello(), 0, 9), "from server 0 to 9; this is 9"),

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatelink.errors import ConfigError, LocalError, ProtocolError
-from gatelink.wire.keys import GroupKey, ServerKey
+from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import (
     MAX_MESSAGES,
     CipherState,
@@ -141,8 +141,8 @@ def test_another_server_key_or_group_key_is_refused() -> None:
     responder = HandshakeState(Pattern.NK, False, b"", s=ServerKey.generate().private)
     with pytest.raises(ProtocolError):
         responder.read_message(initiator.write_message())
-    initiator = HandshakeState(Pattern.NNPSK0, True, b"", psk=GroupKey.generate().psk)
-    responder = HandshakeState(Pattern.NNPSK0, False, b"", psk=GroupKey.generate().psk)
+    initiator = HandshakeState(Pattern.NNPSK0, True, b"", psk=ClusterKey.generate().psk)
+    responder = HandshakeState(Pattern.NNPSK0, False, b"", psk=ClusterKey.generate().psk)
     with pytest.raises(ProtocolError):
         responder.read_message(initiator.write_message())
 
@@ -223,17 +223,17 @@ def test_prologue_and_key_ids_are_as_the_protocol_says() -> None:
     assert psk_id(b"k" * 32) == hashlib.sha256(b"gatelink psk id" + b"k" * 32).digest()[:4]
 
 
-@pytest.mark.parametrize("kind", [ServerKey, GroupKey])
-def test_a_key_survives_its_hex_and_does_not_show_in_its_repr(kind: type[ServerKey] | type[GroupKey]) -> None:
+@pytest.mark.parametrize("kind", [ServerKey, ClusterKey])
+def test_a_key_survives_its_hex_and_does_not_show_in_its_repr(kind: type[ServerKey] | type[ClusterKey]) -> None:
     key = kind.generate()
     again = kind.from_hex(key.to_hex())
     assert again.to_hex() == key.to_hex() and again.key_id == key.key_id and len(key.key_id) == 4
     assert key.to_hex() not in repr(key) and key.key_id.hex() in repr(key)
 
 
-@pytest.mark.parametrize("kind", [ServerKey, GroupKey])
+@pytest.mark.parametrize("kind", [ServerKey, ClusterKey])
 @pytest.mark.parametrize("text", ["", "secret", "ab" * 31, "ab" * 33, "zz" * 32])
-def test_a_bad_key_text_is_refused_without_repeating_it(kind: type[ServerKey] | type[GroupKey], text: str) -> None:
+def test_a_bad_key_text_is_refused_without_repeating_it(kind: type[ServerKey] | type[ClusterKey], text: str) -> None:
     with pytest.raises(ConfigError, match="64 hex digits") as caught:
         kind.from_hex(text)
     assert not text or text not in str(caught.value)
@@ -241,4 +241,4 @@ def test_a_bad_key_text_is_refused_without_repeating_it(kind: type[ServerKey] | 
 
 def test_a_group_key_is_32_bytes() -> None:
     with pytest.raises(ConfigError, match="32 random"):
-        GroupKey(b"pass-phrase")
+        ClusterKey(b"pass-phrase")

@@ -1,0 +1,46 @@
+"""What players and servers say, and the key that proves that who says it is one of our servers.
+
+gatelink keys new --cluster --out cluster.key makes one; every server of the group has it, and nobody else.
+"""
+
+import os
+
+from msgspec import Struct
+
+from gatelink import Catalog, ClusterKey
+from gatelink.keys import load_group_key
+
+catalog = Catalog()
+FRONT, BANK = 1, 2  # the servers' types, and here their ids as well
+
+cluster_key = load_group_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
+
+
+@catalog.message(19001)
+class Pay(Struct):
+    """From a player."""
+
+    coins: int
+
+
+@catalog.message(19002)
+class Paid(Struct):
+    """To a player: all that was paid so far."""
+
+    coins: int
+
+
+@catalog.message(19101)
+class Deposit(Struct):
+    """From the front to the bank."""
+
+    uid: int
+    coins: int
+
+
+@catalog.message(19102)
+class Balance(Struct):
+    """Back again."""
+
+    uid: int
+    coins: int

@@ -1,0 +1,38 @@
+"""Gets a token at the desk, as the web site would, and comes in by the TLS door.
+
+export DOORS=...; python -m examples.listeners.client
+"""
+
+import asyncio
+import os
+import ssl
+import sys
+from pathlib import Path
+
+from gatelink import Session, connect
+
+
+async def fetch_token(folder: Path, uid: int) -> str:
+    reader, writer = await asyncio.open_unix_connection(folder / "desk.sock")
+    writer.write(b"%d\n" % uid)
+    token = (await reader.readline()).decode().strip()
+    writer.close()
+    await writer.wait_closed()
+    return token
+
+
+async def enter(address: str, folder: Path, uid: int) -> Session:
+    """A session through the TLS door. A certificate that an authority signed needs no `tls=`."""
+    tls = ssl.create_default_context(cafile=folder / "certificate.pem")
+    return await connect(address, uid=uid, token=await fetch_token(folder, uid), tls=tls)
+
+
+async def main(address: str) -> None:
+    session = await enter(address, Path(os.environ["DOORS"]), uid=7)
+    print(f"in as {session.uid}")
+    session.close()
+    await session.wait_closed()
+
+
+if __name__ == "__main__":
+    asyncio.run(main(*sys.argv[1:] or ["tls://127.0.0.1:7443"]))

@@ -1,0 +1,24 @@
+"""Sealed connections, and sessions that outlive them: it sends every number back.
+
+gatelink serve examples.resume.server:server
+"""
+
+from msgspec import Struct
+
+from gatelink import Catalog, Server, ServerKey, Session, StaticTokens
+
+catalog = Catalog()
+
+
+@catalog.message(18001)
+class Number(Struct):
+    n: int
+
+
+key = ServerKey.generate()  # a game keeps its own: key.to_hex() is the secret, ServerKey.from_hex reads it
+server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, keys=[key], sealed_only=True)
+
+
+@server.on(Number)
+def number(session: Session, message: Number) -> None:
+    session.send(message)

@@ -1,0 +1,1 @@
+"""The implementations of `gatelink.cluster.engine.Engine`."""

@@ -1,0 +1,183 @@
+"""How a watch follows a bucket: one consumer after another, each a list of what is there and then what changes."""
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from gatelink.cluster.engine import EngineError
+from gatelink.cluster.engines.bucket import ApiError, KeyValueBucket, Message
+from gatelink.cluster.engines.connection import NatsConnection
+from gatelink.cluster.engines.stats import EngineStats
+from gatelink.cluster.engines.view import View
+from gatelink.rate_limited_logger import RateLimitedLogger
+
+HEARTBEAT = 2.0  # s between two messages of a consumer that has nothing to say
+SILENCE = 3 * HEARTBEAT  # s after which a consumer is given up
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # s before beginning again, doubled each time that nothing was got
+
+
+class _Delivered(msgspec.Struct, frozen=True):
+    consumer_seq: int = 0
+
+
+class _Created(msgspec.Struct):
+    num_pending: int = 0
+    delivered: _Delivered = _Delivered()
+    error: ApiError | None = None
+
+
+class Follower:
+    """Keeps `view` what the bucket says of the keys below `prefix`, whatever happens to connections.
+
+    Consumers are ordered in the sense of NATS: not acknowledged, numbered without gaps. A gap, silence or a lost
+    connection ends one; the next begins with all that is there, and what that differs in from the view are changes.
+    """
+
+    def __init__(self, bucket: KeyValueBucket, prefix: str, stats: EngineStats, log: RateLimitedLogger) -> None:
+        self.view = View()
+        self.is_complete = asyncio.Event()
+        """Set once the view has all that is there, or at the end; never cleared."""
+        self._bucket = bucket
+        self._prefix = prefix
+        self._stats = stats
+        self._log = log
+        self._trouble = asyncio.Event()
+        self._connection: NatsConnection | None = None
+        self._fresh: dict[str, bytes] | None = None  # what this consumer listed, until it has listed all
+        self._last = 0  # the number of its newest message
+        self._heard = 0  # messages and heartbeats
+
+    async def run(self, connected: Callable[[], Awaitable[NatsConnection]]) -> None:
+        """Follows until it is cancelled. connected: the connection, once there is one."""
+        pause = FIRST_PAUSE
+        while True:
+            connection = await connected()
+            try:
+                await self._follow(connection)
+            except EngineError as error:
+                self._log.info("a watch begins again", prefix=self._prefix, cause=str(error))
+            except Exception as error:
+                self._log.error("a watch failed and begins again", prefix=self._prefix, exc_info=error)
+            self._stats.resyncs += 1
+            pause = FIRST_PAUSE if self._fresh is None else min(2 * pause, LONGEST_PAUSE)
+            await asyncio.sleep(pause * random.uniform(0.5, 1.5))
+
+    def begin_again(self) -> None:
+        """Has it list anew what is there."""
+        self._trouble.set()
+
+    def end(self) -> None:
+        """Nothing more will come."""
+        self.view.end()
+        self.is_complete.set()
+
+    async def _follow(self, connection: NatsConnection) -> None:
+        """Makes a consumer, and returns when it is of no more use. Raises EngineError."""
+        self._connection, self._fresh, self._last, self._heard = connection, {}, 0, 0
+        self._trouble.clear()
+        inbox = connection.new_inbox()
+        connection.when_lost.add(self._trouble.set)
+        stop = await connection.listen(inbox, self._take)
+        try:
+            created = await self._create(connection, inbox)
+            if created.num_pending == created.delivered.consumer_seq == 0:
+                self._listed()
+            while True:
+                heard = self._heard
+                try:
+                    async with asyncio.timeout(SILENCE):
+                        await self._trouble.wait()
+                    return
+                except TimeoutError:
+                    if self._heard == heard:
+                        raise EngineError(f"nothing was heard for {SILENCE:g} s") from None
+        finally:
+            connection.when_lost.discard(self._trouble.set)
+            await stop()  # the server removes a consumer that nobody listens to
+
+    async def _create(self, connection: NatsConnection, inbox: str) -> _Created:
+        """Raises EngineError, also if there is no answer, as from a cluster without a leader."""
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                reply = await connection.ask(f"$JS.API.CONSUMER.CREATE.{self._bucket.stream}", self._config(inbox))
+        except TimeoutError:
+            raise EngineError(f"no consumer of {self._bucket.stream} within {HEARTBEAT:g} s") from None
+        created = msgspec.json.decode(reply.data, type=_Created)
+        if created.error is not None:
+            raise EngineError(f"no consumer of {self._bucket.stream}: {created.error.description}")
+        return created
+
+    async def _take(self, message: Message) -> None:
+        """One message of the consumer, or of its heartbeats and flow control (status 100)."""
+        self._heard += 1
+        if not message.reply.startswith("$JS.ACK."):
+            await self._control(message)
+            return
+        if self._trouble.is_set():
+            return
+        number, pending = _position(message.reply)
+        if number != self._last + 1:
+            self._trouble.set()  # what came between was dropped
+            return
+        self._last = number
+        key, value = self._bucket.change_of(message)
+        if self._fresh is None:
+            self.view.set(key, value)
+            return
+        if value is not None:
+            self._fresh[key] = value
+        else:
+            self._fresh.pop(key, None)
+        if pending == 0:
+            self._listed()
+
+    async def _control(self, message: Message) -> None:
+        assert self._connection is not None
+        if answer := message.reply or message.headers.get("Nats-Consumer-Stalled", ""):
+            await self._connection.send(answer, b"")
+        elif (last := message.headers.get("Nats-Last-Consumer")) is not None:
+            if int(last) != self._last:
+                self._trouble.set()
+            else:
+                self._listed()  # idle: if messages were still to come, they have expired
+
+    def _listed(self) -> None:
+        """All that was there has come."""
+        if self._fresh is None:
+            return
+        entries, self._fresh = self._fresh, None
+        if self.is_complete.is_set():
+            self.view.replace(entries)
+        else:
+            self.view.open(entries)
+            self.is_complete.set()
+
+    def _config(self, inbox: str) -> bytes:
+        return msgspec.json.encode(
+            {
+                "stream_name": self._bucket.stream,
+                "config": {
+                    "deliver_policy": "last_per_subject",
+                    "deliver_subject": inbox,
+                    "filter_subject": f"{self._bucket.prefix}{self._prefix}.>",  # with two it lists ten times slower
+                    "ack_policy": "none",
+                    "max_deliver": 1,
+                    "flow_control": True,
+                    "idle_heartbeat": int(HEARTBEAT * 1e9),
+                    "num_replicas": 1,
+                    "mem_storage": True,
+                },
+            }
+        )
+
+
+def _position(reply: str) -> tuple[int, int]:
+    """(number in the consumer, messages still to come) of the reply subject of a message.
+
+    `$JS.ACK.<stream>.<consumer>.<delivered>.<stream sequence>.<number>.<time>.<pending>`, in newer servers with domain
+    and account after `ACK` and a random word at the end.
+    """
+    words = reply.split(".")
+    return (int(words[6]), int(words[8])) if len(words) == 9 else (int(words[8]), int(words[10]))

@@ -1,0 +1,74 @@
+"""What a watch shows: the entries now, and what changed since its reader last looked."""
+
+import asyncio
+from collections.abc import Mapping
+from types import MappingProxyType
+from typing import Self
+
+from gatelink.cluster.engine import Change
+
+
+class View:
+    """A `Watch` that an engine writes. One reader iterates it.
+
+    Unread changes are kept by key, so a key is reported once however often it changed, and one that came and went
+    unread not at all: what is kept is bounded by what is there and what the reader was told of. Iteration ends when
+    the engine closes.
+    """
+
+    def __init__(self) -> None:
+        self._entries: dict[str, bytes] = {}
+        self.entries: Mapping[str, bytes] = MappingProxyType(self._entries)
+        self._told: set[str] = set()  # keys that are there as far as the reader knows
+        self._unread: dict[str, None] = {}  # an ordered set
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def open(self, entries: Mapping[str, bytes]) -> None:
+        """What is there when the reader comes."""
+        self._entries.update(entries)
+        self._told.update(entries)
+
+    def set(self, key: str, value: bytes | None) -> None:
+        """What `key` is now; None if it is gone. The same value again is no change."""
+        if self._entries.get(key) == value:
+            return
+        if value is not None:
+            self._entries[key] = value
+        else:
+            del self._entries[key]
+            if key not in self._told:
+                self._unread.pop(key, None)
+                return
+        self._unread[key] = None
+        self._wake.set()
+
+    def replace(self, entries: Mapping[str, bytes]) -> None:
+        """All that is there now, after a time that nothing was heard in."""
+        for key in self._entries.keys() - entries.keys():
+            self.set(key, None)
+        for key, value in entries.items():
+            self.set(key, value)
+
+    def end(self) -> None:
+        """No changes come after those that are unread."""
+        self._ended = True
+        self._wake.set()
+
+    def __aiter__(self) -> Self:
+        return self
+
+    async def __anext__(self) -> Change:
+        while not self._unread:
+            if self._ended:
+                raise StopAsyncIteration
+            self._wake.clear()
+            await self._wake.wait()
+        key = next(iter(self._unread))
+        del self._unread[key]
+        value = self._entries.get(key)
+        if value is None:
+            self._told.discard(key)
+        else:
+            self._told.add(key)
+        return Change(key, value)

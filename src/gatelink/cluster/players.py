@@ -1,0 +1,463 @@
+"""The players of a service: each stands for a session that a gateway holds.
+
+A handler does not know the difference: `send`, `kick`, `uid`, `data` are as on a server that holds the connection
+itself. What differs is below: frames come out of ClientFrames and leave as PushFrames, over the gateway's link.
+"""
+
+import asyncio
+from collections.abc import Iterable, Iterator, Mapping
+from types import MappingProxyType
+from typing import Any
+
+import msgspec
+import structlog
+
+from gatelink.cluster.cluster import Cluster
+from gatelink.cluster.links import Link
+from gatelink.cluster.registry import State
+from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
+from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.session.groups import MAX_NAME, check_name
+from gatelink.session.interfaces import Dispatcher
+from gatelink.session.loop_context import LoopContext
+from gatelink.session.outbox import Full, Outbox, OutboxFull
+from gatelink.session.session import NO_CLAIMS, Session
+from gatelink.session.states import SESSION, SessionEvent, SessionState, step
+from gatelink.session.stream import Pause
+from gatelink.wire.control import MAX_REASON
+from gatelink.wire.envelope import (
+    PUSH_HEAD,
+    RETURNED,
+    SID_SIZE,
+    Arrival,
+    Bind,
+    Hold,
+    Join,
+    Kick,
+    Leave,
+    SessionOpened,
+    broadcast_frames,
+    push_frames,
+)
+from gatelink.wire.frames import Frame
+
+quiet = RateLimitedLogger(structlog.get_logger("gatelink.service"))
+
+POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
+"""What stands for a policy in a PushFrame."""
+
+ENVELOPE_HEAD = 1_100
+"""Bytes that an envelope to a gateway is longer than its message, at the most: a group's name has 255 characters."""
+
+POLICY_NUMBERS = {policy: number for number, policy in enumerate(POLICIES)}
+
+_OPEN = SessionState.OPEN
+_NOTHING_QUEUED = Outbox(1, 1)  # what a player is sent waits in its link's outbox
+
+
+class Player(Session):
+    """A player's session as a service has it; its connection is at the gateway.
+
+    sid: the number by which the gateway and this service name the session. arrival: how the player came to this server.
+    lost_messages: how many of the player's messages were lost with the server before.
+    """
+
+    __slots__ = ("_left", "_pending", "_players", "arrival", "link", "lost_messages", "sid")
+
+    def __init__(
+        self, hub: LoopContext, players: "Players", handlers: Dispatcher, link: Link, opened: SessionOpened
+    ) -> None:
+        super().__init__(
+            hub,
+            players,
+            handlers,
+            None,
+            uid=opened.uid,
+            slot=opened.slot,
+            epoch=opened.epoch,
+            address=opened.address,
+            claims=_claims(opened.claims),
+            verified_at=opened.epoch / 1_000_000,
+            outbox=_NOTHING_QUEUED,
+        )
+        self._players = players
+        self._left = False  # its gateway has taken it from us, and it may live on there
+        self._pending: list[Frame] | None = None  # what came before it was opened
+        self.link = link
+        self.sid = opened.sid
+        self.arrival = Arrival(opened.type & ~RETURNED)
+        self.returned = bool(opened.type & RETURNED)
+        self.lost_messages = opened.lost
+
+    @property
+    def gateway(self) -> int:
+        """The server id of the gateway that holds the player's connection."""
+        return self.link.id
+
+    # -- to the player --
+
+    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """As on any session. Raises SessionClosed, also when the link to the gateway is full and `full` is CLOSE."""
+        cls = type(message)
+        encoder = self._context.encoders.get(cls) or self._context.encoder(cls)
+        frame = encoder.frame(message)
+        self.send_frame(frame, key, full)
+        traffic = encoder.traffic
+        traffic.messages += 1
+        traffic.bytes += len(frame)
+
+    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
+        if self.state is not _OPEN:
+            self._check_sendable()
+        try:
+            if key or full is not Full.CLOSE:
+                self.link.push(push_frames((self.sid,), [frame], POLICY_NUMBERS[full], key))
+            else:
+                self.link.push_to(self.sid, frame)
+        except OutboxFull as error:
+            if full is not Full.CLOSE:
+                self._context.stats.dropped += 1
+                return
+            self.close(error.code, "the link to the gateway is full")
+            raise SessionClosed(error.code, str(error)) from None
+
+    def send_frames(self, frames: list[bytes]) -> None:
+        for frame in frames:  # not into the outbox, which all players share and which is never written
+            self.send_frame(frame)
+
+    def _check_sendable(self) -> None:
+        if not self._is_answering:
+            super()._check_sendable()
+
+    @property
+    def _is_answering(self) -> bool:
+        """It has left, and a handler is still at what came before that."""
+        return self._left and self._last is not None
+
+    async def drain(self) -> None:
+        """Waits until everything queued for the player's gateway has been handed to its socket."""
+        if self.state is _OPEN:
+            await self.link.drain()
+        if self.close_code is not None:
+            raise SessionClosed(self.close_code, self.close_reason)
+
+    def flush(self) -> None: ...
+
+    # -- at the gateway --
+
+    def bind(self, type: int, server: int) -> bool:
+        """Has the player's messages for a `type` of server go to that one from now on; 0 lets the gateway choose.
+
+        False, and a line in the log, if this server knows no such server that is up. The gateway is told all the same:
+        it holds the player's messages for the type's `hold_seconds`, in case the server comes. Then it chooses another
+        one, says so in its log, and counts it (`gatelink_missed_binds_total`).
+
+        Raises LocalError for a type that is not 1 to 255, or a server that is not 0 to 2**64 - 1.
+        """
+        if not 1 <= type <= 255 or not 0 <= server < 1 << 64:
+            raise LocalError(f"bind to server {server} of type {type}; types are 1 to 255, ids 0 to 2**64 - 1")
+        self._tell(Bind(self.sid, type, server))
+        is_there = server == 0 or self._players.knows(type, server)
+        if not is_there:
+            quiet.error("a player was bound to a server that is not there", uid=self.uid, type=type, server=server)
+        return is_there
+
+    def join(self, group: str) -> None:
+        name = self._players.full_name(group)
+        if not self._is_answering:
+            super().join(group)
+        self._tell(Join(self.sid, name))
+
+    def leave(self, group: str) -> None:
+        super().leave(group)
+        self._tell(Leave(self.sid, self._players.full_name(group)))
+
+    def pause(self, why: Pause) -> None:
+        """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
+        if not self._paused and self.state is _OPEN:
+            self.link.send_event(Hold(self.sid, 1))
+        self._paused |= why
+
+    def resume(self, why: Pause) -> None:
+        if self._paused and not self._paused & ~why and self.state is _OPEN:
+            self.link.send_event(Hold(self.sid, 0))
+        self._paused &= ~why
+
+    def _tell(self, event: msgspec.Struct) -> None:
+        if self.state is _OPEN or self._is_answering:
+            self.link.send_event(event)
+
+    # -- from the gateway --
+
+    def receive(self, frames: list[Frame]) -> None:
+        if self._pending is not None:
+            self._pending += frames
+        elif self.state is _OPEN:
+            self.last_heard = self._context.wheel.clock()
+            self.handlers.dispatch(self, frames)
+
+    def open(self) -> None:
+        self.handlers.opened(self)
+
+    def open_after(self, older: Session) -> None:
+        """Lets the handlers hear the end of the user's session before first; for limits.close_timeout at the most."""
+        self._pending = []
+        self.pause(Pause.OPENING)
+        self._context.wheel.call(
+            self._context.limits.close_timeout, self._begin
+        )  # does nothing if it has begun by then
+        older.after_last(self._begin)
+
+    def _begin(self) -> None:
+        frames, self._pending = self._pending, None
+        if frames is None:
+            return
+        self.resume(Pause.OPENING)
+        self.handlers.opened(self)
+        if self.state is _OPEN:
+            if frames:
+                self.handlers.dispatch(self, frames)
+        else:  # it has left meanwhile; of one that is not open any more, the dispatcher takes the first frame alone
+            for frame in frames:
+                self.handlers.dispatch(self, [frame])
+        if self.close_code is not None:
+            self.handlers.closed(self, heard=True)
+
+    def left(self, code: CloseCode, reason: str = "") -> None:
+        """The session is over, or another server's; what came before is still handled."""
+        if self.state is _OPEN:
+            self._left = True
+            if self._paused:  # the gateway may hear of the pause only when the player has come back to us
+                self.link.send_event(Hold(self.sid, 0))
+            self.state = step(SESSION, self.state, SessionEvent.END)
+            self._end(code, reason, heard=True)
+            self._gone()
+
+    # -- the end --
+
+    def broken(self, error: PeerError) -> None:
+        self._kick(error.code, str(error), "")  # the details are for our log
+
+    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
+        """Ends the session at its gateway, which delivers first what was sent before."""
+        self._kick(code, reason, reason)
+
+    def abort(self) -> None:
+        self.close()
+
+    def _kick(self, code: CloseCode, reason: str, told: str) -> None:
+        self._tell(Kick(self.sid, code, told[:MAX_REASON]))
+        if self.state is _OPEN:
+            if self._pending is not None:
+                self._pending = []
+            self.state = step(SESSION, self.state, SessionEvent.END)
+            self._end(code, reason, heard=False)
+            self._gone()
+
+
+class Players:
+    """The players of one service, found by `(uid, slot)` or by the gateway's link and sid (session.Owner).
+
+    type: the service's type, under which its groups are known at the gateways. group: whose member it is.
+    """
+
+    accepting = True
+
+    def __init__(self, hub: LoopContext, handlers: Dispatcher, type: int, group: Cluster) -> None:
+        self._context = hub
+        self._handlers = handlers
+        self._type = type
+        self._cluster = group
+        self._by_key: dict[tuple[int, int], Player] = {}
+        self._by_sid: dict[Link, dict[int, Player]] = {}
+        self._ending: dict[tuple[int, int], Player] = {}  # who has left, and whose handlers have not heard it yet
+        self.emptied = asyncio.Event()
+        """Set when the last player leaves; whoever waits for that clears it first."""
+
+    # -- who is here --
+
+    def __len__(self) -> int:
+        return len(self._by_key)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __iter__(self) -> Iterator[Player]:
+        """The players of this moment; they may leave, and others come, while you iterate."""
+        return iter(list(self._by_key.values()))
+
+    def __contains__(self, session: object) -> bool:
+        return isinstance(session, Player) and self._by_key.get((session.uid, session.slot)) is session
+
+    def get(self, uid: int, slot: int = 0) -> Player | None:
+        """The player of a user's device, if it is this service's."""
+        return self._by_key.get((uid, slot))
+
+    def of(self, link: Link, sid: int) -> Player | None:
+        """The player that a gateway calls `sid`."""
+        return self._by_sid.get(link, _NOBODY).get(sid)
+
+    # -- one message, to one by its uid or to many --
+
+    async def push(self, uid: int, message: Any, slot: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> bool:
+        """Sends `message` to a user's device at whatever gateway, a player of this service or not; whether it is there.
+
+        Raises EngineUnavailable for one that is not, and what encoding raises.
+        """
+        player = self._by_key.get((uid, slot))
+        if player is not None:
+            try:
+                player.send(message, key=key, full=full)
+            except SessionClosed:
+                return False
+            return True
+        encoder = self._context.encoder(type(message))
+        frame = encoder.frame(message)
+        place = await self._cluster.find(uid, slot)
+        link = self._cluster.links.get(place.gateway) if place is not None else None
+        if (
+            place is None
+            or link is None
+            or not self._push(link, push_frames((place.epoch,), [frame], POLICY_NUMBERS[full], key))
+        ):
+            return False
+        encoder.traffic.messages += 1
+        encoder.traffic.bytes += len(frame)
+        return True
+
+    def broadcast(
+        self, message: Any, to: Iterable[Session] | None = None, *, key: int = 0, full: Full = Full.CLOSE
+    ) -> int:
+        """Sends `message`, encoded once, to the players of `to` (None: all of this service); how many it is for.
+
+        It crosses each link once, with the list of those it is for. Raises what encoding raises.
+        """
+        encoder = self._context.encoder(type(message))
+        frame = encoder.frame(message)
+        by_link: dict[Link, list[int]] = {}
+        for player in self._by_key.values() if to is None else to:
+            if isinstance(player, Player) and player.state is _OPEN:
+                by_link.setdefault(player.link, []).append(player.sid)
+        sent = 0
+        for link, sids in by_link.items():
+            gather_all = max(1, min(_PUSH_AT_ONCE, (link.max_envelope - PUSH_HEAD - len(frame)) // SID_SIZE))
+            for at in range(0, len(sids), gather_all):
+                part = sids[at : at + gather_all]
+                if self._push(link, push_frames(part, [frame], POLICY_NUMBERS[full], key)):
+                    sent += len(part)
+        encoder.traffic.messages += sent
+        encoder.traffic.bytes += sent * len(frame)
+        return sent
+
+    def broadcast_gateways(
+        self, links: Iterable[Link], message: Any, name: str = "", *, key: int = 0, full: Full = Full.CLOSE
+    ) -> None:
+        """Sends `message` once over each link to a gateway, for every player there.
+
+        name: the gateways' name of a group, if it is for its members alone. Raises what encoding raises.
+        """
+        encoder = self._context.encoder(type(message))
+        frame = encoder.frame(message)
+        envelope = broadcast_frames(name, [frame], POLICY_NUMBERS[full], key)
+        for link in links:
+            if self._push(link, envelope):
+                encoder.traffic.messages += 1
+                encoder.traffic.bytes += len(frame)
+
+    def _push(self, link: Link, envelope: bytes) -> bool:
+        try:
+            link.push(envelope)
+        except (OutboxFull, SessionClosed):
+            self._context.stats.dropped += 1
+            return False
+        return True
+
+    def knows(self, type: int, server: int) -> bool:
+        """Whether a server of that id and type is up, as far as is known here."""
+        info = self._cluster.registry.servers.get(server)
+        return info is not None and info.type == type and info.state is State.UP
+
+    def full_name(self, group: str) -> str:
+        """What the gateways call a group of this service. Raises LocalError for one that is empty or too long."""
+        check_name(group)
+        name = f"{self._type}/{group}"
+        if len(name) > MAX_NAME:
+            raise LocalError(f"a group's name of {len(group)} characters; with its type it has at most {MAX_NAME}")
+        return name
+
+    # -- from the gateways --
+
+    def opened(self, link: Link, event: SessionOpened) -> None:
+        """A player is ours. One of the same user with a lower epoch ends; should that be the newer, this one does.
+
+        Raises BodyError for claims that are none, and for a sid that another player has.
+        """
+        older = self._by_key.get((event.uid, event.slot))
+        known = self.of(link, event.sid)
+        if known is not None and known is not older:
+            raise BodyError(f"a second player with sid {event.sid}")
+        if older is not None:
+            if older.epoch > event.epoch:
+                return  # late news of an older login: its frames find nobody
+            if older.link is link and older.sid == event.sid:
+                return  # told again, on a link that was made anew
+        player = Player(self._context, self, self._handlers, link, event)
+        if older is not None:
+            older.left(CloseCode.REPLACED, "a newer login of the same user")
+        self._by_key[player.uid, player.slot] = player
+        self._by_sid.setdefault(link, {})[player.sid] = player
+        self._context.stats.verified += 1
+        ending = self._ending.get((player.uid, player.slot))
+        if ending is None:
+            player.open()
+        else:
+            player.open_after(ending)
+
+    def lost(self, link: Link) -> None:
+        """A gateway is gone, and the sessions that it held with it."""
+        for player in list(self._by_sid.get(link, _NOBODY).values()):
+            player.left(CloseCode.GOING_AWAY, "its gateway is gone")
+        self._by_sid.pop(link, None)
+
+    def close(self, code: CloseCode, reason: str) -> None:
+        """Leaves every player to another server; their sessions live on at the gateways."""
+        for player in self:
+            player.left(code, reason)
+
+    # -- session.Owner --
+
+    def broke(self, session: Session, code: CloseCode) -> bool:
+        return False
+
+    def ended(self, session: Session) -> None:
+        assert isinstance(session, Player)
+        key = (session.uid, session.slot)
+        if session in self:
+            del self._by_key[key]
+        self._ending[key] = session
+        session.after_last(lambda: self._told(key, session))
+        by_sid = self._by_sid.get(session.link)
+        if by_sid is not None:
+            by_sid.pop(session.sid, None)
+        if not self._by_key:
+            self.emptied.set()
+
+    def gone(self, session: Session) -> None: ...
+
+    def _told(self, key: tuple[int, int], player: Player) -> None:
+        if self._ending.get(key) is player:
+            del self._ending[key]
+
+
+_NOBODY: Mapping[int, Player] = MappingProxyType({})
+_PUSH_AT_ONCE = 8_192  # sids of 8 bytes: 64 KiB of envelope
+
+
+def _claims(text: str) -> Mapping[str, Any]:
+    """The claims of a SessionOpened. Raises BodyError."""
+    if not text:
+        return NO_CLAIMS
+    try:
+        return msgspec.json.decode(text, type=dict[str, Any])
+    except (msgspec.MsgspecError, UnicodeError) as error:
+        raise BodyError(f"claims are not a JSON object: {error}") from None

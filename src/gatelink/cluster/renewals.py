@@ -1,0 +1,146 @@
+"""When a gateway renews the directory's entries of its sessions: each by its own due time, well before it expires."""
+
+import asyncio
+import heapq
+import random
+import time
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from gatelink import tasks
+from gatelink.cluster.directory import RETRY
+from gatelink.cluster.engine import Conflict, EngineUnavailable
+from gatelink.rate_limited_logger import RateLimitedLogger
+
+log = structlog.get_logger("gatelink.directory")
+
+AT_ONCE = 128
+"""Renewals under way. At two calls of 2 s each, the slowest that there are, these are 38,400 in a third of the TTL."""
+
+Key = tuple[int, int, int]
+"""(uid, slot, epoch)"""
+
+
+class Renewals:
+    """The entries of one gateway that must be kept.
+
+    An entry is due between a sixth and a third of the TTL after its last write, at random, so that those that were
+    written together part. One that failed is due again a second later. When the engine is back, call `all_are_due`.
+
+    renew: writes one entry, as `Directory.renew`. replaced: called with (uid, slot, epoch) of a session that has a
+    newer login. ttl: seconds that an entry lives. clock: seconds.
+    """
+
+    def __init__(
+        self,
+        renew: Callable[[int, int, int], Awaitable[bool]],
+        replaced: Callable[[int, int, int], None],
+        ttl: float,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.failed = 0
+        """Renewals that were not done, and are tried again."""
+        self._renew = renew
+        self._replaced = replaced
+        self._ttl = ttl
+        self._clock = clock
+        self._due: dict[Key, float] = {}
+        self._queue: list[tuple[float, Key]] = []  # a heap; what is not as in `_due` any more stays a while
+        self._under_way: dict[Key, asyncio.Task[None]] = {}
+        self._wake = asyncio.Event()
+
+    def __len__(self) -> int:
+        return len(self._due)
+
+    def add(self, uid: int, slot: int, epoch: int) -> None:
+        """An entry that has just been written."""
+        self._set((uid, slot, epoch), self._later())
+
+    def discard(self, uid: int, slot: int, epoch: int) -> None:
+        """An entry that need not be kept any more."""
+        self._due.pop((uid, slot, epoch), None)
+
+    def all_are_due(self) -> None:
+        """The engine may have lost entries, or have newer ones: each is looked at, as fast as `AT_ONCE` allows."""
+        now = self._clock()
+        self._due = dict.fromkeys(self._due, now)
+        self._queue = [(now, key) for key in self._due]
+        self.wake()
+
+    def wake(self) -> None:
+        """The clock may have come to what is due."""
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Renews what is due until it is cancelled."""
+        try:
+            while True:
+                self._wake.clear()
+                seconds = self._begin_due()
+                try:
+                    async with asyncio.timeout(seconds):
+                        await self._wake.wait()
+                except TimeoutError:
+                    pass
+        finally:
+            under_way = list(self._under_way.values())
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    def _begin_due(self) -> float | None:
+        """Begins what is due, as much as may be under way; seconds until there is more to do, None: until woken."""
+        now = self._clock()
+        queue = self._queue
+        while queue:
+            due, key = queue[0]
+            if self._due.get(key) != due or key in self._under_way:
+                heapq.heappop(queue)
+                continue
+            if due > now:
+                return due - now
+            if len(self._under_way) >= AT_ONCE:
+                return None
+            heapq.heappop(queue)
+            self._under_way[key] = tasks.keep(self._try(key), "directory renewal of an entry")
+        return None
+
+    async def _try(self, key: Key) -> None:
+        before = self._due.get(key)
+        due = self._clock() + RETRY
+        try:
+            if before is not None:
+                if await self._renew(*key):
+                    due = self._later()
+                elif self._due.pop(key, None) is not None:
+                    self._replaced(*key)
+        except Conflict:
+            pass  # a newer login came first, or it ended: the next time tells
+        except EngineUnavailable:
+            self.failed += 1
+        except Exception as error:
+            self.failed += 1
+            quiet.error("an entry of the directory was not renewed", uid=key[0], exc_info=error)
+        finally:
+            del self._under_way[key]
+            now_due = self._due.get(key)
+            if now_due is not None:  # else it ended meanwhile
+                self._set(key, due if now_due == before else now_due)  # the latter: the engine was lost meanwhile
+            self.wake()
+
+    def _set(self, key: Key, due: float) -> None:
+        self._due[key] = due
+        if len(self._queue) > 2 * len(self._due) + 64:
+            self._queue = [(due, key) for key, due in self._due.items()]
+            heapq.heapify(self._queue)
+        else:
+            heapq.heappush(self._queue, (due, key))
+        if self._queue[0][1] == key:
+            self.wake()
+
+    def _later(self) -> float:
+        return self._clock() + self._ttl * random.uniform(1 / 6, 1 / 3)
+
+
+quiet = RateLimitedLogger(log)

@@ -1,1 +1,0 @@
-"""The implementations of `gatelink.group.engine.Engine`."""

@@ -1,0 +1,194 @@
+"""What stands before the application: whose address it is, how many at a time, how much, and for how long."""
+
+import asyncio
+import math
+import re
+from collections import Counter
+from collections.abc import Awaitable, Callable, MutableMapping
+from ipaddress import ip_address
+from typing import Any
+
+import structlog
+
+from gatelink.config import Network, networks
+from gatelink.login.limits import LoginLimits
+from gatelink.login.messages import Problem
+from gatelink.login.networks import RequestRates
+from gatelink.login.problems import RETRY_AFTER, problem, response_of
+from gatelink.net.endpoints import contains
+from gatelink.rate_limited_logger import RateLimitedLogger
+
+log = structlog.get_logger("gatelink.login.http")
+quiet = RateLimitedLogger(log)
+
+MOST_DISCARDED = 1_048_576
+"""Bytes of a body over the limit that are read and thrown away, so that its sender reads why instead of a reset."""
+
+Scope = MutableMapping[str, Any]
+Message = MutableMapping[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+App = Callable[[Scope, Receive, Send], Awaitable[None]]
+
+_CLOSE = {"connection": "close"}
+_LATER = {"retry-after": str(RETRY_AFTER)}
+_WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([^:]*):[0-9]+")  # as some proxies write addresses
+
+
+class Front:
+    """The ASGI application `app` within `limits`.
+
+    rates: how often each network may ask. proxies: networks whose X-Forwarded-For is believed. `responses` counts by
+    status.
+    """
+
+    def __init__(self, app: App, limits: LoginLimits, rates: RequestRates, proxies: tuple[str, ...] = ()) -> None:
+        self._app = app
+        self._limits = limits
+        self._rates = rates
+        self._proxies = networks(*proxies)
+        self._exempt = networks(*limits.exempt)
+        self._warned = False
+        self.active = 0
+        self.responses: Counter[int] = Counter()
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        peer, port = scope.get("client") or ("", 0)
+        scope["client"] = (forwarded_for(scope["headers"], peer, self._proxies), port)
+        if not (self._proxies or self._warned):
+            self._look_for_proxy(scope, peer)
+        if _head_size(scope) > self._limits.max_head:  # h11 limits only what comes in several pieces
+            large = problem(431, "too-large-head", f"line and headers may have {self._limits.max_head} bytes")
+            await self._refuse(send, large, _CLOSE)
+            return
+        if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
+            # h11 believes the latter; a proxy that believes the former sees another request behind this one.
+            two = problem(400, "bad-request", "a body has Content-Length or Transfer-Encoding, not both")
+            await self._refuse(send, two, _CLOSE)
+            return
+        wait = self._rates.take(scope["client"][0])
+        body: bytes | None = None
+        started = False
+
+        async def send_counted(message: Message) -> None:
+            nonlocal started
+            if message["type"] == "http.response.start":
+                started = True
+                self.responses[message["status"]] += 1
+            await send(message)
+
+        try:
+            async with asyncio.timeout(self._limits.timeout):  # for the body and the work
+                body = await self._read(scope, receive)
+                if wait:  # not before: a reset, which bytes that are not read cause, could overtake the answer
+                    often = problem(429, "too-many-requests", "the network asks too often")
+                    await self._refuse(send, often, {**_CLOSE, "retry-after": str(math.ceil(wait))})
+                    return
+                # Only who has sent all of it takes a place, else slow bodies would hold them all.
+                if body is not None and self.active < self._limits.max_requests:
+                    self.active += 1
+                    # uvicorn, which has the scope itself, leaves the body of a HEAD's answer away.
+                    asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
+                    try:
+                        await self._app(asked, _replaying(body, receive), send_counted)
+                    finally:
+                        self.active -= 1
+                    return
+        except _Gone:
+            return
+        except TimeoutError:
+            if started:
+                raise  # uvicorn closes the connection
+            if body is None:
+                late = problem(408, "too-slow", f"the body did not come within {self._limits.timeout:g} s")
+                await self._refuse(send, late, _CLOSE)
+            else:
+                quiet.error("request took too long", path=scope["path"], seconds=self._limits.timeout)
+                await self._refuse(send, problem(503, "timeout", "the request took too long"), _LATER)
+            return
+        if body is None:
+            large = problem(413, "too-large", f"a body may have {self._limits.max_body} bytes")
+            await self._refuse(send, large, _CLOSE)
+        else:
+            await self._refuse(send, problem(503, "busy", "too many requests are under way"), _LATER)
+
+    def _look_for_proxy(self, scope: Scope, peer: str) -> None:
+        """Says once that a proxy was left out of the settings."""
+        if any(name == b"x-forwarded-for" for name, _ in scope["headers"]) and contains(self._exempt, peer):
+            self._warned = True
+            log.error("a proxy that login.proxies does not have; no limit per network holds", address=peer)
+
+    async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
+        """The whole body; None if it is too large. Raises _Gone if the peer leaves before its end."""
+        most = self._limits.max_body
+        if _declared(scope["headers"]) > MOST_DISCARDED:
+            return None
+        body, size, more = b"", 0, True
+        while more and size <= MOST_DISCARDED:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise _Gone  # part of a body must not be taken for one
+            chunk = message.get("body", b"")
+            size += len(chunk)
+            body = body + chunk if size <= most else b""
+            more = message.get("more_body", False)
+        return body if size <= most else None
+
+    async def _refuse(self, send: Send, what: Problem, headers: dict[str, str]) -> None:
+        status, fields, body = response_of(what, headers)
+        self.responses[status] += 1
+        await send({"type": "http.response.start", "status": status, "headers": fields})
+        await send({"type": "http.response.body", "body": body})
+
+
+class _Gone(Exception):
+    """The peer left."""
+
+
+def _replaying(body: bytes, receive: Receive) -> Receive:
+    """A `receive` that gives `body`, once."""
+    given = False
+
+    async def again() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return again
+
+
+def _head_size(scope: Scope) -> int:
+    line = len(scope.get("raw_path", b"")) + len(scope["query_string"])
+    return line + sum(len(name) + len(value) + 4 for name, value in scope["headers"])
+
+
+def _declared(headers: list[tuple[bytes, bytes]]) -> int:
+    """The Content-Length, which h11 has checked; 0 without one."""
+    return next((int(value) for name, value in headers if name == b"content-length"), 0)
+
+
+def forwarded_for(headers: list[tuple[bytes, bytes]], peer: str, proxies: tuple[Network, ...]) -> str:
+    """The address that the request is from: `peer`, or if that is one of our proxies whom it forwards for.
+
+    Each proxy appends to X-Forwarded-For whom it was asked by, so it is read from its end, up to the first address that
+    is no proxy of ours; what stands before that anybody can have written. What is no address is not believed.
+    """
+    named = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1").split(",")
+    while peer and contains(proxies, peer) and named:
+        host = _address(named.pop().strip())
+        if host is None:
+            break
+        peer = host
+    return peer
+
+
+def _address(text: str) -> str | None:
+    """The address in `text`, which may have a port; None if it is none."""
+    if match := _WITH_PORT.fullmatch(text):
+        text = match[1] or match[2]
+    try:
+        return str(ip_address(text))
+    except ValueError:
+        return None

@@ -1,0 +1,93 @@
+"""What a gateway or service shows beside a server's metrics; docs/cluster.md says what each means.
+
+Labels are bounded: a `type` is a server type, and an engine's calls and errors are gatelink's own.
+"""
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+
+from gatelink.cluster.engines.stats import EngineStats
+from gatelink.ops.families import counter, counters, gauge, gauges
+from gatelink.session.states import SessionState
+
+if TYPE_CHECKING:
+    from gatelink.cluster.gateway import Gateway
+    from gatelink.cluster.service import Service
+
+_ENGINE_COUNTERS = {
+    "losses": "Connections to the engine that were lost.",
+    "resyncs": "Times that a watch of the engine had to begin again.",
+    "contents_lost": "Times that what the engine held was found gone, or older.",
+    "dropped": "Messages of the engine that came faster than they were handled.",
+    "served": "Requests through the engine that were handled here.",
+    "served_failed": "Of these, those whose handler raised or took longer than the caller waits.",
+    "served_refused": "Requests that were refused, as too many were being handled.",
+    "handler_errors": "Handlers of events that raised.",
+}
+
+
+def of_gateway(gateway: "Gateway") -> Iterator[Metric]:
+    """Of a gateway that has been started."""
+    router = gateway.router
+    stats = router.stats
+    yield counter("forwarded_frames", "Frames of players that servers were to get.", stats.forwarded)
+    yield counter("pushed_frames", "Frames of servers that were queued for players.", stats.pushed)
+    yield counters("lost_frames", "Frames of players that no server got.", "type", _named(stats.lost))
+    yield counter("misdirected_envelopes", "Envelopes for players who are not here.", stats.misdirected)
+    yield counter("malformed_envelopes", "Envelopes that were dropped.", stats.malformed)
+    yield counter("rebinds", "Players whose server died or drained.", stats.rebinds)
+    yield counter("holds", "Times that a player waited because there was no server.", stats.held)
+    yield counter("missed_binds", "Players who waited for a server that did not come.", stats.missed_binds)
+    yield gauge("forwarded_players", "Players that frames are forwarded for.", len(router._ways))
+    bound: Counter[int] = Counter()
+    for link, ways in router._bound.items():
+        bound[link.type] += len(ways)
+    yield gauges("bound_players", "Players that have a server, by its type.", "type", _named(bound))
+    waiting = {type: len(ways) for type, ways in router._waiting.items()}
+    yield gauges("waiting_players", "Players that wait for a server, by its type.", "type", _named(waiting))
+    yield counter("directory_skipped", "Ends of sessions that were left to expire.", gateway.directory.skipped)
+    yield counter("directory_renewals_failed", "Renewals that are tried again.", gateway.renewals.failed)
+    yield from _of_member(gateway)
+
+
+def of_service(service: "Service") -> Iterator[Metric]:
+    """Of a service that has been started."""
+    yield counter("malformed_envelopes", "Envelopes that were dropped.", service.malformed)
+    yield counter("stray_frames", "Frames of players who are not this service's.", service.strays)
+    yield from _of_member(service)
+
+
+def _of_member(server: "Gateway | Service") -> Iterator[Metric]:
+    group, posts = server.cluster, server.talk.posts
+    links = GaugeMetricFamily("gatelink_links", "Links to other servers.", labels=("type", "state"))
+    states = Counter((link.type, link.session.state is SessionState.OPEN) for link in group.links)
+    for (type, is_open), count in states.items():
+        links.add_metric((str(type), "open" if is_open else "broken"), count)
+    yield links
+    yield counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed)
+    yield counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled)
+    yield gauge(
+        "engine_available", "1 while the engine is connected and its bucket can be used.", group.engine.is_available
+    )
+    stats = getattr(group.engine, "stats", None)
+    if isinstance(stats, EngineStats):
+        yield from _of_engine(stats)
+
+
+def _of_engine(stats: EngineStats) -> Iterator[Metric]:
+    yield counters("engine_calls", "Calls of the engine.", "call", stats.calls)
+    yield counters("engine_seconds", "How long they took together.", "call", stats.seconds)
+    failures = CounterMetricFamily("gatelink_engine_failures", "Calls that raised.", labels=("call", "error"))
+    for labels, count in stats.failures.items():
+        failures.add_metric(labels, count)
+    yield failures
+    for name, text in _ENGINE_COUNTERS.items():
+        yield counter(f"engine_{name}", text, getattr(stats, name))
+
+
+def _named(values: Mapping[int, int]) -> dict[str, float]:
+    """By server type, as a label has it."""
+    return {str(type): value for type, value in values.items()}

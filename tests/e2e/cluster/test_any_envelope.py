@@ -1,0 +1,153 @@
+"""Whatever a server of the group says on its link: nothing raises, what is wrong is counted, and the link stays."""
+
+import asyncio
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatelink.cluster.links import Link
+from gatelink.errors import BodyError
+from gatelink.session.states import SessionState
+from gatelink.wire import envelope
+from gatelink.wire.frames import Frame, encode_frame
+from tests.e2e.cluster.support import group, log_in
+from tests.e2e.support import until
+
+SIDS = st.one_of(st.just(0), st.integers(0, 2**64 - 1))  # 0 stands for the player who is there
+WHOLE = st.builds(
+    encode_frame, st.sampled_from([12_001, 13_002, 60_000, 1, 103]), st.binary(max_size=20), st.integers(0, 3)
+)
+SOME_WHOLE = st.lists(WHOLE, max_size=3)
+INNER_IDS = st.sampled_from([12_001, 60_000, 4, 100])
+NAMES = st.text(max_size=300).filter(lambda name: len(name.encode("utf-8", "replace")) < 1_000)
+U8, U16, U32, U64 = (st.integers(0, 2**bits - 1) for bits in (8, 16, 32, 64))
+FLAGS = st.integers(0, 3)
+
+Make = Callable[[int], bytes]
+"""A whole frame, given the sid of the player who is there."""
+
+
+def made(build: Callable[..., bytes], *fields: st.SearchStrategy[object]) -> st.SearchStrategy[Make]:
+    def with_sid(sid: int, values: tuple[object, ...]) -> Make:
+        return lambda there: build(sid or there, *values)
+
+    return st.builds(with_sid, SIDS, st.tuples(*fields))
+
+
+ENVELOPES: st.SearchStrategy[Make] = st.one_of(
+    st.builds(
+        lambda id, flags, body: lambda _: encode_frame(id, body, flags), st.integers(100, 199), FLAGS, st.binary()
+    ),
+    st.builds(lambda id, body: lambda _: encode_frame(id, body), U16, st.binary(max_size=40)),  # posts, most of them
+    made(envelope.client_frames, st.lists(st.tuples(INNER_IDS, st.integers(0, 3), st.binary()), max_size=3)),
+    made(lambda sid, *rest: envelope.push_frames([sid], *rest), SOME_WHOLE, U8, U64),
+    made(lambda sid, *rest: envelope.push_frames([sid, 1, sid], *rest), SOME_WHOLE, U8, U64),
+    made(lambda _, *rest: envelope.broadcast_frames(*rest), NAMES, SOME_WHOLE, U8, U64),
+    made(lambda _, instance: envelope.event(envelope.Run(instance)), NAMES),
+    *(
+        made(lambda sid, *rest, cls=cls: envelope.event(cls(sid, *rest)), *fields)
+        for cls, fields in {
+            envelope.SessionOpened: (U64, U8, U64, NAMES, U8, U32, NAMES),
+            envelope.SessionClosed: (U16,),
+            envelope.Bind: (U8, U64),
+            envelope.Kick: (U16, NAMES),
+            envelope.Join: (NAMES,),
+            envelope.Leave: (NAMES,),
+            envelope.Hold: (U8,),
+        }.items()
+    ),
+)
+SERIES = st.lists(ENVELOPES, max_size=12)
+MAX_FRAME = 65_536
+
+
+def is_wrong(frame: Frame, for_gateway: bool) -> bool:
+    """Whether nobody can take it for an envelope."""
+    id, _, body = frame
+    try:
+        if not for_gateway and id == envelope.CLIENT_FRAME:
+            envelope.open_client_frames(body, MAX_FRAME)
+        elif for_gateway and id == envelope.PUSH_FRAME:
+            envelope.open_push_frames(body, MAX_FRAME)
+        elif for_gateway and id == envelope.BROADCAST_FRAME:
+            envelope.open_broadcast_frames(body, MAX_FRAME)
+        elif 100 <= id <= 199:
+            envelope.open_event(id, body)
+    except BodyError:
+        return True
+    return False
+
+
+def split(frame: bytes) -> Frame:
+    return int.from_bytes(frame[4:6], "little"), frame[3], frame[6:]
+
+
+def run(loop: asyncio.AbstractEventLoop, example: Coroutine[Any, Any, None]) -> None:
+    """Runs one example of a property, which is checked in a thread, in the loop of the servers."""
+    asyncio.run_coroutine_threadsafe(example, loop).result(20)
+
+
+async def test_any_frames_to_a_gateway() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        router, link = gateway.router, gateway.cluster.links.get(20)
+        assert isinstance(link, Link)
+        loop = asyncio.get_running_loop()
+        sessions = []
+
+        async def example(series: list[Make]) -> None:
+            if gateway.sessions.get(7) is None:
+                await until(lambda: not router._ways)
+                sessions.append(await log_in(gateway, 7))
+            (there,) = router._ways
+            frames = [split(make(there)) for make in series]
+            before = router.stats.malformed
+            router.envelopes(link, frames)
+            assert router.stats.malformed - before >= sum(is_wrong(frame, True) for frame in frames)
+            await asyncio.sleep(0)
+            assert link.session.state is SessionState.OPEN and gateway.cluster.links.get(20) is link
+
+        @settings(max_examples=80, deadline=None)
+        @given(SERIES)
+        def check(series: list[Make]) -> None:
+            run(loop, example(series))
+
+        await asyncio.to_thread(check)
+        for held in gateway.sessions:  # from here: one that a Hold left unread does not see its client go
+            held.close()
+        for session in sessions:
+            await session.wait_closed()
+        await until(lambda: not router._ways and not router._waiting and not any(router._bound.values()))
+        assert not gateway.hub.groups._members
+        await until(lambda: not len(lobby.players))
+        assert link.session.state is SessionState.OPEN
+
+
+async def test_any_frames_to_a_service() -> None:
+    async with group() as town:
+        await town.gateway(1)
+        lobby = await town.lobby(20)
+        link = lobby.cluster.links.get(1)
+        assert isinstance(link, Link)
+        loop = asyncio.get_running_loop()
+
+        async def example(series: list[Make]) -> None:
+            if lobby.players.of(link, 5) is None:
+                lobby.players.opened(link, envelope.SessionOpened(5, 7, 0, 2**64 - 1, "here", 0, 0, ""))
+            frames = [split(make(5)) for make in series]
+            before = lobby.malformed
+            lobby.envelopes(link, frames)
+            assert lobby.malformed - before >= sum(is_wrong(frame, False) for frame in frames)
+            await asyncio.sleep(0)
+            assert link.session.state is SessionState.OPEN and lobby.cluster.links.get(1) is link
+
+        @settings(max_examples=80, deadline=None)
+        @given(SERIES)
+        def check(series: list[Make]) -> None:
+            run(loop, example(series))
+
+        await asyncio.to_thread(check)
+        lobby.players.lost(link)
+        await until(lambda: not lobby.players._by_key and not lobby.players._by_sid and not lobby.players._ending)

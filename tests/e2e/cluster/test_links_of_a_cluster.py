@@ -1,0 +1,235 @@
+"""The links of a group: they break and nothing is lost; they are lost when a process is, and only then."""
+
+import asyncio
+
+import pytest
+
+from gatelink import CloseCode
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.links import Link
+from gatelink.cluster.registry import State
+from gatelink.cluster.rules import Rules
+from gatelink.session.extended import ExtendedSession
+from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
+from gatelink.wire.frames import encode_frame
+from gatelink.wire.keys import ClusterKey
+from tests.e2e.cluster.support import LOBBY, Ask, Recorder, between, group, player
+from tests.e2e.support import until
+
+
+async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
+    async with group() as town:
+        gateway, low, high = await town.gateway(10), await town.lobby(5), await town.room(30)
+        assert [session.uid for session in gateway.links] == [5], "who dialled the gateway"
+        assert sorted(session.uid for session in high.links) == [5, 10]
+        assert not len(low.links) and len(low.cluster.links) == 2
+
+
+async def test_gateways_have_no_links_among_themselves() -> None:
+    async with group() as town:
+        one, two = await town.gateway(1), await town.gateway(2)
+        await town.lobby(20)
+        assert [link.id for link in one.cluster.links] == [link.id for link in two.cluster.links] == [20]
+
+
+async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = Recorder("lobby", LOBBY, member=town.member(20))
+        async with between(lobby) as proxy:
+            await town.start(lobby)
+            async with player(gateway, 7) as client, player(gateway, 8) as other:
+                sent = 0
+                for _ in range(15):
+                    connections = proxy.connections
+                    for _ in range(50):
+                        client.say(sent)
+                        other.session.send(Ask(sent))
+                        sent += 1
+                    await asyncio.sleep(0.002)
+                    proxy.cut_all()
+                    await until(lambda: proxy.connections > connections, "it is dialled again")  # noqa: B023 - awaited here
+                await until(lambda: len(lobby.numbers(7)) == sent and len(other.heard) == sent)
+                assert lobby.numbers(7) == other.heard == list(range(sent))
+                assert not gateway.router.stats.lost and not lobby.strays and not gateway.router.stats.misdirected
+            assert proxy.connections > 15
+            await town.kill(lobby)
+
+
+@pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the lobby dials"])
+async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_everything_once(gateway_id: int) -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(gateway_id), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            ways = [gateway.cluster.links.get(20), lobby.cluster.links.get(gateway_id)]
+            here, there = ways
+            assert here is not None and there is not None
+            there.session.pause(Pause.STOPPING)
+            sent = 0
+            for session in (here.session, there.session):
+                assert isinstance(session, ExtendedSession)
+                for _ in range(3):
+                    client.say(sent)
+                    sent += 1
+                    await until(lambda: session.state is SessionState.OPEN)  # noqa: B023 - awaited here
+                    tried = session.attempt
+                    session._give_up(CloseCode.HEARTBEAT_TIMEOUT, "silent")
+                    await until(lambda: session.attempt > tried)  # noqa: B023 - awaited here
+            there.session.resume(Pause.STOPPING)
+            await client.ask(2)
+            assert lobby.numbers(7) == list(range(sent)) and not gateway.router.stats.lost
+            assert ways == [gateway.cluster.links.get(20), lobby.cluster.links.get(gateway_id)]
+
+
+async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=600)})
+        lobby = Recorder("lobby", LOBBY, member=town.member(20), greet=False)
+        async with between(lobby) as proxy:
+            await town.start(lobby)
+            link = gateway.cluster.links.get(20)
+            assert link is not None
+            proxy.refuse(0.5)
+            proxy.cut_all()
+            await until(lambda: link.session.state is SessionState.DETACHED)
+            async with player(gateway, 7) as client:
+                client.say(1)
+                await until(lambda: gateway.router._waiting)
+                await until(lambda: lobby.numbers(7) == [1], "it waits no longer than that")
+            await town.kill(lobby)
+
+
+async def test_a_service_that_greets_hears_of_who_logged_in_while_its_link_was_broken() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        lobby = Recorder("lobby", LOBBY, member=town.member(20))
+        async with between(lobby) as proxy:
+            await town.start(lobby)
+            link = gateway.cluster.links.get(20)
+            assert link is not None
+            proxy.pause()
+            proxy.cut_all()
+            await until(lambda: link.session.state is SessionState.DETACHED)
+            async with player(gateway, 7):
+                proxy.resume()
+                await until(lambda: lobby.of(7) == ["verified"])
+                assert gateway.cluster.links.get(20) is link
+            await town.kill(lobby)
+
+
+async def test_a_dead_process_is_noticed_by_either_side_before_its_entry_expires() -> None:
+    async with group() as town:
+        gateway, low = await town.gateway(10), await town.lobby(5)
+        await town.room(30)
+        for server in (town.servers[2], low):
+            id = server.cluster.me.id
+            await town.kill(server)
+            await until(lambda: gateway.cluster.links.get(id) is None)  # noqa: B023 - awaited here
+            assert id in gateway.cluster.registry.servers, "its entry has not expired"
+
+
+async def test_an_entry_that_vanishes_does_nothing_to_a_link_that_works() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            link = gateway.cluster.links.get(20)
+            lobby.cluster.registry._is_replaced = True  # it does not write it anew
+            await town.engine.delete("servers.20")
+            await until(lambda: 20 not in gateway.cluster.registry.servers)
+            await client.ask(2)
+            assert gateway.cluster.links.get(20) is link and lobby.of(7) == ["verified"]
+            lobby.cluster.registry._is_replaced = False
+            await lobby.cluster.registry.set_state(State.UP)
+            await until(lambda: 20 in gateway.cluster.registry.servers)
+            await client.ask(3)
+            assert gateway.cluster.links.get(20) is link
+
+
+async def test_while_the_engine_is_away_everything_that_is_forwarded_goes_on() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            engine = town.engine
+            assert isinstance(engine, MemoryEngine)
+            users, engine._users = engine._users, 0
+            for n in range(2, 100):
+                client.say(n)
+            await client.ask(100)
+            engine._users = users
+            assert lobby.numbers(7) == list(range(2, 100))
+
+
+async def test_the_newer_server_of_an_id_replaces_the_older_which_stops() -> None:
+    async with group() as town:
+        gateway, older = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            newer = Recorder("lobby", LOBBY, member=town.member(20))
+            await newer.start()
+            await until(lambda: not older._running, "the older stops")
+            town.servers[1] = newer
+            await town.settled()
+            client.say(2)
+            await until(lambda: newer.numbers(7) == [2])
+            assert gateway.cluster.registry.servers[20].instance == newer.cluster.me.instance
+            link = gateway.cluster.links.get(20)
+            assert link is not None and link.info.instance == newer.cluster.me.instance
+            assert not gateway.router.stats.lost
+            await newer.stop(0)
+
+
+async def test_who_has_not_the_group_s_key_is_never_linked() -> None:
+    async with group() as town:
+        gateway = await town.gateway(1)
+        stranger = Recorder("lobby", LOBBY, member=town.member(20, keys=(ClusterKey.generate(),)))
+        await stranger.start()
+        below = Recorder("lobby", LOBBY, member=town.member(21, keys=(ClusterKey.generate(),)))
+        below.member = town.member(20 - 19 + 1, keys=(ClusterKey.generate(),))
+        await below.start()
+        assert not await gateway.cluster.links.settled(1.0)
+        assert not len(gateway.cluster.links) and not len(stranger.cluster.links)
+        await stranger.stop(0)
+        await below.stop(0)
+
+
+async def test_groups_on_two_engines_do_not_see_each_other() -> None:
+    async with group() as one, group() as two:
+        gateway, _, lobby = await one.gateway(1), await two.gateway(2), await two.lobby(20)
+        assert list(gateway.cluster.registry.servers) == [1] and not len(gateway.cluster.links)
+        assert list(lobby.cluster.registry.servers) == [2, 20]
+
+
+async def test_a_server_that_stops_is_lost_at_once_and_linked_again_when_it_is_back() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            await lobby.stop()
+            await lobby.start()
+            client.say(2)
+            await until(lambda: lobby.numbers(7) == [2])
+            assert not gateway.router.stats.lost
+
+
+async def test_envelopes_that_are_none_are_dropped_and_counted_and_the_link_stays() -> None:
+    async with group() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with player(gateway, 7) as client:
+            await client.ask(1)
+            here, there = gateway.cluster.links.get(20), lobby.cluster.links.get(1)
+            assert isinstance(here, Link) and isinstance(there, Link)
+            for id in range(100, 112):
+                here.push(encode_frame(id, b"\xff\xff\xff"))
+                there.push(encode_frame(id, b"\xff\xff\xff"))
+            for id in (5, 24 + 1, 13_002, 60_000):  # posts that do not decode, or that nobody knows
+                here.push(encode_frame(id, b"\xff"))
+                there.push(encode_frame(id, b"\xff"))
+            await client.ask(2)
+            assert gateway.cluster.links.get(20) is here and here.session.state is SessionState.OPEN
+            assert lobby.malformed >= 9 and gateway.router.stats.malformed >= 9
+            assert lobby.talk.posts.malformed == 1 and lobby.talk.posts.unhandled >= 3
+            assert here.session.close_code is None and CloseCode.NORMAL

@@ -1,0 +1,129 @@
+"""What a link makes of what is sent on it: in whatever order and sizes, each player's frames stay in order and fit."""
+
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any, cast
+
+from hypothesis import given
+from hypothesis import strategies as st
+from msgspec.structs import replace
+
+from gatelink import LINK_LIMITS
+from gatelink.cluster.links import Link
+from gatelink.cluster.registry import ServerInfo
+from gatelink.errors import MessageTooLarge
+from gatelink.session.loop_context import LoopContext
+from gatelink.session.outbox import OutboxFull
+from gatelink.session.sender import Sender
+from gatelink.stats import Stats
+from gatelink.wire import envelope
+from gatelink.wire.envelope import PUSH_HEAD, Kick
+from gatelink.wire.frames import HEADER_SIZE, FrameDecoder, encode_frame
+
+LIMITS = replace(LINK_LIMITS, max_frame=900, max_outbox_bytes=10_000)
+LARGEST = LIMITS.max_frame + HEADER_SIZE
+BODIES = st.one_of(st.integers(4, 60), st.integers(LARGEST - PUSH_HEAD - 10, LARGEST - PUSH_HEAD - 4))
+STEPS = st.lists(
+    st.one_of(
+        st.tuples(st.just("to"), st.integers(1, 3), BODIES),
+        st.tuples(st.just("all"), st.just(0), BODIES),
+        st.tuples(st.just("kick"), st.just(0), st.just(0)),
+        st.tuples(st.just("out"), st.just(0), st.just(0)),  # what is queued leaves
+    ),
+    max_size=60,
+)
+
+
+class Session(Sender):
+    """As much of one as a link needs; it never sends."""
+
+    @property
+    def hub(self) -> LoopContext:
+        return self._context
+
+
+def test_a_crowded_link_is_relieved_at_its_low_water_though_it_is_never_empty() -> None:
+    hub: Any = SimpleNamespace(
+        limits=replace(LIMITS, write_high_water=900), stats=Stats(), mark=lambda _: None, loop=Loop()
+    )
+    carrier: Any = SimpleNamespace(writable=True, write=lambda data: None)
+    session = Session(hub, carrier, None)
+    link = Link(ServerInfo(id=1, type=1, name="gateway"), cast(Any, session))
+    frame = encode_frame(12_001, bytes(294))
+    relieved: list[int] = []
+    while not link.push(frame):
+        pass
+    assert session.outbox.bytes > LIMITS.max_outbox_bytes // 4
+    link.when_relieved(lambda: relieved.append(session.outbox.bytes))
+    for _ in range(20):  # three frames leave with each write, and as many come: it stays above
+        session.flush()
+        for _ in range(3):
+            link.session.send_frame(frame)
+    assert not relieved and session.outbox.bytes > LIMITS.max_outbox_bytes // 8
+    while session.outbox.bytes > LIMITS.max_outbox_bytes // 8:
+        session.flush()
+    assert len(relieved) == 1 and 0 < relieved[0] <= LIMITS.max_outbox_bytes // 8
+    session.flush()
+    assert len(relieved) == 1 and session.on_written is None
+
+
+class Loop:
+    """Calls at once what is to be called soon."""
+
+    def call_soon(self, call: Callable[[], None]) -> None:
+        call()
+
+
+@given(STEPS)
+def test_each_player_gets_what_was_taken_in_its_order_whatever_comes_between(
+    steps: list[tuple[str, int, int]],
+) -> None:
+    """A frame that is refused leaves no trace, and none is that is small enough while nothing waits.
+
+    Should a link overflow, which would end it, this fails in `Sender._cut_off`.
+    """
+    hub: Any = SimpleNamespace(limits=LIMITS, stats=Stats(), mark=lambda _: None)
+    session = Session(hub, None, None)
+    link = Link(ServerInfo(id=1, type=1, name="gateway"), cast(Any, session))
+    outbox = session.outbox
+    wire = b""
+    due: dict[int, list[int]] = {1: [], 2: [], 3: []}
+    for n, (what, sid, size) in enumerate(steps):
+        waits = outbox.count or link._pushes
+        frame = encode_frame(12_001, n.to_bytes(4, "little") + bytes(size - 4 if size else 0))
+        taken = True
+        try:
+            if what == "to":
+                link.push_to(sid, frame)
+            elif what == "all":
+                link.push(envelope.broadcast_frames("", [frame]))
+            elif what == "kick":
+                link.send_event(Kick(n, 4009, ""))
+            else:
+                link.pack()
+                wire += outbox.take(1 << 20)
+        except OutboxFull:
+            assert waits
+            taken = False
+        except MessageTooLarge:
+            assert len(frame) + PUSH_HEAD > LARGEST
+            taken = False
+        if taken and what != "out":
+            for player in (sid,) if sid else due:
+                due[player].append(n)
+    link.pack()
+    assert not link._pushes and not link._pushed_bytes and not hub.stats.dropped
+    decoder = FrameDecoder(LIMITS.max_frame, 1_000, 1 << 20)
+    got: dict[int, list[int]] = {1: [], 2: [], 3: []}
+    for id, _, body in decoder.feed(wire + outbox.take(1 << 20)):
+        sids: tuple[int, ...] = tuple(got)
+        if id == envelope.PUSH_FRAME:
+            sids, _, _, frames = envelope.open_push_frames(body, LIMITS.max_frame)
+        elif id == envelope.BROADCAST_FRAME:
+            _, _, _, frames = envelope.open_broadcast_frames(body, LIMITS.max_frame)
+        else:
+            frames = [bytes(6) + envelope.open_event(id, body).sid.to_bytes(4, "little")]
+        for sid in sids:
+            got[sid] += [int.from_bytes(frame[6:10], "little") for frame in frames]
+    assert decoder.error is None and not decoder.buffered
+    assert got == due
