@@ -8,11 +8,12 @@ from msgspec import Struct
 
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import CloseCode
-from gatelink.session.interfaces import Dispatcher
+from gatelink.session.extension import Extension, Strength
+from gatelink.session.interfaces import Dispatcher, Owner
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
-from gatelink.session.stream import FrameReceiver, Pause
+from gatelink.session.stream import FrameReceiver, Pause, Stream
 from gatelink.session.timers import TICK, Wheel
 from gatelink.testing import FakeClock
 from gatelink.wire.frames import MAX_LENGTH, Frame, FrameDecoder
@@ -120,15 +121,15 @@ class FakeOwner:
         self.keeps = False
         self.calls: list[str] = []
 
-    def broke(self, session: Session, code: CloseCode) -> bool:
-        self.calls.append(f"broke {code.label}")
+    def detached(self, session: Session, code: CloseCode) -> bool:
+        self.calls.append(f"detached {code.label}")
         return self.keeps
 
-    def ended(self, session: Session) -> None:
-        self.calls.append("ended")
+    def closed(self, session: Session) -> None:
+        self.calls.append("closed")
 
-    def gone(self, session: Session) -> None:
-        self.calls.append("gone")
+    def released(self, session: Session) -> None:
+        self.calls.append("released")
 
 
 class FakeHandlers:
@@ -156,7 +157,7 @@ class FakeHandlers:
     def resumed(self, session: Session) -> None:
         self.heard.append("resumed")
 
-    def closed(self, session: Session, heard: bool) -> None:
+    def closed(self, session: Session, handle_rest: bool) -> None:
         self.heard.append("closed")
 
 
@@ -174,14 +175,12 @@ class Bench:
         self.owner = FakeOwner()
 
     def session(
-        self, handlers: Dispatcher | None = None, owner: Any = None, **about: Any
+        self, handlers: Dispatcher[Session] | None = None, owner: Owner[Session] | None = None, **about: Any
     ) -> tuple[Session, FakeCarrier]:
         """A new session, not `open` yet, and the carrier under it."""
         carrier = FakeCarrier()
         about.setdefault("uid", 7)
-        session = Session(
-            self.hub, self.owner if owner is None else owner, handlers or FakeHandlers(), carrier, **about
-        )
+        session = Session(self.hub, owner or self.owner, handlers or FakeHandlers(), carrier, **about)
         carrier.sink = session
         return session, carrier
 
@@ -196,3 +195,26 @@ class Bench:
         """Lets `seconds` pass at once."""
         self.clock.advance(seconds)
         self.hub.wheel.run_due()
+
+
+def extension_of(session: Session | None) -> Extension:
+    """The extension's part of a session whose peer speaks it."""
+    assert session is not None and session.extension is not None
+    return session.extension
+
+
+def extended_session(
+    context: LoopContext,
+    owner: Owner[Session],
+    handlers: Dispatcher[Session],
+    stream: Stream,
+    *,
+    features: int,
+    strength: Strength = Strength.PLAIN,
+    **about: Any,
+) -> Session:
+    """A session with a peer that speaks the extension, as a login or `connect` makes it."""
+    extension = Extension(
+        features, context.limits, accepting=owner.accepting, strength=strength, rtts=context.stats.rtt
+    )
+    return Session(context, owner, handlers, stream, extension=extension, **about)

@@ -13,7 +13,6 @@ from benchmarks.harness import HOST
 from benchmarks.lateness import summary
 from gatelink import Backoff, Handlers, Session, connect
 from gatelink.robots.histogram import LatencyHistogram
-from gatelink.session.extended import ExtendedSession
 
 BACKOFF = Backoff(first=0.05, most=1.0, attempts=1_000)
 DIALLING = 3.0  # s for one attempt
@@ -38,16 +37,16 @@ class Clients:
         handlers.on_resumed(self._resumed)
 
     def _suspended(self, session: Session) -> None:
-        assert isinstance(session, ExtendedSession)
+        assert session.extension is not None
         self.breaks[session.uid] += 1
-        self._since[session.uid] = perf_counter(), session.attempt
+        self._since[session.uid] = perf_counter(), session.extension.attempt
 
     def _resumed(self, session: Session) -> None:
-        assert isinstance(session, ExtendedSession)
+        assert session.extension is not None
         since, attempt = self._since.pop(session.uid)
         took = perf_counter() - since
         self.times.add(took)
-        if session.attempt == attempt + 1:
+        if session.extension.attempt == attempt + 1:
             self.undisturbed.add(took)
 
     async def login(self, port: int, key: str, sessions: int) -> int:
@@ -79,7 +78,7 @@ class Clients:
         return {**self.side.progress(), "resumed": self.times.count}
 
     def report(self, messages: int) -> dict[str, Any]:
-        attempts = sum(session.attempt for session in self.sessions if isinstance(session, ExtendedSession))
+        attempts = sum(session.extension.attempt for session in self.sessions if session.extension is not None)
         return {
             "losses": self.side.losses(messages),
             "open": sum(session.close_code is None for session in self.sessions),

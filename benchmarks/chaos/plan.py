@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from gatelink import ServerKey
-from gatelink.session.controls import control_frame
+from gatelink.session.control_frames import control_frame
 from gatelink.testing import Drop, Fault, HalfClose, Reset, Stall
 from gatelink.wire.control import Features, Hello, decode_control
 from gatelink.wire.frames import HEADER_SIZE

@@ -1,6 +1,7 @@
 """One server, three doors: TLS for players, TCP for a load balancer, and a Unix socket where a web site gets tokens.
 
-export DOORS=$(mktemp -d); python -m examples.listeners.certificate $DOORS; gatelink serve examples.listeners.server:server
+export DOORS=$(mktemp -d); python -m examples.listeners.certificate $DOORS
+gatelink serve examples.listeners.server:server
 """
 
 import os

@@ -13,7 +13,6 @@ from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.players import Player
 from gatelink.cluster.service import Service
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
-from gatelink.dispatch import RawFrame
 from gatelink.errors import (
     BodyError,
     CatalogError,
@@ -30,11 +29,12 @@ from gatelink.errors import (
     SessionClosed,
     VerifyError,
 )
-from gatelink.handlers import Handlers
+from gatelink.handlers import Handlers, RawFrame
 from gatelink.net.client import connect
 from gatelink.net.connection import Connection
 from gatelink.net.dialer import Backoff
 from gatelink.server import Listen, Server
+from gatelink.session.interfaces import Peer
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full, OutboxFull
 from gatelink.session.session import Session
@@ -76,6 +76,7 @@ __all__ = [
     "NoResponder",
     "NotLinked",
     "OutboxFull",
+    "Peer",
     "PeerError",
     "Player",
     "ProtocolError",

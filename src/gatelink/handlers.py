@@ -1,35 +1,184 @@
-"""The table from messages and events to your code: what is registered, and how.
+"""The table from messages and events to your code, and the one way in which that code is called.
 
-How the code is called is in dispatch.py.
+Per session, messages and events are handled in the order they came, one at a time; sessions do not wait for each
+other. A handler is called where the frames were read. From the first one that returns what is to be awaited on, what a
+session receives goes through its inbox, which one task drains in order and then ends. In tick mode everything goes
+through the inboxes, and `tick` drains them.
 """
 
+import asyncio
 import inspect
 import re
-from collections.abc import Awaitable, Callable
-from typing import Any, TypeVar, overload
+import sys
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from functools import partial
+from math import inf
+from time import perf_counter
+from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
-from gatelink.calls import is_async, is_generator
-from gatelink.dispatch import CLOSED, RESUMED, SUSPENDED, VERIFIED, Dispatch, RawFrame, Route
-from gatelink.errors import CatalogError, ConfigError
-from gatelink.session.session import Session
+import structlog
+
+from gatelink.calls import contain, invoke_plain, is_async, is_generator, refuse_unrun
+from gatelink.errors import BodyError, CatalogError, ConfigError, LocalError, PeerError, SessionClosed
+from gatelink.session import builtin_messages
+from gatelink.session.inbox import Inbox
+from gatelink.session.interfaces import MessageSource, Peer
+from gatelink.session.rates import TokenBucket
+from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
+from gatelink.wire.base import FRAMEWORK_IDS
+from gatelink.wire.frames import Frame, encode_frame
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
+log = structlog.get_logger("gatelink.handlers")
+
+TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
+"""Upper bounds, in seconds, of the handler time histogram; most calls end in the first, and cost one comparison."""
+
+TURN_SECONDS = 0.005
+"""How long one session's handlers may hold the loop before the others have their turn; one call may take longer."""
+
+_OPEN = SessionState.OPEN
+_FIRST_BUCKET = TIME_BUCKETS[0]
+_TURN_OVER = object()
+"""What `_run` leaves when other sessions have their turn."""
+
 _M = TypeVar("_M")
-_S = TypeVar("_S", bound=Session)
+_S = TypeVar("_S", bound=Peer)
 _R = TypeVar("_R")
 _H = TypeVar("_H", bound=Callable[[Any, Any], Any])
 _E = TypeVar("_E", bound=Callable[[Any], Any])
 
+VERIFIED, CLOSED, SUSPENDED, RESUMED = -1, -2, -3, -4  # events stand in an inbox like messages, below every id
 
-class Handlers(Dispatch):
+
+class RawFrame(NamedTuple):
+    """A message as it came: still compressed or scrambled if its flags say so."""
+
+    id: int
+    flags: int
+    body: bytes
+
+    def encode(self) -> bytes:
+        """The whole frame again, byte for byte."""
+        return encode_frame(self.id, self.body, self.flags)
+
+
+class Route:
+    """One message type's handler, and what it has cost."""
+
+    __slots__ = ("buckets", "bytes", "call", "count", "decode", "logged", "name", "seconds")
+
+    def __init__(self, name: str, call: Callable[..., Any], decode: Callable[[bytes], Any]) -> None:
+        self.name = name
+        self.call = call
+        self.decode = decode
+        self.count = 0  # messages handled
+        self.bytes = 0  # of their frames
+        self.logged = -inf  # when, by the hub's clock, the last failure that was logged; at most one a second is
+        self.seconds = 0.0  # in decoding and handling
+        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; the first is not counted: it is the rest
+
+    def handled(self, size: int, seconds: float) -> None:
+        """Counts one call; `dispatch` does the same in line."""
+        self.count += 1
+        self.bytes += size + 6
+        self.seconds += seconds
+        if seconds > _FIRST_BUCKET:
+            self.observe(seconds)
+
+    def observe(self, seconds: float) -> None:
+        """Counts a call that was not fast."""
+        at = 1
+        while at < len(TIME_BUCKETS) and seconds > TIME_BUCKETS[at]:
+            at += 1
+        self.buckets[at] += 1
+
+
+class Fallback:
+    """What becomes of a message that no handler takes, that does not decode, or whose handler fails."""
+
+    def unrouted(self, table: "Handlers", session: MessageSource, frame: Frame) -> None:
+        """Nothing in `table` handles it: the framework's own, a forwarded one, or not for us."""
+        id, flags, body = frame
+        context = session.context
+        traffic = context.stats.unrouted_of(context.name_of(id))
+        traffic.messages += 1
+        traffic.bytes += len(body) + 6
+        try:
+            if builtin_messages.receive(session, id, flags, body, id in table.catalog.by_id):
+                return
+        except PeerError as error:
+            session.broken(error)
+            return
+        if session.forwarder is not None and session.handlers is table and session.forwarder.forward([frame]):
+            return
+        if table.forward is None:
+            context.stats.unhandled += 1
+            if traffic.messages == 1:  # later ones are only counted
+                log.warning("no handler for a message", message=context.name_of(id), id=id, uid=session.uid)
+            return
+        try:
+            invoke_plain(table.forward, session, RawFrame(id, flags, body))
+        except Exception as error:
+            self.failed(session, _FORWARD, error)
+
+    def malformed(self, session: MessageSource, route: Route, error: Exception) -> None:
+        """The body of a message could not be read: the peer's fault, whatever its codec raised."""
+        if not isinstance(error, PeerError):
+            error = BodyError(f"{route.name} does not decode: {type(error).__name__}")
+        session.broken(error)
+
+    def failed(self, session: MessageSource, route: Route, error: Exception) -> None:
+        """A handler raised: logged, counted, and no concern of other sessions."""
+        if isinstance(error, SessionClosed) and session.state is not _OPEN:
+            return  # it wrote to a peer that had just left
+        context = session.context
+        errors = context.stats.handler_errors
+        errors[route.name] += 1
+        now = context.wheel.now
+        if now - route.logged >= 1:  # a peer that can make a handler fail must not fill the disk
+            route.logged = now
+            log.error(
+                "handler failed",
+                message=route.name,
+                uid=session.uid,
+                address=session.address,
+                failed=errors[route.name],
+                exc_info=error,
+            )
+
+
+class Observer(Protocol):
+    """Hears of each session of a table before its handlers do, and of its end after them."""
+
+    def opened(self, session: Any) -> None: ...
+
+    def closed(self, session: Any) -> None: ...
+
+
+class Handlers:
     """A table of handlers. One is shared by a server and all its sessions, unless a session is given its own.
 
     catalog: where message types, names and codecs are looked up; the default is what `@message` registers in.
+    fallback: what becomes of messages that can't be handled. observer: hears of sessions before and after the handlers.
     """
 
-    def __init__(self, catalog: Catalog = default_catalog) -> None:
-        super().__init__(catalog)
+    def __init__(self, catalog: Catalog = default_catalog, fallback: Fallback | None = None) -> None:
+        self.catalog = catalog
+        self.fallback = fallback or Fallback()
+        self.observer: Observer | None = None
+        self.routes: dict[int, Route] = {}  # by message id; events have ids below 0
+        self.defaults: dict[int, Route] = {}  # the default handler, once for each message that came to it
+        self.rates: dict[int, float] = {}  # messages a second of one session, by the ids of those that have a rate
+        self.forward: Callable[[Any, RawFrame], None] | None = None
+        self.ticking = False  # what arrives waits for `tick`
+        self._default: Callable[..., Any] | None = None
+        self._injected: dict[MessageSource, list[Frame]] = {}  # what `inject` was given in this turn of the loop
+        self._waiting: dict[MessageSource, None] = {}  # sessions with something for the next tick, in order of arrival
+
+    # -- what is registered --
 
     @overload
     def on(
@@ -108,19 +257,17 @@ class Handlers(Dispatch):
         """Decorator: `handler(session)` when a suspended session is connected again."""
         return self._on_event(RESUMED, "resumed", handler)
 
-    def on_forward(self, handler: Callable[[Session, RawFrame], None]) -> Callable[[Session, RawFrame], None]:
+    def on_forward(self, handler: Callable[[Any, RawFrame], None]) -> Callable[[Any, RawFrame], None]:
         """Decorator: `handler(session, frame)`, a plain function, for ids that nothing handles; one a table."""
-        if self._forward is not None:
+        if self.forward is not None:
             raise CatalogError("there is a forward handler already; one table has one")
         check_handler(handler, "on_forward", "session", "frame", asynchronous=False)
-        self._forward = handler
+        self.forward = handler
         return handler
 
     def _on_event(self, event: int, name: str, handler: _E, also: bool = False) -> _E:
         check_handler(handler, f"on_{name}", "session")
-        route = Route(name, lambda session, _: handler(session), bytes)
-        route.is_async = is_async(handler)
-        self._add(event, route, also)
+        self._add(event, Route(name, lambda session, _: handler(session), bytes), also)
         return handler
 
     def _add(self, key: int, route: Route, also: bool) -> None:
@@ -135,24 +282,318 @@ class Handlers(Dispatch):
     def _joined(self, first: Route, second: Route) -> Route:
         """One route that calls the handlers of both."""
         calls = (*(first.call.calls if isinstance(first.call, _Joined) else (first.call,)), second.call)
-        kind = _JoinedAsync if first.is_async or second.is_async else _Joined
-        both = Route(first.name, kind(calls, lambda session, error: self._failed(session, both, error)), first.decode)
-        both.is_async = kind is _JoinedAsync
+        both = Route(
+            first.name, _Joined(calls, lambda session, error: self.fallback.failed(session, both, error)), first.decode
+        )
         return both
+
+    # -- what a session receives --
+
+    def dispatch(self, session: MessageSource, frames: list[Frame]) -> None:
+        """Handles what one read brought. Never raises what a handler or a peer did wrong."""
+        is_direct = session.inbox is None and not self.ticking
+        forwarder = session.forwarder
+        if forwarder is not None and is_direct and self._default is None and session.handlers is self:
+            if forwarder.forward(frames):
+                return
+        if self.rates:
+            frames = self._within_rates(session, frames)
+        if not is_direct:
+            self.queue(session, frames)
+            return
+        handled, rest = self._run(session, frames, perf_counter() + TURN_SECONDS, True)
+        if handled == len(frames) and rest is _TURN_OVER:
+            return
+        if rest is not None:
+            self.queue(session, frames[handled:], asyncio.sleep(0) if rest is _TURN_OVER else rest)
+        elif handled < len(frames) and session.state is _OPEN:  # it was given a table of its own
+            session.handlers.dispatch(session, frames[handled:])
+
+    def _run(self, session: MessageSource, frames: Iterable[Frame], until: float, only_open: bool) -> tuple[int, Any]:
+        """Calls the handlers of `frames`, one after the other: the one place that calls them.
+
+        Ends early at a handler that returned what is to be awaited, when `perf_counter` is over `until`, when the
+        session was given another table, and, with `only_open`, when the session has ended. How many were handled; and
+        what is to be awaited before the next: an awaitable, `_TURN_OVER` for only the next turn, or None.
+        """
+        routes = self.routes
+        table = session.handlers  # another one than this for posts, whose table no session has
+        start = perf_counter()
+        handled = 0
+        for frame in frames:
+            handled += 1
+            id, flags, body = frame
+            route = routes.get(id) or self._default_route(id)
+            if route is None:
+                self.fallback.unrouted(self, session, frame)
+            else:
+                try:
+                    message = route.decode(session.context.open_body(flags, body) if flags else body)
+                except BaseException as error:
+                    self.fallback.malformed(session, route, contain(error))
+                    if only_open and session.state is not _OPEN:
+                        return handled, None
+                    continue
+                try:
+                    result = route.call(session, message)
+                except BaseException as error:
+                    self.fallback.failed(session, route, contain(error))
+                    result = None
+                if result is not None and (rest := self._rest(session, route, result, len(body), start)) is not None:
+                    return handled, rest
+                now = perf_counter()
+                elapsed = now - start
+                start = now
+                route.count += 1
+                route.bytes += len(body) + 6
+                route.seconds += elapsed
+                if elapsed > _FIRST_BUCKET:
+                    route.observe(elapsed)
+                if now > until:
+                    return handled, _TURN_OVER
+            if (only_open and session.state is not _OPEN) or session.handlers is not table:
+                return handled, None
+        return handled, None
+
+    def _rest(
+        self, session: MessageSource, route: Route, result: object, size: int, start: float
+    ) -> Coroutine[Any, Any, None] | None:
+        """What is left of a call that returned `result`: a plain function, too, may return what is to be awaited."""
+        if inspect.isawaitable(result):
+            return self._await(session, route, result, size, start)
+        try:
+            refuse_unrun(result)
+        except TypeError as error:
+            self.fallback.failed(session, route, error)
+        return None
+
+    async def _await(self, session: MessageSource, route: Route, result: Any, size: int, start: float) -> None:
+        inbox = cast(Inbox, session.inbox)  # this runs in its task
+        inbox.begin(route.name, session.context.wheel.now)
+        try:
+            while inspect.isawaitable(result):
+                result = await result
+            refuse_unrun(result)
+        except BaseException as error:
+            self.fallback.failed(session, route, self._cause(session, inbox, error))
+        else:
+            if inbox.end_timeout():  # it caught its cancellation
+                self.fallback.failed(session, route, _timed_out(session))
+        finally:
+            inbox.name = ""
+        route.handled(size, perf_counter() - start)
+
+    def _cause(self, session: MessageSource, inbox: Inbox, error: BaseException) -> Exception:
+        """Why an async handler failed. Raises what is not the handler's, as the cancellation of its task."""
+        if inbox.end_timeout() and not cast("asyncio.Task[None]", inbox.task).cancelling():
+            return _timed_out(session)
+        return contain(error)
+
+    def _default_route(self, id: int) -> Route | None:
+        """The default handler as the route of a message that the catalog knows."""
+        if self._default is None or id in FRAMEWORK_IDS or id < 0:
+            return None
+        route = self.defaults.get(id)
+        if route is None and (kind := self.catalog.by_id.get(id)) is not None:
+            route = self.defaults[id] = Route(kind.name, self._default, kind.decode)
+        return route
+
+    def inject(self, session: MessageSource, message: Any) -> None:
+        """Handles `message` as if the session's peer had sent it, after what has been received.
+
+        It is not handled before this returns, and no rate holds for it. It is dropped if the session ends first. Raises
+        SessionClosed for one that has ended; LocalError if twice limits.max_inbox messages wait for the handlers; what
+        encoding raises.
+        """
+        if session.close_code is not None:
+            raise SessionClosed(session.close_code, session.close_reason)
+        kind, body = self.catalog.encode(message)
+        inbox = session.inbox
+        injected = self._injected.get(session)
+        most = 2 * session.context.limits.max_inbox
+        if len(injected or ()) + (len(inbox.items) if inbox is not None else 0) >= most:
+            raise LocalError(f"{most} messages wait for the handlers of uid {session.uid}; inject fewer at a time")
+        if injected is None:
+            injected = self._injected[session] = []
+            session.context.loop.call_soon(self._take_injected, session)  # not at once: a handler may be running
+        injected.append((kind.id, 0, body))
+
+    def _take_injected(self, session: MessageSource) -> None:
+        frames = self._injected.pop(session)
+        if session.close_code is None:
+            handlers = session.handlers
+            (handlers if isinstance(handlers, Handlers) else self).queue(session, frames)
+
+    # -- its events --
+
+    def opened(self, session: MessageSource) -> None:
+        """The session is verified."""
+        if self.observer is not None:
+            self.observer.opened(session)
+        self._emit(session, VERIFIED)
+
+    def suspended(self, session: MessageSource) -> None:
+        """The session has lost its connection, and may get another."""
+        self._emit(session, SUSPENDED)
+
+    def resumed(self, session: MessageSource) -> None:
+        """The session has a connection again."""
+        self._emit(session, RESUMED)
+
+    def closed(self, session: MessageSource, handle_rest: bool) -> None:
+        """The session has ended. handle_rest: what arrived before is still to be handled."""
+        if self.observer is not None:
+            session.after_handlers(partial(self.observer.closed, session))
+        inbox = session.inbox
+        if inbox is not None and not handle_rest:
+            inbox.drop_messages()
+        # Not at once: the handler that closed the session is still running.
+        session.context.loop.call_soon(self._emit_closed, session)
+
+    def _emit_closed(self, session: MessageSource) -> None:
+        """The last event of a session; then what waits for its last handler is called."""
+        if CLOSED in self.routes:
+            self._emit(session, CLOSED)
+        if session.inbox is None:
+            session.handlers_done()
+        else:
+            session.inbox.is_last = True
+
+    def _emit(self, session: MessageSource, event: int) -> None:
+        if event in self.routes:
+            frame = (event, 0, b"")
+            if session.inbox is None and not self.ticking:
+                _, rest = self._run(session, [frame], inf, False)
+                if rest is not None:
+                    self.queue(session, [], rest)
+            else:
+                self.queue(session, [frame])
+
+    def tick(self) -> None:
+        """Handles everything that has arrived since the last tick."""
+        waiting, self._waiting = self._waiting, {}
+        for session in waiting:
+            inbox = session.inbox
+            if inbox is not None and inbox.task is None:
+                self._drain(session, inbox)
+
+    # -- the inbox: from the first async handler on, and in tick mode --
+
+    def queue(self, session: MessageSource, frames: list[Frame], first: Awaitable[None] | None = None) -> None:
+        """Has `frames` handled in their turn, after what stands in the inbox; and after awaiting `first`."""
+        inbox = session.inbox
+        if inbox is None:
+            inbox = session.inbox = Inbox(session.uid)
+        inbox.items.extend(frames)
+        inbox.bytes += sum(len(frame[2]) for frame in frames)
+        limits = session.context.limits
+        waiting = len(inbox.items) + (first is not None)
+        if not inbox.paused and (waiting >= limits.max_inbox or inbox.bytes >= limits.max_inbox_bytes):
+            inbox.paused = True
+            session.context.stats.paused += 1
+            session.pause(Pause.INBOX)
+        if self.ticking:
+            self._waiting[session] = None
+        elif inbox.task is None:
+            self._drain(session, inbox, first)
+
+    def _drain(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None = None) -> None:
+        """Handles what stands in the inbox; from the first async handler on in a task. In a tick, nothing later."""
+        inbox.share = len(inbox.items) if self.ticking else sys.maxsize
+        awaitable = awaitable or self._handle_next(session, inbox)
+        if awaitable is None:
+            self._drained(session, inbox)
+        else:
+            context = session.context
+            inbox.task = context.loop.create_task(self._burst(session, inbox, awaitable))
+            context.tasks.add(inbox.task)
+            context.running.add(inbox)
+
+    async def _burst(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None) -> None:
+        try:
+            while awaitable is not None:
+                await awaitable
+                awaitable = self._handle_next(session, inbox)
+        finally:
+            session.context.tasks.discard(cast("asyncio.Task[None]", inbox.task))
+            session.context.running.remove(inbox)
+            self._drained(session, inbox)
+
+    def _handle_next(self, session: MessageSource, inbox: Inbox) -> Awaitable[None] | None:
+        """Handles frames up to the first that has an async handler: what is left of that one; None at the end.
+
+        When its turn is over, what is to be awaited is only the next turn. A tick has no turns: it handles all that
+        came before it, of each session no more than its inbox holds.
+        """
+        until = inf if self.ticking else perf_counter() + TURN_SECONDS
+        while inbox.items and inbox.share:
+            handlers = session.handlers
+            if handlers is not self and isinstance(handlers, Handlers):  # it was given a table of its own
+                return handlers._handle_next(session, inbox)
+            _, rest = self._run(session, self._from_inbox(session, inbox), until, False)
+            if rest is _TURN_OVER:
+                return asyncio.sleep(0)
+            if rest is not None:
+                return cast(Awaitable[None], rest)
+        return None
+
+    def _from_inbox(self, session: MessageSource, inbox: Inbox) -> Iterator[Frame]:
+        """Takes frames out of the inbox, and reads on from the peer once there is room."""
+        items = inbox.items
+        limits = session.context.limits
+        while items and inbox.share:
+            inbox.share -= 1
+            frame = items.popleft()
+            inbox.bytes -= len(frame[2])
+            if inbox.paused and len(items) <= limits.max_inbox // 2 and inbox.bytes <= limits.max_inbox_bytes // 2:
+                inbox.paused = False
+                session.resume(Pause.INBOX)
+            yield frame
+
+    def _drained(self, session: MessageSource, inbox: Inbox) -> None:
+        inbox.task = None
+        if not inbox.items:
+            session.inbox = None
+            if inbox.is_last:
+                session.handlers_done()
+        else:  # for the next tick, or left by a burst that was cancelled
+            self._waiting[session] = None
+
+    def _within_rates(self, session: MessageSource, frames: list[Frame]) -> list[Frame]:
+        """`frames` without those that are over the rate of their type; nothing of these is decoded."""
+        buckets = session.type_rates
+        if buckets is None:
+            buckets = session.type_rates = {}
+        now = session.context.wheel.read_clock()
+        taken = []
+        for frame in frames:
+            id = frame[0]
+            rate = self.rates.get(id)
+            if rate is not None:
+                bucket = buckets.get(id)
+                if bucket is None:
+                    bucket = buckets[id] = TokenBucket(rate, max(1.0, rate), now)
+                if not bucket.take(now):
+                    session.context.stats.rate_dropped[session.context.name_of(id)] += 1
+                    continue
+            taken.append(frame)
+        return taken
 
 
 class _Joined:
     """Several handlers of one message or event, called one after the other."""
 
-    def __init__(self, calls: tuple[Callable[..., Any], ...], failed: Callable[[Session, Exception], None]) -> None:
+    def __init__(
+        self, calls: tuple[Callable[..., Any], ...], failed: Callable[[MessageSource, Exception], None]
+    ) -> None:
         self.calls = calls
         self._failed = failed
 
-    def __call__(self, session: Session, message: Any) -> Awaitable[None] | None:
+    def __call__(self, session: MessageSource, message: Any) -> Awaitable[None] | None:
         """Calls them; what is left, if one of them returned what is to be awaited."""
         return self._call(session, message, 0)
 
-    def _call(self, session: Session, message: Any, at: int) -> Awaitable[None] | None:
+    def _call(self, session: MessageSource, message: Any, at: int) -> Awaitable[None] | None:
         was = session.close_code
         for index in range(at, len(self.calls)):
             if session.close_code is not was:
@@ -166,22 +607,13 @@ class _Joined:
                 return self._go_on(result, session, message, index + 1)
         return None
 
-    async def _go_on(self, result: Awaitable[Any], session: Session, message: Any, at: int) -> None:
+    async def _go_on(self, result: Awaitable[Any], session: MessageSource, message: Any, at: int) -> None:
         was = session.close_code
         try:
             await result
         except Exception as error:
             self._failed(session, error)
         if session.close_code is was and (rest := self._call(session, message, at)) is not None:
-            await rest
-
-
-class _JoinedAsync(_Joined):
-    """The same, of which some are `async def`."""
-
-    async def __call__(self, session: Session, message: Any) -> None:
-        rest = self._call(session, message, 0)
-        if rest is not None:
             await rest
 
 
@@ -215,3 +647,10 @@ def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchr
 def _snake(name: str) -> str:
     """`RoomJoin` -> `room_join`."""
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def _timed_out(session: MessageSource) -> TimeoutError:
+    return TimeoutError(f"it ran longer than limits.handler_timeout, {session.context.limits.handler_timeout:g} s")
+
+
+_FORWARD = Route("forward", lambda session, frame: None, bytes)

@@ -77,7 +77,6 @@ class Server:
     `on_resumed` and `on_forward` are methods of that table.
     """
 
-    _table: type[Handlers] = Handlers
     _links_end: CloseCode = CloseCode.GOING_AWAY
     """What links hear at the end; NORMAL of a member of a group: there is no need to probe for it."""
 
@@ -125,7 +124,7 @@ class Server:
         self.peers: TypeOf | None = None
         self.stats = Stats()
         self.lag = LoopLag()
-        self.handlers = handlers = self._table(catalog)
+        self.handlers = handlers = Handlers(catalog)
         self.on = handlers.on
         self.register = handlers.register
         self.default = handlers.default

@@ -11,7 +11,6 @@ import uvloop
 from benchmarks.children import obey
 from benchmarks.ledger import Ledger
 from gatelink import Catalog, Limits, Listen, Server, ServerKey, Session, StaticTokens
-from gatelink.session.extended import ExtendedSession
 
 CATALOG = Catalog()
 PAGE = os.sysconf("SC_PAGE_SIZE")
@@ -86,7 +85,7 @@ class SoakServer:
         ledger: Ledger | None = session.data
         if ledger is None:
             ledger = session.data = Ledger()
-            if not isinstance(session, ExtendedSession):
+            if not session.extension is not None:
                 ledger.next = message.n  # a user who is back goes on counting, and may have lost some in the break
         ledger.take(message.n)
         session.send(message)

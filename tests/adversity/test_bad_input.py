@@ -264,7 +264,7 @@ async def test_a_reset_in_mid_frame_ends_that_peer(verified: bool) -> None:
 async def test_a_peer_that_ends_its_stream_and_goes_on_reading_gets_what_was_written(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr("gatelink.dispatch.TURN_SECONDS", 60.0)  # all in one turn: after the end nobody is answered
+    monkeypatch.setattr("gatelink.handlers.TURN_SECONDS", 60.0)  # all in one turn: after the end nobody is answered
     async with serving() as server:
         client = await RawClient.verified(server, UID)
         client.send(*(frame_of(Echo(n)) for n in range(100)))

@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from gatelink import Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
-from gatelink.session.controls import control_frame
+from gatelink.session.control_frames import control_frame
 from gatelink.session.session import HEARTBEAT_FRAME
 from gatelink.session.timers import STALL
 from gatelink.wire.control import Ack, Close, Features

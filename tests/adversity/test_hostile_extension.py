@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from gatelink import Backoff, CloseCode, Handlers, Limits, Listen, ServerKey, Session, SessionClosed, connect
-from gatelink.session.controls import control_frame
-from gatelink.session.extended import PONGS_PER_SECOND, ExtendedSession, Strength
+from gatelink.session.control_frames import control_frame
+from gatelink.session.extension import PONGS_PER_SECOND, Strength
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
 from gatelink.wire.control import Ack, Hello, Ping, Pong, Resume, Resumed, Ticket
@@ -35,6 +35,7 @@ from tests.e2e.support import (
     until,
     verify_succeeded,
 )
+from tests.fakes import extension_of
 from tests.limits import with_window
 from tests.support import MS
 
@@ -47,14 +48,14 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, ssl
 
 
 @asynccontextmanager
-async def broken(server: EchoServer, *, acknowledged: int = 2) -> AsyncIterator[tuple[ExtendedSession, Ticket]]:
+async def broken(server: EchoServer, *, acknowledged: int = 2) -> AsyncIterator[tuple[Session, Ticket]]:
     """A sealed session of uid 7 that lost its connection, with 5 messages sent of which 2 are acknowledged.
 
     At the end its owner comes back, and all is as it was.
     """
     client = await ExtendedClient.logged_in(server, 7, KEY.public)
     session = server.session(7)
-    assert isinstance(session, ExtendedSession)
+    assert session.extension is not None
     client.send(*[frame_of(Note(n)) for n in range(3)])
     for n in range(5):
         session.send(Echo(n))
@@ -75,7 +76,7 @@ async def broken(server: EchoServer, *, acknowledged: int = 2) -> AsyncIterator[
 
 # -- RESUME by those who may not --
 
-Forgery = Callable[[Ticket, bytes, ExtendedSession], Resume]
+Forgery = Callable[[Ticket, bytes, Session], Resume]
 
 
 def honest(ticket: Ticket, handshake_hash: bytes, received: int = 3, attempt: int = 1) -> Resume:
@@ -102,9 +103,17 @@ def last_bit_flipped(mac: bytes) -> bytes:
     return mac[:-1] + bytes([mac[-1] ^ 1])
 
 
-def state_of(session: ExtendedSession) -> tuple[Any, ...]:
+def state_of(session: Session) -> tuple[Any, ...]:
     window: Any = session.outbox
-    return (session.state, session.attempt, session.received, window.sent, window.kept, window.count, session.ticket)
+    return (
+        session.state,
+        extension_of(session).attempt,
+        extension_of(session).received,
+        window.sent,
+        window.kept,
+        window.count,
+        session.ticket,
+    )
 
 
 @pytest.mark.parametrize("forgery", FORGERIES.values(), ids=FORGERIES)
@@ -124,7 +133,7 @@ async def test_a_resume_that_was_used_is_of_no_more_use() -> None:
     async with serving(resume_plain=True) as server:
         client = await ExtendedClient.logged_in(server, 7)
         session = server.session(7)
-        assert isinstance(session, ExtendedSession)
+        assert session.extension is not None
         used = honest(client.ticket, NO_HANDSHAKE, received=0, attempt=5)
         client.reset()
         second = await ExtendedClient.extended(server)
@@ -135,7 +144,7 @@ async def test_a_resume_that_was_used_is_of_no_more_use() -> None:
             third.say(attempt)
             assert await third.end() == [closed(CloseCode.RESUME_REFUSED)]
             await third.close()
-        assert session.state is SessionState.OPEN and session.attempt == 5
+        assert session.state is SessionState.OPEN and extension_of(session).attempt == 5
         await second.echo(1)
         await second.close()
 
@@ -148,7 +157,7 @@ async def test_a_recorded_resume_is_of_no_use_on_another_sealed_connection() -> 
         thief = await ExtendedClient.extended(server, KEY.public)
         thief.say(recorded)
         assert await thief.end() == [closed(CloseCode.RESUME_REFUSED)]
-        assert session.attempt == 0
+        assert extension_of(session).attempt == 0
         await thief.close()
 
 
@@ -166,7 +175,7 @@ async def test_a_ticket_is_used_only_on_a_connection_at_least_as_strong(
         }
         first = await ExtendedClient.logged_in(uid=7, **ways[strength])
         session = server.session(7)
-        assert isinstance(session, ExtendedSession) and session.strength is strength
+        assert session.extension is not None and extension_of(session).strength is strength
         first.reset()
         for attempt, way in enumerate(ways, 1):
             client = await ExtendedClient.extended(**ways[way])
@@ -190,7 +199,7 @@ async def test_no_ticket_is_given_and_none_is_taken_where_resume_was_not_agreed_
             client.say(honest(ticket, client.handshake_hash))
             assert await client.end() == [closed(CloseCode.RESUME_REFUSED)]
             await client.close()
-        assert session.attempt == 0
+        assert extension_of(session).attempt == 0
 
 
 async def test_the_ticket_of_a_session_that_ended_is_worth_nothing() -> None:

@@ -7,7 +7,6 @@ from contextlib import asynccontextmanager, suppress
 from typing import Any, Self
 
 from gatelink import Backoff, ConnectError, Handlers, Limits, Listen, ServerKey, connect
-from gatelink.session.extended import ExtendedSession
 from gatelink.testing import ChaosProxy, Fault
 from tests.e2e.support import (
     CATALOG,
@@ -50,7 +49,7 @@ class Talk:
                 self.session = await connect(str(where), uid=self.uid, token=token_of(self.uid).decode(), **settings)
                 break
         other = self.server.session(self.uid)
-        assert isinstance(other, ExtendedSession)
+        assert other.extension is not None
         self.other = other
         return self
 

@@ -140,7 +140,7 @@ async def suspended_and_resumed(function: Function, _: Path) -> None:
             catalog=CATALOG,
             reconnect=Backoff(first=MS, most=MS),
         )
-        failed = client.hub.stats.handler_errors
+        failed = client.context.stats.handler_errors
         failed.clear()
         server.session(7).abort()
         await until(lambda: failed["resumed"] == 1)
@@ -314,7 +314,7 @@ async def post(function: Function, _: Path) -> None:
         gateway.cluster.post(20, Say(1))
         gateway.cluster.post(20, Post(2))
         await until(lambda: lobby.posts == [(1, 2)])
-        assert sum(link.session.hub.stats.handler_errors["Say"] for link in lobby.cluster.links) == 1
+        assert sum(link.session.context.stats.handler_errors["Say"] for link in lobby.cluster.links) == 1
 
 
 @place("`on_call`")

@@ -81,7 +81,7 @@ async def test_scrambling_covers_the_frameworks_own_messages(name: str) -> None:
         assert set(newer.flags_heard) == {(2, 2), (SAY, 2)} and newer.answer is not None and newer.answer.uid == 7
         session = there.front.sessions.get(7)
         assert session is not None
-        session._beat(session._stream, 0.0)  # type: ignore[arg-type]
+        session._beat(session._stream, 0.0, 0.0)  # type: ignore[arg-type]
         await newer.until(lambda: (4, 2) in newer.flags_heard)
         async with BaseClient(8, b"wrong", scramble=True) as refused:
             await refused.open(there.endpoint)
@@ -111,7 +111,7 @@ async def test_a_gateway_can_drop_at_once_what_no_server_is_there_for() -> None:
             client.send(SAY, say(n))
         await until(lambda: there.numbers(7) == list(range(5)))
         assert isinstance(there.front, Gateway)
-        relay = there.front.relay
+        relay = there.front.router
         assert relay.stats.lost == {13: 5, 14: 5} and not relay.stats.held and not relay._waiting
         assert there.front.stats.unhandled == 0
 
@@ -128,8 +128,8 @@ async def test_where_the_rule_is_to_drop_a_death_lets_nobody_wait() -> None:
             await until(lambda: gateway.cluster.links.get(20) is None)
             kind, body = TOWN_CATALOG.encode(TOWN_CATALOG.by_name["Say"].type(1))
             client.send(kind.id, body)
-            await until(lambda: gateway.relay.stats.lost[LOBBY] >= 1)
-            assert not gateway.relay._waiting
+            await until(lambda: gateway.router.stats.lost[LOBBY] >= 1)
+            assert not gateway.router._waiting
             again: Recorder = await town.lobby(21)
             client.send(kind.id, TOWN_CATALOG.encode(TOWN_CATALOG.by_name["Say"].type(2))[1])
             await until(lambda: again.numbers(7) == [2])
@@ -142,7 +142,7 @@ async def test_a_known_type_without_a_server_is_held_and_an_unknown_one_is_not()
         client.send(59_000)
         client.send(SAY, say(1))
         await until(lambda: there.heard == [(7, 1)])
-        assert there.front.stats.unhandled == 1 and not there.front.relay.stats.lost
+        assert there.front.stats.unhandled == 1 and not there.front.router.stats.lost
         client.send(13_001)
         await until(lambda: there.front.relay._waiting.get(13))  # type: ignore[attr-defined]
 

@@ -29,7 +29,7 @@ from gatelink import (
 )
 from gatelink.net import client as client_module
 from gatelink.net.dialer import TokenSource
-from gatelink.session.controls import control_frame
+from gatelink.session.control_frames import control_frame
 from gatelink.testing import ChaosProxy
 from gatelink.wire.control import GoAway, Hello
 from gatelink.wire.frames import encode_frame

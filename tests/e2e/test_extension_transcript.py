@@ -8,7 +8,7 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gatelink import Catalog, Server, Session, StaticTokens
-from gatelink.session import extended
+from gatelink.session import extension
 from gatelink.wire import noise
 from tests.support import MS
 from tests.vectors import make_extension as vectors
@@ -42,7 +42,7 @@ async def test_a_server_says_what_the_transcript_says(name: str, monkeypatch: py
     keys = iter([vectors.EPHEMERAL[1], vectors.EPHEMERAL_AGAIN[1]])
     monkeypatch.setattr(noise, "X25519PrivateKey", FixedKeys(keys))
     monkeypatch.setattr("secrets.token_bytes", {16: vectors.SESSION_ID, 32: vectors.RESUME_KEY}.__getitem__)
-    monkeypatch.setattr(extended, "ACK_SECONDS", 100 * MS)
+    monkeypatch.setattr(extension, "ACK_SECONDS", 100 * MS)
     server = Server(
         "tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=CATALOG, keys=[vectors.SERVER_KEY], id=vectors.SERVER_ID
     )

@@ -10,8 +10,7 @@ from typing import Any
 import pytest
 
 from gatelink import Backoff, CloseCode, ClusterKey, ConfigError, Limits, Listen, ServerKey, Session
-from gatelink.session.controls import control_frame
-from gatelink.session.extended import ExtendedSession
+from gatelink.session.control_frames import control_frame
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
 from gatelink.wire.control import Close, GoAway
@@ -216,7 +215,7 @@ async def test_a_client_resumes_where_its_ticket_says() -> None:
             straight._target = ("127.0.0.1", server.endpoint.port)
             async with ChaosProxy(straight._target) as balancer:
                 talk = await Talk(server).begin(where(balancer), server_key=KEY.public)
-                assert isinstance(talk.session, ExtendedSession) and talk.session.ticket is not None
+                assert talk.session.extension is not None and talk.session.ticket is not None
                 assert talk.session.ticket.address == where(straight)
                 talk.say(20)
                 balancer.cut_all()
@@ -299,7 +298,7 @@ async def test_the_clients_of_a_server_that_is_restarted_come_back_spread_over_a
             for uid in range(1, 31)
         ]
         await server.stop()
-        assert all(isinstance(talk.session, ExtendedSession) for talk in talks)
+        assert all(talk.session.extension is not None for talk in talks)
         times: list[float] = []
         async with serving(at, keys=[KEY]) as successor:
 

@@ -6,8 +6,7 @@ from typing import Any
 import pytest
 
 from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, connect
-from gatelink.session.controls import control_frame
-from gatelink.session.extended import ExtendedSession
+from gatelink.session.control_frames import control_frame
 from gatelink.session.session import Session
 from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT, VERIFY_FAILED
 from gatelink.wire.control import Close, Features, Hello, Ping, Pong, Ticket
@@ -28,6 +27,7 @@ from tests.e2e.support import (
     verify_request,
     verify_succeeded,
 )
+from tests.fakes import extension_of
 from tests.support import MS
 
 
@@ -228,7 +228,7 @@ async def test_both_sides_measure_the_round_trip_and_send_no_heartbeat() -> None
     async with serving(limits=limits) as server:
         session = await dial(server, slot=0, limits=limits)
         other = server.session(7)
-        assert isinstance(session, ExtendedSession) and isinstance(other, ExtendedSession)
+        assert session.extension is not None and other.extension is not None
         await until(lambda: session.rtt is not None and other.rtt is not None)
         assert session.rtt is not None and 0 < session.rtt < 10
         assert server.stats.unrouted_of("HeartBeat").messages == 0
@@ -325,6 +325,6 @@ async def test_all_features_reach_the_session() -> None:
     async with serving(resume_plain=True) as server:
         client = await ExtendedClient.logged_in(server, 7)
         session = server.session(7)
-        assert isinstance(session, ExtendedSession) and session.features == BOTH
+        assert session is not None and extension_of(session).features == BOTH
         assert client.ticket == session.ticket and client.ticket.window == 120
         await client.close()

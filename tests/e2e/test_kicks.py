@@ -135,7 +135,7 @@ async def test_a_login_that_is_under_way_does_not_get_in_with_a_token_that_a_kic
     tokens = MemoryTokens()
     claims = SlowClaims()
     async with serving(tokens=tokens) as server:
-        server.sessions.claims = claims
+        server.sessions.arbiter = claims
         token = tokens.issue(7)
         first = await enter(server, token)
         second = asyncio.create_task(enter(server, token))

@@ -24,8 +24,7 @@ from gatelink import (
     StaticTokens,
     connect,
 )
-from gatelink.dispatch import CLOSED
-from gatelink.session.extended import ExtendedSession
+from gatelink.handlers import CLOSED
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy, Reset, Split
 from gatelink.wire.base import VERIFY_FAILED
@@ -90,7 +89,7 @@ async def group(table: Table | None = None, **settings: Any) -> AsyncIterator[Ec
         yield server
 
 
-async def dial(server: EchoServer, table: Table | None = None, at: object = None, **how: Any) -> ExtendedSession:
+async def dial(server: EchoServer, table: Table | None = None, at: object = None, **how: Any) -> Session:
     settings: dict[str, Any] = {
         "uid": OTHER,
         "source": TYPE,
@@ -102,13 +101,13 @@ async def dial(server: EchoServer, table: Table | None = None, at: object = None
         "catalog": CATALOG,
     }
     session = await connect(str(at or server.endpoints[1]), **settings | how)
-    assert isinstance(session, ExtendedSession)
+    assert session is not None and session.extension is not None
     return session
 
 
-def link_of(server: Server, id: int = OTHER) -> ExtendedSession:
+def link_of(server: Server, id: int = OTHER) -> Session:
     session = server.links.get(id)
-    assert isinstance(session, ExtendedSession)
+    assert session is not None and session.extension is not None
     return session
 
 
@@ -198,7 +197,7 @@ async def test_any_dispatcher_can_take_a_link_s_frames_and_ids_of_the_framework_
         def resumed(self, session: Session) -> None: ...
 
         def closed(self, session: Session, heard: bool) -> None:
-            session.hub.loop.call_soon(session.all_told)
+            session.context.loop.call_soon(session.handlers_done)
 
     links = Links()
     inner = Listen(endpoint=TCP, inner=True, handlers=links)
@@ -234,7 +233,7 @@ async def test_links_have_limits_of_their_own() -> None:
     async with group(limits=Limits(max_connections=1, max_per_address=1, exempt=("10.0.0.0/8",))) as server:
         client = await RawClient.verified(server, 7)
         near = await dial(server)
-        assert near.hub.limits == LINK_LIMITS and link_of(server).hub.limits == LINK_LIMITS
+        assert near.context.limits == LINK_LIMITS and link_of(server).context.limits == LINK_LIMITS
         assert server.stats.refused == {}, "a crowd of players keeps no server out"
         near.abort()
         await client.close()

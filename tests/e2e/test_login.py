@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 from gatelink import CloseCode, Duplicate, Identity, Limits, MemoryTokens, SessionClosed, VerifyError
 from gatelink.net import login
 from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.controls import control_frame
+from gatelink.session.control_frames import control_frame
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.compress import compress
 from gatelink.wire.control import Hello

@@ -3,7 +3,7 @@
 import asyncio
 
 from gatelink import CloseCode, Limits, Session
-from gatelink.session.extended import PONGS_PER_SECOND
+from gatelink.session.extension import PONGS_PER_SECOND
 from gatelink.wire.control import Close, Ping, Pong, decode_control
 from gatelink.wire.frames import COMPRESSED, encode_frame
 from tests.e2e.extension import ExtendedClient

@@ -26,6 +26,7 @@ from tests.e2e.support import (
     until,
 )
 from tests.e2e.talk import KEY, KINDS, Talk, talking
+from tests.fakes import extension_of
 from tests.limits import with_window
 from tests.support import MS
 
@@ -58,11 +59,11 @@ async def test_nothing_is_lost_doubled_or_reordered(
 ) -> None:
     first = [replace(fault, connection=n) for fault in script for n in range(1, 13)]
     async with talking(kind, first, seed=seed, certificate=certificate) as (talk, proxy):
-        while talk.other.attempt < 3 and proxy.connections < 12:
+        while extension_of(talk.other).attempt < 3 and proxy.connections < 12:
             await talk.chatter(2, 8)
-        if not talk.other.attempt:  # on a slow machine every path broke before a handshake was over
+        if not extension_of(talk.other).attempt:  # on a slow machine every path broke before a handshake was over
             proxy.cut_all()
-        await until(lambda: talk.other.attempt)
+        await until(lambda: extension_of(talk.other).attempt)
         await talk.end()
 
 

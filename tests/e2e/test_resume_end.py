@@ -8,9 +8,8 @@ from typing import Any
 import pytest
 
 from gatelink import CloseCode, Duplicate, Limits, Session
-from gatelink.dispatch import CLOSED
+from gatelink.handlers import CLOSED
 from gatelink.net.login import Login
-from gatelink.session.extended import ExtendedSession
 from gatelink.session.states import SessionState
 from gatelink.testing import Reset
 from gatelink.wire.base import VERIFY_SUCCEEDED
@@ -29,6 +28,7 @@ from tests.e2e.support import (
     verify_request,
 )
 from tests.e2e.talk import KEY, Talk, talking
+from tests.fakes import extension_of
 from tests.support import MS
 
 # -- the end --
@@ -37,7 +37,7 @@ from tests.support import MS
 async def test_over_the_window_the_resume_is_refused_and_both_sides_say_why() -> None:
     async with talking(limits=Limits(resume_window=1)) as (talk, proxy):
         proxy.drop()
-        assert isinstance(talk.other, ExtendedSession)
+        assert talk.other.extension is not None
         carrier: Any = talk.other._stream
         carrier.transport.abort()
         await until(lambda: talk.server.ended)
@@ -209,13 +209,13 @@ async def test_a_resumed_session_keeps_its_data_and_gets_its_new_address_and_fea
     async with serving(keys=[KEY]) as server:
         client = await ExtendedClient.logged_in(server, 7, KEY.public, slot=3)
         session = server.sessions.get(7, 3)
-        assert isinstance(session, ExtendedSession) and session.features == BOTH
+        assert session is not None and extension_of(session).features == BOTH
         session.data, session.address = {"gold": 5}, "10.0.0.1"
         again = await ExtendedClient.extended(server, KEY.public, features=1)
         again.resume(client.ticket)
         assert await again.resumed(client.ticket) == 0
         assert server.sessions.get(7, 3) is session and session.data == {"gold": 5}
-        assert (session.address, session.features) == ("127.0.0.1", 1)
+        assert (session.address, extension_of(session).features) == ("127.0.0.1", 1)
         await again.echo(1)
         for one in (client, again):
             await one.close()
@@ -224,7 +224,7 @@ async def test_a_resumed_session_keeps_its_data_and_gets_its_new_address_and_fea
 async def test_a_base_client_beside_it_is_not_touched_by_any_of_it() -> None:
     async with talking(script=[Reset(connection=n, after_bytes=3_000) for n in (1, 2)]) as (talk, _):
         base = await RawClient.verified(talk.server, 8)
-        while talk.other.attempt < 2:
+        while extension_of(talk.other).attempt < 2:
             talk.say(5)
             await base.echo(talk.sent)
         await base.close()

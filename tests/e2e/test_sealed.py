@@ -10,8 +10,7 @@ from noise.connection import Keypair, NoiseConnection
 
 from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, Listen, ServerKey, Session, connect
 from gatelink.net.connection import Connection
-from gatelink.session.controls import control_frame
-from gatelink.session.extended import ExtendedSession
+from gatelink.session.control_frames import control_frame
 from gatelink.wire import noise
 from gatelink.wire.control import Ack, Handshake, Hello, decode_control, encode_control
 from gatelink.wire.frames import SEALED, FrameDecoder, encode_frame
@@ -34,6 +33,7 @@ from tests.e2e.support import (
     verify_request,
     verify_succeeded,
 )
+from tests.fakes import extension_of
 
 KEY = ServerKey.generate()
 BIG = Limits(max_frame=5 * 1_048_576, byte_burst=5 * 1_048_576, max_outbox_bytes=16 * 1_048_576)
@@ -397,9 +397,9 @@ async def test_a_connection_whose_key_is_used_up_gives_way_to_a_new_one() -> Non
         other = server.session(7)
         ours, theirs = cast(Any, other._stream), cast(Any, session._stream)
         ours._secure._send.n = theirs._secure._receive.n = 2**32 - RESERVED_RECORDS - 1
-        assert isinstance(other, ExtendedSession)
+        assert other.extension is not None
         session.send(Echo(0))
-        await until(lambda: other.attempt)
+        await until(lambda: extension_of(other).attempt)
         session.send(Echo(1))
         await until(lambda: len(echoes.numbers) == 2)
         assert echoes.numbers == [0, 1]

@@ -11,5 +11,5 @@ ENDLESS = 600.0  # s
 def endless_turns() -> Iterator[None]:
     """Messages that arrive together are handled together, however busy the machine is. Tests of turns set their own."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gatelink.dispatch.TURN_SECONDS", ENDLESS)
+        patch.setattr("gatelink.handlers.TURN_SECONDS", ENDLESS)
         yield

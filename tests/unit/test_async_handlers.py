@@ -161,7 +161,7 @@ async def test_a_handler_may_wait_for_all_the_others() -> None:
     @handlers.on(Count)
     async def on_count(session: Session, message: Count) -> None:
         if message.n == 1:
-            await session.hub.finish_tasks(5)
+            await session.context.finish_tasks(5)
         else:
             await settle()
         notes.append(message.n)

@@ -7,8 +7,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink.config import Limits
-from gatelink.dispatch import CLOSED
-from gatelink.handlers import Handlers
+from gatelink.handlers import CLOSED, Handlers
 from gatelink.session.session import Session
 from gatelink.session.stream import Pause
 from tests.fakes import CATALOG, Bench, Count, FakeCarrier, Say, settle, turn
@@ -64,7 +63,7 @@ async def test_verified_comes_before_the_first_message_and_closed_after_the_last
         handlers.tick()
         await turn()
     assert [note for note in notes if "begins" not in note] == ["verified", "a", "b", "closed"]
-    assert session.inbox is None and not session.hub.tasks
+    assert session.inbox is None and not session.context.tasks
 
 
 @pytest.mark.parametrize("is_async", [False, True])
@@ -158,7 +157,7 @@ async def test_who_waits_for_the_last_handler_is_called_when_the_end_has_been_to
         session.receive([count(1)])
         await settle()
     session.close()
-    session.after_last(lambda: seen.notes.append("after the last"))
+    session.after_handlers(lambda: seen.notes.append("after the last"))
     await settle()
     assert ("after the last" in seen.notes) is not busy
     seen.gate.set()

@@ -11,9 +11,8 @@ from msgspec import Struct
 from structlog.testing import capture_logs
 
 from gatelink.config import Limits, WireOptions
-from gatelink.dispatch import TIME_BUCKETS, RawFrame, Route
 from gatelink.errors import BodyError, CatalogError, CloseCode, ConfigError
-from gatelink.handlers import Handlers
+from gatelink.handlers import TIME_BUCKETS, Handlers, RawFrame, Route
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
@@ -484,7 +483,7 @@ async def test_a_burst_of_async_messages_is_one_task_and_plain_ones_are_none() -
             await turn()
         tasks.append(made)
     assert tasks == [0, 1, 2]
-    assert not session.hub.tasks
+    assert not session.context.tasks
 
 
 async def test_more_than_the_inbox_holds_pauses_reading_until_half_is_handled() -> None:
@@ -583,8 +582,8 @@ async def test_handlers_that_take_long_leave_the_loop_to_others_and_go_on_in_ord
     waits: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = FakeClock()
-    monkeypatch.setattr("gatelink.dispatch.TURN_SECONDS", 0.005)
-    monkeypatch.setattr("gatelink.dispatch.perf_counter", clock)
+    monkeypatch.setattr("gatelink.handlers.TURN_SECONDS", 0.005)
+    monkeypatch.setattr("gatelink.handlers.perf_counter", clock)
 
     class Working(Seen):
         def say(self, session: Session, message: Say) -> None:
@@ -617,7 +616,7 @@ async def test_handlers_that_take_long_leave_the_loop_to_others_and_go_on_in_ord
 @pytest.mark.parametrize("waits", [False, True], ids=["from the connection", "from the inbox"])
 async def test_the_time_of_a_call_is_counted_wherever_it_is_made(waits: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
-    monkeypatch.setattr("gatelink.dispatch.perf_counter", clock)
+    monkeypatch.setattr("gatelink.handlers.perf_counter", clock)
 
     class Working(Seen):
         def say(self, session: Session, message: Say) -> None:
@@ -635,8 +634,8 @@ async def test_the_time_of_a_call_is_counted_wherever_it_is_made(waits: bool, mo
 
 async def test_a_burst_whose_last_handler_took_long_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = FakeClock()
-    monkeypatch.setattr("gatelink.dispatch.TURN_SECONDS", 0.005)
-    monkeypatch.setattr("gatelink.dispatch.perf_counter", clock)
+    monkeypatch.setattr("gatelink.handlers.TURN_SECONDS", 0.005)
+    monkeypatch.setattr("gatelink.handlers.perf_counter", clock)
     handlers = Handlers(CATALOG)
     handlers.on(Say)(lambda session, message: clock.advance(1))
     bench = Bench()

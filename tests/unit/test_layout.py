@@ -63,16 +63,15 @@ def test_session_imports_nothing_above_wire() -> None:
     assert_imports_only("session", {"errors", "config", "stats", "wire", "session"})
 
 
-def test_handlers_and_dispatch_import_nothing_above_session() -> None:
+def test_handlers_import_nothing_above_session() -> None:
     below = {"errors", "config", "stats", "calls", "wire", "session"}
-    assert_imports_only("dispatch", below)
-    assert_imports_only("handlers", below | {"dispatch"})
+    assert_imports_only("handlers", below)
 
 
 def test_deadlines_have_one_clock_the_wheel_s() -> None:
     """`perf_counter` may measure, `time.time` may date; what is compared with a deadline is read from `wheel.clock`."""
-    engines = SOURCE / "group" / "engines"  # an engine has a clock of its own, which tests give it
-    parts = [path for part in ("session", "net", "group", "dispatch", "server") for path in sources(part)]
+    engines = SOURCE / "cluster" / "engines"  # an engine has a clock of its own, which tests give it
+    parts = [path for part in ("session", "net", "cluster", "handlers", "server") for path in sources(part)]
     wrong = []
     for path in parts:
         if engines in path.parents:
@@ -88,7 +87,7 @@ def test_deadlines_have_one_clock_the_wheel_s() -> None:
 
 
 def test_net_imports_nothing_that_sits_on_it() -> None:
-    on_top = {"server", "group", "auth", "cli", "testing"}
+    on_top = {"server", "cluster", "auth", "cli", "testing"}
     wrong = [
         text
         for path in sources("net")
@@ -102,8 +101,8 @@ def test_net_imports_nothing_that_sits_on_it() -> None:
 
 
 def test_engines_know_nothing_of_servers_and_sessions() -> None:
-    assert_imports_only("group/engine", {"errors"})
-    for path in sources("group/engines"):
+    assert_imports_only("cluster/engine", {"errors"})
+    for path in sources("cluster/engines"):
         wrong = [
             name
             for _, name in imports(path)
@@ -122,8 +121,8 @@ def test_engines_know_nothing_of_servers_and_sessions() -> None:
 
 
 def test_only_the_nats_engine_imports_nats() -> None:
-    others = [path for path in sources() if where(path) != "group/engines/connection.py"]
-    assert_nobody_imports(others, {"nats"}, "only group/engines/connection.py knows nats-py")
+    others = [path for path in sources() if where(path) != "cluster/engines/connection.py"]
+    assert_nobody_imports(others, {"nats"}, "only cluster/engines/connection.py knows nats-py")
 
 
 def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
@@ -132,11 +131,11 @@ def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
         {
             "errors",
             "config",
-            "quiet",
+            "rate_limited_logger",
             "calls",
             "tasks",
             "auth",
-            "group",
+            "cluster",
             "login",
             "net",
             "ops",

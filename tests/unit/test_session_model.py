@@ -12,7 +12,19 @@ from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 from hypothesis.strategies import booleans, integers, sampled_from
 
-from gatelink import Backoff, CloseCode, ConnectError, Handlers, Identity, Limits, Server, ServerKey, Session, connect
+from gatelink import (
+    Backoff,
+    CloseCode,
+    ConnectError,
+    Handlers,
+    Identity,
+    Limits,
+    Peer,
+    Server,
+    ServerKey,
+    Session,
+    connect,
+)
 from gatelink.errors import VerifyError
 from gatelink.session.states import SessionState
 from gatelink.wire.messages import Catalog
@@ -100,7 +112,7 @@ class SessionMachine(RuleBasedStateMachine):
             raise ConnectionRefusedError(111, "stopped")
         return self.server._listeners[0]._protocol()
 
-    def life_of(self, session: Session) -> Life:
+    def life_of(self, session: Peer) -> Life:
         life: Life = session.claims["life"]
         return life
 

@@ -50,7 +50,7 @@ def url_file(settings: Settings) -> Path:
 def engine_of(settings: Settings, name: str) -> Engine:
     """The engine, not started. Raises ConfigError for one that only its own process would see."""
     if settings.engine.url == "embedded":
-        with needing("group", "engine.url"):
+        with needing("cluster", "engine.url"):
             from gatelink.cluster.engines.nats import NatsEngine
         url = os.environ.get(ENGINE_URL) or _url_of_up(settings)
         return NatsEngine([url], name=name, timeout=settings.engine.timeout, bucket=settings.cluster.name)

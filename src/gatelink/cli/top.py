@@ -44,7 +44,7 @@ def top(
     settings = load(config, dev=dev)
     configure(settings.logs.format, "error")
     if engine is not None:
-        with needing("group", "--engine"):
+        with needing("cluster", "--engine"):
             from gatelink.cluster.engines.nats import NatsEngine
         found: Engine = NatsEngine([engine], name="top", timeout=settings.engine.timeout, bucket=settings.cluster.name)
     else:

@@ -24,17 +24,17 @@ from gatelink.cluster.directory import Directory, Place
 from gatelink.cluster.engine import CallRefused, Engine, Subscription
 from gatelink.cluster.links import Link, Links, Role
 from gatelink.cluster.registry import Load, OnChange, Registry, ServerInfo, State
-from gatelink.dispatch import Route
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
-from gatelink.handlers import Handlers, check_handler
+from gatelink.handlers import Fallback, Handlers, Route, check_handler
 from gatelink.net.client import connect_server
 from gatelink.net.dialer import Backoff
 from gatelink.net.frontend import Frontend
 from gatelink.ops.lag import LoopLag
 from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.session.interfaces import MessageSource
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
-from gatelink.wire.frames import encode_frame
+from gatelink.wire.frames import Frame, encode_frame
 from gatelink.wire.keys import ClusterKey
 from gatelink.wire.messages import Catalog
 
@@ -109,9 +109,7 @@ class Cluster:
     @property
     def me(self) -> ServerInfo:
         """This server's own entry. Raises ConfigError before it has registered."""
-        if self.registry.me is None:
-            raise ConfigError("this server is not a member of its group yet; that comes with `start`")
-        return self.registry.me
+        return self.registry.own
 
     @property
     def trouble(self) -> str:
@@ -254,27 +252,22 @@ class Cluster:
         return encode_frame(kind.id, body)
 
 
-class Posts(Handlers):
-    """The table of posted messages. What it can't take is dropped and counted: a link is not one sender's alone."""
+class PostFallback(Fallback):
+    """What can't be handled of what other servers post is dropped and counted: one sender must not end the link."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        super().__init__(catalog)
-        self.malformed = 0
-        """Posts that did not decode."""
-        self.unhandled = 0
-        """Posts that nothing here handles."""
+    def __init__(self) -> None:
+        self.malformed_posts = 0
+        self.unhandled_posts = 0
 
-    def hear(self, session: Session, id: int, flags: int, body: bytes) -> None:
-        """One post of the server that `session` is a link to."""
-        self.dispatch(session, [(id, flags, body)])
+    def unrouted(self, table: Handlers, session: MessageSource, frame: Frame) -> None:
+        """Counts a post that nothing here handles."""
+        self.unhandled_posts += 1
+        quiet.error("nothing here handles a post", server=session.uid, id=frame[0])
 
-    def _reject(self, session: Session, route: Route, error: Exception) -> None:
-        self.malformed += 1
+    def malformed(self, session: MessageSource, route: Route, error: Exception) -> None:
+        """Counts a post that does not decode."""
+        self.malformed_posts += 1
         quiet.error("post dropped", server=session.uid, message=route.name, error=type(error).__name__)
-
-    def _unrouted(self, session: Session, id: int, flags: int, body: bytes) -> None:
-        self.unhandled += 1
-        quiet.error("nothing here handles a post", server=session.uid, id=id)
 
 
 class Talk:
@@ -284,7 +277,8 @@ class Talk:
     """
 
     def __init__(self, catalog: Catalog) -> None:
-        self.posts = Posts(catalog)
+        self.post_fallback = PostFallback()
+        self.posts = Handlers(catalog, self.post_fallback)
         self.topics: dict[str, Callable[[bytes], None]] = {}
         self._catalog = catalog
         self._calls: dict[type, Callable[[Any], Any]] = {}

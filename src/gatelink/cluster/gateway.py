@@ -23,13 +23,10 @@ from gatelink.cluster.renewals import Renewals
 from gatelink.cluster.routes import Routes
 from gatelink.cluster.rules import Rules
 from gatelink.errors import CloseCode, ConfigError
-from gatelink.handlers import Handlers
 from gatelink.server import Listen, Server
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Duplicate
 from gatelink.session.session import Session
 from gatelink.wire.envelope import CLIENT_HEAD
-from gatelink.wire.frames import Frame
-from gatelink.wire.messages import Catalog
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
@@ -60,50 +57,20 @@ _decode_replace = msgspec.msgpack.Decoder(Replace).decode
 _decode_backlog = msgspec.msgpack.Decoder(list[bytes] | None).decode
 
 
-class Forwarding(Handlers):
-    """The table of a gateway: what has no handler here goes to the server that it belongs to."""
+class _Arrivals:
+    """Gives each new session its route, and has its directory entry renewed (handlers.Observer)."""
 
-    def __init__(self, catalog: Catalog) -> None:
-        super().__init__(catalog)
-        self.router: PlayerRouter | None = None
-        self.renewals: Renewals | None = None
-        self.table = bytes(65_536)
+    def __init__(self, router: PlayerRouter, renewals: Renewals) -> None:
+        self._router = router
+        self._renewals = renewals
 
     def opened(self, session: Session) -> None:
-        if self.router is not None:
-            self.router.opened(session)
-        if self.renewals is not None and session.close_code is None:
-            self.renewals.add(session.uid, session.slot, session.epoch)
-        super().opened(session)
+        self._router.opened(session)
+        if session.close_code is None:
+            self._renewals.add(session.uid, session.slot, session.epoch)
 
-    def dispatch(self, session: Session, frames: list[Frame]) -> None:
-        router = self.router
-        if router is not None and session.inbox is None and not self.ticking and self._default is None:
-            table = self.table
-            routes = self.routes
-            type = table[frames[0][0]]
-            for frame in frames:
-                to = table[frame[0]]
-                if not to or frame[0] in routes:
-                    break
-                if to != type:
-                    type = 0
-            else:
-                router.forward(session, type, frames)
-                return
-        super().dispatch(session, frames)
-
-    def closed(self, session: Session, heard: bool) -> None:
-        if self.router is not None:
-            router = self.router
-            session.after_last(lambda: router.closed(session))
-        super().closed(session, heard)
-
-    def _unrouted(self, session: Session, id: int, flags: int, body: bytes) -> None:
-        if self.router is not None and self.table[id]:
-            self.router.forward(session, self.table[id], [(id, flags, body)])
-        else:
-            super()._unrouted(session, id, flags, body)
+    def closed(self, session: Session) -> None:
+        self._router.closed(session)
 
 
 class Gateway(Server):
@@ -118,7 +85,6 @@ class Gateway(Server):
     The rest is as for `Server`.
     """
 
-    _table = Forwarding
     _links_end = CloseCode.NORMAL
     is_replaced = False
     """Whether it stopped because a newer server has its id."""
@@ -169,15 +135,14 @@ class Gateway(Server):
         member = self.member
         self.directory = Directory(member.engine, member.id)
         self.renewals = Renewals(self.directory.renew, self._renewal_found_newer, self.directory.ttl)
-        self.router = router = PlayerRouter(self, self.routes.table, self.rules, self._known_types())
+        self.router = router = PlayerRouter(
+            self, self.routes.table, self.rules, self._known_types(), self.handlers.routes
+        )
         load = LoadMeter(lambda: len(self.sessions), lambda: router.stats.forwarded, self.lag)
         self.cluster = group = Cluster(member, router, self.catalog, self._inner_side, self._replaced, load)
         self.router.links = group.links
         group.on_change(self.router.registry_changed)
-        assert isinstance(self.handlers, Forwarding)
-        self.handlers.router = self.router
-        self.handlers.renewals = self.renewals
-        self.handlers.table = self.routes.table
+        self.handlers.observer = _Arrivals(router, self.renewals)
         self.listen = (*self.clients, Listen(endpoint=member.inner, inner=True, handlers=group.links))
         self.peers = group.registry.type_of
         await super().start()
@@ -230,7 +195,7 @@ class Gateway(Server):
 
     async def _prepare(self) -> None:
         """Before anything listens."""
-        self.sessions.claims = self
+        self.sessions.arbiter = self
         self.sessions.proof_keys = tuple(hmac.digest(key.psk, _PROOF, "sha256") for key in self.member.keys)
         await self.cluster.registry.start()
 
@@ -261,7 +226,7 @@ class Gateway(Server):
         tasks.keep(self.stop(), "stop")
         log.error("this gateway stops: another one has its id", id=self.member.id)
 
-    # -- one login for all gateways (session.roles.Claims) --
+    # -- one login for all gateways (session.interfaces.LoginArbiter) --
 
     async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
         """Makes a login the newest in the group: its epoch, and what waited for the user at another gateway.

@@ -66,16 +66,18 @@ class Link:
         "_pushed_bytes",
         "_pushes",
         "_relieved",
+        "_role",
         "info",
         "instance",
         "session",
     )
 
-    def __init__(self, info: ServerInfo, session: Session) -> None:
+    def __init__(self, info: ServerInfo, session: Session, role: Role) -> None:
         self.info = info
+        self._role = role
         self.instance = info.instance  # of the process at the other end; its entry at that moment, until it has said so
         self.session = session
-        self._largest = session.hub.limits.max_frame + HEADER_SIZE  # for a larger one the other end would close it
+        self._largest = session.context.limits.max_frame + HEADER_SIZE  # for a larger one the other end would close it
         self._low_bytes = session.outbox.max_bytes // 8  # half of what crowds it
         self._low_frames = session.outbox.max_frames // 8
         self._relieved: list[Callable[[], None]] = []
@@ -101,6 +103,11 @@ class Link:
     def max_envelope(self) -> int:
         """Bytes of the largest whole envelope that the other end takes."""
         return self._largest
+
+    def forward(self, frames: list[Frame]) -> bool:
+        """Hands what arrived to what stands on the link (session.interfaces.Forwarder)."""
+        self._role.envelopes(self, frames)
+        return True
 
     def is_to(self, info: ServerInfo) -> bool:
         """Whether the other end is the process of this entry."""
@@ -143,7 +150,7 @@ class Link:
             self._pushes[sid] = [frame]
             if not self._flush_scheduled:
                 self._flush_scheduled = True
-                self.session.hub.schedule_flush(self)
+                self.session.context.schedule_flush(self)
         self._pushed_bytes += size
 
     def pack(self) -> None:
@@ -156,7 +163,7 @@ class Link:
         try:
             session.send_frames([push_to_one(sid, frames) for sid, frames in pushes.items()])
         except SessionClosed:
-            session.hub.stats.dropped += sum(map(len, pushes.values()))
+            session.context.stats.dropped += sum(map(len, pushes.values()))
 
     def flush(self) -> None:
         """For the hub, at the end of a turn."""
@@ -206,7 +213,7 @@ class Link:
         outbox = self.session.outbox
         if outbox.bytes <= self._low_bytes and outbox.count <= self._low_frames:
             self.session.on_written = None
-            self.session.hub.loop.call_soon(self.relieve)  # later: this is within a write of the session's
+            self.session.context.loop.call_soon(self.relieve)  # later: this is within a write of the session's
 
     def relieve(self) -> None:
         """Tells those who wait for room that there is some, or that the link is lost."""
@@ -216,7 +223,7 @@ class Link:
 
 
 class Links:
-    """All links of one server (session.Dispatcher for their sessions).
+    """All links of one server, and the dispatcher of their sessions.
 
     dial: makes the session with a server whose id is above ours; raises ConnectError.
     """
@@ -317,49 +324,55 @@ class Links:
         if info is not None and link.is_to(info):
             link.info = info
 
-    # -- session.Dispatcher --
+    # -- from the links' sessions (session.interfaces.Dispatcher) --
 
     def opened(self, session: Session) -> None:
+        """A server is linked."""
         info = self._registry.servers.get(session.uid)
         if info is None:  # its entry went while it was verified
             session.close(CloseCode.VERIFY_FAILED, "not registered")
             return
-        link = Link(info, session)
+        link = Link(info, session, self._role)
+        session.forwarder = link
         self._by_session[session] = link
         self._links[link.id] = link
         log.info("linked", server=link.id, name=info.name)
-        assert self._registry.me is not None
-        link.send_event(Run(self._registry.me.instance))
+        link.send_event(Run(self._registry.own.instance))
         self._role.link_up(link)
         self._changed.set()
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
-        link = self._by_session.get(session)
-        if link is not None:
-            self._role.envelopes(link, frames)
+        """Hands what arrived to the role."""
+        if session.forwarder is not None:
+            session.forwarder.forward(frames)
 
     def inject(self, session: Session, message: Any) -> None:
-        raise LocalError("a link has no messages of an application; inject them into a player's session")
+        """Raises LocalError: a link has no handlers of its own."""
+        raise LocalError("a link takes no injected messages; `cluster.post` sends one to the other server")
 
     def suspended(self, session: Session) -> None:
+        """A link is broken, and may come back."""
         link = self._by_session.get(session)
         if link is not None and not self._closing:
             log.info("link broken", server=link.id, name=link.info.name)
             self._probing[link] = tasks.keep(self._probe(link), "link probe")
 
     def resumed(self, session: Session) -> None:
+        """A link carries again, from where it was."""
         link = self._by_session.get(session)
         if link is not None:
             log.info("link resumed", server=link.id, name=link.info.name)
             self._end_probe(link)
             self._role.link_resumed(link)
 
-    def closed(self, session: Session, heard: bool) -> None:
-        session.hub.loop.call_soon(self._lost, session)
+    def closed(self, session: Session, handle_rest: bool) -> None:
+        """A link is lost. Not at once: its role may be in the middle of something."""
+        session.context.loop.call_soon(self._lost, session)
 
     def _lost(self, session: Session) -> None:
         link = self._by_session.pop(session, None)
         if link is not None:
+            session.forwarder = None
             self._end_probe(link)
             if self._links.get(link.id) is link:
                 del self._links[link.id]
@@ -375,7 +388,7 @@ class Links:
             self._role.link_lost(link)
             link.relieve()
             self._changed.set()
-        session.all_told()
+        session.handlers_done()
 
     # -- whether a server whose link broke is still there --
 

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
@@ -11,6 +11,7 @@ from gatelink.errors import LocalError
 from gatelink.session.session import Session
 from gatelink.session.timers import Item
 from gatelink.wire.envelope import Encoded
+from gatelink.wire.frames import Frame
 
 MAX_CLAIMS = 0xFFFF
 """Bytes of a player's claims as JSON."""
@@ -51,12 +52,19 @@ def claims_text(claims: Mapping[str, Any]) -> str:
     return text.decode()
 
 
+class Router(Protocol):
+    """Sends the frames of all players of a gateway to their servers."""
+
+    def forward(self, route: "PlayerRoute", frames: list[Frame]) -> bool: ...
+
+
 class PlayerRoute:
-    """One player's session, and where its frames go."""
+    """One player's session, and where its frames go (session.interfaces.Forwarder)."""
 
-    __slots__ = ("claims", "held", "lagging", "links", "lost", "pinned", "session", "sid")
+    __slots__ = ("_router", "claims", "held", "lagging", "links", "lost", "pinned", "session", "sid")
 
-    def __init__(self, session: Session, claims: str = "") -> None:
+    def __init__(self, session: Session, router: Router, claims: str = "") -> None:
+        self._router = router
         self.session = session
         self.claims = claims  # as a SessionOpened has them
         self.sid = session.epoch
@@ -65,3 +73,7 @@ class PlayerRoute:
         self.pinned: dict[int, int] = {}  # by server type: the id that `Bind` named, while that is not linked
         self.held: dict[int, Held] = {}  # by server type, while there is no server
         self.lagging: frozenset[Link] = frozenset()  # servers whose handlers lag behind this player
+
+    def forward(self, frames: list[Frame]) -> bool:
+        """Sends what came in one read on its way; False, and sends nothing, if a frame is not for a server."""
+        return self._router.forward(self, frames)

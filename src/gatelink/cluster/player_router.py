@@ -5,7 +5,7 @@ of it; from then on the frame is packed into an envelope and queued on that serv
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import chain, groupby
 from typing import Protocol
 
@@ -21,7 +21,8 @@ from gatelink.cluster.rules import OnDeath, Rules, pick
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, LocalError, SessionClosed
 from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.controls import close_code
+from gatelink.session.control_frames import close_code
+from gatelink.session.groups import Member
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
@@ -47,16 +48,24 @@ class PlayerRouter:
     """All ways of one gateway (links.Role).
 
     table: the server type of each message id. rules: by server type. known: types that there may be servers of; those
-    that the registry has are added. Messages for any other type are dropped.
+    that the registry has are added. Messages for any other type are dropped. handled_here: ids that have a handler.
     """
 
-    def __init__(self, server: "Front", table: bytes, rules: Mapping[int, Rules], known: Iterable[int] = ()) -> None:
+    def __init__(
+        self,
+        server: "Front",
+        table: bytes,
+        rules: Mapping[int, Rules],
+        known: Iterable[int] = (),
+        handled_here: Container[int] = (),
+    ) -> None:
         self.stats = ForwardStats()
         self.links: Links
         self._server = server
         self._table = table
         self._rules = rules
         self._known = set(known)
+        self._handled_here = handled_here
         self._max_frame = server.link_limits.max_frame  # a server is trusted with larger ones than a player
         self._ways: dict[int, PlayerRoute] = {}  # by sid
         self._bound: dict[Link, set[PlayerRoute]] = {}
@@ -74,18 +83,18 @@ class PlayerRouter:
             quiet.error("claims that no service can be told", uid=session.uid, error=str(error))
             session.close(CloseCode.INTERNAL_ERROR)
             return
-        way = session.way = PlayerRoute(session, claims)
+        way = PlayerRoute(session, self, claims)
+        session.forwarder = way
         self._ways[way.sid] = way
         for type in {link.type for link in self.links if link.info.wants_login_events}:
             self._bind(way, type, NEW)
 
     def closed(self, session: Session) -> None:
         """A player is gone, after the last of its frames."""
-        way = session.way
+        session.forwarder = None
+        way = self._ways.pop(session.epoch, None)
         if way is None:
             return
-        session.way = None
-        del self._ways[way.sid]
         code = session.close_code or CloseCode.NORMAL
         for link in list(way.links.values()):
             self._unbind(way, link, code)
@@ -94,18 +103,24 @@ class PlayerRouter:
         for crowd in self._crowded.values():
             crowd.discard(way)
 
-    def forward(self, session: Session, type: int, frames: list[Frame]) -> None:
-        """Sends frames on their way, which all belong to servers: of `type`, or of several if that is 0."""
-        way = session.way
-        if way is None:
-            return
+    def forward(self, way: PlayerRoute, frames: list[Frame]) -> bool:
+        """Sends frames on their way, if all of them belong to servers: one envelope for each run of one type."""
+        table = self._table
+        handled_here = self._handled_here
+        type = table[frames[0][0]]
+        for id, _, _ in frames:
+            to = table[id]
+            if not to or id in handled_here:
+                return False
+            if to != type:
+                type = 0
         if type:
             self._send(way, type, client_frames(way.sid, frames))
         else:
-            table = self._table
             for type, run in groupby(frames, key=lambda frame: table[frame[0]]):
                 self._send(way, type, client_frames(way.sid, list(run)))
         self.stats.forwarded += len(frames)
+        return True
 
     def _send(self, way: PlayerRoute, type: int, frames: Encoded) -> None:
         """For servers of one type, of which the player may have none yet, or may be waiting for one."""
@@ -362,7 +377,7 @@ class PlayerRouter:
                 elif 100 <= id <= 199:
                     self._event(link, envelope.open_event(id, body))
                 else:
-                    self._server.talk.posts.hear(link.session, id, flags, body)
+                    self._server.talk.posts.dispatch(link.session, [(id, flags, body)])
             except BodyError as error:
                 self.stats.malformed += 1
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
@@ -372,18 +387,22 @@ class PlayerRouter:
         if len(body) > self._server.hub.max_message:
             frames = self._that_fit(frames)
         for sid in sids:
-            self._deliver(self._ways.get(sid), frames, policy, key)
+            way = self._ways.get(sid)
+            if way is None:
+                self.stats.misdirected += 1
+            else:
+                self._deliver(way.session, frames, policy, key)
 
     def _broadcast(self, body: bytes) -> None:
         group, policy, key, frames = envelope.open_broadcast_frames(body, self._max_frame)
         if len(body) > self._server.hub.max_message:
             frames = self._that_fit(frames)
         if group:
-            for session in self._server.hub.groups.members(group):
-                self._deliver(session.way, frames, policy, key)
+            for member in self._server.hub.groups.members(group):
+                self._deliver(member, frames, policy, key)
         else:
             for way in list(self._ways.values()):
-                self._deliver(way, frames, policy, key)
+                self._deliver(way.session, frames, policy, key)
 
     def _that_fit(self, frames: list[Encoded]) -> list[Encoded]:
         """`frames` without those that no session takes, of a service with a larger max_outbox_bytes than ours."""
@@ -394,16 +413,13 @@ class PlayerRouter:
             quiet.error("a service's message is too large", bytes=max(map(len, frames)), most=most)
         return fit
 
-    def _deliver(self, way: PlayerRoute | None, frames: list[Encoded], policy: int, key: int) -> None:
-        if way is None:
-            self.stats.misdirected += 1
-            return
+    def _deliver(self, member: Member, frames: list[Encoded], policy: int, key: int) -> None:
         try:
             if policy or key:
                 for frame in frames:
-                    way.session.send_frame(frame, key, POLICIES[policy])
+                    member.send_frame(frame, key, POLICIES[policy])
             else:
-                way.session.send_frames(frames)
+                member.send_frames(frames)
             self.stats.pushed += len(frames)
         except SessionClosed:
             self.stats.misdirected += 1

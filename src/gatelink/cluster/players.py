@@ -5,7 +5,7 @@ itself. What differs is below: frames come out of ClientFrames and leave as Push
 """
 
 import asyncio
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -18,10 +18,12 @@ from gatelink.cluster.registry import State
 from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.groups import MAX_NAME, check_name
-from gatelink.session.interfaces import Dispatcher
+from gatelink.session.inbox import Inbox
+from gatelink.session.interfaces import Dispatcher, Forwarder, Peer
 from gatelink.session.loop_context import LoopContext
-from gatelink.session.outbox import Full, Outbox, OutboxFull
-from gatelink.session.session import NO_CLAIMS, Session
+from gatelink.session.outbox import Full, OutboxFull
+from gatelink.session.rates import TokenBucket
+from gatelink.session.session import NO_CLAIMS
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.stream import Pause
 from gatelink.wire.control import MAX_REASON
@@ -39,7 +41,7 @@ from gatelink.wire.envelope import (
     broadcast_frames,
     push_frames,
 )
-from gatelink.wire.frames import Frame
+from gatelink.wire.frames import Frame, encode_frame
 
 quiet = RateLimitedLogger(structlog.get_logger("gatelink.service"))
 
@@ -52,63 +54,135 @@ ENVELOPE_HEAD = 1_100
 POLICY_NUMBERS = {policy: number for number, policy in enumerate(POLICIES)}
 
 _OPEN = SessionState.OPEN
-_NOTHING_QUEUED = Outbox(1, 1)  # what a player is sent waits in its link's outbox
 
 
-class Player(Session):
-    """A player's session as a service has it; its connection is at the gateway.
+class Player:
+    """A player's session as a service has it; its connection is at the gateway (session.interfaces.Peer).
 
-    sid: the number by which the gateway and this service name the session. arrival: how the player came to this server.
-    lost_messages: how many of the player's messages were lost with the server before.
+    sid: the number by which the gateway and this service name the session. gateway: the id of that gateway.
+    arrival: how the player came to this server. lost_messages: how many of the player's messages were lost with the
+    server before. The rest is as for a `Session`.
     """
 
-    __slots__ = ("_left", "_pending", "_players", "arrival", "link", "lost_messages", "sid")
+    __slots__ = (
+        "__weakref__",
+        "_closed",
+        "_has_left",
+        "_on_handled",
+        "_paused",
+        "_pending",
+        "_players",
+        "address",
+        "arrival",
+        "claims",
+        "close_code",
+        "close_reason",
+        "context",
+        "data",
+        "epoch",
+        "forwarder",
+        "handlers",
+        "inbox",
+        "last_heard",
+        "link",
+        "lost_messages",
+        "returned",
+        "sid",
+        "slot",
+        "source",
+        "state",
+        "type_rates",
+        "uid",
+        "verified_at",
+    )
 
     def __init__(
-        self, hub: LoopContext, players: "Players", handlers: Dispatcher, link: Link, opened: SessionOpened
+        self,
+        context: LoopContext,
+        players: "Players",
+        handlers: "Dispatcher[Player]",
+        link: Link,
+        opened: SessionOpened,
     ) -> None:
-        super().__init__(
-            hub,
-            players,
-            handlers,
-            None,
-            uid=opened.uid,
-            slot=opened.slot,
-            epoch=opened.epoch,
-            address=opened.address,
-            claims=_claims(opened.claims),
-            verified_at=opened.epoch / 1_000_000,
-            outbox=_NOTHING_QUEUED,
-        )
-        self._players = players
-        self._left = False  # its gateway has taken it from us, and it may live on there
-        self._pending: list[Frame] | None = None  # what came before it was opened
+        self.context = context
+        self.handlers = handlers
         self.link = link
         self.sid = opened.sid
         self.arrival = Arrival(opened.type & ~RETURNED)
         self.returned = bool(opened.type & RETURNED)
         self.lost_messages = opened.lost
+        self.uid = opened.uid
+        self.slot = opened.slot
+        self.epoch = opened.epoch
+        self.source = 0
+        self.address = opened.address
+        self.claims = _claims(opened.claims)
+        self.verified_at = opened.epoch / 1_000_000
+        self.data: Any = None
+        self.state = _OPEN
+        self.close_code: CloseCode | None = None
+        self.close_reason = ""
+        self.last_heard = context.wheel.read_clock()
+        self.inbox: Inbox | None = None
+        self.type_rates: dict[int, TokenBucket] | None = None
+        self.forwarder: Forwarder | None = None
+        self._players = players
+        self._paused = Pause(0)
+        self._has_left = False  # its gateway has taken it from us, and it may live on there
+        self._pending: list[Frame] | None = None  # what came before it was opened
+        self._on_handled: tuple[Callable[[], None], ...] | None = ()  # None: the last handler has ended
+        self._closed: asyncio.Future[None] | None = None
+
+    def __repr__(self) -> str:
+        end = f" {self.close_code.label}" if self.close_code else ""
+        return f"<Player uid={self.uid} slot={self.slot} at gateway {self.gateway} {self.state.name}{end}>"
+
+    @property
+    def expires_at(self) -> float | None:
+        """None: gateways do not pass on when the token ends."""
+        return None
 
     @property
     def gateway(self) -> int:
         """The server id of the gateway that holds the player's connection."""
         return self.link.id
 
+    @property
+    def accepted(self) -> bool:
+        """True: its gateway accepted the connection."""
+        return True
+
+    @property
+    def held_bytes(self) -> int:
+        """What it keeps in memory: received and not handled. What it is sent waits on the link."""
+        return self.inbox.bytes if self.inbox is not None else 0
+
     # -- to the player --
 
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """As on any session. Raises SessionClosed, also when the link to the gateway is full and `full` is CLOSE."""
         cls = type(message)
-        encoder = self._context.encoders.get(cls) or self._context.encoder(cls)
+        encoder = self.context.encoders.get(cls) or self.context.encoder(cls)
         frame = encoder.frame(message)
         self.send_frame(frame, key, full)
         traffic = encoder.traffic
         traffic.messages += 1
         traffic.bytes += len(frame)
 
+    def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """As on any session. Raises as `send`, and LocalError for an id of the framework's."""
+        self.context.check_sendable(id)
+        frame = encode_frame(id, body, flags)
+        self.context.check_size(id, frame)
+        self.send_frame(frame, key, full)
+        traffic = self.context.traffic_of(id)
+        traffic.messages += 1
+        traffic.bytes += len(frame)
+
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        if self.state is not _OPEN:
-            self._check_sendable()
+        """Queues a whole frame for the player, on the link to its gateway."""
+        if self.state is not _OPEN and not self._is_answering:
+            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
         try:
             if key or full is not Full.CLOSE:
                 self.link.push(push_frames((self.sid,), [frame], POLICY_NUMBERS[full], key))
@@ -116,23 +190,20 @@ class Player(Session):
                 self.link.push_to(self.sid, frame)
         except OutboxFull as error:
             if full is not Full.CLOSE:
-                self._context.stats.dropped += 1
+                self.context.stats.dropped += 1
                 return
             self.close(error.code, "the link to the gateway is full")
             raise SessionClosed(error.code, str(error)) from None
 
     def send_frames(self, frames: list[bytes]) -> None:
-        for frame in frames:  # not into the outbox, which all players share and which is never written
+        """`send_frame` of several, in order."""
+        for frame in frames:
             self.send_frame(frame)
-
-    def _check_sendable(self) -> None:
-        if not self._is_answering:
-            super()._check_sendable()
 
     @property
     def _is_answering(self) -> bool:
         """It has left, and a handler is still at what came before that."""
-        return self._left and self._last is not None
+        return self._has_left and self._on_handled is not None
 
     async def drain(self) -> None:
         """Waits until everything queued for the player's gateway has been handed to its socket."""
@@ -141,14 +212,12 @@ class Player(Session):
         if self.close_code is not None:
             raise SessionClosed(self.close_code, self.close_reason)
 
-    def flush(self) -> None: ...
-
     # -- at the gateway --
 
     def bind(self, type: int, server: int) -> bool:
         """Has the player's messages for a `type` of server go to that one from now on; 0 lets the gateway choose.
 
-        False, and a line in the log, if this server knows no such server that is up. The gateway is told all the same:
+        False, and a line in the log, if this server knows no such server that is up. The gateway is asked in any case:
         it holds the player's messages for the type's `hold_seconds`, in case the server comes. Then it chooses another
         one, says so in its log, and counts it (`gatelink_missed_binds_total`).
 
@@ -156,21 +225,29 @@ class Player(Session):
         """
         if not 1 <= type <= 255 or not 0 <= server < 1 << 64:
             raise LocalError(f"bind to server {server} of type {type}; types are 1 to 255, ids 0 to 2**64 - 1")
-        self._tell(Bind(self.sid, type, server))
+        self._tell_gateway(Bind(self.sid, type, server))
         is_there = server == 0 or self._players.knows(type, server)
         if not is_there:
             quiet.error("a player was bound to a server that is not there", uid=self.uid, type=type, server=server)
         return is_there
 
+    def inject(self, message: Any) -> None:
+        """As on any session: puts `message` in front of this player's own handlers, as if the player had sent it."""
+        self.handlers.inject(self, message)
+
     def join(self, group: str) -> None:
+        """As on any session; the gateway sends the player what is broadcast to the group."""
         name = self._players.full_name(group)
-        if not self._is_answering:
-            super().join(group)
-        self._tell(Join(self.sid, name))
+        if self.state is _OPEN:
+            self.context.groups.join(self, group)
+        elif not self._is_answering:
+            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
+        self._tell_gateway(Join(self.sid, name))
 
     def leave(self, group: str) -> None:
-        super().leave(group)
-        self._tell(Leave(self.sid, self._players.full_name(group)))
+        """Ends a `join`."""
+        self.context.groups.leave(self, group)
+        self._tell_gateway(Leave(self.sid, self._players.full_name(group)))
 
     def pause(self, why: Pause) -> None:
         """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
@@ -179,34 +256,35 @@ class Player(Session):
         self._paused |= why
 
     def resume(self, why: Pause) -> None:
+        """Takes a reason of `pause` back."""
         if self._paused and not self._paused & ~why and self.state is _OPEN:
             self.link.send_event(Hold(self.sid, 0))
         self._paused &= ~why
 
-    def _tell(self, event: msgspec.Struct) -> None:
+    def _tell_gateway(self, event: msgspec.Struct) -> None:
         if self.state is _OPEN or self._is_answering:
             self.link.send_event(event)
 
     # -- from the gateway --
 
     def receive(self, frames: list[Frame]) -> None:
+        """Has the handlers take what the player sent."""
         if self._pending is not None:
             self._pending += frames
         elif self.state is _OPEN:
-            self.last_heard = self._context.wheel.clock()
+            self.last_heard = self.context.wheel.clock()
             self.handlers.dispatch(self, frames)
 
     def open(self) -> None:
+        """Tells the handlers that the player is here."""
         self.handlers.opened(self)
 
-    def open_after(self, older: Session) -> None:
+    def open_after(self, older: "Player") -> None:
         """Lets the handlers hear the end of the user's session before first; for limits.close_timeout at the most."""
         self._pending = []
         self.pause(Pause.OPENING)
-        self._context.wheel.call(
-            self._context.limits.close_timeout, self._begin
-        )  # does nothing if it has begun by then
-        older.after_last(self._begin)
+        self.context.wheel.call(self.context.limits.close_timeout, self._begin)  # does nothing once it has begun
+        older.after_handlers(self._begin)
 
     def _begin(self) -> None:
         frames, self._pending = self._pending, None
@@ -221,50 +299,84 @@ class Player(Session):
             for frame in frames:
                 self.handlers.dispatch(self, [frame])
         if self.close_code is not None:
-            self.handlers.closed(self, heard=True)
+            self.handlers.closed(self, handle_rest=True)
 
     def left(self, code: CloseCode, reason: str = "") -> None:
         """The session is over, or another server's; what came before is still handled."""
         if self.state is _OPEN:
-            self._left = True
+            self._has_left = True
             if self._paused:  # the gateway may hear of the pause only when the player has come back to us
                 self.link.send_event(Hold(self.sid, 0))
-            self.state = step(SESSION, self.state, SessionEvent.END)
-            self._end(code, reason, heard=True)
-            self._gone()
+            self._end(code, reason, handle_rest=True)
 
     # -- the end --
 
     def broken(self, error: PeerError) -> None:
-        self._kick(error.code, str(error), "")  # the details are for our log
+        """The player sent what ends its session."""
+        self._close_at_gateway(error.code, str(error), "")  # the details are for our log
 
-    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
+    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None:
         """Ends the session at its gateway, which delivers first what was sent before."""
-        self._kick(code, reason, reason)
+        self._close_at_gateway(code, reason, reason)
+
+    def kick(self, reason: str = "") -> None:
+        """Ends the session with 4009 kicked; its gateway ends the user's tokens."""
+        self.close(CloseCode.KICKED, reason)
 
     def abort(self) -> None:
+        """As `close`: what is queued for a player has left for the gateway."""
         self.close()
 
-    def _kick(self, code: CloseCode, reason: str, told: str) -> None:
-        self._tell(Kick(self.sid, code, told[:MAX_REASON]))
+    def _close_at_gateway(self, code: CloseCode, reason: str, told: str) -> None:
+        self._tell_gateway(Kick(self.sid, code, told[:MAX_REASON]))
         if self.state is _OPEN:
             if self._pending is not None:
                 self._pending = []
-            self.state = step(SESSION, self.state, SessionEvent.END)
-            self._end(code, reason, heard=False)
-            self._gone()
+            self._end(code, reason, handle_rest=False)
+
+    def _end(self, code: CloseCode, reason: str, handle_rest: bool) -> None:
+        self.state = step(SESSION, self.state, SessionEvent.END)
+        self.close_code = code
+        self.close_reason = reason
+        self.context.stats.closed[code] += 1
+        self.context.groups.leave_all(self)
+        self._players.closed(self)
+        if not self._paused & Pause.OPENING:
+            self.handlers.closed(self, handle_rest)
+        if self._closed is not None:
+            self._closed.set_result(None)
+            self._closed = None
+
+    async def wait_closed(self) -> None:
+        """Waits until the session has ended here; it may live on at its gateway."""
+        if self.state is not _OPEN:
+            return
+        if self._closed is None:
+            self._closed = self.context.loop.create_future()
+        await asyncio.shield(self._closed)
+
+    def after_handlers(self, call: Callable[[], None]) -> None:
+        """Calls `call` when the last handler of this ended session has ended; at once if it has."""
+        if self._on_handled is None:
+            call()
+        else:
+            self._on_handled += (call,)
+
+    def handlers_done(self) -> None:
+        """The dispatcher has handled all that came in, and told the end."""
+        calls, self._on_handled = self._on_handled, None
+        for call in calls or ():
+            call()
 
 
 class Players:
-    """The players of one service, found by `(uid, slot)` or by the gateway's link and sid (session.Owner).
+    """The players of one service, found by `(uid, slot)` or by the gateway's link and sid.
 
     type: the service's type, under which its groups are known at the gateways. group: whose member it is.
     """
 
-    accepting = True
-
-    def __init__(self, hub: LoopContext, handlers: Dispatcher, type: int, group: Cluster) -> None:
-        self._context = hub
+    def __init__(self, context: LoopContext, handlers: "Dispatcher[Player]", type: int, group: Cluster) -> None:
+        self._context = context
         self._handlers = handlers
         self._type = type
         self._cluster = group
@@ -326,7 +438,7 @@ class Players:
         return True
 
     def broadcast(
-        self, message: Any, to: Iterable[Session] | None = None, *, key: int = 0, full: Full = Full.CLOSE
+        self, message: Any, to: Iterable[Peer] | None = None, *, key: int = 0, full: Full = Full.CLOSE
     ) -> int:
         """Sends `message`, encoded once, to the players of `to` (None: all of this service); how many it is for.
 
@@ -424,27 +536,20 @@ class Players:
         for player in self:
             player.left(code, reason)
 
-    # -- session.Owner --
-
-    def broke(self, session: Session, code: CloseCode) -> bool:
-        return False
-
-    def ended(self, session: Session) -> None:
-        assert isinstance(session, Player)
-        key = (session.uid, session.slot)
-        if session in self:
+    def closed(self, player: Player) -> None:
+        """A player is not this service's any more; its handlers may not have heard so yet."""
+        key = (player.uid, player.slot)
+        if player in self:
             del self._by_key[key]
-        self._ending[key] = session
-        session.after_last(lambda: self._told(key, session))
-        by_sid = self._by_sid.get(session.link)
+        self._ending[key] = player
+        player.after_handlers(lambda: self._forget(key, player))
+        by_sid = self._by_sid.get(player.link)
         if by_sid is not None:
-            by_sid.pop(session.sid, None)
+            by_sid.pop(player.sid, None)
         if not self._by_key:
             self.emptied.set()
 
-    def gone(self, session: Session) -> None: ...
-
-    def _told(self, key: tuple[int, int], player: Player) -> None:
+    def _forget(self, key: tuple[int, int], player: Player) -> None:
         if self._ending.get(key) is player:
             del self._ending[key]
 

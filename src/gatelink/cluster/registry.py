@@ -49,9 +49,9 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One server of the group, as it tells of itself.
 
     type: 1..255; name: the same in words. inner: where servers connect to it. outer: where clients connect.
-    public_key: for clients' sealed connections, hex. wants_login_events: whether it hears of each session at login, not only at the
-    session's first message. instance: which run of that id it is. started_at, told_at: unix seconds of its start and of
-    its last keepalive.
+    public_key: for clients' sealed connections, hex. wants_login_events: whether it hears of each session at login, not
+    only at the session's first message. instance: which run of that id it is. started_at, told_at: unix seconds of its
+    start and of its last keepalive.
     """
 
     id: int
@@ -168,6 +168,13 @@ class Registry:
             return None
         info = self.servers.get(id)
         return info.type if info is not None else None
+
+    @property
+    def own(self) -> ServerInfo:
+        """This server's own entry. Raises ConfigError before it has registered."""
+        if self.me is None:
+            raise ConfigError("this server is not a member of its cluster yet; that comes with `start`")
+        return self.me
 
     def of_type(self, type: int) -> list[ServerInfo]:
         """The servers of a type that are up, in order of their ids."""

@@ -22,11 +22,11 @@ from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.links import GATEWAY, Link
 from gatelink.cluster.players import ENVELOPE_HEAD, Players
 from gatelink.cluster.registry import ServerInfo, State
-from gatelink.dispatch import VERIFIED
 from gatelink.errors import BodyError, CloseCode, ConfigError
+from gatelink.handlers import VERIFIED
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.server import Listen, Server
-from gatelink.session.controls import close_code
+from gatelink.session.control_frames import close_code
 from gatelink.session.outbox import Full
 from gatelink.wire import envelope
 from gatelink.wire.frames import HEADER_SIZE, Frame
@@ -201,7 +201,7 @@ class Service(Server):
                 elif 100 <= id <= 199:
                     self._event(link, envelope.open_event(id, body))
                 else:
-                    self.talk.posts.hear(link.session, id, flags, body)
+                    self.talk.posts.dispatch(link.session, [(id, flags, body)])
             except BodyError as error:
                 self.malformed += 1
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))

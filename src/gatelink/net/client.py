@@ -10,7 +10,7 @@ import ssl
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import ConfigError, MessageTooLarge
 from gatelink.handlers import Handlers
-from gatelink.net.dialer import Backoff, Dialer, Extension, TokenSource
+from gatelink.net.dialer import Backoff, Dialer, Offer, TokenSource
 from gatelink.net.endpoints import parse_endpoint
 from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
@@ -30,7 +30,7 @@ async def connect(
     *,
     uid: int,
     token: str | TokenSource = "",
-    handlers: Dispatcher | None = None,
+    handlers: Dispatcher[Session] | None = None,
     source: int = 0,
     timeout: float = 10.0,  # noqa: ASYNC109 - one number for dialling and verification is what callers want
     reconnect: Backoff | None = None,
@@ -91,18 +91,16 @@ async def connect(
     except (ValueError, MessageTooLarge) as error:
         raise ConfigError(f"nobody can log in so: {error}") from None
     key = cluster_key or server_key
-    extension = None
+    offer = None
     if key is not None or slot is not None or resume:
         features = Features.PING | Features.RESUME if resume else Features.PING
-        extension = Extension(Hello(features=features, slot=slot or 0), key, peer_id)
+        offer = Offer(Hello(features=features, slot=slot or 0), key, peer_id)
     if resume and reconnect is None:
         reconnect = Backoff()
     if handlers is None:
         handlers = Handlers(catalog)
     tokens = token if callable(token) else None
-    return await _dial(
-        Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, extension, tokens)
-    )
+    return await _dial(Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, offer, tokens))
 
 
 async def connect_server(
@@ -113,7 +111,7 @@ async def connect_server(
     type: int,
     peer_id: int,
     cluster_key: ClusterKey,
-    handlers: Dispatcher,
+    handlers: Dispatcher[Session],
     reconnect: Backoff,
     timeout: float,  # noqa: ASYNC109 - as `connect`
 ) -> Session:
@@ -124,8 +122,8 @@ async def connect_server(
     Raises ConnectError, ConfigError as `connect`.
     """
     request = ClientVerifyRequest(source=type, uid=id, token="")
-    extension = Extension(Hello(features=Features.PING | Features.RESUME, slot=0), cluster_key, peer_id)
-    return await _dial(Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, None, extension))
+    offer = Offer(Hello(features=Features.PING | Features.RESUME, slot=0), cluster_key, peer_id)
+    return await _dial(Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, None, offer))
 
 
 async def _dial(dialer: Dialer) -> Session:

@@ -11,7 +11,6 @@ import ssl
 from collections.abc import Awaitable, Callable, Iterator
 from enum import Enum, auto
 from time import time
-from typing import Any
 
 import msgspec
 import structlog
@@ -21,8 +20,8 @@ from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLa
 from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.endpoints import Endpoint, failure
 from gatelink.net.target import Target
-from gatelink.session.controls import close_code, control_frame, printable
-from gatelink.session.extended import DETACHING, ExtendedSession
+from gatelink.session.control_frames import close_code, control_frame, printable
+from gatelink.session.extension import DETACHING, Extension
 from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
@@ -76,7 +75,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
             longest = min(longest * 2, self.most)
 
 
-class Extension(msgspec.Struct, frozen=True):
+class Offer(msgspec.Struct, frozen=True):
     """How this side speaks the extension: its HELLO; and if it seals, the server's public key or the group's.
 
     peer_id: with the group's key, the server that is called.
@@ -108,11 +107,11 @@ class Dialer:
         hub: LoopContext,
         endpoint: Endpoint,
         request: ClientVerifyRequest,
-        handlers: Dispatcher,
+        handlers: Dispatcher[Session],
         seconds: float,
         backoff: Backoff | None,
         tls: ssl.SSLContext | None,
-        extension: Extension | None,
+        offer: Offer | None,
         token: TokenSource | None = None,
     ) -> None:
         self._context = hub
@@ -121,7 +120,7 @@ class Dialer:
         self._handlers = handlers
         self._timeout = seconds
         self._backoff = backoff
-        self._extension = extension
+        self._offer = offer
         self._token = token
         self._verified_at = 0.0
         self._source = 0  # of the server, as it answered
@@ -226,33 +225,33 @@ class Dialer:
         self._due = Due.HELLO
         self._heard = False
         try:
-            if self._extension is None:
+            if self._offer is None:
                 self._say_who()
-            elif self._extension.key is not None:
-                to_server = self._extension.peer_id
+            elif self._offer.key is not None:
+                to_server = self._offer.peer_id
                 from_server = self._request.uid if to_server else 0
-                self._initiator = Initiator(self._extension.key, self._extension.hello, from_server, to_server)
+                self._initiator = Initiator(self._offer.key, self._offer.hello, from_server, to_server)
                 connection.write(self._initiator.frame)
             else:
-                connection.write(control_frame(self._extension.hello))
+                connection.write(control_frame(self._offer.hello))
         except PeerError as error:  # the server's key is no point of the curve
             self.broken(error)
 
     @property
     def _peer_id(self) -> int:
         """The server that is called by another one; 0 for a client's."""
-        return self._extension.peer_id if self._extension is not None else 0
+        return self._offer.peer_id if self._offer is not None else 0
 
     @property
     def _ticket(self) -> Ticket | None:
         """What resumes the session that lost its connection, if anything does."""
-        return self._session.ticket if isinstance(self._session, ExtendedSession) else None
+        return self._session.ticket if self._session is not None else None
 
     def _agree(self, agreed: Hello) -> None:
         """The server knows how we speak: now ClientVerifyReq, or RESUME for a session that had a connection."""
-        assert self._extension is not None
+        assert self._offer is not None
         self._agreed = agreed
-        if self._extension.hello.features & Features.RESUME and not agreed.features & Features.RESUME:
+        if self._offer.hello.features & Features.RESUME and not agreed.features & Features.RESUME:
             text = f"{self._endpoint}: resume is for sealed or TLS connections; give server_key, or dial tls://"
             self._fail(ConnectError(text, CloseCode.RESUME_REFUSED))
         else:
@@ -262,11 +261,12 @@ class Dialer:
         connection = self._connection
         assert connection is not None
         self._due = Due.VERDICT
-        session, ticket = self._session, self._ticket
-        if isinstance(session, ExtendedSession) and ticket is not None:
-            session.attempt += 1
+        extension = self._session.extension if self._session is not None else None
+        if extension is not None and extension.ticket is not None:
+            extension.attempt += 1
+            ticket = extension.ticket
             record = resume(
-                ticket.resume_key, self._handshake_hash, ticket.session_id, session.received, session.attempt
+                ticket.resume_key, self._handshake_hash, ticket.session_id, extension.received, extension.attempt
             )
             connection.write(control_frame(record))
         else:
@@ -303,7 +303,7 @@ class Dialer:
             if self._connection is not None:  # else there was something behind the answer, and that was wrong
                 self._agree(sealing.agreed)
             return False
-        plain = self._extension if self._handshake_hash == NO_HANDSHAKE else None
+        plain = self._offer if self._handshake_hash == NO_HANDSHAKE else None
         match decode_control(payload):
             case None:
                 return False
@@ -371,7 +371,7 @@ class Dialer:
 
     def _likely_causes(self) -> str:
         """What a server that closes without a word may have had against us; its log has the reason."""
-        connection, extension = self._connection, self._extension
+        connection, extension = self._connection, self._offer
         if connection is not None and connection.buffered and not self._heard:
             return "what it sent is no gatelink frame: a TLS listener is dialled as tls://, an HTTP port not at all"
         if self._heard:
@@ -397,8 +397,8 @@ class Dialer:
         session = self._session
         if session is None:
             session = self._session = self._make_session(self._take_connection())
-            if isinstance(session, ExtendedSession):
-                session.ticket = ticket
+            if session.extension is not None:
+                session.extension.ticket = ticket
             session.open()
         elif session.state is SessionState.DETACHED:
             session.attach(self._take_connection(session))
@@ -411,10 +411,12 @@ class Dialer:
     def _resumed(self, answer: Resumed, ticket: Ticket) -> None:
         """The server goes on with our session. Raises ProtocolError if it is not our server, or has lost its count."""
         session = self._session
-        assert isinstance(session, ExtendedSession)
-        if not verify_resumed(answer, ticket.resume_key, self._handshake_hash, ticket.session_id, session.attempt):
+        extension = session.extension if session is not None else None
+        if session is None or extension is None:
+            raise ProtocolError("RESUMED where no session was to be resumed")
+        if not verify_resumed(answer, ticket.resume_key, self._handshake_hash, ticket.session_id, extension.attempt):
             raise ProtocolError("RESUMED with a wrong mac")
-        if not session.can_resume_from(answer.received):
+        if not extension.can_resume_from(answer.received):
             raise ProtocolError(f"RESUMED with the impossible count {answer.received}")
         if session.state is not SessionState.DETACHED:
             self._fail(ConnectError("closed meanwhile"))
@@ -430,36 +432,34 @@ class Dialer:
         assert connection is not None
         limits = self._context.limits
         connection.bind(session or NULL_RECEIVER, limits.max_frame, limits.turn_frames)
-        if isinstance(session, ExtendedSession) and self._agreed is not None:
-            session.features = self._agreed.features
+        if session is not None and session.extension is not None and self._agreed is not None:
+            session.extension.features = self._agreed.features
         return connection
 
     def _make_session(self, connection: Connection) -> Session:
-        who: dict[str, Any] = {
-            "uid": self._peer_id or self._request.uid,
-            "source": self._source,
-            "address": connection.address or "",
-            "verified_at": time(),
-        }
-        session: Session
-        if self._agreed is None or self._extension is None:
-            session = Session(self._context, self, self._handlers, connection, **who)
-        else:
-            session = ExtendedSession(
-                self._context,
-                self,
-                self._handlers,
-                connection,
-                features=self._agreed.features,
-                slot=self._extension.hello.slot,
-                **who,
-            )
+        context, agreed, offer = self._context, self._agreed, self._offer
+        extension = None
+        if agreed is not None and offer is not None:
+            rtts = None if context.between_servers else context.stats.rtt
+            extension = Extension(agreed.features, context.limits, accepting=False, rtts=rtts)
+        session = Session(
+            context,
+            self,
+            self._handlers,
+            connection,
+            uid=self._peer_id or self._request.uid,
+            slot=offer.hello.slot if offer is not None else 0,
+            source=self._source,
+            address=connection.address or "",
+            verified_at=time(),
+            extension=extension,
+        )
         connection.sink = session
         return session
 
     # -- the session's owner (session.Owner) --
 
-    def broke(self, session: Session, code: CloseCode) -> bool:
+    def detached(self, session: Session, code: CloseCode) -> bool:
         if self._backoff is None:
             return False
         lived = self._context.wheel.clock() - self._verified_at
@@ -469,12 +469,12 @@ class Dialer:
         self._redial = tasks.keep(self._dial_again(session, self._backoff, wait), "dialling again")
         return True
 
-    def ended(self, session: Session) -> None:
+    def closed(self, session: Session) -> None:
         if self._redial is not None and self._redial is not asyncio.current_task():
             self._redial.cancel()
         self._redial = None
 
-    def gone(self, session: Session) -> None: ...
+    def released(self, session: Session) -> None: ...
 
     async def _dial_again(self, session: Session, backoff: Backoff, wait: float | None) -> None:
         for seconds in backoff.delays(max(0, self._short_lives - 1)):

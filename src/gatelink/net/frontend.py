@@ -44,7 +44,7 @@ class Frontend:
     def weigh(self, dialled: Session) -> None:
         """Has a session that this server dialled weighed with the others, until it is closed."""
         self._dialled.add(dialled)
-        dialled.after_last(lambda: self._dialled.discard(dialled))
+        dialled.after_handlers(lambda: self._dialled.discard(dialled))
 
     def shut(self) -> None:
         """Accepts nothing more; who is not verified by now has to come again."""

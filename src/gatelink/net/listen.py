@@ -5,6 +5,7 @@ import msgspec
 from gatelink.net.certificates import Certificate
 from gatelink.net.listener import Accept
 from gatelink.session.interfaces import Dispatcher
+from gatelink.session.session import Session
 
 
 class Listen(msgspec.Struct, frozen=True, kw_only=True):
@@ -27,7 +28,7 @@ class Listen(msgspec.Struct, frozen=True, kw_only=True):
     accept: Accept | None = None
     resume_at: str = ""
     inner: bool = False
-    handlers: Dispatcher | None = None
+    handlers: Dispatcher[Session] | None = None
 
     def tls(self) -> Certificate | None:
         """The certificate of a tls:// endpoint. Raises ConfigError for a certificate or key that does not load."""

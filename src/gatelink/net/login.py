@@ -8,7 +8,6 @@ import asyncio
 import time
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import structlog
 
@@ -20,8 +19,8 @@ from gatelink.net.admission import Crowded
 from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.login_context import LoginContext
 from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.controls import close_frame, control_frame, printable
-from gatelink.session.extended import ExtendedSession, Strength
+from gatelink.session.control_frames import close_frame, control_frame, printable
+from gatelink.session.extension import Extension, Strength
 from gatelink.session.rates import Meter
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import ConnectionState
@@ -253,35 +252,36 @@ class Login(Item):
         """Goes on with a session that lost its connection, or is about to find out (docs/protocol.md, "Resume")."""
         context = self._context
         session = context.sessions.by_ticket(record.session_id)
+        extension = session.extension if session is not None else None
         if not agreed.features & Features.RESUME:
             self._refuse_resume("HELLO did not agree on it")
-        elif session is None or session.ticket is None:
+        elif session is None or extension is None or extension.ticket is None:
             self._refuse_resume("unknown ticket")
-        elif not verify_resume(record, session.ticket.resume_key, self._handshake_hash):
+        elif not verify_resume(record, extension.ticket.resume_key, self._handshake_hash):
             self._refuse_resume("wrong mac")
-        elif record.attempt <= session.attempt:
+        elif record.attempt <= extension.attempt:
             self._refuse_resume("attempt seen before")
-        elif self._strength < session.strength:
+        elif self._strength < extension.strength:
             self._refuse_resume("weaker connection")
         elif context.is_inner and session.uid != self._from_server:
             self._refuse_resume(f"a session of server {session.uid}, from server {self._from_server}")
-        elif not session.can_resume_from(record.received):
+        elif not extension.can_resume_from(record.received):
             self._refuse_resume("impossible count")
         else:
-            session.attempt = record.attempt
+            extension.attempt = record.attempt
             self._over()
             connection = self._connection
             self._bind(session)
             answer = resumed(
-                session.ticket.resume_key,
+                extension.ticket.resume_key,
                 self._handshake_hash,
                 record.session_id,
-                session.received,
+                extension.received,
                 record.attempt,
             )
             context.sessions.resumed(session)
             session.address = self._address
-            session.features = agreed.features
+            extension.features = agreed.features
             session.resume_on(connection, record.received, control_frame(answer))
             context.admission.login_succeeded(session.address)
             log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
@@ -365,26 +365,32 @@ class Login(Item):
         context = self._context
         hub = context.hub
         connection = self._connection
-        who: dict[str, Any] = {
-            "uid": request.uid,
-            "slot": self._slot,
-            "epoch": epoch,
-            "source": request.source,
-            "address": self._address,
-            "claims": identity.claims or NO_CLAIMS,
-            "verified_at": time.time(),
-            "expires_at": identity.expires_at,
-            "proof": proofs[0] if proofs else b"",
-        }
-        session: Session
-        if self._agreed is None:
-            linger = hub.limits.base_linger
-            session = Session(hub, context.sessions, context.handlers, connection, linger=linger, **who)
-        else:
-            features = self._agreed.features
-            session = ExtendedSession(
-                hub, context.sessions, context.handlers, connection, features=features, strength=self._strength, **who
+        extension = None
+        if self._agreed is not None:
+            extension = Extension(
+                self._agreed.features,
+                hub.limits,
+                accepting=True,
+                strength=self._strength,
+                rtts=None if context.is_inner else hub.stats.rtt,
             )
+        session = Session(
+            hub,
+            context.sessions,
+            context.handlers,
+            connection,
+            uid=request.uid,
+            slot=self._slot,
+            epoch=epoch,
+            source=request.source,
+            address=self._address,
+            claims=identity.claims or NO_CLAIMS,
+            verified_at=time.time(),
+            expires_at=identity.expires_at,
+            extension=extension,
+            proof=proofs[0] if proofs else b"",
+            linger=hub.limits.base_linger if extension is None else 0.0,
+        )
         replaced = context.sessions.get(session.uid, session.slot)
         backlog = context.sessions.install(session)
         self._over()
@@ -395,7 +401,7 @@ class Login(Item):
             source=context.source, uid=request.uid, source_id=context.id, type=int(session.returned)
         )
         greeting = hub.in_form(encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer)))
-        if isinstance(session, ExtendedSession) and session.features & Features.RESUME:
+        if extension is not None and extension.window is not None:
             greeting += context.sessions.issue_ticket(session, context.resume_at)
         connection.write(greeting)
         self._bind(session)
@@ -432,7 +438,7 @@ class Login(Item):
                 self._begin(session)
 
         deadline = self._context.hub.wheel.call(self._context.hub.limits.close_timeout, begin)
-        replaced.after_last(begin)
+        replaced.after_handlers(begin)
 
     def _bind(self, session: Session) -> None:
         """The connection is the session's from now on; what it may send in time is the session's, too."""
@@ -442,7 +448,7 @@ class Login(Item):
             and not self._context.is_inner
             and not self._context.admission.is_exempt(self._address)
         ):
-            session.meter = Meter(session)
+            session.meter = Meter(session, session.context.wheel, limits, session.context.stats)
         self._connection.bind(session, limits.max_frame, limits.turn_frames, session.meter)
 
     def _failed(self) -> None:

@@ -9,6 +9,7 @@ from gatelink.net.admission import Admission
 from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
+from gatelink.session.session import Session
 from gatelink.wire.handshake import Responder
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class LoginContext:
     id: int
     source: int
     sessions: SessionManager
-    handlers: Dispatcher
+    handlers: Dispatcher[Session]
     logins: "set[Login]"
     admission: Admission
     responder: Responder

@@ -7,8 +7,7 @@ import structlog
 from gatelink.errors import ConfigError
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.controls import printable
-from gatelink.session.extended import ExtendedSession
+from gatelink.session.control_frames import printable
 from gatelink.session.session import Session
 from gatelink.wire.control import Ticket
 
@@ -48,16 +47,16 @@ class Target:
 
         The server's key stays what it was, so whoever answers there is the same server, or nobody.
         """
-        if not isinstance(session, ExtendedSession):
+        if session.extension is None:
             return None
-        ticket, away = session.ticket, session.away
+        ticket, away = session.extension.ticket, session.extension.going_away
         if ticket is not None and ticket is not self._followed:
             self._followed = ticket
             self._follow(ticket.address)
         if away is None:
             return None
         self._follow(away[0].address)
-        return max(0.0, away[1] - session.hub.wheel.read_clock())
+        return max(0.0, away[1] - session.context.wheel.read_clock())
 
     def go_home(self) -> None:
         """Where it was sent nobody answers."""

@@ -61,14 +61,14 @@ def of_service(service: "Service") -> Iterator[Metric]:
 
 
 def _of_member(server: "Gateway | Service") -> Iterator[Metric]:
-    group, posts = server.cluster, server.talk.posts
+    group, posts = server.cluster, server.talk.post_fallback
     links = GaugeMetricFamily("gatelink_links", "Links to other servers.", labels=("type", "state"))
     states = Counter((link.type, link.session.state is SessionState.OPEN) for link in group.links)
     for (type, is_open), count in states.items():
         links.add_metric((str(type), "open" if is_open else "broken"), count)
     yield links
-    yield counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed)
-    yield counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled)
+    yield counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed_posts)
+    yield counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled_posts)
     yield gauge(
         "engine_available", "1 while the engine is connected and its bucket can be used.", group.engine.is_available
     )

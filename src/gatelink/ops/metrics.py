@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
-from gatelink.dispatch import TIME_BUCKETS, Route
 from gatelink.errors import CloseCode
+from gatelink.handlers import TIME_BUCKETS, Route
 from gatelink.ops.families import Exposition, counter, counters, gauge, histogram
 from gatelink.session.running import LONG
 from gatelink.session.session import Session
@@ -73,7 +73,7 @@ class Metrics(Exposition):
     def _routes(self) -> list[Route]:
         """The routes of messages; events are routes too, with ids below 0."""
         handlers = self._server.handlers
-        routes = {**handlers._defaults, **handlers.routes}
+        routes = {**handlers.defaults, **handlers.routes}
         return [route for id, route in routes.items() if id >= 0]
 
     def _traffic(self) -> Iterator[Metric]:

@@ -27,14 +27,13 @@ from time import perf_counter
 from typing import Any, TypeVar
 
 from gatelink.calls import invoke
-from gatelink.dispatch import Route
 from gatelink.errors import CloseCode, SessionClosed
-from gatelink.handlers import Handlers, check_handler
+from gatelink.handlers import Fallback, Handlers, Route, check_handler
 from gatelink.net.client import connect
 from gatelink.robots.tally import Tally
+from gatelink.session.interfaces import MessageSource
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
-from gatelink.wire.frames import Frame
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
@@ -66,7 +65,7 @@ class Robot:
         self._kept: deque[Any] = deque(maxlen=KEPT_MESSAGES)
         self._answer: asyncio.Future[Any] | None = None  # for `expect`, while it waits
         self._wanted: Callable[[Any], bool]
-        self._handlers = RobotHandlers(self, tally)
+        self._handlers = RobotHandlers(self)
         self._handlers.register(self)
         self._handlers.default(self.take)
         self._handlers.on_verified(self._opened)
@@ -206,20 +205,32 @@ class Robot:
             self._answer.set_exception(SessionClosed(session.close_code or CloseCode.NORMAL, session.close_reason))
 
     def take(self, session: Session, message: Any) -> None:
-        """Gives `message` to the `expect` that waits for it, or keeps it for a later one."""
+        """Counts `message`, and gives it to the `expect` that waits for it, or keeps it for a later one."""
+        self._tally.received += 1
         if self._answer is None or self._answer.done():
             self._kept.append(message)
         elif self._wanted(message):
             self._answer.set_result(message)
 
 
-class RobotHandlers(Handlers):
-    """A robot's table: it counts what arrives, and a handler that raises has found an error."""
+class RobotFallback(Fallback):
+    """A handler of a robot that raises has found an error."""
 
-    def __init__(self, robot: Robot, tally: Tally) -> None:
-        super().__init__(robot.catalog)
+    def __init__(self, robot: Robot) -> None:
         self._robot = robot
-        self._tally = tally
+
+    def failed(self, session: MessageSource, route: Route, error: Exception) -> None:
+        """Counts it as an error of the robot."""
+        if not isinstance(error, SessionClosed) or session.state is SessionState.OPEN:
+            self._robot.fail(f"handler of {route.name}: {describe(error)}")
+
+
+class RobotHandlers(Handlers):
+    """A robot's table: what its handlers have taken is for `expect`, too."""
+
+    def __init__(self, robot: Robot) -> None:
+        super().__init__(robot.catalog, RobotFallback(robot))
+        self._robot = robot
 
     def on(self, what: type | int | str, *, rate: float | None = None, also: bool = False) -> Callable[[_H], _H]:
         """As `Handlers.on`; what was handled is then for `expect`, too."""
@@ -246,14 +257,6 @@ class RobotHandlers(Handlers):
             return handler
 
         return and_take
-
-    def dispatch(self, session: Session, frames: list[Frame]) -> None:
-        self._tally.received += len(frames)
-        super().dispatch(session, frames)
-
-    def _failed(self, session: Session, route: Route, error: Exception) -> None:
-        if not isinstance(error, SessionClosed) or session.state is SessionState.OPEN:
-            self._robot.fail(f"handler of {route.name}: {describe(error)}")
 
 
 def describe(error: BaseException) -> str:

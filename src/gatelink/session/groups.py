@@ -1,11 +1,9 @@
 """Broadcast groups: sets of sessions by name, which a session leaves by itself when it ends."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 from gatelink.errors import LocalError
-
-if TYPE_CHECKING:
-    from gatelink.session.session import Session
+from gatelink.session.outbox import Full
 
 MAX_NAME = 255
 """Characters of a group's name."""
@@ -20,17 +18,25 @@ def check_name(group: str) -> None:
         raise LocalError(f"a group's name of {len(group)} characters; it has 1 to {MAX_NAME}")
 
 
+class Member(Protocol):
+    """What a group has of a session."""
+
+    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None: ...
+
+    def send_frames(self, frames: list[bytes]) -> None: ...
+
+
 class Groups:
     """The groups of one server; a group is there as long as somebody is in it."""
 
     def __init__(self) -> None:
-        self._members: dict[str, dict[Session, None]] = {}
-        self._groups_of: dict[Session, set[str]] = {}
+        self._members: dict[str, dict[Member, None]] = {}
+        self._groups_of: dict[Member, set[str]] = {}
 
     def __len__(self) -> int:
         return len(self._members)
 
-    def join(self, session: "Session", group: str) -> None:
+    def join(self, session: Member, group: str) -> None:
         """Raises LocalError for a name that is empty or too long, or one group too many."""
         check_name(group)
         mine = self._groups_of.setdefault(session, set())
@@ -39,7 +45,7 @@ class Groups:
         mine.add(group)
         self._members.setdefault(group, {})[session] = None
 
-    def leave(self, session: "Session", group: str) -> None:
+    def leave(self, session: Member, group: str) -> None:
         """Does nothing if the session is not in the group."""
         mine = self._groups_of.get(session)
         if mine is None or group not in mine:
@@ -52,16 +58,16 @@ class Groups:
         if not members:
             del self._members[group]
 
-    def leave_all(self, session: "Session") -> None:
+    def leave_all(self, session: Member) -> None:
         """The session has ended."""
         for group in list(self._groups_of.get(session, ())):
             self.leave(session, group)
 
-    def members(self, group: str) -> list["Session"]:
+    def members(self, group: str) -> list[Member]:
         """The sessions in a group at this moment, in the order in which they joined. Raises LocalError as `join`."""
         check_name(group)
         return list(self._members.get(group, ()))
 
-    def of(self, session: "Session") -> frozenset[str]:
+    def of(self, session: Member) -> frozenset[str]:
         """The groups that a session is in."""
         return frozenset(self._groups_of.get(session, ()))

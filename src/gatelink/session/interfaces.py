@@ -1,37 +1,130 @@
-"""Who stands around a session: the table above it that handles its messages, and the owner that keeps it.
+"""What stands around a session, as the session sees it; and what handlers see of a session.
 
-What is below it is in carrier.py.
+Nothing here imports a session, so that every layer may import this.
 """
 
-from typing import TYPE_CHECKING, Any, Protocol
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any, Protocol, TypeVar
 
-from gatelink.errors import CloseCode
+from gatelink.errors import CloseCode, PeerError
+from gatelink.session.inbox import Inbox
+from gatelink.session.loop_context import LoopContext
+from gatelink.session.outbox import Full
+from gatelink.session.rates import TokenBucket
+from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
 from gatelink.wire.frames import Frame
 
-if TYPE_CHECKING:
-    from gatelink.session.session import Session
+_Session = TypeVar("_Session", contravariant=True)
 
 
-class Dispatcher(Protocol):
+class Peer(Protocol):
+    """What a handler is given: a `Session` where the connection is here, a `Player` where a gateway holds it.
+
+    uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
+    source: 0 for a client, else a server's type. address: the peer's host. claims: what the token said of the user.
+    verified_at: unix seconds. data: the application's. close_code, close_reason: why it ended; None and "" before.
+    """
+
+    uid: int
+    slot: int
+    epoch: int
+    source: int
+    address: str
+    claims: Mapping[str, Any]
+    verified_at: float
+    data: Any
+    close_code: CloseCode | None
+    close_reason: str
+
+    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None: ...
+
+    def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None: ...
+
+    def drain(self) -> Awaitable[None]: ...
+
+    def join(self, group: str) -> None: ...
+
+    def leave(self, group: str) -> None: ...
+
+    def bind(self, type: int, server: int) -> bool: ...
+
+    def inject(self, message: Any) -> None: ...
+
+    def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None: ...
+
+    def kick(self, reason: str = "") -> None: ...
+
+    def wait_closed(self) -> Awaitable[None]: ...
+
+
+class Forwarder(Protocol):
+    """Takes the frames of one session that go elsewhere: to a service, or to what stands on a link."""
+
+    def forward(self, frames: list[Frame]) -> bool:
+        """Takes all of `frames`; False, and takes none, if one of them has a handler here."""
+
+
+class MessageSource(Peer, Protocol):
+    """A peer as the table of handlers sees it (handlers.Handlers)."""
+
+    context: LoopContext
+    state: SessionState
+    inbox: Inbox | None
+    type_rates: dict[int, TokenBucket] | None
+    forwarder: Forwarder | None
+    handlers: "Dispatcher[Any]"
+
+    @property
+    def accepted(self) -> bool: ...
+
+    def pause(self, why: Pause) -> None: ...
+
+    def resume(self, why: Pause) -> None: ...
+
+    def broken(self, error: PeerError) -> None: ...
+
+    def after_handlers(self, call: Callable[[], None]) -> None: ...
+
+    def handlers_done(self) -> None: ...
+
+
+class Dispatcher(Protocol[_Session]):
     """Hands a session's messages and events to code: `gatelink.handlers.Handlers`."""
 
-    def opened(self, session: "Session") -> None: ...
+    def opened(self, session: _Session) -> None: ...
 
-    def dispatch(self, session: "Session", frames: list[Frame]) -> None: ...
+    def dispatch(self, session: _Session, frames: list[Frame]) -> None: ...
 
-    def inject(self, session: "Session", message: Any) -> None:
-        """Handles `message` in its turn, as if the peer had sent it."""
+    def inject(self, session: _Session, message: Any) -> None:
+        """Handles `message` as if the session's peer had sent it, after what has been received."""
 
-    def suspended(self, session: "Session") -> None: ...
+    def suspended(self, session: _Session) -> None: ...
 
-    def resumed(self, session: "Session") -> None: ...
+    def resumed(self, session: _Session) -> None: ...
 
-    def closed(self, session: "Session", heard: bool) -> None:
-        """`heard`: what arrived before the end is still to be handled."""
+    def closed(self, session: _Session, handle_rest: bool) -> None:
+        """handle_rest: what arrived before the end is still to be handled."""
 
 
-class Claims(Protocol):
-    """What makes a login the newest of its user among all servers that share their users."""
+class Owner(Protocol[_Session]):
+    """Keeps the sessions that it installed: a `SessionManager`, or the `connect()` that dialled one."""
+
+    accepting: bool
+    """True on the side that accepted the connection; the two sides may send different builtin messages."""
+
+    def detached(self, session: _Session, code: CloseCode) -> bool:
+        """The connection of an open session broke. True keeps the session, DETACHED; False ends it."""
+
+    def closed(self, session: _Session) -> None:
+        """The session is over for the application; what is queued may still be on its way."""
+
+    def released(self, session: _Session) -> None:
+        """Nothing is left of the session."""
+
+
+class LoginArbiter(Protocol):
+    """Says which login of a user is the newest, among all servers that share their users."""
 
     async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
         """The new login's epoch, above that of any other; and what waited for the user elsewhere.
@@ -42,19 +135,3 @@ class Claims(Protocol):
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None:
         """A session is over; for `keep` seconds something waits here for its user."""
-
-
-class Owner(Protocol):
-    """Whoever installed the session: a `SessionManager`, or the `connect()` that dialled it."""
-
-    accepting: bool
-    """True on the side that accepted the connection; the two sides may send different framework messages."""
-
-    def broke(self, session: "Session", code: CloseCode) -> bool:
-        """The connection of an open session broke. True: the session is kept, DETACHED; False: it ends."""
-
-    def ended(self, session: "Session") -> None:
-        """The session is over for the application; what is queued may still be on its way."""
-
-    def gone(self, session: "Session") -> None:
-        """Nothing is left of the session."""

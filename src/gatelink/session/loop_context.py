@@ -100,7 +100,7 @@ class LoopContext:
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
-        self.running = RunningHandlers(self)
+        self.running = RunningHandlers(lambda: self.wheel, limits)
         self._flush_scheduled: list[Flushable] = []
         self._thread = get_ident()
 

@@ -15,9 +15,10 @@ from typing import Any
 
 import structlog
 
-from gatelink.errors import CloseCode, SessionClosed, VerifyError
-from gatelink.session.extended import ExtendedSession
-from gatelink.session.interfaces import Claims
+from gatelink.errors import CloseCode, LocalError, SessionClosed, VerifyError
+from gatelink.session.control_frames import control_frame
+from gatelink.session.groups import Member
+from gatelink.session.interfaces import LoginArbiter
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
@@ -66,7 +67,7 @@ class Backlog(Item):
 class SessionManager:
     """The sessions of one server.
 
-    clock: unix seconds, for epochs. claims: asked which login is the newest where several servers share their users;
+    clock: unix seconds, for epochs. arbiter: asked which login is the newest where several servers share their users;
     None where this manager knows by itself. on_kick: called with each session that was kicked.
     """
 
@@ -82,7 +83,7 @@ class SessionManager:
         self._duplicate = duplicate
         self._clock = clock
         self._last_epoch = 0
-        self.claims: Claims | None = None
+        self.arbiter: LoginArbiter | None = None
         self.proof_keys: tuple[bytes, ...] = (secrets.token_bytes(32),)
         """What tokens are hashed with, the newest first; shared by servers that share their users."""
         self.on_kick: Callable[[Session], None] | None = None
@@ -92,7 +93,7 @@ class SessionManager:
         self._carried: dict[tuple[int, int, int], list[bytes]] = {}  # what waited elsewhere, by key and epoch
         self._sessions: dict[Key, Session] = {}
         self._closing: set[Session] = set()  # ended, and what was queued still on its way
-        self._tickets: dict[bytes, ExtendedSession] = {}
+        self._tickets: dict[bytes, Session] = {}
         self._detached: dict[Session, None] = {}  # in the order in which they broke
         self._weighing = Call(self._weigh_detached)
         self._backlogs: OrderedDict[Key, Backlog] = OrderedDict()
@@ -141,7 +142,7 @@ class SessionManager:
     def broadcast(
         self,
         message: Any,
-        to: Iterable[Session] | None = None,
+        to: Iterable[Member] | None = None,
         *,
         key: int = 0,
         full: Full = Full.CLOSE,
@@ -180,13 +181,13 @@ class SessionManager:
         if self._duplicate is Duplicate.REFUSE_NEW and older is not None and older.state is SessionState.OPEN:
             raise VerifyError(f"uid {uid} slot {slot} is logged in, and newer logins are refused")
         key = (uid, slot)
-        if self.claims is None:
+        if self.arbiter is None:
             self._last_epoch = epoch = max(self._last_epoch + 1, int(self._clock() * 1_000_000))
             self._under_way(key, epoch)
             return epoch
         self._claiming[key] += 1  # from now on `supersede` is for this login, too
         try:
-            epoch, frames = await self.claims.claim(uid, slot, *proofs)
+            epoch, frames = await self.arbiter.claim(uid, slot, *proofs)
             self._under_way(key, epoch)
             if frames is not None:
                 self._carried[uid, slot, epoch] = frames
@@ -281,9 +282,9 @@ class SessionManager:
 
     # -- the end (session.Owner) --
 
-    def broke(self, session: Session, code: CloseCode) -> bool:
+    def detached(self, session: Session, code: CloseCode) -> bool:
         """Keeps a session that can be resumed. Of any other only what it had queued may still reach its user."""
-        if isinstance(session, ExtendedSession) and session.ticket is not None:
+        if session.ticket is not None:
             if not self._detached:
                 self._context.wheel.set(self._weighing, 1.0)
             self._detached[session] = None
@@ -293,30 +294,32 @@ class SessionManager:
         self._remember((session.uid, session.slot), session.epoch, session.take_unsent(), session.proof)
         return False
 
-    def ended(self, session: Session) -> None:
-        assert session.close_code is not None
-        by_peer = isinstance(session, ExtendedSession) and session.closed_by_peer
+    def closed(self, session: Session) -> None:
+        """The session is no longer found; what was queued may still be on its way."""
+        code = session.close_code or CloseCode.NORMAL
+        by_peer = session.closed_by_peer
         if session in self:
             del self._sessions[session.uid, session.slot]
-        if self.on_kick is not None and session.close_code is CloseCode.KICKED and not by_peer:
+        if self.on_kick is not None and code is CloseCode.KICKED and not by_peer:
             self.on_kick(session)
-        if self.claims is not None:
+        if self.arbiter is not None:
             keep = self._context.limits.backlog_window if (session.uid, session.slot) in self._backlogs else 0.0
-            self.claims.ended(session.uid, session.slot, session.epoch, keep)
+            self.arbiter.ended(session.uid, session.slot, session.epoch, keep)
         self._closing.add(session)
         self._detached.pop(session, None)
-        if isinstance(session, ExtendedSession) and session.ticket is not None:
+        if session.ticket is not None:
             self._tickets.pop(session.ticket.session_id, None)
         log.info(
             "closed",
             uid=session.uid,
             address=session.address,
-            code=session.close_code.label,
+            code=code.label,
             reason=session.close_reason,
             by="peer" if by_peer else "here",
         )
 
-    def gone(self, session: Session) -> None:
+    def released(self, session: Session) -> None:
+        """Nothing of the session is left."""
         self._closing.discard(session)
 
     async def close(self, code: CloseCode, reason: str, deadline: float) -> None:
@@ -339,18 +342,19 @@ class SessionManager:
 
     # -- resume --
 
-    def issue_ticket(self, session: ExtendedSession, address: str = "") -> bytes:
+    def issue_ticket(self, session: Session, address: str = "") -> bytes:
         """Makes `session` resumable, at `address` (empty: where it came in): the frame that tells its peer."""
-        frame = session.issue_ticket(address)
-        assert session.ticket is not None
-        self._tickets[session.ticket.session_id] = session
-        return frame
+        if session.extension is None:
+            raise LocalError("a session whose peer does not speak the extension can't be resumed")
+        ticket = session.extension.issue_ticket(address)
+        self._tickets[ticket.session_id] = session
+        return control_frame(ticket)
 
-    def by_ticket(self, session_id: bytes) -> ExtendedSession | None:
+    def by_ticket(self, session_id: bytes) -> Session | None:
         """The open or detached session that a ticket names."""
         return self._tickets.get(session_id)
 
-    def resumed(self, session: ExtendedSession) -> None:
+    def resumed(self, session: Session) -> None:
         """`session` has a connection again."""
         self._detached.pop(session, None)
 
@@ -397,7 +401,7 @@ class SessionManager:
 
 def _leaves_its_queue(session: Session) -> bool:
     """Whether the next login may get what is queued; what a ticketed session holds is given to no login."""
-    return not (isinstance(session, ExtendedSession) and session.ticket is not None)
+    return session.ticket is None
 
 
 def _is_same(proof: bytes, proofs: tuple[bytes, ...]) -> bool:

@@ -1,13 +1,12 @@
 """How much a peer may send, or do, in time: token buckets, and the meter of a session's messages and bytes."""
 
-from typing import TYPE_CHECKING
+from typing import Protocol
 
+from gatelink.config import Limits
 from gatelink.errors import CloseCode
 from gatelink.session.stream import Pause
-from gatelink.session.timers import Item
-
-if TYPE_CHECKING:
-    from gatelink.session.session import Session
+from gatelink.session.timers import Item, Wheel
+from gatelink.stats import Stats
 
 
 class TokenBucket:
@@ -43,6 +42,16 @@ class TokenBucket:
         return max(0.0, (tokens - self.tokens) / self.rate)
 
 
+class Metered(Protocol):
+    """What a meter does to its session."""
+
+    def pause(self, why: Pause) -> None: ...
+
+    def resume(self, why: Pause) -> None: ...
+
+    def close(self, code: CloseCode, reason: str) -> None: ...
+
+
 class Meter(Item):
     """What a session's peer may send: messages (limits.message_rate) and bytes (byte_rate), each from its own bucket.
 
@@ -51,13 +60,13 @@ class Meter(Item):
     with 4005. It is the session's, not its connection's: who comes back does not come back with a full bucket.
     """
 
-    __slots__ = ("_bytes", "_frames", "_is_paused", "_paused", "_session", "_since", "_timeout", "_wheel")
+    __slots__ = ("_bytes", "_frames", "_is_paused", "_paused", "_session", "_since", "_stats", "_timeout", "_wheel")
 
-    def __init__(self, session: "Session") -> None:
+    def __init__(self, session: Metered, wheel: Wheel, limits: Limits, stats: Stats) -> None:
         self._tick = 0
         self._session = session
-        self._wheel = session.hub.wheel
-        limits = session.hub.limits
+        self._wheel = wheel
+        self._stats = stats
         self._frames = TokenBucket(limits.message_rate, limits.message_burst, self._wheel.now)
         self._bytes = TokenBucket(limits.byte_rate, limits.byte_burst, self._wheel.now)
         self._timeout = limits.rate_timeout
@@ -78,7 +87,6 @@ class Meter(Item):
     def close(self) -> None:
         """The session has ended."""
         self._wheel.cancel(self)
-        self._session.meter = None
 
     def on_deadline(self, now: float) -> None:
         debt = self._refill(now)
@@ -108,7 +116,7 @@ class Meter(Item):
             return
         self._is_paused = True
         self._since = now
-        self._session.hub.stats.rate_paused += 1
+        self._stats.rate_paused += 1
         self._session.pause(Pause.RATE)
         self._wait(debt)
 

@@ -45,7 +45,7 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
     """
     engine = settings.engine
     options: dict[str, Any] = {"name": name, "timeout": engine.timeout, "bucket": settings.cluster.name}
-    with needing("group", "engine.url"):
+    with needing("cluster", "engine.url"):
         if engine.url == "memory":
             from gatelink.cluster.engines.memory import MemoryEngine
 

@@ -35,8 +35,8 @@ class Secret:
     """A reference to a secret. Its value is read by each `reveal` and kept nowhere, so nothing here can show it.
 
     reference: `env:NAME` or `file:PATH`; raises ConfigError for anything else, without showing it. folder: where
-    relative paths begin. where: what an error says first, as `cluster.toml:14: cluster.key`. dev: whether a secret that is
-    missing is made up.
+    relative paths begin. where: what an error says first, as `cluster.toml:14: cluster.key`. dev: whether a secret that
+    is missing is made up.
     """
 
     __slots__ = ("_dev", "_folder", "_where", "reference")

@@ -16,7 +16,7 @@ from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.links import Link
 from gatelink.cluster.players import Player
 from gatelink.cluster.service import Service
-from gatelink.dispatch import VERIFIED
+from gatelink.handlers import VERIFIED
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
 from gatelink.wire.envelope import sid_and_count
@@ -171,7 +171,7 @@ async def kill(server: Gateway | Service) -> None:
     server.cluster._subscriptions.clear()
     if isinstance(server, Gateway):
         server._serving = None
-        server.sessions.claims = None
+        server.sessions.arbiter = None
         if server._renewing is not None:
             server._renewing.cancel()
     for side in (server._inner, server._clients):

@@ -12,7 +12,7 @@ from random import Random
 import msgspec
 import pytest
 
-from gatelink import Full, Limits, Session
+from gatelink import Full, Limits, Peer, Session
 from gatelink.cluster.players import Player
 from gatelink.config import WireOptions
 from gatelink.session.states import SessionState
@@ -89,7 +89,7 @@ class Walk:
         session.send(message)
         self.life_of(session).due.append(message.n)
 
-    def life_of(self, session: Session) -> Life:
+    def life_of(self, session: Peer) -> Life:
         return next(life for life in self.lives if life.epoch == session.epoch)
 
     async def go(self) -> None:

@@ -106,7 +106,7 @@ async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody()
             stray = lobby.player(7)
             stray.sid = 1
             stray.send(Say(2))
-            await until(lambda: gateway.router.stats.misdirected and lobby.talk.posts.unhandled)
+            await until(lambda: gateway.router.stats.misdirected and lobby.talk.post_fallback.unhandled_posts)
             at_gateway, at_lobby = await scrape(gateway), await scrape(lobby)
             assert value(at_gateway, "lost_frames_total", type=str(ROOM)) == 2
             assert value(at_gateway, "holds_total") == 1

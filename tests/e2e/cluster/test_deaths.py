@@ -8,8 +8,8 @@ from structlog.testing import capture_logs
 from gatelink import CloseCode, LocalError
 from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.rules import OnDeath, Rules
+from gatelink.session.outbox import SendWindow
 from gatelink.session.stream import Pause
-from gatelink.session.window import SendWindow
 from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED
 from tests.e2e.cluster.support import LOBBY, ROOM, group, player, waiting
 from tests.e2e.support import RawClient, until

@@ -341,7 +341,8 @@ async def test_a_player_that_was_away_and_back_before_its_gateway_heard_that_it_
             await started.wait()
             assert one._paused
             elsewhere = await town.lobby(21)
-            router, way = gateway.router, session.way
+            router = gateway.router
+            way = router._ways[session.epoch]
             router._bind_as_told(way, LOBBY, 21)
             await until(lambda: elsewhere.of(7) == ["verified"] and lobby.players.get(7) is None)
             gate.set()

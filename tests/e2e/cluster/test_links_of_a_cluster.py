@@ -9,13 +9,13 @@ from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.links import Link
 from gatelink.cluster.registry import State
 from gatelink.cluster.rules import Rules
-from gatelink.session.extended import ExtendedSession
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import ClusterKey
 from tests.e2e.cluster.support import LOBBY, Ask, Recorder, between, group, player
 from tests.e2e.support import until
+from tests.fakes import extension_of
 
 
 async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
@@ -69,14 +69,14 @@ async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_ev
             there.session.pause(Pause.STOPPING)
             sent = 0
             for session in (here.session, there.session):
-                assert isinstance(session, ExtendedSession)
+                assert session.extension is not None
                 for _ in range(3):
                     client.say(sent)
                     sent += 1
                     await until(lambda: session.state is SessionState.OPEN)  # noqa: B023 - awaited here
-                    tried = session.attempt
-                    session._give_up(CloseCode.HEARTBEAT_TIMEOUT, "silent")
-                    await until(lambda: session.attempt > tried)  # noqa: B023 - awaited here
+                    tried = extension_of(session).attempt
+                    session._drop_connection(CloseCode.HEARTBEAT_TIMEOUT, "silent")
+                    await until(lambda: extension_of(session).attempt > tried)  # noqa: B023 - awaited here
             there.session.resume(Pause.STOPPING)
             await client.ask(2)
             assert lobby.numbers(7) == list(range(sent)) and not gateway.router.stats.lost
@@ -231,5 +231,5 @@ async def test_envelopes_that_are_none_are_dropped_and_counted_and_the_link_stay
             await client.ask(2)
             assert gateway.cluster.links.get(20) is here and here.session.state is SessionState.OPEN
             assert lobby.malformed >= 9 and gateway.router.stats.malformed >= 9
-            assert lobby.talk.posts.malformed == 1 and lobby.talk.posts.unhandled >= 3
+            assert lobby.talk.post_fallback.malformed_posts == 1 and lobby.talk.post_fallback.unhandled_posts >= 3
             assert here.session.close_code is None and CloseCode.NORMAL

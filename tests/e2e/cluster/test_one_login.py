@@ -177,7 +177,7 @@ class House:
         loop = asyncio.get_running_loop()
         self.hub = LoopContext(loop, CATALOG, Limits(), WireOptions())
         self.manager = SessionManager(self.hub)
-        self.manager.claims = self
+        self.manager.arbiter = self
         self.directory = Directory(engine, id)
         self.id = id
         self.houses = houses

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -12,13 +12,13 @@ from gatelink import LINK_LIMITS
 from gatelink.cluster.links import Link
 from gatelink.cluster.registry import ServerInfo
 from gatelink.errors import MessageTooLarge
-from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import OutboxFull
-from gatelink.session.sender import Sender
+from gatelink.session.session import Session
 from gatelink.stats import Stats
 from gatelink.wire import envelope
 from gatelink.wire.envelope import PUSH_HEAD, Kick
 from gatelink.wire.frames import HEADER_SIZE, FrameDecoder, encode_frame
+from tests.fakes import FakeHandlers
 
 LIMITS = replace(LINK_LIMITS, max_frame=900, max_outbox_bytes=10_000)
 LARGEST = LIMITS.max_frame + HEADER_SIZE
@@ -34,21 +34,24 @@ STEPS = st.lists(
 )
 
 
-class Session(Sender):
-    """As much of one as a link needs; it never sends."""
+def session_on(stream: Any = None, **context: Any) -> Session:
+    """As much of a session as a link needs, on a context that flushes nothing by itself."""
+    there: Any = SimpleNamespace(
+        stats=Stats(), schedule_flush=lambda _: None, wheel=SimpleNamespace(read_clock=lambda: 0.0), **context
+    )
+    owner: Any = SimpleNamespace(accepting=True)
+    return Session(there, owner, FakeHandlers(), stream, uid=1)
 
-    @property
-    def hub(self) -> LoopContext:
-        return self._context
+
+def link_on(session: Session) -> Link:
+    role: Any = None
+    return Link(ServerInfo(id=1, type=1, name="gateway"), session, role)
 
 
 def test_a_crowded_link_is_relieved_at_its_low_water_though_it_is_never_empty() -> None:
-    hub: Any = SimpleNamespace(
-        limits=replace(LIMITS, write_high_water=900), stats=Stats(), mark=lambda _: None, loop=Loop()
-    )
-    carrier: Any = SimpleNamespace(writable=True, write=lambda data: None)
-    session = Session(hub, carrier, None)
-    link = Link(ServerInfo(id=1, type=1, name="gateway"), cast(Any, session))
+    stream = SimpleNamespace(writable=True, write=lambda data: None)
+    session = session_on(stream, limits=replace(LIMITS, write_high_water=900), loop=Loop())
+    link = link_on(session)
     frame = encode_frame(12_001, bytes(294))
     relieved: list[int] = []
     while not link.push(frame):
@@ -80,11 +83,10 @@ def test_each_player_gets_what_was_taken_in_its_order_whatever_comes_between(
 ) -> None:
     """A frame that is refused leaves no trace, and none is that is small enough while nothing waits.
 
-    Should a link overflow, which would end it, this fails in `Sender._cut_off`.
+    Should a link overflow, which would end it, this fails in `Session._make_room`.
     """
-    hub: Any = SimpleNamespace(limits=LIMITS, stats=Stats(), mark=lambda _: None)
-    session = Session(hub, None, None)
-    link = Link(ServerInfo(id=1, type=1, name="gateway"), cast(Any, session))
+    session = session_on(limits=LIMITS)
+    link = link_on(session)
     outbox = session.outbox
     wire = b""
     due: dict[int, list[int]] = {1: [], 2: [], 3: []}
@@ -112,7 +114,7 @@ def test_each_player_gets_what_was_taken_in_its_order_whatever_comes_between(
             for player in (sid,) if sid else due:
                 due[player].append(n)
     link.pack()
-    assert not link._pushes and not link._pushed_bytes and not hub.stats.dropped
+    assert not link._pushes and not link._pushed_bytes and not session.context.stats.dropped
     decoder = FrameDecoder(LIMITS.max_frame, 1_000, 1 << 20)
     got: dict[int, list[int]] = {1: [], 2: [], 3: []}
     for id, _, body in decoder.feed(wire + outbox.take(1 << 20)):

@@ -9,8 +9,8 @@ from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
 from gatelink import Catalog, Handlers, Limits, Listen, Server, Session, StaticTokens, connect
-from gatelink.dispatch import TIME_BUCKETS
 from gatelink.errors import CloseCode, ConnectError
+from gatelink.handlers import TIME_BUCKETS
 from gatelink.ops.metrics import Metrics
 from gatelink.wire.control import Close
 from tests.e2e.extension import ExtendedClient

@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import CloseCode
-from gatelink.session.extended import ExtendedSession
 from gatelink.session.outbox import Full, Outbox
 from gatelink.session.session import LEAST_BEAT, Session
 from gatelink.session.states import SessionState
@@ -19,9 +18,9 @@ from gatelink.stats import RTT_BUCKETS, Histogram
 from gatelink.wire import control
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.control import Features
-from tests.fakes import Bench, FakeCarrier, FakeHandlers, Say, state_of, turn
+from tests.fakes import Bench, FakeCarrier, FakeHandlers, Say, extended_session, state_of, turn
 from tests.limits import with_window
-from tests.unit.session.test_extended import Desk, say
+from tests.unit.session.test_extension import Desk, say
 
 SLOW = with_window(Limits(max_outbox_age=20, heartbeat_interval=5, heartbeat_timeout=60), 8)
 TALKS = 2.0  # s between two messages of a peer that is heard
@@ -46,7 +45,7 @@ async def test_a_ticketed_session_whose_peer_takes_nothing_is_detached_with_4006
     assert state_of(desk.it) is SessionState.OPEN
     await pass_time(desk, 10)
     assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
-    assert desk.owner.calls == ["broke slow-consumer"]
+    assert desk.owner.calls == ["detached slow-consumer"]
 
 
 async def test_a_peer_that_reads_and_never_acknowledges_is_the_same_once_its_window_is_full() -> None:
@@ -54,7 +53,7 @@ async def test_a_peer_that_reads_and_never_acknowledges_is_the_same_once_its_win
     await desk.send(9)
     assert desk.it.outbox.count == 1, "one is held back by the window"
     await pass_time(desk, 28)
-    assert desk.owner.calls == ["broke slow-consumer"]
+    assert desk.owner.calls == ["detached slow-consumer"]
 
 
 async def test_one_that_takes_a_little_at_a_time_is_not() -> None:
@@ -81,7 +80,7 @@ async def test_nor_one_whose_acknowledgements_we_do_not_read() -> None:
     assert state_of(desk.it) is SessionState.OPEN
     desk.it.resume(Pause.LINK)
     await pass_time(desk, 28)
-    assert desk.owner.calls == ["broke slow-consumer"]
+    assert desk.owner.calls == ["detached slow-consumer"]
 
 
 async def test_one_not_read_because_its_inbox_is_full_is_to_come_again_and_tell_what_it_has() -> None:
@@ -90,7 +89,7 @@ async def test_one_not_read_because_its_inbox_is_full_is_to_come_again_and_tell_
     await desk.send(9)
     desk.it._paused = Pause.INBOX
     await pass_time(desk, 28)
-    assert desk.owner.calls == ["broke slow-consumer"]
+    assert desk.owner.calls == ["detached slow-consumer"]
 
 
 async def test_on_its_next_connection_it_has_all_the_time_again() -> None:
@@ -115,7 +114,7 @@ async def test_a_base_session_ends_with_4006_and_what_was_queued_is_its_user_s()
         session.receive([say()])
         await bench.pass_time(TALKS)
     assert (session.close_code, carrier.is_aborted) == (CloseCode.SLOW_CONSUMER, True)
-    assert bench.owner.calls == ["broke slow-consumer", "ended", "gone"] and session.outbox.count == 1
+    assert bench.owner.calls == ["detached slow-consumer", "closed", "released"] and session.outbox.count == 1
 
 
 def test_what_counts_as_taken_is_what_was_sent() -> None:
@@ -224,7 +223,7 @@ def test_whatever_happens_a_session_is_looked_at_a_few_times_a_second_at_most(
                     case "send":
                         await desk.send(value)
                     case "measured":
-                        desk.it.rtt = value
+                        desk.extension.rtt = value
             elapsed = desk.clock() - began
             least = min(interval * 0.9, LEAST_BEAT)
             assert len(looks) <= 2 + 2 * events + elapsed / least
@@ -285,7 +284,7 @@ async def test_a_peer_in_doubt_is_asked_when_the_session_wakes_though_it_was_hea
 async def test_a_slow_path_is_doubted_later(monkeypatch: pytest.MonkeyPatch) -> None:
     """What was sent to a peer 2 s away is not in doubt before 4 round trips have gone by."""
     desk = Desk()
-    monkeypatch.setattr("gatelink.session.extended.perf_counter", desk.clock)
+    monkeypatch.setattr("gatelink.session.extension.perf_counter", desk.clock)
     await ping_answered(desk, rtt=2)
     assert desk.it.rtt == pytest.approx(2, abs=0.3)
     await desk.pass_time(1)
@@ -302,7 +301,7 @@ async def test_a_dead_path_is_noticed_within_the_timeout_whatever_was_sent_befor
         desk = Desk()
         await desk.send(sent)
         await desk.pass_time(60.4)
-        assert desk.owner.calls[:1] == ["broke heartbeat-timeout" if sent < 9 else "broke slow-consumer"]
+        assert desk.owner.calls[:1] == ["detached heartbeat-timeout" if sent < 9 else "detached slow-consumer"]
 
 
 def opened(extended: bool) -> tuple[Bench, Session]:
@@ -326,7 +325,7 @@ async def test_a_session_and_its_deadlines_live_by_one_clock(extended: bool) -> 
     await bench.pass_time(59)
     assert state_of(session) is SessionState.OPEN
     await bench.pass_time(2)
-    assert bench.owner.calls[0] == "broke heartbeat-timeout"
+    assert bench.owner.calls[0] == "detached heartbeat-timeout"
 
 
 @pytest.mark.parametrize("extended", [False, True])
@@ -346,7 +345,7 @@ async def test_a_session_that_begins_where_nothing_ran_for_hours_has_all_its_tim
     assert not len(bench.hub.wheel)
     bench.clock.advance(7_200)
     if extended:
-        new: Session = ExtendedSession(
+        new: Session = extended_session(
             bench.hub, bench.owner, FakeHandlers(), FakeCarrier(), uid=8, features=Features.PING
         )
     else:
@@ -369,7 +368,7 @@ async def test_while_it_is_not_read_its_silence_is_not_its_own(extended: bool) -
     await bench.pass_time(59)
     assert state_of(session) is SessionState.OPEN
     await bench.pass_time(2)
-    assert bench.owner.calls[0] == "broke heartbeat-timeout"
+    assert bench.owner.calls[0] == "detached heartbeat-timeout"
 
 
 async def test_an_answer_ends_the_doubt() -> None:
@@ -386,7 +385,7 @@ async def test_an_answer_ends_the_doubt() -> None:
 
 async def test_the_first_answer_counts_when_several_were_asked_for(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
-    monkeypatch.setattr("gatelink.session.extended.perf_counter", desk.clock)
+    monkeypatch.setattr("gatelink.session.extension.perf_counter", desk.clock)
     await desk.send(1)
     await desk.pass_time(14)
     asked: list[Any] = [record for record in desk.records if isinstance(record, control.Ping)]
@@ -397,12 +396,12 @@ async def test_the_first_answer_counts_when_several_were_asked_for(monkeypatch: 
 
 async def test_the_round_trip_is_smoothed_and_each_is_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     desk = Desk()
-    monkeypatch.setattr("gatelink.session.extended.perf_counter", desk.clock)
+    monkeypatch.setattr("gatelink.session.extension.perf_counter", desk.clock)
     expected: float | None = None
     for seconds in (0.4, 1.2, 0.4):
-        while not desk.it._ping:
+        while not desk.extension._ping:
             await desk.pass_time(0.1)
-        asked = desk.it._ping
+        asked = desk.extension._ping
         await desk.pass_time(seconds)
         desk.hear(control.Pong(asked, 0, 0))
         expected = seconds if expected is None else expected + (seconds - expected) / 8

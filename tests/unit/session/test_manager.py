@@ -11,8 +11,7 @@ from msgspec import Struct
 
 from gatelink.config import Limits
 from gatelink.errors import CatalogError, CloseCode, ProtocolError, VerifyError
-from gatelink.session.controls import control_frame
-from gatelink.session.extended import ExtendedSession
+from gatelink.session.control_frames import control_frame
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Backlog, Duplicate, SessionManager
 from gatelink.session.outbox import Full
 from gatelink.session.session import Session
@@ -22,7 +21,7 @@ from gatelink.wire.codecs import Decode, Encode
 from gatelink.wire.control import Close, Features, GoAway, decode_control, encode_control
 from gatelink.wire.frames import CONTROL, encode_frame
 from gatelink.wire.messages import Catalog
-from tests.fakes import CLOSE, COUNT, Bench, FakeCarrier, FakeHandlers, Say, settle, state_of, turn
+from tests.fakes import CLOSE, COUNT, Bench, FakeCarrier, FakeHandlers, Say, extended_session, settle, state_of, turn
 from tests.support import run_watched
 
 WINDOW = 90.0  # the default of Limits
@@ -462,10 +461,10 @@ async def test_a_push_has_a_key_and_a_policy_as_a_send_has() -> None:
 class Ticketed(House):
     """A house whose sessions have tickets."""
 
-    async def ticketed(self, uid: int) -> tuple[ExtendedSession, FakeCarrier]:
+    async def ticketed(self, uid: int) -> tuple[Session, FakeCarrier]:
         carrier = FakeCarrier()
         epoch = await self.manager.claim(uid)
-        session = ExtendedSession(
+        session = extended_session(
             self.hub, self.manager, FakeHandlers(), carrier, uid=uid, epoch=epoch, features=Features.RESUME
         )
         carrier.sink = session
@@ -475,7 +474,7 @@ class Ticketed(House):
         return session, carrier
 
 
-def session_id(session: ExtendedSession) -> bytes:
+def session_id(session: Session) -> bytes:
     assert session.ticket is not None
     return session.ticket.session_id
 
@@ -587,7 +586,7 @@ class FakeClaims:
 
 def shared() -> tuple[House, FakeClaims]:
     house, claims = House(), FakeClaims()
-    house.manager.claims = claims
+    house.manager.arbiter = claims
     return house, claims
 
 

@@ -64,7 +64,7 @@ class Desk(Bench):
         super().__init__(limits)
         self.it, self.carrier = self.session()
         self.it.open()
-        self.meter = self.it.meter = Meter(self.it)
+        self.meter = self.it.meter = Meter(self.it, self.hub.wheel, self.hub.limits, self.hub.stats)
 
     def is_paused(self) -> bool:
         return Pause.RATE in self.carrier.paused

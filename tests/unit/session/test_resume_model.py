@@ -12,7 +12,6 @@ from hypothesis.strategies import booleans, integers, sampled_from
 from gatelink.config import Limits
 from gatelink.errors import CloseCode, PeerError, SessionClosed
 from gatelink.handlers import Handlers
-from gatelink.session.extended import ExtendedSession
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
 from gatelink.session.outbox import Full
@@ -22,6 +21,7 @@ from gatelink.session.stream import FrameReceiver, Pause
 from gatelink.wire.control import Features
 from gatelink.wire.frames import FrameDecoder
 from gatelink.wire.messages import Catalog
+from tests.fakes import extended_session, extension_of
 from tests.limits import with_window
 
 BOTH = Features.RESUME | Features.PING
@@ -38,12 +38,12 @@ class Owner:
 
     accepting = False
 
-    def broke(self, session: Session, code: CloseCode) -> bool:
+    def detached(self, session: Session, code: CloseCode) -> bool:
         return True
 
-    def ended(self, session: Session) -> None: ...
+    def closed(self, session: Session) -> None: ...
 
-    def gone(self, session: Session) -> None: ...
+    def released(self, session: Session) -> None: ...
 
 
 class Wire:
@@ -96,10 +96,10 @@ class Frontend:
         self.sent = 0  # messages that `send` took
         self.dropped: set[int] = set()
 
-    def log_in(self) -> ExtendedSession:
+    def log_in(self) -> Session:
         """A session of uid 1, which is the manager's if this side accepts."""
         epoch = self.hub.loop.run_until_complete(self.manager.claim(1))
-        session = ExtendedSession(self.hub, self.owner, self.handlers, self.out, uid=1, epoch=epoch, features=BOTH)
+        session = extended_session(self.hub, self.owner, self.handlers, self.out, uid=1, epoch=epoch, features=BOTH)
         if self.owner is self.manager:
             self.manager.install(session)
             self.manager.issue_ticket(session)
@@ -121,7 +121,7 @@ class ResumeMachine(RuleBasedStateMachine):
         super().__init__()
         self.loop = asyncio.new_event_loop()
         self.server, self.client = Frontend(self.loop, True), Frontend(self.loop, False)
-        self.client.session.ticket = self.server.session.ticket
+        extension_of(self.client.session).ticket = self.server.session.ticket
         self.connected = True
         self.over = False
 
@@ -140,7 +140,7 @@ class ResumeMachine(RuleBasedStateMachine):
             for side, other in self.directions:
                 side.out.deliver(len(side.out.bytes), other.session)
             for side in (self.server, self.client):
-                side.session._ack_due = True
+                extension_of(side.session)._ack_due = True
                 side.session.on_deadline(side.hub.wheel.now)
             if not any(side.out.bytes or side.session.outbox.count for side in (self.server, self.client)):
                 break
@@ -161,10 +161,10 @@ class ResumeMachine(RuleBasedStateMachine):
         if client.session.state is SessionState.OPEN:
             client.session.lost(None)
         client.out, server.out = Wire(), Wire()
-        assert server.session.can_resume_from(client.session.received)
-        received = server.session.received
+        assert extension_of(server.session).can_resume_from(extension_of(client.session).received)
+        received = extension_of(server.session).received
         server.manager.resumed(server.session)
-        server.session.resume_on(server.out, client.session.received, b"")
+        server.session.resume_on(server.out, extension_of(client.session).received, b"")
         client.session.resume_on(client.out, received, b"")
         self.connected = True
 
@@ -283,7 +283,7 @@ class ResumeMachine(RuleBasedStateMachine):
 @pytest.fixture
 def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
     """A slow machine would leave a part of what was delivered to the loop's next turn, and there is none here."""
-    monkeypatch.setattr("gatelink.dispatch.TURN_SECONDS", 600.0)
+    monkeypatch.setattr("gatelink.handlers.TURN_SECONDS", 600.0)
 
 
 TestResume = pytest.mark.usefixtures("one_turn")(ResumeMachine.TestCase)
@@ -297,9 +297,9 @@ def test_counts_that_can_not_be_are_the_peers_fault() -> None:
         for n in range(3):
             side.session.send(Number(n))
         side.session.flush()
-        assert not side.session.can_resume_from(4)
+        assert not extension_of(side.session).can_resume_from(4)
         side.session.outbox.acknowledge(2)  # type: ignore[attr-defined]
-        assert not side.session.can_resume_from(1)
+        assert not extension_of(side.session).can_resume_from(1)
         for wrong in (1, 4):
             try:
                 side.session.outbox.acknowledge(wrong)  # type: ignore[attr-defined]

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CatalogError, CloseCode, FrameTooLarge, LocalError, ProtocolError, SessionClosed
+from gatelink.session import builtin_messages
 from gatelink.session.loop_context import FLUSH_AT_ONCE
 from gatelink.session.outbox import Full
 from gatelink.session.session import HEARTBEAT_FRAME, Session
@@ -83,7 +84,7 @@ async def test_what_handlers_send_while_a_read_is_handled_leaves_in_one_write_at
     frames: list[Frame] = [(11_003, 0, b"%d" % n) for n in range(50)]
     session.receive(frames)
     assert len(carrier.writes) == 1, "before anything else happens in the loop"
-    assert not session.hub._flush_scheduled, "and no flush is left to be done"
+    assert not session.context._flush_scheduled, "and no flush is left to be done"
     assert carrier.frames == frames
     await turn()
     assert len(carrier.writes) == 1
@@ -372,7 +373,7 @@ async def test_the_first_close_says_why() -> None:
     carrier.lose()
     assert (session.close_code, session.close_reason) == (CloseCode.KICKED, "spam")
     assert bench.stats.closed == {CloseCode.KICKED: 1}
-    assert bench.owner.calls == ["ended", "gone"]
+    assert bench.owner.calls == ["closed", "released"]
     assert handlers.heard == ["closed"]
 
 
@@ -447,7 +448,7 @@ async def test_a_lost_connection_ends_the_session_at_once(
     carrier.lose(error)
     assert state_of(session) is SessionState.CLOSED and session.close_code is code
     assert handlers.heard == ["opened", "closed"]
-    assert bench.owner.calls == [f"broke {code.label}", "ended", "gone"]
+    assert bench.owner.calls == [f"detached {code.label}", "closed", "released"]
     assert len(bench.hub.wheel) == 0
 
 
@@ -522,7 +523,7 @@ async def test_a_late_loss_of_a_dropped_connection_changes_nothing() -> None:
     session.writable()
     session.broken(ProtocolError("late"))
     session.receive([(SAY, 0, b"")])
-    assert bench.owner.calls == calls == ["broke heartbeat-timeout", "ended", "gone"]
+    assert bench.owner.calls == calls == ["detached heartbeat-timeout", "closed", "released"]
     assert session.close_code is CloseCode.HEARTBEAT_TIMEOUT
 
 
@@ -578,7 +579,7 @@ async def test_a_detached_session_that_is_closed_ends_at_once() -> None:
     session.close(CloseCode.KICKED)
     assert state_of(session) is SessionState.CLOSED
     assert handlers.heard == ["opened", "suspended", "closed"]
-    assert bench.owner.calls[1:] == ["ended", "gone"]
+    assert bench.owner.calls[1:] == ["closed", "released"]
     await session.wait_closed()
 
 
@@ -641,40 +642,40 @@ async def test_drain_waits_through_a_break() -> None:
 async def test_a_verified_client_may_not_send_what_is_the_frameworks(id: int) -> None:
     session, _ = Bench().session()
     with pytest.raises(ProtocolError, match=f"framework message {id}"):
-        session.receive_framework(id, 0, b"", False)
+        builtin_messages.receive(session, id, 0, b"", False)
 
 
 @pytest.mark.parametrize("id, known, taken", [(11_000, False, False), (59_999, False, False), (5, True, False)])
 async def test_an_applications_message_is_left_to_it(id: int, known: bool, taken: bool) -> None:
     session, _ = Bench().session()
-    assert session.receive_framework(id, 0, b"", known) is taken
+    assert builtin_messages.receive(session, id, 0, b"", known) is taken
 
 
 @pytest.mark.parametrize("id", [0, 60_000, 65_535])
 async def test_an_id_that_nobody_registered_outside_the_applications_range_is_an_error(id: int) -> None:
     bench = Bench()
     with pytest.raises(ProtocolError, match="not registered"):
-        bench.session()[0].receive_framework(id, 0, b"", False)
+        builtin_messages.receive(bench.session()[0], id, 0, b"", False)
     dialled = bench.session(owner=FakeOwner(accepting=False))[0]
-    assert dialled.receive_framework(id, 0, b"", False) is False, "the connecting side trusts the server"
+    assert builtin_messages.receive(dialled, id, 0, b"", False) is False, "the connecting side trusts the server"
 
 
 @pytest.mark.parametrize("id", [5, 99, 200, 10_999])
 async def test_an_id_of_the_original_engine_is_the_applications_matter(id: int) -> None:
-    assert Bench().session()[0].receive_framework(id, 0, b"", False) is False
+    assert builtin_messages.receive(Bench().session()[0], id, 0, b"", False) is False
 
 
 async def test_what_the_body_of_a_heartbeat_says_is_nobodys_matter() -> None:
     session, _ = Bench().session()
-    assert session.receive_framework(HEARTBEAT, 0, b"", True)
-    assert session.receive_framework(HEARTBEAT, 0, b"x", True)
+    assert builtin_messages.receive(session, HEARTBEAT, 0, b"", True)
+    assert builtin_messages.receive(session, HEARTBEAT, 0, b"x", True)
     with pytest.raises(BodyError):
-        session.receive_framework(HEARTBEAT, COMPRESSED, b"\xff\xff", True)
+        builtin_messages.receive(session, HEARTBEAT, COMPRESSED, b"\xff\xff", True)
 
 
 async def test_the_connecting_side_closes_when_a_newer_login_replaced_it() -> None:
     session, _ = Bench().session(owner=FakeOwner(accepting=False))
-    assert session.receive_framework(DUPLICATE_LOGIN, 0, b"", True)
+    assert builtin_messages.receive(session, DUPLICATE_LOGIN, 0, b"", True)
     assert session.close_code is CloseCode.REPLACED
 
 
@@ -747,8 +748,8 @@ def test_whatever_happens_in_whatever_order_a_session_ends_once_and_leaves_nothi
         session.abort()
         await settle()
         assert state_of(session) is SessionState.CLOSED
-        calls = [call for call in bench.owner.calls if not call.startswith("broke")]
-        assert calls == ["ended", "gone"] and handlers.heard.count("closed") == 1
+        calls = [call for call in bench.owner.calls if not call.startswith("detached")]
+        assert calls == ["closed", "released"] and handlers.heard.count("closed") == 1
         assert bench.stats.closed.total() == 1
         assert len(bench.hub.wheel) == 0
         await session.wait_closed()
@@ -807,11 +808,11 @@ async def test_who_waits_for_the_last_handler_is_called_once_when_it_has_ended()
     assert calls == ["it lives on"]
     session.close()
     session.release(lambda: calls.append("released"))
-    session.after_last(lambda: calls.append("after the last"))
+    session.after_handlers(lambda: calls.append("after the last"))
     assert calls == ["it lives on"]
-    session.all_told()
+    session.handlers_done()
     assert calls == ["it lives on", "released", "after the last"]
-    session.after_last(lambda: calls.append("late"))
+    session.after_handlers(lambda: calls.append("late"))
     assert calls[3:] == ["late"]
 
 

@@ -5,8 +5,7 @@ from hypothesis import given
 from hypothesis.strategies import integers, lists, one_of, sampled_from, tuples
 
 from gatelink.errors import ProtocolError
-from gatelink.session.outbox import Full
-from gatelink.session.window import SendWindow
+from gatelink.session.outbox import Full, SendWindow
 
 BIG = 1 << 30
 

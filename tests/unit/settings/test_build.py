@@ -96,7 +96,7 @@ async def test_signed_tokens_are_checked_without_the_private_key(tmp_path: Path)
 async def test_a_signing_key_that_is_none_is_refused_with_its_line(tmp_path: Path) -> None:
     reference = secret(tmp_path, "signing", "5ec4e7")
     settings = settings_of(tmp_path, f'[tokens]\nkind = "signed"\nsigning_keys = ["{reference}"]')
-    with pytest.raises(ConfigError, match=r"group\.toml:3: tokens\.signing_keys\[0\]: file:signing is not") as caught:
+    with pytest.raises(ConfigError, match=r"cluster\.toml:3: tokens\.signing_keys\[0\]: file:signing is not") as caught:
         async with MemoryEngine() as engine, open_tokens(settings, engine, issues=True):
             pass
     assert "5ec4e7" not in str(caught.value)
@@ -114,7 +114,9 @@ def test_keys_are_files_that_gatelink_keys_made_or_their_digits(
     assert [key.psk for key in cluster_keys(settings)] == [group.psk, group.psk]
     assert [key.public for key in server_keys(settings)] == [server.public]
     wrong = settings_of(tmp_path, '[cluster]\nkey = "file:server"')
-    with pytest.raises(ConfigError, match=r"group\.toml:2: group\.key: file:server is a ServerKey, not a ClusterKey"):
+    with pytest.raises(
+        ConfigError, match=r"cluster\.toml:2: cluster\.key: file:server is a ServerKey, not a ClusterKey"
+    ):
         cluster_keys(wrong)
 
 

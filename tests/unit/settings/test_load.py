@@ -305,7 +305,7 @@ def test_what_can_not_be_read_is_one_error(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"none\.toml: No such file"):
         load(tmp_path / "none.toml")
     (tmp_path / "cluster.toml").write_bytes(b"a = 1\n# \xff")
-    with pytest.raises(SettingsError, match=r"group\.toml:2: not UTF-8"):
+    with pytest.raises(SettingsError, match=r"cluster\.toml:2: not UTF-8"):
         load(tmp_path / "cluster.toml")
 
 

@@ -143,7 +143,7 @@ def test_without_dev_the_throw_away_seed_means_nothing(monkeypatch: pytest.Monke
 
 
 def test_a_secret_knows_its_line_also_when_the_file_does_not_name_it(tmp_path: Path) -> None:
-    (tmp_path / "cluster.toml").write_text(f'\n[group]\nkey = "env:{NAME}"\n[tokens]\nkind = "signed"\n')
+    (tmp_path / "cluster.toml").write_text(f'\n[cluster]\nkey = "env:{NAME}"\n[tokens]\nkind = "signed"\n')
     settings = load(tmp_path / "cluster.toml")
     assert refusal(settings.cluster.key).startswith(f"{tmp_path}/cluster.toml:3: cluster.key: env:{NAME} is not set")
     assert refusal(settings.tokens.signing_keys[0]).startswith(f"{tmp_path}/cluster.toml:4: tokens.signing_keys: env:")

@@ -21,7 +21,7 @@ from gatelink.cluster.engines.stats import EngineStats
 from gatelink.errors import ConfigError, importing
 from gatelink.rate_limited_logger import RateLimitedLogger
 
-with importing(__name__, "group"):
+with importing(__name__, "cluster"):
     import nats.errors
     from nats.aio.client import Client
     from nats.aio.msg import Msg

@@ -7,16 +7,15 @@ from typing import Any
 
 import pytest
 
-from gatelink.config import Limits
+from gatelink.config import ACK_BYTES, ACK_FRAMES, Limits
 from gatelink.errors import CloseCode, LocalError, PeerError, ProtocolError, SessionClosed
 from gatelink.handlers import Handlers
-from gatelink.session.controls import control_frame
-from gatelink.session.extended import ACK_BYTES, ACK_FRAMES, PONGS_PER_SECOND, ExtendedSession
-from gatelink.session.outbox import Outbox
+from gatelink.session.control_frames import control_frame
+from gatelink.session.extension import PONGS_PER_SECOND, Extension
+from gatelink.session.outbox import Outbox, SendWindow
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
-from gatelink.session.window import SendWindow
 from gatelink.wire import control
 from gatelink.wire.base import BASE_IDS, DUPLICATE_LOGIN, HEARTBEAT
 from gatelink.wire.control import Features, decode_control, encode_control
@@ -31,6 +30,8 @@ from tests.fakes import (
     FakeHandlers,
     FakeOwner,
     Say,
+    extended_session,
+    extension_of,
     settle,
     state_of,
     turn,
@@ -55,13 +56,17 @@ class Desk(Bench):
         self.owner.keeps = keeps
         self.handlers = FakeHandlers()
         self.carrier = FakeCarrier()
-        self.it = ExtendedSession(self.hub, self.owner, self.handlers, self.carrier, uid=7, features=features)
+        self.it = extended_session(self.hub, self.owner, self.handlers, self.carrier, uid=7, features=features)
         self.carrier.sink = self.it
         if features & Features.RESUME and accepting:
-            self.it.issue_ticket()
+            self.extension.issue_ticket()
         elif features & Features.RESUME:
             self.hear(control.Ticket(bytes(16), bytes(32), 120, ""))
         self.it.open()
+
+    @property
+    def extension(self) -> Extension:
+        return extension_of(self.it)
 
     def hear(self, *what: control.Control | Frame) -> None:
         """These arrive together."""
@@ -99,21 +104,21 @@ def say(text: bytes = b"") -> Frame:
 async def test_application_messages_count_and_the_frameworks_do_not() -> None:
     desk = Desk(accepting=False)
     desk.hear(say(), (HEARTBEAT, 0, b""), (COUNT, 0, b""), say(), (2, 0, b""))
-    assert desk.it.received == 3
+    assert desk.extension.received == 3
 
 
 async def test_a_message_that_is_refused_counts_all_the_same() -> None:
     desk = Desk()
     desk.handlers.then = lambda session, frame: session.broken(ProtocolError("no such thing"))
     desk.hear(say())
-    assert desk.it.received == 1
+    assert desk.extension.received == 1
 
 
 @pytest.mark.parametrize("id", sorted(BASE_IDS))
 async def test_no_base_message_counts(id: int) -> None:
     desk = Desk()
     desk.hear(say(), (id, 0, b""))
-    assert desk.it.received == 1
+    assert desk.extension.received == 1
 
 
 async def test_while_a_session_is_not_read_for_another_reason_what_it_took_in_is_acknowledged() -> None:
@@ -137,14 +142,14 @@ async def test_who_keeps_to_its_window_is_read_while_handlers_lag_however_it_com
 
 async def test_an_acknowledgement_is_one_wake_and_none_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:
     woken = 0
-    original = ExtendedSession.on_deadline
+    original = Session.on_deadline
 
-    def counting(session: ExtendedSession, now: float) -> None:
+    def counting(session: Session, now: float) -> None:
         nonlocal woken
         woken += 1
         original(session, now)
 
-    monkeypatch.setattr(ExtendedSession, "on_deadline", counting)
+    monkeypatch.setattr(Session, "on_deadline", counting)
     desk = Desk()
     desk.hear(say())
     await desk.pass_time(8)
@@ -167,9 +172,9 @@ async def test_what_is_sent_after_a_read_leaves_in_the_next_turn_whether_or_not_
 async def test_counting_does_not_wait_for_the_ticket() -> None:
     """The count is from the session's start, on both sides, whenever TICKET comes."""
     desk = Desk(Features.PING, accepting=False)
-    desk.it = ExtendedSession(desk.hub, desk.owner, desk.handlers, desk.carrier, uid=7, features=BOTH)
+    desk.it = extended_session(desk.hub, desk.owner, desk.handlers, desk.carrier, uid=7, features=BOTH)
     desk.hear(say(), say(), control.Ticket(bytes(16), bytes(32), 120, ""), say())
-    assert desk.it.received == 3
+    assert desk.extension.received == 3
 
 
 async def test_without_the_feature_nothing_is_counted_kept_or_acknowledged() -> None:
@@ -177,7 +182,7 @@ async def test_without_the_feature_nothing_is_counted_kept_or_acknowledged() -> 
     assert type(desk.it.outbox) is Outbox
     desk.hear(*[say()] * 200)
     await desk.pass_time(2)
-    assert desk.records == [] and desk.it.received == 0
+    assert desk.records == [] and desk.extension.received == 0
 
 
 @pytest.mark.parametrize("count, acknowledged", [(ACK_FRAMES - 1, False), (ACK_FRAMES, True)])
@@ -429,7 +434,7 @@ async def test_a_silent_peer_s_session_is_detached_after_the_heartbeat_timeout()
     desk = Desk()
     await desk.pass_time(61)
     assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
-    assert desk.owner.calls == ["broke heartbeat-timeout"]
+    assert desk.owner.calls == ["detached heartbeat-timeout"]
 
 
 # -- control records --
@@ -462,7 +467,7 @@ async def test_a_ticket_without_the_feature_is_a_protocol_error() -> None:
 async def test_records_of_types_to_come_are_ignored() -> None:
     desk = Desk()
     desk.hear((0, CONTROL, b"\x80"), (0, CONTROL, b"\xffanything"), say())
-    assert state_of(desk.it) is SessionState.OPEN and desk.it.received == 1
+    assert state_of(desk.it) is SessionState.OPEN and desk.extension.received == 1
 
 
 @pytest.mark.parametrize("payload", [b"\x0b", b"\x7f", b"\x06", b"\x08" + bytes(9), b"\x09\xa0\x0f\x05\x00abc"])
@@ -514,7 +519,7 @@ async def test_a_close_that_ends_ends_the_session_and_says_why(code: int) -> Non
     assert desk.it.close_reason == "so it goes"
     assert state_of(desk.it) is SessionState.CLOSED
     assert desk.handlers.heard.count(say()) == 1
-    assert desk.owner.calls == ["ended", "gone"] and desk.carrier.log == [], "no answer to a peer that has gone"
+    assert desk.owner.calls == ["closed", "released"] and desk.carrier.log == [], "no answer to a peer that has gone"
     assert desk.carrier.is_aborted
 
 
@@ -589,7 +594,7 @@ async def test_a_close_that_detaches_keeps_a_ticketed_session(code: int) -> None
     desk = Desk(accepting=False)
     desk.hear(control.Close(code, ""))
     assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
-    assert desk.owner.calls == [f"broke {CloseCode(code).label}"]
+    assert desk.owner.calls == [f"detached {CloseCode(code).label}"]
 
 
 async def test_a_close_that_detaches_ends_a_session_that_nobody_keeps() -> None:
@@ -610,13 +615,13 @@ async def test_a_goaway_has_a_client_leave_at_a_random_time_within_what_it_gives
     for _ in range(20):
         desk = Desk(accepting=False)
         desk.hear(control.GoAway(5_000, "tcp://there:1"))
-        assert desk.it.away is not None and desk.it.away[0].address == "tcp://there:1"
+        assert desk.extension.going_away is not None and desk.extension.going_away[0].address == "tcp://there:1"
         seconds = 0.0
         while state_of(desk.it) is SessionState.OPEN:
             desk.hear(say())  # and is heard until then
             await desk.pass_time(0.5)
             seconds += 0.5
-        assert desk.carrier.is_dropped and desk.owner.calls == ["broke going-away"]
+        assert desk.carrier.is_dropped and desk.owner.calls == ["detached going-away"]
         left_after.append(seconds)
     assert max(left_after) <= 6 and len(set(left_after)) > 3
 
@@ -626,14 +631,14 @@ async def test_a_client_that_is_on_a_new_connection_leaves_it_alone() -> None:
     desk.hear(control.GoAway(2_000, ""))
     desk.it.resume_on(desk.new_carrier(), 0, b"")
     await desk.pass_time(5)
-    assert state_of(desk.it) is SessionState.OPEN and desk.it.away is None
+    assert state_of(desk.it) is SessionState.OPEN and desk.extension.going_away is None
 
 
 async def test_a_silent_client_too_leaves_within_what_a_goaway_gives() -> None:
     desk = Desk(accepting=False)
     desk.hear(control.GoAway(500, ""))
     await desk.pass_time(0.8)
-    assert state_of(desk.it) is SessionState.DETACHED and desk.owner.calls == ["broke going-away"]
+    assert state_of(desk.it) is SessionState.DETACHED and desk.owner.calls == ["detached going-away"]
 
 
 async def test_a_goaway_is_said_once() -> None:
@@ -774,7 +779,7 @@ async def test_closed_while_detached_is_over_at_once() -> None:
     desk.carrier.lose()
     desk.it.kick("enough")
     assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.KICKED
-    assert desk.owner.calls[-2:] == ["ended", "gone"]
+    assert desk.owner.calls[-2:] == ["closed", "released"]
 
 
 @pytest.mark.parametrize("received, possible", [(1, False), (2, True), (5, True), (6, False)])
@@ -782,11 +787,11 @@ async def test_a_resume_is_possible_from_what_is_kept(received: int, possible: b
     desk = Desk()
     await desk.send(5)
     desk.hear(control.Ack(2))
-    assert desk.it.can_resume_from(received) is possible
+    assert desk.extension.can_resume_from(received) is possible
 
 
 async def test_a_session_without_the_feature_can_not_be_resumed() -> None:
-    assert not Desk(Features.PING).it.can_resume_from(0)
+    assert not Desk(Features.PING).extension.can_resume_from(0)
 
 
 async def test_after_a_resume_counts_go_on_where_they_were() -> None:

@@ -1,0 +1,364 @@
+"""What a session has when its peer said HELLO: measured heartbeats, acknowledgements, GOAWAY, and resume where agreed.
+
+The two counts of a resume live here: `received`, what this side took in, and the send window's, what the other side has
+(docs/protocol.md, "What counts", "Retention", "Resume"). An `Extension` knows bytes, counts and times. It knows no
+connection: its session asks it what to write, when to wake, and how a read ended.
+"""
+
+import random
+import secrets
+from enum import IntEnum
+from math import ceil, inf
+from time import perf_counter, time
+
+from gatelink.config import ACK_BYTES, ACK_FRAMES, ACK_SECONDS, Limits
+from gatelink.errors import CloseCode, PeerError, ProtocolError
+from gatelink.session.control_frames import close_code, control_frame, printable
+from gatelink.session.outbox import SendWindow
+from gatelink.session.stream import LAGGING, Pause
+from gatelink.stats import Histogram
+from gatelink.wire import control
+from gatelink.wire.base import BASE_IDS
+from gatelink.wire.control import Features, decode_control
+from gatelink.wire.frames import Frame
+
+_LAST_BASE_ID = max(BASE_IDS)  # up to here ids are not, or not always, messages that count
+
+DETACHING = frozenset({CloseCode.HEARTBEAT_TIMEOUT, CloseCode.SLOW_CONSUMER, CloseCode.GOING_AWAY})
+"""Codes of a CLOSE that detach a ticketed session; every other one ends it (docs/protocol.md, "Resume")."""
+
+PONGS_PER_SECOND = 4
+
+PROBE_SECONDS = 1.0
+"""How often, at the most, a peer that is doubtful is asked for a sign of life."""
+
+MEASURE_INTERVALS = 3
+"""After so many heartbeat intervals a PING goes to a peer that is heard all the time, too, so that `rtt` is true."""
+
+
+class Strength(IntEnum):
+    """How well a connection is protected; a ticket is used only on one at least as strong as its first."""
+
+    PLAIN = 0
+    TLS = 1
+    SEALED = 2
+
+
+class PeerClosed:
+    """The peer's CLOSE: its last word. What came before it is still handled."""
+
+    __slots__ = ("code", "reason")
+
+    def __init__(self, number: int, reason: str) -> None:
+        self.code = close_code(number)
+        self.reason = printable(reason)
+
+
+class Extension:
+    """The extension's part of one session.
+
+    features: what both sides of its connection have. strength: of its first connection. accepting: this side accepted
+    the connection. window: the session's outbox, if the two agreed on resume. rtts: where measured round trips go.
+
+    ticket: what resumes the session, None while it can't be resumed. received: messages taken in since the start.
+    attempt: number of the last resume. rtt: seconds that a round trip takes, smoothed as TCP does (RFC 6298); None
+    before the first PONG. going_away: the last GOAWAY of its server, and when this side leaves.
+    controls_due: an ACK, PONGs or a GOAWAY leave with the next write. needs_care: the last read ended the session
+    (`end`), or moved the next deadline.
+    """
+
+    __slots__ = (
+        "_accepting",
+        "_ack_due",
+        "_answered",
+        "_fresh_bytes",
+        "_fresh_frames",
+        "_go_away",
+        "_limits",
+        "_measure_at",
+        "_ping",
+        "_pinged_at",
+        "_pings",
+        "_received_bytes",
+        "_room",
+        "_rtts",
+        "attempt",
+        "beat_at",
+        "controls_due",
+        "end",
+        "features",
+        "going_away",
+        "lags",
+        "needs_care",
+        "peer_code",
+        "received",
+        "rtt",
+        "strength",
+        "ticket",
+        "window",
+    )
+
+    def __init__(
+        self,
+        features: int,
+        limits: Limits,
+        *,
+        accepting: bool,
+        strength: Strength = Strength.PLAIN,
+        rtts: Histogram | None = None,
+    ) -> None:
+        self.features = features
+        self.strength = strength
+        self.window: SendWindow | None = None
+        if features & Features.RESUME:
+            self.window = SendWindow(
+                limits.max_outbox_frames, limits.max_outbox_bytes, limits.window_frames, limits.window_bytes
+            )
+        self.ticket: control.Ticket | None = None
+        self.received = 0
+        self.attempt = 0
+        self.rtt: float | None = None
+        self.going_away: tuple[control.GoAway, float] | None = None
+        self.beat_at = 0.0  # when the session looks at its heartbeat again
+        self.lags = Pause(0)  # the handlers, so that nothing is acknowledged
+        self.end: PeerClosed | PeerError | None = None
+        self.peer_code: CloseCode | None = None  # what the CLOSE said that ended the last connection
+        self.controls_due = False
+        self.needs_care = False
+        self._accepting = accepting
+        self._limits = limits
+        self._rtts = rtts
+        self._fresh_frames = 0  # taken in and not acknowledged
+        self._fresh_bytes = 0
+        self._received_bytes = 0
+        self._room = (0, 0)  # up to which counts of frames and bytes is read while handlers lag
+        self._ack_due = False  # a deadline for an ACK stands
+        self._go_away = b""  # a GOAWAY that leaves with the next write
+        self._measure_at = 0.0
+        self._ping = 0  # the outstanding PING's sent-at, 0: none
+        self._pinged_at = 0.0
+        self._pings: tuple[int, ...] = ()  # the sent-at of those to be answered with the next write
+        self._answered = (0.0, 0)  # since when, and how many PINGs
+
+    # -- what the peer sent --
+
+    def receive(self, frames: list[Frame], now: float) -> list[Frame]:
+        """Counts the messages of a read, and hears its control records; the messages before what ends the session."""
+        size = 0
+        for id, _, body in frames:
+            if id <= _LAST_BASE_ID:
+                return self._receive_mixed(frames, now)
+            size += len(body)
+        if self.window is not None:
+            self._count(len(frames), size)
+        return frames
+
+    def _receive_mixed(self, frames: list[Frame], now: float) -> list[Frame]:
+        messages: list[Frame] = []
+        for frame in frames:
+            if frame[0]:
+                messages.append(frame)
+                continue
+            try:
+                self.end = self._hear(frame[2], now)
+            except PeerError as error:
+                self.end = error
+            if self.end is not None:
+                self.needs_care = True
+                break
+        if self.window is not None:
+            sizes = [len(body) for id, _, body in messages if id not in BASE_IDS]
+            self._count(len(sizes), sum(sizes))
+        return messages
+
+    def _count(self, frames: int, size: int) -> None:
+        """Counts messages; those that the codec or a handler refuses count as well."""
+        self.received += frames
+        self._received_bytes += size
+        self._fresh_frames += frames
+        self._fresh_bytes += size
+        if self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
+            self.controls_due = True
+        elif self._fresh_frames and not self._ack_due:
+            self._ack_due = self.needs_care = True
+
+    @property
+    def is_over_window(self) -> bool:
+        """The peer has sent more than a window of this side's size since the handlers began to lag."""
+        return self.received > self._room[0] or self._received_bytes > self._room[1]
+
+    def _hear(self, payload: bytes, now: float) -> PeerClosed | None:
+        """One control record; the CLOSE, if it is one. Raises ProtocolError."""
+        match decode_control(payload):
+            case None:
+                pass
+            case control.Ack(received):
+                self.acknowledged(received)
+            case control.Ping() as ping:
+                self.acknowledged(ping.received)
+                self._answer(ping, now)
+            case control.Pong(sent_at, received):
+                self.acknowledged(received)
+                self._measured(sent_at)
+            case control.Close(code, reason):
+                return PeerClosed(code, reason)
+            case control.Ticket() as ticket if not self._accepting and self.window is not None:
+                self.ticket = ticket
+            case control.GoAway(within) as away if not self._accepting:
+                self.going_away = away, now + random.uniform(0, within / 1_000)
+                self.needs_care = True
+            case record:
+                raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
+        return None
+
+    def acknowledged(self, received: int) -> None:
+        """The peer has taken in so many messages. Raises ProtocolError for a count that can't be."""
+        if self.window is not None:
+            self.window.acknowledge(received)
+
+    def _answer(self, ping: control.Ping, now: float) -> None:
+        since, answered = self._answered
+        if now - since >= 1:
+            since, answered = now, 0
+        if answered < PONGS_PER_SECOND and len(self._pings) < PONGS_PER_SECOND:
+            self.controls_due = True
+            self._pings += (ping.sent_at,)
+            answered += 1
+        self._answered = since, answered
+
+    def _measured(self, sent_at: int) -> None:
+        if sent_at and sent_at == self._ping:
+            rtt = perf_counter() - self._pinged_at
+            self.rtt = rtt if self.rtt is None else self.rtt + (rtt - self.rtt) / 8
+            if self._rtts is not None:
+                self._rtts.observe(rtt)
+            self._ping = 0
+
+    # -- what goes to the peer --
+
+    def take_controls(self) -> bytes:
+        """The control records that are due, for the front of the next write."""
+        self.controls_due = False
+        controls = b""
+        if self._pings:
+            controls = b"".join(map(self._pong, self._pings))
+            self._pings = ()
+        elif self._fresh_frames and not self.lags:
+            controls = self.take_ack()
+        controls += self._go_away
+        self._go_away = b""
+        return controls
+
+    def take_ack(self) -> bytes:
+        """An ACK of all that was taken in; b"" if everything is acknowledged."""
+        return control_frame(control.Ack(self._take_count())) if self._fresh_frames else b""
+
+    def _pong(self, sent_at: int) -> bytes:
+        server_time = int(time() * 1000) if self._accepting else 0
+        return control_frame(control.Pong(sent_at, self._take_count(), server_time))
+
+    def _take_count(self) -> int:
+        """`received`, about to be told to the peer; while the handlers lag, what it was told last."""
+        if self.lags:
+            return self.received - self._fresh_frames
+        self._fresh_frames = self._fresh_bytes = 0
+        return self.received
+
+    def go_away(self, within: float, address: str) -> None:
+        """Has a GOAWAY leave with the next write: come back within so many seconds, at `address` (empty: here)."""
+        self._go_away = control_frame(control.GoAway(round(min(within * 1_000, control.MAX_U32)), address))
+        self.controls_due = True
+
+    def beat(self, now: float, silent: float, interval: float) -> tuple[bytes, float]:
+        """A PING to a peer that is silent; often while it may not have got what it was sent; at times, to measure.
+
+        silent: seconds since it was heard. Gives the bytes to write, perhaps none, and the seconds until the next time.
+        """
+        patience = ACK_SECONDS + 4 * (self.rtt or 0.0)
+        doubtful = self.window is not None and self.window.kept > 0 and silent > patience
+        ping = b""
+        if doubtful or silent >= interval or now >= self._measure_at:
+            self._measure_at = now + MEASURE_INTERVALS * interval
+            if not self._ping:  # else the first answer is to the first of them
+                self._pinged_at = perf_counter()  # the loop's time stands still within a turn
+                self._ping = max(1, int(self._pinged_at * 1_000_000))
+            ping = control_frame(control.Ping(self._ping, self._take_count()))
+            silent = 0.0
+        return ping, min(interval - silent, max(PROBE_SECONDS, patience) if doubtful else inf)
+
+    # -- deadlines --
+
+    def next_wake(self, now: float) -> float:
+        """Seconds until the first of what is to come: the heartbeat, an ACK, or leaving after a GOAWAY."""
+        leave_at = self.going_away[1] if self.going_away is not None else inf
+        due = max(0.0, min(self.beat_at, leave_at) - now)
+        return min(ACK_SECONDS, due) if self._ack_due else due
+
+    def acknowledge_late(self) -> None:
+        """The deadline of an ACK has come: it leaves with the next write, unless one left before."""
+        if self._ack_due:
+            self._ack_due = False
+            if self._fresh_frames:
+                self.controls_due = True
+
+    # -- handlers that lag --
+
+    def withhold_acks(self, why: Pause) -> bool:
+        """Whether a peer whose handlers lag is no longer acknowledged, instead of no longer read.
+
+        One that keeps to its window stops by itself, and its own acknowledgements are still heard: a handler may be
+        waiting for just these, in `drain`.
+        """
+        if self.window is None or not why & LAGGING:
+            return False
+        if not self.lags:
+            limits = self._limits
+            self._room = self.received + limits.window_frames, self._received_bytes + limits.window_bytes
+        self.lags |= why
+        return True
+
+    def give_acks(self, why: Pause) -> None:
+        """The opposite of `withhold_acks`: once no reason is left, an ACK is due."""
+        if self.lags:
+            self.lags &= ~why
+            self.controls_due |= not self.lags
+
+    def closing(self, between_servers: bool) -> bytes:
+        """The session ends on this side; what stands before its last words.
+
+        Between servers what is not acknowledged counts as lost, so there an ACK of all that was handled goes first.
+        """
+        if self.window is not None:
+            self.window.lift()
+        self.give_acks(self.lags)
+        return self.take_ack() if between_servers else b""
+
+    # -- resume --
+
+    def issue_ticket(self, address: str = "") -> control.Ticket:
+        """Makes the session resumable at `address` (empty: where it came in)."""
+        window = ceil(min(self._limits.resume_window, control.MAX_U32))
+        self.ticket = control.Ticket(secrets.token_bytes(16), secrets.token_bytes(32), window, address)
+        return self.ticket
+
+    def can_resume_from(self, received: int) -> bool:
+        """Whether a peer that took in `received` messages can go on here: what it lacks is still kept."""
+        return self.window is not None and self.window.acknowledged <= received <= self.window.sent
+
+    def resume(self, received: int) -> bytes:
+        """Goes on with a peer that has `received`: what it lacks, to be sent again."""
+        self.peer_code = None
+        self._fresh_frames = self._fresh_bytes = 0
+        if self.window is None:
+            return b""
+        self.window.acknowledge(received)
+        return self.window.unacknowledged()
+
+    def attached(self) -> None:
+        """The session has a new connection; what was due on the old one is void."""
+        self._ping = 0
+        self._pings = ()
+        self._go_away = b""
+        self.controls_due = False
+        self.going_away = None
+        self._ack_due = False
