@@ -79,7 +79,7 @@ def check_codec(kind: MessageType, body: bytes) -> None:
     written = kind.encode(message)
     assert kind.encode(kind.decode(written)) == written, f"{message} does not survive"
     if kind.id in IS_BINARY and kind.type is not Everything:  # which has a bool and floats, where bytes may differ
-        assert written == body, f"{message} was other bytes"
+        assert body.startswith(written), f"{message} was other bytes"  # what stands behind the fields is skipped
 
 
 if __name__ == "__main__":

@@ -61,7 +61,7 @@ def test_no_page_names_a_place_on_one_machine(page: Path) -> None:
     assert not found, f"{name(page)} names {', '.join(found)}; write paths from the repository's root"
 
 
-PAGES_OF_PIECES = [ROOT / "README.md", ROOT / "docs" / "guide.md"]
+PAGES_OF_PIECES = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "porting.md"]
 """Pages whose Python is of examples."""
 
 

@@ -219,7 +219,7 @@ def test_nothing_is_no_frames() -> None:
         (HEARTBEAT[:3], "ends in the middle of a frame, after 3 bytes of it; a header has 4"),
         (b"\xff\xff\xff\0abc", "after 7 bytes of it; its header says 16777219, more than a server takes (102400"),
         (encode_frame(30000, b"body")[:-1], "ends in the middle of a frame, after 9 bytes"),
-        (encode_frame(4, b"x"), "HeartBeat (4) does not decode"),
+        (encode_frame(2, b"x"), "(2) does not decode"),
         (encode_frame(30000, b"\xff" * 9, 1), "snappy"),
         (encode_control_frame(b"\x0b"), "unknown type 11"),
     ],

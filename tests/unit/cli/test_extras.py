@@ -95,7 +95,7 @@ def test_every_module_that_needs_an_extra_names_it_when_it_is_imported() -> None
     assert failed["gatelink.cluster.engines.nats"].endswith('needs nats: pip install "gatelink[cluster]"')
     assert failed["gatelink.auth.signed_tokens"].endswith('needs joserfc: pip install "gatelink[login]"')
     for module, said in failed.items():
-        named = r'gatelink\.[a-z_.]+ needs [a-z0-9]+: pip install "gatelink\[(client|group|login)\]"'
+        named = r'gatelink\.[a-z_.]+ needs [a-z0-9]+: pip install "gatelink\[(client|cluster|login)\]"'
         assert re.fullmatch(named, said), (module, said)
     assert not any(name.startswith(("gatelink.net", "gatelink.session", "gatelink.robots")) for name in failed)
 

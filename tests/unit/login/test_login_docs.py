@@ -10,7 +10,8 @@ from gatelink.login.limits import LoginLimits, Rule
 
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "login.md").read_text()
-SOURCE = "\n".join(path.read_text() for path in (ROOT / "src" / "gatelink" / "login").glob("*.py"))
+FILES = [*(ROOT / "src" / "gatelink" / "login").glob("*.py"), ROOT / "src" / "gatelink" / "ops" / "families.py"]
+SOURCE = "\n".join(path.read_text() for path in FILES)
 
 
 def shown(value: object) -> str:
