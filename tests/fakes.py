@@ -1,4 +1,4 @@
-"""What a session stands on, without sockets: a carrier and an owner that take notes, and a clock that stands still."""
+"""The parts around a session, without sockets: a stream and an owner that take notes, and a clock that stands still."""
 
 import asyncio
 from collections.abc import Callable
@@ -52,22 +52,22 @@ def state_of(session: Session) -> SessionState:
     return session.state
 
 
-class FakeCarrier:
+class FakeStream:
     """A byte stream that goes nowhere. `log` has what was written, and CLOSE where it was closed."""
 
     def __init__(self) -> None:
-        self.sink: FrameReceiver | None = None
+        self.receiver: FrameReceiver | None = None
         self.writable = True
         self.paused = Pause(0)
         self.log: list[bytes | str] = []
         self.is_aborted = False
         self.is_dropped = False
-        self.is_over = False
+        self.is_lost = False
         self.held_bytes = 0
         self.unsent = 0
 
     def write(self, data: bytes) -> None:
-        assert not self.is_over and CLOSE not in self.log, "written to after its end"
+        assert not self.is_lost and CLOSE not in self.log, "written to after its end"
         self.log.append(bytes(data))
 
     def pause(self, why: Pause) -> None:
@@ -85,22 +85,22 @@ class FakeCarrier:
         asyncio.get_running_loop().call_soon(self.lose)
 
     def drop(self) -> None:
-        self.is_dropped = self.is_over = True
+        self.is_dropped = self.is_lost = True
 
     # -- for tests --
 
     def lose(self, error: Exception | None = None) -> None:
-        """The stream is over, if it is not already."""
-        if not self.is_over:
-            self.is_over = True
-            if self.sink is not None:
-                self.sink.lost(error)
+        """End the stream, if it has not ended already."""
+        if not self.is_lost:
+            self.is_lost = True
+            if self.receiver is not None:
+                self.receiver.lost(error)
 
     def unblock(self) -> None:
         """The peer has read; there is room again."""
         self.writable = True
-        assert self.sink is not None
-        self.sink.writable()
+        assert self.receiver is not None
+        self.receiver.writable()
 
     @property
     def writes(self) -> list[bytes]:
@@ -114,7 +114,7 @@ class FakeCarrier:
 
 
 class FakeOwner:
-    """Whoever installed the session. `keeps`: whether a broken one is kept, DETACHED."""
+    """The owner of a session. `keeps`: whether it keeps a detached session for a resume."""
 
     def __init__(self, accepting: bool = True) -> None:
         self.accepting = accepting
@@ -133,68 +133,68 @@ class FakeOwner:
 
 
 class FakeHandlers:
-    """A dispatcher that notes what it hears. `then` is called with each frame."""
+    """A dispatcher that notes what it receives. `then` is called with each frame."""
 
     def __init__(self, then: Callable[[Session, Frame], object] | None = None) -> None:
         self.then = then
-        self.heard: list[Any] = []
+        self.received: list[Any] = []
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
         for frame in frames:
-            self.heard.append(frame)
+            self.received.append(frame)
             if self.then is not None:
                 self.then(session, frame)
 
     def opened(self, session: Session) -> None:
-        self.heard.append("opened")
+        self.received.append("opened")
 
     def inject(self, session: Session, message: Any) -> None:
-        self.heard.append(message)
+        self.received.append(message)
 
     def suspended(self, session: Session) -> None:
-        self.heard.append("suspended")
+        self.received.append("suspended")
 
     def resumed(self, session: Session) -> None:
-        self.heard.append("resumed")
+        self.received.append("resumed")
 
     def closed(self, session: Session, handle_rest: bool) -> None:
-        self.heard.append("closed")
+        self.received.append("closed")
 
 
 class Bench:
-    """One hub, whose clock stands still, and sessions on it. To be made where a loop runs."""
+    """One loop's context, whose clock stands still, and sessions on it. To be made where a loop runs."""
 
     def __init__(
         self, limits: Limits | None = None, options: WireOptions | None = None, catalog: Catalog = CATALOG
     ) -> None:
         self.loop = asyncio.get_running_loop()
         self.clock = FakeClock()
-        self.hub = LoopContext(self.loop, catalog, limits or Limits(), options)
-        self.hub.wheel = Wheel(self.loop, self.clock)
-        self.stats = self.hub.stats
+        self.context = LoopContext(self.loop, catalog, limits or Limits(), options)
+        self.context.wheel = Wheel(self.loop, self.clock)
+        self.stats = self.context.stats
         self.owner = FakeOwner()
 
     def session(
         self, handlers: Dispatcher[Session] | None = None, owner: Owner[Session] | None = None, **about: Any
-    ) -> tuple[Session, FakeCarrier]:
-        """A new session, not `open` yet, and the carrier under it."""
-        carrier = FakeCarrier()
+    ) -> tuple[Session, FakeStream]:
+        """A new session, not `open` yet, and the stream under it."""
+        stream = FakeStream()
         about.setdefault("uid", 7)
-        session = Session(self.hub, owner or self.owner, handlers or FakeHandlers(), carrier, **about)
-        carrier.sink = session
-        return session, carrier
+        session = Session(self.context, owner or self.owner, handlers or FakeHandlers(), stream, **about)
+        stream.receiver = session
+        return session, stream
 
     async def pass_time(self, seconds: float) -> None:
         """Lets `seconds` pass, tick by tick."""
         for _ in range(round(seconds / TICK)):
             self.clock.advance(TICK)
-            self.hub.wheel.run_due()
+            self.context.wheel.run_due()
             await turn()
 
     def jump(self, seconds: float) -> None:
         """Lets `seconds` pass at once."""
         self.clock.advance(seconds)
-        self.hub.wheel.run_due()
+        self.context.wheel.run_due()
 
 
 def extension_of(session: Session | None) -> Extension:

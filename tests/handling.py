@@ -7,7 +7,7 @@ from gatelink.handlers import Handlers
 from gatelink.session.session import Session
 from gatelink.wire.frames import Frame
 from gatelink.wire.messages import Catalog
-from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, FakeCarrier, Say
+from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, FakeStream, Say
 
 
 def say(text: str) -> Frame:
@@ -21,10 +21,10 @@ def count(n: int) -> Frame:
 BAD: Frame = (SAY, 0, b"\xc1 is never msgpack")
 
 
-def opened(bench: Bench, handlers: Handlers, **about: Any) -> tuple[Session, FakeCarrier]:
-    session, carrier = bench.session(handlers, **about)
+def opened(bench: Bench, handlers: Handlers, **about: Any) -> tuple[Session, FakeStream]:
+    session, stream = bench.session(handlers, **about)
     session.open()
-    return session, carrier
+    return session, stream
 
 
 class Seen:

@@ -124,12 +124,12 @@ async def test_clients_leave_one_after_the_other_not_all_at_once() -> None:
 
 async def stays(talk: Talk, address: str) -> None:
     """The client is asked to go there, and comes back to where it was."""
-    carrier: Any = talk.session._stream
-    other = carrier.transport.get_extra_info("peername")
+    stream: Any = talk.session._stream
+    other = stream.transport.get_extra_info("peername")
     assert talk.other.go_away(20 * MS, address)
     await until(lambda: talk.events[-1:] == ["resumed"])
-    carrier = talk.session._stream
-    assert carrier.transport.get_extra_info("peername") == other
+    stream = talk.session._stream
+    assert stream.transport.get_extra_info("peername") == other
     await talk.end()
 
 
@@ -170,8 +170,8 @@ async def test_a_client_may_be_led_to_tls(tmp_path: Path, monkeypatch: pytest.Mo
         talk = await Talk(server).begin(plain, server_key=KEY.public)
         talk.other.go_away(20 * MS, str(tls))
         await until(lambda: talk.events == ["suspended", "resumed"])
-        carrier: Any = talk.session._stream
-        assert carrier.transport.get_extra_info("ssl_object") is not None
+        stream: Any = talk.session._stream
+        assert stream.transport.get_extra_info("ssl_object") is not None
         await talk.end()
         talk.session.abort()
 

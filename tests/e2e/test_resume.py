@@ -146,12 +146,12 @@ async def test_a_new_connection_wins_over_an_old_one_that_nobody_noticed_was_dea
         states = []
         talk.server.on_suspended(lambda session: states.append("suspended"))
         talk.server.on_resumed(lambda session: states.append("resumed"))
-        carrier: Any = talk.other._stream
+        stream: Any = talk.other._stream
         proxy.drop()
         talk.say(20)
         proxy.restore()
         await talk.all_heard()
-        assert talk.other._stream is not carrier and carrier.transport.is_closing()
+        assert talk.other._stream is not stream and stream.transport.is_closing()
         assert states == [], "the server never missed it"
         await talk.end()
 
@@ -226,8 +226,8 @@ async def test_an_inbox_full_beyond_the_window_pauses_the_next_connection_and_ev
             await until(lambda: talk.other.inbox is not None and talk.other.inbox.paused)
             proxy.cut_all()
             await until(lambda: talk.other.state is SessionState.OPEN and talk.session.state is SessionState.OPEN)
-            carrier: Any = talk.other._stream
-            await until(lambda carrier=carrier: not carrier.transport.is_reading())  # type: ignore[misc]
+            stream: Any = talk.other._stream
+            await until(lambda stream=stream: not stream.transport.is_reading())  # type: ignore[misc]
         go.set()
         await talk.end()
 

@@ -38,8 +38,8 @@ async def test_over_the_window_the_resume_is_refused_and_both_sides_say_why() ->
     async with talking(limits=Limits(resume_window=1)) as (talk, proxy):
         proxy.drop()
         assert talk.other.extension is not None
-        carrier: Any = talk.other._stream
-        carrier.transport.abort()
+        stream: Any = talk.other._stream
+        stream.transport.abort()
         await until(lambda: talk.server.ended)
         assert talk.server.ended == [(7, CloseCode.NORMAL)], "its break was an end of stream"
         proxy.restore()
@@ -286,8 +286,8 @@ async def test_a_login_that_breaks_while_it_has_to_wait_can_be_resumed_as_any_ot
     async with waiting_login(interval=100 * MS) as (server, events, go):
         client = await ExtendedClient.logged_in(server, 7, KEY.public)
         session = server.session(7)
-        carrier: Any = session._stream
-        carrier.transport.abort()
+        stream: Any = session._stream
+        stream.transport.abort()
         await until(lambda: session.state is SessionState.DETACHED)
         go.set()
         await until(lambda: "suspended 2" in events)

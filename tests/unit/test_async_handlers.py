@@ -40,7 +40,7 @@ async def test_timeouts_task_groups_and_contextvars_work_in_a_handler_as_in_any_
     (first, _), (second, _) = opened(bench, handlers), opened(bench, handlers, uid=8)
     first.receive([count(1)])
     second.receive([count(2)])
-    await bench.hub.finish_tasks(5)
+    await bench.context.finish_tasks(5)
     assert notes.count("timeout") == 2 and ("child", 1) in notes and ("child", 2) in notes
     assert who.get(None) is None and not bench.stats.handler_errors
 
@@ -60,7 +60,7 @@ async def test_a_task_group_that_fails_is_its_handlers_failure() -> None:
     session, _ = opened(bench, handlers)
     with capture_logs():
         session.receive([count(1), count(2)])
-        await bench.hub.finish_tasks(5)
+        await bench.context.finish_tasks(5)
     assert bench.stats.handler_errors == {"Count": 2}
 
 
@@ -76,12 +76,12 @@ async def test_awaiting_what_was_cancelled_is_a_handlers_failure_and_the_next_me
         await other
 
     bench = Bench(Limits(max_inbox=2))
-    session, carrier = opened(bench, handlers)
+    session, stream = opened(bench, handlers)
     with capture_logs():
         session.receive([count(1), count(2), count(3)])
         await settle()
     assert heard == [1, 2, 3] and bench.stats.handler_errors == {"Count": 3}
-    assert session.inbox is None and not carrier.paused
+    assert session.inbox is None and not stream.paused
 
 
 class Callable_:
@@ -118,7 +118,7 @@ async def test_every_kind_of_async_callable_is_awaited(kind: str) -> None:
     bench = Bench()
     session, _ = opened(bench, handlers)
     session.receive([count(1), count(2)])
-    await bench.hub.finish_tasks(5)
+    await bench.context.finish_tasks(5)
     assert notes == [1, 2] and not bench.stats.handler_errors
 
 
@@ -147,11 +147,11 @@ async def test_handlers_that_do_not_end_in_time_are_cancelled_and_closed_is_told
     await settle()
     session.close()
     await settle()  # `closed` stands behind the handler that hangs
-    await bench.hub.finish_tasks(0)
+    await bench.context.finish_tasks(0)
     handlers.tick()
-    await bench.hub.finish_tasks(5)
+    await bench.context.finish_tasks(5)
     assert notes == ["cancelled", "closed"]
-    assert session.inbox is None and not bench.hub.tasks and not bench.stats.handler_errors
+    assert session.inbox is None and not bench.context.tasks and not bench.stats.handler_errors
 
 
 async def test_a_handler_may_wait_for_all_the_others() -> None:
@@ -170,7 +170,7 @@ async def test_a_handler_may_wait_for_all_the_others() -> None:
     (first, _), (second, _) = opened(bench, handlers), opened(bench, handlers, uid=8)
     first.receive([count(1)])
     second.receive([count(2)])
-    await asyncio.gather(*bench.hub.tasks)
+    await asyncio.gather(*bench.context.tasks)
     assert notes == [2, 1]
 
 

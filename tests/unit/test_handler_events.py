@@ -10,7 +10,7 @@ from gatelink.config import Limits
 from gatelink.handlers import CLOSED, Handlers
 from gatelink.session.session import Session
 from gatelink.session.stream import Pause
-from tests.fakes import CATALOG, Bench, Count, FakeCarrier, Say, settle, turn
+from tests.fakes import CATALOG, Bench, Count, FakeStream, Say, settle, turn
 from tests.handling import Seen, count, opened, say
 
 # -- events --
@@ -56,9 +56,9 @@ async def test_verified_comes_before_the_first_message_and_closed_after_the_last
     handlers.ticking = ticking
     note_events(handlers, notes, events_async)
     note_messages(handlers, notes, messages_async)
-    session, carrier = opened(Bench(), handlers)
+    session, stream = opened(Bench(), handlers)
     session.receive([say("a"), say("b")])
-    carrier.lose()  # what arrived before is still heard
+    stream.lose()  # what arrived before is still heard
     for _ in range(20):
         handlers.tick()
         await turn()
@@ -74,10 +74,10 @@ async def test_suspended_and_resumed_stand_in_line_with_the_messages(is_async: b
     note_messages(handlers, notes, is_async)
     bench = Bench()
     bench.owner.keeps = True
-    session, carrier = opened(bench, handlers)
+    session, stream = opened(bench, handlers)
     session.receive([say("a")])
-    carrier.lose()
-    session.attach(FakeCarrier())
+    stream.lose()
+    session.attach(FakeStream())
     session.receive([say("b")])
     await settle()
     await settle()
@@ -132,10 +132,10 @@ async def test_closing_from_outside_drops_the_messages_that_wait_and_still_tells
     seen.handlers.on_suspended(lambda session: seen.notes.append("suspended"))
     bench = Bench()
     bench.owner.keeps = True
-    session, carrier = opened(bench, seen.handlers)
+    session, stream = opened(bench, seen.handlers)
     seen.gate.clear()
     session.receive([count(1), say("never")])
-    carrier.lose()
+    stream.lose()
     await settle()
     assert session.held_bytes
     session.close()
@@ -196,10 +196,10 @@ async def test_what_a_handler_sends_from_a_task_of_its_burst_leaves_in_one_write
     async def echo(session: Session, message: Count) -> None:
         session.send(message)
 
-    session, carrier = opened(Bench(), handlers)
+    session, stream = opened(Bench(), handlers)
     session.receive([count(n) for n in range(10)])
     await settle()
-    assert carrier.frames == [count(n) for n in range(10)] and len(carrier.writes) == 1
+    assert stream.frames == [count(n) for n in range(10)] and len(stream.writes) == 1
 
 
 # -- ticks --
@@ -260,9 +260,9 @@ async def test_an_inbox_is_bounded_between_ticks() -> None:
     seen = Seen()
     seen.handlers.ticking = True
     bench = Bench(Limits(max_inbox=10))
-    session, carrier = opened(bench, seen.handlers)
+    session, stream = opened(bench, seen.handlers)
     session.receive([say("a")] * 20)
-    paused = [carrier.paused]
+    paused = [stream.paused]
     seen.handlers.tick()
-    paused.append(carrier.paused)
+    paused.append(stream.paused)
     assert paused == [Pause.INBOX, Pause(0)]

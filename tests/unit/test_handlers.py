@@ -22,7 +22,7 @@ from gatelink.wire.body import BodyCoder
 from gatelink.wire.compress import compress
 from gatelink.wire.frames import COMPRESSED, CONTROL, SCRAMBLED, Frame, encode_frame
 from gatelink.wire.messages import Catalog
-from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, FakeCarrier, Say, settle, state_of, turn
+from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, FakeStream, Say, settle, state_of, turn
 from tests.handling import BAD, Seen, count, opened, say
 from tests.support import run_watched
 
@@ -495,16 +495,16 @@ async def test_more_than_the_inbox_holds_pauses_reading_until_half_is_handled() 
         await goes.acquire()
 
     bench = Bench(Limits(max_inbox=10))
-    session, carrier = opened(bench, handlers)
+    session, stream = opened(bench, handlers)
     session.receive([count(n) for n in range(10)])  # one is being handled, nine wait
-    seen = [(9, carrier.paused)]
+    seen = [(9, stream.paused)]
     session.receive([count(10)])
-    seen.append((10, carrier.paused))
+    seen.append((10, stream.paused))
     while session.inbox is not None:
         goes.release()
         await settle()
         if session.inbox is not None:
-            seen.append((len(session.inbox.items), carrier.paused))
+            seen.append((len(session.inbox.items), stream.paused))
     paused = [(waiting, Pause.INBOX) for waiting in (10, 9, 8, 7, 6)]
     assert seen == [(9, Pause.INBOX), *paused, *((waiting, Pause(0)) for waiting in (5, 4, 3, 2, 1, 0))]
     assert bench.stats.paused == 1
@@ -512,14 +512,14 @@ async def test_more_than_the_inbox_holds_pauses_reading_until_half_is_handled() 
 
 async def test_the_inbox_is_bounded_in_bytes_too() -> None:
     seen = Seen()
-    session, carrier = opened(Bench(Limits(max_inbox_bytes=1_000)), seen.handlers)
+    session, stream = opened(Bench(Limits(max_inbox_bytes=1_000)), seen.handlers)
     seen.gate.clear()
     paused = []
     session.receive([count(1), say("x" * 1_100)])
-    paused.append(carrier.paused)
+    paused.append(stream.paused)
     seen.gate.set()
     await settle()
-    paused.append(carrier.paused)
+    paused.append(stream.paused)
     assert paused == [Pause.INBOX, Pause(0)]
     assert session.inbox is None
 
@@ -529,16 +529,16 @@ async def test_an_inbox_that_is_full_of_bytes_is_read_again_when_half_of_them_ar
 
     class Noting(Seen):
         def say(self, session: Session, message: Say) -> None:
-            paused.append((message.text[0], carrier.paused))
+            paused.append((message.text[0], stream.paused))
 
     handlers = Noting().handlers
     handlers.ticking = True
-    session, carrier = opened(Bench(Limits(max_inbox_bytes=1_000)), handlers)
+    session, stream = opened(Bench(Limits(max_inbox_bytes=1_000)), handlers)
     handlers.tick()
     session.receive([say(letter + "x" * 240) for letter in "abcd"])
-    assert carrier.paused == Pause(0)
+    assert stream.paused == Pause(0)
     session.receive([say("e" + "x" * 240)])
-    assert carrier.paused == Pause.INBOX
+    assert stream.paused == Pause.INBOX
     handlers.tick()
     assert paused == [("a", Pause.INBOX), ("b", Pause.INBOX), ("c", Pause(0)), ("d", Pause(0)), ("e", Pause(0))]
 
@@ -547,11 +547,11 @@ async def test_a_full_inbox_pauses_the_next_connection_too() -> None:
     seen = Seen()
     bench = Bench(Limits(max_inbox=2))
     bench.owner.keeps = True
-    session, carrier = opened(bench, seen.handlers)
+    session, stream = opened(bench, seen.handlers)
     seen.gate.clear()
     session.receive([count(1)] * 4)
-    carrier.lose()
-    after = FakeCarrier()
+    stream.lose()
+    after = FakeStream()
     session.attach(after)
     paused = [after.paused]
     seen.gate.set()
@@ -641,7 +641,7 @@ async def test_a_burst_whose_last_handler_took_long_is_over(monkeypatch: pytest.
     bench = Bench()
     session, _ = opened(bench, handlers)
     session.receive([say("a")])
-    assert session.inbox is None and not bench.hub.tasks
+    assert session.inbox is None and not bench.context.tasks
 
 
 # -- the rate of a message type --
@@ -735,12 +735,12 @@ async def test_a_body_behind_an_async_handler_is_opened_as_its_flags_say() -> No
 async def test_an_inbox_that_fills_up_again_pauses_again() -> None:
     bench = Bench(Limits(max_inbox=4))
     seen = Seen()
-    session, carrier = opened(bench, seen.handlers)
+    session, stream = opened(bench, seen.handlers)
     for times in (1, 2):
         seen.gate.clear()
         session.receive([count(n) for n in range(6)])
-        assert carrier.paused == Pause.INBOX and bench.stats.paused == times
+        assert stream.paused == Pause.INBOX and bench.stats.paused == times
         seen.gate.set()
         await settle()
         await settle()
-        assert carrier.paused == Pause(0)
+        assert stream.paused == Pause(0)

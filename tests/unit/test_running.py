@@ -36,15 +36,15 @@ async def test_a_handler_that_runs_for_ten_seconds_is_told_once_with_message_and
     for session in sessions:
         session.receive([count(1)])
     await settle()
-    assert (bench.hub.running.count(), bench.hub.running.count(10)) == (2, 0)
+    assert (bench.context.running.count(), bench.context.running.count(10)) == (2, 0)
     with capture_logs() as logs:
         for _ in range(30):
             await bench.pass_time(1)
-    assert bench.hub.running.count(10) == 2
+    assert bench.context.running.count(10) == 2
     (line,) = [line for line in logs if line["event"] == "handler does not end"]
     assert (line["message"], line["uid"], line["sessions"]) == ("Count", 7, 2)
-    await bench.hub.finish_tasks(0)
-    assert bench.hub.running.count() == 0
+    await bench.context.finish_tasks(0)
+    assert bench.context.running.count() == 0
 
 
 async def test_over_its_time_a_handler_is_cancelled_and_the_next_message_is_handled() -> None:
@@ -105,10 +105,10 @@ async def test_an_async_function_behind_a_plain_decorator_runs_in_its_turn() -> 
     bench = Bench()
     session, _ = opened(bench, handlers)
     session.receive([count(1), say("a"), count(2), say("b")])
-    await bench.hub.finish_tasks(5)
+    await bench.context.finish_tasks(5)
     session.close()
     await settle()
-    await bench.hub.finish_tasks(5)
+    await bench.context.finish_tasks(5)
     assert notes == [1, "a", 2, "b", -1] and not bench.stats.handler_errors
 
 
@@ -143,4 +143,4 @@ async def test_a_tick_handles_all_that_came_however_long_that_takes() -> None:
     for session in sessions:
         session.receive([count(n) for n in range(10)])
     handlers.tick()
-    assert notes == [(uid, n) for uid in (7, 8) for n in range(10)] and not bench.hub.tasks
+    assert notes == [(uid, n) for uid in (7, 8) for n in range(10)] and not bench.context.tasks

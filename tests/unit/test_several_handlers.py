@@ -76,7 +76,7 @@ async def test_a_handler_that_fails_keeps_the_message_from_no_other(is_async: bo
     with capture_logs() as logs:
         session.receive([say("a"), say("b")])
         await settle()
-    assert heard == ["a", "b"] and bench.hub.stats.handler_errors == {"Say": 2}
+    assert heard == ["a", "b"] and bench.context.stats.handler_errors == {"Say": 2}
     assert [line["event"] for line in logs] == ["handler failed"], "one line a second"
 
 

@@ -175,8 +175,8 @@ class House:
 
     def __init__(self, engine: MemoryEngine, houses: dict[int, "House"], id: int, draw: random.Random) -> None:
         loop = asyncio.get_running_loop()
-        self.hub = LoopContext(loop, CATALOG, Limits(), WireOptions())
-        self.manager = SessionManager(self.hub)
+        self.context = LoopContext(loop, CATALOG, Limits(), WireOptions())
+        self.manager = SessionManager(self.context)
         self.manager.arbiter = self
         self.directory = Directory(engine, id)
         self.id = id
@@ -206,7 +206,7 @@ class House:
         try:
             await self.lag()
             handlers = SimpleNamespace(closed=lambda session, heard: None)
-            session = Session(self.hub, self.manager, handlers, None, uid=uid, epoch=epoch)
+            session = Session(self.context, self.manager, handlers, None, uid=uid, epoch=epoch)
             try:
                 self.manager.install(session)
             except VerifyError:
@@ -235,7 +235,7 @@ async def test_of_logins_at_once_on_any_gateways_exactly_one_is_left_the_newest(
             for house in houses.values():
                 manager = house.manager
                 assert not manager._newest and not manager._logins and not manager._claiming and not manager._carried
-                house.hub.wheel.close()
+                house.context.wheel.close()
                 await house.directory.close()
 
 

@@ -25,16 +25,16 @@ def pushes(link: Link) -> list[tuple[int, list[bytes]]]:
 
 def held(player: Player) -> Link:
     """The player's link, which sends nothing from now on."""
-    carrier = player.link.session._stream
-    assert carrier is not None
-    carrier.writable = False
+    stream = player.link.session._stream
+    assert stream is not None
+    stream.writable = False
     return player.link
 
 
 def let_go(link: Link) -> None:
-    carrier = link.session._stream
-    assert carrier is not None
-    carrier.writable = True
+    stream = link.session._stream
+    assert stream is not None
+    stream.writable = True
     link.session.flush()
 
 

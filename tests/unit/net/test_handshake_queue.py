@@ -23,7 +23,7 @@ def connections(count: int, address: str = "192.0.2.1") -> list[Connection]:
 
 async def test_a_burst_begins_at_once_and_the_rest_in_order_at_the_rate() -> None:
     bench = Bench(Limits(handshake_rate=10, handshake_burst=3))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     begun: list[int] = []
     for n, connection in enumerate(connections(8)):
         line.enter(connection, lambda n=n: begun.append(n))  # type: ignore[misc]
@@ -39,7 +39,7 @@ async def test_a_burst_begins_at_once_and_the_rest_in_order_at_the_rate() -> Non
 
 async def test_who_left_is_passed_over_and_costs_nothing() -> None:
     bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     begun: list[int] = []
     many = connections(4)
     for n, connection in enumerate(many):
@@ -55,7 +55,7 @@ async def test_who_left_is_passed_over_and_costs_nothing() -> None:
 
 async def test_who_comes_while_others_wait_waits_behind_them() -> None:
     bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     begun: list[str] = []
     first, second, third = connections(3)
     line.enter(first, lambda: begun.append("first"))
@@ -63,7 +63,7 @@ async def test_who_comes_while_others_wait_waits_behind_them() -> None:
     bench.clock.advance(1)  # there would be a token for the third; the second is before it
     line.enter(third, lambda: begun.append("third"))
     assert begun == ["first"]
-    bench.hub.wheel.run_due()
+    bench.context.wheel.run_due()
     await bench.pass_time(0.3)
     await settle()
     assert begun == ["first", "second", "third"]
@@ -71,7 +71,7 @@ async def test_who_comes_while_others_wait_waits_behind_them() -> None:
 
 async def test_others_are_heard_between_two_handshakes() -> None:
     bench = Bench(Limits(handshake_rate=1_000, handshake_burst=1))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     log: list[str] = []
     for connection in connections(1):
         line.enter(connection, lambda: log.append("handshake"))
@@ -82,7 +82,7 @@ async def test_others_are_heard_between_two_handshakes() -> None:
 
     for connection in connections(3):
         line.enter(connection, begin)
-    bench.hub.wheel.run_due()
+    bench.context.wheel.run_due()
     for _ in range(10):
         bench.jump(0.2)
         await settle()
@@ -92,7 +92,7 @@ async def test_others_are_heard_between_two_handshakes() -> None:
 @pytest.mark.parametrize("many", [["192.0.2.1"], ["2001:db8::1", "2001:db8::2"]])
 async def test_addresses_take_turns_so_one_that_asks_for_many_keeps_nobody_waiting(many: list[str]) -> None:
     bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     begun: list[str] = []
     flood = [connection for address in many for connection in connections(50, address)]
     for connection in flood:
@@ -111,7 +111,7 @@ async def test_addresses_take_turns_so_one_that_asks_for_many_keeps_nobody_waiti
 async def test_addresses_that_owe_a_login_for_a_handshake_come_after_those_that_do_not() -> None:
     """A thousand addresses that ask again and again keep a newcomer waiting for one handshake, not for a thousand."""
     bench = Bench(Limits(handshake_rate=10, handshake_burst=100))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     begun: list[str] = []
 
     def ask(address: str) -> None:
@@ -132,7 +132,7 @@ async def test_addresses_that_owe_a_login_for_a_handshake_come_after_those_that_
 
 async def test_what_is_owed_is_remembered_of_so_many_addresses() -> None:
     bench = Bench(Limits(max_addresses=10))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     for n in range(100):
         line.enter(connections(1, f"192.0.2.{n}")[0], lambda: None)
     assert len(line._owing) == 10
@@ -140,7 +140,7 @@ async def test_what_is_owed_is_remembered_of_so_many_addresses() -> None:
 
 async def test_one_that_fails_when_it_begins_keeps_nobody_waiting() -> None:
     bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
-    line = HandshakeQueue(bench.hub)
+    line = HandshakeQueue(bench.context)
     begun: list[str] = []
 
     def fail() -> None:

@@ -1,4 +1,4 @@
-"""A session that speaks the extension, over a carrier that takes notes and a clock that stands still."""
+"""A session that speaks the extension, over a stream that takes notes and a clock that stands still."""
 
 from collections.abc import Callable
 from math import inf
@@ -26,9 +26,9 @@ from tests.fakes import (
     COUNT,
     SAY,
     Bench,
-    FakeCarrier,
     FakeHandlers,
     FakeOwner,
+    FakeStream,
     Say,
     extended_session,
     extension_of,
@@ -55,9 +55,9 @@ class Desk(Bench):
         self.owner = FakeOwner(accepting)
         self.owner.keeps = keeps
         self.handlers = FakeHandlers()
-        self.carrier = FakeCarrier()
-        self.it = extended_session(self.hub, self.owner, self.handlers, self.carrier, uid=7, features=features)
-        self.carrier.sink = self.it
+        self.stream = FakeStream()
+        self.it = extended_session(self.context, self.owner, self.handlers, self.stream, uid=7, features=features)
+        self.stream.receiver = self.it
         if features & Features.RESUME and accepting:
             self.extension.issue_ticket()
         elif features & Features.RESUME:
@@ -81,17 +81,17 @@ class Desk(Bench):
     @property
     def records(self) -> list[control.Control | None]:
         """The control records that were written."""
-        return [decode_control(body) for id, flags, body in self.carrier.frames if flags & CONTROL]
+        return [decode_control(body) for id, flags, body in self.stream.frames if flags & CONTROL]
 
     @property
     def ids(self) -> list[int]:
         """The messages that were written."""
-        return [id for id, flags, _ in self.carrier.frames if not flags & CONTROL]
+        return [id for id, flags, _ in self.stream.frames if not flags & CONTROL]
 
-    def new_carrier(self) -> FakeCarrier:
-        self.carrier = FakeCarrier()
-        self.carrier.sink = self.it
-        return self.carrier
+    def new_stream(self) -> FakeStream:
+        self.stream = FakeStream()
+        self.stream.receiver = self.it
+        return self.stream
 
 
 def say(text: bytes = b"") -> Frame:
@@ -135,9 +135,9 @@ async def test_who_keeps_to_its_window_is_read_while_handlers_lag_however_it_com
     desk.it.pause(Pause.INBOX)
     for count in reads:
         desk.hear(*[say(bytes(size))] * count)
-        assert desk.carrier.paused == Pause(0)
+        assert desk.stream.paused == Pause(0)
     desk.hear(say(b"x"))
-    assert desk.carrier.paused == Pause.INBOX
+    assert desk.stream.paused == Pause.INBOX
 
 
 async def test_an_acknowledgement_is_one_wake_and_none_follow_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -172,7 +172,7 @@ async def test_what_is_sent_after_a_read_leaves_in_the_next_turn_whether_or_not_
 async def test_counting_does_not_wait_for_the_ticket() -> None:
     """The count is from the session's start, on both sides, whenever TICKET comes."""
     desk = Desk(Features.PING, accepting=False)
-    desk.it = extended_session(desk.hub, desk.owner, desk.handlers, desk.carrier, uid=7, features=BOTH)
+    desk.it = extended_session(desk.context, desk.owner, desk.handlers, desk.stream, uid=7, features=BOTH)
     desk.hear(say(), say(), control.Ticket(bytes(16), bytes(32), 120, ""), say())
     assert desk.extension.received == 3
 
@@ -199,7 +199,7 @@ async def test_while_handlers_lag_nothing_is_acknowledged_and_all_of_it_is_when_
     desk = Desk(limits=Limits())
     desk.hear(*[say()] * ACK_FRAMES)
     desk.it.pause(where)
-    assert desk.carrier.paused == Pause(0), "its acknowledgements are still heard"
+    assert desk.stream.paused == Pause(0), "its acknowledgements are still heard"
     desk.hear(*[say()] * 100)
     await desk.pass_time(3)
     desk.hear(control.Ping(9, 0))
@@ -217,12 +217,12 @@ async def test_who_keeps_to_no_window_is_read_for_one_more_while_handlers_lag_wh
     desk = Desk(limits=with_window(Limits(), 10, 100))
     desk.it.pause(Pause.INBOX)
     desk.hear(*[say()] * 10)
-    assert desk.carrier.paused == Pause(0)
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    assert desk.stream.paused == Pause(0)
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     desk.hear(*frames)
-    assert desk.carrier.paused == Pause.INBOX
+    assert desk.stream.paused == Pause.INBOX
     desk.it.resume(Pause.INBOX)
-    assert desk.carrier.paused == Pause(0)
+    assert desk.stream.paused == Pause(0)
 
 
 async def test_a_few_that_came_while_handlers_lagged_are_acknowledged_too() -> None:
@@ -241,11 +241,11 @@ async def test_a_session_that_closes_while_handlers_lag_says_nothing_after_its_l
     desk.hear(*[say()] * 100)
     desk.it.kick()
     await turn()
-    assert desk.records == [control.Ack(100), control.Close(4009, "")] and desk.carrier.log[-1] == CLOSE
+    assert desk.records == [control.Ack(100), control.Close(4009, "")] and desk.stream.log[-1] == CLOSE
     desk.it.resume(Pause.INBOX)
     desk.it.writable()
     await turn()
-    assert desk.carrier.log[-1] == CLOSE
+    assert desk.stream.log[-1] == CLOSE
 
 
 @pytest.mark.parametrize("size, acknowledged", [(ACK_BYTES - 1, False), (ACK_BYTES, True)])
@@ -278,12 +278,12 @@ async def test_there_is_at_most_one_ack_a_turn() -> None:
 async def test_an_ack_that_is_due_waits_for_a_peer_that_does_not_read() -> None:
     """Else what the transport holds would grow for as long as the peer sends and does not read."""
     desk = Desk()
-    desk.carrier.writable = False
+    desk.stream.writable = False
     for _ in range(20):
         desk.hear(say(bytes(ACK_BYTES)))
         await desk.pass_time(1.2)
-    assert desk.carrier.log == []
-    desk.carrier.unblock()
+    assert desk.stream.log == []
+    desk.stream.unblock()
     assert desk.records == [control.Ack(20)]
 
 
@@ -355,12 +355,12 @@ async def test_at_most_four_pings_a_second_are_answered() -> None:
 
 async def test_pings_of_a_peer_that_does_not_read_pile_nothing_up() -> None:
     desk = Desk()
-    desk.carrier.writable = False
+    desk.stream.writable = False
     for n in range(1, 50):
         desk.hear(control.Ping(n, 0))
         await desk.pass_time(0.3)
-    assert desk.carrier.log == [], "neither PONGs nor PINGs of ours"
-    desk.carrier.unblock()
+    assert desk.stream.log == [], "neither PONGs nor PINGs of ours"
+    desk.stream.unblock()
     assert len(desk.records) <= PONGS_PER_SECOND
 
 
@@ -398,16 +398,16 @@ async def test_a_late_answer_of_the_old_connection_measures_nothing() -> None:
     await desk.pass_time(10.3)
     (ping,) = desk.records
     assert isinstance(ping, control.Ping)
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     desk.hear(control.Pong(ping.sent_at, 0, 0))
     assert desk.it.rtt is None
 
 
 async def test_an_answer_that_was_due_is_not_given_on_the_next_connection() -> None:
     desk = Desk()
-    desk.carrier.writable = False
+    desk.stream.writable = False
     desk.hear(control.Ping(11, 0))
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     await turn()
     assert desk.records == []
     desk.hear(*[say()] * ACK_FRAMES)
@@ -416,9 +416,9 @@ async def test_an_answer_that_was_due_is_not_given_on_the_next_connection() -> N
 
 async def test_a_goaway_that_did_not_leave_is_not_said_on_the_next_connection() -> None:
     desk = Desk()
-    desk.carrier.writable = False
+    desk.stream.writable = False
     assert desk.it.go_away(5)
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     await turn()
     desk.hear(*[say()] * ACK_FRAMES)
     assert desk.records == [control.Ack(ACK_FRAMES)]
@@ -433,7 +433,7 @@ async def test_without_the_ping_feature_heartbeats_are_the_base_ones() -> None:
 async def test_a_silent_peer_s_session_is_detached_after_the_heartbeat_timeout() -> None:
     desk = Desk()
     await desk.pass_time(61)
-    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    assert state_of(desk.it) is SessionState.DETACHED and desk.stream.is_dropped
     assert desk.owner.calls == ["detached heartbeat-timeout"]
 
 
@@ -455,7 +455,7 @@ async def test_a_server_hears_no_such_record_after_verification(record: control.
     desk = Desk()
     desk.hear(say(), record, say())
     assert desk.it.close_code is CloseCode.PROTOCOL_ERROR
-    assert desk.handlers.heard.count(say()) == 1, "what came before it is handled, what came after is not"
+    assert desk.handlers.received.count(say()) == 1, "what came before it is handled, what came after is not"
 
 
 async def test_a_ticket_without_the_feature_is_a_protocol_error() -> None:
@@ -488,14 +488,14 @@ async def test_close_is_the_last_thing_and_says_why() -> None:
     await turn()
     assert desk.ids == [SAY]
     assert desk.records == [control.Close(CloseCode.KICKED, "no shouting")]
-    assert desk.carrier.log[-1] == CLOSE
+    assert desk.stream.log[-1] == CLOSE
 
 
 async def test_a_replaced_session_is_notified_and_then_closed() -> None:
     desk = Desk()
     desk.it.close(CloseCode.REPLACED, farewell=encode_frame(DUPLICATE_LOGIN, b""))
     await turn()
-    (id, _, _), (_, flags, payload) = desk.carrier.frames
+    (id, _, _), (_, flags, payload) = desk.stream.frames
     assert id == DUPLICATE_LOGIN and flags == CONTROL
     assert decode_control(payload) == control.Close(CloseCode.REPLACED, "")
 
@@ -507,7 +507,7 @@ async def test_what_is_queued_is_delivered_before_close_however_full_the_window_
     desk.it.close(CloseCode.KICKED)
     await turn()
     assert len(desk.ids) == 50 and desk.records == [control.Close(CloseCode.KICKED, "")]
-    assert desk.carrier.log[-1] == CLOSE
+    assert desk.stream.log[-1] == CLOSE
 
 
 @pytest.mark.parametrize("code", [4000, 4001, 4003, 4005, 4007, 4009, 4010, 4012, 4014, 1000, 0, 65_535])
@@ -518,9 +518,9 @@ async def test_a_close_that_ends_ends_the_session_and_says_why(code: int) -> Non
     assert desk.it.close_code == (code if known else CloseCode.NORMAL)
     assert desk.it.close_reason == "so it goes"
     assert state_of(desk.it) is SessionState.CLOSED
-    assert desk.handlers.heard.count(say()) == 1
-    assert desk.owner.calls == ["closed", "released"] and desk.carrier.log == [], "no answer to a peer that has gone"
-    assert desk.carrier.is_aborted
+    assert desk.handlers.received.count(say()) == 1
+    assert desk.owner.calls == ["closed", "released"] and desk.stream.log == [], "no answer to a peer that has gone"
+    assert desk.stream.is_aborted
 
 
 async def test_a_peer_s_words_are_made_fit_for_logs_and_screens() -> None:
@@ -544,7 +544,7 @@ async def test_who_closed_is_known_and_counted() -> None:
 async def test_what_the_peer_said_of_an_earlier_connection_is_not_its_word_for_the_end() -> None:
     desk = Desk()
     desk.hear(control.Close(CloseCode.GOING_AWAY, ""))
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     desk.it.close(CloseCode.GOING_AWAY)
     assert not desk.it.closed_by_peer and sum(desk.stats.closed_by_peer.values()) == 0
 
@@ -582,7 +582,7 @@ async def test_nothing_can_be_sent_once_the_peer_s_close_is_told() -> None:
 async def test_a_link_s_last_word_is_behind_the_count_of_what_it_took_in() -> None:
     """Else the other server would take these messages for lost."""
     desk = Desk()
-    desk.hub.between_servers = True
+    desk.context.between_servers = True
     desk.hear(say(), say())
     desk.it.close(CloseCode.GOING_AWAY)
     await turn()
@@ -593,7 +593,7 @@ async def test_a_link_s_last_word_is_behind_the_count_of_what_it_took_in() -> No
 async def test_a_close_that_detaches_keeps_a_ticketed_session(code: int) -> None:
     desk = Desk(accepting=False)
     desk.hear(control.Close(code, ""))
-    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    assert state_of(desk.it) is SessionState.DETACHED and desk.stream.is_dropped
     assert desk.owner.calls == [f"detached {CloseCode(code).label}"]
 
 
@@ -621,7 +621,7 @@ async def test_a_goaway_has_a_client_leave_at_a_random_time_within_what_it_gives
             desk.hear(say())  # and is heard until then
             await desk.pass_time(0.5)
             seconds += 0.5
-        assert desk.carrier.is_dropped and desk.owner.calls == ["detached going-away"]
+        assert desk.stream.is_dropped and desk.owner.calls == ["detached going-away"]
         left_after.append(seconds)
     assert max(left_after) <= 6 and len(set(left_after)) > 3
 
@@ -629,7 +629,7 @@ async def test_a_goaway_has_a_client_leave_at_a_random_time_within_what_it_gives
 async def test_a_client_that_is_on_a_new_connection_leaves_it_alone() -> None:
     desk = Desk(accepting=False)
     desk.hear(control.GoAway(2_000, ""))
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     await desk.pass_time(5)
     assert state_of(desk.it) is SessionState.OPEN and desk.extension.going_away is None
 
@@ -665,22 +665,22 @@ async def test_go_away_leaves_with_the_next_write_once_before_messages_and_close
     assert not desk.it.go_away(1)
     await turn()
     assert desk.records == [control.GoAway(2_500, "tcp://there:2"), control.Close(CloseCode.GOING_AWAY, "")]
-    assert desk.carrier.frames[0][1] == CONTROL and desk.ids == [SAY]
+    assert desk.stream.frames[0][1] == CONTROL and desk.ids == [SAY]
 
 
 async def test_only_who_has_a_connection_and_accepted_it_can_ask_its_peer_to_go() -> None:
     desk = Desk()
-    desk.carrier.lose()
+    desk.stream.lose()
     assert not desk.it.go_away(1)
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     await turn()
     assert desk.records == []
     with pytest.raises(LocalError, match="client"):
         Desk(accepting=False).it.go_away(1)
-    base, carrier = Bench().session()
+    base, stream = Bench().session()
     assert not base.go_away(1)
     await turn()
-    assert carrier.log == []
+    assert stream.log == []
 
 
 async def test_a_key_that_is_used_up_detaches_a_ticketed_session_and_ends_any_other() -> None:
@@ -689,7 +689,7 @@ async def test_a_key_that_is_used_up_detaches_a_ticketed_session_and_ends_any_ot
 
     desk = Desk()
     desk.it.broken(UsedUp())
-    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    assert state_of(desk.it) is SessionState.DETACHED and desk.stream.is_dropped
     desk = Desk(Features.PING)
     desk.it.broken(UsedUp())
     await turn()
@@ -715,25 +715,25 @@ async def test_a_break_detaches_and_what_is_sent_meanwhile_arrives_after_what_wa
     desk = Desk()
     await desk.send(3)
     desk.hear(control.Ack(1))
-    desk.carrier.lose(ConnectionResetError())
-    assert desk.handlers.heard[-1] == "suspended"
+    desk.stream.lose(ConnectionResetError())
+    assert desk.handlers.received[-1] == "suspended"
     for n in range(3, 5):
         desk.it.send(Say(str(n)))
-    desk.it.resume_on(desk.new_carrier(), 2, control_frame(control.Resumed(0, bytes(32))))
+    desk.it.resume_on(desk.new_stream(), 2, control_frame(control.Resumed(0, bytes(32))))
     await turn()
-    assert desk.handlers.heard[-1] == "resumed"
-    first, *rest = desk.carrier.frames
+    assert desk.handlers.received[-1] == "resumed"
+    first, *rest = desk.stream.frames
     assert first[1] == CONTROL and [frame[2][-1:] for frame in rest] == [b"2", b"3", b"4"]
     assert desk.it.outbox.sent == 5
 
 
 async def test_detached_sends_nothing_and_applies_its_queue_s_policy() -> None:
     desk = Desk(limits=Limits(max_outbox_frames=10))
-    desk.carrier.lose()
+    desk.stream.lose()
     for n in range(10):
         desk.it.send(Say(str(n)))
     await turn()
-    assert desk.carrier.log == [] and desk.it.outbox.sent == 0
+    assert desk.stream.log == [] and desk.it.outbox.sent == 0
     with pytest.raises(SessionClosed, match="4006"):
         desk.it.send(Say("one too many"))
     assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.SLOW_CONSUMER
@@ -741,7 +741,7 @@ async def test_detached_sends_nothing_and_applies_its_queue_s_policy() -> None:
 
 async def test_detached_for_longer_than_the_window_ends_with_the_break_s_code() -> None:
     desk = Desk(limits=Limits(resume_window=5))
-    desk.carrier.lose(ConnectionResetError())
+    desk.stream.lose(ConnectionResetError())
     await desk.pass_time(4.8)
     assert state_of(desk.it) is SessionState.DETACHED
     await desk.pass_time(0.6)
@@ -755,28 +755,28 @@ async def test_a_window_under_a_second_is_not_none_at_all() -> None:
 
 async def test_a_new_connection_wins_over_one_that_still_seems_to_live() -> None:
     desk = Desk()
-    old = desk.carrier
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    old = desk.stream
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     assert old.is_dropped and state_of(desk.it) is SessionState.OPEN
     old.lose(ConnectionResetError())
     assert state_of(desk.it) is SessionState.OPEN, "nothing late from the old one touches it"
-    assert desk.handlers.heard == ["opened"], "nobody had been told of a break, so nobody is told of its end"
+    assert desk.handlers.received == ["opened"], "nobody had been told of a break, so nobody is told of its end"
 
 
 async def test_what_paused_one_connection_pauses_the_next() -> None:
     desk = Desk()
     desk.it.pause(Pause.STOPPING)
-    desk.carrier.lose()
+    desk.stream.lose()
     desk.it.pause(Pause.LINK)
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
-    assert desk.carrier.paused == Pause.LINK | Pause.STOPPING
+    desk.it.resume_on(desk.new_stream(), 0, b"")
+    assert desk.stream.paused == Pause.LINK | Pause.STOPPING
     desk.it.resume(Pause.LINK)
-    assert desk.carrier.paused == Pause.STOPPING
+    assert desk.stream.paused == Pause.STOPPING
 
 
 async def test_closed_while_detached_is_over_at_once() -> None:
     desk = Desk()
-    desk.carrier.lose()
+    desk.stream.lose()
     desk.it.kick("enough")
     assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.KICKED
     assert desk.owner.calls[-2:] == ["closed", "released"]
@@ -797,8 +797,8 @@ async def test_a_session_without_the_feature_can_not_be_resumed() -> None:
 async def test_after_a_resume_counts_go_on_where_they_were() -> None:
     desk = Desk()
     desk.hear(say(), say())
-    desk.carrier.lose()
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.stream.lose()
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     desk.hear(say())
     await desk.pass_time(1.3)
     assert desk.records == [control.Ack(3)]
@@ -812,7 +812,7 @@ async def test_a_handler_that_ends_the_session_when_it_is_suspended_is_heard() -
             session.kick("gone for good")
 
     desk.it.handlers = Ends()
-    desk.carrier.lose()
+    desk.stream.lose()
     assert state_of(desk.it) is SessionState.CLOSED and desk.it.close_code is CloseCode.KICKED
 
 

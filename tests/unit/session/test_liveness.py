@@ -18,7 +18,7 @@ from gatelink.stats import RTT_BUCKETS, Histogram
 from gatelink.wire import control
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.control import Features
-from tests.fakes import Bench, FakeCarrier, FakeHandlers, Say, extended_session, state_of, turn
+from tests.fakes import Bench, FakeHandlers, FakeStream, Say, extended_session, state_of, turn
 from tests.limits import with_window
 from tests.unit.session.test_extension import Desk, say
 
@@ -39,12 +39,12 @@ async def pass_time(desk: Desk, seconds: float) -> None:
 
 async def test_a_ticketed_session_whose_peer_takes_nothing_is_detached_with_4006() -> None:
     desk = Desk(limits=SLOW)
-    desk.carrier.writable = False
+    desk.stream.writable = False
     await desk.send(1)
     await pass_time(desk, 18)
     assert state_of(desk.it) is SessionState.OPEN
     await pass_time(desk, 10)
-    assert state_of(desk.it) is SessionState.DETACHED and desk.carrier.is_dropped
+    assert state_of(desk.it) is SessionState.DETACHED and desk.stream.is_dropped
     assert desk.owner.calls == ["detached slow-consumer"]
 
 
@@ -96,7 +96,7 @@ async def test_on_its_next_connection_it_has_all_the_time_again() -> None:
     desk = Desk(limits=SLOW)
     await desk.send(9)
     await pass_time(desk, 28)
-    desk.it.resume_on(desk.new_carrier(), 0, b"")
+    desk.it.resume_on(desk.new_stream(), 0, b"")
     await turn()
     await pass_time(desk, 16)
     assert state_of(desk.it) is SessionState.OPEN
@@ -106,14 +106,14 @@ async def test_on_its_next_connection_it_has_all_the_time_again() -> None:
 
 async def test_a_base_session_ends_with_4006_and_what_was_queued_is_its_user_s() -> None:
     bench = Bench(SLOW)
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.open()
-    carrier.writable = False
+    stream.writable = False
     session.send(Say("x"), full=Full.DROP_NEWEST)
     for _ in range(14):
         session.receive([say()])
         await bench.pass_time(TALKS)
-    assert (session.close_code, carrier.is_aborted) == (CloseCode.SLOW_CONSUMER, True)
+    assert (session.close_code, stream.is_aborted) == (CloseCode.SLOW_CONSUMER, True)
     assert bench.owner.calls == ["detached slow-consumer", "closed", "released"] and session.outbox.count == 1
 
 
@@ -159,9 +159,9 @@ async def test_a_peer_that_neither_reads_nor_sends_is_looked_at_once_an_interval
     session = bench.it if isinstance(bench, Desk) else bench.session()[0]
     if features is None:
         session.open()
-    carrier = bench.carrier if isinstance(bench, Desk) else session._stream
-    assert isinstance(carrier, FakeCarrier)
-    carrier.writable = False
+    stream = bench.stream if isinstance(bench, Desk) else session._stream
+    assert isinstance(stream, FakeStream)
+    stream.writable = False
     for n in range(queued):
         session.send(Say(str(n)))
     if why:
@@ -209,7 +209,7 @@ def test_whatever_happens_a_session_is_looked_at_a_few_times_a_second_at_most(
                     case "pass":
                         await desk.pass_time(value)
                     case "writable":
-                        desk.carrier.writable = value
+                        desk.stream.writable = value
                     case "hear" if value == "message":
                         desk.hear(say())
                     case "hear" if value == "ping" and features:
@@ -234,30 +234,30 @@ def test_whatever_happens_a_session_is_looked_at_a_few_times_a_second_at_most(
 # -- PING --
 
 
-def pings(carrier: FakeCarrier) -> int:
-    return b"".join(carrier.writes).count(bytes.fromhex("1100008006"))
+def pings(stream: FakeStream) -> int:
+    return b"".join(stream.writes).count(bytes.fromhex("1100008006"))
 
 
 async def test_a_peer_that_is_heard_is_asked_only_to_measure() -> None:
     desk = Desk()
     await pass_time(desk, 100)
-    assert 3 <= pings(desk.carrier) <= 4
+    assert 3 <= pings(desk.stream) <= 4
     idle = Desk()
     for _ in range(10):
         await idle.pass_time(10.3)
         idle.hear(say())
-    assert pings(idle.carrier) == 10
+    assert pings(idle.stream) == 10
 
 
 async def test_while_it_may_not_have_got_what_it_was_sent_it_is_asked_often_but_not_too_often() -> None:
     desk = Desk()
     await desk.send(1)
     await desk.pass_time(30)
-    assert 12 <= pings(desk.carrier) <= 22, "from the first interval on, once a second"
+    assert 12 <= pings(desk.stream) <= 22, "from the first interval on, once a second"
     assert len({ping.sent_at for ping in desk.records if isinstance(ping, control.Ping)}) == 1
     quiet = Desk()
     await quiet.pass_time(30)
-    assert pings(quiet.carrier) == 3
+    assert pings(quiet.stream) == 3
 
 
 async def ping_answered(desk: Desk, rtt: float = 0.0) -> None:
@@ -278,7 +278,7 @@ async def test_a_peer_in_doubt_is_asked_when_the_session_wakes_though_it_was_hea
     desk.hear(say())
     await desk.send(sent)
     await desk.pass_time(6)
-    assert (pings(desk.carrier) > 1) is bool(sent)
+    assert (pings(desk.stream) > 1) is bool(sent)
 
 
 async def test_a_slow_path_is_doubted_later(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -291,9 +291,9 @@ async def test_a_slow_path_is_doubted_later(monkeypatch: pytest.MonkeyPatch) -> 
     desk.hear(say())
     await desk.send(1)
     await desk.pass_time(8)
-    assert pings(desk.carrier) == 1
+    assert pings(desk.stream) == 1
     await desk.pass_time(3)
-    assert pings(desk.carrier) == 2
+    assert pings(desk.stream) == 2
 
 
 async def test_a_dead_path_is_noticed_within_the_timeout_whatever_was_sent_before() -> None:
@@ -342,11 +342,11 @@ async def test_a_session_that_begins_where_nothing_ran_for_hours_has_all_its_tim
     bench, old = opened(extended)
     old.abort()
     await turn()
-    assert not len(bench.hub.wheel)
+    assert not len(bench.context.wheel)
     bench.clock.advance(7_200)
     if extended:
         new: Session = extended_session(
-            bench.hub, bench.owner, FakeHandlers(), FakeCarrier(), uid=8, features=Features.PING
+            bench.context, bench.owner, FakeHandlers(), FakeStream(), uid=8, features=Features.PING
         )
     else:
         new = bench.session(uid=8)[0]
@@ -377,9 +377,9 @@ async def test_an_answer_ends_the_doubt() -> None:
     await desk.pass_time(12)
     (ping, *_) = (record for record in desk.records if isinstance(record, control.Ping))
     desk.hear(control.Pong(ping.sent_at, 1, 0))
-    asked = pings(desk.carrier)
+    asked = pings(desk.stream)
     await desk.pass_time(8)
-    assert pings(desk.carrier) == asked
+    assert pings(desk.stream) == asked
     assert desk.it.outbox.held_bytes == 0
 
 
@@ -417,12 +417,12 @@ async def test_a_session_that_measures_nothing_has_no_round_trip() -> None:
 
 async def test_a_base_peer_gets_its_heartbeats_as_ever() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.open()
     for _ in range(10):
         await bench.pass_time(5)
         session.receive([say()])
-    assert [frame[0] for frame in carrier.frames] == [HEARTBEAT] * len(carrier.frames) and len(carrier.frames) >= 4
+    assert [frame[0] for frame in stream.frames] == [HEARTBEAT] * len(stream.frames) and len(stream.frames) >= 4
 
 
 @pytest.mark.parametrize("value, at", [(0.0, 0), (0.005, 0), (0.0051, 1), (2.5, 8), (9.0, 9)])

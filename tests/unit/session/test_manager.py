@@ -21,7 +21,7 @@ from gatelink.wire.codecs import Decode, Encode
 from gatelink.wire.control import Close, Features, GoAway, decode_control, encode_control
 from gatelink.wire.frames import CONTROL, encode_frame
 from gatelink.wire.messages import Catalog
-from tests.fakes import CLOSE, COUNT, Bench, FakeCarrier, FakeHandlers, Say, extended_session, settle, state_of, turn
+from tests.fakes import CLOSE, COUNT, Bench, FakeHandlers, FakeStream, Say, extended_session, settle, state_of, turn
 from tests.support import run_watched
 
 WINDOW = 90.0  # the default of Limits
@@ -39,27 +39,27 @@ class House(Bench):
     ) -> None:
         super().__init__(limits, **settings)
         self.unix = 1_700_000_000.0
-        self.manager = SessionManager(self.hub, duplicate, clock=lambda: self.unix)
+        self.manager = SessionManager(self.context, duplicate, clock=lambda: self.unix)
 
-    def claimed(self, uid: int, epoch: int, **about: Any) -> tuple[Session, FakeCarrier]:
+    def claimed(self, uid: int, epoch: int, **about: Any) -> tuple[Session, FakeStream]:
         """A session with what `claim` gave, not installed."""
         return self.session(owner=self.manager, uid=uid, epoch=epoch, **about)
 
-    async def login(self, uid: int = 7, **about: Any) -> tuple[Session, FakeCarrier, Backlog | None]:
+    async def login(self, uid: int = 7, **about: Any) -> tuple[Session, FakeStream, Backlog | None]:
         """The whole of a login, as the login check does it."""
         epoch = await self.manager.claim(uid, about.get("slot", 0))
-        session, carrier = self.claimed(uid, epoch, **about)
+        session, stream = self.claimed(uid, epoch, **about)
         backlog = self.manager.install(session)
         session.open()
-        return session, carrier, backlog
+        return session, stream, backlog
 
     async def break_with(self, *frames: bytes, uid: int = 7) -> None:
         """A login whose connection breaks while `frames` are queued."""
-        session, carrier, _ = await self.login(uid)
-        carrier.writable = False
+        session, stream, _ = await self.login(uid)
+        stream.writable = False
         for frame in frames:
             session.send_frame(frame)
-        carrier.lose(ConnectionResetError())
+        stream.lose(ConnectionResetError())
 
 
 # -- who is here --
@@ -69,12 +69,12 @@ async def test_sessions_are_found_by_user_slot_and_address() -> None:
     house = House()
     phone, _, _ = await house.login(7, address="10.0.0.1")
     desk, _, _ = await house.login(7, slot=1, address="10.0.0.1")
-    other, carrier, _ = await house.login(8, address="10.0.0.2")
+    other, stream, _ = await house.login(8, address="10.0.0.2")
     manager = house.manager
     assert len(manager) == 3 and list(manager) == [phone, desk, other]
     assert (manager.get(7), manager.get(7, 1), manager.get(8), manager.get(9)) == (phone, desk, other, None)
     assert manager.at("10.0.0.1") == [phone, desk]
-    carrier.lose()
+    stream.lose()
     assert len(manager) == 2 and manager.get(8) is None
     assert phone in manager and other not in manager and "7" not in manager
 
@@ -94,26 +94,26 @@ async def test_sessions_may_come_and_go_while_all_are_looked_at() -> None:
 
 async def test_a_newer_login_tells_and_closes_the_older_session() -> None:
     house = House()
-    older, carrier, _ = await house.login()
+    older, stream, _ = await house.login()
     older.send_frame(numbered(1))
     newer, _, _ = await house.login()
     assert house.manager.get(7) is newer and len(house.manager) == 1
     assert older.close_code is CloseCode.REPLACED
     await turn()
-    assert b"".join(carrier.writes) == numbered(1) + DUPLICATE_LOGIN_FRAME
-    assert carrier.log[-1] == CLOSE
+    assert b"".join(stream.writes) == numbered(1) + DUPLICATE_LOGIN_FRAME
+    assert stream.log[-1] == CLOSE
 
 
 @pytest.mark.parametrize("how", ["lost", "reset", "broken", "closed", "silence"])
 async def test_nothing_late_from_the_older_session_touches_the_newer_one(how: str) -> None:
     house = House()
-    older, carrier, _ = await house.login()
+    older, stream, _ = await house.login()
     newer, _, _ = await house.login()
     match how:
         case "lost":
-            carrier.lose()
+            stream.lose()
         case "reset":
-            carrier.lose(ConnectionResetError())
+            stream.lose(ConnectionResetError())
         case "broken":
             older.broken(ProtocolError("late"))
         case "closed":
@@ -151,13 +151,13 @@ async def test_of_two_logins_at_once_the_newer_claim_wins_whoever_installs_first
 
 async def test_a_login_that_was_refused_leaves_the_session_that_is_here() -> None:
     house = House()
-    current, carrier, _ = await house.login()
+    current, stream, _ = await house.login()
     stale = house.claimed(7, current.epoch - 1)[0]
     with pytest.raises(VerifyError):
         house.manager.install(stale)
     stale.close()
     await settle()
-    assert house.manager.get(7) is current and carrier.log == []
+    assert house.manager.get(7) is current and stream.log == []
 
 
 async def test_a_claim_that_is_released_lets_an_older_one_in() -> None:
@@ -198,12 +198,12 @@ async def test_epochs_grow_while_the_clock_steps_back() -> None:
 
 async def test_a_login_is_refused_while_its_user_is_here_if_that_is_the_policy() -> None:
     house = House(duplicate=Duplicate.REFUSE_NEW)
-    current, carrier, _ = await house.login()
+    current, stream, _ = await house.login()
     with pytest.raises(VerifyError, match="newer logins are refused"):
         await house.manager.claim(7)
     assert state_of(current) is SessionState.OPEN
     await house.manager.claim(7, slot=1)
-    carrier.lose()
+    stream.lose()
     again, _, _ = await house.login()
     assert house.manager.get(7) is again
 
@@ -255,7 +255,7 @@ async def test_a_broadcast_is_encoded_once_and_passes_over_who_has_left() -> Non
     assert house.manager.broadcast(News(5), [session for session, _, _ in here]) == 8
     await turn()
     assert codec.encoded == 1
-    got = [carrier.frames for _, carrier, _ in here]
+    got = [stream.frames for _, stream, _ in here]
     assert got.count([(11_001, 0, bytes(5))]) == 8 and got.count([]) == 2
     assert house.stats.sent["News"].messages == 8
 
@@ -266,11 +266,11 @@ async def test_a_broadcast_goes_to_all_or_to_whom_it_is_for() -> None:
     assert house.manager.broadcast(Say("all")) == 4
     assert house.manager.broadcast(Say("some"), (session for session, _, _ in here[:2])) == 2
     await turn()
-    assert [len(carrier.frames) for _, carrier, _ in here] == [2, 2, 1, 1]
+    assert [len(stream.frames) for _, stream, _ in here] == [2, 2, 1, 1]
     traffic = house.stats.sent_of("Say")
     assert (traffic.messages, traffic.bytes) == (
         6,
-        sum(len(write) for _, carrier, _ in here for write in carrier.writes),
+        sum(len(write) for _, stream, _ in here for write in stream.writes),
     )
     with pytest.raises(CatalogError):
         house.manager.broadcast("text")
@@ -286,18 +286,18 @@ async def test_a_slow_consumer_of_a_broadcast_costs_only_itself() -> None:
         await turn()
     assert took == [3, 3, 2, 2]
     assert here[1][0].close_code is CloseCode.SLOW_CONSUMER
-    assert [len(carrier.frames) for _, carrier, _ in here] == [4, 0, 4]
+    assert [len(stream.frames) for _, stream, _ in here] == [4, 0, 4]
 
 
 async def test_a_broadcasts_key_and_policy_hold_for_everybody() -> None:
     house = House(Limits(max_outbox_frames=2))
-    _, carrier, _ = await house.login()
+    _, stream, _ = await house.login()
     for text in "abc":
         house.manager.broadcast(Say(text), key=1)
     house.manager.broadcast(Say("d"))
     house.manager.broadcast(Say("e"), full=Full.DROP_NEWEST)
     await turn()
-    assert len(carrier.frames) == 2
+    assert len(stream.frames) == 2
 
 
 # -- the backlog window --
@@ -326,23 +326,23 @@ async def test_a_session_that_broke_with_nothing_queued_is_remembered_too() -> N
 
 async def test_what_was_written_when_the_connection_broke_counts_as_sent() -> None:
     house = House(Limits(write_high_water=1))
-    session, carrier, _ = await house.login()
+    session, stream, _ = await house.login()
     for n in range(3):
         session.send_frame(numbered(n))
     await turn()
-    assert carrier.writes == [numbered(0)]
-    carrier.lose(ConnectionResetError())
+    assert stream.writes == [numbered(0)]
+    stream.lose(ConnectionResetError())
     _, _, backlog = await house.login()
     assert backlog is not None and backlog.frames == [numbered(1), numbered(2)]
 
 
 async def test_a_session_that_was_closed_leaves_nothing_to_a_later_login() -> None:
     house = House()
-    session, carrier, _ = await house.login()
-    carrier.writable = False
+    session, stream, _ = await house.login()
+    stream.writable = False
     session.send_frame(numbered(1))
     session.close()
-    carrier.lose()
+    stream.lose()
     _, _, backlog = await house.login()
     assert backlog is None
 
@@ -410,20 +410,20 @@ def test_every_message_of_a_broken_session_is_given_once_or_counted_as_dropped(
         house = House(Limits(max_backlogs=2, max_backlog_bytes=5 * size))
         n = given = held = 0
         for uid, queued, seconds in plan:
-            session, carrier, backlog = await house.login(uid)
+            session, stream, backlog = await house.login(uid)
             given += len(backlog.frames) if backlog is not None else 0
-            carrier.writable = False
+            stream.writable = False
             for _ in range(queued):
                 session.send_frame(numbered(n))
                 n += 1
-            carrier.lose(ConnectionResetError())
+            stream.lose(ConnectionResetError())
             held = n - given - house.stats.backlogs_dropped
             assert 0 <= held <= 5 and len(house.manager._backlogs) <= 2
             assert house.manager._backlog_bytes == held * size
             house.jump(seconds)
         house.jump(WINDOW + 1)
         assert given + house.stats.backlogs_dropped == n
-        assert len(house.hub.wheel) == 0 and house.manager._backlog_bytes == 0
+        assert len(house.context.wheel) == 0 and house.manager._backlog_bytes == 0
 
     run_watched(main())
 
@@ -446,13 +446,13 @@ async def test_a_push_reaches_the_user_s_device_if_it_is_here_and_says_whether()
 
 async def test_a_push_has_a_key_and_a_policy_as_a_send_has() -> None:
     house = House(Limits(max_outbox_frames=2))
-    _, carrier, _ = await house.login(7)
+    _, stream, _ = await house.login(7)
     for text in ("a", "b", "c"):
         assert await house.manager.push(7, Say(text), key=1)
     for text in ("d", "e"):
         assert await house.manager.push(7, Say(text), full=Full.DROP_NEWEST)
     await turn()
-    assert [frame[2][-1:] for frame in carrier.frames] == [b"c", b"d"]
+    assert [frame[2][-1:] for frame in stream.frames] == [b"c", b"d"]
 
 
 # -- sessions that can be resumed --
@@ -461,17 +461,17 @@ async def test_a_push_has_a_key_and_a_policy_as_a_send_has() -> None:
 class Ticketed(House):
     """A house whose sessions have tickets."""
 
-    async def ticketed(self, uid: int) -> tuple[Session, FakeCarrier]:
-        carrier = FakeCarrier()
+    async def ticketed(self, uid: int) -> tuple[Session, FakeStream]:
+        stream = FakeStream()
         epoch = await self.manager.claim(uid)
         session = extended_session(
-            self.hub, self.manager, FakeHandlers(), carrier, uid=uid, epoch=epoch, features=Features.RESUME
+            self.context, self.manager, FakeHandlers(), stream, uid=uid, epoch=epoch, features=Features.RESUME
         )
-        carrier.sink = session
+        stream.receiver = session
         self.manager.install(session)
         self.manager.issue_ticket(session)
         session.open()
-        return session, carrier
+        return session, stream
 
 
 def session_id(session: Session) -> bytes:
@@ -481,10 +481,10 @@ def session_id(session: Session) -> bytes:
 
 async def test_a_session_is_found_by_its_ticket_until_it_ends() -> None:
     house = Ticketed()
-    session, carrier = await house.ticketed(7)
+    session, stream = await house.ticketed(7)
     id = session_id(session)
     assert house.manager.by_ticket(id) is session and house.manager.by_ticket(bytes(16)) is None
-    carrier.lose(ConnectionResetError())
+    stream.lose(ConnectionResetError())
     assert house.manager.by_ticket(id) is session and house.manager.get(7) is session
     session.close()
     assert house.manager.by_ticket(id) is None and house.manager.get(7) is None
@@ -501,12 +501,12 @@ async def test_the_frame_of_a_ticket_tells_the_peer_what_the_manager_knows() -> 
 
 async def test_a_client_that_can_be_told_is_asked_to_come_back_later_when_the_server_ends() -> None:
     house = Ticketed(Limits(reconnect_within=7))
-    session, carrier = await house.ticketed(7)
+    session, stream = await house.ticketed(7)
     closing = asyncio.create_task(house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock() + 10))
     await settle()
-    records = [decode_control(body) for _, flags, body in carrier.frames if flags & CONTROL]
+    records = [decode_control(body) for _, flags, body in stream.frames if flags & CONTROL]
     assert records == [GoAway(7_000, ""), Close(CloseCode.GOING_AWAY, "stop")]
-    carrier.lose()
+    stream.lose()
     await closing
 
 
@@ -526,10 +526,10 @@ async def test_of_too_many_detached_sessions_the_one_that_broke_first_ends() -> 
 
 async def test_a_session_that_was_resumed_is_not_detached_any_more() -> None:
     house = Ticketed(Limits(max_detached=1))
-    first, carrier = await house.ticketed(1)
+    first, stream = await house.ticketed(1)
     second, other = await house.ticketed(2)
-    carrier.lose(ConnectionResetError())
-    first.resume_on(FakeCarrier(), 0, b"")
+    stream.lose(ConnectionResetError())
+    first.resume_on(FakeStream(), 0, b"")
     house.manager.resumed(first)
     other.lose(ConnectionResetError())
     assert (state_of(first), state_of(second)) == (SessionState.OPEN, SessionState.DETACHED)
@@ -538,8 +538,8 @@ async def test_a_session_that_was_resumed_is_not_detached_any_more() -> None:
 async def test_of_detached_sessions_that_hold_too_much_the_one_that_broke_first_ends() -> None:
     house = Ticketed(Limits(max_detached_bytes=2_000))
     here = [await house.ticketed(uid) for uid in range(3)]
-    for session, carrier in here:
-        carrier.lose(ConnectionResetError())
+    for session, stream in here:
+        stream.lose(ConnectionResetError())
         session.send(Say("x" * 900))
     await house.pass_time(1.3)
     assert [state_of(session) for session, _ in here] == [
@@ -593,12 +593,12 @@ def shared() -> tuple[House, FakeClaims]:
 async def test_a_newer_login_elsewhere_ends_the_older_one_here_and_an_older_one_does_not() -> None:
     house, claims = shared()
     claims.next = [(5, None)]
-    session, carrier, _ = await house.login()
+    session, stream, _ = await house.login()
     assert house.manager.supersede(7, 0, 4, 1_000) is None and state_of(session) is SessionState.OPEN
     assert house.manager.supersede(7, 0, 6, 1_000) is None
     await turn()
     assert session.close_code is CloseCode.REPLACED
-    assert carrier.log == [DUPLICATE_LOGIN_FRAME, CLOSE]
+    assert stream.log == [DUPLICATE_LOGIN_FRAME, CLOSE]
     assert claims.ends == [(7, 0, 5, 0.0)]
 
 
@@ -671,10 +671,10 @@ async def test_close_ends_every_session_and_waits_until_their_last_words_are_out
     closing = asyncio.create_task(house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock() + 10))
     await settle()
     assert not closing.done()
-    for session, carrier, _ in here:
+    for session, stream, _ in here:
         assert session.close_code is CloseCode.GOING_AWAY
-        assert carrier.log == [numbered(1), CLOSE]
-        carrier.lose()
+        assert stream.log == [numbered(1), CLOSE]
+        stream.lose()
     await closing
     assert len(house.manager) == 0 and house.stats.backlogs_dropped == 1
 
@@ -686,19 +686,19 @@ async def test_close_cuts_off_who_is_not_done_at_the_deadline() -> None:
     session.kick()
     await house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock())
     assert stuck.is_aborted and was_closing.is_aborted
-    assert stuck.is_over and was_closing.is_over, "it returns when they are gone"
+    assert stuck.is_lost and was_closing.is_lost, "it returns when they are gone"
     assert session.close_code is CloseCode.KICKED
     await house.manager.close(CloseCode.GOING_AWAY, "stop", house.clock())
 
 
 # -- anything, in any order --
 
-LATE: dict[str, Callable[[FakeCarrier, Session], object]] = {
-    "lose": lambda carrier, session: carrier.lose(),
-    "reset": lambda carrier, session: carrier.lose(ConnectionResetError()),
-    "close": lambda carrier, session: session.close(),
-    "broken": lambda carrier, session: session.broken(ProtocolError("x")),
-    "abort": lambda carrier, session: session.abort(),
+LATE: dict[str, Callable[[FakeStream, Session], object]] = {
+    "lose": lambda stream, session: stream.lose(),
+    "reset": lambda stream, session: stream.lose(ConnectionResetError()),
+    "close": lambda stream, session: session.close(),
+    "broken": lambda stream, session: session.broken(ProtocolError("x")),
+    "abort": lambda stream, session: session.abort(),
 }
 
 
@@ -714,25 +714,25 @@ def test_in_any_order_of_events_the_current_session_is_the_newest_that_lives(pla
         house = House()
         manager = house.manager
         claims: list[int] = []
-        installed: list[tuple[Session, FakeCarrier]] = []
+        installed: list[tuple[Session, FakeStream]] = []
         for what, which in plan:
             if what == "claim":
                 claims.append(await manager.claim(7))
             elif what == "install" and claims:
-                session, carrier = house.claimed(7, claims.pop(which % len(claims)), handlers=FakeHandlers())
+                session, stream = house.claimed(7, claims.pop(which % len(claims)), handlers=FakeHandlers())
                 before = manager.get(7)
                 try:
                     manager.install(session)
                     session.open()
-                    installed.append((session, carrier))
+                    installed.append((session, stream))
                 except VerifyError:
                     assert manager.get(7) is before
                     manager.release(7, 0, session.epoch)
             elif what == "release" and claims:
                 manager.release(7, 0, claims.pop(which % len(claims)))
             elif what in LATE and installed:
-                session, carrier = installed[which % len(installed)]
-                LATE[what](carrier, session)
+                session, stream = installed[which % len(installed)]
+                LATE[what](stream, session)
             await turn()
             alive = [session for session, _ in installed if state_of(session) is SessionState.OPEN]
             assert alive == ([manager.get(7)] if len(manager) else [])

@@ -7,7 +7,7 @@ from gatelink.config import Limits
 from gatelink.errors import CloseCode
 from gatelink.session.rates import Meter, TokenBucket
 from gatelink.session.stream import Pause
-from tests.fakes import Bench, FakeCarrier, state_of
+from tests.fakes import Bench, FakeStream, state_of
 
 SLACK = 1e-6
 
@@ -62,12 +62,12 @@ class Desk(Bench):
 
     def __init__(self, limits: Limits = LIMITS) -> None:
         super().__init__(limits)
-        self.it, self.carrier = self.session()
+        self.it, self.stream = self.session()
         self.it.open()
-        self.meter = self.it.meter = Meter(self.it, self.hub.wheel, self.hub.limits, self.hub.stats)
+        self.meter = self.it.meter = Meter(self.it, self.context.wheel, self.context.limits, self.context.stats)
 
     def is_paused(self) -> bool:
-        return Pause.RATE in self.carrier.paused
+        return Pause.RATE in self.stream.paused
 
 
 async def test_a_burst_passes_and_one_message_more_pauses_until_it_is_paid() -> None:
@@ -186,13 +186,13 @@ async def test_a_pause_holds_over_the_sessions_next_connection() -> None:
     desk = Desk()
     desk.owner.keeps = True
     desk.meter.charge(30, 0)
-    desk.carrier.lose()
-    carrier = FakeCarrier()
-    carrier.sink = desk.it
-    desk.it.attach(carrier)
-    assert carrier.paused & Pause.RATE
+    desk.stream.lose()
+    stream = FakeStream()
+    stream.receiver = desk.it
+    desk.it.attach(stream)
+    assert stream.paused & Pause.RATE
     await desk.pass_time(1.2)
-    assert not carrier.paused
+    assert not stream.paused
     assert desk.it.meter is desk.meter
 
 
@@ -201,15 +201,15 @@ async def test_nothing_of_a_meter_is_left_with_its_session() -> None:
     desk.meter.charge(30, 0)
     desk.it.close()
     desk.it.abort()
-    desk.carrier.lose()
-    assert desk.it.meter is None and len(desk.hub.wheel) == 0
+    desk.stream.lose()
+    assert desk.it.meter is None and len(desk.context.wheel) == 0
 
 
 async def test_heartbeats_of_two_users_drift_apart_and_stay_within_a_tenth() -> None:
     """After a stall all are due at once; the next time they are not."""
     desk = Bench()
-    seconds = [desk.hub.beat_after(uid) for uid in range(1_000)]
-    limit = desk.hub.limits.heartbeat_interval
+    seconds = [desk.context.beat_after(uid) for uid in range(1_000)]
+    limit = desk.context.limits.heartbeat_interval
     assert all(0.9 * limit <= each <= limit for each in seconds)
     assert len({round(each, 1) for each in seconds}) >= 10
-    assert seconds == [desk.hub.beat_after(uid) for uid in range(1_000)]
+    assert seconds == [desk.context.beat_after(uid) for uid in range(1_000)]

@@ -88,8 +88,8 @@ class Frontend:
         self.handlers = Handlers(catalog)
         self.got: list[int] = []
         self.handlers.on(Number)(lambda session, message: self.got.append(message.n))
-        self.hub = LoopContext(loop, catalog, LIMITS)
-        self.manager = SessionManager(self.hub)
+        self.context = LoopContext(loop, catalog, LIMITS)
+        self.manager = SessionManager(self.context)
         self.owner = self.manager if accepting else Owner()
         self.out = Wire()
         self.session = self.log_in()
@@ -98,8 +98,8 @@ class Frontend:
 
     def log_in(self) -> Session:
         """A session of uid 1, which is the manager's if this side accepts."""
-        epoch = self.hub.loop.run_until_complete(self.manager.claim(1))
-        session = extended_session(self.hub, self.owner, self.handlers, self.out, uid=1, epoch=epoch, features=BOTH)
+        epoch = self.context.loop.run_until_complete(self.manager.claim(1))
+        session = extended_session(self.context, self.owner, self.handlers, self.out, uid=1, epoch=epoch, features=BOTH)
         if self.owner is self.manager:
             self.manager.install(session)
             self.manager.issue_ticket(session)
@@ -128,8 +128,8 @@ class ResumeMachine(RuleBasedStateMachine):
     def teardown(self) -> None:
         if not self.over:
             self.hear_all()
-        self.server.hub.wheel.close()
-        self.client.hub.wheel.close()
+        self.server.context.wheel.close()
+        self.client.context.wheel.close()
         self.loop.close()
 
     def hear_all(self) -> None:
@@ -141,7 +141,7 @@ class ResumeMachine(RuleBasedStateMachine):
                 side.out.deliver(len(side.out.bytes), other.session)
             for side in (self.server, self.client):
                 extension_of(side.session)._ack_due = True
-                side.session.on_deadline(side.hub.wheel.now)
+                side.session.on_deadline(side.context.wheel.now)
             if not any(side.out.bytes or side.session.outbox.count for side in (self.server, self.client)):
                 break
         for side, other in self.directions:
@@ -187,7 +187,7 @@ class ResumeMachine(RuleBasedStateMachine):
                 side.dropped |= {n for n in [*numbers, side.sent - 1] if n not in after}
 
     def queued(self, side: Frontend) -> list[int]:
-        decode = side.hub.catalog.by_type[Number].decode
+        decode = side.context.catalog.by_type[Number].decode
         return [decode(frame[6:]).n for frame in side.session.outbox._frames if frame is not None]
 
     @rule()
@@ -204,7 +204,7 @@ class ResumeMachine(RuleBasedStateMachine):
     def acknowledge_in_time(self, server: bool) -> None:
         side = self.server if server else self.client
         if side.session.state is SessionState.OPEN:
-            side.session.on_deadline(side.hub.wheel.now)
+            side.session.on_deadline(side.context.wheel.now)
 
     @precondition(lambda self: self.connected and not self.over)
     @rule(server_notices=booleans(), client_notices=booleans())

@@ -25,9 +25,9 @@ from tests.fakes import (
     SAY,
     Bench,
     Count,
-    FakeCarrier,
     FakeHandlers,
     FakeOwner,
+    FakeStream,
     Say,
     settle,
     state_of,
@@ -48,117 +48,115 @@ def numbered(n: int) -> bytes:
 
 
 async def test_typed_raw_and_whole_frames_leave_in_one_order() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     for _ in range(3):
         session.send(Say("typed"))
         session.send_raw(11_003, b"raw")
         session.send_frame(encode_frame(11_004, b"whole"))
     await turn()
-    assert [id for id, _, _ in carrier.frames] == [SAY, 11_003, 11_004] * 3
+    assert [id for id, _, _ in stream.frames] == [SAY, 11_003, 11_004] * 3
 
 
 async def test_a_send_in_another_thread_is_refused_and_the_session_goes_on() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     with pytest.raises(LocalError, match=r"another thread .* loop\.call_soon_threadsafe\(session\.send, message\)"):
         await asyncio.to_thread(session.send, Say("thread"))
     asyncio.get_running_loop().call_soon_threadsafe(session.send, Say("loop"))
     await turn()
     await turn()
-    assert [id for id, _, _ in carrier.frames][-1] == SAY
+    assert [id for id, _, _ in stream.frames][-1] == SAY
 
 
 async def test_what_is_sent_in_one_turn_of_the_loop_leaves_in_one_write() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     for n in range(3):
         session.send(Count(n))
-    assert carrier.writes == []
+    assert stream.writes == []
     await turn()
     session.send(Count(3))
     await turn()
-    assert [len(carrier.writes), len(carrier.frames)] == [2, 4]
+    assert [len(stream.writes), len(stream.frames)] == [2, 4]
 
 
 async def test_what_handlers_send_while_a_read_is_handled_leaves_in_one_write_at_its_end() -> None:
     handlers = FakeHandlers(lambda session, frame: session.send_frame(encode_frame(*frame[::2])))
-    session, carrier = Bench().session(handlers)
+    session, stream = Bench().session(handlers)
     frames: list[Frame] = [(11_003, 0, b"%d" % n) for n in range(50)]
     session.receive(frames)
-    assert len(carrier.writes) == 1, "before anything else happens in the loop"
+    assert len(stream.writes) == 1, "before anything else happens in the loop"
     assert not session.context._flush_scheduled, "and no flush is left to be done"
-    assert carrier.frames == frames
+    assert stream.frames == frames
     await turn()
-    assert len(carrier.writes) == 1
+    assert len(stream.writes) == 1
     session.send(Say("later"))
     await turn()
-    assert len(carrier.writes) == 2
+    assert len(stream.writes) == 2
 
 
 @pytest.mark.parametrize("answers", [False, True])
 async def test_what_is_sent_after_a_read_leaves_in_the_next_turn_whether_or_not_that_was_answered(
     answers: bool,
 ) -> None:
-    session, carrier = Bench().session(
-        FakeHandlers(lambda session, _: session.send(Say("answer")) if answers else None)
-    )
+    session, stream = Bench().session(FakeHandlers(lambda session, _: session.send(Say("answer")) if answers else None))
     session.receive([(COUNT, 0, b"")])
     await turn()
     session.send(Say("later"))
     await turn()
-    assert [id for id, _, _ in carrier.frames] == [SAY] * (1 + answers)
+    assert [id for id, _, _ in stream.frames] == [SAY] * (1 + answers)
 
 
 async def test_frames_that_are_sent_together_leave_in_order_in_one_write() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.send_frame(numbered(0))
     session.send_frames([numbered(1), numbered(2)])
     await turn()
     session.send_frames([numbered(3)])
     await turn()
-    assert carrier.writes == [numbered(0) + numbered(1) + numbered(2), numbered(3)]
+    assert stream.writes == [numbered(0) + numbered(1) + numbered(2), numbered(3)]
 
 
 async def test_frames_together_that_are_more_than_the_queue_holds_leave_in_order_while_the_peer_reads() -> None:
-    session, carrier = Bench(Limits(max_outbox_frames=2)).session()
+    session, stream = Bench(Limits(max_outbox_frames=2)).session()
     session.send_frame(numbered(0))
     session.send_frames([numbered(n) for n in range(1, 8)])
     await turn()
-    assert b"".join(carrier.writes) == b"".join(map(numbered, range(8))) and session.close_code is None
+    assert b"".join(stream.writes) == b"".join(map(numbered, range(8))) and session.close_code is None
 
 
 async def test_frames_together_that_are_too_many_for_a_peer_that_does_not_read_end_the_session_with_4006() -> None:
-    session, carrier = Bench(Limits(max_outbox_frames=2)).session()
-    carrier.writable = False
+    session, stream = Bench(Limits(max_outbox_frames=2)).session()
+    stream.writable = False
     with pytest.raises(SessionClosed, match="4006"):
         session.send_frames([numbered(n) for n in range(3)])
-    assert session.close_code is CloseCode.SLOW_CONSUMER and carrier.is_aborted
+    assert session.close_code is CloseCode.SLOW_CONSUMER and stream.is_aborted
 
 
 @pytest.mark.parametrize("id", [HEARTBEAT, DUPLICATE_LOGIN, 100, 199])
 async def test_what_is_the_frameworks_can_not_be_sent_as_a_raw_message(id: int) -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     with pytest.raises(LocalError, match=f"message {id} .* is the framework's"):
         session.send_raw(id, b"")
     await turn()
-    assert carrier.log == [] and session.state is SessionState.OPEN
+    assert stream.log == [] and session.state is SessionState.OPEN
 
 
-async def test_no_more_is_written_than_the_carrier_says_that_it_takes() -> None:
+async def test_no_more_is_written_than_the_stream_says_that_it_takes() -> None:
     bench = Bench(Limits(write_high_water=100))
-    session, carrier = bench.session()
+    session, stream = bench.session()
     frames = [numbered(n) for n in range(100)]
     for frame in frames:
         session.send_frame(frame)
     await turn()
-    assert len(carrier.writes) == 1 and len(carrier.writes[0]) <= 100
-    carrier.writable = False
+    assert len(stream.writes) == 1 and len(stream.writes[0]) <= 100
+    stream.writable = False
     await settle()
-    assert len(carrier.writes) == 1
-    carrier.unblock()
+    assert len(stream.writes) == 1
+    stream.unblock()
     await settle()
     await settle()
-    assert b"".join(carrier.writes) == b"".join(frames)
-    assert max(map(len, carrier.writes)) <= 100
+    assert b"".join(stream.writes) == b"".join(frames)
+    assert max(map(len, stream.writes)) <= 100
 
 
 async def test_every_session_of_a_large_broadcast_is_flushed_a_few_at_a_time() -> None:
@@ -169,49 +167,49 @@ async def test_every_session_of_a_large_broadcast_is_flushed_a_few_at_a_time() -
     flushed = []
     for _ in range(4):
         await turn()
-        flushed.append(sum(bool(carrier.writes) for _, carrier in several))
+        flushed.append(sum(bool(stream.writes) for _, stream in several))
     assert flushed == [FLUSH_AT_ONCE, 2 * FLUSH_AT_ONCE, 3 * FLUSH_AT_ONCE, len(several)]
 
 
 async def test_what_is_sent_is_counted_by_message() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.send(Say("a"))
     session.send_raw(COUNT, b"b")
     session.send_raw(12_345, b"c")
     await turn()
     sent = {name: (traffic.messages, traffic.bytes) for name, traffic in bench.stats.sent.items()}
     assert {name: messages for name, (messages, _) in sent.items()} == {"Say": 1, "Count": 1, "other": 1}
-    assert sum(size for _, size in sent.values()) == len(b"".join(carrier.writes))
+    assert sum(size for _, size in sent.values()) == len(b"".join(stream.writes))
 
 
 async def test_a_message_that_is_not_registered_is_not_queued() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     with pytest.raises(CatalogError):
         session.send("text")
     await turn()
-    assert carrier.writes == [] and session.outbox.count == 0
+    assert stream.writes == [] and session.outbox.count == 0
 
 
 async def test_a_slow_consumer_is_closed_with_4006_and_aborted() -> None:
     bench = Bench(Limits(max_outbox_frames=3))
-    session, carrier = bench.session()
-    carrier.writable = False
+    session, stream = bench.session()
+    stream.writable = False
     for n in range(3):
         session.send(Count(n))
     with pytest.raises(SessionClosed) as raised:
         session.send(Count(3))
     assert raised.value.code is session.close_code is CloseCode.SLOW_CONSUMER
     assert "3 frames" in session.close_reason
-    assert carrier.is_aborted
+    assert stream.is_aborted
     await settle()
-    assert state_of(session) is SessionState.CLOSED and carrier.writes == []
+    assert state_of(session) is SessionState.CLOSED and stream.writes == []
     assert bench.stats.closed == {CloseCode.SLOW_CONSUMER: 1}
 
 
 async def test_dropped_and_replaced_messages_are_counted_when_the_session_is_gone() -> None:
     bench = Bench(Limits(max_outbox_frames=2))
-    session, carrier = bench.session()
+    session, stream = bench.session()
     for n in range(5):
         session.send(Count(n), full=Full.DROP_OLDEST)
     session.send(Count(5), full=Full.DROP_NEWEST)
@@ -219,8 +217,8 @@ async def test_dropped_and_replaced_messages_are_counted_when_the_session_is_gon
     session.send(Say("a"), key=1)
     session.send(Say("b"), key=1)
     await turn()
-    assert len(carrier.frames) == 3
-    carrier.lose()
+    assert len(stream.frames) == 3
+    stream.lose()
     assert bench.stats.dropped == 5
 
 
@@ -233,61 +231,61 @@ async def test_drain_returns_at_once_when_nothing_waits() -> None:
 
 
 async def test_drain_waits_for_the_write_of_what_was_just_sent() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     for n in range(3):
         session.send(Say("a"))
         await session.drain()
-        assert len(carrier.frames) == n + 1
+        assert len(stream.frames) == n + 1
 
 
-async def test_drain_can_be_awaited_again_and_again_while_a_carrier_fills_up() -> None:
-    session, carrier = Bench().session()
+async def test_drain_can_be_awaited_again_and_again_while_a_stream_fills_up() -> None:
+    session, stream = Bench().session()
     for n in range(3):
-        carrier.writable = False
+        stream.writable = False
         session.send(Say("a"))
         waiting = asyncio.create_task(session.drain())
         await settle()
         assert not waiting.done()
-        carrier.unblock()
+        stream.unblock()
         await waiting
-        assert len(carrier.frames) == n + 1
+        assert len(stream.frames) == n + 1
 
 
 async def test_drain_waits_until_everything_was_handed_over() -> None:
-    session, carrier = Bench().session()
-    carrier.writable = False
+    session, stream = Bench().session()
+    stream.writable = False
     session.send(Say("a"))
     waiting = [asyncio.create_task(session.drain()) for _ in range(3)]
     await settle()
     assert not any(task.done() for task in waiting)
     waiting[0].cancel()
     await settle()
-    carrier.unblock()
+    stream.unblock()
     await asyncio.gather(*waiting[1:])
-    assert len(carrier.frames) == 1
+    assert len(stream.frames) == 1
     assert waiting[0].cancelled()
 
 
-async def test_drain_waits_for_a_carrier_that_is_full() -> None:
-    session, carrier = Bench().session()
-    carrier.writable = False
+async def test_drain_waits_for_a_stream_that_is_full() -> None:
+    session, stream = Bench().session()
+    stream.writable = False
     waiting = asyncio.create_task(session.drain())
     await settle()
     assert not waiting.done()
-    carrier.unblock()
+    stream.unblock()
     await waiting
 
 
 @pytest.mark.parametrize("end", ["close", "lost"])
 async def test_drain_raises_when_the_session_ends_first(end: str) -> None:
-    session, carrier = Bench().session()
-    carrier.writable = False
+    session, stream = Bench().session()
+    stream.writable = False
     session.send(Say("a"))
     waiting = asyncio.create_task(session.drain())
     await turn()
     if end == "close":
         session.close(CloseCode.KICKED)
-    carrier.lose()
+    stream.lose()
     with pytest.raises(SessionClosed) as raised:
         await waiting
     assert raised.value.code is (CloseCode.KICKED if end == "close" else CloseCode.NORMAL)
@@ -299,29 +297,29 @@ async def test_drain_raises_when_the_session_ends_first(end: str) -> None:
 
 
 async def test_close_delivers_what_is_queued_then_the_farewell_then_closes() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     session.send(Count(1))
     session.send(Count(2))
     session.close(CloseCode.REPLACED, farewell=FAREWELL)
-    assert carrier.log == []
+    assert stream.log == []
     await turn()
-    assert [id for id, _, _ in carrier.frames] == [COUNT, COUNT, 24]
-    assert carrier.log[-1] == CLOSE
+    assert [id for id, _, _ in stream.frames] == [COUNT, COUNT, 24]
+    assert stream.log[-1] == CLOSE
     assert state_of(session) is SessionState.CLOSING
 
 
-async def test_close_waits_for_a_full_carrier_and_delivers_then() -> None:
-    session, carrier = Bench(Limits(write_high_water=20)).session()
-    carrier.writable = False
+async def test_close_waits_for_a_full_stream_and_delivers_then() -> None:
+    session, stream = Bench(Limits(write_high_water=20)).session()
+    stream.writable = False
     for n in range(10):
         session.send_frame(numbered(n))
     session.close(farewell=FAREWELL)
     await settle()
-    assert carrier.log == []
-    carrier.unblock()
+    assert stream.log == []
+    stream.unblock()
     await settle()
-    assert b"".join(carrier.writes) == b"".join(map(numbered, range(10))) + FAREWELL
-    assert carrier.log[-1] == CLOSE
+    assert b"".join(stream.writes) == b"".join(map(numbered, range(10))) + FAREWELL
+    assert stream.log[-1] == CLOSE
 
 
 async def test_a_session_closed_in_a_handler_answers_first() -> None:
@@ -330,15 +328,15 @@ async def test_a_session_closed_in_a_handler_answers_first() -> None:
             session.send(Say("last"))
             session.close(farewell=FAREWELL)
 
-    session, carrier = Bench().session(FakeHandlers(answer_and_close))
+    session, stream = Bench().session(FakeHandlers(answer_and_close))
     session.receive([(SAY, 0, b"")])
-    assert [id for id, _, _ in carrier.frames] == [SAY, 24] and carrier.log[-1] == CLOSE
+    assert [id for id, _, _ in stream.frames] == [SAY, 24] and stream.log[-1] == CLOSE
 
 
 async def test_a_session_closed_in_a_handler_that_answers_nothing_closes_with_that_read() -> None:
-    session, carrier = Bench().session(FakeHandlers(lambda session, frame: session.close(farewell=FAREWELL)))
+    session, stream = Bench().session(FakeHandlers(lambda session, frame: session.close(farewell=FAREWELL)))
     session.receive([(SAY, 0, b"")])
-    assert carrier.log == [FAREWELL, CLOSE]
+    assert stream.log == [FAREWELL, CLOSE]
 
 
 @pytest.mark.parametrize(
@@ -352,10 +350,10 @@ async def test_a_session_closed_in_a_handler_that_answers_nothing_closes_with_th
 )
 @pytest.mark.parametrize("gone", [False, True])
 async def test_sending_after_the_end_raises_why_it_ended(send: Callable[[Session], None], gone: bool) -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     session.kick("spam")
     if gone:
-        carrier.lose()
+        stream.lose()
     with pytest.raises(SessionClosed) as raised:
         send(session)
     assert (raised.value.code, raised.value.reason) == (CloseCode.KICKED, "spam")
@@ -364,51 +362,51 @@ async def test_sending_after_the_end_raises_why_it_ended(send: Callable[[Session
 async def test_the_first_close_says_why() -> None:
     bench = Bench()
     handlers = FakeHandlers()
-    session, carrier = bench.session(handlers)
+    session, stream = bench.session(handlers)
     session.close(CloseCode.KICKED, "spam")
     session.close(CloseCode.NORMAL)
     session.broken(ProtocolError("late"))
     session.abort()
     await settle()
-    carrier.lose()
+    stream.lose()
     assert (session.close_code, session.close_reason) == (CloseCode.KICKED, "spam")
     assert bench.stats.closed == {CloseCode.KICKED: 1}
     assert bench.owner.calls == ["closed", "released"]
-    assert handlers.heard == ["closed"]
+    assert handlers.received == ["closed"]
 
 
 async def test_a_peer_that_does_not_take_the_end_is_aborted_after_the_close_timeout() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.open()
     session.close()
     aborted = []
     for seconds in (CLOSING - TICK, 3 * TICK):
         await bench.pass_time(seconds)
-        aborted.append(carrier.is_aborted)
+        aborted.append(stream.is_aborted)
     assert aborted == [False, True]
     await session.wait_closed()
 
 
 async def test_abort_cuts_off_what_is_queued() -> None:
-    session, carrier = Bench().session()
-    carrier.writable = False
+    session, stream = Bench().session()
+    stream.writable = False
     session.send(Say("never"))
     session.abort()
-    assert carrier.is_aborted
+    assert stream.is_aborted
     await settle()
     assert state_of(session) is SessionState.CLOSED
-    assert session.close_code is CloseCode.NORMAL and carrier.writes == []
+    assert session.close_code is CloseCode.NORMAL and stream.writes == []
 
 
 async def test_wait_closed_waits_until_the_connection_is_gone() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     waiting = [asyncio.create_task(session.wait_closed()) for _ in range(2)]
     session.close()
     await settle()
     assert not any(task.done() for task in waiting)
     waiting[0].cancel()
-    carrier.lose()
+    stream.lose()
     await waiting[1]
     await session.wait_closed()
     assert state_of(session) is SessionState.CLOSED
@@ -419,7 +417,7 @@ async def test_nothing_is_dispatched_after_close() -> None:
     session, _ = Bench().session(handlers)
     session.close()
     session.receive([(SAY, 0, b"")])
-    assert handlers.heard == ["closed"]
+    assert handlers.received == ["closed"]
 
 
 async def test_a_peers_fault_ends_the_session_with_its_code() -> None:
@@ -443,13 +441,13 @@ async def test_a_lost_connection_ends_the_session_at_once(
     bench = Bench()
     bench.owner = FakeOwner(accepting)
     handlers = FakeHandlers()
-    session, carrier = bench.session(handlers)
+    session, stream = bench.session(handlers)
     session.open()
-    carrier.lose(error)
+    stream.lose(error)
     assert state_of(session) is SessionState.CLOSED and session.close_code is code
-    assert handlers.heard == ["opened", "closed"]
+    assert handlers.received == ["opened", "closed"]
     assert bench.owner.calls == [f"detached {code.label}", "closed", "released"]
-    assert len(bench.hub.wheel) == 0
+    assert len(bench.context.wheel) == 0
 
 
 # -- heartbeats --
@@ -457,44 +455,44 @@ async def test_a_lost_connection_ends_the_session_at_once(
 
 async def test_an_idle_session_sends_a_heartbeat_every_interval() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.open()
     for beats in range(1, 6):
         session.receive([(HEARTBEAT, 0, b"")])
         await bench.pass_time(INTERVAL + 2 * TICK)
-        assert carrier.writes == [HEARTBEAT_FRAME] * beats
+        assert stream.writes == [HEARTBEAT_FRAME] * beats
 
 
 async def test_a_heartbeat_never_overtakes_or_piles_up_behind_what_is_queued() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.open()
-    carrier.writable = False
+    stream.writable = False
     session.send(Say("first"))
     await bench.pass_time(3 * INTERVAL)
-    assert carrier.writes == []
-    carrier.unblock()
-    assert [id for id, _, _ in carrier.frames] == [SAY]
+    assert stream.writes == []
+    stream.unblock()
+    assert [id for id, _, _ in stream.frames] == [SAY]
 
 
-async def test_heartbeats_wait_for_a_carrier_that_takes_nothing() -> None:
+async def test_heartbeats_wait_for_a_stream_that_takes_nothing() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.open()
-    carrier.writable = False
+    stream.writable = False
     await bench.pass_time(3 * INTERVAL)
-    assert carrier.log == []
+    assert stream.log == []
 
 
 async def test_a_silent_peer_is_closed_with_4004_after_the_timeout_not_before() -> None:
     bench = Bench()
-    session, carrier = bench.session()
+    session, stream = bench.session()
     session.open()
     await bench.pass_time(TIMEOUT - 2 * TICK)
     assert state_of(session) is SessionState.OPEN
     await bench.pass_time(5 * TICK)
     assert session.close_code is CloseCode.HEARTBEAT_TIMEOUT
-    assert state_of(session) is SessionState.CLOSED and carrier.is_aborted
+    assert state_of(session) is SessionState.CLOSED and stream.is_aborted
 
 
 async def test_only_whole_frames_are_life() -> None:
@@ -530,15 +528,15 @@ async def test_a_late_loss_of_a_dropped_connection_changes_nothing() -> None:
 # -- detached --
 
 
-async def detached(bench: Bench) -> tuple[Session, FakeHandlers, FakeCarrier]:
+async def detached(bench: Bench) -> tuple[Session, FakeHandlers, FakeStream]:
     """A session that lost its connection and is kept."""
     bench.owner.keeps = True
     handlers = FakeHandlers()
-    session, carrier = bench.session(handlers)
+    session, stream = bench.session(handlers)
     session.open()
-    carrier.lose(ConnectionResetError())
+    stream.lose(ConnectionResetError())
     assert state_of(session) is SessionState.DETACHED
-    return session, handlers, carrier
+    return session, handlers, stream
 
 
 async def test_what_is_sent_while_detached_leaves_in_order_on_the_next_connection() -> None:
@@ -547,17 +545,17 @@ async def test_what_is_sent_while_detached_leaves_in_order_on_the_next_connectio
     for n in range(5):
         session.send_frame(numbered(n))
         await turn()
-    carrier = FakeCarrier()
-    carrier.sink = session
-    session.attach(carrier)
+    stream = FakeStream()
+    stream.receiver = session
+    session.attach(stream)
     session.send_frame(numbered(5))
     await settle()
-    assert b"".join(carrier.writes) == b"".join(map(numbered, range(6)))
-    assert len(carrier.writes) == 1
-    assert handlers.heard == ["opened", "suspended", "resumed"]
+    assert b"".join(stream.writes) == b"".join(map(numbered, range(6)))
+    assert len(stream.writes) == 1
+    assert handlers.received == ["opened", "suspended", "resumed"]
     session.send_frame(numbered(6))
     await settle()
-    assert len(carrier.writes) == 2
+    assert len(stream.writes) == 2
 
 
 async def test_a_heartbeat_begins_anew_with_the_next_connection() -> None:
@@ -565,11 +563,11 @@ async def test_a_heartbeat_begins_anew_with_the_next_connection() -> None:
     session, _, _ = await detached(bench)
     await bench.pass_time(2 * TIMEOUT)
     assert state_of(session) is SessionState.DETACHED
-    carrier = FakeCarrier()
-    session.attach(carrier)
+    stream = FakeStream()
+    session.attach(stream)
     await bench.pass_time(TIMEOUT - 2 * TICK)
     assert state_of(session) is SessionState.OPEN
-    assert set(carrier.writes) == {HEARTBEAT_FRAME}
+    assert set(stream.writes) == {HEARTBEAT_FRAME}
 
 
 async def test_a_detached_session_that_is_closed_ends_at_once() -> None:
@@ -578,7 +576,7 @@ async def test_a_detached_session_that_is_closed_ends_at_once() -> None:
     session.send(Say("never"))
     session.close(CloseCode.KICKED)
     assert state_of(session) is SessionState.CLOSED
-    assert handlers.heard == ["opened", "suspended", "closed"]
+    assert handlers.received == ["opened", "suspended", "closed"]
     assert bench.owner.calls[1:] == ["closed", "released"]
     await session.wait_closed()
 
@@ -588,12 +586,12 @@ async def test_what_became_of_a_session_while_it_opened_is_told_behind_that_it_o
     bench = Bench()
     bench.owner.keeps = keeps
     handlers = FakeHandlers()
-    session, carrier = bench.session(handlers)
+    session, stream = bench.session(handlers)
     session.pause(Pause.OPENING)
-    carrier.lose(ConnectionResetError())
-    assert handlers.heard == []
+    stream.lose(ConnectionResetError())
+    assert handlers.received == []
     session.open()
-    assert handlers.heard == ["opened", "suspended" if keeps else "closed"]
+    assert handlers.received == ["opened", "suspended" if keeps else "closed"]
 
 
 async def test_a_session_that_its_own_opening_ends_is_told_so_once() -> None:
@@ -606,11 +604,11 @@ async def test_a_session_that_its_own_opening_ends_is_told_so_once() -> None:
     bench = Bench()
     bench.owner.keeps = True
     handlers = Ends()
-    session, carrier = bench.session(handlers)
+    session, stream = bench.session(handlers)
     session.pause(Pause.OPENING)
-    carrier.lose(ConnectionResetError())
+    stream.lose(ConnectionResetError())
     session.open()
-    assert handlers.heard == ["opened", "closed"]
+    assert handlers.received == ["opened", "closed"]
 
 
 async def test_a_detached_session_is_bounded_like_any_other() -> None:
@@ -628,11 +626,11 @@ async def test_drain_waits_through_a_break() -> None:
     waiting = asyncio.create_task(session.drain())
     await settle()
     assert not waiting.done()
-    carrier = FakeCarrier()
-    carrier.sink = session
-    session.attach(carrier)
+    stream = FakeStream()
+    stream.receiver = session
+    session.attach(stream)
     await waiting
-    assert len(carrier.frames) == 1
+    assert len(stream.frames) == 1
 
 
 # -- what the framework takes --
@@ -683,12 +681,12 @@ async def test_the_connecting_side_closes_when_a_newer_login_replaced_it() -> No
 
 
 async def test_reading_is_paused_and_resumed_by_reason() -> None:
-    session, carrier = Bench().session()
+    session, stream = Bench().session()
     session.pause(Pause.INBOX)
     session.pause(Pause.STOPPING)
     session.resume(Pause.INBOX)
-    assert carrier.paused == Pause.STOPPING
-    carrier.lose()
+    assert stream.paused == Pause.STOPPING
+    stream.lose()
     session.pause(Pause.INBOX)
     session.resume(Pause.INBOX)
 
@@ -705,20 +703,20 @@ def test_a_session_says_who_it_is() -> None:
 
 # -- anything, in any order --
 
-ACTIONS: dict[str, Callable[[Bench, Session, FakeCarrier], object]] = {
-    "send": lambda bench, session, carrier: session.send(Say("x")),
-    "receive": lambda bench, session, carrier: session.receive([(SAY, 0, b"")]),
-    "close": lambda bench, session, carrier: session.close(CloseCode.KICKED, farewell=FAREWELL),
-    "abort": lambda bench, session, carrier: session.abort(),
-    "broken": lambda bench, session, carrier: session.broken(ProtocolError("x")),
-    "lose": lambda bench, session, carrier: carrier.lose(),
-    "reset": lambda bench, session, carrier: carrier.lose(ConnectionResetError()),
-    "block": lambda bench, session, carrier: setattr(carrier, "writable", False),
-    "unblock": lambda bench, session, carrier: None if carrier.is_over else carrier.unblock(),
-    "a second": lambda bench, session, carrier: bench.pass_time(1),
-    "a minute": lambda bench, session, carrier: bench.pass_time(61),
-    "turn": lambda bench, session, carrier: turn(),
-    "attach": lambda bench, session, carrier: None,
+ACTIONS: dict[str, Callable[[Bench, Session, FakeStream], object]] = {
+    "send": lambda bench, session, stream: session.send(Say("x")),
+    "receive": lambda bench, session, stream: session.receive([(SAY, 0, b"")]),
+    "close": lambda bench, session, stream: session.close(CloseCode.KICKED, farewell=FAREWELL),
+    "abort": lambda bench, session, stream: session.abort(),
+    "broken": lambda bench, session, stream: session.broken(ProtocolError("x")),
+    "lose": lambda bench, session, stream: stream.lose(),
+    "reset": lambda bench, session, stream: stream.lose(ConnectionResetError()),
+    "block": lambda bench, session, stream: setattr(stream, "writable", False),
+    "unblock": lambda bench, session, stream: None if stream.is_lost else stream.unblock(),
+    "a second": lambda bench, session, stream: bench.pass_time(1),
+    "a minute": lambda bench, session, stream: bench.pass_time(61),
+    "turn": lambda bench, session, stream: turn(),
+    "attach": lambda bench, session, stream: None,
 }
 
 
@@ -731,15 +729,15 @@ def test_whatever_happens_in_whatever_order_a_session_ends_once_and_leaves_nothi
         bench = Bench(Limits(max_outbox_frames=4))
         bench.owner.keeps = keeps
         handlers = FakeHandlers()
-        session, carrier = bench.session(handlers)
+        session, stream = bench.session(handlers)
         session.open()
         for action in actions:
             if action == "attach" and state_of(session) is SessionState.DETACHED:
-                carrier = FakeCarrier()
-                carrier.sink = session
-                session.attach(carrier)
+                stream = FakeStream()
+                stream.receiver = session
+                session.attach(stream)
             try:
-                result: Any = ACTIONS[action](bench, session, carrier)
+                result: Any = ACTIONS[action](bench, session, stream)
                 if asyncio.iscoroutine(result):
                     await result
             except SessionClosed:
@@ -749,9 +747,9 @@ def test_whatever_happens_in_whatever_order_a_session_ends_once_and_leaves_nothi
         await settle()
         assert state_of(session) is SessionState.CLOSED
         calls = [call for call in bench.owner.calls if not call.startswith("detached")]
-        assert calls == ["closed", "released"] and handlers.heard.count("closed") == 1
+        assert calls == ["closed", "released"] and handlers.received.count("closed") == 1
         assert bench.stats.closed.total() == 1
-        assert len(bench.hub.wheel) == 0
+        assert len(bench.context.wheel) == 0
         await session.wait_closed()
 
     run_watched(main())
@@ -777,8 +775,8 @@ async def test_a_session_is_what_its_login_said() -> None:
 
 async def test_a_session_is_in_the_groups_that_it_joined_until_it_leaves_or_ends() -> None:
     bench = Bench()
-    (one, _), (other, carrier) = bench.session(), bench.session(uid=8)
-    groups = bench.hub.groups
+    (one, _), (other, stream) = bench.session(), bench.session(uid=8)
+    groups = bench.context.groups
     for session in (one, other):
         session.join("red")
         session.join("blue")
@@ -788,17 +786,17 @@ async def test_a_session_is_in_the_groups_that_it_joined_until_it_leaves_or_ends
     assert groups.members("red") == [] and groups.members("blue") == [one]
     with pytest.raises(SessionClosed):
         other.join("red")
-    carrier.lose()
+    stream.lose()
     assert groups.members("red") == [] and len(groups) == 1
 
 
 async def test_a_session_without_a_connection_can_join_groups() -> None:
     bench = Bench()
     bench.owner.keeps = True
-    session, carrier = bench.session()
-    carrier.lose()
+    session, stream = bench.session()
+    stream.lose()
     session.join("red")
-    assert bench.hub.groups.members("red") == [session]
+    assert bench.context.groups.members("red") == [session]
 
 
 async def test_who_waits_for_the_last_handler_is_called_once_when_it_has_ended() -> None:
@@ -818,9 +816,9 @@ async def test_who_waits_for_the_last_handler_is_called_once_when_it_has_ended()
 
 async def test_a_session_holds_what_is_queued_and_what_is_not_handled() -> None:
     seen = Seen()
-    session, carrier = opened(Bench(), seen.handlers)
+    session, stream = opened(Bench(), seen.handlers)
     assert session.held_bytes == 0
-    carrier.writable = False
+    stream.writable = False
     session.send_frame(numbered(1))
     queued = session.held_bytes
     assert queued == len(numbered(1))

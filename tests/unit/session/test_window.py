@@ -59,20 +59,20 @@ def test_a_frame_larger_than_the_window_leaves_when_nothing_else_is_kept() -> No
     assert box.take(BIG) == b"t"
 
 
-def test_a_carrier_s_share_is_respected_within_the_window() -> None:
+def test_a_stream_s_share_is_respected_within_the_window() -> None:
     box = filled(4)
     assert box.take(25) == bytes([0]) * 10 + bytes([1]) * 10
     assert box.take(25) == bytes([2]) * 10 + bytes([3]) * 10
 
 
-def test_a_frame_larger_than_the_carrier_s_share_waits_for_no_acknowledgement_if_the_window_has_room() -> None:
+def test_a_frame_larger_than_the_stream_s_share_waits_for_no_acknowledgement_if_the_window_has_room() -> None:
     box = window(size=100)
     for size in (10, 60, 60):
         box.push(bytes(size))
     assert [len(box.take(25)) for _ in range(3)] == [10, 60, 0]
 
 
-def test_frames_that_are_each_larger_than_the_carrier_s_share_leave_one_at_a_time() -> None:
+def test_frames_that_are_each_larger_than_the_stream_s_share_leave_one_at_a_time() -> None:
     box = window(size=1_000)
     for size in (10, 60, 60):
         box.push(bytes(size))
