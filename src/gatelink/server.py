@@ -50,6 +50,8 @@ from gatelink.wire.messages import catalog as default_catalog
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
 
+    from gatelink.ops.families import Exposition
+
 log = structlog.get_logger("gatelink.server")
 
 
@@ -250,6 +252,12 @@ class Server:
 
     async def _leave(self) -> None:
         """What ends that; may be called again, and before `_join` has ended."""
+
+    def metrics(self) -> "Exposition":
+        """What this run has counted and holds, for Prometheus. Raises ConfigError before the first `start`."""
+        from gatelink.ops.metrics import Metrics  # keeps prometheus out of processes without an admin port
+
+        return Metrics(self._started(self._clients), self.handlers, self.lag, self._cluster_metrics)
 
     def _cluster_metrics(self) -> "Iterable[Metric]":
         """What a member of a group shows beside its own metrics."""

@@ -81,7 +81,7 @@ class LoginService:
         )
         self.front = Front(self.app, self.limits, rates, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
         self.lag = LoopLag()
-        self._admin = Admin(self, admin, lambda: LoginMetrics(self)) if admin is not None else None
+        self._admin = Admin(self, admin) if admin is not None else None
         self._http: HttpServer | None = None
         self._address = ("", 0)
 
@@ -94,6 +94,10 @@ class LoginService:
     def trouble(self) -> str:
         """Why nobody can log in just now; "" if players can."""
         return "" if self.engine.is_available else "the engine is away, or its bucket cannot be used"
+
+    def metrics(self) -> LoginMetrics:
+        """What it has counted and holds, for Prometheus."""
+        return LoginMetrics(self)
 
     @property
     def url(self) -> str:

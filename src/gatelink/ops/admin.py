@@ -1,10 +1,10 @@
 """The admin port: /metrics and /healthz over plain HTTP, in the server's own loop.
 
-It asks nobody who they are; bind it where only your monitoring can reach it.
+It has no login. Bind it where only your monitoring can reach it.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
-from typing import TYPE_CHECKING, Any, Protocol, cast
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
@@ -14,7 +14,6 @@ from gatelink.ops.lag import LoopLag
 if TYPE_CHECKING:
     from gatelink.ops.families import Exposition
     from gatelink.ops.http import HttpServer
-    from gatelink.server import Server
 
 log = structlog.get_logger("gatelink.admin")
 
@@ -28,50 +27,46 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Watched(Protocol):
-    """What has an admin port: a server, or a login service. It stops its meter itself."""
+    """What has an admin port: a server or a login service. It stops its `lag` meter itself."""
 
     lag: LoopLag
+
+    def metrics(self) -> "Exposition":
+        """Its metrics, for the whole run."""
 
     @property
     def is_running(self) -> bool: ...
 
     @property
     def trouble(self) -> str:
-        """Why it cannot take new players just now, in words for people; "" if it can."""
+        """Why it can't take new players now, in words for people; "" if it can."""
 
 
 class Admin:
-    """The admin port of `server`, at `address`: "host:port", port 0 for any that is free.
+    """The admin port of `server`, at `address`: "host:port", port 0 for any free one."""
 
-    metrics: makes the metrics when the port is opened; by default those of a `Server`.
-    """
-
-    def __init__(self, server: Watched, address: str, metrics: "Callable[[], Exposition] | None" = None) -> None:
+    def __init__(self, server: Watched, address: str) -> None:
         self._server = server
         self._address = address
-        self._new_metrics = metrics
         self._http: HttpServer | None = None
         self._metrics: Exposition
-        self.port = 0  # after `start`, the one that was taken
+        self.port = 0  # after `start`, the real one
 
     async def start(self) -> None:
-        """Listens. Raises ConfigError for an address that is none, or can't be had; then nothing is left open."""
-        from gatelink.ops.http import HttpServer  # here: a process without an admin port needs neither
-        from gatelink.ops.metrics import Metrics
+        """Listen. Raises ConfigError for an invalid or unavailable address; then nothing is left open."""
+        from gatelink.ops.http import HttpServer  # keeps uvicorn out of processes without an admin port
 
         endpoint = parse_admin(self._address)
         http = HttpServer(self._respond, endpoint.host, endpoint.port, name=f"admin address {self._address}")
-        self._metrics = self._new_metrics() if self._new_metrics else Metrics(cast("Server", self._server))
+        self._metrics = self._server.metrics()
         await http.start()
         self._http, self.port = http, http.port
         self._server.lag.start()
         if is_everywhere(endpoint.host):
-            log.warning(
-                "the admin port asks for no login, and every network can reach it", admin=self._address, fix=FIX
-            )
+            log.warning("the admin port has no login, and every network can reach it", admin=self._address, fix=FIX)
 
     async def stop(self) -> None:
-        """Closes the port and its connections; nothing if it was not started."""
+        """Close the port and its connections. Does nothing if it was not started."""
         if self._http is None:
             return
         http, self._http = self._http, None

@@ -1,41 +1,48 @@
-"""One server's metrics for Prometheus, read from its counters when somebody scrapes.
+"""One server's metrics for Prometheus, read from its counters at each scrape.
 
-Labels are bounded: a message is named as the catalog has it, an id that was never registered is `other`, and close
-codes and reasons for refusals are gatelink's own. docs/operations.md says what each metric means.
+Labels are bounded: messages have their names in the catalog, unregistered ids are `other`, and close codes and reasons
+for refusals are gatelink's own. docs/operations.md says what each metric means.
 """
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterable, Iterator
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from gatelink.errors import CloseCode
-from gatelink.handlers import TIME_BUCKETS, Route
+from gatelink.handlers import TIME_BUCKETS, Handlers, Route
+from gatelink.net.frontend import Frontend
 from gatelink.ops.families import Exposition, counter, counters, gauge, histogram
+from gatelink.ops.lag import LoopLag
 from gatelink.session.running import LONG
 from gatelink.session.session import Session
 from gatelink.session.states import ConnectionState
 from gatelink.stats import Stats
 
-if TYPE_CHECKING:
-    from gatelink.server import Server
-
 _BOUNDS = (*map(str, TIME_BUCKETS), "+Inf")
 
 
 class Metrics(Exposition):
-    """What `server`, which has been started, has counted, and what it holds now."""
+    """What a started server has counted, and what it holds now.
 
-    def __init__(self, server: "Server") -> None:
-        super().__init__(server.lag)
-        self._server = server
+    clients: its frontend for clients. handlers: its table for them. lag: of its loop. more: further metrics.
+    """
+
+    def __init__(
+        self, clients: Frontend, handlers: Handlers, lag: LoopLag, more: Callable[[], Iterable[Metric]]
+    ) -> None:
+        super().__init__(lag)
+        self._clients = clients
+        self._handlers = handlers
+        self._stats = clients.hub.stats
+        self._more = more
 
     def collect(self) -> Iterator[Metric]:
-        server = self._server
-        stats = server.stats
-        yield gauge("sessions", "Open sessions.", len(server.sessions))
-        yield gauge("connections", "Connections admitted and not yet gone.", len(server.connections))
-        unverified = sum(connection.state is ConnectionState.UNVERIFIED for connection in server.connections)
+        stats = self._stats
+        sessions, admission = self._clients.sessions, self._clients.admission
+        running = self._clients.hub.running
+        yield gauge("sessions", "Open sessions.", len(sessions))
+        yield gauge("connections", "Connections admitted and not yet gone.", len(admission.connections))
+        unverified = sum(connection.state is ConnectionState.UNVERIFIED for connection in admission.connections)
         yield gauge("unverified_connections", "Connections between accept and verified.", unverified)
         yield from self.of_process()
         yield counter("accepted_connections", "Connections admitted.", stats.accepted)
@@ -43,18 +50,18 @@ class Metrics(Exposition):
         yield counter("logins", "Logins of clients that succeeded.", stats.verified)
         yield histogram("token_seconds", "Checking one token, whatever came of it.", stats.token_seconds)
         yield counter("bans", "Times that an address was banned.", stats.bans)
-        yield gauge("banned_addresses", "Addresses that are banned now.", server._admission.banned())
-        waiting = len(server._admission.handshakes)
+        yield gauge("banned_addresses", "Addresses that are banned now.", admission.banned())
+        waiting = len(admission.handshakes)
         yield gauge("handshakes_waiting", "Connections that wait for their turn to make a handshake.", waiting)
         yield _closes(stats)
         yield from self._traffic()
         yield counter("unhandled_messages", "Messages that nothing here handles, dropped.", stats.unhandled)
         yield self._handler_seconds()
         yield counters("handler_errors", "Handlers that raised.", "message", stats.handler_errors)
-        yield gauge("handlers_running", "Async handlers that run now.", server.hub.running.count())
-        yield gauge("handlers_long", f"Of them, those that have run for {LONG:g} s.", server.hub.running.count(LONG))
-        yield from _queues(list(server.sessions))
-        dropped = stats.dropped + sum(session.outbox.dropped for session in server.sessions)
+        yield gauge("handlers_running", "Async handlers that run now.", running.count())
+        yield gauge("handlers_long", f"Of them, those that have run for {LONG:g} s.", running.count(LONG))
+        yield from _queues(list(sessions))
+        dropped = stats.dropped + sum(session.outbox.dropped for session in sessions)
         yield counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", dropped)
         yield counter("reading_pauses", "Times that reading from a peer paused: its handlers lag.", stats.paused)
         yield counter("rate_pauses", "Times that reading from a peer paused: over its rates.", stats.rate_paused)
@@ -64,16 +71,15 @@ class Metrics(Exposition):
         yield histogram("rtt_seconds", "Round trips to clients: from a PING to its PONG.", stats.rtt)
         yield gauge("held_bytes", "Bytes of messages that all sessions hold.", stats.held_bytes)
         yield counter(
-            "backlog_messages_dropped", "Queued messages of users who did not return.", stats.backlogs_dropped
+            "backlog_messages_dropped", "Queued messages of users that did not return.", stats.backlogs_dropped
         )
         yield counter("ticks", "Ticks of the game loop.", stats.ticks)
         yield counter("tick_overruns", "Ticks that took longer than their period.", stats.tick_overruns)
-        yield from server._cluster_metrics()
+        yield from self._more()
 
     def _routes(self) -> list[Route]:
         """The routes of messages; events are routes too, with ids below 0."""
-        handlers = self._server.handlers
-        routes = {**handlers.defaults, **handlers.routes}
+        routes = {**self._handlers.defaults, **self._handlers.routes}
         return [route for id, route in routes.items() if id >= 0]
 
     def _traffic(self) -> Iterator[Metric]:
@@ -86,13 +92,13 @@ class Metrics(Exposition):
         received: dict[str, tuple[int, int]] = {}
         for route in self._routes():
             received[route.name] = (route.count, route.bytes)
-        for name, traffic in self._server.stats.unrouted.items():
+        for name, traffic in self._stats.unrouted.items():
             count, size = received.get(name, (0, 0))
             received[name] = (count + traffic.messages, size + traffic.bytes)
         for name, (count, size) in received.items():
             messages.add_metric(("in", name), count)
             bytes.add_metric(("in", name), size)
-        for name, traffic in self._server.stats.sent.items():
+        for name, traffic in self._stats.sent.items():
             messages.add_metric(("out", name), traffic.messages)
             bytes.add_metric(("out", name), traffic.bytes)
         yield messages
@@ -103,7 +109,7 @@ class Metrics(Exposition):
             "gatelink_handler_seconds", "Decoding and handling one message, waiting included.", labels=("message",)
         )
         for route in self._routes():
-            total = route.count - sum(route.buckets)  # the first bucket is what is not in the others
+            total = route.count - sum(route.buckets)  # of the first bucket: what is not in the others
             cumulative = []
             for bound, count in zip(_BOUNDS, route.buckets, strict=True):
                 total += count
@@ -113,7 +119,7 @@ class Metrics(Exposition):
 
 
 def _closes(stats: Stats) -> Metric:
-    """By whose word: a peer can say any code in its CLOSE, and must not count as what happened here."""
+    """By the side that closed: a peer can send any code, and must not be counted as what happened here."""
     family = CounterMetricFamily("gatelink_closes", "Sessions that ended.", labels=("code", "by"))
     for code in CloseCode:
         by_peer = stats.closed_by_peer[code]

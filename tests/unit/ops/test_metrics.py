@@ -11,7 +11,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from gatelink import Catalog, Handlers, Limits, Listen, Server, Session, StaticTokens, connect
 from gatelink.errors import CloseCode, ConnectError
 from gatelink.handlers import TIME_BUCKETS
-from gatelink.ops.metrics import Metrics
+from gatelink.ops.families import Exposition
 from gatelink.wire.control import Close
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import RawClient, until
@@ -60,7 +60,7 @@ async def leave(session: Session) -> None:
     await session.wait_closed()
 
 
-def scrape(metrics: Metrics) -> dict[Sample, float]:
+def scrape(metrics: Exposition) -> dict[Sample, float]:
     return {
         (sample.name, frozenset(sample.labels.items())): sample.value
         for family in text_string_to_metric_families(metrics.exposition().decode())
@@ -68,13 +68,13 @@ def scrape(metrics: Metrics) -> dict[Sample, float]:
     }
 
 
-def value(metrics: Metrics, name: str, **labels: str) -> float:
+def value(metrics: Exposition, name: str, **labels: str) -> float:
     return scrape(metrics)[f"gatelink_{name}", frozenset(labels.items())]
 
 
 async def test_messages_and_their_bytes_are_counted_by_direction_and_name() -> None:
     async with new_server() as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         client, answers = await join(server)
         for text in ("a", "bb"):
             client.send(Ask(text))
@@ -89,7 +89,7 @@ async def test_messages_and_their_bytes_are_counted_by_direction_and_name() -> N
 
 async def test_the_time_that_checking_a_token_took_is_counted_whatever_came_of_it() -> None:
     async with new_server() as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         client, _ = await join(server)
         with pytest.raises(ConnectError):
             await connect(str(server.endpoints[0]), uid=8, token="wrong", catalog=CATALOG)
@@ -104,7 +104,7 @@ async def test_a_message_taken_by_the_default_handler_is_counted_under_its_own_n
     came = asyncio.Event()
     server.default(lambda session, message: came.set())
     async with server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         client, _ = await join(server)
         client.send(Answer("to the wrong side"))
         await came.wait()
@@ -114,7 +114,7 @@ async def test_a_message_taken_by_the_default_handler_is_counted_under_its_own_n
 
 async def test_no_number_of_unknown_ids_makes_more_labels_than_other() -> None:
     async with new_server() as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         client, answers = await join(server)
         session = server.sessions.get(7)
         assert session is not None
@@ -138,7 +138,7 @@ async def test_no_number_of_unknown_ids_makes_more_labels_than_other() -> None:
 
 async def test_handler_times_are_a_cumulative_histogram() -> None:
     async with new_server() as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         route = server.handlers.routes[21001]
         for seconds in (0.00001, TIME_BUCKETS[0], 0.0005, 0.003, 0.3, 99.0):
             route.handled(0, seconds)
@@ -156,14 +156,14 @@ async def test_events_are_no_messages() -> None:
     server.on_verified(lambda session: None)
     async with server:
         client, _ = await join(server)
-        names = {dict(labels).get("message") for _, labels in scrape(Metrics(server))}
+        names = {dict(labels).get("message") for _, labels in scrape(server.metrics())}
         assert names == {None, "Ask"}
         await leave(client)
 
 
 async def test_what_a_peer_says_in_its_close_does_not_count_as_what_happened_here() -> None:
     async with new_server() as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         said = (CloseCode.INTERNAL_ERROR, CloseCode.RATE_LIMITED, CloseCode.SLOW_CONSUMER)
         for uid, code in enumerate(said):
             client = await ExtendedClient.logged_in(server, uid)
@@ -180,7 +180,7 @@ async def test_what_limits_did_is_shown() -> None:
     server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=CATALOG, limits=limits)
     server.on(Ask, rate=1)(lambda session, message: None)
     async with server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         client, _ = await join(server)
         for _ in range(3):
             client.send(Ask("too often"))
@@ -199,7 +199,7 @@ async def test_what_limits_did_is_shown() -> None:
 
 async def test_outboxes_are_shown_together_and_the_fullest() -> None:
     async with new_server() as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         clients = [await join(server, uid) for uid in (1, 2)]
         one, two = (server.sessions.get(uid) for uid in (1, 2))
         assert one is not None and two is not None
@@ -226,7 +226,7 @@ async def test_what_waits_for_a_slow_handler_is_shown() -> None:
         session.send(Answer(message.text))
 
     async with server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         client, answers = await join(server)
         for _ in range(5):
             client.send(Ask(""))  # one write, one read
@@ -241,7 +241,7 @@ async def test_what_waits_for_a_slow_handler_is_shown() -> None:
 
 async def test_sessions_logins_and_closes_by_code() -> None:
     async with new_server() as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         client, _ = await join(server)
         assert value(metrics, "sessions") == value(metrics, "connections") == 1
         assert value(metrics, "logins_total") == value(metrics, "accepted_connections_total") == 1
@@ -258,7 +258,7 @@ async def test_connections_that_are_not_verified_are_counted_and_refusals_have_t
     came = asyncio.Event()
     door = Listen(endpoint="tcp://127.0.0.1:0", accept=lambda connection: came.set())
     async with Server(door, tokens=StaticTokens(), catalog=CATALOG) as server:
-        metrics = Metrics(server)
+        metrics = server.metrics()
         endpoint = server.endpoints[0]
         reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
         await came.wait()
@@ -273,15 +273,15 @@ async def test_connections_that_are_not_verified_are_counted_and_refusals_have_t
 async def test_two_servers_in_one_process_have_each_their_own_figures() -> None:
     async with new_server() as busy, new_server() as idle:
         clients = [await join(busy, uid) for uid in (1, 2)]
-        assert value(Metrics(busy), "sessions") == 2
-        assert value(Metrics(idle), "sessions") == 0
+        assert value(busy.metrics(), "sessions") == 2
+        assert value(idle.metrics(), "sessions") == 0
         for client, _ in clients:
             await leave(client)
 
 
 async def test_every_metric_is_in_docs_operations_and_nothing_else_is() -> None:
     async with new_server() as server:
-        families = text_string_to_metric_families(Metrics(server).exposition().decode())
+        families = text_string_to_metric_families(server.metrics().exposition().decode())
         ours = {
             family.name + ("_total" if family.type == "counter" else "")
             for family in families
@@ -296,5 +296,5 @@ async def test_connections_before_their_proxy_header_are_unverified() -> None:
         endpoint = server.endpoints[0]
         _, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
         await until(lambda: server.connections)
-        assert value(Metrics(server), "unverified_connections") == 1
+        assert value(server.metrics(), "unverified_connections") == 1
         writer.close()
