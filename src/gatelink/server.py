@@ -135,7 +135,7 @@ class Server:
         self.on_suspended = handlers.on_suspended
         self.on_resumed = handlers.on_resumed
         self.on_forward = handlers.on_forward
-        self.hub: LoopContext
+        self.context: LoopContext
         self._clients: Frontend | None = None
         self._inner: Frontend | None = None
         self._stopping: asyncio.Lock
@@ -272,7 +272,7 @@ class Server:
 
         Raises LocalError for a name that is empty or too long, and what encoding raises.
         """
-        self.sessions.broadcast(message, self.hub.groups.members(group), key=key, full=full)
+        self.sessions.broadcast(message, self.context.groups.members(group), key=key, full=full)
 
     async def start(self) -> None:
         """Starts to listen, if it is not stopped meanwhile. Raises ConfigError if it can't, with nothing left open."""
@@ -282,13 +282,13 @@ class Server:
             raise ConfigError('no place to listen at: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True
         self._has_started = False
-        self.hub = LoopContext(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
-        self._clients = Frontend(self.hub, self.duplicate)
+        self.context = LoopContext(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
+        self._clients = Frontend(self.context, self.duplicate)
         self._clients.sessions.on_kick = TokenRevoker.of(self.tokens, self._clients)
-        inner_hub = LoopContext(
-            self.hub.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True
+        inner_context = LoopContext(
+            self.context.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True
         )
-        self._inner = Frontend(inner_hub, end_code=self._links_end)
+        self._inner = Frontend(inner_context, end_code=self._links_end)
         self._stopping = asyncio.Lock()
         self._to_stop = [self._leave, *self._on_stop]
         try:
@@ -347,7 +347,7 @@ class Server:
 
     async def _stop(self, grace: float) -> None:
         """Stops; when it is cancelled, another call goes on from there."""
-        clock = self.hub.wheel.clock
+        clock = self.context.wheel.clock
         deadline = clock() + grace
         clients, inner = self._started(self._clients), self._started(self._inner)
         clients.shut()
@@ -372,8 +372,8 @@ class Server:
         self.lag.stop()
         self._listeners.clear()
         self._certificates.clear()
-        clients.hub.wheel.close()
-        inner.hub.wheel.close()
+        clients.context.wheel.close()
+        inner.context.wheel.close()
         self._running = False
         if self._on_end is not None:
             self._on_end()
@@ -430,13 +430,13 @@ class Server:
         if listen.resume_at:
             parse_endpoint(listen.resume_at)
         side = self._started(self._inner if listen.inner else self._clients)
-        context = self._inner_context(listen, side) if listen.inner else self._client_context(listen, side)
+        login_context = self._inner_context(listen, side) if listen.inner else self._client_context(listen, side)
         certificate = listen.tls()
         listener = Listener(
             endpoint,
-            side.hub,
+            side.context,
             side.admission,
-            partial(Login, context),
+            partial(Login, login_context),
             tls=certificate,
             proxies=listen.proxies,
             accept=listen.accept,
@@ -458,7 +458,7 @@ class Server:
         if listen.handlers is not None:
             raise ConfigError(f"listener {listen.endpoint}: only an inner one has handlers of its own")
         return LoginContext(
-            hub=side.hub,
+            context=side.context,
             tokens=self.tokens,
             id=self.id,
             source=self.source,
@@ -484,7 +484,7 @@ class Server:
                 f"listener {listen.endpoint}: an inner one needs handlers of its own; give Listen handlers=..."
             )
         return LoginContext(
-            hub=side.hub,
+            context=side.context,
             tokens=Members(lambda: self.peers),
             id=self.id,
             source=self._type_of_links(),
@@ -510,7 +510,7 @@ class Server:
             await asyncio.sleep(max(0.0, due - perf_counter()))
             now = perf_counter()
             self.handlers.tick()
-            if self.hub.tasks:
+            if self.context.tasks:
                 await asyncio.sleep(0)  # async handlers begin in the tick, and go as far as they need not wait
             if self._on_tick is not None:
                 try:

@@ -50,7 +50,7 @@ async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ende
             session.close()
             await session.wait_closed()
         await until(lambda: not server.connections)
-        assert len(server.hub.tasks) == 3
+        assert len(server.context.tasks) == 3
         with pytest.raises(ConnectionError):
             reader, writer = await asyncio.open_connection(*address(server))
             try:
@@ -60,7 +60,7 @@ async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ende
                 writer.close()
         assert server.stats.refused["address-full"] == 1
         gate.set()
-        await until(lambda: not server.hub.tasks)
+        await until(lambda: not server.context.tasks)
         again = await log_in(server)
         again.close()
         await again.wait_closed()
@@ -81,16 +81,16 @@ async def test_so_does_who_says_that_it_goes_or_says_no_more(how: str) -> None:
         assert session is not None
         kind, body = server.catalog.encode(Work())
         client.send(encode_frame(kind.id, body))
-        await until(lambda: server.hub.tasks)
+        await until(lambda: server.context.tasks)
         if how == "says that it goes away":
             client.say(Close(CloseCode.GOING_AWAY))
         await until(lambda: not server.connections)
-        assert session.close_code is not None and server.hub.tasks
+        assert session.close_code is not None and server.context.tasks
         other = await RawClient.open(server)
         assert await other.rest() == []
         assert server.stats.refused["address-full"] == 1
         gate.set()
-        await until(lambda: not server.hub.tasks)
+        await until(lambda: not server.context.tasks)
         again = await RawClient.verified(server, 7)
         for each in (client, other, again):
             await each.close()

@@ -267,7 +267,7 @@ async def test_many_resumes_one_after_the_other_leave_nothing_behind() -> None:
             held.append(client)
         assert server.session(7) is session
         await until(lambda: len(server.connections) == 1)
-        assert not server.logins and not server.sessions._detached and len(server.hub.wheel) < 5
+        assert not server.logins and not server.sessions._detached and len(server.context.wheel) < 5
         for one in held:
             await one.close()
 

@@ -37,7 +37,7 @@ async def stuck_client(server: EchoServer, uid: int = 7) -> RawClient:
 async def fill(server: EchoServer, uid: int = 7) -> None:
     """Sends until the peer's kernel and ours hold all that they take, and the session's outbox begins to fill."""
     session = server.session(uid)
-    connection = next(c for c in server._admission.connections if c.sink is session)
+    connection = next(c for c in server._admission.connections if c.receiver is session)
     stuck = 0
     while stuck < 20:  # turns of the loop in which nothing left
         for _ in range(20):

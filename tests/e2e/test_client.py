@@ -249,12 +249,12 @@ async def test_connect_cancelled_at_any_moment_leaves_nothing(scheme: str, tmp_p
         assert len(server.sessions) == 0
 
 
-async def test_hubs_of_closed_loops_are_forgotten() -> None:
+async def test_contexts_of_closed_loops_are_forgotten() -> None:
     async with serving() as server:
         session = await dial(server.endpoint)
         session.close()
         await session.wait_closed()
-    assert [loop for loop in client_module._hubs if loop.is_closed()] == []
+    assert [loop for loop in client_module._contexts if loop.is_closed()] == []
 
 
 # -- the session --

@@ -145,7 +145,7 @@ async def test_stopping_while_sessions_are_detached_leaves_nothing() -> None:
         await server.stop()
         assert sorted(server.ended) == [(uid, CloseCode.GOING_AWAY) for uid in range(1, 11)]
         assert all(session.state is SessionState.CLOSED for session in sessions)
-        assert not server.sessions._tickets and not server.sessions._detached and not len(server.hub.wheel)
+        assert not server.sessions._tickets and not server.sessions._detached and not len(server.context.wheel)
     await until(lambda: open_sockets() <= before)
 
 

@@ -238,7 +238,7 @@ async def test_the_chats_robots_find_a_server_that_repeats_lines(monkeypatch: py
     from examples.chat.robots import Chatter, tokens
 
     async with EchoServer(tokens=tokens) as server:
-        server.handlers.catalog = server.hub.catalog = Chatter.catalog
+        server.handlers.catalog = server.context.catalog = Chatter.catalog
         server.on(Join)(lambda session, message: session.send(Joined(message.room, 1)))
 
         @server.on(Say)

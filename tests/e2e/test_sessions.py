@@ -322,8 +322,8 @@ async def test_two_idle_gatelink_sides_stay_connected() -> None:
         session = await connect(
             str(server.endpoint), uid=7, token=token_of(7).decode(), catalog=CATALOG, limits=HEARTBEATS
         )
-        start = server.hub.loop.time()
-        await until(lambda: server.hub.loop.time() > start + 1.25 * HEARTBEATS.heartbeat_timeout)
+        start = server.context.loop.time()
+        await until(lambda: server.context.loop.time() > start + 1.25 * HEARTBEATS.heartbeat_timeout)
         assert server.ended == [] and session.close_code is None
         session.close()
         await session.wait_closed()

@@ -55,7 +55,7 @@ async def test_a_running_handler_ends_within_the_grace_and_its_answer_arrives() 
     await server.start()
     client = await RawClient.verified(server, 7)
     client.send(frame_of(Note(1)), frame_of(Note(2)))
-    await until(lambda: server.hub.tasks)
+    await until(lambda: server.context.tasks)
     stopping = asyncio.create_task(server.stop(grace=10.0))
     await until(lambda: not server.is_running)
     gate.set()
@@ -79,7 +79,7 @@ async def test_a_handler_that_takes_longer_than_the_grace_is_cancelled() -> None
     await server.start()
     client = await RawClient.verified(server, 7)
     client.send(frame_of(Note(1)))
-    await until(lambda: server.hub.tasks)
+    await until(lambda: server.context.tasks)
     await server.stop(grace=50 * MS)
     assert cancelled.is_set() and server.ended == [(7, CloseCode.GOING_AWAY)]
     await client.close()
@@ -182,7 +182,7 @@ async def test_nothing_is_left_whatever_state_its_connections_were_in(scheme: st
             clients += [silent, checked, idle, stuck, half]
             await server.stop(100 * MS)
             assert asyncio.all_tasks() == tasks
-            assert len(server.hub.wheel) == 0 and not server.logins and len(server.logins) == 0
+            assert len(server.context.wheel) == 0 and not server.logins and len(server.logins) == 0
             assert len(server.sessions) == 0
             for client in clients:
                 await client.rest()
@@ -414,8 +414,8 @@ async def test_a_handler_that_goes_on_when_cancelled_is_reported_once_and_cannot
     await server.start()
     client = await RawClient.verified(server, 7)
     client.send(frame_of(Note(1)))
-    await until(lambda: server.hub.tasks)
-    (task,) = server.hub.tasks
+    await until(lambda: server.context.tasks)
+    (task,) = server.context.tasks
     await server.stop(50 * MS)
     assert len(reports) == 1 and "does not end" in reports[0]
     gate.set()

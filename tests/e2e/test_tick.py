@@ -76,7 +76,7 @@ async def test_an_async_handler_holds_up_its_own_session_alone() -> None:
     async with server:
         held, free = await RawClient.verified(server, 1), await RawClient.verified(server, 2)
         held.send(frame_of(Note(1)), frame_of(Echo(2)), frame_of(Note(3)))
-        await until(lambda: server.hub.tasks)
+        await until(lambda: server.context.tasks)
         for n in range(3):
             await free.echo(n)
         assert server.notes == []

@@ -173,7 +173,7 @@ class Cluster:
         side = self._side()
         session = await connect_server(
             info.inner,
-            side.hub,
+            side.context,
             id=me.id,
             type=me.type,
             peer_id=info.id,

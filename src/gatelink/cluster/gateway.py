@@ -257,4 +257,4 @@ class Gateway(Server):
         """The directory has a newer login of a session here, whose gateway did not reach us."""
         session = self.sessions.get(uid, slot)
         if session is not None and session.epoch == epoch:
-            session.close(CloseCode.REPLACED, "a newer login", farewell=self.hub.in_form(DUPLICATE_LOGIN_FRAME))
+            session.close(CloseCode.REPLACED, "a newer login", farewell=self.context.in_form(DUPLICATE_LOGIN_FRAME))

@@ -39,7 +39,7 @@ quiet = RateLimitedLogger(log)
 class Front(Protocol):
     """What a router needs of its server."""
 
-    hub: LoopContext
+    context: LoopContext
     link_limits: Limits
     talk: Talk
 
@@ -140,7 +140,7 @@ class PlayerRouter:
     def _drop(self, way: PlayerRoute, type: int, frames: Encoded) -> None:
         """Drops what belongs to a type of server that nobody ever spoke of: it would wait in vain."""
         _, count = envelope.sid_and_count(frames)
-        self._server.hub.stats.unhandled += count
+        self._server.context.stats.unhandled += count
         quiet.info("messages for a type of server that there never was are dropped", type=type, uid=way.session.uid)
 
     def _drops(self, type: int) -> bool:
@@ -241,7 +241,7 @@ class PlayerRouter:
         held = way.held.get(type)
         if held is None:
             rules = self._rules.get(type, _DEFAULT_RULES)
-            timer = self._server.hub.wheel.call(rules.hold_seconds, lambda: self._stop_holding(way, type))
+            timer = self._server.context.wheel.call(rules.hold_seconds, lambda: self._stop_holding(way, type))
             held = way.held[type] = Held(why, timer)
             self._waiting.setdefault(type, set()).add(way)
             self.stats.held += 1
@@ -250,7 +250,7 @@ class PlayerRouter:
     def _let_go(self, way: PlayerRoute, type: int) -> Held:
         """It waits no longer, whatever is to become of what was held."""
         held = way.held.pop(type)
-        self._server.hub.wheel.cancel(held.timer)
+        self._server.context.wheel.cancel(held.timer)
         waiting = self._waiting[type]
         waiting.discard(way)
         if not waiting:
@@ -384,7 +384,7 @@ class PlayerRouter:
 
     def _push(self, body: bytes) -> None:
         sids, policy, key, frames = envelope.open_push_frames(body, self._max_frame)
-        if len(body) > self._server.hub.max_message:
+        if len(body) > self._server.context.max_message:
             frames = self._that_fit(frames)
         for sid in sids:
             way = self._ways.get(sid)
@@ -395,10 +395,10 @@ class PlayerRouter:
 
     def _broadcast(self, body: bytes) -> None:
         group, policy, key, frames = envelope.open_broadcast_frames(body, self._max_frame)
-        if len(body) > self._server.hub.max_message:
+        if len(body) > self._server.context.max_message:
             frames = self._that_fit(frames)
         if group:
-            for member in self._server.hub.groups.members(group):
+            for member in self._server.context.groups.members(group):
                 self._deliver(member, frames, policy, key)
         else:
             for way in list(self._ways.values()):
@@ -406,7 +406,7 @@ class PlayerRouter:
 
     def _that_fit(self, frames: list[Encoded]) -> list[Encoded]:
         """`frames` without those that no session takes, of a service with a larger max_outbox_bytes than ours."""
-        most = self._server.hub.max_message
+        most = self._server.context.max_message
         fit = [frame for frame in frames if len(frame) <= most]
         if len(fit) < len(frames):
             self.stats.malformed += len(frames) - len(fit)
@@ -439,11 +439,11 @@ class PlayerRouter:
                 way.session.close(close_code(code), reason)
             case envelope.Join(group=group):
                 try:
-                    self._server.hub.groups.join(way.session, group)
+                    self._server.context.groups.join(way.session, group)
                 except LocalError as error:
                     raise BodyError(str(error)) from None
             case envelope.Leave(group=group):
-                self._server.hub.groups.leave(way.session, group)
+                self._server.context.groups.leave(way.session, group)
             case envelope.Hold(on=on):
                 if way.links.get(link.type) is link:
                     self._lags(way, link, bool(on))

@@ -106,7 +106,7 @@ class Service(Server):
         """
         if self.is_running and self._players is not None:
             grace = self.limits.close_timeout if grace is None else grace
-            deadline = self.hub.wheel.clock() + grace
+            deadline = self.context.wheel.clock() + grace
             try:
                 async with asyncio.timeout(grace):
                     await self.cluster.registry.set_state(State.DRAINING)
@@ -117,7 +117,7 @@ class Service(Server):
                 pass  # those that are left find out when the links end
             for player in self._players:
                 player.left(CloseCode.GOING_AWAY, "the service stops")
-            grace = max(0.0, deadline - self.hub.wheel.clock())
+            grace = max(0.0, deadline - self.context.wheel.clock())
         await super().stop(grace)
 
     def broadcast(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
@@ -148,8 +148,8 @@ class Service(Server):
     async def _prepare(self) -> None:
         """Before anything listens."""
         in_a_link = self.link_limits.max_frame + HEADER_SIZE - ENVELOPE_HEAD
-        self.hub.max_message = min(self.hub.max_message, in_a_link)
-        self._players = Players(self.hub, self.handlers, self.type, self.cluster)
+        self.context.max_message = min(self.context.max_message, in_a_link)
+        self._players = Players(self.context, self.handlers, self.type, self.cluster)
         await self.cluster.registry.start()
 
     async def _join(self) -> None:

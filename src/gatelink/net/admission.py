@@ -34,12 +34,12 @@ class Crowded(PeerError):
 class Admission:
     """Counts connections, and what is remembered of their addresses."""
 
-    def __init__(self, hub: LoopContext) -> None:
-        self._context = hub
-        self._addresses = AddressTable(hub.limits.max_per_address, hub.limits.exempt)
-        self._rates = ConnectRates(hub.limits)
-        self.bans = BanTable(hub.limits)
-        self.handshakes = HandshakeQueue(hub)
+    def __init__(self, context: LoopContext) -> None:
+        self._context = context
+        self._addresses = AddressTable(context.limits.max_per_address, context.limits.exempt)
+        self._rates = ConnectRates(context.limits)
+        self.bans = BanTable(context.limits)
+        self.handshakes = HandshakeQueue(context)
         self.connections: set[Connection] = set()
         self.unverified: dict[Connection, None] = {}  # the one that came first in front
         self._unverified_of: dict[str, dict[Connection, None]] = {}  # by the key of their address
@@ -139,7 +139,7 @@ class Admission:
         self.credentials_received(connection)
         connection.drop()
 
-    def leave(self, connection: Connection, sink: FrameReceiver) -> None:
+    def leave(self, connection: Connection, receiver: FrameReceiver) -> None:
         """`connection` is over; nothing if it was never admitted.
 
         Its place is free when the handlers of what it brought have ended, too: who sends and leaves, again and again,
@@ -149,17 +149,17 @@ class Admission:
             self.connections.discard(connection)
             self.credentials_received(connection)
             self.handshakes.leave(connection)
-            sink.release(partial(self._free, connection.address))
+            receiver.release(partial(self._free, connection.address))
             if not self.connections:
                 self._emptied.set()
 
     def _send_away(self, connection: Connection) -> None:
         """Ends the stranger that waits for the longest; one that has said HELLO is told why."""
-        if connection.sink is NULL_RECEIVER:  # before its TLS handshake or PROXY header is whole
+        if connection.receiver is NULL_RECEIVER:  # before its TLS handshake or PROXY header is whole
             self.refuse(connection, "unverified-full")
         else:
             self.credentials_received(connection)
-            connection.sink.broken(Crowded("too many connections have not said who they are"))
+            connection.receiver.broken(Crowded("too many connections have not said who they are"))
 
     def _free(self, address: str | None) -> None:
         self._places -= 1

@@ -84,7 +84,7 @@ async def connect(
         _check_servers(uid, source, peer_id, bool(token) or server_key is not None or slot is not None)
     between_servers = cluster_key is not None
     limits = limits or (LINK_LIMITS if between_servers else CLIENT_LIMITS)
-    hub = _context(catalog, limits, wire or WireOptions(), between_servers)
+    context = _context(catalog, limits, wire or WireOptions(), between_servers)
     request = ClientVerifyRequest(source=source, uid=uid, token="" if callable(token) else token)
     try:
         catalog.encode(request)
@@ -100,12 +100,14 @@ async def connect(
     if handlers is None:
         handlers = Handlers(catalog)
     tokens = token if callable(token) else None
-    return await _dial(Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, offer, tokens))
+    return await _dial(
+        Dialer(context, parse_endpoint(endpoint), request, handlers, timeout, reconnect, tls, offer, tokens)
+    )
 
 
 async def connect_server(
     endpoint: str,
-    hub: LoopContext,
+    context: LoopContext,
     *,
     id: int,
     type: int,
@@ -117,13 +119,13 @@ async def connect_server(
 ) -> Session:
     """The resumable session of a link, between server `id` of `type` and server `peer_id`.
 
-    hub: the one of this server's links, so that all of them share its metrics, limits and timers.
+    context: the one of this server's links, so that all of them share its metrics, limits and timers.
 
     Raises ConnectError, ConfigError as `connect`.
     """
     request = ClientVerifyRequest(source=type, uid=id, token="")
     offer = Offer(Hello(features=Features.PING | Features.RESUME, slot=0), cluster_key, peer_id)
-    return await _dial(Dialer(hub, parse_endpoint(endpoint), request, handlers, timeout, reconnect, None, offer))
+    return await _dial(Dialer(context, parse_endpoint(endpoint), request, handlers, timeout, reconnect, None, offer))
 
 
 async def _dial(dialer: Dialer) -> Session:
@@ -144,18 +146,18 @@ def _check_servers(uid: int, source: int, peer_id: int, is_client_too: bool) -> 
         raise ConfigError(f"server {uid} connects to server {peer_id}: give uid= and peer_id=, two ids above 0")
 
 
-_hubs: dict[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions, bool], LoopContext]] = {}
+_contexts: dict[asyncio.AbstractEventLoop, dict[tuple[int, Limits, WireOptions, bool], LoopContext]] = {}
 
 
 def _context(catalog: Catalog, limits: Limits, wire: WireOptions, between_servers: bool) -> LoopContext:
-    """The hub that all sessions of this loop with the same settings share."""
+    """The context that all sessions of this loop with the same settings share."""
     loop = asyncio.get_running_loop()
-    if loop not in _hubs:
-        for old in [old for old in _hubs if old.is_closed()]:
-            del _hubs[old]
-        _hubs[loop] = {}
-    hubs = _hubs[loop]
+    if loop not in _contexts:
+        for old in [old for old in _contexts if old.is_closed()]:
+            del _contexts[old]
+        _contexts[loop] = {}
+    contexts = _contexts[loop]
     key = (id(catalog), limits, wire, between_servers)
-    if key not in hubs:
-        hubs[key] = LoopContext(loop, catalog, limits, wire, between_servers=between_servers)
-    return hubs[key]
+    if key not in contexts:
+        contexts[key] = LoopContext(loop, catalog, limits, wire, between_servers=between_servers)
+    return contexts[key]

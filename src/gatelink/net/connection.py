@@ -1,4 +1,4 @@
-"""One socket's life: bytes up to the decoder and the sink, bytes down to the transport.
+"""One socket's life: bytes up to the decoder and the receiver, bytes down to the transport.
 
 A `Connection` is an asyncio protocol over any stream transport (TCP, TLS, Unix socket), and a `Stream` to what is
 above it. `data_received` is the beginning of the hot path: one read, one decode, one dispatch, one write.
@@ -17,7 +17,7 @@ from gatelink.wire.secure import MAX_RECORD, SecureStream
 
 
 class _NullReceiver:
-    """The sink of a connection that nobody listens to any more."""
+    """The receiver of a connection that nobody listens to any more."""
 
     def receive(self, frames: list[Frame]) -> None: ...
 
@@ -64,7 +64,7 @@ class _Held(FrameDecoder):
 
 
 NULL_RECEIVER = _NullReceiver()
-"""The sink of a connection that nobody listens to."""
+"""The receiver of a connection that nobody listens to."""
 
 _DISCARD = _Discard(0)
 
@@ -83,8 +83,8 @@ class Connection(asyncio.Protocol):
     """One stream and its frames.
 
     address: the peer's host, "" for a Unix socket; behind a proxy, the one that the proxy gives.
-    made: called with the connection when its transport is there; it sets `sink`, or refuses with `drop`.
-    over: called once when the transport is gone, with the sink that heard `lost`.
+    made: called with the connection when its transport is there; it sets `receiver`, or refuses with `drop`.
+    over: called once when the transport is gone, with the receiver that heard `lost`.
     """
 
     __slots__ = (
@@ -97,7 +97,7 @@ class Connection(asyncio.Protocol):
         "_secure",
         "address",
         "is_restrained",
-        "sink",
+        "receiver",
         "state",
         "transport",
         "writable",
@@ -120,7 +120,7 @@ class Connection(asyncio.Protocol):
         self._held_by: FrameDecoder | None = None  # the decoder that goes on with what is held
         self.is_restrained = False  # an `UnverifiedReader` reads for it
         self.address = address
-        self.sink: FrameReceiver = NULL_RECEIVER
+        self.receiver: FrameReceiver = NULL_RECEIVER
         self.state = ConnectionState.UNVERIFIED
         self.transport: asyncio.Transport
         self.write: Callable[[bytes], None]
@@ -145,15 +145,15 @@ class Connection(asyncio.Protocol):
         if self._meter is not None:
             self._meter.charge(len(frames), len(came))
         if frames:
-            self.sink.receive(frames)
+            self.receiver.receive(frames)
         else:
-            self.sink.waiting(decoder.buffered)
+            self.receiver.waiting(decoder.buffered)
         if decoder.more:
             self._next_turn()
         elif decoder.error is not None:
-            self.sink.broken(decoder.error)
+            self.receiver.broken(decoder.error)
         elif secure is not None and secure.error is not None:
-            self.sink.broken(secure.error)
+            self.receiver.broken(secure.error)
 
     def eof_received(self) -> bool:
         return False  # half-open is not a state of this protocol: the transport closes itself
@@ -163,18 +163,18 @@ class Connection(asyncio.Protocol):
 
     def resume_writing(self) -> None:
         self.writable = True
-        self.sink.writable()
+        self.receiver.writable()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
-        sink, self.sink = self.sink, NULL_RECEIVER
+        receiver, self.receiver = self.receiver, NULL_RECEIVER
         self._meter = None
-        sink.lost(exc)
+        receiver.lost(exc)
         self.write = _write_nothing  # a sealed one's `write` refers to this connection
         if self._over is not None:
-            self._over(self, sink)
+            self._over(self, receiver)
 
-    # -- for the sink (session.Stream) --
+    # -- for the receiver (session.Stream) --
 
     def pause(self, why: Pause) -> None:
         if not self._paused:
@@ -211,7 +211,7 @@ class Connection(asyncio.Protocol):
             self.transport.abort()
 
     def drop(self) -> None:
-        self.sink = NULL_RECEIVER
+        self.receiver = NULL_RECEIVER
         self.abort()
 
     def discard_input(self) -> None:
@@ -246,22 +246,22 @@ class Connection(asyncio.Protocol):
         return self.buffered + self.transport.get_write_buffer_size()
 
     def take_together(self, frames: int) -> None:
-        """Has the sink hear up to so many frames of a read at once."""
+        """Has the receiver hear up to so many frames of a read at once."""
         self._decoder.turn_frames = frames
 
     def hold(self) -> None:
-        """Keeps what arrives from now on undecoded, until `bind`; the sink hears of it as `waiting`."""
+        """Keeps what arrives from now on undecoded, until `bind`; the receiver hears of it as `waiting`."""
         self._held_by = decoder = self._decoder
         self._decoder = _Held(decoder.take_rest())
 
-    def bind(self, sink: FrameReceiver, max_frame: int, turn_frames: int, meter: Meter | None = None) -> None:
-        """The peer is verified: `sink` hears it from now on, within the limits of verified peers, and its `meter`'s.
+    def bind(self, receiver: FrameReceiver, max_frame: int, turn_frames: int, meter: Meter | None = None) -> None:
+        """The peer is verified: its frames go to `receiver` from now on, within the limits of verified peers.
 
         If an `UnverifiedReader` has read so far, the connection reads by itself from now on. It is paused for
-        UNVERIFIED then; the caller resumes it when the sink may hear what was held.
+        UNVERIFIED then; the caller resumes it when the receiver may hear what was held.
         """
         self.state = step(CONNECTION, self.state, ConnectionEvent.VERIFIED)
-        self.sink = sink
+        self.receiver = receiver
         if self._held_by is not None:
             held, self._decoder, self._held_by = self._decoder, self._held_by, None
             self._decoder.put_back(held.take_rest())
@@ -285,12 +285,12 @@ class Connection(asyncio.Protocol):
         call_soon = asyncio.get_running_loop().call_soon
 
         def expire() -> None:
-            self.sink.broken(KeyExhausted("this connection's key has sealed nearly 2**32 records"))
+            self.receiver.broken(KeyExhausted("this connection's key has sealed nearly 2**32 records"))
 
         def write(data: bytes) -> None:
             transport_write(stream.seal(data))
             if stream.exhausted:
-                call_soon(expire)  # not at once: the sink is in the middle of something
+                call_soon(expire)  # not at once: the receiver is in the middle of something
 
         self.write = write
         if rest:

@@ -98,13 +98,13 @@ class Due(Enum):
 
 
 class Dialer:
-    """Dials for one session: its owner, and the sink of each new connection until the server has answered."""
+    """Dials for one session: its owner, and the receiver of each new connection until the server has answered."""
 
     accepting = False
 
     def __init__(
         self,
-        hub: LoopContext,
+        context: LoopContext,
         endpoint: Endpoint,
         request: ClientVerifyRequest,
         handlers: Dispatcher[Session],
@@ -114,7 +114,7 @@ class Dialer:
         offer: Offer | None,
         token: TokenSource | None = None,
     ) -> None:
-        self._context = hub
+        self._context = context
         self._target = Target(endpoint, tls)
         self._request = request
         self._handlers = handlers
@@ -219,7 +219,7 @@ class Dialer:
             connection.drop()
             return
         self._connection = connection
-        connection.sink = self
+        connection.receiver = self
         connection.transport.set_write_buffer_limits(self._context.limits.write_high_water)
         self._handshake_hash = NO_HANDSHAKE
         self._due = Due.HELLO
@@ -454,7 +454,7 @@ class Dialer:
             verified_at=time(),
             extension=extension,
         )
-        connection.sink = session
+        connection.receiver = session
         return session
 
     # -- the session's owner (session.Owner) --

@@ -30,14 +30,17 @@ class Frontend:
     """
 
     def __init__(
-        self, hub: LoopContext, duplicate: Duplicate = Duplicate.NEWER_WINS, end_code: CloseCode = CloseCode.GOING_AWAY
+        self,
+        context: LoopContext,
+        duplicate: Duplicate = Duplicate.NEWER_WINS,
+        end_code: CloseCode = CloseCode.GOING_AWAY,
     ) -> None:
-        self.hub = hub
+        self.context = context
         self.end_code = end_code
-        self.sessions = SessionManager(hub, duplicate)
-        self.admission = Admission(hub)
+        self.sessions = SessionManager(context, duplicate)
+        self.admission = Admission(context)
         self._dialled: set[Session] = set()
-        self.memory_guard = MemoryGuard(hub, self.admission.connections, self.sessions, self._dialled)
+        self.memory_guard = MemoryGuard(context, self.admission.connections, self.sessions, self._dialled)
         self.logins: set[Login] = set()
         self.listeners: list[Listener] = []
 
@@ -57,21 +60,21 @@ class Frontend:
     async def end(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
         """Lets handlers end, delivers what is queued, closes every session; returns when nothing is left.
 
-        deadline: when, by the hub's clock, handlers are cancelled and connections cut. tick: handles what waits.
+        deadline: when, by the context's clock, handlers are cancelled and connections cut. tick: handles what waits.
         """
-        hub = self.hub
+        context = self.context
         for session in self.sessions:
             session.pause(Pause.STOPPING)
         tick()
-        await hub.finish_tasks(deadline - hub.wheel.clock())
+        await context.finish_tasks(deadline - context.wheel.clock())
         await self.sessions.close(self.end_code, "the server stops", deadline)
         for connection in list(self.admission.connections):
             connection.abort()
         await self.admission.empty()
         self.memory_guard.close()
         tick()
-        last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - hub.wheel.clock()))
-        await hub.finish_tasks(deadline - hub.wheel.clock(), last_words)  # the last `closed` events
+        last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - context.wheel.clock()))
+        await context.finish_tasks(deadline - context.wheel.clock(), last_words)  # the last `closed` events
 
 
 class Members:

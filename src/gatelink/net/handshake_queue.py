@@ -28,10 +28,10 @@ class HandshakeQueue(Item):
     An address is an IPv4 address or IPv6 /64, as for all limits.
     """
 
-    def __init__(self, hub: LoopContext) -> None:
+    def __init__(self, context: LoopContext) -> None:
         self._tick = 0
-        self._context = hub
-        self._bucket = TokenBucket(hub.limits.handshake_rate, hub.limits.handshake_burst, hub.wheel.now)
+        self._context = context
+        self._bucket = TokenBucket(context.limits.handshake_rate, context.limits.handshake_burst, context.wheel.now)
         self._first: dict[str, Line] = {}  # by address; whose turn is next, in front
         self._last: dict[str, Line] = {}  # the same, of addresses that owe
         self._owing: OrderedDict[str, None] = OrderedDict()  # addresses, the one that began last at the end

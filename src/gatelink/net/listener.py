@@ -43,7 +43,7 @@ class Listener:
 
     endpoint: where; after `open`, with the port that was taken.
     welcome: called with each admitted connection, and the loop's time by which it must be verified; it sets the
-    connection's sink.
+    connection's receiver.
     tls: for a tls:// endpoint, the server's certificate. proxies: networks whose connections begin with a PROXY
     protocol header, version 1 or 2, which gives the peer's address; others are refused while this is not empty.
     """
@@ -51,7 +51,7 @@ class Listener:
     def __init__(
         self,
         endpoint: Endpoint,
-        hub: LoopContext,
+        context: LoopContext,
         admission: Admission,
         welcome: Callable[[Connection, float], object],
         *,
@@ -65,7 +65,7 @@ class Listener:
         if proxies and tls is not None:
             raise ConfigError(f"listener {endpoint}: behind a PROXY protocol balancer, end TLS there, and use tcp://")
         self.endpoint = endpoint
-        self.hub = hub
+        self.context = context
         self.admission = admission
         self._tls = tls
         self._welcome = welcome
@@ -73,7 +73,7 @@ class Listener:
         self._accept = accept
         self._servers: list[asyncio.Server | TlsAcceptor] = []
         self._inode = 0  # of a Unix socket's file
-        self.buffer = memoryview(bytearray(hub.limits.max_unverified_bytes))
+        self.buffer = memoryview(bytearray(context.limits.max_unverified_bytes))
         """What unverified connections are read into."""
 
     async def open(self) -> None:
@@ -105,30 +105,32 @@ class Listener:
             with contextlib.suppress(BlockingIOError):  # its backlog is full
                 probe.connect(path)
             raise OSError(errno.EADDRINUSE, "")  # somebody listens there; asyncio would silently take its place
-        server = await self.hub.loop.create_unix_server(self._protocol, path, backlog=self.hub.limits.backlog)
+        server = await self.context.loop.create_unix_server(self._protocol, path, backlog=self.context.limits.backlog)
         self._servers.append(server)
         self._inode = os.stat(path).st_ino
 
     async def _open_tcp(self) -> int:
         """The port that was taken."""
         host, port = self.endpoint.host, self.endpoint.port
-        server = await self.hub.loop.create_server(self._protocol, host, port, backlog=self.hub.limits.backlog)
+        server = await self.context.loop.create_server(self._protocol, host, port, backlog=self.context.limits.backlog)
         self._servers.append(server)
         for listening in server.sockets:
             self._set_options(listening)
             for _ in range(ACCEPTS_A_TURN - 1):
                 same = socket.socket(fileno=os.dup(listening.fileno()))
-                again = await self.hub.loop.create_server(self._protocol, sock=same, backlog=self.hub.limits.backlog)
+                again = await self.context.loop.create_server(
+                    self._protocol, sock=same, backlog=self.context.limits.backlog
+                )
                 self._servers.append(again)
         return cast(int, server.sockets[0].getsockname()[1])
 
     async def _open_tls(self, certificate: Certificate) -> int:
         """The port that was taken."""
         port = self.endpoint.port
-        for family, _, _, _, where in await self.hub.loop.getaddrinfo(
+        for family, _, _, _, where in await self.context.loop.getaddrinfo(
             self.endpoint.host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         ):
-            listening = socket.create_server((where[0], port), family=family, backlog=self.hub.limits.backlog)
+            listening = socket.create_server((where[0], port), family=family, backlog=self.context.limits.backlog)
             self._set_options(listening)
             self._servers.append(TlsAcceptor(self, listening, certificate))
             port = listening.getsockname()[1]
@@ -141,7 +143,7 @@ class Listener:
         replaced; what waits in its outbox can. And it gives up a path that acknowledges nothing: while a session is not
         read, nothing else tells that its peer is gone.
         """
-        limits = self.hub.limits
+        limits = self.context.limits
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, limits.write_high_water)
         patience = max(limits.heartbeat_timeout, limits.max_outbox_age)
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(min(patience * 1_000, MAX_OPTION)))
@@ -150,14 +152,14 @@ class Listener:
 
     def connection(self, made: Callable[[Connection], None]) -> Connection:
         """A connection to be; it calls `made` when it is."""
-        limits: Limits = self.hub.limits
+        limits: Limits = self.context.limits
         # One frame at a time: what comes behind a login request is not looked at before the answer.
         decoder = FrameDecoder(limits.max_frame_unverified, 1, limits.turn_bytes)
         return Connection(decoder, made, self.admission.leave)
 
     def deadline(self) -> float:
-        """By when, in the hub's clock, a connection that is accepted now must be verified."""
-        return self.hub.wheel.clock() + self.hub.limits.verify_timeout
+        """By when, in the context's clock, a connection that is accepted now must be verified."""
+        return self.context.wheel.clock() + self.context.limits.verify_timeout
 
     def trusts(self, host: str) -> bool:
         """Whether `host` is a proxy that may say whose connection it brings."""
@@ -167,8 +169,8 @@ class Listener:
         """`connection`, which was admitted, can hear frames: the accept hook has it, else whoever welcomes."""
         # At 0 a transport says at once what the kernel did not take: a base client's next login may get that. TLS and
         # links do without: in TLS a limit of 0 would never be reached again.
-        exact = not connection.is_tls and not self.hub.between_servers
-        connection.transport.set_write_buffer_limits(0 if exact else self.hub.limits.write_high_water)
+        exact = not connection.is_tls and not self.context.between_servers
+        connection.transport.set_write_buffer_limits(0 if exact else self.context.limits.write_high_water)
         if self._accept is not None:
             try:
                 answer = invoke_plain(self._accept, connection)

@@ -44,15 +44,15 @@ VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
 
 
 class Login(Item):
-    """One connection's login check; the connection's sink until it is over.
+    """One connection's login check; the connection's receiver until it is over.
 
-    until: when, by the hub's clock, it ends without an answer. uid: who it is, once a token has said so.
+    until: when, by the context's clock, it ends without an answer. uid: who it is, once a token has said so.
     """
 
     __slots__ = (
         "_agreed",
         "_connection",
-        "_context",
+        "_checks",
         "_from_server",
         "_handshake_hash",
         "_heard",
@@ -63,9 +63,9 @@ class Login(Item):
         "uid",
     )
 
-    def __init__(self, context: LoginContext, connection: Connection, until: float) -> None:
+    def __init__(self, checks: LoginContext, connection: Connection, until: float) -> None:
         self._tick = 0
-        self._context = context
+        self._checks = checks
         self._connection = connection
         self._heard = (0, 0)  # frames, and bytes of them, since the connection's start
         self._pending: list[Frame] = []  # of them, those that are not taken yet
@@ -76,14 +76,14 @@ class Login(Item):
         self._handshake_hash = NO_HANDSHAKE
         self._is_in_line = False  # for its handshake
         self.uid: int | None = None
-        connection.sink = self
-        context.logins.add(self)
-        context.hub.wheel.set(self, until - context.hub.wheel.clock())
+        connection.receiver = self
+        checks.logins.add(self)
+        checks.context.wheel.set(self, until - checks.context.wheel.clock())
 
     # -- from the connection (FrameReceiver) --
 
     def receive(self, frames: list[Frame]) -> None:
-        limits: Limits = self._context.hub.limits
+        limits: Limits = self._checks.context.limits
         self._pending += frames
         count, size = self._heard
         self._heard = count, size = count + len(frames), size + sum(len(frame[2]) for frame in frames)
@@ -95,7 +95,7 @@ class Login(Item):
             self._go_on()
 
     def waiting(self, buffered: int) -> None:
-        most = self._context.hub.limits.max_unverified_bytes
+        most = self._checks.context.limits.max_unverified_bytes
         if self._holds:
             if buffered >= most:
                 self._connection.pause(Pause.UNVERIFIED)
@@ -121,9 +121,9 @@ class Login(Item):
     def lost(self, error: Exception | None) -> None:
         reason, frames = "left-unverified", self._heard[0]
         if frames or self._connection.buffered:
-            self._context.admission.note_refusal(reason, self._address, f"it left after {frames} frames")
+            self._checks.admission.note_refusal(reason, self._address, f"it left after {frames} frames")
         else:  # not logged: a health check comes and goes so
-            self._context.hub.stats.refused[reason] += 1
+            self._checks.context.stats.refused[reason] += 1
         self._over()
 
     def on_deadline(self, now: float) -> None:
@@ -143,7 +143,7 @@ class Login(Item):
     def _go_on(self) -> None:
         """Takes frames up to the one that says who the peer is; what comes after it waits for the answer."""
         try:
-            while self._pending and self._task is None and not self._is_in_line and self in self._context.logins:
+            while self._pending and self._task is None and not self._is_in_line and self in self._checks.logins:
                 frame = self._pending.pop(0)
                 if frame[1] & CONTROL:
                     self._control(decode_control(frame[2]))
@@ -154,11 +154,11 @@ class Login(Item):
 
     def _check(self, request: ClientVerifyRequest) -> None:
         """Has the token checked. What a base client has written behind the request is not looked at meanwhile."""
-        hub = self._context.hub
-        self._context.admission.credentials_received(self._connection)
-        self._task = hub.loop.create_task(self._verify(request))
-        hub.tasks.add(self._task)
-        self._task.add_done_callback(hub.tasks.discard)
+        context = self._checks.context
+        self._checks.admission.credentials_received(self._connection)
+        self._task = context.loop.create_task(self._verify(request))
+        context.tasks.add(self._task)
+        self._task.add_done_callback(context.tasks.discard)
         if self._holds:
             self._connection.hold()
             self.waiting(self._connection.buffered)
@@ -171,12 +171,12 @@ class Login(Item):
     def _agree(self, agreed: Hello) -> None:
         """The peer speaks the extension, and waits for answers: what it sends too early is found at once."""
         self._agreed = agreed
-        self._connection.take_together(self._context.hub.limits.max_unverified_frames + 1)
+        self._connection.take_together(self._checks.context.limits.max_unverified_frames + 1)
 
     def _control(self, record: Control | None) -> None:
         """A control record before verification. Raises ProtocolError for one that has no place there."""
         match record:
-            case Hello() if self._agreed is None and not self._context.sealed_only:
+            case Hello() if self._agreed is None and not self._checks.sealed_only:
                 self._slot = record.slot
                 agreed = record.answer(self._features)
                 self._agree(agreed)
@@ -184,7 +184,7 @@ class Login(Item):
                 self._check_version(record)
             case Handshake() if self._agreed is None:
                 self._is_in_line = True
-                self._context.admission.handshakes.enter(self._connection, partial(self._shake_hands, record))
+                self._checks.admission.handshakes.enter(self._connection, partial(self._shake_hands, record))
             case Resume() if self._agreed is not None:
                 self._resume(record, self._agreed)
             case Hello() if self._agreed is None:
@@ -197,12 +197,12 @@ class Login(Item):
     def _shake_hands(self, record: Handshake) -> None:
         """It is this connection's turn to have its HANDSHAKE answered."""
         self._is_in_line = False
-        if self not in self._context.logins:
+        if self not in self._checks.logins:
             return
         try:
             if self._pending or self._connection.buffered:
                 raise ProtocolError("bytes behind a HANDSHAKE that is not answered yet")
-            sealing = self._context.responder.respond(record, Features.PING | Features.RESUME)
+            sealing = self._checks.responder.respond(record, Features.PING | Features.RESUME)
         except PeerError as error:
             self.broken(error)
             return
@@ -216,7 +216,7 @@ class Login(Item):
 
     def _check_version(self, hello: Hello) -> None:
         """Refuses a client whose application is too old; it has been answered, so it can be told."""
-        accept_version = self._context.accept_version
+        accept_version = self._checks.accept_version
         if accept_version is None:
             return
         try:
@@ -231,7 +231,7 @@ class Login(Item):
     @property
     def _features(self) -> int:
         """What this side has on a connection that is not sealed."""
-        may_resume = self._strength is Strength.TLS or self._context.resume_plain
+        may_resume = self._strength is Strength.TLS or self._checks.resume_plain
         return Features.PING | Features.RESUME if may_resume else Features.PING
 
     @property
@@ -250,8 +250,8 @@ class Login(Item):
 
     def _resume(self, record: Resume, agreed: Hello) -> None:
         """Goes on with a session that lost its connection, or is about to find out (docs/protocol.md, "Resume")."""
-        context = self._context
-        session = context.sessions.by_ticket(record.session_id)
+        checks = self._checks
+        session = checks.sessions.by_ticket(record.session_id)
         extension = session.extension if session is not None else None
         if not agreed.features & Features.RESUME:
             self._refuse_resume("HELLO did not agree on it")
@@ -263,7 +263,7 @@ class Login(Item):
             self._refuse_resume("attempt seen before")
         elif self._strength < extension.strength:
             self._refuse_resume("weaker connection")
-        elif context.is_inner and session.uid != self._from_server:
+        elif checks.is_inner and session.uid != self._from_server:
             self._refuse_resume(f"a session of server {session.uid}, from server {self._from_server}")
         elif not extension.can_resume_from(record.received):
             self._refuse_resume("impossible count")
@@ -279,11 +279,11 @@ class Login(Item):
                 extension.received,
                 record.attempt,
             )
-            context.sessions.resumed(session)
+            checks.sessions.resumed(session)
             session.address = self._address
             extension.features = agreed.features
             session.resume_on(connection, record.received, control_frame(answer))
-            context.admission.login_succeeded(session.address)
+            checks.admission.login_succeeded(session.address)
             log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
             if self._pending:
                 session.receive(self._pending)
@@ -299,48 +299,48 @@ class Login(Item):
     def _request(self, frame: Frame) -> ClientVerifyRequest:
         """The request in a connection's first frame. Raises ProtocolError."""
         id, flags, body = frame
-        hub = self._context.hub
-        if self._context.sealed_only and not self._is_sealed:
+        context = self._checks.context
+        if self._checks.sealed_only and not self._is_sealed:
             raise ProtocolError("a plain login at a listener that takes sealed connections only (sealed_only)")
         if id != VERIFY_REQUEST:
             raise ProtocolError(f"first message has id {id}; it must be ClientVertifyReq ({VERIFY_REQUEST})")
-        request: ClientVerifyRequest = hub.catalog.by_id[VERIFY_REQUEST].decode(
-            hub.coder.open(flags, body, hub.limits.max_frame_unverified)
+        request: ClientVerifyRequest = context.catalog.by_id[VERIFY_REQUEST].decode(
+            context.coder.open(flags, body, context.limits.max_frame_unverified)
         )
-        if request.source and not self._context.is_inner:
+        if request.source and not self._checks.is_inner:
             raise ProtocolError(f"source {request.source} says it is a server; a client listener takes 0")
-        if self._context.is_inner and (not request.source or request.uid != self._from_server):
+        if self._checks.is_inner and (not request.source or request.uid != self._from_server):
             raise ProtocolError(
                 f"source {request.source}, uid {request.uid} in a handshake of server {self._from_server}; "
                 "a server says its type, 1 to 255, and its id"
             )
         size = len(request.token.encode("utf-8", "surrogateescape"))
-        if size > hub.limits.max_token:
-            raise BodyError(f"token of {size} bytes is over {hub.limits.max_token} (limits.max_token)")
+        if size > context.limits.max_token:
+            raise BodyError(f"token of {size} bytes is over {context.limits.max_token} (limits.max_token)")
         return request
 
     async def _verify(self, request: ClientVerifyRequest) -> None:
-        context = self._context
+        checks = self._checks
         address = self._address
         epoch = 0
         try:
-            async with asyncio.timeout(context.hub.limits.token_timeout):
+            async with asyncio.timeout(checks.context.limits.token_timeout):
                 token = request.token.encode("utf-8", "surrogateescape")
                 identity = await self._identity(token, request.uid, request.source)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
                 self.uid = request.uid
-                proofs = () if context.is_inner else context.sessions.proofs_of(token)
-                epoch = await context.sessions.claim(request.uid, self._slot, proofs)
-            if self in context.logins:  # else this was cancelled, and `verify` went on regardless
+                proofs = () if checks.is_inner else checks.sessions.proofs_of(token)
+                epoch = await checks.sessions.claim(request.uid, self._slot, proofs)
+            if self in checks.logins:  # else this was cancelled, and `verify` went on regardless
                 self._admit(request, identity, epoch, proofs)
         except VerifyError as error:
             quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
             if self.uid is None:
                 self._failed()
-            self._refuse("verify-failed", CloseCode.VERIFY_FAILED, context.hub.in_form(VERIFY_FAILED_FRAME))
+            self._refuse("verify-failed", CloseCode.VERIFY_FAILED, checks.context.in_form(VERIFY_FAILED_FRAME))
         except TimeoutError:
-            quiet.error("tokens did not answer", uid=request.uid, seconds=context.hub.limits.token_timeout)
+            quiet.error("tokens did not answer", uid=request.uid, seconds=checks.context.limits.token_timeout)
             self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         except GatelinkError as error:  # as the engine's: its words are enough
             quiet.error("login impossible", uid=request.uid, error=f"{type(error).__name__}: {error}")
@@ -350,34 +350,34 @@ class Login(Item):
             self._refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         finally:
             if epoch:
-                context.sessions.release(request.uid, self._slot, epoch)
+                checks.sessions.release(request.uid, self._slot, epoch)
 
     async def _identity(self, token: bytes, uid: int, source: int) -> Identity:
         """What the tokens say, and how long they took to say it."""
         started = time.perf_counter()
         try:
-            return await invoke(self._context.tokens.verify, token, uid, source, self._address)
+            return await invoke(self._checks.tokens.verify, token, uid, source, self._address)
         finally:
-            self._context.hub.stats.token_seconds.observe(time.perf_counter() - started)
+            self._checks.context.stats.token_seconds.observe(time.perf_counter() - started)
 
     def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int, proofs: tuple[bytes, ...]) -> None:
         """Makes the session, and has it hear what the peer sent meanwhile."""
-        context = self._context
-        hub = context.hub
+        checks = self._checks
+        context = checks.context
         connection = self._connection
         extension = None
         if self._agreed is not None:
             extension = Extension(
                 self._agreed.features,
-                hub.limits,
+                context.limits,
                 accepting=True,
                 strength=self._strength,
-                rtts=None if context.is_inner else hub.stats.rtt,
+                rtts=None if checks.is_inner else context.stats.rtt,
             )
         session = Session(
-            hub,
-            context.sessions,
-            context.handlers,
+            context,
+            checks.sessions,
+            checks.handlers,
             connection,
             uid=request.uid,
             slot=self._slot,
@@ -389,25 +389,27 @@ class Login(Item):
             expires_at=identity.expires_at,
             extension=extension,
             proof=proofs[0] if proofs else b"",
-            linger=hub.limits.base_linger if extension is None else 0.0,
+            linger=context.limits.base_linger if extension is None else 0.0,
         )
-        replaced = context.sessions.get(session.uid, session.slot)
-        backlog = context.sessions.install(session)
+        replaced = checks.sessions.get(session.uid, session.slot)
+        backlog = checks.sessions.install(session)
         self._over()
-        if not context.is_inner:
-            hub.stats.verified += 1
+        if not checks.is_inner:
+            context.stats.verified += 1
         session.returned = backlog is not None
         answer = ClientVerifySucceeded(
-            source=context.source, uid=request.uid, source_id=context.id, type=int(session.returned)
+            source=checks.source, uid=request.uid, source_id=checks.id, type=int(session.returned)
         )
-        greeting = hub.in_form(encode_frame(VERIFY_SUCCEEDED, hub.catalog.by_id[VERIFY_SUCCEEDED].encode(answer)))
+        greeting = context.in_form(
+            encode_frame(VERIFY_SUCCEEDED, context.catalog.by_id[VERIFY_SUCCEEDED].encode(answer))
+        )
         if extension is not None and extension.window is not None:
-            greeting += context.sessions.issue_ticket(session, context.resume_at)
+            greeting += checks.sessions.issue_ticket(session, checks.resume_at)
         connection.write(greeting)
         self._bind(session)
         if backlog is not None:
             session.adopt(backlog.frames)
-        context.admission.login_succeeded(session.address)
+        checks.admission.login_succeeded(session.address)
         log.info("verified", uid=session.uid, address=session.address, back=session.returned)
         if replaced is None:
             self._begin(session)
@@ -433,27 +435,23 @@ class Login(Item):
             nonlocal begun
             if not begun:
                 begun = True
-                self._context.hub.wheel.cancel(deadline)
+                self._checks.context.wheel.cancel(deadline)
                 session.resume(Pause.OPENING)
                 self._begin(session)
 
-        deadline = self._context.hub.wheel.call(self._context.hub.limits.close_timeout, begin)
+        deadline = self._checks.context.wheel.call(self._checks.context.limits.close_timeout, begin)
         replaced.after_handlers(begin)
 
     def _bind(self, session: Session) -> None:
         """The connection is the session's from now on; what it may send in time is the session's, too."""
-        limits = self._context.hub.limits
-        if (
-            session.meter is None
-            and not self._context.is_inner
-            and not self._context.admission.is_exempt(self._address)
-        ):
+        limits = self._checks.context.limits
+        if session.meter is None and not self._checks.is_inner and not self._checks.admission.is_exempt(self._address):
             session.meter = Meter(session, session.context.wheel, limits, session.context.stats)
         self._connection.bind(session, limits.max_frame, limits.turn_frames, session.meter)
 
     def _failed(self) -> None:
         """What came could not be verified, by its own fault."""
-        self._context.admission.login_failed(self._address)
+        self._checks.admission.login_failed(self._address)
 
     def _refuse_limit(self) -> None:
         self._failed()
@@ -465,10 +463,10 @@ class Login(Item):
 
         Where there is nothing to say it is dropped; else the peer has a moment to read it.
         """
-        hub = self._context.hub
-        if self not in self._context.logins:
+        context = self._checks.context
+        if self not in self._checks.logins:
             return
-        self._context.admission.note_refusal(reason, self._address, why)
+        self._checks.admission.note_refusal(reason, self._address, why)
         if self._agreed is not None:
             answer += close_frame(code)
         self._over()
@@ -478,21 +476,21 @@ class Login(Item):
         self._connection.write(answer)
         if self._agreed is None:  # a base client hears its answer first, and then the end
             self._connection.discard_input()
-            hub.wheel.call(hub.limits.base_linger, self._close_refused)
+            context.wheel.call(context.limits.base_linger, self._close_refused)
         else:
             self._close_refused()
 
     def _close_refused(self) -> None:
         self._connection.close()
-        hub = self._context.hub
-        hub.wheel.call(hub.limits.close_timeout, self._connection.abort)
+        context = self._checks.context
+        context.wheel.call(context.limits.close_timeout, self._connection.abort)
 
     def _over(self) -> None:
         """The check has ended, one way or the other."""
-        self._context.admission.credentials_received(self._connection)
-        self._context.hub.wheel.cancel(self)
-        self._context.logins.discard(self)
-        self._connection.sink = NULL_RECEIVER
+        self._checks.admission.credentials_received(self._connection)
+        self._checks.context.wheel.cancel(self)
+        self._checks.logins.discard(self)
+        self._connection.receiver = NULL_RECEIVER
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 

@@ -26,7 +26,7 @@ class LoginContext:
     accept_version: whether clients with this application version are still served.
     """
 
-    hub: LoopContext
+    context: LoopContext
     tokens: Tokens
     id: int
     source: int

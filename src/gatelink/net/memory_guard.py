@@ -33,12 +33,12 @@ class MemoryGuard:
 
     def __init__(
         self,
-        hub: LoopContext,
+        context: LoopContext,
         connections: Set[Connection],
         sessions: SessionManager,
         dialled: Set[Session] = frozenset(),
     ) -> None:
-        self._context = hub
+        self._context = context
         self._connections = connections
         self._sessions = sessions
         self._dialled = dialled
@@ -66,7 +66,7 @@ class MemoryGuard:
     def _holders(self) -> Iterator[tuple[Session | None, int]]:
         """Everything of this moment that holds bytes, and how many when it is its turn."""
         for connection in list(self._connections):
-            session = connection.sink if isinstance(connection.sink, Session) else None
+            session = connection.receiver if isinstance(connection.receiver, Session) else None
             yield session, connection.held_bytes + (session.held_bytes if session is not None else 0)
         for session in self._sessions:
             if session.state is SessionState.DETACHED:

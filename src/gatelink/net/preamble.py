@@ -30,7 +30,7 @@ class Preamble(asyncio.BufferedProtocol, Item):
             self._connection.address = host = peer_host(transport)
             listener.admission.refuse(self._connection, "not-a-proxy", f"{host or 'a Unix socket'} is in no `proxies`")
         elif listener.admission.enter(self._connection):
-            listener.hub.wheel.set(self, listener.hub.limits.verify_timeout)
+            listener.context.wheel.set(self, listener.context.limits.verify_timeout)
 
     def get_buffer(self, sizehint: int) -> memoryview:
         return self._listener.buffer
@@ -45,7 +45,7 @@ class Preamble(asyncio.BufferedProtocol, Item):
             return
         if parsed is None:
             return
-        listener.hub.wheel.cancel(self)
+        listener.context.wheel.cancel(self)
         size, info = parsed
         address = info.source[0] if info.source else peer_host(self._transport)
         if not listener.admission.locate(self._connection, address):
@@ -58,8 +58,8 @@ class Preamble(asyncio.BufferedProtocol, Item):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection.state is ConnectionState.UNVERIFIED:
             reason = "left-unverified"
-            self._listener.hub.stats.refused[reason] += 1  # not logged: a health check comes and goes so
-        self._listener.hub.wheel.cancel(self)
+            self._listener.context.stats.refused[reason] += 1  # not logged: a health check comes and goes so
+        self._listener.context.wheel.cancel(self)
         self._connection.connection_lost(exc)
 
     def on_deadline(self, now: float) -> None:

@@ -28,7 +28,7 @@ class TlsAcceptor:
 
     def __init__(self, listener: "Listener", listening: socket.socket, certificate: Certificate) -> None:
         self._listener = listener
-        self._loop = listener.hub.loop
+        self._loop = listener.context.loop
         self._listening = listening
         self._certificate = certificate
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -76,7 +76,7 @@ class TlsAcceptor:
         self, connection: Connection, accepted: socket.socket, turn: asyncio.Future[None], until: float
     ) -> None:
         admission = self._listener.admission
-        clock = self._listener.hub.wheel.clock
+        clock = self._listener.context.wheel.clock
         if not turn.done():
             await asyncio.wait([turn], timeout=until - clock())
             if not turn.done():

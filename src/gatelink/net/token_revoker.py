@@ -50,8 +50,8 @@ class TokenRevoker:
         if self._workers < WORKERS:
             self._workers += 1
             worker = tasks.keep(self._work(), "kicks")
-            self._side.hub.tasks.add(worker)
-            worker.add_done_callback(self._side.hub.tasks.discard)
+            self._side.context.tasks.add(worker)
+            worker.add_done_callback(self._side.context.tasks.discard)
 
     async def _work(self) -> None:
         try:

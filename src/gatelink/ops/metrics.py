@@ -33,13 +33,13 @@ class Metrics(Exposition):
         super().__init__(lag)
         self._clients = clients
         self._handlers = handlers
-        self._stats = clients.hub.stats
+        self._stats = clients.context.stats
         self._more = more
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats
         sessions, admission = self._clients.sessions, self._clients.admission
-        running = self._clients.hub.running
+        running = self._clients.context.running
         yield gauge("sessions", "Open sessions.", len(sessions))
         yield gauge("connections", "Connections admitted and not yet gone.", len(admission.connections))
         unverified = sum(connection.state is ConnectionState.UNVERIFIED for connection in admission.connections)

@@ -179,7 +179,7 @@ async def kill(server: Gateway | Service) -> None:
         for listener in side.listeners:
             listener.close()
         for connection in list(side.admission.connections):
-            if not isinstance(connection.sink, Session):
+            if not isinstance(connection.receiver, Session):
                 connection.drop()
     for task in links._dialling.values():
         task.cancel()

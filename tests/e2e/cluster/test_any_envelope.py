@@ -120,7 +120,7 @@ async def test_any_frames_to_a_gateway() -> None:
         for session in sessions:
             await session.wait_closed()
         await until(lambda: not router._ways and not router._waiting and not any(router._bound.values()))
-        assert not gateway.hub.groups._members
+        assert not gateway.context.groups._members
         await until(lambda: not len(lobby.players))
         assert link.session.state is SessionState.OPEN
 

@@ -245,5 +245,5 @@ async def test_in_any_order_each_hears_what_was_said_to_it_once_and_in_order(see
         for gateway in walk.gateways:
             router = gateway.router
             assert not router.stats.malformed and not router._ways and not router._crowded and not router._waiting
-            assert not any(router._bound.values()) and not len(gateway.hub.groups)
-        assert not len(walk.lobby.hub.groups) and not sum(service.malformed for service in walk.services)
+            assert not any(router._bound.values()) and not len(gateway.context.groups)
+        assert not len(walk.lobby.context.groups) and not sum(service.malformed for service in walk.services)

@@ -277,8 +277,8 @@ async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
         assert not manager._carried and not manager._logins and not manager._newest and not manager._claiming
         for service in (lobby, room):
             assert not service.players._by_key and not any(service.players._by_sid.values())
-            assert not len(service.hub.groups) and not service.hub.groups._groups_of
-        assert not len(gateway.hub.groups) and not gateway.hub.groups._groups_of
+            assert not len(service.context.groups) and not service.context.groups._groups_of
+        assert not len(gateway.context.groups) and not gateway.context.groups._groups_of
         assert not lobby.strays and not router.stats.malformed
 
 
@@ -309,7 +309,7 @@ async def test_the_largest_message_to_a_player_fits_into_every_envelope() -> Non
     async with group() as town:
         gateway = await town.gateway(1, limits=limits, link_limits=narrow)
         lobby = await town.lobby(20, limits=limits, link_limits=narrow)
-        most = lobby.hub.max_message
+        most = lobby.context.max_message
         assert most < narrow.max_frame
         async with player(gateway, 7, limits=CLIENT_LIMITS) as client:
             await client.ask(1)

@@ -98,8 +98,8 @@ async def test_what_a_handler_says_of_a_player_that_was_given_away_meanwhile_hol
             stopping = asyncio.create_task(one.stop())
             await until(lambda: two.players.get(7) is not None and one.players.get(7) is None)
             joins.set()
-            await until(lambda: len(gateway.hub.groups) == 1)
-            assert not len(one.hub.groups), "there it is nobody's any more"
+            await until(lambda: len(gateway.context.groups) == 1)
+            assert not len(one.context.groups), "there it is nobody's any more"
             two.broadcast_to("red", Say(2))
             await until(lambda: client.heard == [2])
             ends.set()

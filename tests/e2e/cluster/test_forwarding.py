@@ -235,7 +235,7 @@ async def test_who_has_left_is_in_no_group_whatever_its_handlers_do_later() -> N
             await client.session.wait_closed()
         gate.set()
         await until(lambda: through == [True, True])
-        assert not len(lobby.hub.groups) and not len(gateway.hub.groups)
+        assert not len(lobby.context.groups) and not len(gateway.context.groups)
 
 
 async def test_a_group_is_of_its_type_and_stays_when_a_player_moves() -> None:

@@ -155,7 +155,7 @@ async def test_a_login_that_is_over_before_the_older_s_handlers_are_is_heard_wit
 
         async with player(one, 7) as first:
             first.session.send(Ask(1))
-            await until(lambda: len(lobby.hub.tasks) == 1)
+            await until(lambda: len(lobby.context.tasks) == 1)
             async with player(two, 7) as second:
                 second.say(1, 2, 3)
                 await until(lambda: getattr(lobby.players.get(7), "gateway", 0) == 2)
