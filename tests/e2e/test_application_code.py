@@ -342,7 +342,7 @@ async def event(function: Function, _: Path) -> None:
         assert town.engine.stats.handler_errors == 1  # type: ignore[attr-defined]
 
 
-@place("`group.on_change`", plain=True)
+@place("`cluster.on_change`", plain=True)
 async def change(function: Function, _: Path) -> None:
     async with group() as town:
         gateway = await town.gateway(1)
