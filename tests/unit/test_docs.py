@@ -1,13 +1,16 @@
 """The pages say what is: their code is the examples', their links lead somewhere, their tables are complete."""
 
+import ast
 import re
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import msgspec
 import pytest
 
+from docs import draw_states
 from gatelink import CloseCode, Limits, WireOptions
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -53,6 +56,132 @@ def test_every_link_leads_to_a_file_and_its_heading(page: Path) -> None:
         assert file.is_relative_to(ROOT), f"{name(page)} links {written}, which is not in the repository"
         if anchor:
             assert anchor in headings(file), f"{name(page)} links #{anchor}; {name(file)} has no such heading"
+
+
+# -- names of the source --
+
+NAMED_LINK = re.compile(r"\[`([A-Za-z_][\w.]*)`\]\(([^)#\s]+\.py)\)")
+"""A link that is a name: [`Name`](file.py)."""
+
+NAME_BEFORE_LINK = re.compile(r"`([A-Za-z_][\w.]*)(?:\(\))?`,?(?:\s+(?:in|of))?\s+\(?\[[^\]`]*\]\(([^)#\s]+\.py)\)")
+"""A name right before the link to its file: `Name` ([folder/file.py](file.py)), `Name` in [file.py](file.py)."""
+
+
+@cache
+def defined_in(file: Path) -> frozenset[str]:
+    """The names that a module defines, and `Class.member` for the members of its classes."""
+    names: set[str] = set()
+    for node in ast.parse(file.read_text()).body:
+        names |= bound_by(node)
+        if isinstance(node, ast.ClassDef):
+            for part in ast.walk(node):
+                names |= {f"{node.name}.{member}" for member in bound_by(part)}
+    return frozenset(names)
+
+
+def bound_by(node: ast.AST) -> set[str]:
+    """The names that one statement defines, on its module, class or `self`."""
+    match node:
+        case ast.ClassDef(name=name) | ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+            return {name}
+        case ast.Assign(targets=targets):
+            return {target for part in targets for target in assigned(part)}
+        case ast.AnnAssign(target=target):
+            return set(assigned(target))
+        case _:
+            return set()
+
+
+def assigned(target: ast.expr) -> Iterator[str]:
+    match target:
+        case ast.Name(id=name) | ast.Attribute(value=ast.Name(id="self"), attr=name):
+            yield name
+        case ast.Tuple(elts=parts):
+            for part in parts:
+                yield from assigned(part)
+
+
+def names_beside_links(page: Path, text: str) -> Iterator[tuple[str, Path]]:
+    """(name, file) for each name in `text` that is a link to a Python file, or stands right before one."""
+    for pattern in (NAMED_LINK, NAME_BEFORE_LINK):
+        for symbol, path in pattern.findall(CODE.sub("", text)):
+            file = (page.parent / path).resolve()
+            if file.is_relative_to(ROOT / "src") and (symbol[0].isupper() or "." not in symbol):
+                yield symbol, file  # not `engine.stats`, which says what an object has
+
+
+def misplaced_names(page: Path, text: str) -> list[str]:
+    return [
+        f"{symbol} is not defined in {name(file)}"
+        for symbol, file in names_beside_links(page, text)
+        if symbol not in defined_in(file)
+    ]
+
+
+@every_page
+def test_every_name_beside_a_link_is_defined_in_the_linked_file(page: Path) -> None:
+    assert not misplaced_names(page, page.read_text()), f"{name(page)}: name the file that defines it"
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "[`Admission`](src/gatelink/net/listener.py)",
+        "`Admission` of [net/listener.py](src/gatelink/net/listener.py)",
+        "`FrameDecoder.seal`\n  ([wire/frames.py](src/gatelink/wire/frames.py))",
+        "`Handlers` in [calls.py](src/gatelink/calls.py)",
+        "[`Session.receive`](src/gatelink/session/stream.py)",
+    ],
+)
+def test_a_name_beside_the_wrong_file_is_found(text: str) -> None:
+    assert misplaced_names(ROOT / "README.md", text)
+
+
+def test_every_heading_of_the_tour_links_the_code_that_it_is_about() -> None:
+    tour = re.search(r"^## A tour\n(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
+    assert tour is not None, "README.md has no tour"
+    sections = re.split(r"^### ", tour[1], flags=re.MULTILINE)[1:]
+    assert len(sections) >= 15
+    for section in sections:
+        assert NAMED_LINK.search(section), f"the tour's section has no [`Name`](file.py):\n{section}"
+
+
+def test_the_page_of_states_is_drawn_from_the_tables() -> None:
+    assert draw_states.PAGE.read_text() == draw_states.page(), "run python docs/draw_states.py"
+
+
+ARCHITECTURE = ROOT / "docs" / "architecture.md"
+
+LONG = 500
+"""Lines of a source file, over which a reason stands in docs/architecture.md."""
+
+
+def section(page: Path, title: str) -> str:
+    """The text under one heading of a page, up to the next of its level."""
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", page.read_text(), re.MULTILINE | re.DOTALL)
+    assert found is not None, f"{name(page)} has no section {title!r}"
+    return found[1]
+
+
+def test_every_long_file_has_its_reason() -> None:
+    listed = {file for _, file, _ in targets(ARCHITECTURE, section(ARCHITECTURE, "Long files"))}
+    long = {path for path in (ROOT / "src").rglob("*.py") if len(path.read_text().splitlines()) > LONG}
+    assert long <= listed, f"say in {name(ARCHITECTURE)} why these are one concept: {sorted(map(name, long - listed))}"
+
+
+def test_the_compiled_cut_has_the_names_that_the_source_has() -> None:
+    cut = [row for row in section(ARCHITECTURE, "The compiled cut").splitlines() if row.startswith("| [")]
+    assert len(cut) >= 9
+    for row in cut:
+        classes, members = row.strip("|").split("|")
+        there = {
+            full.removeprefix(f"{owner}.")
+            for owner, file in names_beside_links(ARCHITECTURE, classes)
+            for full in defined_in(file)
+            if full.startswith(f"{owner}.")
+        }
+        missing = set(re.findall(r"`(\w+)`", members)) - there
+        assert not missing, f"{classes.strip()} has no {missing}; the native core needs the source's names"
 
 
 @every_page

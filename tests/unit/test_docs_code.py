@@ -14,7 +14,21 @@ import pytest
 
 from tests.unit.test_docs import PAGES_OF_PIECES, every_page, name
 
-LANGUAGES = {"python", "toml", "json", "sh", "ini", "text", "yaml", "nginx", "javascript", "typescript", "c", "csharp"}
+LANGUAGES = {
+    "mermaid",
+    "python",
+    "toml",
+    "json",
+    "sh",
+    "ini",
+    "text",
+    "yaml",
+    "nginx",
+    "javascript",
+    "typescript",
+    "c",
+    "csharp",
+}
 
 LOOKS_LIKE_CODE = {
     "a gap of blanks": re.compile(r"\S {3,}\S"),
