@@ -6,6 +6,7 @@ A test compares the page with the tables, so the page cannot differ from what ru
 from collections.abc import Mapping
 from enum import Enum
 from pathlib import Path
+from typing import Any
 
 from gatelink.session.states import CONNECTION, SESSION, ConnectionState, SessionState
 
@@ -17,7 +18,7 @@ Each machine on this page is a table in the source. A row has a state, an event 
 after the event. Any other event raises an error there. [draw_states.py](draw_states.py) draws the page.
 """
 
-Table = Mapping[tuple[Enum, Enum], Enum]
+Table = Mapping[tuple[Any, Any], Enum]
 
 MACHINES: tuple[tuple[str, str, Table, Enum], ...] = (
     ("A connection", "src/gatelink/session/states.py", CONNECTION, ConnectionState.UNVERIFIED),

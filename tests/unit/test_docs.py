@@ -2,6 +2,7 @@
 
 import ast
 import re
+import tomllib
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -148,6 +149,14 @@ def test_every_heading_of_the_tour_links_the_code_that_it_is_about() -> None:
 
 def test_the_page_of_states_is_drawn_from_the_tables() -> None:
     assert draw_states.PAGE.read_text() == draw_states.page(), "run python docs/draw_states.py"
+
+
+def test_every_extra_that_a_page_or_an_error_names_is_there() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    for file in [*PAGES, *(ROOT / "src").rglob("*.py")]:
+        for named in re.findall(r"(?:gatelink|'\.)\[([a-z, ]+)\]", file.read_text()):
+            missing = {extra.strip() for extra in named.split(",")} - set(extras)
+            assert not missing, f"{name(file)} names the extra {missing}; pyproject.toml has {', '.join(extras)}"
 
 
 ARCHITECTURE = ROOT / "docs" / "architecture.md"
