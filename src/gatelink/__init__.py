@@ -1,10 +1,8 @@
 """The connection tier of an online game, chat or device backend.
 
-Clients connect over TCP, prove who they are with a token and stay connected; every message reaches its handler in
-order. `Server` is the accepting side, `connect` the other one; both give a `Session`.
+Clients connect over TCP, log in with a token and stay connected. Every message reaches its handler in order. `Server`
+accepts connections, `connect` makes one; both give a `Session`.
 """
-
-__version__ = "0.1.0"  # before the imports, some of which want it
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
 from gatelink.cluster.cluster import Cluster, Membership, NotLinked
@@ -38,6 +36,7 @@ from gatelink.session.interfaces import Peer
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full, OutboxFull
 from gatelink.session.session import Session
+from gatelink.version import __version__ as __version__
 from gatelink.wire.envelope import Arrival
 from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.messages import Catalog, message

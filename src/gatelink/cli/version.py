@@ -6,7 +6,7 @@ def version() -> None:
     import platform
     from importlib.metadata import version as version_of
 
-    from gatelink import __version__
+    from gatelink.version import __version__
 
     found = {
         "gatelink": __version__,

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from gatelink import __version__, tasks
+from gatelink import tasks
 from gatelink.cluster.cluster import Cluster, LoadMeter, Membership, Talk, gather_all, stopped
 from gatelink.cluster.directory import Directory
 from gatelink.cluster.engine import EngineError, EngineUnavailable, Subscription
@@ -26,6 +26,7 @@ from gatelink.errors import CloseCode, ConfigError
 from gatelink.server import Listen, Server
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, Duplicate
 from gatelink.session.session import Session
+from gatelink.version import __version__
 from gatelink.wire.envelope import CLIENT_HEAD
 
 if TYPE_CHECKING:

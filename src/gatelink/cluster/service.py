@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 import structlog
 
-from gatelink import __version__, tasks
+from gatelink import tasks
 from gatelink.cluster.cluster import Cluster, LoadMeter, Membership, Talk
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.links import GATEWAY, Link
@@ -28,6 +28,7 @@ from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.server import Listen, Server
 from gatelink.session.control_frames import close_code
 from gatelink.session.outbox import Full
+from gatelink.version import __version__
 from gatelink.wire import envelope
 from gatelink.wire.frames import HEADER_SIZE, Frame
 

@@ -6,7 +6,6 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from gatelink import __version__
 from gatelink.errors import importing
 from gatelink.login.logins import Logins
 from gatelink.login.messages import (
@@ -27,6 +26,7 @@ from gatelink.login.messages import (
 from gatelink.login.page import POLICY, page
 from gatelink.login.problems import ClientTooOld, ProblemError, problem, problem_of, response_of
 from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.version import __version__
 
 with importing(__name__, "login"):
     from litestar import Litestar, Request, Response, get, post

@@ -9,7 +9,7 @@ import pytest
 import structlog
 
 from gatelink.cluster.engine import EngineUnavailable
-from gatelink.cluster.engines.connection import NatsConnection
+from gatelink.cluster.engines.nats_client import NatsConnection
 from gatelink.cluster.engines.stats import EngineStats
 from gatelink.rate_limited_logger import RateLimitedLogger
 from tests.support import MS

@@ -104,7 +104,7 @@ class KeyValueBucket:
         """Why a new key does not fit; "" as a rule. A limit that somebody set is left alone."""
         self._is_ours = False  # it was made or accepted once
         self._mark = f"marks.{secrets.token_hex(8)}"
-        self._flush_scheduled: Revision | None = None  # the last write of the mark that was acknowledged
+        self._last_mark: Revision | None = None  # the last write of the mark that was acknowledged
         self._mark_may_be: set[bytes] = set()  # an unanswered write may have been done
         self._newest = 0  # the highest revision that was acknowledged
 
@@ -134,24 +134,24 @@ class KeyValueBucket:
 
         Raises EngineError for a bucket that does not take the write.
         """
-        before, last = self._newest, self._flush_scheduled
+        before, last = self._newest, self._last_mark
         value = secrets.token_bytes(8)
         may_be = self._mark_may_be
         self._mark_may_be = may_be | {value} if len(may_be) < 100 else {value}
         is_same = True
         try:
             if last is None:
-                self._flush_scheduled = await self.put(ask, self._mark, value, MARK_TTL)
+                self._last_mark = await self.put(ask, self._mark, value, MARK_TTL)
             else:
-                self._flush_scheduled = await self.update(ask, self._mark, value, MARK_TTL, last)
+                self._last_mark = await self.update(ask, self._mark, value, MARK_TTL, last)
         except Conflict:
             found = await self.get(ask, self._mark)
             is_same = found is not None and found.value in may_be
-            self._flush_scheduled = await self.put(ask, self._mark, value, MARK_TTL)
+            self._last_mark = await self.put(ask, self._mark, value, MARK_TTL)
         self._mark_may_be = {value}
-        if self._flush_scheduled <= before:  # an older copy, in which the mark happens to be the same
+        if self._last_mark <= before:  # an older copy, in which the mark happens to be the same
             is_same = False
-            self._newest = self._flush_scheduled
+            self._newest = self._last_mark
         return is_same
 
     async def _find(self, ask: Ask) -> _Stream:

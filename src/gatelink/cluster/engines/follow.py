@@ -8,7 +8,7 @@ import msgspec
 
 from gatelink.cluster.engine import EngineError
 from gatelink.cluster.engines.bucket import ApiError, KeyValueBucket, Message
-from gatelink.cluster.engines.connection import NatsConnection
+from gatelink.cluster.engines.nats_client import NatsConnection
 from gatelink.cluster.engines.stats import EngineStats
 from gatelink.cluster.engines.view import View
 from gatelink.rate_limited_logger import RateLimitedLogger

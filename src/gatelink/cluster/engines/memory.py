@@ -172,7 +172,7 @@ class MemoryEngine:
         with self._call("request"):
             those = self._served.get(subject)
             if not those:
-                raise NoResponder(f"{subject}: nobody serves it")
+                raise NoResponder(f"{subject}: no server answers it")
             handler = those[next(self._turns) % len(those)].handler
             answer: asyncio.Future[tuple[bytes, str]] = asyncio.get_running_loop().create_future()
             self._requests.add(answer)

@@ -23,8 +23,8 @@ from gatelink.cluster.engine import (
 )
 from gatelink.cluster.engines.bucket import BucketUnfit, KeyValueBucket, Message
 from gatelink.cluster.engines.checks import check_name, check_timeout, check_value, check_write
-from gatelink.cluster.engines.connection import NatsConnection, Receive, Stop, place_of
 from gatelink.cluster.engines.follow import Follower
+from gatelink.cluster.engines.nats_client import NatsConnection, Receive, Stop, place_of
 from gatelink.cluster.engines.stats import EngineStats
 from gatelink.cluster.engines.view import View
 from gatelink.cluster.engines.workers import RequestWorkers, request_failed

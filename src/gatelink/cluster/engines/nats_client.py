@@ -1,7 +1,8 @@
-"""A connection to NATS. The only file that knows `nats-py`, and of that only what carries messages.
+"""A connection to NATS. The only module that imports `nats-py`, and the only one that uses private names of it.
 
-What it offers on top is not used: its own connecting again keeps what was to be sent and sends it late, its key-value
-store writes what never expires, its `flush` overtakes what it is to flush.
+Of nats-py only the part that carries messages is used. Its own reconnecting sends old messages late, its key-value
+store writes entries that never expire, and its `flush` overtakes the messages before it. pyproject.toml bounds its
+version, and tests/unit/cluster/test_nats_client.py fails when one of the private names changes.
 """
 
 import asyncio
@@ -26,27 +27,28 @@ with importing(__name__, "cluster"):
     from nats.aio.client import Client
     from nats.aio.msg import Msg
     from nats.aio.subscription import Subscription
+    from nats.aio.transport import TcpTransport
 
 OLDEST = (2, 11)  # the first with per-message TTL
-MAX_PENDING = 1 << 20  # bytes handed to the connection that its socket has not taken; over it senders wait
-DRAIN_TIMEOUT = 1.0  # s that a subscription which is ended may take for what is under way
-PENDING_PAUSE = 0.005  # s between two looks whether it has
-MAX_UNHANDLED, MAX_UNHANDLED_BYTES = 65_536, 32 << 20  # messages of one subscription; what comes then is dropped
+MAX_PENDING = 1 << 20  # bytes that wait for the socket; over it senders wait
+DRAIN_TIMEOUT = 1.0  # s that the messages of an ended subscription may take
+PENDING_PAUSE = 0.005  # s between two checks whether the socket has taken them
+MAX_UNHANDLED, MAX_UNHANDLED_BYTES = 65_536, 32 << 20  # messages of one subscription; over it they are dropped
 
-_FAILURES = (nats.errors.Error, OSError, RuntimeError)  # of nats-py; what the transport raised is let through
+_FAILURES = (nats.errors.Error, OSError, RuntimeError)  # of nats-py, which lets errors of the transport through
 
 Receive = Callable[[Message], Awaitable[None]]
 Stop = Callable[[], Awaitable[None]]
 
 
 class _Client(Client):
-    """Lost once, lost for good: it says so, and leaves connecting again to its owner."""
+    """nats-py's client without its reconnecting: it reports that the connection is lost, once."""
 
     def __init__(self, on_lost: Callable[[str], None], on_error: Callable[[str], None]) -> None:
         super().__init__()
         self._on_lost = on_lost
         self._on_error = on_error
-        self._is_over = False
+        self._is_aborted = False
 
     async def _process_op_err(self, e: Exception) -> None:
         self._on_lost(str(e) or type(e).__name__)
@@ -58,17 +60,21 @@ class _Client(Client):
             self._on_lost(err_msg)
 
     async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
-        if not self._is_over:  # `close` fails on what it finds to be sent to a connection that is gone
+        if not self._is_aborted:  # `close` sends, and fails on a lost connection
             await super()._send_command(cmd, priority)
 
-    def forget(self) -> None:
-        """Has `close` wait for nothing: neither what is still to be sent nor the peer's end of the connection."""
-        self._is_over = True
+    def abort(self) -> None:
+        """Drop what is queued. `close` then waits neither for the queue nor for the peer."""
+        self._is_aborted = True
         self._pending.clear()
         self._pending_data_size = 0
-        if (writer := getattr(self._transport, "_io_writer", None)) is not None:
-            writer.transport.abort()
-            self._transport = None  # the stream of a TLS handshake that failed never says that it is closed
+        if isinstance(self._transport, TcpTransport) and self._transport._io_writer is not None:
+            self._transport._io_writer.transport.abort()
+            self._transport = None  # after a failed TLS handshake its `wait_closed` would never return
+
+    async def stop_delivery(self, subscription: Subscription) -> None:
+        """Unsubscribe at the server alone: messages that it has sent are still received and handled."""
+        await self._send_unsubscribe(subscription._id)
 
     @property
     def has_jetstream(self) -> bool:
@@ -76,19 +82,19 @@ class _Client(Client):
 
 
 class NatsConnection:
-    """One connection to one server of NATS, until it is lost; who waits for an answer then gets EngineUnavailable."""
+    """One connection to one server of NATS. When it is lost, open requests raise EngineUnavailable."""
 
     def __init__(self, url: str, stats: EngineStats, log: RateLimitedLogger) -> None:
         self.where = place_of(url)
         self.when_lost: set[Callable[[], None]] = set()
         self.lost: str = ""
-        """Why it is of no more use; "" while it is."""
+        """Why it cannot be used any more; "" while it can."""
         self._url = url
         self._stats = stats
         self._log = log
         self._client = _Client(self.lose, partial(self._log.error, "NATS forbids", server=self.where))
         self._inbox = ""
-        self._error: Exception | None = None  # the last that nats-py told of
+        self._error: Exception | None = None  # the last one that nats-py reported
         self._answers: dict[str, asyncio.Future[Message]] = {}
         self._asked = 0
 
@@ -111,7 +117,7 @@ class NatsConnection:
                 token=token,
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
-            cause = self._error or error  # that no server is left says nothing of why
+            cause = self._error or error  # `error` may say only that no server is left
             text = os.strerror(cause.errno) if isinstance(cause, ConnectionError) and cause.errno else str(cause)
             text = text or type(cause).__name__
             if isinstance(cause, ssl.SSLCertVerificationError):
@@ -138,24 +144,24 @@ class NatsConnection:
         return self._client.new_inbox()
 
     def lose(self, why: str) -> None:
-        """It is of no more use."""
+        """Mark the connection as lost, and fail the requests that wait for an answer."""
         if self.lost:
             return
         self.lost = why or "lost"
         for answer in self._answers.values():
             if not answer.done():
                 answer.set_exception(EngineUnavailable(f"the connection to NATS at {self.where} was lost: {why}"))
-        for tell in list(self.when_lost):
-            tell()
+        for call in list(self.when_lost):
+            call()
 
     async def close(self) -> None:
         self.lose("closed")
-        self._client.forget()
+        self._client.abort()
         with contextlib.suppress(*_FAILURES):
             await self._client.close()
 
     async def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> None:
-        """Hands it to the connection; waits for room while its socket is full. Raises EngineUnavailable."""
+        """Send a message; wait while MAX_PENDING bytes wait for the socket. Raises EngineUnavailable."""
         while not self.lost and self._client.pending_data_size > MAX_PENDING:  # noqa: ASYNC110 - there is no event
             await asyncio.sleep(PENDING_PAUSE)
         if self.lost:
@@ -166,7 +172,7 @@ class NatsConnection:
             raise self._failed(error) from None
 
     async def ask(self, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None) -> Message:
-        """The answer; the caller sets the deadline. Raises NoResponder, EngineUnavailable."""
+        """Send a request and return the answer; the caller sets the deadline. Raises NoResponder, EngineUnavailable."""
         self._asked += 1
         token = str(self._asked)
         answer: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
@@ -178,15 +184,18 @@ class NatsConnection:
         finally:
             del self._answers[token]
         if message.headers.get("Status") == "503":
-            raise NoResponder(f"{subject}: nobody serves it")
+            raise NoResponder(f"{subject}: no server answers it")
         return message
 
     async def round_trip(self) -> None:
-        """Returns when the server has read all that was sent before: it has given back what came last."""
+        """Wait until the server has read everything that was sent before: it echoes one more message."""
         await self.ask("")
 
     async def listen(self, subject: str, receive: Receive, queue: str = "") -> Stop:
-        """Has `receive` called, in order; returns what ends it. Raises EngineUnavailable."""
+        """Subscribe: call `receive` with each message, in order. Returns the function that ends it.
+
+        Raises EngineUnavailable.
+        """
 
         async def take(msg: Msg) -> None:
             await receive(Message(msg.subject, msg.reply, msg.data, msg.headers or {}))
@@ -204,12 +213,12 @@ class NatsConnection:
         return partial(self._unlisten, subscription)
 
     async def _unlisten(self, subscription: Subscription) -> None:
-        """Ends it when what the server had sent by now is received and handled, if that is soon."""
+        """End a subscription once its messages are handled, within DRAIN_TIMEOUT."""
         if self.lost:
-            return  # with the connection
+            return  # it ended with the connection
         try:
             async with asyncio.timeout(DRAIN_TIMEOUT):
-                await self._client._send_unsubscribe(subscription._id)
+                await self._client.stop_delivery(subscription)
                 await self.round_trip()
                 await subscription.drain()  # type: ignore[no-untyped-call]
         except (EngineUnavailable, TimeoutError, *_FAILURES):
@@ -233,7 +242,7 @@ class NatsConnection:
 
 
 def _split(url: str) -> tuple[str, str | None, str | None, str | None]:
-    """`url` without its user; then user and password, or else a token. nats-py would not undo a URL's escapes."""
+    """`url` without its user; then user and password, or else a token. nats-py does not decode a URL's escapes."""
     parts = urlsplit(url)
     if parts.username is None:
         return url, None, None, None
