@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 import pytest
 import uvloop
-from gatelink.cluster.engines.connection import NatsConnection
 from structlog.testing import capture_logs
 
 from gatelink.cluster.engine import Change, Engine, EngineUnavailable, NoResponder, Revision, Watch
@@ -18,6 +17,7 @@ from gatelink.cluster.engines.bucket import Message
 from gatelink.cluster.engines.embedded import NatsServer
 from gatelink.cluster.engines.follow import Follower
 from gatelink.cluster.engines.nats import NatsEngine
+from gatelink.cluster.engines.nats_client import NatsConnection
 from tests.e2e.engines import TIMEOUT, fresh_bucket, path_to, within
 from tests.e2e.support import until
 from tests.support import MS, run_watched

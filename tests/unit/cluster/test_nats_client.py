@@ -27,7 +27,7 @@ def test_attributes_of_the_client_that_are_read_or_set() -> None:
     client = Client()
     assert client._pending == [] and client._pending_data_size == 0
     assert client._transport is None and client._server_info == {}
-    assert TcpTransport()._io_writer is None
+    assert TcpTransport()._io_writer is None  # type: ignore[no-untyped-call]
 
 
 def test_a_lost_connection_reaches_the_methods_that_are_overridden() -> None:
