@@ -13,11 +13,11 @@ class Echo(bytes):
 
 @message(20002)
 class Shout(bytes):
-    """Sent to everybody as a `Heard`."""
+    """Sent to everybody as a `Received`."""
 
 
 @message(20003)
-class Heard(bytes):
+class Received(bytes):
     """What somebody shouted."""
 
 
@@ -36,4 +36,4 @@ def echo(session: Session, message: Echo) -> None:
 
 @server.on(Shout)
 def shout(session: Session, message: Shout) -> None:
-    server.sessions.broadcast(Heard(message))
+    server.sessions.broadcast(Received(message))

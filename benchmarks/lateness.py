@@ -4,7 +4,7 @@ import asyncio
 from pathlib import Path
 from time import perf_counter
 
-from gatelink.robots.histogram import LatencyHistogram
+from gatelink.robots.tally import LatencyHistogram
 
 PERIOD = 0.01
 """Seconds between two samples."""

@@ -8,7 +8,7 @@ import argparse
 
 import uvloop
 
-from benchmarks.echo import Echo, Heard, Shout
+from benchmarks.echo import Echo, Received, Shout
 from gatelink import Limits, Session, StaticTokens, message
 from gatelink.cluster.cluster import Membership
 from gatelink.cluster.engines.nats import NatsEngine
@@ -48,7 +48,7 @@ def service(member: Membership) -> Server:
 
     @echoing.on(Shout)
     def shout(session: Session, message: Shout) -> None:
-        echoing.broadcast_to(ROOM, Heard(message))
+        echoing.broadcast_to(ROOM, Received(message))
 
     return echoing
 

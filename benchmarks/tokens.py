@@ -27,7 +27,7 @@ from gatelink.auth.signed_tokens import SignedTokens
 from gatelink.auth.tokens import Tokens
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.errors import GatelinkError
-from gatelink.robots.histogram import LatencyHistogram
+from gatelink.robots.tally import LatencyHistogram
 
 AT_ONCE = 64
 LIFETIME = 43_200.0  # s, and all of it for the first use: nothing expires while it is measured

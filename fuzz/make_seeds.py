@@ -15,7 +15,7 @@ from fuzz.fuzz_secure import Step
 from fuzz.harness import SEEDS
 from gatelink.net.proxy import SIGNATURE
 from gatelink.wire import control, envelope
-from gatelink.wire.compress import compress
+from gatelink.wire.body import compress
 from gatelink.wire.frames import encode_control_frame, encode_frame
 from gatelink.wire.messages import MessageType
 from gatelink.wire.noise import HandshakeState, Pattern, prologue

@@ -12,7 +12,7 @@ from benchmarks.children import obey
 from benchmarks.harness import HOST
 from benchmarks.lateness import summary
 from gatelink import Backoff, Handlers, Session, connect
-from gatelink.robots.histogram import LatencyHistogram
+from gatelink.robots.tally import LatencyHistogram
 
 BACKOFF = Backoff(first=0.05, most=1.0, attempts=1_000)
 DIALLING = 3.0  # s for one attempt

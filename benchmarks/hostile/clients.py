@@ -16,7 +16,7 @@ from benchmarks.harness import HOST
 from benchmarks.hostile.server import CATALOG, Echo, News
 from benchmarks.lateness import Core, Lateness, summary
 from benchmarks.rawclient import VERIFY_SUCCEEDED, frame, verify_request
-from gatelink.robots.histogram import LatencyHistogram
+from gatelink.robots.tally import LatencyHistogram
 from gatelink.wire.control import Hello
 from gatelink.wire.frames import MAX_LENGTH, FrameDecoder
 from gatelink.wire.handshake import Initiator

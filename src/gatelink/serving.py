@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from gatelink.ops import files, logs, process
+from gatelink.ops import logs, process
 
 if TYPE_CHECKING:
     from gatelink.server import Server
@@ -65,6 +65,6 @@ async def _live(server: "Server", started: asyncio.Event, asked: asyncio.Event) 
 
 
 def _allow_files(server: "Server") -> None:
-    needed, allowed = files.allow(server.most_connections)
+    needed, allowed = process.allow_files(server.most_connections)
     if allowed < needed:
         log.warning("fewer open files than max_connections: raise ulimit -Hn", needed=needed, allowed=allowed)

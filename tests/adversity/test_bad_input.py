@@ -12,7 +12,7 @@ import tracemalloc
 import pytest
 
 from gatelink import CloseCode, Limits
-from gatelink.wire.compress import compress
+from gatelink.wire.body import compress
 from gatelink.wire.frames import COMPRESSED, CONTROL, SCRAMBLED, SEALED, encode_control_frame, encode_frame
 from tests.e2e.support import (
     CATALOG,

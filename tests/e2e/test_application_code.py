@@ -19,7 +19,7 @@ from structlog.testing import capture_logs
 from gatelink import Backoff, Catalog, CloseCode, ConnectError, Handlers, Identity, Listen, connect
 from gatelink.auth.methods import Custom
 from gatelink.cluster.engine import RequestFailed
-from gatelink.robots import Robot, Run
+from gatelink.robots import LoadTest, Robot
 from gatelink.wire.frames import encode_frame
 from tests.e2e.cluster.support import LOBBY, Ask, Post, Recorder, Say, group
 from tests.e2e.login.support import ANNA, asking, problem_in, serving_login
@@ -399,7 +399,7 @@ async def robot(function: Function, _: Path) -> None:
         found = False
 
     async with EchoServer() as server:
-        tally = await Run(Odd, address=str(server.endpoint), count=1, seconds=0.3).run()
+        tally = await LoadTest(Odd, address=str(server.endpoint), count=1, seconds=0.3).run()
         assert len(tally.error_texts) >= 2, tally.error_texts
 
 

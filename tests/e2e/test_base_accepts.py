@@ -77,16 +77,16 @@ async def test_scrambling_covers_the_frameworks_own_messages(name: str) -> None:
         older, newer = await there.client(7, scramble=True), await there.client(7, scramble=True)
         assert await goes_on(there, newer)
         await older.closed()
-        assert older.flags_heard == [(2, 2), (24, 2)]
-        assert set(newer.flags_heard) == {(2, 2), (SAY, 2)} and newer.answer is not None and newer.answer.uid == 7
+        assert older.flags_received == [(2, 2), (24, 2)]
+        assert set(newer.flags_received) == {(2, 2), (SAY, 2)} and newer.answer is not None and newer.answer.uid == 7
         session = there.front.sessions.get(7)
         assert session is not None
         session._beat(session._stream, 0.0, 0.0)  # type: ignore[arg-type]
-        await newer.until(lambda: (4, 2) in newer.flags_heard)
+        await newer.until(lambda: (4, 2) in newer.flags_received)
         async with BaseClient(8, b"wrong", scramble=True) as refused:
             await refused.open(there.endpoint)
             await refused.closed()
-            assert refused.flags_heard == [(3, 2)]
+            assert refused.flags_received == [(3, 2)]
         await older.close()
         await newer.close()
 

@@ -18,7 +18,7 @@ import pytest
 
 from gatelink import CloseCode, ConnectError, Handlers, Listen, Server, Session, connect
 from gatelink.login.client import LoginFailed
-from gatelink.robots import Run
+from gatelink.robots import LoadTest
 from gatelink.wire.base import VERIFY_FAILED, VERIFY_REQUEST, VERIFY_SUCCEEDED, ClientVerifyRequest
 from gatelink.wire.codecs import BINARY
 from gatelink.wire.frames import FrameDecoder, encode_frame
@@ -111,7 +111,7 @@ async def test_hellos_robots_find_nothing_wrong() -> None:
     from examples.hello.server import server
 
     async with running(server) as (address,):
-        tally = await Run(Greeter, address=address, count=5, seconds=LIMIT).run()
+        tally = await LoadTest(Greeter, address=address, count=5, seconds=LIMIT).run()
         assert tally.held and tally.sent == tally.received == 50
 
 

@@ -15,7 +15,7 @@ from gatelink.net import login
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.control_frames import control_frame
 from gatelink.wire.base import DUPLICATE_LOGIN
-from gatelink.wire.compress import compress
+from gatelink.wire.body import compress
 from gatelink.wire.control import Hello
 from gatelink.wire.frames import COMPRESSED, encode_control_frame, encode_frame
 from tests.e2e.support import (

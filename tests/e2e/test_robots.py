@@ -13,7 +13,7 @@ from xml.etree import ElementTree
 import pytest
 
 from gatelink import CatalogError, CloseCode, Session, SessionClosed
-from gatelink.robots import Robot, Run, Tally, runner
+from gatelink.robots import LoadTest, Robot, Tally, load_test
 from tests.e2e.support import CATALOG, Echo, EchoServer, Note, serving
 from tests.processes import Process, ended, python
 from tests.support import MS
@@ -66,7 +66,7 @@ async def run_of(
     scenario: type[Robot], server: EchoServer, count: int = 1, until: Callable[[Tally], object] | None = None
 ) -> Tally:
     """What robots of `scenario` counted when they were done, or when `until` came true."""
-    run = Run(scenario, address=str(server.endpoint), count=count, seconds=LIMIT)
+    run = LoadTest(scenario, address=str(server.endpoint), count=count, seconds=LIMIT)
     return await run.run(lambda: run.stop() if until and until(run.tally) else None)
 
 
@@ -141,7 +141,7 @@ def test_a_handler_for_no_message_is_found_before_the_run() -> None:
         def on_ecko(self, session: Session, echo: Echo) -> None: ...
 
     with pytest.raises(CatalogError, match="Misspelt.on_ecko names no message"):
-        Run(Misspelt, address="tcp://127.0.0.1:1", count=1, seconds=1)
+        LoadTest(Misspelt, address="tcp://127.0.0.1:1", count=1, seconds=1)
 
 
 async def test_what_a_robot_raises_is_an_error_and_it_starts_over() -> None:
@@ -203,7 +203,7 @@ async def test_a_polite_end_delivers_what_is_queued_and_an_abrupt_one_drops_it()
 async def test_a_robot_that_does_not_end_is_an_error_and_does_not_hold_up_the_run(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(runner, "ENDING", 0.05)
+    monkeypatch.setattr(load_test, "ENDING", 0.05)
     let_go = asyncio.Event()
 
     class Stubborn(Scenario):
@@ -213,7 +213,7 @@ async def test_a_robot_that_does_not_end_is_an_error_and_does_not_hold_up_the_ru
             except asyncio.CancelledError:
                 await let_go.wait()
 
-    run = Run(Stubborn, address="tcp://127.0.0.1:1", count=2, seconds=0.05)
+    run = LoadTest(Stubborn, address="tcp://127.0.0.1:1", count=2, seconds=0.05)
     tally = await run.run()
     assert [error.count for error in tally.error_texts.values()] == [2]
     let_go.set()
@@ -221,7 +221,7 @@ async def test_a_robot_that_does_not_end_is_an_error_and_does_not_hold_up_the_ru
 
 def test_robots_of_one_seed_and_number_draw_the_same() -> None:
     def draws(seed: int) -> list[float]:
-        run = Run(Scenario, address="tcp://127.0.0.1:1", count=3, seconds=1, seed=seed)
+        run = LoadTest(Scenario, address="tcp://127.0.0.1:1", count=3, seconds=1, seed=seed)
         return [robot.random.random() for robot in run.robots]
 
     assert draws(1) == draws(1) != draws(2)

@@ -18,8 +18,7 @@ from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
 from gatelink.testing import FakeClock
 from gatelink.wire.base import HEARTBEAT
-from gatelink.wire.body import BodyCoder
-from gatelink.wire.compress import compress
+from gatelink.wire.body import BodyCoder, compress
 from gatelink.wire.frames import COMPRESSED, CONTROL, SCRAMBLED, Frame, encode_frame
 from gatelink.wire.messages import Catalog
 from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, FakeStream, Say, settle, state_of, turn

@@ -112,6 +112,7 @@ def test_engines_know_nothing_of_servers_and_sessions() -> None:
                     "gatelink.errors.",
                     "gatelink.rate_limited_logger.",
                     "gatelink.tasks",
+                    "gatelink.ops.supervisor.tied_to_parent",
                     "gatelink.cluster.engine.",
                     "gatelink.cluster.engines.",
                 )

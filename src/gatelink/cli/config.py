@@ -3,7 +3,7 @@
 import subprocess
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, NoReturn
 
 import typer
 
@@ -68,14 +68,38 @@ def show(file: File) -> None:
 
 
 def problems_with_services(settings: "Settings", file: Path) -> list[str]:
-    """What is wrong with the objects that `run` names. Their modules are imported in a process of their own."""
+    """The problems of the objects that `run` names. `import_services` imports their modules in another process."""
     if not settings.services:
         return []
-    child = [sys.executable, "-m", "gatelink.cli.services", str(file)]
+    code = "from gatelink.cli.config import import_services; import_services()"
+    child = [sys.executable, "-c", code, str(file)]
     done = subprocess.run(child, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, errors="surrogateescape")
     if done.returncode == 0:
         return []
     return done.stderr.splitlines() or [f"{file}: the services can't be imported: exit status {done.returncode}"]
+
+
+def import_services() -> NoReturn:
+    """Import the services of the configuration in argv[1]. The process writes its problems to stderr, a line each.
+
+    A process of its own, because a user's module may do anything when it is imported. Exit status 1: problems.
+    """
+    from gatelink.cli.loading import load_service
+    from gatelink.errors import ConfigError
+    from gatelink.settings import load
+    from gatelink.settings.load import where
+
+    file = Path(sys.argv[1])
+    settings = load(file, dev=True)  # `check` has checked the secrets
+    sys.stdout = sys.stderr  # modules may print
+    problems = []
+    for name, section in settings.services.items():
+        try:
+            load_service(section.run, name, settings.services, file)
+        except ConfigError as error:
+            problems.append(f"{where(file, ('services', name, 'run'))}: {error}")
+    print("\n".join(problems), file=sys.stderr)
+    sys.exit(int(bool(problems)))
 
 
 def summary(settings: "Settings") -> str:

@@ -12,7 +12,7 @@ from gatelink.cli.loading import load_class
 from gatelink.errors import ConfigError
 
 if TYPE_CHECKING:
-    from gatelink.robots import Run
+    from gatelink.robots import LoadTest
 
 LINE_EVERY = 5  # s between lines where there is no terminal
 
@@ -43,14 +43,14 @@ def robots(
     """
     from gatelink.net.endpoints import parse_endpoint
     from gatelink.ops import process
-    from gatelink.robots import Robot, Run
+    from gatelink.robots import LoadTest, Robot
 
     kind = load_class(scenario, Robot)
     parse_endpoint(address)
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(f"--report {report}: there is no directory {report.absolute().parent}")
     _allow_files(count)
-    run = Run(kind, address=address, count=count, seconds=seconds, ramp=ramp, seed=seed)
+    run = LoadTest(kind, address=address, count=count, seconds=seconds, ramp=ramp, seed=seed)
     started = datetime.now().astimezone()
     process.run(_watch(run, json))
     if report is not None:
@@ -62,7 +62,7 @@ def robots(
         raise typer.Exit(1)
 
 
-async def _watch(run: "Run", json: bool) -> None:
+async def _watch(run: "LoadTest", json: bool) -> None:
     """Runs, shows the run while it lasts, and its summary at the end."""
     import asyncio
 
@@ -102,8 +102,8 @@ async def _watch(run: "Run", json: bool) -> None:
 
 def _allow_files(count: int) -> None:
     """Lets this process open a socket for each of `count` robots. Raises ConfigError over the hard limit."""
-    from gatelink.ops import files
+    from gatelink.ops import process
 
-    needed, allowed = files.allow(count)
+    needed, allowed = process.allow_files(count)
     if allowed < needed:
         raise ConfigError(f"{count} robots need {needed} open files, and {allowed} are allowed; raise ulimit -Hn")

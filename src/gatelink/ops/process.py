@@ -1,9 +1,10 @@
-"""How a process of ours runs, hears its signals, and ends: in bounded time, whatever its handlers and threads do."""
+"""How a gatelink process runs, receives signals, and ends in bounded time, whatever its handlers and threads do."""
 
 import asyncio
 import contextlib
 import logging
 import os
+import resource
 import signal
 import sys
 import threading
@@ -22,11 +23,11 @@ T = TypeVar("T")
 log = structlog.get_logger("gatelink.process")
 
 SPARE = 4.5
-"""Seconds over the grace that a stop may take: for handlers that are cancelled, `on_stop` and the engine. `gatelink up`
-allows 5."""
+"""Seconds that a stop may take beyond its grace: for cancelled handlers, `on_stop` and the engine. `gatelink up` allows
+5."""
 
 LEFT = 0.5
-"""Seconds that what is left has when all else has ended and the grace is over."""
+"""Seconds that remaining tasks and threads have, once the command's work and the grace are over."""
 
 MOST_NAMED = 20
 """Tasks and threads that one log line names."""
@@ -34,11 +35,15 @@ MOST_NAMED = 20
 LAST_LINES = 1.0
 """Seconds in which the last lines of the log must be written."""
 
+OTHER_FILES = 64
+"""Files that a process has open besides its connections."""
+
 
 class _End:
-    """Ends the process if it does not end by itself: `os._exit`, after a log line that names what is left.
+    """Ends the process with `os._exit` if it does not end by itself. A log line before names what is still running.
 
-    One thread, which is started once the end is asked for. A blocked event loop does not hold it up.
+    It watches in a thread of its own, so a blocked event loop does not delay it. The thread starts with the first
+    deadline.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
@@ -51,16 +56,16 @@ class _End:
         self._thread: threading.Thread | None = None
 
     def within(self, grace: float, spare: float) -> None:
-        """What was asked to end has `grace` seconds, and then `spare` more. A later call has the last word."""
+        """The process must end in `grace` seconds and `spare` more. The latest call counts."""
         self._grace_ends = monotonic() + grace
         self._set(self._grace_ends + spare)
 
     def begins(self) -> None:
-        """The command's own work is over; its tasks and threads have what is left of the grace, and a moment."""
+        """The command's own work is over. Its tasks and threads have the rest of the grace, and LEFT."""
         self._set(max(self._grace_ends, monotonic()) + LEFT)
 
     def over(self) -> None:
-        """The loop is closed: only the interpreter's end is left to watch, which waits for threads."""
+        """The loop is closed. Only the interpreter's end is left to watch, which waits for threads."""
         self._is_over = True
 
     def _set(self, deadline: float) -> None:
@@ -105,9 +110,9 @@ _end: _End | None = None
 def run(main: Coroutine[Any, Any, T]) -> T:
     """Run `main` on a uvloop of its own, as `asyncio.run` does. Its end is bounded, and SIGHUP does not kill it.
 
-    When `main` has ended, tasks are cancelled, and they and threads have until the grace of `stop_within` is over, at
-    least 0.5 s. Then the log names what is left and the process ends: with status 0, or if `main` raised with 1 or the
-    status of its `typer.Exit` or SystemExit.
+    When `main` has ended, tasks are cancelled. Tasks and threads then have the rest of `stop_within`'s grace, at least
+    0.5 s. After that the log names those that still run, and the process ends. Its status is 0; if `main` raised, it is
+    1 or the status of the `typer.Exit` or SystemExit.
     """
     global _end
     prepare()
@@ -130,46 +135,46 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def stop_within(grace: float, spare: float = SPARE) -> None:
-    """The process was told to end: it must have ended in `grace` and `spare` seconds. Only within `run`."""
+    """The process was told to end, and has `grace` and `spare` seconds for it. Only within `run`."""
     if _end is not None:
         _end.within(grace, spare)
 
 
 def ends_with(status: int) -> None:
-    """The exit status of a process that does not end by itself any more."""
+    """Set the exit status for a process that does not end by itself."""
     if _end is not None:
         _end.status = status
 
 
 def prepare() -> None:
-    """Before a server's process does anything else: SIGHUP kills nothing from now on; it means "read your files again".
+    """Prepare a server's process, before it does anything else.
 
-    The numbers of standard input, output and error that were closed are taken: a socket must not get what is written
-    there, and uvloop aborts when it closes one of them.
+    SIGHUP means "read your files again", so it no longer kills. Closed standard descriptors are opened on /dev/null: a
+    socket must not get their number, and uvloop aborts when it closes one of them.
     """
     for number in range(3):
         try:
             os.fstat(number)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # takes the lowest that is free
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest free number
     if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGHUP) == signal.SIG_DFL:
         signal.signal(signal.SIGHUP, signal.SIG_IGN)
 
 
 @contextlib.contextmanager
 def signals(calls: Mapping[signal.Signals, Callable[[], None]], gather_all: Callable[[], None]) -> Iterator[None]:
-    """In the block, a signal calls its function in the running loop.
+    """Call a function in the running loop for each signal, within the block.
 
     gather_all: called for SIGTERM and SIGINT in the signal handler itself, also while a handler blocks the loop.
     """
     loop = asyncio.get_running_loop()
 
-    def hear(number: int, frame: FrameType | None) -> None:
+    def receive(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGHUP:
             gather_all()
         loop.call_soon_threadsafe(calls[signal.Signals(number)])
 
-    before = {number: signal.signal(number, hear) for number in calls}
+    before = {number: signal.signal(number, receive) for number in calls}
     try:
         yield
     finally:
@@ -177,8 +182,22 @@ def signals(calls: Mapping[signal.Signals, Callable[[], None]], gather_all: Call
             signal.signal(number, handler)
 
 
+def allow_files(connections: int) -> tuple[int, int]:
+    """Raise the soft limit of open files, up to the hard limit, so that this many connections fit.
+
+    Returns the files needed for that, and the files allowed now.
+    """
+    needed = connections + OTHER_FILES
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft == resource.RLIM_INFINITY or soft >= needed:
+        return needed, needed
+    allowed = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (allowed, hard))
+    return needed, allowed
+
+
 def _unraisable(what: "sys.UnraisableHookArgs") -> None:
-    log.error("an error that nobody can catch", where=what.err_msg or "", exc_info=what.exc_value)
+    log.error("an error that no code can catch", where=what.err_msg or "", exc_info=what.exc_value)
 
 
 def _thread_failed(what: threading.ExceptHookArgs) -> None:
@@ -187,7 +206,7 @@ def _thread_failed(what: threading.ExceptHookArgs) -> None:
 
 
 def _status_of(error: BaseException) -> int:
-    import typer  # here: a server in a program of somebody else's needs no command line
+    import typer  # keeps it out of programs that run a server without the command line
 
     if isinstance(error, typer.Exit):
         return error.exit_code
@@ -202,7 +221,7 @@ def _flush_output() -> None:
 
 
 def _interpreter_waits() -> bool:
-    """Whether the main thread is done, and the interpreter waits for other threads to end."""
+    """Whether the main thread has ended, and the interpreter waits for other threads."""
     main = threading.main_thread()
     if not main.is_alive():
         return True

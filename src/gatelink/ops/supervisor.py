@@ -1,9 +1,10 @@
-"""Child processes that are kept running: their output in one stream with their names, restarts with backoff.
+"""Child processes that are kept running: one stream of output, with their names, and restarts with backoff.
 
-The kernel takes the children along when this process ends, however it does.
+When this process ends, in whatever way, the kernel ends the children.
 """
 
 import asyncio
+import ctypes
 import os
 import signal
 import sys
@@ -16,35 +17,37 @@ import msgspec
 import structlog
 
 from gatelink import tasks
-from gatelink.ops import orphans
 
 log = structlog.get_logger("gatelink.supervisor")
 
 FIRST_WAIT = 0.2
 MOST_WAIT = 10.0
-"""Seconds before a process that ended is started again: doubled for each that ends early, up to the most."""
+"""Seconds before a process is started again: doubled after each early end, up to the most."""
 
 STEADY = 10.0
-"""Seconds that a process must have run for its next end to be a first one again."""
+"""Seconds that a process must run for its wait to be the first one again."""
 
 HURRY = 2.0
-"""Seconds that a process has to end after `hurry`; then it is killed."""
+"""Seconds that a process has to end after the second `stop`; then it is killed."""
 
 LAST_WORDS = 1.0
-"""Seconds that the output of a process which has ended is still read: a child of its own may hold it open."""
+"""Seconds that output is read after a process has ended: a child of its own may hold it open."""
 
 MAX_LINE = 65_536
 """Bytes of one line of output; a longer one is cut."""
 
 UNUSABLE = os.EX_CONFIG
-"""78, the exit status of a process that can't run as it is configured: starting it again changes nothing."""
+"""78, the exit status of a process that can't run as it is configured. It is not started again."""
 
 REPLACED = 3
-"""The exit status of a process whose server id a newer one took: started again, it would only take that back."""
+"""The exit status of a process whose server id a newer one took. Started again, it would only take the id back."""
+
+ORPHANS_EVERY = 1.0
+"""Seconds between two looks for orphans that have ended."""
 
 
 class Program(msgspec.Struct, frozen=True):
-    """One process. stage: those of a higher stage are stopped first, and only then those of the next lower."""
+    """One process. stage: programs of the highest stage are stopped first, and only then those of the next."""
 
     name: str
     command: tuple[str, ...]
@@ -52,10 +55,10 @@ class Program(msgspec.Struct, frozen=True):
 
 
 class Supervisor:
-    """Runs programs until it is told to stop, or one of them says that it can't run as configured.
+    """Runs programs until `stop` is called, or one of them can't run as configured.
 
-    environment: of the children. write: takes a line of output, with its program's name. grace: seconds that the
-    programs of a stage have to end once they are told to; then they are killed.
+    environment: of the children. write: called with a program's name and a line of its output. grace: seconds that the
+    programs of a stage have to end after SIGTERM; then they are killed.
     """
 
     def __init__(
@@ -77,31 +80,32 @@ class Supervisor:
         self._last_lines: dict[str, str] = {}
         self.restarts = 0
         self.cause = ""
-        """The last line of the program that could not run: why."""
+        """The last line of the program that could not run."""
 
     def pid(self, name: str) -> int | None:
-        """The process id of a program that runs."""
+        """The process id of a program; None if it does not run."""
         child = self._children.get(name)
         return child.pid if child is not None else None
 
     def stop(self) -> None:
-        """Ends the programs, stage by stage; `run` returns when they have ended. Again: in a hurry.
+        """Stop the programs, stage by stage; `run` returns when they have ended.
 
-        Then all are told at once, those that were told before a second time, and have 2 s until they are killed.
+        A second call does not wait for stages: all programs get SIGTERM, some for the second time, and are killed 2 s
+        later.
         """
         if self._over.is_set():
             self._hurried.set()
         self._over.set()
 
     def forward(self, number: signal.Signals) -> None:
-        """Sends a signal to all programs that run."""
+        """Send a signal to all running programs."""
         for child in self._children.values():
             _signal(child, number)
 
     async def run(self) -> str | None:
-        """Runs until `stop`; the name of the program that could not run, if that was why it ended."""
+        """Run until `stop`. Returns the name of the program that could not run, if one ended it."""
         keepers = {program: tasks.live(partial(self._keep, program), "keeping a program") for program in self._programs}
-        reaping = tasks.live(orphans.reap, "reaping of orphans") if orphans.adopts() else None
+        reaping = tasks.live(_reap_orphans, "reaping of orphans") if _adopts_orphans() else None
         try:
             await self._over.wait()
             stages = sorted(self._stopping, reverse=True)
@@ -111,15 +115,15 @@ class Supervisor:
             if self._hurried.is_set():
                 await self._end(stages, keepers)
         finally:
-            self._tell(list(self._stopping))  # nothing is left of them, unless this was cancelled
+            self._terminate(list(self._stopping))  # none is left, unless this was cancelled
             await self._kill(list(self._stopping), keepers)
             if reaping is not None:
                 reaping.cancel()
         return self._unusable
 
     async def _stop_stage(self, stage: int, keepers: "Mapping[Program, asyncio.Task[None]]") -> None:
-        """Tells the programs of a stage to end, and waits for that, but no longer once there is a hurry."""
-        self._tell([stage])
+        """Terminate the programs of a stage, and wait for their ends or a second `stop`."""
+        self._terminate([stage])
         hurried = asyncio.create_task(self._hurried.wait())
         late = [keeper for program, keeper in keepers.items() if program.stage == stage]
         end = time.monotonic() + self._grace
@@ -131,12 +135,12 @@ class Supervisor:
             await self._kill([stage], keepers)
 
     async def _end(self, stages: Sequence[int], keepers: "Mapping[Program, asyncio.Task[None]]") -> None:
-        """Tells all to end, now, and kills those that do not."""
-        self._tell(stages)
+        """Terminate all at once, and kill those that do not end."""
+        self._terminate(stages)
         await asyncio.wait(keepers.values(), timeout=HURRY)
         await self._kill(stages, keepers)
 
-    def _tell(self, stages: Sequence[int]) -> None:
+    def _terminate(self, stages: Sequence[int]) -> None:
         for stage in stages:
             self._stopping[stage].set()
         for program in self._programs:
@@ -153,7 +157,7 @@ class Supervisor:
             await asyncio.wait([keepers[program] for program in late], timeout=MOST_WAIT)
 
     async def _keep(self, program: Program) -> None:
-        """Runs a program, and again when it ends, until it is to stop."""
+        """Run a program, and start it again when it ends, until its stage stops."""
         stopping = self._stopping[program.stage]
         wait = FIRST_WAIT
         while not stopping.is_set():
@@ -173,7 +177,7 @@ class Supervisor:
                 return
             if time.monotonic() - began > STEADY:
                 wait = FIRST_WAIT
-            say = log.info if status == 0 else log.error  # who ended it by hand had no fault
+            say = log.info if status == 0 else log.error  # status 0: somebody ended it by hand
             say("ended, and is started again", program=program.name, status=status, seconds=round(wait, 1))
             self.restarts += 1
             with suppress(TimeoutError):
@@ -182,16 +186,16 @@ class Supervisor:
             wait = min(wait * 2, MOST_WAIT)
 
     async def _run_once(self, program: Program) -> int | None:
-        """From its start to its end; its exit status, negative for a signal, None if it could not be started."""
-        reading, writing = os.pipe()  # not asyncio's: with that, `wait` may wait for whoever else has it open
+        """Run a program once. Returns its exit status, negative for a signal, None if it did not start."""
+        reading, writing = os.pipe()  # with asyncio's own pipe, `wait` waits for all processes that have it open
         try:
             child = await asyncio.create_subprocess_exec(
-                *(sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), *program.command),
+                *tied_to_parent(program.command, signal.SIGTERM),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
                 env=self._environment,
-                start_new_session=True,  # Ctrl-C is for the supervisor, which stops them in order
+                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops them in order
             )
         except BaseException as error:
             os.close(reading)
@@ -208,7 +212,7 @@ class Supervisor:
         )
         copying = tasks.keep(self._copy(program.name, output), "output of a program")
         try:
-            if self._stopping[program.stage].is_set():  # while it was being started
+            if self._stopping[program.stage].is_set():  # set during the start
                 _signal(child, signal.SIGTERM)
             status = await child.wait()
             await asyncio.wait([copying], timeout=LAST_WORDS)
@@ -219,7 +223,7 @@ class Supervisor:
         return status
 
     async def _copy(self, name: str, output: asyncio.StreamReader) -> None:
-        """Writes each line, without what it has over MAX_LINE bytes."""
+        """Write each line, cut at MAX_LINE bytes."""
         line = bytearray()
         cut = 0
         while data := await output.read(MAX_LINE):
@@ -239,7 +243,7 @@ class Supervisor:
 
 
 def _extend(line: bytearray, data: bytes) -> int:
-    """Adds what has room; how many bytes had none."""
+    """Add data up to MAX_LINE. Returns how many bytes had no room."""
     taken = data[: MAX_LINE - len(line)]
     line += taken
     return len(data) - len(taken)
@@ -252,15 +256,59 @@ def _text(line: bytearray, cut: int) -> str:
 
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
     if child.returncode is None:
-        with suppress(ProcessLookupError):  # it has ended, and nobody has noticed yet
+        with suppress(ProcessLookupError):  # it has just ended
             child.send_signal(number)
 
 
-# The child asks the kernel to be told when its parent ends, then becomes the program. 1 is PR_SET_PDEATHSIG.
+# A process of its own: code between fork and exec (`preexec_fn`) may deadlock in a program with threads.
 _BECOME = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None).prctl(1, signal.SIGTERM, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
+import ctypes, os, sys
+parent, number, *command = sys.argv[1:]
+ctypes.CDLL(None).prctl(1, int(number), 0, 0, 0)  # PR_SET_PDEATHSIG
+if os.getppid() != int(parent):
     sys.exit("the parent has ended")
-os.execv(sys.argv[2], sys.argv[2:])
+os.execv(command[0], command)
 """
+
+
+def tied_to_parent(command: Sequence[str], number: signal.Signals) -> list[str]:
+    """The command line of a child that becomes `command`. The kernel sends it `number` when this thread ends."""
+    return [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), str(int(number)), *command]
+
+
+_PR_GET_CHILD_SUBREAPER = 37
+
+
+def _adopts_orphans() -> bool:
+    """Whether processes become this one's when their parents end: process 1, or a "child subreaper"."""
+    is_reaper = ctypes.c_int(0)
+    ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(is_reaper), 0, 0, 0)
+    return os.getpid() == 1 or bool(is_reaper.value)
+
+
+async def _reap_orphans() -> None:
+    """Wait for orphans that have ended. A child of this loop is never there at the second look."""
+    before: set[int] = set()
+    while True:
+        await asyncio.sleep(ORPHANS_EVERY)
+        found = _ended_children()
+        for pid in found & before:
+            with suppress(ChildProcessError):
+                os.waitpid(pid, os.WNOHANG)  # noqa: ASYNC222 - it does not wait
+        before = found
+
+
+def _ended_children() -> set[int]:
+    """The ids of zombie children."""
+    me = str(os.getpid())
+    found = set()
+    for name in os.listdir("/proc"):
+        if name.isdecimal():
+            try:
+                with open(f"/proc/{name}/stat") as file:
+                    state, parent, *_ = file.read().rpartition(")")[2].split()
+            except (OSError, ValueError):
+                continue  # it has been waited for meanwhile
+            if state == "Z" and parent == me:
+                found.add(int(name))
+    return found

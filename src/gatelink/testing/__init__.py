@@ -1,7 +1,7 @@
 """The public test kit: what a game's own tests need to try its servers and clients under adversity."""
 
 from gatelink.cluster.engines.memory import MemoryEngine
-from gatelink.testing.base_client import CLOSED, BaseClient, Heard
+from gatelink.testing.base_client import CLOSED, BaseClient, Received
 from gatelink.testing.chaos import ChaosProxy
 from gatelink.testing.clock import FakeClock
 from gatelink.testing.faults import Delay, Drop, Fault, HalfClose, Refuse, Reset, Split, Stall
@@ -15,7 +15,7 @@ __all__ = [
     "FakeClock",
     "Fault",
     "HalfClose",
-    "Heard",
+    "Received",
     "MemoryEngine",
     "Refuse",
     "Reset",

@@ -14,8 +14,7 @@ from typing import NamedTuple, Self, cast
 
 from gatelink.config import WireOptions
 from gatelink.net.endpoints import parse_endpoint
-from gatelink.wire.compress import compress, decompress
-from gatelink.wire.scramble import Scrambler
+from gatelink.wire.body import Scrambler, compress, decompress
 
 FRAME_SECONDS = 0.033
 HEARTBEAT_SECONDS = 10.0
@@ -27,14 +26,14 @@ _REQUEST, _ANSWER, _HEARTBEAT = 1, 2, 4
 _COMPRESSED, _SCRAMBLED = 1, 2
 
 
-class Heard(NamedTuple):
+class Received(NamedTuple):
     """What the client's code hears: a message, or the end of the connection, which is `CLOSED`."""
 
     id: int
     body: bytes
 
 
-CLOSED = Heard(0, b"")
+CLOSED = Received(0, b"")
 """The connection has ended. No message has id 0."""
 
 
@@ -52,7 +51,7 @@ class BaseClient(asyncio.Protocol):
 
     events: what its code has heard, in order; heartbeats are left out.
     answer: ClientVertifySucceedRet, once a frame has handled it.
-    flags_heard: the flags byte of every frame that arrived, with its id.
+    flags_received: the flags byte of every frame that arrived, with its id.
 
     async with BaseClient(7, token) as client:
         client.send(11_001, b"queued")
@@ -62,15 +61,15 @@ class BaseClient(asyncio.Protocol):
 
     def __init__(self, uid: int, token: bytes, *, scramble: bool = False, compress: bool = False) -> None:
         """uid, token: who logs in. scramble, compress: the form of what it sends; it reads all four forms."""
-        self.events: list[Heard] = []
+        self.events: list[Received] = []
         self.answer: Answer | None = None
-        self.flags_heard: list[tuple[int, int]] = []
+        self.flags_received: list[tuple[int, int]] = []
         self._flags = (_SCRAMBLED if scramble else 0) | (_COMPRESSED if compress else 0)
         self._scrambler = Scrambler(WireOptions().scramble_key)
         self._queued = self._frame(_REQUEST, struct.pack("<BQH", 0, uid, len(token)) + token)
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
-        self._arrived: list[Heard] = []  # for the next frame
+        self._arrived: list[Received] = []  # for the next frame
         self._changed = asyncio.Event()
         self._frames: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
@@ -185,13 +184,13 @@ class BaseClient(asyncio.Protocol):
     def _take(self, flags: int, id: int, body: bytes) -> None:
         if flags > _COMPRESSED | _SCRAMBLED:
             raise ValueError(f"flags {flags:#04x} to a client of the base protocol; it knows 0 to 3")
-        self.flags_heard.append((id, flags))
+        self.flags_received.append((id, flags))
         if flags & _SCRAMBLED:
             body = self._scrambler.unscramble(body)
         if flags & _COMPRESSED:
             body = decompress(body, MAX_BODY)
         if id != _HEARTBEAT:
-            self._arrived.append(Heard(id, body))
+            self._arrived.append(Received(id, body))
 
     # -- the frame loop --
 

@@ -1,4 +1,4 @@
-"""A TCP proxy that does to connections what networks do, on command or by a script, the same way every time."""
+"""A TCP proxy that breaks connections as networks do, on command or by a script, the same way every time."""
 
 import asyncio
 from collections import Counter
@@ -8,20 +8,23 @@ from random import Random
 from typing import Self
 
 from gatelink.testing.faults import Delay, Drop, Fault, HalfClose, Refuse, Reset, Split, Stall
-from gatelink.testing.relay import Relay
+from gatelink.testing.proxied import ProxiedConnection
 
 
 class ChaosProxy:
-    """Stands between clients and the server at `target`, on 127.0.0.1, and breaks what passes through.
+    """Stands between clients and the server at `target`, on 127.0.0.1, and applies faults to their connections.
 
         script = [Split(3, direction="down"), Reset(connection=1, after_bytes=5_000)]
         async with ChaosProxy(("127.0.0.1", port), script) as proxy:
             ...  # connect to proxy.address
 
-    `script` is what happens by itself; it may be a function that gives each connection's own by its number, counted
-    from 1 as they are accepted. Its random draws come from `seed`, the connection's number and the fault's place in the
-    script alone, so a connection meets the same faults at the same bytes whatever others do. A connection over
-    `max_connections` is reset at once. Leaving the block resets what is left; no task or descriptor stays behind.
+    script: the faults that happen by themselves, or a function from a connection's number to its faults. Connections
+        are numbered from 1 as they are accepted.
+    seed: of the random draws. A draw depends on `seed`, the connection's number and the fault's place in the script
+        alone. So a connection meets the same faults at the same bytes, whatever other connections do.
+    max_connections: a further connection is reset at once.
+
+    The end of the block resets the remaining connections, and leaves no task or descriptor.
     """
 
     def __init__(
@@ -38,9 +41,9 @@ class ChaosProxy:
         self._script = script if callable(script) else _for_all(tuple(script))
         self._seed = seed
         self._max_connections = max_connections
-        self._live: set[Relay] = set()
+        self._live: set[ProxiedConnection] = set()
         self._none_live = asyncio.Event()
-        self._past_breaks: Counter[str] = Counter()  # of those no longer live
+        self._past_breaks: Counter[str] = Counter()  # of closed connections
         self._past_up = self._past_down = 0
         self._paused = False
         self._dropping = False
@@ -63,56 +66,56 @@ class ChaosProxy:
         self._server.close()
         if self._live:
             self._none_live.clear()
-            for relay in list(self._live):
-                relay.abort()
+            for connection in list(self._live):
+                connection.abort()
             await self._none_live.wait()
         await self._server.wait_closed()
 
     @property
     def breaks(self) -> int:
-        """Connections that were broken so far; each counts once."""
+        """Connections broken so far; each counts once."""
         return self.breaks_by.total()
 
     @property
     def breaks_by(self) -> Counter[str]:
-        """The same by what broke them first: `reset`, `half-close`, `drop`, and `stall` when a side gave up in one."""
-        return self._past_breaks + Counter(relay.broken_by for relay in self._live if relay.broken_by)
+        """The same by their first fault: `reset`, `half-close`, `drop`, or `stall` when a side closed during one."""
+        return self._past_breaks + Counter(connection.broken_by for connection in self._live if connection.broken_by)
 
     @property
     def bytes_up(self) -> int:
         """Bytes delivered to the target so far."""
-        return self._past_up + sum(relay.up.position for relay in self._live)
+        return self._past_up + sum(connection.up.position for connection in self._live)
 
     @property
     def bytes_down(self) -> int:
         """Bytes delivered to clients so far."""
-        return self._past_down + sum(relay.down.position for relay in self._live)
+        return self._past_down + sum(connection.down.position for connection in self._live)
 
     def cut_all(self) -> None:
         """Reset every connection on both sides, now. New ones are accepted."""
-        for relay in list(self._live):
-            relay.reset()
+        for connection in list(self._live):
+            connection.reset()
 
     def pause(self) -> None:
-        """Deliver nothing, on present and new connections, until `resume`. Nothing is lost; senders are held back."""
+        """Deliver nothing, on present and new connections, until `resume`. No byte is lost; senders must wait."""
         self._paused = True
-        for relay in self._live:
-            relay.pause()
+        for connection in self._live:
+            connection.pause()
 
     def resume(self) -> None:
-        """Deliver what was held, and go on."""
+        """Deliver the held bytes, and go on."""
         self._paused = False
-        for relay in list(self._live):
-            relay.resume()
+        for connection in list(self._live):
+            connection.resume()
 
     def drop(self) -> None:
-        """Let the path die, as `Drop` does, for present connections and for those that come before `restore`.
+        """Let the path die, as `Drop` does, for present connections and for new ones until `restore`.
 
-        These are accepted and hear nothing; the target does not learn of them.
+        New ones are accepted and receive nothing. The target does not learn of them.
         """
         self._dropping = True
-        for relay in list(self._live):
-            relay.drop()
+        for connection in list(self._live):
+            connection.drop()
 
     def restore(self) -> None:
         """Let new connections through again. Dropped ones stay dead: they have lost bytes."""
@@ -135,40 +138,44 @@ class ChaosProxy:
         loop = asyncio.get_running_loop()
         host, port = self.address
         self._server = await loop.create_server(
-            lambda: Relay(self._accepted, self._gone).client, host, port, backlog=1_024, reuse_address=True
+            lambda: ProxiedConnection(self._accepted, self._closed).client,
+            host,
+            port,
+            backlog=1_024,
+            reuse_address=True,
         )
-        if self._refusing is not None:  # again, meanwhile
+        if self._refusing is not None:  # `refuse` was called again meanwhile
             self._server.close()
 
-    def _accepted(self, relay: Relay) -> None:
+    def _accepted(self, connection: ProxiedConnection) -> None:
         full = len(self._live) >= self._max_connections
-        self._live.add(relay)
+        self._live.add(connection)
         if full or self._closing:
-            relay.abort()
+            connection.abort()
             return
         self.connections += 1
         if self._paused:
-            relay.pause()
+            connection.pause()
         if self._dropping:
-            relay.drop()
+            connection.drop()
         else:
-            relay.open(self._target, partial(self._begin_script, relay, self.connections))
+            connection.open(self._target, partial(self._begin_script, connection, self.connections))
 
-    def _gone(self, relay: Relay) -> None:
-        if relay not in self._live:
+    def _closed(self, connection: ProxiedConnection) -> None:
+        if connection not in self._live:
             return
-        self._live.remove(relay)
-        if relay.broken_by:
-            self._past_breaks[relay.broken_by] += 1
-        self._past_up += relay.up.position
-        self._past_down += relay.down.position
+        self._live.remove(connection)
+        if connection.broken_by:
+            self._past_breaks[connection.broken_by] += 1
+        self._past_up += connection.up.position
+        self._past_down += connection.down.position
         if not self._live:
             self._none_live.set()
 
     # -- the script --
 
-    def _begin_script(self, relay: Relay, number: int) -> None:
-        """Enter in the schedules of `relay`, connection `number`, what the script has for it."""
+    def _begin_script(self, connection: ProxiedConnection, number: int) -> None:
+        """Schedule the script's faults for `connection`, which is number `number`."""
         for place, fault in enumerate(self._script(number)):
             if fault.connection not in (None, number):
                 continue
@@ -176,22 +183,24 @@ class ChaosProxy:
             directions = ("up", "down") if fault.direction == "both" else (fault.direction,)
             if fault.by_bytes:
                 for direction in directions:
-                    strike = partial(self._strike, fault, relay, (direction,), key)
-                    stops = relay.up.stops if direction == "up" else relay.down.stops
+                    strike = partial(self._strike, fault, connection, (direction,), key)
+                    stops = connection.up.stops if direction == "up" else connection.down.stops
                     stops.add(fault.positions(Random(f"{key}/{direction}")), strike)
             else:
-                relay.times.add(fault.positions(Random(key)), partial(self._strike, fault, relay, directions, key))
+                connection.times.add(
+                    fault.positions(Random(key)), partial(self._strike, fault, connection, directions, key)
+                )
 
-    def _strike(self, fault: Fault, relay: Relay, directions: tuple[str, ...], key: str) -> None:
+    def _strike(self, fault: Fault, connection: ProxiedConnection, directions: tuple[str, ...], key: str) -> None:
         match fault:
             case Drop():
-                relay.drop()
+                connection.drop()
             case Refuse():
                 self.refuse(fault.seconds)
             case Reset() if not fault.by_bytes:
-                relay.reset()
+                connection.reset()
         for direction in directions:
-            pipe = relay.up if direction == "up" else relay.down
+            pipe = connection.up if direction == "up" else connection.down
             match fault:
                 case Delay():
                     pipe.delay(partial(fault.draw, Random(f"{key}/{direction}/jitter")))
@@ -200,10 +209,10 @@ class ChaosProxy:
                 case Stall():
                     pipe.stall(fault.seconds)
                 case HalfClose():
-                    relay.break_by("half-close")
+                    connection.break_by("half-close")
                     pipe.end()
                 case Reset() if fault.by_bytes:
-                    relay.break_by("reset")
+                    connection.break_by("reset")
                     pipe.reset_when_written()
 
 

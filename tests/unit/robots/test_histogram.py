@@ -2,7 +2,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatelink.robots.histogram import BUCKETS, LatencyHistogram
+from gatelink.robots.tally import BUCKETS, LatencyHistogram
 
 LATENCIES = st.lists(st.floats(min_value=2e-6, max_value=200), min_size=1, max_size=200)
 

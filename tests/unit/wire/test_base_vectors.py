@@ -15,12 +15,10 @@ from gatelink.wire.base import (
     DuplicateLogin,
     HeartBeat,
 )
-from gatelink.wire.body import BodyCoder
+from gatelink.wire.body import BodyCoder, Scrambler, compress
 from gatelink.wire.codecs import U32
-from gatelink.wire.compress import compress
 from gatelink.wire.frames import COMPRESSED, SCRAMBLED, FrameDecoder, encode_frame
 from gatelink.wire.messages import Catalog
-from gatelink.wire.scramble import Scrambler
 
 PATH = Path(__file__).parents[2] / "vectors" / "base.jsonl"
 VECTORS: list[dict[str, Any]] = [json.loads(line) for line in PATH.read_text("utf-8").splitlines()]

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatelink.errors import BodyError, FrameTooLarge
-from gatelink.wire.compress import compress, decompress
+from gatelink.wire.body import compress, decompress
 
 LIMIT = 102_400
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gatelink.wire.scramble import Scrambler
+from gatelink.wire.body import Scrambler
 
 KEY = bytes.fromhex("29fd0138343eb02a")
 SCRAMBLER = Scrambler(KEY)

@@ -8,7 +8,6 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import sysconfig
 import tempfile
 import time
@@ -20,6 +19,7 @@ import structlog
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.errors import ConfigError
+from gatelink.ops.supervisor import tied_to_parent
 
 log = structlog.get_logger("gatelink.engine")
 
@@ -28,16 +28,6 @@ STOP_TIMEOUT = 5.0  # s that it has to write what it holds, before it is killed
 POLL = 0.005  # s
 MAX_STORE = 1 << 30  # bytes of files
 USER = "gatelink"
-
-# The child asks the kernel to be killed when its parent ends, then becomes nats-server. In a process of its own, since
-# what runs between fork and exec (`preexec_fn`) may deadlock in a program with threads. 1 is PR_SET_PDEATHSIG.
-_BECOME = """
-import ctypes, os, signal, sys
-ctypes.CDLL(None, use_errno=True).prctl(1, signal.SIGKILL, 0, 0, 0)
-if os.getppid() != int(sys.argv[1]):
-    sys.exit("the parent has ended")
-os.execv(sys.argv[2], sys.argv[2:])
-"""
 
 # Its paths are relative to its folder, where it runs: a path of the user's may have any character, and what nats-server
 # takes for one in a string is its own.
@@ -158,10 +148,9 @@ class NatsServer:
         for old in folder.glob("*.ports"):
             old.unlink()
         config = self._write_config(folder, port)
-        become = [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid())]
         with open(folder / "errors", "wb") as errors:  # what it says before it has a log, and when it crashes
             self._process = subprocess.Popen(
-                [*become, str(program), "-c", config.name],
+                tied_to_parent([str(program), "-c", config.name], signal.SIGKILL),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,

@@ -2,7 +2,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gatelink.robots.svg import plot, runs, ticks
+from gatelink.robots.report import plot, runs, ticks
 
 
 @pytest.mark.parametrize(

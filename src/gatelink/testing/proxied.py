@@ -1,4 +1,4 @@
-"""A client's connection and the one to the target, joined by two pipes."""
+"""One connection through the proxy: the client's socket and the target's, joined by two pipes."""
 
 import asyncio
 import logging
@@ -9,28 +9,32 @@ from contextlib import suppress
 from math import inf
 from typing import cast
 
-from gatelink.testing.pipe import Pipe
-from gatelink.testing.schedule import Schedule
+from gatelink.testing.pipe import Pipe, Schedule
 
 _LINGER_0 = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: closing sends RST, not FIN
 _log = logging.getLogger(__name__)
 
 
-class Relay:
-    """One proxied connection, from `accepted(self)` to `gone(self)`, when both its sockets are closed."""
+class ProxiedConnection:
+    """One proxied connection.
 
-    def __init__(self, accepted: "Callable[[Relay], None]", gone: "Callable[[Relay], None]") -> None:
+    accepted: called with it at its start. closed: called with it when both its sockets are closed.
+    """
+
+    def __init__(
+        self, accepted: "Callable[[ProxiedConnection], None]", closed: "Callable[[ProxiedConnection], None]"
+    ) -> None:
         self.up = Pipe(self._close_if_over, self.abort)
         self.down = Pipe(self._close_if_over, self.abort)
         self.client = End(self, outgoing=self.up, incoming=self.down)
         self.server = End(self, outgoing=self.down, incoming=self.up)
-        self.times = Schedule()  # what happens how many seconds after it was opened
-        self.broken_by = ""  # which fault broke it: reset, half-close, drop, or a stall in which one side gave it up
+        self.times = Schedule()  # actions by seconds since it was opened
+        self.broken_by = ""  # the fault that broke it: reset, half-close, drop, or a stall during which a side closed
         self.dropped = False
         self._accepted = accepted
-        self._gone = gone
+        self._closed = closed
         self._loop = asyncio.get_running_loop()
-        self._ends: set[End] = set()  # those connected
+        self._ends: set[End] = set()  # the connected ones
         self._opening: asyncio.Task[object] | None = None
         self._opened_at: float | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -40,7 +44,7 @@ class Relay:
     # -- its life --
 
     def open(self, target: tuple[str, int], begin: Callable[[], None]) -> None:
-        """Connect to `target`; when that is done call `begin`, then let bytes pass."""
+        """Connect to `target`, call `begin`, then let bytes pass."""
 
         def opened(task: asyncio.Task[object]) -> None:
             self._opening = None
@@ -54,7 +58,7 @@ class Relay:
                 begin()
                 self._tick()
                 self._let_pass()
-            self._check_gone()
+            self._check_closed()
 
         self._opening = self._loop.create_task(self._loop.create_connection(lambda: self.server, *target))
         self._opening.add_done_callback(opened)
@@ -67,21 +71,21 @@ class Relay:
             self.abort()
 
     def end_lost(self, end: "End") -> None:
-        """A socket is gone, so a reset follows its last bytes to the other one."""
-        self.given_up()
+        """A socket is closed, so a reset follows its last bytes to the other one."""
+        self.note_stall()
         self._ends.discard(end)
         end.incoming.discard()
         if not (self._closing or self.dropped):
             end.outgoing.receive_reset()
-        self._check_gone()
+        self._check_closed()
 
-    def given_up(self) -> None:
-        """One side is leaving; who does so while nothing reaches it has lost the connection to a stall."""
+    def note_stall(self) -> None:
+        """One side closes. If it does so while a stall holds its bytes, the stall broke the connection."""
         if not self._closing and (self.up.is_stalled or self.down.is_stalled):
             self.break_by("stall")
 
     def break_by(self, fault: str) -> None:
-        """Note what broke it; the first counts."""
+        """Note the fault that broke it. The first one counts."""
         self.broken_by = self.broken_by or fault
 
     def abort(self) -> None:
@@ -100,10 +104,10 @@ class Relay:
             for end in self._ends:
                 end.transport.close()
 
-    def _check_gone(self) -> None:
+    def _check_closed(self) -> None:
         if not self._ends and self._opening is None:
             self._stop()
-            self._gone(self)
+            self._closed(self)
 
     def _stop(self) -> None:
         self.times.clear()
@@ -113,7 +117,7 @@ class Relay:
         self.down.discard()
 
     def _tick(self) -> None:
-        """Let happen what is due by time, and come back when the next is."""
+        """Run the actions that are due, and set the timer for the next."""
         assert self._opened_at is not None
         self.times.advance(self._loop.time() - self._opened_at)
         if self.times.next < inf:
@@ -133,47 +137,47 @@ class Relay:
         self.down.pause()
 
     def resume(self) -> None:
-        """Deliver what was held, and go on."""
+        """Deliver the held bytes, and go on."""
         self._paused = False
         self._let_pass()
 
     def reset(self) -> None:
-        """Break it: reset both sides now."""
+        """Break it: reset both sides."""
         self.break_by("reset")
         self.abort()
 
     def drop(self) -> None:
-        """Break it: keep its sockets open and discard what comes, for good."""
+        """Break it for good: keep its sockets open and discard everything they receive."""
         self.break_by("drop")
         self.dropped = True
         self._stop()
         for end in self._ends:
-            if end.outgoing.source_ended:  # nothing more would tell that it is gone
+            if end.outgoing.source_ended:  # no later event would close it
                 end.transport.close()
 
 
 class End(asyncio.Protocol):
-    """One of a relay's two sockets: what comes from it goes into `outgoing`, it is sent what comes by `incoming`."""
+    """One of the two sockets. What it receives goes into `outgoing`; what comes out of `incoming` is sent on it."""
 
     transport: asyncio.Transport
 
-    def __init__(self, relay: Relay, *, outgoing: Pipe, incoming: Pipe) -> None:
-        self.relay = relay
+    def __init__(self, connection: ProxiedConnection, *, outgoing: Pipe, incoming: Pipe) -> None:
+        self.connection = connection
         self.outgoing = outgoing
         self.incoming = incoming
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
         self.outgoing.source = self.incoming.sink = self.transport
-        self.relay.end_connected(self)
+        self.connection.end_connected(self)
 
     def data_received(self, data: bytes) -> None:
         self.outgoing.receive(data)
 
     def eof_received(self) -> bool:
-        if self.relay.dropped:
-            return False  # close this socket; the other side is not to know
-        self.relay.given_up()
+        if self.connection.dropped:
+            return False  # close this socket; the other side must not learn of it
+        self.connection.note_stall()
         self.outgoing.receive_eof()
         return True  # the other direction goes on
 
@@ -184,11 +188,11 @@ class End(asyncio.Protocol):
         self.incoming.unblock()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self.relay.end_lost(self)
+        self.connection.end_lost(self)
 
     def abort(self) -> None:
-        """Close the socket with a reset, at once."""
+        """Close the socket with a reset."""
         sock: socket.socket = self.transport.get_extra_info("socket")
-        with suppress(OSError, ValueError):  # it is closed already, and `connection_lost` is to come
+        with suppress(OSError, ValueError):  # it is closed already, and `connection_lost` follows
             sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _LINGER_0)
         self.transport.abort()

@@ -10,7 +10,7 @@ ENDING = 10
 """Seconds that robots may take to end when the time is over: twice what a session takes to close at most."""
 
 
-class Run:
+class LoadTest:
     """A run, made to be awaited once.
 
     address: as `connect` takes it. count: robots. seconds: how long, the ramp included. ramp: seconds over which the
