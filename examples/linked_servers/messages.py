@@ -8,12 +8,12 @@ import os
 from msgspec import Struct
 
 from gatelink import Catalog, ClusterKey
-from gatelink.keys import load_group_key
+from gatelink.keys import load_cluster_key
 
 catalog = Catalog()
 FRONT, BANK = 1, 2  # the servers' types, and here their ids as well
 
-cluster_key = load_group_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
+cluster_key = load_cluster_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
 
 
 @catalog.message(19001)

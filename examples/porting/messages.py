@@ -5,12 +5,12 @@ import os
 from msgspec import Struct
 
 from gatelink import Catalog, ClusterKey
-from gatelink.keys import load_group_key
+from gatelink.keys import load_cluster_key
 from gatelink.wire.codecs import U64
 
 FRONT, SPACE = 1, 2  # server ids, and here their types, too
 catalog = Catalog()
-cluster_key = load_group_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
+cluster_key = load_cluster_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
 
 
 @catalog.message(12_001, codec="binary")

@@ -1,6 +1,6 @@
-"""The long-lived keys as files, which `gatelink keys` makes and servers load (docs/protocol.md, "Encryption").
+"""Long-lived keys in files: `gatelink keys` makes them and servers load them (docs/protocol.md, "Encryption").
 
-    server-key 64 hex digits                one line; for a group, cluster-key
+    server-key 64 hex digits                one line; a cluster's begins with cluster-key
 
 server = Server("tcp://0.0.0.0:7000", tokens=tokens, keys=[load_server_key("server.key")])
 """
@@ -14,27 +14,29 @@ from gatelink.wire.keys import ClusterKey, ServerKey
 Key = ServerKey | ClusterKey
 
 _KINDS: dict[str, type[ServerKey] | type[ClusterKey]] = {"server-key": ServerKey, "cluster-key": ClusterKey}
-_MOST = 4_096  # bytes that are read of a file: enough to see that it is no key
+_MOST = 4_096  # bytes read of a file: enough to see that it is no key
 
 
 def load_server_key(path: str | Path) -> ServerKey:
     """The server key in the file at `path`. Raises ConfigError if it can't be read, or holds something else."""
     key = load_key(path)
     if not isinstance(key, ServerKey):
-        raise ConfigError(f"{path} is a group key; a server's own is made with `gatelink keys new`")
+        raise ConfigError(f"{path} is a cluster key, not a server key; make one with `gatelink keys new`")
     return key
 
 
-def load_group_key(path: str | Path) -> ClusterKey:
-    """The group key in the file at `path`. Raises ConfigError if it can't be read, or holds something else."""
+def load_cluster_key(path: str | Path) -> ClusterKey:
+    """The cluster key in the file at `path`. Raises ConfigError if it can't be read, or holds something else."""
     key = load_key(path)
     if not isinstance(key, ClusterKey):
-        raise ConfigError(f"{path} is a server key; a group's is made with `gatelink keys new --cluster`")
+        raise ConfigError(
+            f"{path} is a server key, not a cluster key; make one with `gatelink keys new --cluster`"
+        )
     return key
 
 
 def load_key(path: str | Path) -> Key:
-    """The key in the file at `path`. Raises ConfigError if it can't be read or is no key; never with what is in it."""
+    """The key in the file at `path`. Raises ConfigError if it can't be read or is no key. No error shows the text."""
     try:
         with open(path, "rb") as file:
             text = file.read(_MOST).decode("ascii", "replace")
@@ -47,7 +49,7 @@ def load_key(path: str | Path) -> Key:
 
 
 def key_of_text(text: str) -> Key:
-    """The key in `text`, what `key_text` gave. Raises ConfigError, without the text."""
+    """The key in `text`, as `key_text` wrote it. Raises ConfigError, without the text."""
     words = text.split()
     if len(words) != 2 or words[0] not in _KINDS:
         raise ConfigError("not a key file; `gatelink keys new --out FILE` makes one")
@@ -55,19 +57,17 @@ def key_of_text(text: str) -> Key:
 
 
 def save_key(key: Key, path: str | Path) -> None:
-    """Writes `key` to a new file that only its owner can read. Raises ConfigError if there is one, or it can't."""
+    """Write `key` to a new file that only its owner can read. Raises ConfigError if it exists or can't be written."""
     try:
         with open(os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
             file.write(key_text(key))
     except FileExistsError:
-        raise ConfigError(
-            f"{path} is there already, and a key that is gone can't be made again; choose another name"
-        ) from None
+        raise ConfigError(f"{path} exists, and a lost key can't be made again; choose another name") from None
     except OSError as error:
         raise ConfigError(f"key file {path}: {error.strerror}") from None
 
 
 def key_text(key: Key) -> str:
-    """What the file of `key` says: a secret."""
+    """The text of the file of `key`: a secret."""
     kind = "server-key" if isinstance(key, ServerKey) else "cluster-key"
     return f"{kind} {key.to_hex()}\n"

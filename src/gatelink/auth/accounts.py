@@ -1,11 +1,11 @@
-"""Accounts: who may log in, in SQLite or PostgreSQL."""
+"""Accounts of players, in SQLite or PostgreSQL."""
 
 import time
 from collections.abc import Mapping
 from hashlib import sha256
 from typing import Any, Self
 
-from gatelink.auth.errors import InvalidCredential
+from gatelink.auth.errors import InvalidCredential, LoginRefused
 from gatelink.auth.names import clean_name, name_key
 from gatelink.auth.tokens import Identity
 from gatelink.errors import ConfigError, GatelinkError, importing
@@ -28,8 +28,8 @@ class AccountExists(GatelinkError):
     """The user name is another account's, or the account has a password login already."""
 
 
-class AccountDisabled(GatelinkError):
-    """Who proved to own the account can't log in to it. The text, for the log, has the uid."""
+class AccountDisabled(LoginRefused):
+    """The credentials are right, and the account is disabled. The text, for the log, has the uid."""
 
 
 class NoAccount(GatelinkError):
@@ -45,10 +45,10 @@ class Accounts:
     checked (`gatelink accounts migrate` upgrades it).
 
     `pool_size`, `max_calls` and `timeout` are `Database`'s. Every method raises AccountsUnavailable when the database
-    doesn't answer in time. Whoever hashes a password can get Busy.
+    doesn't answer in time. Methods that hash a password raise Busy when too many wait.
 
-    An `Identity` has the claims {"user": name}, {"guest": True} or {"issuer": ..., "subject": ...}, by the way of
-    logging in. Use it as `async with Accounts(...) as accounts`, or call start() and close().
+    An `Identity` has the claims {"user": name}, {"guest": True} or {"issuer": ..., "subject": ...}, depending on the
+    login method. Use it as `async with Accounts(...) as accounts`, or call start() and close().
     """
 
     def __init__(
@@ -106,7 +106,7 @@ class Accounts:
         """A new account with a password login.
 
         Raises InvalidCredential for a user name or password that none may have, AccountExists for a name that is
-        taken, Busy. That a name is taken is told to whoever asks: limit how often they may.
+        taken, Busy. Any caller can learn that a name is taken: limit how often one may ask.
         """
         name, key = clean_name(user), name_key(user)
         encoded = await self.passwords.hash(password)
@@ -134,10 +134,10 @@ class Accounts:
         return Identity(uid, {"user": name})
 
     async def check_password(self, user: str, password: str) -> Identity | None:
-        """Who logs in with this user name and password: None if they are wrong, and nothing says which.
+        """The identity of this user name and password. None if they are wrong; nothing says which of the two is.
 
-        A missing account costs the same hash as one that is there. Raises AccountDisabled, only to who has the
-        password, and Busy.
+        A missing account costs the same hash as an existing one. Raises AccountDisabled, only if the password is
+        right, and Busy.
         """
         try:
             key = name_key(user)

@@ -1,21 +1,19 @@
-"""Tokens that all servers of a group check alike: kept in their engine, ended there at once.
+"""Tokens kept in the engine of a cluster: every server checks them, and a revocation holds at once.
 
-Under `tokens.<SHA-256 of the token, hex>` is whose it is and until when; under `user-tokens.<uid>` are the hashes of
-that user's tokens, so that all of them can be ended. Behind a hash is the slot that the token is for, unless that is 0.
-Nothing in the engine lets anybody in.
+The key `tokens.<SHA-256 of the token, hex>` has the uid and the times of a token. The key `user-tokens.<uid>` has the
+digests of that user's tokens, so that all of them can be ended. A digest is followed by the slot of its token, unless
+the slot is 0. A digest is no token: what the engine holds logs nobody in.
 """
 
-import secrets
 import time
 from collections.abc import Callable
-from hashlib import sha256
 from typing import Any
 
 import msgspec
 
-from gatelink.auth.tokens import Identity
+from gatelink.auth.tokens import Identity, check_times, digest_of, new_token
 from gatelink.cluster.engine import Conflict, Engine, Entry
-from gatelink.errors import ConfigError, VerifyError
+from gatelink.errors import VerifyError
 
 MAX_TOKENS = 16
 """Tokens that one user has at a time; a newer one ends the oldest."""
@@ -25,7 +23,7 @@ MAX_CLAIMS = 16_384
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
-    """What is known of one token: everything but the token. Times are unix seconds."""
+    """All about one token but the token itself. Times are unix seconds."""
 
     uid: int
     claims: dict[str, Any]
@@ -34,7 +32,7 @@ class _Record(msgspec.Struct, frozen=True, array_like=True):
     is_used: bool
 
 
-_DIGEST = sha256().digest_size
+_DIGEST = 32  # bytes
 _SLOT = slice(_DIGEST, None)
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -43,7 +41,7 @@ _decode_owned = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
 
 
 class EngineTokens:
-    """`Tokens` on a group's engine, which the caller starts and closes.
+    """`Tokens` on a cluster's engine, which the caller starts and closes.
 
     A token is 256 random bits bound to a uid. It must be used within `first_use` seconds of its issue, and ends
     `lifetime` seconds after its issue however often it is used; with `single_use` its first use is also its last, on
@@ -62,8 +60,7 @@ class EngineTokens:
         single_use: bool = False,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not 0 < first_use <= lifetime:
-            raise ConfigError(f"first_use is {first_use} s; it must be above 0 and at most the lifetime, {lifetime} s")
+        check_times(first_use, lifetime)
         self._engine = engine
         self._first_use = first_use
         self._lifetime = lifetime
@@ -81,9 +78,9 @@ class EngineTokens:
         record = _Record(uid, claims or {}, now + self._first_use, now + self._lifetime, is_used=False)
         if (size := len(_encode(record.claims))) > MAX_CLAIMS:
             raise ValueError(f"claims of {size} bytes; a token's may have {MAX_CLAIMS}")
-        token = secrets.token_urlsafe(32)
-        digest = _digest(token)
-        # Before the user's list: nobody has it yet, and what is in the list can be ended.
+        token = new_token()
+        digest = digest_of(token)
+        # Before the user's list: nobody has the token yet, and `revoke_user` finds whatever is in the list.
         await self._engine.create(_token_key(digest), _encode(record), self._ttl(self._first_use))
         await self._add(uid, digest + bytes((slot,)) if slot else digest, only)
         return token
@@ -93,9 +90,7 @@ class EngineTokens:
 
         Raises EngineUnavailable, too.
         """
-        # The engine's time to find a key may depend on it; that helps no guesser, who cannot choose a token's hash.
-        key = _token_key(sha256(token).digest())
-        entry = await self._engine.get(key)
+        entry = await self._engine.get(_token_key(digest_of(token)))
         record = self._checked(entry, uid)
         if entry is not None and not record.is_used:
             record = await self._use(entry, record)
@@ -103,8 +98,8 @@ class EngineTokens:
 
     async def revoke(self, token: str) -> None:
         """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
-        key = _token_key(_digest(token))
-        if await self._engine.get(key) is not None:  # deleting writes: who makes tokens up must not fill the engine
+        key = _token_key(digest_of(token))
+        if await self._engine.get(key) is not None:  # a delete writes, and made-up tokens must not fill the engine
             await self._engine.delete(key)
 
     async def revoke_user(self, uid: int) -> None:
@@ -171,11 +166,6 @@ class EngineTokens:
     @staticmethod
     def _ttl(seconds: float) -> float:
         return max(1.0, seconds)  # the engine's least; the record's own times are exact
-
-
-def _digest(token: str) -> bytes:
-    # What is not ASCII was not issued here; "?" isn't in base64, so the replacement makes no token either.
-    return sha256(token.encode("ascii", "replace")).digest()
 
 
 def _token_key(digest: bytes) -> str:

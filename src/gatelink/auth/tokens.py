@@ -1,4 +1,4 @@
-"""Tokens: what a login hands out and every server checks the same way."""
+"""Tokens: a login issues them, and every server checks them the same way."""
 
 import hmac
 import secrets
@@ -14,7 +14,7 @@ from gatelink.errors import ConfigError, VerifyError
 
 
 class Identity(msgspec.Struct, frozen=True):
-    """Who a verified peer is."""
+    """The identity of a verified peer."""
 
     uid: int  # u64
     claims: dict[str, Any] = {}  # what the login knows of the user: name, roles, ...
@@ -34,6 +34,26 @@ class Tokens(Protocol):
         Raises VerifyError with words for the log, never the token's. The server gives the call `limits.token_timeout`
         seconds, then cancels it and refuses the peer.
         """
+        ...
+
+
+class Issuer(Protocol):
+    """Issues tokens for a login service, and ends them. Its methods may also be plain functions."""
+
+    async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0) -> str:
+        """A new token for `uid`. `only`: the user's older tokens of the same `slot` (u8) end."""
+        ...
+
+    async def revoke(self, token: str) -> None:
+        """End one token. An unknown token is no error."""
+        ...
+
+
+class IssuedTokens(Tokens, Issuer, Protocol):
+    """Tokens that are issued, checked and ended: `EngineTokens`, `SignedTokens`."""
+
+    async def revoke_user(self, uid: int) -> None:
+        """End every token of `uid` that was issued before."""
         ...
 
 
@@ -87,8 +107,7 @@ class MemoryTokens:
         max_tokens: int = 1_000_000,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        if not 0 < first_use <= lifetime:
-            raise ConfigError(f"first_use is {first_use} s; it must be above 0 and at most the lifetime, {lifetime} s")
+        check_times(first_use, lifetime)
         if max_tokens < 1:
             raise ConfigError(f"max_tokens is {max_tokens}; it must be 1 or more")
         self._first_use = first_use
@@ -111,15 +130,15 @@ class MemoryTokens:
         self._forget_expired(now)
         if len(self) >= self._max_tokens:
             self._forget_first(next(filter(None, self._queues)))
-        token = secrets.token_urlsafe(32)
-        digest = _digest(token)
+        token = new_token()
+        digest = digest_of(token)
         self._unused[digest] = _Record(uid, dict(claims or {}), now + self._lifetime, now + self._first_use)
         self._digests_of.setdefault(uid, set()).add(digest)
         return token
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
         """As `Tokens.verify`. A token shown with another uid is refused and stays as it was."""
-        digest = sha256(token).digest()
+        digest = digest_of(token)
         queue = self._queue_of(digest)
         if queue is None:
             raise VerifyError(f"unknown token shown by uid {uid}: never issued by this process, or forgotten since")
@@ -140,7 +159,7 @@ class MemoryTokens:
 
     def revoke(self, token: str) -> None:
         """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
-        self._end(_digest(token), "revoked")
+        self._end(digest_of(token), "revoked")
 
     async def revoke_user(self, uid: int) -> None:
         """End every token of `uid`, as `revoke` does."""
@@ -172,6 +191,21 @@ class MemoryTokens:
             del self._digests_of[record.uid]
 
 
-def _digest(token: str) -> bytes:
-    # What is not ASCII was not issued here; "?" isn't in base64, so the replacement makes no token either.
-    return sha256(token.encode("ascii", "replace")).digest()
+def check_times(first_use: float, lifetime: float) -> None:
+    """Raise ConfigError unless the window of the first use is within the lifetime."""
+    if not 0 < first_use <= lifetime:
+        raise ConfigError(f"first_use is {first_use} s; it must be above 0 and at most the lifetime, {lifetime} s")
+
+
+def new_token() -> str:
+    """256 random bits, as 43 characters of URL-safe base64."""
+    return secrets.token_urlsafe(32)
+
+
+def digest_of(token: str | bytes) -> bytes:
+    """The SHA-256 of a token, under which it is kept.
+
+    The time of a look-up may depend on the digest. That helps no guesser: a digest cannot be chosen.
+    """
+    # An issued token is ASCII, and "?" is not in base64: so the replacement makes no token out of another text.
+    return sha256(token.encode("ascii", "replace") if isinstance(token, str) else token).digest()

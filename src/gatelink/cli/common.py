@@ -15,7 +15,7 @@ from gatelink.cluster.engine import Engine, EngineUnavailable
 from gatelink.errors import ConfigError, needing
 from gatelink.ops import logs
 from gatelink.settings import Settings, build_engine, cluster_keys
-from gatelink.settings.servers import shifted
+from gatelink.settings.sections import shifted
 
 if TYPE_CHECKING:
     from gatelink.cluster.gateway import Gateway

@@ -33,9 +33,8 @@ def check(file: File, dev: Dev = False) -> None:
     Exit status: 0 it is good, 1 it is not, 78 the file can't be read.
     """
     from gatelink.ops.logs import configure
-    from gatelink.settings import SettingsError, load
+    from gatelink.settings import SettingsError, load, problems_with_secrets
     from gatelink.settings.build import signing_keys
-    from gatelink.settings.check import problems_with_secrets
     from gatelink.settings.show import toml
 
     configure()

@@ -77,8 +77,7 @@ def login(
 
 
 def _dev_settings() -> "Settings":
-    from gatelink.settings import AccountSettings, EngineSettings, LoginSettings, Settings, StaticServer
-    from gatelink.settings.shared import DatabaseUrl
+    from gatelink.settings import AccountSettings, DatabaseUrl, EngineSettings, LoginSettings, Settings, StaticServer
 
     return Settings(
         engine=EngineSettings(url="memory"),

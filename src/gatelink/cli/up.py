@@ -47,8 +47,7 @@ def up(
     second Ctrl-C does not wait for players. Exit status: 0 it was told to stop, 78 a process can't run as configured.
     """
     from gatelink.ops.logs import configure
-    from gatelink.settings import load
-    from gatelink.settings.check import problems_with_secrets
+    from gatelink.settings import load, problems_with_secrets
 
     process.prepare()
     settings = load(file, dev=dev)

@@ -6,9 +6,15 @@ from typing import Any, Literal
 import msgspec
 import structlog
 
-from gatelink.errors import importing
+from gatelink.auth.accounts import AccountExists
+from gatelink.auth.errors import InvalidCredential, LoginRefused, Unavailable
+from gatelink.auth.passwords import Busy
+from gatelink.cluster.engine import EngineError
+from gatelink.errors import GatelinkError, importing
+from gatelink.login.gateways import NoGateway
 from gatelink.login.logins import Logins
 from gatelink.login.messages import (
+    RETRY_AFTER,
     Credentials,
     GuestCredentials,
     LegacyCreated,
@@ -22,9 +28,11 @@ from gatelink.login.messages import (
     Problem,
     ServerEntry,
     credentials_of,
+    problem,
+    response_of,
 )
 from gatelink.login.page import POLICY, page
-from gatelink.login.problems import ClientTooOld, ProblemError, problem, problem_of, response_of
+from gatelink.login.throttle import TooMany
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.version import __version__
 
@@ -73,6 +81,19 @@ _ORIGINAL = {
     500: "The service failed, or cannot do it at the moment.",
 }
 _ORIGINAL_BUSY = ("busy", "no-gateway", "too-many-tries")
+
+
+class ClientTooOld(GatelinkError):
+    """The version of the client is one that is not served any more."""
+
+
+class ProblemError(GatelinkError):
+    """A problem that is the HTTP side's own. headers: further ones of its response."""
+
+    def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
+        self.problem = problem
+        self.headers = headers or {}
+        super().__init__(problem.code)
 
 
 def build(
@@ -290,6 +311,37 @@ def _answer(what: Problem, headers: dict[str, str]) -> Response[bytes]:
     status, fields, body = response_of(what, headers)
     found = {name.decode(): value.decode("latin-1") for name, value in fields}
     return Response(body, status_code=status, media_type=found.pop("content-type"), headers=found)
+
+
+def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
+    """What a peer is told of `error`, and the headers that go with it. What is not known here is `internal-error`."""
+    match error:
+        case ProblemError():
+            return error.problem, error.headers
+        case TooMany():
+            detail = f"too many tries; again in {error.retry_after} s"
+            return problem(429, "too-many-tries", detail), {"retry-after": str(error.retry_after)}
+        case ClientTooOld():
+            return problem(403, "client-too-old", "this version of the client is not served any more"), {}
+        case LoginRefused():
+            return problem(403, "wrong-credentials", "these credentials log nobody in"), {}
+        case AccountExists():
+            return problem(409, "name-taken", "the user name is taken"), {}
+        case InvalidCredential():
+            return problem(422, "invalid-credential", str(error)), {}
+        case Busy():
+            return _later("busy", "too many passwords wait to be checked")
+        case Unavailable():
+            return _later("accounts-unavailable", "nobody can be logged in this way at the moment")
+        case EngineError():
+            return _later("engine-unavailable", "what the servers share cannot be reached at the moment")
+        case NoGateway():
+            return _later("no-gateway", "no gateway takes players at the moment")
+    return problem(500, "internal-error", "the login service failed; the cause is in its log"), {}
+
+
+def _later(code: str, detail: str) -> tuple[Problem, dict[str, str]]:
+    return problem(503, code, detail), {"retry-after": str(RETRY_AFTER)}
 
 
 def _problem(error: Exception) -> tuple[Problem, dict[str, str]]:

@@ -12,9 +12,8 @@ import structlog
 
 from gatelink.config import Network, networks
 from gatelink.login.limits import LoginLimits
-from gatelink.login.messages import Problem
+from gatelink.login.messages import RETRY_AFTER, Problem, problem, response_of
 from gatelink.login.networks import RequestRates
-from gatelink.login.problems import RETRY_AFTER, problem, response_of
 from gatelink.net.endpoints import contains
 from gatelink.rate_limited_logger import RateLimitedLogger
 
@@ -35,7 +34,7 @@ _LATER = {"retry-after": str(RETRY_AFTER)}
 _WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([^:]*):[0-9]+")  # as some proxies write addresses
 
 
-class Front:
+class LimitedApp:
     """The ASGI application `app` within `limits`.
 
     rates: how often each network may ask. proxies: networks whose X-Forwarded-For is believed. `responses` counts by

@@ -1,4 +1,4 @@
-"""A login service as a configuration describes it."""
+"""Build a login service from a configuration."""
 
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -18,8 +18,8 @@ from gatelink.settings import LoginSettings, Settings, build_accounts, open_toke
 async def open_login(settings: Settings, engine: Engine, *, admin: str | None = None) -> AsyncIterator[LoginService]:
     """The login service of `settings`, running, with its accounts and tokens; `engine` has been started.
 
-    Players are sent to the gateways in `login.servers`, or without any to those of the group. admin: "host:port" of
-    /metrics and /healthz. Raises ConfigError, EngineUnavailable, AccountsUnavailable.
+    Players are sent to the gateways in `login.servers`, or, if that is empty, to those of the cluster. admin:
+    "host:port" of /metrics and /healthz. Raises ConfigError, EngineUnavailable, AccountsUnavailable.
     """
     login = settings.login
     if login is None:

@@ -19,8 +19,8 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from gatelink.config import networks
 from gatelink.login.limits import LoginLimits
+from gatelink.login.messages import problem, response_of
 from gatelink.login.networks import RequestRates
-from gatelink.login.problems import problem, response_of
 from gatelink.net.endpoints import AddressTable, contains
 
 SPARE = 2.0

@@ -1,6 +1,7 @@
-"""What one login service allows: sizes and times of HTTP, and how often who may try."""
+"""The configuration of a login service: its limits, and the address where it listens."""
 
 import math
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -30,7 +31,7 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def most(self) -> float:
-        """The level that counts no further, so that who stops is forgotten in a bounded time."""
+        """The highest level. Further tries add nothing, so that a level falls to 0 in a bounded time."""
         return self.free + math.ceil(math.log2(self.longest / self.first))
 
     def wait(self, level: float) -> float:
@@ -63,11 +64,24 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
     registrations: Rule = Rule(free=20, recovery=180.0, first=180.0, longest=3_600.0)  # new accounts of one network
 
     def __post_init__(self) -> None:
-        for name in self.__struct_fields__:
-            value = getattr(self, name)
+        for name, value in msgspec.structs.asdict(self).items():
             if isinstance(value, (int, float)) and not value > 0:
                 raise ConfigError(f"limits.{name} is {value}; it must be above 0")
         try:
             networks(*self.exempt)
         except ConfigError as error:
             raise ConfigError(f"limits.exempt: {error}") from None
+
+
+def host_and_port(url: str) -> tuple[str, int]:
+    """The host and port of `http://host:port`. Raises ConfigError for anything else."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        host = port = None
+    if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
+        raise ConfigError(
+            f"login cannot listen on {url!r}; write it as http://127.0.0.1:8080 (for TLS put a reverse proxy in front)"
+        )
+    return host, port

@@ -5,14 +5,14 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from functools import partial
-from typing import Any, Protocol
+from typing import Any
 
 import structlog
 
 from gatelink.auth.accounts import AccountExists, Accounts
 from gatelink.auth.errors import InvalidCredential, Unavailable
 from gatelink.auth.methods import LoginMethod, LoginRefused
-from gatelink.auth.tokens import Identity
+from gatelink.auth.tokens import Identity, Issuer
 from gatelink.calls import invoke
 from gatelink.cluster.engine import EngineError
 from gatelink.errors import ConfigError
@@ -27,22 +27,12 @@ quiet = RateLimitedLogger(log)
 METHODS = ("password", "guest", "oidc")
 
 
-class Issuer(Protocol):
-    """Who hands out tokens and ends them; `EngineTokens` is one."""
-
-    async def issue(
-        self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0
-    ) -> str: ...
-
-    async def revoke(self, token: str) -> None: ...
-
-
 class Logins:
     """methods: by the names in METHODS. accounts: where `register` makes them; None: nobody can register.
 
     lifetime: seconds that a token lives. one_token: a newer login ends the tokens of the same user and slot.
 
-    Every method raises what `problems.problem_of` knows. `outcomes` counts logins and registrations by (method,
+    Every method raises what `api.problem_of` knows. `outcomes` counts logins and registrations by (method,
     outcome), `delays` those who must wait, by the rule that says so.
     """
 

@@ -1,5 +1,6 @@
 """What the login service reads and writes, as JSON; docs/login.md has an example of each."""
 
+from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
@@ -86,6 +87,24 @@ class Problem(msgspec.Struct, frozen=True):
     detail: str
     code: Annotated[str, msgspec.Meta(examples=["wrong-credentials"])]
     type: str = "about:blank"
+
+
+MEDIA_TYPE = "application/problem+json"
+RETRY_AFTER = 1  # s, for what is likely over soon
+
+_TITLES = {422: "Unprocessable Content", 413: "Content Too Large"}  # RFC 9110's; older Pythons have others
+
+
+def problem(status: int, code: str, detail: str) -> Problem:
+    title = _TITLES.get(status) or HTTPStatus(status).phrase
+    return Problem(title=title, status=status, detail=detail, code=code)
+
+
+def response_of(problem: Problem, headers: dict[str, str]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    """(status, headers, body), as ASGI and h11 write them."""
+    body = msgspec.json.encode(problem)
+    fields = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "cache-control": "no-store", **headers}
+    return problem.status, [(name.encode(), value.encode("latin-1")) for name, value in fields.items()], body
 
 
 LegacyText = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]

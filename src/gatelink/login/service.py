@@ -1,26 +1,27 @@
-"""The login service as a whole: what it stands on is given, what it opens it closes."""
+"""The login service as a whole: its caller gives it an engine and accounts, and it closes what it opens itself."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Self
 
 import structlog
+from prometheus_client.core import CounterMetricFamily, Metric
 
 from gatelink.auth.accounts import Accounts
 from gatelink.auth.methods import LoginMethod
+from gatelink.auth.tokens import Issuer
 from gatelink.cluster.engine import Engine
 from gatelink.errors import ConfigError
-from gatelink.login.address import host_and_port
 from gatelink.login.api import LegacyStatus, build
-from gatelink.login.app import Front
+from gatelink.login.app import LimitedApp
 from gatelink.login.gateways import Gateways
 from gatelink.login.http import HttpAdmission
-from gatelink.login.limits import LoginLimits
-from gatelink.login.logins import Issuer, Logins
-from gatelink.login.metrics import LoginMetrics
+from gatelink.login.limits import LoginLimits, host_and_port
+from gatelink.login.logins import Logins
 from gatelink.login.networks import RequestRates
 from gatelink.login.throttle import Throttle
 from gatelink.net.endpoints import is_everywhere
 from gatelink.ops.admin import Admin
+from gatelink.ops.families import Exposition, counter, counters, gauge
 from gatelink.ops.http import HttpServer
 from gatelink.ops.lag import LoopLag
 
@@ -30,8 +31,8 @@ log = structlog.get_logger("gatelink.login.http")
 class LoginService:
     """An HTTP service that logs players in (docs/login.md).
 
-    listen: `http://host:port`, port 0 for any that is free. engine: started, where tries are counted. tokens: who
-    issues; `lifetime` is how long those tokens live, in seconds. methods: by name, of `password`, `guest`, `oidc`.
+    listen: `http://host:port`, port 0 for any free port. engine: started; it counts the tries. tokens: issues tokens,
+    each of which lives `lifetime` seconds. methods: by name, of `password`, `guest`, `oidc`.
     accounts: where players register; None: they can't. gateways: where players are sent. one_token: a newer login
     ends the tokens of the same user and slot. proxies: networks whose X-Forwarded-For is believed. admin: "host:port"
     of /metrics and /healthz, None for none.
@@ -39,7 +40,7 @@ class LoginService:
     legacy_status: how clients of the original engine are refused, with 200 and a `Result` or with the original's
     statuses. accept_version: whether those with this ClientVer ("" without) are served; None: all are.
 
-    Whoever made the engine and the accounts closes them, after `stop`.
+    The caller closes the engine and the accounts, after `stop`.
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class LoginService:
             legacy_status=legacy_status,
             accept_version=accept_version,
         )
-        self.front = Front(self.app, self.limits, rates, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
+        self.limited_app = LimitedApp(self.app, self.limits, rates, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
         self.lag = LoopLag()
         self._admin = Admin(self, admin) if admin is not None else None
         self._http: HttpServer | None = None
@@ -92,7 +93,7 @@ class LoginService:
 
     @property
     def trouble(self) -> str:
-        """Why nobody can log in just now; "" if players can."""
+        """Why logins cannot succeed now; "" if they can."""
         return "" if self.engine.is_available else "the engine is away, or its bucket cannot be used"
 
     def metrics(self) -> LoginMetrics:
@@ -101,7 +102,7 @@ class LoginService:
 
     @property
     def url(self) -> str:
-        """Where it is reached, `http://host:port` with the port that was taken."""
+        """Its URL, `http://host:port` with the port that was taken."""
         host, port = self._address
         return f"http://[{host}]:{port}" if ":" in host else f"http://{host}:{port}"
 
@@ -111,11 +112,11 @@ class LoginService:
         return self._admin.port if self._admin is not None else None
 
     async def start(self) -> None:
-        """Starts to listen. Raises ConfigError if it can't; then nothing is left open."""
+        """Start to listen. Raises ConfigError if it can't; then nothing is left open."""
         if self._http is not None:
             raise ConfigError("this login service is running already")
         http = HttpServer(
-            self.front,
+            self.limited_app,
             *self._where,
             name=self._listen,
             protocol=self.admission.protocol,
@@ -135,7 +136,7 @@ class LoginService:
         log.info("started", listen=self.url, methods=sorted(self.logins.methods))
 
     async def stop(self) -> None:
-        """Accepts nothing more, gives requests under way a second, and leaves nothing open."""
+        """Stop to accept, give requests under way a second, and leave nothing open."""
         if self._http is None:
             return
         http, self._http = self._http, None
@@ -151,3 +152,33 @@ class LoginService:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+
+
+class LoginMetrics(Exposition):
+    """The metrics of a login service for Prometheus; docs/login.md says what each means."""
+
+    def __init__(self, service: LoginService) -> None:
+        super().__init__(service.lag)
+        self._service = service
+
+    def collect(self) -> Iterator[Metric]:
+        service = self._service
+        yield gauge("login_connections", "HTTP connections that are open.", service.admission.count)
+        yield gauge("login_requests_active", "Requests under way.", service.limited_app.active)
+        yield from self.of_process()
+        yield gauge("login_engine_available", "1 while the engine is connected.", service.engine.is_available)
+        if (accounts := service.logins.accounts) is not None:
+            yield gauge("login_database_calls", "Calls of the database under way.", accounts.calls)
+            passwords = accounts.passwords
+            yield gauge("login_passwords_waiting", "Passwords queued or being hashed.", passwords.waiting)
+            yield counter("login_passwords_refused", "Passwords refused as too many waited.", passwords.refused)
+        outcomes = CounterMetricFamily(
+            "gatelink_login_attempts", "Logins and registrations, by how they ended.", labels=("method", "outcome")
+        )
+        for (method, outcome), count in service.logins.outcomes.items():
+            outcomes.add_metric((method, outcome), count)
+        yield outcomes
+        yield counters("login_delays", "Tries that were told to wait.", "limit", service.logins.delays)
+        responses = {str(status): count for status, count in service.limited_app.responses.items()}
+        yield counters("login_responses", "HTTP responses.", "status", responses)
+        yield counters("login_refusals", "HTTP connections not admitted.", "reason", service.admission.refused)

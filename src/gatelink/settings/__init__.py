@@ -1,7 +1,6 @@
 """The configuration file: typed TOML (docs/configuration.md), and what is made of it."""
 
 from gatelink.settings.build import (
-    IssuedTokens,
     account_url,
     build_accounts,
     build_engine,
@@ -9,29 +8,36 @@ from gatelink.settings.build import (
     build_rules,
     cluster_keys,
     open_tokens,
+    problems_with_secrets,
     server_keys,
 )
 from gatelink.settings.load import SettingsError, load
-from gatelink.settings.login import LoginSettings, OidcSettings, StaticServer
 from gatelink.settings.secret import Secret
-from gatelink.settings.servers import GatewaySettings, ListenSettings, ServiceSettings, shifted
-from gatelink.settings.settings import Settings
-from gatelink.settings.shared import (
+from gatelink.settings.sections import (
     AccountSettings,
     Argon2Settings,
     ClusterSettings,
+    DatabaseUrl,
     EngineSettings,
+    GatewaySettings,
+    ListenSettings,
+    LoginSettings,
     LogSettings,
+    OidcSettings,
+    ServiceSettings,
+    Settings,
+    StaticServer,
     TokenSettings,
+    shifted,
 )
 
 __all__ = [
     "AccountSettings",
     "Argon2Settings",
+    "ClusterSettings",
+    "DatabaseUrl",
     "EngineSettings",
     "GatewaySettings",
-    "ClusterSettings",
-    "IssuedTokens",
     "ListenSettings",
     "LogSettings",
     "LoginSettings",
@@ -50,6 +56,7 @@ __all__ = [
     "cluster_keys",
     "load",
     "open_tokens",
+    "problems_with_secrets",
     "server_keys",
     "shifted",
 ]

@@ -1,21 +1,30 @@
-"""What is made of a configuration: the engine, tokens, accounts and keys that a process needs.
+"""What a process makes of a configuration: the engine, tokens, accounts, keys and listeners.
 
-What is heavy is imported where it is made.
+Heavy libraries are imported where they are used, so that a process loads only those it needs.
 """
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
-from gatelink.auth.tokens import Tokens
+from gatelink.auth.tokens import IssuedTokens
 from gatelink.cluster.engine import Engine
 from gatelink.errors import ConfigError, needing
 from gatelink.keys import key_of_text
+from gatelink.settings.load import where
 from gatelink.settings.secret import Secret
-from gatelink.settings.servers import GatewaySettings, shifted
-from gatelink.settings.settings import Settings
-from gatelink.settings.shared import AccountSettings, EngineSettings, TokenSettings
+from gatelink.settings.sections import (
+    AccountSettings,
+    EngineSettings,
+    GatewaySettings,
+    Settings,
+    TokenSettings,
+    shifted,
+)
 from gatelink.wire.keys import ClusterKey, ServerKey
 
 if TYPE_CHECKING:
@@ -23,19 +32,9 @@ if TYPE_CHECKING:
 
     from gatelink.auth.accounts import Accounts
     from gatelink.cluster.rules import Rules
-    from gatelink.server import Listen
+    from gatelink.net.listen import Listen
 
-
-class IssuedTokens(Tokens, Protocol):
-    """Tokens that this configuration's login hands out, and ends."""
-
-    async def issue(
-        self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0
-    ) -> str: ...
-
-    async def revoke(self, token: str) -> None: ...
-
-    async def revoke_user(self, uid: int) -> None: ...
+Key = TypeVar("Key", ServerKey, ClusterKey)
 
 
 def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
@@ -120,7 +119,7 @@ def account_url(settings: AccountSettings) -> str:
 
 
 def cluster_keys(settings: Settings) -> list[ClusterKey]:
-    """The group's keys, the newest first. Raises ConfigError."""
+    """The cluster's keys, the newest first. Raises ConfigError."""
     return [_key(secret, ClusterKey) for secret in (settings.cluster.key, *settings.cluster.older_keys)]
 
 
@@ -131,7 +130,7 @@ def server_keys(settings: Settings) -> list[ServerKey]:
 
 def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
     """Where the gateway process of that index, from 0, listens for players."""
-    from gatelink.server import Listen
+    from gatelink.net.listen import Listen
 
     return [
         Listen(
@@ -154,8 +153,8 @@ def build_rules(settings: Settings) -> "dict[int, Rules]":
     }
 
 
-def _key(secret: Secret, kind: Any) -> Any:
-    """What `gatelink keys` wrote, or only its digits."""
+def _key(secret: Secret, kind: type[Key]) -> Key:
+    """The key in the text that `gatelink keys` wrote, or in its digits alone."""
     text = secret.reveal()
     try:
         key = key_of_text(text) if " " in text else kind.from_hex(text)
@@ -177,3 +176,41 @@ def _with_password(url: str, secret: Secret) -> str:
     scheme, _, rest = url.partition("://")
     user, _, place = rest.partition("@")
     return f"{scheme}://{user}:{quote(secret.reveal(), safe='')}@{place}"
+
+
+def problems_with_secrets(settings: Settings, file: Path) -> list[str]:
+    """Errors in secrets and certificates that would keep a process of `settings` from starting. No process is started.
+
+    file: the configuration, which errors name.
+    """
+    steps: list[Callable[[], object]] = [
+        lambda: build_engine(settings),
+        lambda: asyncio.run(_try_tokens(settings)),
+        lambda: account_url(settings.accounts),
+    ]
+    if settings.gateway is not None:
+        listens = enumerate(build_listen(settings.gateway, 0))
+        steps += [partial(_try_certificate, listen, file, index) for index, listen in listens]
+    if settings.gateway is not None or settings.services:
+        steps += [lambda: cluster_keys(settings), lambda: server_keys(settings)]
+    problems = []
+    for step in steps:
+        try:
+            step()
+        except ConfigError as error:
+            problems.append(str(error))
+    return problems
+
+
+def _try_certificate(listen: "Listen", file: Path, index: int) -> None:
+    try:
+        listen.tls()
+    except ConfigError as error:
+        raise ConfigError(f"{where(file, ('gateway', 'listen', index))}: {error}") from None
+
+
+async def _try_tokens(settings: Settings) -> None:
+    from gatelink.cluster.engines.memory import MemoryEngine
+
+    async with MemoryEngine() as engine, open_tokens(settings, engine, issues=settings.login is not None):
+        pass

@@ -1,13 +1,21 @@
-"""Reading a configuration file."""
+"""Reading a configuration file: typed sections out of TOML, and every error at once, each with its line and the fix."""
 
+import difflib
+import math
 import re
 import tomllib
+import types
 from pathlib import Path
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+import msgspec
+from msgspec import StructMeta
 
 from gatelink.errors import ConfigError
 from gatelink.settings.lines import Place, line_of, lines
-from gatelink.settings.read import Reader, place_text
-from gatelink.settings.settings import Settings
+from gatelink.settings.secret import Secret
+from gatelink.settings.sections import DatabaseUrl, ListenSettings, Settings, UrlOrPath
+from gatelink.settings.show import key_text, toml
 
 _AT_LINE = re.compile(r" \(at (?:line (\d+), column \d+|end of document)\)$")
 
@@ -33,8 +41,8 @@ class SettingsError(ConfigError):
 def load(path: str | Path, *, dev: bool = False) -> Settings:
     """The configuration in the TOML file at `path`; docs/configuration.md has its keys.
 
-    Relative paths in it begin at its folder. Secrets are not read yet: whoever needs one reveals it, and with `dev` one
-    that is missing is made up. Raises SettingsError with all that is wrong, or ConfigError if the file can't be read.
+    Relative paths in it begin at its folder. Secrets are not read yet: their users reveal them. With `dev` a missing
+    secret is made up. Raises SettingsError with all that is wrong, or ConfigError if the file can't be read.
     """
     path = Path(path)
     try:
@@ -53,10 +61,9 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
             [f"{path}:1: arrays or tables are nested too deeply; nothing here needs more than three"]
         ) from None
     reader = Reader(str(path), lines(text), path.parent, dev)
-    settings = reader.read(tables, Settings)
+    settings: Settings = reader.read(tables, Settings)
     if reader.problems:
         raise SettingsError([f"{path}:{line}: {problem}" for line, problem in sorted(reader.problems)])
-    assert isinstance(settings, Settings)
     return settings
 
 
@@ -72,3 +79,246 @@ def _syntax(path: Path, text: str, error: str) -> str:
     here = (text.split("\n")[line - 1 : line] or [""])[0]
     hint = next((f"; {fix}" for pattern, fix in _HINTS if pattern.search(here)), "")
     return f"{path}:{line}: not valid TOML: {_AT_LINE.sub('', error)}{hint}"
+
+
+_BAD: Any = object()
+"""Stands for a value that has been complained of."""
+
+_KINDS: dict[type, tuple[str, str]] = {
+    str: ("a string", '"text"'),
+    int: ("a whole number", "10"),
+    float: ("a number", "1.5"),
+    bool: ("true or false", "true"),
+    list: ("an array", '["text"]'),
+    dict: ("a table", '{ key = "value" }'),
+}
+"""How a type is called, and how one of it is written."""
+
+_SUBJECT = re.compile(r"([A-Za-z_][\w.-]*)(: | )")
+
+
+class Reader:
+    """Reads one file's tables. `problems` are (line, what is wrong), as found.
+
+    file: what errors call it. found: where everything stands. folder: where relative paths begin. dev: for secrets.
+    """
+
+    def __init__(self, file: str, found: dict[Place, int], folder: Path, dev: bool) -> None:
+        self.file = file
+        self.found = found
+        self.folder = folder
+        self.dev = dev
+        self.problems: list[tuple[int, str]] = []
+
+    def read(self, value: Any, type: Any, place: Place = (), default: Any = msgspec.NODEFAULT) -> Any:
+        """`value` as `type`: a struct, a tuple or table of what can be read, a secret, a path, or a plain value.
+
+        default: the field's own, for examples. Gives `_BAD` after a complaint.
+        """
+        if get_origin(type) in (Union, types.UnionType):
+            (type,) = [part for part in get_args(type) if part is not types.NoneType]
+        if isinstance(type, StructMeta):
+            if type is ListenSettings and isinstance(value, str):
+                value = {"endpoint": value}
+            return self._struct(value, type, place, default)
+        if get_origin(type) is tuple:
+            return self._array(value, get_args(type)[0], place, default)
+        if get_origin(type) is dict:
+            key, item = get_args(type)
+            return self._table(value, key, item, place)
+        if type in (Secret, Path, DatabaseUrl, UrlOrPath, bytes):
+            return self._text(value, type, place)
+        return self._plain(value, type, place, default)
+
+    def _struct(self, table: Any, struct: Any, place: Place, default: Any) -> Any:
+        if not isinstance(table, dict):
+            return self._complain(
+                place, f"must be a table, not {_kind(table)}; write it as [{'.'.join(map(str, place))}]"
+            )
+        fields = {field.name: field for field in msgspec.structs.fields(struct)}
+        defaults = msgspec.structs.asdict(default) if isinstance(default, struct) else {}
+        values: dict[str, Any] = {}
+        for key in table:
+            if key not in fields:
+                near = difflib.get_close_matches(key, fields, 1)
+                fix = f"did you mean {near[0]}?" if near else f"it may be {', '.join(fields)}"
+                self._complain((*place, key), f"there is no such key; {fix}")
+                values[key] = _BAD
+        for name, field in fields.items():
+            inner = (*place, name)
+            if name in defaults:
+                of_field = defaults[name]
+            elif field.default_factory is not msgspec.NODEFAULT:
+                of_field = field.default_factory()
+            else:
+                of_field = field.default
+            if name in table:
+                values[name] = self.read(table[name], field.type, inner, of_field)
+            elif of_field is msgspec.NODEFAULT:
+                values[name] = self._complain(place, f"{name} is missing; write {name} = {_example(field.type, None)}")
+            else:
+                values[name] = self._default(of_field, field.type, inner)
+        if _BAD in values.values():
+            return _BAD
+        try:
+            return struct(**values)
+        except ConfigError as error:
+            return self._complain_of_struct(str(error), place)
+
+    def _default(self, default: Any, type: Any, place: Place) -> Any:
+        """A default, its paths and secrets placed as if they stood in the file."""
+        if isinstance(default, msgspec.Struct):
+            types_of = {field.name: field.type for field in msgspec.structs.fields(default)}
+            values = msgspec.structs.asdict(default)
+            placed = {name: self._default(value, types_of[name], (*place, name)) for name, value in values.items()}
+            return msgspec.structs.replace(default, **placed)
+        if isinstance(default, Secret):
+            return self._placed(default, place)
+        if isinstance(default, tuple):
+            return tuple(self._placed(item, place) if isinstance(item, Secret) else item for item in default)
+        if isinstance(default, Path) or type in (DatabaseUrl, UrlOrPath):
+            return self._text(str(default), type, place)
+        return default
+
+    def _array(self, value: Any, item: Any, place: Place, default: Any) -> Any:
+        if not isinstance(value, list):
+            if isinstance(item, StructMeta) and item is not ListenSettings:
+                example = f"[[{place_text(place)}]]"
+            else:
+                example = f"{place[-1]} = [{toml(value) if isinstance(value, (str, int)) else _example(item, None)}]"
+            return self._complain(place, f"must be an array, not {_kind(value)}; write it as {example}")
+        values = [self.read(part, item, (*place, index)) for index, part in enumerate(value)]
+        return _BAD if _BAD in values else tuple(values)
+
+    def _table(self, value: Any, key_type: Any, item: Any, place: Place) -> Any:
+        if not isinstance(value, dict):
+            inner_name = ".NAME" if isinstance(value, list) else ""  # [[services]] was meant to be [services.lobby]
+            return self._complain(
+                place, f"must be a table, not {_kind(value)}; write it as [{'.'.join(map(str, place))}{inner_name}]"
+            )
+        values = {}
+        for key, part in value.items():
+            inner = (*place, key)
+            values[key] = self.read(part, item, inner)
+            if self._plain(key, key_type, inner, None) is _BAD:
+                values[key] = _BAD
+        return _BAD if _BAD in values.values() else values
+
+    def _text(self, value: Any, type: Any, place: Place) -> Any:
+        """What TOML has only as a string."""
+        if not isinstance(value, str):
+            example = '"env:NAME" or "file:PATH"' if type is Secret else '"path/to/file"' if type is Path else '"text"'
+            return self._complain(place, f"must be a string, not {_kind(value)}; write it as {example}")
+        if type is Secret:
+            try:
+                return self._placed(Secret(value), place)
+            except ConfigError as error:
+                return self._complain(place, str(error))
+        if type is bytes:
+            try:
+                return bytes.fromhex(value)
+            except ValueError:
+                return self._complain(place, f'must be hex digits; write it as {place[-1]} = "29fd0138"')
+        if type is Path:
+            return self.folder / value
+        if type is DatabaseUrl:
+            scheme, slashes, path = value.partition(":///")
+            if not scheme.startswith("sqlite") or not path or path.startswith(("/", ":memory:")):
+                return value
+            folder = str(self.folder.absolute()).replace("%", "%25").replace("?", "%3F")  # as a URL of SQLite has them
+            return f"{scheme}{slashes}{folder}/{path}"
+        return value if "://" in value else str(self.folder.absolute() / value)
+
+    def _plain(self, value: Any, type: Any, place: Place, default: Any) -> Any:
+        if isinstance(value, float) and not math.isfinite(value):
+            return self._complain(place, "must be a finite number")
+        try:
+            return msgspec.convert(value, type)
+        except msgspec.ValidationError:
+            return self._complain(place, _wrong(value, type, place[-1], default))
+
+    def _placed(self, secret: Secret, place: Place) -> Secret:
+        where = f"{self.file}:{line_of(self.found, place)}: {place_text(place)}"
+        return secret.placed(self.folder, where, self.dev)
+
+    def _complain(self, place: Place, text: str) -> Any:
+        label = f"{place_text(place)}: " if place else ""
+        self.problems.append((line_of(self.found, place), label + text))
+        return _BAD
+
+    def _complain_of_struct(self, text: str, place: Place) -> Any:
+        """An error that begins with the field's name, as `limits.max_frame is 0` and `routes: ...` do."""
+        subject = _SUBJECT.match(text)
+        names = subject[1].split(".") if subject else []
+        parts: Place = tuple(int(name) if name.isdecimal() else name for name in names)
+        if place and parts[:1] == place[-1:] and len(parts) > 1:
+            text = text[len(names[0]) + 1 :]
+            parts = parts[1:]
+        label = f"{place_text(place)}: " if place else ""
+        self.problems.append((line_of(self.found, (*place, *parts)), label + text))
+        return _BAD
+
+
+def place_text(place: Place) -> str:
+    """A place as people write it: `gateway.listen[0]`."""
+    text = ""
+    for part in place:
+        text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{key_text(part)}"
+    return text
+
+
+def _kind(value: Any) -> str:
+    """What a value of TOML is called."""
+    return _KINDS.get(type(value), ("a date or time", ""))[0] if not isinstance(value, bool) else _KINDS[bool][0]
+
+
+def _bare(type: Any) -> tuple[Any, msgspec.Meta]:
+    """A type without its bounds, and those."""
+    if get_origin(type) is Annotated:
+        bare, *metas = get_args(type)
+        return bare, metas[0]
+    return type, msgspec.Meta()
+
+
+def _example(type: Any, default: Any) -> str:
+    """How a value of `type` is written."""
+    bare, meta = _bare(type)
+    if isinstance(default, (str, int, float)):
+        return toml(default)
+    if meta.examples:
+        return toml(meta.examples[0])
+    if get_origin(bare) is Literal:
+        return toml(get_args(bare)[0])
+    if get_origin(bare) is tuple:
+        return f"[{_example(get_args(bare)[0], None)}]"
+    return _KINDS.get(bare, _KINDS[str])[1]
+
+
+def _meant(value: Any, bare: Any) -> str | None:
+    """What the text `value` says as a number or a boolean: "2" as 2, "30s" as 30; None if it says none."""
+    if not isinstance(value, str):
+        return None
+    if bare is bool:
+        return value.lower() if value.lower() in ("true", "false") else None
+    number = re.match(r"\s*(-?[0-9]+(?:\.[0-9]+)?)", value) if bare in (int, float) else None
+    return number[1] if number and (bare is float or "." not in number[1]) else None
+
+
+def _wrong(value: Any, type: Any, name: str | int, default: Any) -> str:
+    """What is wrong with a plain value, and how to write it."""
+    bare, meta = _bare(type)
+    if get_origin(bare) is Literal:
+        choices = get_args(bare)
+        near = difflib.get_close_matches(str(value), [each for each in choices if isinstance(each, str)], 1)
+        mean = f"; did you mean {toml(near[0])}?" if near else ""
+        return f"must be {' or '.join(map(toml, choices))}, not {toml(value)}{mean}"
+    right = isinstance(value, (int, float) if bare is float else bare) and isinstance(value, bool) == (bare is bool)
+    if not right:
+        target = f"{name} = " if isinstance(name, str) else ""
+        example = _meant(value, bare) or _example(type, default)
+        return f"must be {_KINDS[bare][0]}, not {_kind(value)}; write it as {target}{example}"
+    if meta.pattern is not None:
+        return f"must be {meta.description}, as {_example(type, None)}"
+    bounds = {"above": meta.gt, "at least": meta.ge, "below": meta.lt, "at most": meta.le}
+    wanted = " and ".join(f"{word} {toml(bound)}" for word, bound in bounds.items() if bound is not None)
+    return f"is {toml(value)}; it must be {wanted}"

@@ -9,8 +9,8 @@ import msgspec
 import pytest
 
 from gatelink.auth.engine_tokens import EngineTokens
+from gatelink.auth.errors import LoginRefused
 from gatelink.auth.methods import Oidc, Password
-from gatelink.auth.methods.base import LoginRefused
 from gatelink.auth.tokens import Identity
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import ConfigError, VerifyError

@@ -120,7 +120,7 @@ async def test_a_body_that_trickles_is_answered_408_and_closed(chunked: bool, tm
         await asyncio.gather(trickling, return_exceptions=True)
         assert await peer.rest() == b""
         await peer.close()
-        assert service.front.active == 0
+        assert service.limited_app.active == 0
 
 
 async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
@@ -225,7 +225,7 @@ async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_p
         await peer.send(b"no chunk\r\n")
         await peer.rest()
         await peer.close()
-        await until(lambda: service.admission.count == 0 and service.front.active == 0)
+        await until(lambda: service.admission.count == 0 and service.limited_app.active == 0)
 
 
 @pytest.mark.parametrize(
@@ -277,7 +277,7 @@ async def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) ->
             await peer.send(part)
             peer.writer.transport.abort()
             await peer.close()
-        await until(lambda: service.admission.count == 0 and service.front.active == 0)
+        await until(lambda: service.admission.count == 0 and service.limited_app.active == 0)
 
 
 class Stuck:
@@ -302,7 +302,7 @@ async def test_requests_under_way_are_limited(tmp_path: Path) -> None:
     async with serving_login(tmp_path, **settings) as service, asking(service) as http:
         async with asyncio.TaskGroup() as tasks:
             waiting = [tasks.create_task(http.post("/v1/login", json=ANNA | {"user": f"u{n}xx"})) for n in range(3)]
-            await until(lambda: service.front.active == 3)
+            await until(lambda: service.limited_app.active == 3)
             response = await http.post("/v1/login", json=ANNA)
             problem_in(response, 503, "busy")
             assert int(response.headers["retry-after"]) >= 1
@@ -360,7 +360,7 @@ async def test_connections_are_limited_in_all_and_by_network(tmp_path: Path) -> 
                 peers.append(await RawHttp.open(service))
                 stack.push_async_callback(peers[-1].close)
                 await peers[-1].send(post("/v1/login", LOGIN))
-            await until(lambda: service.front.active == 3)  # noqa: B023 - awaited here
+            await until(lambda: service.limited_app.active == 3)  # noqa: B023 - awaited here
             admission = service.admission
             await until(partial(_holds, admission, 3))
             refused = await RawHttp.open(service)
@@ -388,7 +388,7 @@ async def test_the_connection_that_is_idle_for_the_longest_gives_way_to_a_new_on
             return peer
 
         busy = await opened(post("/v1/login", LOGIN))
-        await until(lambda: service.front.active == 1)
+        await until(lambda: service.limited_app.active == 1)
         silent = await opened()
         trickling = await opened(b"POST /v1/lo")
         used = await opened(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
@@ -480,7 +480,7 @@ async def test_a_request_behind_another_is_not_read_and_the_connection_ends(toge
         peer = await RawHttp.open(service)
         behind = post("/v1/login", LOGIN) * 3
         await peer.send(post("/v1/login", LOGIN) + (behind if together else b""))
-        await until(lambda: service.front.active == 1)
+        await until(lambda: service.limited_app.active == 1)
         if not together:
             await peer.send(behind)
             await peer.send(b"x")  # it is there when a second write is
@@ -499,7 +499,7 @@ async def test_stopping_answers_what_is_under_way_and_closes_the_rest(tmp_path: 
     async with serving_login(tmp_path, methods={"password": stuck}) as service:
         idle, busy = await RawHttp.open(service), await RawHttp.open(service)
         await busy.send(post("/v1/login", LOGIN))
-        await until(lambda: service.front.active == 1)
+        await until(lambda: service.limited_app.active == 1)
         stopping = asyncio.create_task(service.stop())
         assert await idle.rest() == b""
         stuck.go.set()

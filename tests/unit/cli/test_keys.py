@@ -9,7 +9,7 @@ from typer.testing import CliRunner, Result
 
 from gatelink import ConfigError, Server, StaticTokens
 from gatelink.cli import app
-from gatelink.keys import Key, load_group_key, load_key, load_server_key, save_key
+from gatelink.keys import Key, load_cluster_key, load_key, load_server_key, save_key
 from gatelink.wire.keys import ClusterKey, ServerKey
 
 SERVER_KEY = ServerKey.from_hex("01" * 32)
@@ -41,7 +41,7 @@ def test_a_new_server_key_is_loaded_and_its_public_key_was_shown(tmp_path: Path)
 def test_a_new_group_key_is_loaded_and_only_its_id_was_shown(tmp_path: Path) -> None:
     file = tmp_path / "cluster.key"
     shown = run("new", "--cluster", "--out", str(file)).stdout
-    key = load_group_key(file)
+    key = load_cluster_key(file)
     assert shown.split() == ["key", "id", key.key_id.hex()]
 
 
@@ -72,13 +72,13 @@ def test_only_the_owner_can_read_a_new_file_whatever_the_umask(key: Key, tmp_pat
 def test_a_file_that_is_there_is_left_alone(tmp_path: Path) -> None:
     file = tmp_path / "server.key"
     save_key(SERVER_KEY, file)
-    assert "server.key is there already" in refused("new", "--out", str(file))
+    assert "server.key exists" in refused("new", "--out", str(file))
     assert load_server_key(file).to_hex() == SERVER_KEY.to_hex()
 
 
 def test_not_even_a_link_to_nowhere_is_followed(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(tmp_path / "target")
-    assert "is there already" in refused("new", "--out", str(tmp_path / "link"))
+    assert "exists, and a lost key" in refused("new", "--out", str(tmp_path / "link"))
     assert not (tmp_path / "target").exists()
 
 
@@ -123,10 +123,10 @@ def test_what_is_no_key_is_refused_without_telling_what_it_says(text: str, says:
 def test_a_key_of_the_other_kind_is_refused(tmp_path: Path) -> None:
     save_key(SERVER_KEY, tmp_path / "server.key")
     save_key(GROUP_KEY, tmp_path / "cluster.key")
-    with pytest.raises(ConfigError, match="is a group key"):
+    with pytest.raises(ConfigError, match="is a cluster key"):
         load_server_key(tmp_path / "cluster.key")
     with pytest.raises(ConfigError, match="is a server key"):
-        load_group_key(tmp_path / "server.key")
+        load_cluster_key(tmp_path / "server.key")
 
 
 @pytest.mark.parametrize("arguments", [["show"], ["new", "--out"]], ids=["show", "new"])

@@ -4,7 +4,7 @@ import pytest
 
 from gatelink.cli.common import advertised_at
 from gatelink.errors import ConfigError
-from gatelink.settings.servers import GatewaySettings, ServiceSettings
+from gatelink.settings.sections import GatewaySettings, ServiceSettings
 
 
 def test_each_process_of_a_section_is_reached_at_a_port_of_its_own() -> None:

@@ -26,7 +26,7 @@ from gatelink.settings import (
     StaticServer,
     TokenSettings,
 )
-from gatelink.settings.shared import DatabaseUrl, Hex32, UrlOrPath
+from gatelink.settings.sections import DatabaseUrl, Hex32, UrlOrPath
 from gatelink.settings.show import toml
 
 PAGE = Path(__file__).resolve().parents[3] / "docs" / "configuration.md"
@@ -77,7 +77,7 @@ def type_text(type: Any) -> str:
     if get_origin(type) is tuple:
         item = get_args(type)[0]
         text = type_text(item)
-        if hasattr(item, "shorthand"):
+        if item is ListenSettings:
             text = "strings or tables"
         return f"array of {text}" if text.endswith(("`", "s")) else f"array of {text}s"
     return "table"

@@ -3,8 +3,9 @@
 from collections.abc import Mapping
 from typing import Any
 
-from gatelink.auth.accounts import AccountDisabled, Accounts
-from gatelink.auth.methods.base import LoginRefused, text
+from gatelink.auth.accounts import Accounts
+from gatelink.auth.errors import LoginRefused
+from gatelink.auth.methods.base import text
 from gatelink.auth.tokens import Identity
 
 MAX_TEXT = 1_024  # characters of a credential; the true limits, which are lower, are the accounts'
@@ -21,10 +22,7 @@ class Password:
 
     async def login(self, credentials: Mapping[str, Any], address: str) -> Identity:
         user, password = text(credentials, "user", MAX_TEXT), text(credentials, "password", MAX_TEXT)
-        try:
-            identity = await self._accounts.check_password(user, password)
-        except AccountDisabled as error:
-            raise LoginRefused(str(error)) from None
+        identity = await self._accounts.check_password(user, password)
         if identity is None:
             raise LoginRefused("wrong user name or password")
         return identity
@@ -33,8 +31,8 @@ class Password:
 class Guest:
     """Credential `device_id`: the account of this device, made the first time it is seen.
 
-    The id is the only secret of a guest. It is what the app drew at random and kept: 16 to 128 printable ASCII
-    characters, at least 8 of them different. Who knows it is the guest, so it is no id that other apps can read.
+    The id is the only secret of a guest. The app draws it at random and keeps it: 16 to 128 printable ASCII characters,
+    at least 8 of them different. Anyone with the id can log in as the guest, so use no id that other apps can read.
     """
 
     def __init__(self, accounts: Accounts) -> None:
@@ -49,7 +47,4 @@ class Guest:
             )
         if not (device_id.isascii() and device_id.isprintable()):
             raise LoginRefused("device_id has other characters than printable ASCII")
-        try:
-            return await self._accounts.get_or_create_guest(device_id)
-        except AccountDisabled as error:
-            raise LoginRefused(str(error)) from None
+        return await self._accounts.get_or_create_guest(device_id)

@@ -7,9 +7,9 @@ from typing import Any
 
 import msgspec
 
-from gatelink.auth.accounts import AccountDisabled, Accounts
-from gatelink.auth.errors import InvalidCredential
-from gatelink.auth.methods.base import LoginRefused, text
+from gatelink.auth.accounts import Accounts
+from gatelink.auth.errors import InvalidCredential, LoginRefused
+from gatelink.auth.methods.base import text
 from gatelink.auth.methods.jwks import ALGORITHMS, Jwks
 from gatelink.auth.tokens import Identity
 from gatelink.errors import ConfigError, importing
@@ -89,7 +89,7 @@ class Oidc:
             return await self._accounts(claims)
         try:
             return await self._accounts.get_or_create_external(self._issuer, claims["sub"])
-        except (AccountDisabled, InvalidCredential) as error:
+        except InvalidCredential as error:
             raise LoginRefused(str(error)) from None
 
     async def verify(self, id_token: str) -> dict[str, Any]:
