@@ -96,8 +96,8 @@ class LoginService:
         """Why logins cannot succeed now; "" if they can."""
         return "" if self.engine.is_available else "the engine is away, or its bucket cannot be used"
 
-    def metrics(self) -> LoginMetrics:
-        """What it has counted and holds, for Prometheus."""
+    def metrics(self) -> "LoginMetrics":
+        """The metrics of this service for Prometheus."""
         return LoginMetrics(self)
 
     @property
