@@ -29,9 +29,7 @@ def load_cluster_key(path: str | Path) -> ClusterKey:
     """The cluster key in the file at `path`. Raises ConfigError if it can't be read, or holds something else."""
     key = load_key(path)
     if not isinstance(key, ClusterKey):
-        raise ConfigError(
-            f"{path} is a server key, not a cluster key; make one with `gatelink keys new --cluster`"
-        )
+        raise ConfigError(f"{path} is a server key, not a cluster key; make one with `gatelink keys new --cluster`")
     return key
 
 

@@ -179,12 +179,12 @@ addresses = []
         (
             '[login]\nlisten = ":80"',
             "2: login: listen: login cannot listen on ':80'; write it as http://127.0.0.1:8080 "
-            "(TLS is a reverse proxy's, in front)",
+            "(for TLS put a reverse proxy in front)",
         ),
         (
             '[login]\nlisten = "https://127.0.0.1:443"',
             "2: login: listen: login cannot listen on 'https://127.0.0.1:443'; write it as http://127.0.0.1:8080 "
-            "(TLS is a reverse proxy's, in front)",
+            "(for TLS put a reverse proxy in front)",
         ),
         (
             '[login.oidc]\nissuer = "https://a"\naudience = ""\njwks = "keys.json"',
