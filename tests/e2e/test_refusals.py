@@ -210,4 +210,4 @@ async def test_a_group_key_that_the_other_server_has_not_is_named(logs: list[Any
             await connect(
                 str(server.endpoints[1]), uid=1, source=5, peer_id=2, cluster_key=ClusterKey.generate(), catalog=CATALOG
             )
-        await until(lambda: [line for line in logs if "unknown group key" in line["why"]])
+        await until(lambda: [line for line in logs if "unknown cluster key" in line["why"]])

@@ -12,7 +12,7 @@ DUPLICATE_LOGIN = 24
 
 
 class ClientVerifyRequest(Struct, frozen=True):
-    """Who the connecting side says it is; always its first message."""
+    """The login of the connecting side: always its first message."""
 
     source: U8  # 0 a client, 1 to 255 a server type
     uid: U64
@@ -23,24 +23,24 @@ class ClientVerifyRequest(Struct, frozen=True):
 
 
 class ClientVerifySucceeded(Struct, frozen=True):
-    """The accepting side believes it."""
+    """The accepting side has verified the login."""
 
     source: U8
     uid: U64
     source_id: U64
-    type: U8  # 0 a new session, 1 one that is back within the window; a receiver takes any
+    type: U8  # 0: a new session, 1: the client returned within the window; a receiver takes any value
 
 
 class ClientVerifyFailed(Struct, frozen=True):
-    """The accepting side does not, and closes."""
+    """The accepting side has refused the login, and closes."""
 
 
 class HeartBeat(Struct, frozen=True):
-    """Nothing to say, still here."""
+    """Shows that the sender is alive."""
 
 
 class DuplicateLogin(Struct, frozen=True):
-    """A newer login of the same user replaces this session, which then closes."""
+    """A newer login of the same user replaces this session, which closes after this message."""
 
 
 BASE_MESSAGES: tuple[tuple[int, str, type[Struct]], ...] = (
@@ -50,13 +50,13 @@ BASE_MESSAGES: tuple[tuple[int, str, type[Struct]], ...] = (
     (HEARTBEAT, "HeartBeat", HeartBeat),
     (DUPLICATE_LOGIN, "UserDuplicateLoginNotify", DuplicateLogin),
 )
-"""`(id, wire name, class)`; all with the binary codec, none ever compressed."""
+"""`(id, wire name, class)`. All use the binary codec, and none is ever compressed."""
 
 BASE_IDS = frozenset(id for id, _, _ in BASE_MESSAGES)
 
 FRAMEWORK_IDS = BASE_IDS | frozenset(range(100, 200))
-"""Ids that no application message can have: the base messages, and those between servers."""
+"""Ids that no application message can have: the base messages, and the messages between servers."""
 
 FIRST_APPLICATION_ID = 11_000
 LAST_APPLICATION_ID = 59_999
-"""Ids below are the original engine's; from FIRST to LAST `id // 1000` is the server type a gateway forwards to."""
+"""In this range `id // 1000` is the server type that a gateway forwards to. Lower ids are the original engine's."""

@@ -1,9 +1,11 @@
-"""What `encode` of a codec refuses: a message that the decoder of its own class would not take.
+"""Messages that `encode` of a codec refuses, because the decoder of their own class would.
 
-A Struct checks nothing when it is made or changed, so a handler may hold one that every receiver refuses; and a body
-that is refused ends the receiver's session. The check is made once for each class. A field that is a plain int, float,
-str, bytes or bool, optional or not, is compared by its exact type. Where that is not enough, the body is decoded again:
-a value has another type, the class has bounds or a `__post_init__`, or a field is of any other type.
+A Struct checks nothing when it is made or changed, so a handler may send one that every receiver refuses. Such a body
+would end the receiver's session.
+
+Each class has one compiled check. It compares the exact type of each field that is a plain int, float, str, bytes or
+bool, optional or not. Otherwise the body is decoded again: for a value of another type, a field of another type, or a
+class with bounds or a `__post_init__`.
 """
 
 import math
@@ -19,7 +21,7 @@ Encode = Callable[[Any], bytes]
 Decode = Callable[[bytes], Any]
 
 MAX_COMPARED = 32
-"""Fields that are compared one by one; a class with more is decoded again."""
+"""Fields that are compared one by one. Messages with more are decoded again."""
 
 _PLAIN: list[tuple[inspect.Type, str]] = [
     (inspect.IntType(), "int"),
@@ -31,16 +33,16 @@ _PLAIN: list[tuple[inspect.Type, str]] = [
 
 
 def checked(cls: type[msgspec.Struct], encode: Encode, decode: Decode, *, is_json: bool = False) -> Encode:
-    """`encode`, which then raises InvalidMessage for what `decode` would refuse, and for what `encode` itself does.
+    """`encode` with a check: it raises InvalidMessage for a message that `encode` or `decode` refuses.
 
-    is_json: a float that is not finite is refused, too: JSON writes it as null.
+    is_json: a float that is not finite is refused too, because JSON writes it as null.
     """
     info = inspect.type_info(cls)
     has_floats = is_json and any(isinstance(part, (inspect.FloatType, inspect.AnyType)) for part in _parts(info, []))
 
     def check(message: Any, body: bytes) -> None:
         if has_floats and b"null" in body and (place := _not_finite(msgspec.to_builtins(message))):
-            raise InvalidMessage(f"{cls.__qualname__}{place} is NaN or infinite, which JSON can't say")
+            raise InvalidMessage(f"{cls.__qualname__}{place} is NaN or infinite, which JSON can't express")
         try:
             decode(body)
         except Exception as error:
@@ -49,7 +51,7 @@ def checked(cls: type[msgspec.Struct], encode: Encode, decode: Decode, *, is_jso
     def refuse(message: Any, error: Exception) -> InvalidMessage:
         return InvalidMessage(f"{cls.__qualname__}{_culprit(message, encode)} can't be written: {type(error).__name__}")
 
-    # One function without a loop, as dataclasses makes them: it runs for each message that is sent.
+    # One compiled function without a loop, as in dataclasses: it runs for each sent message.
     source = f"""
 def encode_checked(message):
     try:
@@ -61,13 +63,13 @@ def encode_checked(message):
     return body
 """
     names: dict[str, Any] = {"encode": encode, "check": check, "refuse": refuse}
-    exec(source, names)  # noqa: S102 - it holds nothing but the names of the class's fields
+    exec(source, names)  # noqa: S102 - the source holds only names of the class's fields
     compiled: Encode = names["encode_checked"]
     return compiled
 
 
 def _comparison(cls: type[msgspec.Struct], info: inspect.Type, is_json: bool) -> str:
-    """An expression that is true only of a message that is surely good; `False` where nothing short tells."""
+    """An expression that is true only for a valid message; `False` if no short expression can say that."""
     if not isinstance(info, inspect.StructType) or len(info.fields) > MAX_COMPARED or hasattr(cls, "__post_init__"):
         return "False"
     terms = []
@@ -79,7 +81,7 @@ def _comparison(cls: type[msgspec.Struct], info: inspect.Type, is_json: bool) ->
         value = f"message.{field.name}"
         term = f"type({value}) is {names[0]}"
         if is_json and names[0] == "float":
-            term += f" and {value} - {value} == 0.0"  # it is neither for NaN nor for an infinity
+            term += f" and {value} - {value} == 0.0"  # false for NaN and for an infinity
         terms.append(f"({value} is None or {term})" if len(_members(field.type)) > 1 else term)
     return " and ".join(terms) or "True"
 
@@ -89,7 +91,7 @@ def _members(type: inspect.Type) -> tuple[inspect.Type, ...]:
 
 
 def _parts(part: Any, seen: list[Any]) -> Iterator[inspect.Type]:
-    """A type and all types in it."""
+    """A type, and all types inside it."""
     if isinstance(part, (tuple, list)):
         for each in part:
             yield from _parts(each, seen)
@@ -102,7 +104,7 @@ def _parts(part: Any, seen: list[Any]) -> Iterator[inspect.Type]:
 
 
 def _not_finite(value: Any) -> str:
-    """The place of a float that is not finite, as `.x[0]`; "" if there is none. Keys of a dict are not shown."""
+    """The place of a float that is not finite, as `.x[0]`, or "". Only keys that are identifiers are shown."""
     if isinstance(value, float):
         return "" if math.isfinite(value) else " "
     if isinstance(value, dict):
@@ -120,7 +122,7 @@ def _not_finite(value: Any) -> str:
 
 
 def _culprit(message: Any, encode: Encode) -> str:
-    """The field of `message` that can't be encoded, as `.text`; "" if that is not one alone."""
+    """The first field of `message` that can't be encoded, as `.text`; "" if each can."""
     for name in message.__struct_fields__:
         try:
             encode(getattr(message, name))
@@ -130,7 +132,7 @@ def _culprit(message: Any, encode: Encode) -> str:
 
 
 def _words(error: Exception) -> str:
-    """Which field a decoder refuses, and what it expected there; nothing of what was in it."""
+    """The field that a decoder refuses, and the expected type, without the value."""
     text, _, place = str(error).partition(" - at ")
     if not isinstance(error, msgspec.ValidationError) or not text.startswith("Expected"):
         text = "a value that the decoder of its class refuses"

@@ -1,17 +1,17 @@
-"""Codecs: how the body of a message type becomes bytes and comes back.
+"""Codecs: they turn messages into bodies, and back.
 
 | name | for | body |
 | --- | --- | --- |
 | msgpack | msgspec Structs | MessagePack |
 | json | msgspec Structs | JSON |
 | binary | msgspec Structs with fields of fixed width | docs/protocol.md's own little-endian layout |
-| binary-strict | the same | the same; bytes behind the last field are refused |
+| binary-strict | the same | the same; bytes after the last field are refused |
 | protobuf | classes that protoc generated | Protocol Buffers |
 | raw | subclasses of bytes | the bytes |
 
-A codec is bound to a class once, when that is registered. `decode` may raise anything on bytes that it doesn't like:
-whatever it is, it is the peer's fault. `encode` gets instances of exactly that class. It raises InvalidMessage for one
-that `decode` would refuse, or MessageTooLarge; a codec of your own is trusted with that.
+A codec is bound to a class once, when the class is registered. `decode` may raise any exception for a bad body; the
+fault is the peer's. `encode` gets instances of exactly that class. It raises InvalidMessage for a message that `decode`
+would refuse, or MessageTooLarge. Nothing checks that of your own codec.
 """
 
 import inspect
@@ -28,15 +28,15 @@ from gatelink.wire.checks import checked
 
 
 class Codec(Protocol):
-    """What a codec of your own must have to be given as `codec=`."""
+    """A codec, for `codec=`."""
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
-        """The functions for `cls`. Raises CatalogError for a class that this codec can't serve."""
+        """`encode` and `decode` for `cls`. Raises CatalogError for a class that this codec can't encode."""
         ...
 
 
 class _Msgpack:
-    """MessagePack; fields that a Struct doesn't have are skipped, wrong types and trailing bytes are refused."""
+    """MessagePack. Unknown fields are skipped; wrong types and trailing bytes are refused."""
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         struct = _require_struct("msgpack", cls)
@@ -54,7 +54,7 @@ class _Json:
 
 
 class _Protobuf:
-    """Generated classes, known by their two methods, so that protobuf is needed only where it is used."""
+    """Protocol Buffers. Generated classes are recognised by their two methods, so gatelink need not import protobuf."""
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         if not is_protobuf(cls):
@@ -81,7 +81,7 @@ class _Protobuf:
 
 
 class _Raw:
-    """The body is the message: `class Position(bytes): ...`."""
+    """The message is the body: `class Position(bytes): ...`."""
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         if not issubclass(cls, bytes):
@@ -90,7 +90,7 @@ class _Raw:
 
 
 class Width(msgspec.Struct, frozen=True):
-    """How the binary codec writes a number; other codecs don't look at it."""
+    """The width of a number in the binary codec. Other codecs ignore it."""
 
     format: str  # as the struct module spells it
 
@@ -107,17 +107,17 @@ F32 = Annotated[float, Width("f")]
 F64 = Annotated[float, Width("d")]
 
 _TEXTS = ("str", "bytes")
-_MAX_TEXT = 0xFFFF  # bytes of one: its length is a u16
+_MAX_TEXT = 0xFFFF  # bytes; the length is a u16
 
 
 class _Binary:
-    """The base protocol's layout: fields in order, little-endian, nothing between them.
+    """The base protocol's layout: the fields in order, little-endian, without padding.
 
-    Such protocols grow at the end of a message, so bytes behind the last field are skipped, unless `is_strict`.
+    Such protocols grow at the end of a message, so bytes after the last field are skipped, unless `is_strict`.
 
     Fields are U8 to F64, `bool` (one byte), and `str` and `bytes` (u16 length, then the bytes; a str is UTF-8 with
-    surrogateescape). `decode` raises BodyError. `encode` raises MessageTooLarge for a str or bytes over 65,535 bytes
-    and InvalidMessage for another value that its field can't hold.
+    surrogateescape). `decode` raises BodyError. `encode` raises MessageTooLarge for a str or bytes over 65,535 bytes,
+    and InvalidMessage for any other value that does not fit its field.
     """
 
     def __init__(self, is_strict: bool = False) -> None:
@@ -127,9 +127,9 @@ class _Binary:
         name = "binary-strict" if self._is_strict else "binary"
         struct = _require_struct(name, cls)
         if any(p.kind is p.KEYWORD_ONLY for p in inspect.signature(cls).parameters.values()):
-            raise CatalogError(f"codec {name} goes by the order of fields; make {cls.__qualname__} without kw_only")
+            raise CatalogError(f"codec {name} needs fields in order; make {cls.__qualname__} without kw_only")
         layout = _Layout(cls, self._is_strict)
-        if hasattr(cls, "__post_init__"):  # it may refuse what the fields can hold
+        if hasattr(cls, "__post_init__"):  # it may refuse values that fit the fields
             return checked(struct, layout.encode, layout.decode), layout.decode
         return layout.encode, layout.decode
 
@@ -151,13 +151,13 @@ CODECS = {
 }
 
 
-_FIELD = re.compile(r"`\$\.?([^`]*)`$")  # where msgspec saw it: names of fields, [...] for an item or a key
+_FIELD = re.compile(r"`\$\.?([^`]*)`$")  # the place in msgspec's text: names of fields, [...] for an item or a key
 
 
 def what_is_wrong(error: Exception) -> str:
-    """What a codec found wrong with a body, with nothing of the body: types, and names of the class's own fields."""
+    """The error of a codec in words, without any data of the body: only types and names of the class's fields."""
     text = type(error).__name__
-    if isinstance(error, msgspec.ValidationError):  # its words may quote the body, but for these
+    if isinstance(error, msgspec.ValidationError):  # other texts of it may quote the body
         said = str(error).partition(" - at ")[0]
         if said.startswith(("Expected `", "Object missing required field `")):
             text += f": {said}"
@@ -178,7 +178,7 @@ def _require_struct(codec: str, cls: type) -> type[msgspec.Struct]:
 
 
 def _may_be_refused(descriptor: Any, seen: set[str], above: tuple[str, ...]) -> bool:
-    """Whether a message may be made that its decoder refuses: with required fields (proto2), or nested too deeply."""
+    """Whether a decoder can refuse a message of its class: it has required fields (proto2), or may nest too deeply."""
     if descriptor.full_name in above or descriptor.is_extendable:  # an extension may have required fields
         return True
     if descriptor.full_name in seen:
@@ -192,7 +192,7 @@ def _may_be_refused(descriptor: Any, seen: set[str], above: tuple[str, ...]) -> 
 
 
 def _unset(message: Any) -> str:
-    """The required fields of a protobuf message that are not set, in words; "" if all are."""
+    """The required fields of a protobuf message that are not set, in words; "" if all are set."""
     unset = ", ".join(message.FindInitializationErrors())
     return f"required and not set: {unset}" if unset else ""
 
@@ -200,8 +200,8 @@ def _unset(message: Any) -> str:
 class _Layout:
     """One class's binary layout, compiled: `<run> text <run> text ... <run>`.
 
-    A run is a struct.Struct of the fixed fields in a row and the u16 length of the text, a str or bytes, behind them;
-    the last has no text behind it.
+    A run is a struct.Struct of adjacent fixed fields and the u16 length of the text, a str or bytes, after them. The
+    last run has no text after it.
     """
 
     __slots__ = ("_cls", "_formats", "_is_strict", "_last", "_last_at", "_steps")
@@ -257,11 +257,11 @@ class _Layout:
             raise BodyError(f"{self._cls.__qualname__}: body is {len(body)} bytes, expected {end}")
         try:
             return self._cls(*values, *self._last.unpack_from(body, at))
-        except (ValueError, TypeError) as error:  # of the class's own __post_init__; msgspec's decoders take it so too
+        except (ValueError, TypeError) as error:  # from the class's __post_init__; msgspec's decoders do the same
             raise BodyError(f"{self._cls.__qualname__} refuses its fields: {error}") from error
 
     def _misfit(self, values: tuple[Any, ...]) -> InvalidMessage:
-        """Which of `values` could not be written, and why; without the value."""
+        """The field that does not fit, and why, without its value."""
         for (name, format), value in zip(self._formats.items(), values, strict=True):
             field = f"{self._cls.__qualname__}.{name}"
             if format in _TEXTS:

@@ -1,10 +1,10 @@
-"""Control records: how connections are made, kept and ended (docs/protocol.md, "The extension: control records").
+"""Control records: how connections begin, stay alive and end (docs/protocol.md, "The extension: control records").
 
     type u8 | fields                                   the payload of a CONTROL frame
 
-A record is a frozen struct; `encode_control` and `decode_control` turn it into a payload and back. Those with a fixed
-layout, which live connections exchange all the time, are one struct call; some have one string as their last field;
-HELLO and HANDSHAKE have a shape of their own.
+A record is a frozen Struct. `encode_control` and `decode_control` turn it into a payload and back. Records with a fixed
+layout, which are frequent, take one call of the struct module. Others have one string as their last field. HELLO and
+HANDSHAKE have their own layouts.
 """
 
 import struct
@@ -19,7 +19,7 @@ from gatelink.wire.noise import HANDSHAKE_FIELDS_SIZE, KEY_ID_SIZE, Pattern
 
 VERSION = 1
 MAX_U32 = 0xFFFFFFFF  # TICKET's seconds, GOAWAY's milliseconds
-MAX_REASON = 123  # bytes; what a WebSocket close frame has room for
+MAX_REASON = 123  # bytes; the room in a WebSocket close frame
 SESSION_ID_SIZE = 16
 RESUME_KEY_SIZE = 32
 MAC_SIZE = 32
@@ -50,9 +50,9 @@ class Features(IntFlag):
 
 
 class Hello(Struct, frozen=True, gc=False):
-    """HELLO: what a side speaks. `slot` (0..255) and `app_version` are the client's keys 1 and 2.
+    """HELLO: the version and features of a side. `slot` (0..255) and `app_version` are the client's keys 1 and 2.
 
-    `features` is any u64, unknown bits as they came: not Features, because IntFlag keeps every value it has ever seen.
+    `features` is any u64, unknown bits included. It is no Features, because IntFlag remembers every value that it sees.
     """
 
     version: int = VERSION
@@ -61,7 +61,7 @@ class Hello(Struct, frozen=True, gc=False):
     app_version: str = ""
 
     def answer(self, features: int) -> "Hello":
-        """The HELLO that answers this one from a side that has `features`: the lower version, and what both have."""
+        """The answer of a side that has `features`: the lower version, and the features of both sides."""
         return Hello(min(self.version, VERSION), self.features & features)
 
 
@@ -79,7 +79,7 @@ class Handshake(Struct, frozen=True, gc=False):
 
     @property
     def fields(self) -> bytes:
-        """The 21 bytes before the Noise message, which the prologue holds."""
+        """The 21 bytes before the Noise message. The prologue contains them."""
         return handshake_fields(self.pattern, self.key_id, self.from_server, self.to_server)
 
 
@@ -90,7 +90,7 @@ class HandshakeAnswer(Struct, frozen=True, gc=False):
 
 
 class Ticket(Struct, frozen=True, gc=False):
-    """TICKET: what resumes this session within `window` seconds, at `address` (empty: here)."""
+    """TICKET: resumes this session within `window` seconds, at `address` (empty: here)."""
 
     session_id: bytes
     resume_key: bytes
@@ -106,7 +106,7 @@ class Ticket(Struct, frozen=True, gc=False):
 
 
 class Resume(Struct, frozen=True, gc=False):
-    """RESUME: go on with a session; `received` messages were taken in, this is attempt number `attempt`."""
+    """RESUME: continue a session. `received`: messages that the client has received. `attempt`: counts its attempts."""
 
     session_id: bytes
     received: int
@@ -119,7 +119,7 @@ class Resume(Struct, frozen=True, gc=False):
 
 
 class Resumed(Struct, frozen=True, gc=False):
-    """RESUMED: the session goes on; `received` messages were taken in."""
+    """RESUMED: the session continues. `received`: messages that the server has received."""
 
     received: int
     mac: bytes
@@ -129,14 +129,14 @@ class Resumed(Struct, frozen=True, gc=False):
 
 
 class Ping(Struct, frozen=True, gc=False):
-    """PING: `sent_at` is the sender's own and comes back as it is."""
+    """PING. `sent_at`: any number of the sender's; the PONG returns it."""
 
     sent_at: int
     received: int
 
 
 class Pong(Struct, frozen=True, gc=False):
-    """PONG: the PING's `sent_at`, and `server_time` in unix milliseconds (0 from a client)."""
+    """PONG, with the PING's `sent_at`. `server_time`: unix milliseconds, 0 from a client."""
 
     sent_at: int
     received: int
@@ -144,7 +144,7 @@ class Pong(Struct, frozen=True, gc=False):
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """ACK: so many messages were taken in since the session's start."""
+    """ACK. `received`: messages received since the session's start."""
 
     received: int
 
@@ -165,7 +165,7 @@ class GoAway(Struct, frozen=True, gc=False):
 
 Control = Hello | Handshake | HandshakeAnswer | Ticket | Resume | Resumed | Ping | Pong | Ack | Close | GoAway
 
-# Layouts begin with the type byte. Where text follows, the last field is its length.
+# Layouts begin with the type byte. If text follows, the last field is its length.
 _FIXED: dict[type, tuple[ControlType, struct.Struct]] = {
     Ping: (ControlType.PING, struct.Struct("<BQQ")),
     Pong: (ControlType.PONG, struct.Struct("<BQQQ")),
@@ -191,7 +191,7 @@ _KEY_APP_VERSION = 2
 
 
 def encode_control(record: Control) -> bytes:
-    """The payload of `record`'s CONTROL frame. Raises struct.error for a number out of its field's range."""
+    """The payload of the CONTROL frame of `record`. Raises struct.error for a number out of its field's range."""
     fixed = _FIXED.get(type(record))
     if fixed is not None:
         kind, layout = fixed
@@ -210,11 +210,11 @@ def encode_control(record: Control) -> bytes:
 
 
 def decode_control(payload: bytes, *, handshake_answer: bool = False) -> Control | None:
-    """The record of a CONTROL frame's payload; None for the types 128..255, which are ignored.
+    """The record in a CONTROL frame's payload; None for the types 128..255, which are ignored.
 
-    handshake_answer: a HANDSHAKE is read as the second one. Only the side that sent the first knows.
-    Raises ProtocolError for what docs/protocol.md does not allow: other unknown types, fields cut short or out of
-    range, bytes after the known fields, a key of a HELLO given twice.
+    handshake_answer: decode a HANDSHAKE as the second one. Only the side that sent the first can know.
+    Raises ProtocolError for another unknown type, a field that is cut short or out of range, bytes after the known
+    fields, and a key that a HELLO has twice.
     """
     if not payload:
         raise ProtocolError("control record of length 0 has no type")
@@ -237,7 +237,7 @@ def decode_control(payload: bytes, *, handshake_answer: bool = False) -> Control
 
 
 def handshake_fields(pattern: Pattern, key_id: bytes, from_server: int, to_server: int) -> bytes:
-    """The 21 bytes of the first HANDSHAKE before its Noise message: its sender needs them to make that message."""
+    """The 21 bytes of the first HANDSHAKE before its Noise message. The prologue of that message contains them."""
     return _HANDSHAKE.pack(pattern, key_id, from_server, to_server)
 
 
@@ -279,7 +279,7 @@ def _decode_hello(payload: bytes) -> Hello:
             raise _wrong_size(ControlType.HELLO, payload, f"cut short in its {count} keys")
         key, size = _HELLO_ENTRY.unpack_from(payload, at)
         at = start + size
-        if key in values:  # which of them counts would be anyone's guess
+        if key in values:  # receivers could disagree on which one counts
             raise ProtocolError(f"HELLO with key {key} twice")
         values[key] = payload[start:at]
     if at != len(payload):
@@ -308,7 +308,7 @@ def _to_text(data: bytes) -> str:
 
 
 def _reason_bytes(reason: str) -> bytes:
-    """Cut, not refused: closing must not fail because somebody had a lot to say."""
+    """The reason, cut to MAX_REASON bytes: closing must not fail because a reason is too long."""
     text = _to_bytes(reason)
     return text if len(text) <= MAX_REASON else text[:MAX_REASON].decode("utf-8", "ignore").encode()
 

@@ -1,8 +1,8 @@
-"""What servers of a group say about players' sessions, on their links (docs/protocol.md, "Between servers").
+"""Envelopes: the messages about players' sessions on links between servers (docs/protocol.md, "Between servers").
 
-A player's frame travels inside an envelope as it came: never decoded, decompressed or written anew by a gateway. The
-two that every frame takes, ClientFrame and PushFrame, are packed by hand, and carry what a player sent, or was sent, in
-one turn of the loop; the others are rare, and binary Structs.
+An envelope holds players' frames as they arrived. A gateway never decodes, decompresses or rewrites them. ClientFrame
+and PushFrame carry all frames that one player sent, or is sent, in one turn of the loop. They are packed by hand. The
+other envelopes are rare, and are binary Structs.
 """
 
 import struct
@@ -24,29 +24,29 @@ LINK_READY = 109
 
 
 class Arrival(IntEnum):
-    """How a player came to a server: the type of a SessionOpened."""
+    """Why a player came to a server: the type of a SessionOpened."""
 
     NEW = 0
     """The player's first server of that type."""
     MOVED = 1
-    """It was bound to this one, or the one before went away in order."""
+    """The player was bound to this server, or its server before stopped in order."""
     SERVER_DIED = 2
 
     @classmethod
     def _missing_(cls, value: object) -> "Arrival":
-        return cls.NEW  # what a newer gateway says
+        return cls.NEW  # a value of a newer version
 
 
 NEW, MOVED, SERVER_DIED = Arrival
 
 RETURNED = 4
-"""Is added to a SessionOpened's type if the client was told that it is back."""
+"""A bit of SessionOpened's type: the client was told that it has returned."""
 
 CLIENT_HEAD = 14
-"""Bytes that a whole ClientFrame is longer than the frames in it."""
+"""Bytes of a whole ClientFrame without the frames in it."""
 
 PUSH_HEAD = 25
-"""Bytes that a whole PushFrame to one is longer than the frames in it."""
+"""Bytes of a whole PushFrame to one session without the frames in it."""
 
 SID_SIZE = 8
 """Bytes of each further session in a PushFrame."""
@@ -54,11 +54,11 @@ SID_SIZE = 8
 MAX_SIDS = 0xFFFF
 
 Encoded = bytes
-"""A whole frame, header and all."""
+"""A whole frame, header included."""
 
 
 class SessionOpened(Struct, frozen=True):
-    """A player's session is this server's from now on; comes before the first ClientFrame."""
+    """A player's session belongs to this server from now on. Sent before the first ClientFrame."""
 
     sid: U64
     uid: U64
@@ -66,19 +66,19 @@ class SessionOpened(Struct, frozen=True):
     epoch: U64
     address: str
     type: U8  # an Arrival, and RETURNED
-    lost: U32  # frames of the player that went down with the server before
+    lost: U32  # frames of the player that were lost with its server before
     claims: str  # JSON
 
 
 class SessionClosed(Struct, frozen=True):
-    """A player's session is not this server's any more; comes after the last ClientFrame."""
+    """A player's session no longer belongs to this server. Sent after the last ClientFrame."""
 
     sid: U64
     code: U16
 
 
 class Bind(Struct, frozen=True):
-    """Has the gateway send the player's messages for a type of server to this one; server 0 lets it choose again."""
+    """Binds the player's messages for a type of server to one server. With server 0, the gateway chooses again."""
 
     sid: U64
     type: U8
@@ -94,31 +94,31 @@ class Kick(Struct, frozen=True):
 
 
 class Join(Struct, frozen=True):
-    """Has the gateway send the player what is broadcast to a group."""
+    """Adds the player to a broadcast group at its gateway."""
 
     sid: U64
     group: str
 
 
 class Leave(Struct, frozen=True):
-    """Ends a `Join`."""
+    """Removes the player from a broadcast group."""
 
     sid: U64
     group: str
 
 
 class LinkReady(Struct, frozen=True):
-    """Every session that was bound to this server before its link was new has been opened again."""
+    """On a new link: all sessions that were bound to this server before have been opened again."""
 
 
 class Run(Struct, frozen=True):
-    """Which run of its id a server is, as its entry in the registry says; the first envelope of each, on a new link."""
+    """The run of its id that a server is, as in its registry entry. The first envelope of each side on a new link."""
 
     instance: str
 
 
 class Hold(Struct, frozen=True):
-    """The player's handlers lag: the gateway stops reading from it, until one comes with `on` 0."""
+    """The player's handlers lag: the gateway stops reading from the player, until a Hold with `on` 0."""
 
     sid: U64
     on: U8
@@ -140,18 +140,18 @@ EVENTS: dict[int, type[Struct]] = {
 _ENCODERS: dict[type, tuple[int, Encode]] = {cls: (id, BINARY_STRICT.bind(cls)[0]) for id, cls in EVENTS.items()}
 _DECODERS: dict[int, Decode] = {id: BINARY_STRICT.bind(cls)[1] for id, cls in EVENTS.items()}
 
-_CLIENT = struct.Struct("<IHQ")  # the outer head and id, sid
+_CLIENT = struct.Struct("<IHQ")  # outer head, outer id, sid
 _pack_client = _CLIENT.pack
-_PUSH_ONE = struct.Struct("<IHHQBQ")  # the outer head and id, one sid, policy, key
+_PUSH_ONE = struct.Struct("<IHHQBQ")  # outer head, outer id, the number of sids (1), sid, policy, key
 _pack_push_one = _PUSH_ONE.pack
-_TO_ONE = struct.Struct("<HQBQ")  # one sid, policy, key
+_TO_ONE = struct.Struct("<HQBQ")  # the number of sids (1), sid, policy, key
 _unpack_to_one = _TO_ONE.unpack_from
 _BEHIND = struct.Struct("<BQ")  # policy, key
 _HEAD = struct.Struct("<IH")
 _pack_head = _HEAD.pack
 _SID_SIZE = 8
-_FIRST_FREE_ID = max(FRAMEWORK_IDS) + 1  # from here on every id is an application's
-_BANNED = FRAMEWORK_IDS | {0}  # no player may use these, and no control record is forwarded
+_FIRST_FREE_ID = max(FRAMEWORK_IDS) + 1  # from here on all ids are the application's
+_BANNED = FRAMEWORK_IDS | {0}  # players may not use them; 0 is a control record, which is not forwarded
 
 
 def event(message: Struct) -> Encoded:
@@ -161,7 +161,7 @@ def event(message: Struct) -> Encoded:
 
 
 def open_event(id: int, body: bytes) -> Any:
-    """The rare envelope of `id`. Raises BodyError, also for an id that none has."""
+    """The rare envelope of `id`. Raises BodyError, also for an unknown id."""
     decode = _DECODERS.get(id)
     if decode is None:
         raise BodyError(f"no envelope has id {id}")
@@ -169,21 +169,21 @@ def open_event(id: int, body: bytes) -> Any:
 
 
 def client_frames(sid: int, frames: list[Frame]) -> Encoded:
-    """The whole ClientFrame of what a player sent: one frame or several, at most MAX_LENGTH - 10 bytes of them."""
+    """The whole ClientFrame of frames that a player sent: at least one, at most MAX_LENGTH - 10 bytes of them."""
     inner = b"".join([_pack_head(len(body) + 2 | flags << 24, id) + body for id, flags, body in frames])
     return _pack_client(len(inner) + 10, CLIENT_FRAME, sid) + inner
 
 
 def open_client_frames(body: bytes, max_frame: int) -> tuple[int, list[Frame]]:
-    """The sid, and the player's frames, of a ClientFrame's body.
+    """The sid and the player's frames in a ClientFrame's body.
 
-    Raises BodyError if they do not fill it, or one is over `max_frame` or of an id that no player may use.
+    Raises BodyError if the frames do not fill the body, one is over `max_frame`, or a player may not use its id.
     """
     return int.from_bytes(body[:_SID_SIZE], "little"), _cut(body, _SID_SIZE, max_frame, False)
 
 
 def sid_and_count(frame: Encoded) -> tuple[int, int]:
-    """Whose frames a whole ClientFrame carries, and how many; (0, 0) for any other frame."""
+    """The sid of a whole ClientFrame, and the number of frames in it; (0, 0) for any other frame."""
     if int.from_bytes(frame[4:6], "little") != CLIENT_FRAME:
         return 0, 0
     frames: list[Encoded] = []
@@ -192,7 +192,10 @@ def sid_and_count(frame: Encoded) -> tuple[int, int]:
 
 
 def push_frames(sids: Iterable[int], frames: list[Encoded], policy: int = 0, key: int = 0) -> Encoded:
-    """The whole PushFrame of whole message frames for up to 65,535 sessions of one gateway. Raises LocalError."""
+    """The whole PushFrame of whole message frames for sessions of one gateway.
+
+    Raises LocalError for more than 65,535 sessions.
+    """
     targets = list(sids)
     n = len(targets)
     if n > MAX_SIDS:
@@ -201,7 +204,7 @@ def push_frames(sids: Iterable[int], frames: list[Encoded], policy: int = 0, key
 
 
 def push_to_one(sid: int, frames: list[Encoded]) -> Encoded:
-    """`push_frames` to one session, without policy and key: nearly all that a service sends."""
+    """`push_frames` to one session, without policy and key. Nearly all pushes are of this form."""
     inner = b"".join(frames) if len(frames) > 1 else frames[0]
     return _pack_push_one(len(inner) + 21, PUSH_FRAME, 1, sid, 0, 0) + inner
 
@@ -211,7 +214,7 @@ def open_push_frames(body: bytes, max_frame: int) -> tuple[tuple[int, ...], int,
     if len(body) < 2:
         raise BodyError("PushFrame without a count")
     n = body[0] | body[1] << 8
-    if n == 1 and len(body) >= _TO_ONE.size:  # nearly all of them
+    if n == 1 and len(body) >= _TO_ONE.size:  # nearly all pushes
         _, sid, policy, key = _unpack_to_one(body)
         _check_policy(policy)
         return (sid,), policy, key, _cut(body, _TO_ONE.size, max_frame, True)
@@ -221,7 +224,7 @@ def open_push_frames(body: bytes, max_frame: int) -> tuple[tuple[int, ...], int,
 
 
 def broadcast_frames(group: str, frames: list[Encoded], policy: int = 0, key: int = 0) -> Encoded:
-    """The whole BroadcastFrame of whole message frames; `group` "" is every session of the gateway."""
+    """The whole BroadcastFrame of whole message frames. With `group` "" it is for all sessions of the gateway."""
     name = group.encode("utf-8", "surrogateescape")
     if len(name) > 0xFFFF:
         raise LocalError(f"a group name of {len(name)} bytes; the most is 65535")
@@ -237,7 +240,7 @@ def open_broadcast_frames(body: bytes, max_frame: int) -> tuple[str, int, int, l
 
 
 def _open_behind(body: bytes, at: int, max_frame: int) -> tuple[int, int, list[Encoded]]:
-    """Policy, key and whole frames, which stand from `at` to the end."""
+    """The policy, key and whole frames from offset `at` to the end of `body`."""
     behind = at + _BEHIND.size
     if behind > len(body):
         raise BodyError(f"envelope ends at {len(body)} bytes, before its frames")
@@ -252,7 +255,7 @@ def _check_policy(policy: int) -> None:
 
 
 def _cut(body: bytes, at: int, max_frame: int, whole: bool) -> list[Any]:
-    """The frames that fill `body` from `at` on, at least one, as `wire.frames.walk` gives them. Raises BodyError."""
+    """The frames that fill `body` from offset `at`, at least one, as `walk` gives them. Raises BodyError."""
     frames: list[Any] = []
     size = len(body)
     try:
@@ -260,5 +263,5 @@ def _cut(body: bytes, at: int, max_frame: int, whole: bool) -> list[Any]:
     except ProtocolError as error:
         raise BodyError(f"in an envelope of {size} bytes: {error}") from None
     if end != size or not frames:
-        raise BodyError(f"envelope of {size} bytes ends before its last frame does")
+        raise BodyError(f"envelope of {size} bytes ends inside a frame, or has no frame")
     return frames

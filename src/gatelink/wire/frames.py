@@ -1,10 +1,10 @@
-"""Frames: bytes of any chunking in, whole frames out (protocol.md, "Frames").
+"""Frames: bytes in chunks of any size in, whole frames out (docs/protocol.md, "Frames").
 
     length u24 | flags u8 | payload                          message payload: id u16 | body
 
-`walk` is the one loop that cuts bytes into frames; the decoder and the envelopes between servers call it. It works on
-what has arrived and allocates nothing for what was only declared. It is the hottest code of a server: a message without
-flags takes its short path.
+`walk` is the only loop that cuts bytes into frames. The decoder and the envelopes between servers call it. It allocates
+nothing for bytes that were declared and have not arrived. It is the hottest code of a server, so a message without
+flags takes a short path.
 """
 
 import struct
@@ -23,7 +23,7 @@ CONTROL = 0x80
 HEADER_SIZE = 4
 
 Frame = tuple[int, int, bytes]
-"""`(id, flags, body)`. A CONTROL frame has id 0 and its whole payload as body."""
+"""`(id, flags, body)`. A CONTROL frame has id 0, and its whole payload is the body."""
 
 _HEAD = struct.Struct("<IH")
 _unpack_head = _HEAD.unpack_from
@@ -31,14 +31,14 @@ _pack_head = _HEAD.pack
 
 
 def encode_frame(id: int, body: bytes, flags: int = 0) -> bytes:
-    """The message frame of `body`, which is already compressed or scrambled as `flags` say. Raises MessageTooLarge."""
+    """The message frame of `body`, already compressed and scrambled as `flags` say. Raises MessageTooLarge."""
     if len(body) > MAX_LENGTH - 2:
         raise MessageTooLarge(f"message {id} with a body of {len(body)} bytes; a frame holds at most {MAX_LENGTH - 2}")
     return _pack_head(len(body) + 2 | flags << 24, id) + body
 
 
 def encode_control_frame(payload: bytes) -> bytes:
-    """The CONTROL frame of a record's payload (type and fields)."""
+    """The CONTROL frame of a record's payload: its type and fields."""
     return (len(payload) | CONTROL << 24).to_bytes(HEADER_SIZE, "little") + payload
 
 
@@ -53,12 +53,14 @@ def walk(
     first_id: int = 1,
     banned: Set[int] = frozenset(),
 ) -> int:
-    """Cuts `data` from `at` on into frames, and appends them to `frames`; where the first stands that it left.
+    """Cut `data` from offset `at` into frames, and append them to `frames`. Returns the offset of the rest.
 
-    max_length: bytes of payload that a frame may declare. most: how many frames it cuts. stop: the first that it leaves
-    begins behind `stop` - 6. whole: appends each frame's own bytes, not a `Frame`. first_id: ids from here on are not
-    in `banned`; a frame whose id is (a CONTROL frame has 0) is an error.
-    Raises ProtocolError, with the good frames before it appended; FrameTooLarge.
+    max_length: bytes of payload that a frame may declare.
+    most: frames to cut at most. stop: a frame that begins behind `stop` - 6 is left in the rest.
+    whole: append the bytes of each frame, header included, and not a `Frame`.
+    banned: ids that are an error; a CONTROL frame has id 0. first_id: from here on no id is in `banned`.
+
+    Raises ProtocolError or FrameTooLarge at the first bad header. The good frames before it have been appended.
     """
     size = len(data)
     last = min(size, stop) - 6
@@ -66,7 +68,7 @@ def walk(
         if at > last:
             break
         word, id = _unpack_head(data, at)
-        if 2 <= word <= max_length and id >= first_id:  # a message with no flags: these are the word's highest byte
+        if 2 <= word <= max_length and id >= first_id:  # no flags: they are the highest byte of the word
             end = at + 4 + word
             if end > size:
                 return at
@@ -78,14 +80,14 @@ def walk(
         at = end
     else:
         return at
-    if at > size - 6:  # too short for the loop, but perhaps whole, or wrong
+    if at > size - 6:  # too short for the loop, but it may be a whole frame, or a bad one
         while (end := _cut_other(data, at, frames, max_length, whole, banned)) >= 0:
             at = end
     return at
 
 
 def _cut_other(data: bytes, at: int, frames: list[Any], max_length: int, whole: bool, banned: Set[int]) -> int:
-    """Cuts one frame with any flags, or with less than 6 bytes at hand: where it ends; -1 if there is more to come."""
+    """Cut one frame with any flags or size. Returns the offset of its end; -1 if some of it has not arrived."""
     have = len(data) - at
     if have < HEADER_SIZE:
         return -1
@@ -123,7 +125,7 @@ def _cut_other(data: bytes, at: int, frames: list[Any], max_length: int, whole: 
 
 
 def messages_from(data: bytes, start: int) -> list[bytes]:
-    """The whole message frames of `data` that begin at `start` or behind it. `data` is what this side has encoded."""
+    """The message frames, header included, that begin at `start` or later in `data`, which this side has encoded."""
     frames: list[bytes] = []
     walk(data, 0, frames, MAX_LENGTH, len(data), len(data), whole=True)
     ends = accumulate(map(len, frames))
@@ -133,11 +135,11 @@ def messages_from(data: bytes, start: int) -> list[bytes]:
 class FrameDecoder:
     """Turns one peer's byte stream into frames.
 
-    max_length: bytes of payload that a frame may declare; may be changed between two calls of `feed`.
-    turn_frames, turn_bytes: what one call gives at most, so that one peer does not hold up the others;
-        `more` is then true, and `feed(b"")` goes on.
+    max_length: bytes of payload that a frame may declare. It may change between two calls of `feed`.
+    turn_frames, turn_bytes: the most that one call gives, so that one peer does not delay the others. If there is more,
+        `more` is true, and `feed(b"")` continues.
 
-    After the first bad header `error` is set, `feed` gives what came before it and then nothing more.
+    At the first bad header, `error` is set, and `feed` gives the frames before it. Later calls give nothing.
     """
 
     __slots__ = ("_need", "_tail", "error", "max_length", "more", "turn_bytes", "turn_frames")
@@ -153,18 +155,18 @@ class FrameDecoder:
 
     @property
     def buffered(self) -> int:
-        """Bytes that have arrived and are not yet given out."""
+        """Bytes that have arrived and are not in a frame that `feed` gave."""
         return len(self._tail) if self._tail is not None else 0
 
     def take_rest(self) -> bytes:
-        """Takes out what has arrived and is not given out: the bytes after a handshake are not frames any more."""
+        """Take out the buffered bytes: after a handshake they are records, not frames."""
         rest = bytes(self._tail or b"")
         self._tail = None
         self.more = False
         return rest
 
     def put_back(self, data: bytes) -> None:
-        """Takes back what `take_rest` gave, and what arrived since; `feed(b"")` decodes it."""
+        """Buffer the bytes that `take_rest` gave, and those that arrived since. `feed(b"")` decodes them."""
         if data:
             self._tail = bytearray(data)
             self._need = 0
@@ -188,7 +190,7 @@ class FrameDecoder:
             at = walk(data, 0, frames, self.max_length, self.turn_frames, stop)
         except ProtocolError as error:
             self.error = error
-            self._tail = bytearray()  # it stays, so that `feed` need not look for an error before each read
+            self._tail = bytearray()  # makes the next `feed` look for an error; the usual one need not
             return frames
         size = len(data)
         if at < size:
@@ -198,7 +200,7 @@ class FrameDecoder:
         return frames
 
     def _wanted(self, tail: bytearray) -> int:
-        """How many bytes there must be before it is worth looking again."""
+        """How many bytes must be there before the next look."""
         if len(tail) < HEADER_SIZE:
             return HEADER_SIZE
         length = int.from_bytes(tail[:3], "little")

@@ -1,7 +1,7 @@
 """The Noise handshake inside HANDSHAKE records, both sides (docs/protocol.md, "Encryption").
 
-The two HELLOs travel as the payloads of the two Noise messages, where they are authenticated. What comes out is a
-`Sealing`: the record layer, what the other side said, and the handshake's hash, which resume proofs are bound to.
+The two HELLOs are the payloads of the two Noise messages, which authenticate them. The result is a `Sealing`: the
+record layer, the other side's HELLO, and the handshake's hash, which resume proofs are bound to.
 """
 
 from collections.abc import Iterable
@@ -27,28 +27,28 @@ class Sealing:
     """A finished handshake."""
 
     stream: SecureStream
-    hello: Hello  # what the other side said
-    agreed: Hello  # the responder's: its features hold for the connection
+    hello: Hello  # of the other side
+    agreed: Hello  # of the responder: its features hold for the connection
     handshake_hash: bytes
     from_server: int  # 0: a client
     answer: bytes = b""  # the frame that the responder sends
 
 
 class Responder:
-    """The accepting side: its keys, of which it may hold several while they are being changed.
+    """The accepting side. It may have several keys while they are being changed.
 
-    keys: for clients. cluster_keys: for servers of the group. server_id: its own, which `to` of a server must name.
+    keys: for clients. cluster_keys: for servers of the cluster. server_id: its own id; a server's HANDSHAKE names it.
     """
 
     def __init__(
         self, keys: Iterable[ServerKey] = (), cluster_keys: Iterable[ClusterKey] = (), server_id: int = 0
     ) -> None:
         self._keys = {key.key_id: key for key in keys}
-        self._group_keys = {key.key_id: key for key in cluster_keys}
+        self._cluster_keys = {key.key_id: key for key in cluster_keys}
         self._server_id = server_id
 
     def respond(self, record: Handshake, features: int) -> Sealing:
-        """Answers the first HANDSHAKE; `features` are this side's. Raises ProtocolError for anything wrong in it."""
+        """Answer the first HANDSHAKE. `features` are this side's. Raises ProtocolError for a bad one."""
         if record.pattern is Pattern.NK:
             key = self._keys.get(record.key_id)
             if key is None:
@@ -56,9 +56,9 @@ class Responder:
                 raise ProtocolError(f"HANDSHAKE for unknown key {record.key_id.hex()}; this server's: {ours}")
             state = HandshakeState(Pattern.NK, False, prologue(record.fields), s=key.private)
         else:
-            cluster_key = self._group_keys.get(record.key_id)
+            cluster_key = self._cluster_keys.get(record.key_id)
             if cluster_key is None:
-                raise ProtocolError(f"HANDSHAKE for unknown group key {record.key_id.hex()}")
+                raise ProtocolError(f"HANDSHAKE for unknown cluster key {record.key_id.hex()}")
             if record.to_server != self._server_id or record.from_server in (0, self._server_id):
                 raise ProtocolError(
                     f"HANDSHAKE from server {record.from_server} to {record.to_server}; this is {self._server_id}"
@@ -78,7 +78,7 @@ class Responder:
 
 
 class Initiator:
-    """The connecting side of one handshake: a client with the server's public key, or a server with the group's."""
+    """The connecting side of one handshake: a client with the server's public key, or a server with the cluster key."""
 
     def __init__(self, key: bytes | ClusterKey, hello: Hello, from_server: int = 0, to_server: int = 0) -> None:
         self._hello = hello
@@ -91,13 +91,13 @@ class Initiator:
             self._state = HandshakeState(Pattern.NK, True, prologue(fields), rs=key)
             record = Handshake(Pattern.NK, key_id(key), 0, 0, self._write())
         self.frame = encode_control_frame(encode_control(record))
-        """What it sends first."""
+        """The first frame to send."""
 
     def finish(self, payload: bytes) -> Sealing:
-        """Takes the payload of the CONTROL frame that answers. Raises ProtocolError."""
+        """Read the payload of the answer's CONTROL frame. Raises ProtocolError."""
         record = decode_control(payload, handshake_answer=True)
         if not isinstance(record, HandshakeAnswer):
-            raise ProtocolError("a HANDSHAKE was answered with another record")
+            raise ProtocolError("the answer to a HANDSHAKE is another record")
         agreed = check_answer(self._hello, _hello(self._state.read_message(record.message)))
         return Sealing(SecureStream(*self._state.split()), agreed, agreed, self._state.handshake_hash, 0)
 

@@ -11,7 +11,7 @@ KEY_SIZE = 32
 
 
 class ServerKey:
-    """A server's X25519 key: clients know `public` (32 bytes), a HANDSHAKE names it by `key_id` (4 bytes)."""
+    """A server's X25519 key. Clients know `public` (32 bytes); a HANDSHAKE names the key by `key_id` (4 bytes)."""
 
     __slots__ = ("key_id", "private", "public")
 
@@ -22,7 +22,7 @@ class ServerKey:
 
     @classmethod
     def generate(cls) -> "ServerKey":
-        """A new one, at random."""
+        """A new random key."""
         return cls(X25519PrivateKey.generate())
 
     @classmethod
@@ -39,25 +39,25 @@ class ServerKey:
 
 
 class ClusterKey:
-    """What the servers of one group share: `psk` (32 random bytes), named by `key_id` (4 bytes)."""
+    """The key that the servers of one cluster share: `psk` (32 random bytes), named by `key_id` (4 bytes)."""
 
     __slots__ = ("key_id", "psk")
 
     def __init__(self, psk: bytes) -> None:
         if len(psk) != KEY_SIZE:
-            raise ConfigError(f"group key has {len(psk)} bytes; it must have {KEY_SIZE} random ones, no pass-phrase")
+            raise ConfigError(f"cluster key has {len(psk)} bytes; it must have {KEY_SIZE} random ones, no pass-phrase")
         self.psk = psk
         self.key_id = psk_id(psk)
 
     @classmethod
     def generate(cls) -> "ClusterKey":
-        """A new one, at random."""
+        """A new random key."""
         return cls(secrets.token_bytes(KEY_SIZE))
 
     @classmethod
     def from_hex(cls, text: str) -> "ClusterKey":
         """The key whose `to_hex` was `text`. Raises ConfigError if it is not 64 hex digits."""
-        return cls(_from_hex("group key", text))
+        return cls(_from_hex("cluster key", text))
 
     def to_hex(self) -> str:
         """The key as 64 hex digits: a secret."""

@@ -1,4 +1,4 @@
-"""The catalog: which class is which id on the wire, and how its body is written.
+"""The catalog: the id of each message class on the wire, and its codec.
 
 @message(11001)
 class Say(msgspec.Struct):
@@ -23,20 +23,20 @@ LAST_ID = 59_999
 
 @dataclass(frozen=True, slots=True, eq=False)
 class MessageType:
-    """One registered class. `decode` may raise anything on a bad body, which is the peer's fault."""
+    """One registered class. `decode` may raise anything on a bad body; the fault is the peer's."""
 
     id: int
     name: str  # on the wire and in metrics
     type: type
     encode: Encode
     decode: Decode
-    compress: bool  # whether its bodies may be compressed; not if they hold secrets next to what a peer chooses
+    compress: bool  # whether its bodies may be compressed; not if they hold a secret beside data that a peer chooses
 
 
 class Catalog:
-    """Message types by id, class and name. A new one has the framework's base messages (ids 1-4 and 24).
+    """Message types by id, class and name. A new catalog has the base messages (ids 1 to 4 and 24).
 
-    The three dictionaries are for reading; `add` and `message` write them.
+    The three dictionaries are for reading. `add` and `message` change them.
     """
 
     def __init__(self) -> None:
@@ -55,11 +55,11 @@ class Catalog:
         codec: Codec | str | None = None,
         compress: bool = True,
     ) -> MessageType:
-        """Registers `cls` under `id`, 5 to 59999 without the framework's.
+        """Register `cls` under `id`: 5 to 59999, without the framework's ids.
 
-        name: what it is called on the wire; the class's name if None.
-        codec: one of the names in `codecs.CODECS`, or your own; None: msgpack for a Struct, protobuf for a class
-            that protoc generated, raw for a subclass of bytes.
+        name: its name on the wire; None: the name of the class.
+        codec: a name in `codecs.CODECS`, or your own codec. None: msgpack for a Struct, protobuf for a class that
+            protoc generated, raw for a subclass of bytes.
         compress: whether its bodies may be compressed.
 
         Raises CatalogError.
@@ -71,17 +71,16 @@ class Catalog:
     def message(
         self, id: int, *, name: str | None = None, codec: Codec | str | None = None, compress: bool = True
     ) -> Callable[[type[T]], type[T]]:
-        """`add` as a class decorator, for messages of one's own: 11000 to 59999.
+        """`add` as a class decorator, for your own messages: 11000 to 59999.
 
-        A message of the original engine's, 5 to 10999, is registered by `add`, or by its id and its codec. Raises
-        CatalogError.
+        For a message of the original engine, 5 to 10999, give its codec too. Raises CatalogError.
         """
         if not isinstance(id, int):
-            raise CatalogError(f"a message needs an id, as @message(11001); this one was given {id!r}")
+            raise CatalogError(f"the id of a message is {id!r}; give it an int, as @message(11001)")
         if FIRST_ID <= id < FIRST_APPLICATION_ID and codec is None and _why_not(id) is None:
             raise CatalogError(
-                f"id {id} is the original engine's, messages of your own have {FIRST_APPLICATION_ID} to {LAST_ID}; "
-                f'for one of that engine name its codec: @message({id}, codec="binary")'
+                f"id {id} is the original engine's; your own messages have {FIRST_APPLICATION_ID} to {LAST_ID}; "
+                f'for a message of that engine name its codec: @message({id}, codec="binary")'
             )
 
         def register(cls: type[T]) -> type[T]:
@@ -91,23 +90,23 @@ class Catalog:
         return register
 
     def of_type(self, cls: type) -> MessageType:
-        """The type of a class's messages. Raises CatalogError when it is not registered."""
+        """The type of a class's messages. Raises CatalogError if the class is not registered."""
         kind = self.by_type.get(cls)
         if kind is None:
             raise CatalogError(f"{_path(cls)} is not a message of this catalog; decorate it with @message(id)")
         return kind
 
     def find(self, what: type | int | str) -> MessageType:
-        """The type that is meant by a class, an id or a wire name. Raises CatalogError when there is none."""
+        """The type with a class, an id or a wire name. Raises CatalogError if there is none."""
         if isinstance(what, type):
             return self.of_type(what)
         kind = self.by_id.get(what) if isinstance(what, int) else self.by_name.get(what)
         if kind is None:
-            raise CatalogError(f"no message of this catalog is called {what!r}; register it first")
+            raise CatalogError(f"this catalog has no message {what!r}; register it first")
         return kind
 
     def encode(self, message: Any) -> tuple[MessageType, bytes]:
-        """The type of `message` and its body. Raises CatalogError when its class is not registered."""
+        """The type of `message` and its body. Raises CatalogError if its class is not registered."""
         kind = self.of_type(type(message))
         return kind, kind.encode(message)
 
@@ -137,18 +136,20 @@ class Catalog:
 
 
 catalog = Catalog()
-"""Where `message` registers, and what a server uses unless it is given another."""
+"""The default catalog: `message` registers in it, and a server uses it unless it is given another."""
 
 message = catalog.message
 
 
 def _bytes_alone(cls: type, encode: Encode) -> Encode:
-    """`encode` of an application's own codec. Raises InvalidMessage when it gives something else."""
+    """`encode` of an application's own codec, with a check: it raises InvalidMessage for a result that is not bytes."""
 
     def encode_to_bytes(message: Any) -> bytes:
         body: object = encode(message)
         if not isinstance(body, bytes):
-            raise InvalidMessage(f"the codec of {cls.__qualname__} gave a {type(body).__name__}, which must be bytes")
+            raise InvalidMessage(
+                f"the codec of {cls.__qualname__} returned a {type(body).__name__}; it must return bytes"
+            )
         return body
 
     return encode_to_bytes
@@ -159,14 +160,14 @@ def _path(cls: type) -> str:
 
 
 def _why_not(id: int) -> str | None:
-    """Why an application can't have `id` (docs/protocol.md, "Base messages"); None if it can."""
+    """Why an application can't use `id` (docs/protocol.md, "Base messages"); None if it can."""
     if id in BASE_IDS:
         return "1 to 4 and 24 are the framework's base messages"
     if 100 <= id <= 199:
-        return "100 to 199 are the framework's, between servers"
+        return "100 to 199 are the framework's messages between servers"
     if FIRST_ID <= id <= LAST_ID:
         return None
-    return f"applications have {FIRST_ID} to {LAST_ID}, new ones 11000 and up (id // 1000 is their server type)"
+    return f"applications have {FIRST_ID} to {LAST_ID}, new messages 11000 and up (id // 1000 is their server type)"
 
 
 def _codec_for(cls: type, codec: Codec | str | None) -> Codec:
@@ -183,6 +184,6 @@ def _codec_for(cls: type, codec: Codec | str | None) -> Codec:
     if is_protobuf(cls):
         return PROTOBUF
     raise CatalogError(
-        f"{_path(cls)} has no codec by itself; make it a msgspec.Struct (msgpack), a subclass of bytes (raw) "
+        f"{_path(cls)} has no default codec; make it a msgspec.Struct (msgpack), a subclass of bytes (raw) "
         "or a protobuf message, or pass codec="
     )

@@ -1,13 +1,13 @@
 """The Noise handshake of the extension (docs/protocol.md, "Encryption"; Noise Protocol Framework, revision 34).
 
-    NK          <- s    (known beforehand)          for clients, who know the server's public key
+    NK          <- s    (known beforehand)          for clients, which know the server's public key
                 -> e, es
                 <- e, ee
-    NNpsk0      -> psk, e                           between servers, who share the group key
+    NNpsk0      -> psk, e                           between servers, which share the cluster key
                 <- e, ee
 
-Only what those two need, with 25519, AESGCM and SHA256, in the specification's words: a CipherState seals with one key
-and a counter, a SymmetricState mixes keys and transcript, a HandshakeState walks the pattern.
+Only these two patterns, with 25519, AESGCM and SHA256, in the specification's words. A CipherState seals with one key
+and a counter, a SymmetricState mixes keys and transcript, a HandshakeState follows the pattern.
 """
 
 import hashlib
@@ -24,7 +24,7 @@ from gatelink.errors import LocalError, ProtocolError
 DHLEN = 32
 TAG_SIZE = 16
 MAX_MESSAGE = 65_535  # bytes, the specification's limit for handshake and transport messages
-MAX_MESSAGES = 2**32  # with one key: docs/protocol.md stops long before the specification's 2**64 - 1
+MAX_MESSAGES = 2**32  # with one key; docs/protocol.md allows far fewer than the specification's 2**64 - 1
 KEY_ID_SIZE = 4
 HANDSHAKE_FIELDS_SIZE = 21
 
@@ -50,19 +50,19 @@ _MESSAGES = {
 
 
 def prologue(fields: bytes) -> bytes:
-    """What both sides must agree on: `gatelink/1`, then the first HANDSHAKE's 21 bytes before its Noise message."""
+    """The prologue of both sides: `gatelink/1`, then the first HANDSHAKE's 21 bytes before its Noise message."""
     if len(fields) != HANDSHAKE_FIELDS_SIZE:
         raise LocalError(f"prologue of {len(fields)} handshake bytes; there are {HANDSHAKE_FIELDS_SIZE}")
     return b"gatelink/1" + fields
 
 
 def key_id(public: bytes) -> bytes:
-    """The 4 bytes by which a HANDSHAKE names the responder's public key (32 bytes)."""
+    """The 4 bytes that name the responder's public key (32 bytes) in a HANDSHAKE."""
     return hashlib.sha256(public).digest()[:KEY_ID_SIZE]
 
 
 def psk_id(psk: bytes) -> bytes:
-    """The 4 bytes by which a HANDSHAKE names a group key (32 bytes)."""
+    """The 4 bytes that name a cluster key (32 bytes) in a HANDSHAKE."""
     return hashlib.sha256(b"gatelink psk id" + psk).digest()[:KEY_ID_SIZE]
 
 
@@ -76,7 +76,7 @@ class CipherState:
         self.n = 0
 
     def encrypt_with_ad(self, ad: bytes, plaintext: bytes | memoryview) -> bytes:
-        """`plaintext` sealed, 16 bytes longer. Raises LocalError after 2**32 messages: the nonces are used up."""
+        """`plaintext`, sealed: 16 bytes longer. Raises LocalError after 2**32 messages: the nonces are used up."""
         if self.n >= MAX_MESSAGES:
             raise LocalError("this key has sealed 2**32 messages; close the connection with 4011 and connect again")
         sealed = self.aead.encrypt(pack_nonce(self.n), plaintext, ad)
@@ -84,7 +84,10 @@ class CipherState:
         return sealed
 
     def decrypt_with_ad(self, ad: bytes, ciphertext: bytes | memoryview) -> bytes:
-        """What the peer sealed. Raises ProtocolError if it is not that, not next in order, or past 2**32 messages."""
+        """The plaintext of the peer's next message.
+
+        Raises ProtocolError for another message than the peer's next, and after 2**32 messages.
+        """
         if self.n >= MAX_MESSAGES:
             raise ProtocolError("the peer sealed more than 2**32 messages with one key")
         try:
@@ -98,7 +101,7 @@ class CipherState:
 class SymmetricState:
     """The chaining key `ck`, the transcript hash `h`, and the cipher that seals the handshake's payloads.
 
-    Both patterns mix a key before their first payload, so there is no unencrypted payload here.
+    Both patterns mix a key before their first payload, so no payload is unencrypted.
     """
 
     __slots__ = ("_cipher", "ck", "h")
@@ -140,13 +143,13 @@ class SymmetricState:
 class HandshakeState:
     """One side of one handshake: write and read its two messages in turn, then `split`.
 
-    pattern, initiator: which handshake, and whether this side begins it.
-    prologue: bytes both sides must have alike, see `prologue()`.
+    pattern, initiator: the pattern, and whether this side begins.
+    prologue: the same bytes on both sides, see `prologue()`.
     s: the responder's private key (NK). rs: its public key, 32 bytes, for the initiator (NK).
-    psk: the group key, 32 bytes (NNpsk0).
-    e: the ephemeral key; one is generated unless a test vector gives it.
+    psk: the cluster key, 32 bytes (NNpsk0).
+    e: the ephemeral key; generated unless a test vector gives it.
 
-    Raises LocalError if a key that the pattern needs is missing or has another length, or a call is out of turn.
+    Raises LocalError if a key of the pattern is missing or has a wrong length, or a call is out of turn.
     """
 
     def __init__(
@@ -164,7 +167,7 @@ class HandshakeState:
         self._pattern = pattern
         self._messages = _MESSAGES[pattern]
         self._turn = 0
-        self._in_message = False  # stays true when a message fails: nothing is possible after it
+        self._in_message = False  # stays true after a message that failed: the handshake can't continue
         self._s = s
         self._rs = rs
         self._psk = psk
@@ -175,21 +178,21 @@ class HandshakeState:
         if pattern is Pattern.NK:
             self._symmetric.mix_hash(self._responders_static())
         elif psk is None or len(psk) != 32:
-            raise LocalError("NNpsk0 needs psk, the group key: 32 random bytes")
+            raise LocalError("NNpsk0 needs psk, the cluster key: 32 random bytes")
 
     @property
     def finished(self) -> bool:
-        """Both messages are through."""
+        """Whether both messages have been written and read."""
         return self._turn == len(self._messages) and not self._in_message
 
     @property
     def handshake_hash(self) -> bytes:
-        """The 32 bytes that are this handshake's alone; equal on both sides once it is finished."""
+        """32 bytes that identify this handshake, the same on both sides. Raises LocalError before it is finished."""
         self._require_finished("handshake_hash")
         return self._symmetric.h
 
     def write_message(self, payload: bytes = b"") -> bytes:
-        """This side's next message, with `payload` sealed in it."""
+        """This side's next message, with `payload` sealed inside."""
         tokens = self._begin_message(writes=True)
         overhead = DHLEN + TAG_SIZE
         if len(payload) > MAX_MESSAGE - overhead:
@@ -208,7 +211,7 @@ class HandshakeState:
     def read_message(self, message: bytes) -> bytes:
         """The payload of the peer's next message.
 
-        Raises ProtocolError, without saying what was wrong with it; the handshake is then over.
+        Raises ProtocolError, which does not say what was wrong. The handshake has then failed.
         """
         tokens = self._begin_message(writes=False)
         if len(message) < DHLEN + TAG_SIZE:
@@ -224,7 +227,7 @@ class HandshakeState:
         return payload
 
     def split(self) -> tuple[CipherState, CipherState]:
-        """This side's (sending, receiving) cipher."""
+        """This side's ciphers: (sending, receiving)."""
         self._require_finished("split")
         initiators, responders = self._symmetric.split()
         return (initiators, responders) if self.initiator else (responders, initiators)
@@ -275,7 +278,7 @@ class HandshakeState:
 
 
 def _dh(private: X25519PrivateKey, public: bytes) -> bytes:
-    """The shared secret. Raises ProtocolError if it is all zeros: the public key is a point of small order."""
+    """The shared secret. Raises ProtocolError if it is all zeros: the public key is then a point of small order."""
     try:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:

@@ -1,7 +1,7 @@
-"""The proofs of a resume (docs/protocol.md, "Resume"): who holds the ticket's key can go on with its session.
+"""The proofs of a resume: the peer holds the key of the session's ticket (docs/protocol.md, "Resume").
 
-Both macs are HMAC-SHA256 with the ticket's resume key, and cover the handshake of the connection they are sent on, so
-that neither can be used on another one.
+Both macs are HMAC-SHA256 with the ticket's resume key. They cover the handshake of their connection, so they are
+invalid on any other connection.
 """
 
 import hmac
@@ -10,7 +10,7 @@ import struct
 from gatelink.wire.control import Resume, Resumed
 
 NO_HANDSHAKE = bytes(32)
-"""Stands for the handshake hash on a connection without one (TLS, or plain where that is allowed)."""
+"""The handshake hash of a connection without a handshake: TLS, or plain where that is allowed."""
 
 _pack_counts = struct.Struct("<QI").pack
 
@@ -26,17 +26,17 @@ def server_mac(key: bytes, handshake_hash: bytes, session_id: bytes, received: i
 
 
 def resume(key: bytes, handshake_hash: bytes, session_id: bytes, received: int, attempt: int) -> Resume:
-    """The RESUME record of a client that took in `received` messages."""
+    """The RESUME record of a client that has received `received` messages."""
     return Resume(session_id, received, attempt, client_mac(key, handshake_hash, session_id, received, attempt))
 
 
 def resumed(key: bytes, handshake_hash: bytes, session_id: bytes, received: int, attempt: int) -> Resumed:
-    """The RESUMED record that answers attempt `attempt` of a session that took in `received` messages."""
+    """The RESUMED record for attempt `attempt`, of a server that has received `received` messages."""
     return Resumed(received, server_mac(key, handshake_hash, session_id, received, attempt))
 
 
 def verify_resume(record: Resume, key: bytes, handshake_hash: bytes) -> bool:
-    """Whether who sent `record` holds the session's key; in constant time."""
+    """Whether the sender of `record` holds the session's key; in constant time."""
     expected = client_mac(key, handshake_hash, record.session_id, record.received, record.attempt)
     return hmac.compare_digest(expected, record.mac)
 

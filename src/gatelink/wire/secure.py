@@ -1,8 +1,8 @@
-"""SEALED records: any chunking of bytes in, the inner bytes out, and the inverse (docs/protocol.md, "Encryption").
+"""SEALED records: bytes in chunks of any size in, the inner bytes out, and back (docs/protocol.md, "Encryption").
 
     length u24 | flags 04 | one Noise transport message, empty associated data: ciphertext, tag 16
 
-Sealing is one AEAD call per write, not per message: the plaintext is whatever of the inner byte stream is at hand.
+Sealing is one AEAD call per write, not per message: the plaintext is any part of the inner byte stream.
 """
 
 import struct
@@ -13,11 +13,11 @@ from gatelink.errors import FrameTooLarge, ProtocolError
 from gatelink.wire.frames import HEADER_SIZE, SEALED
 from gatelink.wire.noise import MAX_MESSAGE, MAX_MESSAGES, TAG_SIZE, CipherState, pack_nonce
 
-MIN_RECORD = TAG_SIZE + 1  # an empty record would cost its receiver work and carry nothing
+MIN_RECORD = TAG_SIZE + 1  # an empty record costs its receiver work and carries nothing
 MAX_RECORD = MAX_MESSAGE
 MAX_RECORD_UNVERIFIED = 1_100  # docs/protocol.md, "Limits": room for an unverified frame of 1,024
-MAX_PLAINTEXT = 16_384  # bytes that we put into one record: a path that breaks soon brings some of a large write across
-RESERVED_RECORDS = 65_536  # left when `exhausted` turns true, for what is queued and a CLOSE
+MAX_PLAINTEXT = 16_384  # bytes in one record; of a large write, whole records arrive although the path breaks
+RESERVED_RECORDS = 65_536  # left when `exhausted` becomes true: for queued bytes and a CLOSE
 
 _HEADER = struct.Struct("<I")
 _pack_header = _HEADER.pack
@@ -35,11 +35,12 @@ class SecureStream:
     """One connection's record layer after the handshake.
 
     send, receive: the two ciphers of `HandshakeState.split()`.
-    max_record: bytes that a record may declare, at most 65,535; may be changed between two calls of `feed`.
-    exhausted: one direction is near 2**32 records: close with 4011. From 2**32 on `seal` raises LocalError.
+    max_record: bytes that a record may declare, at most 65,535. It may change between two calls of `feed`.
+    exhausted: one direction is near 2**32 records; close with 4011. From 2**32 on `seal` raises LocalError.
 
-    After the first bad record `error` is set, `feed` gives what came before it and then nothing more. The usual write,
-    and the usual read of one whole record, have a short path each: together a quarter of what sealing cost an echo.
+    At the first bad record, `error` is set, and `feed` gives the bytes before it. Later calls give nothing.
+    The usual write, and the usual read of one whole record, have short paths. They save a quarter of an echo's cost of
+    sealing.
     """
 
     __slots__ = ("_decrypt", "_encrypt", "_need", "_partial", "_receive", "_send", "error", "exhausted", "max_record")
@@ -53,15 +54,15 @@ class SecureStream:
         self._encrypt = send.aead.encrypt
         self._decrypt = receive.aead.decrypt
         self._partial = bytearray()  # the beginning of a record
-        self._need = 0  # bytes there must be in `_partial` before it is worth looking at
+        self._need = 0  # bytes that must be in `_partial` before the next look
 
     @property
     def buffered(self) -> int:
-        """Bytes that have arrived and are not yet opened."""
+        """Bytes that have arrived in a record that is not yet whole."""
         return len(self._partial)
 
     def seal(self, plaintext: bytes) -> bytes:
-        """`plaintext` as whole SEALED frames: one for every 16,384 bytes, none for none."""
+        """`plaintext` as whole SEALED frames, one for every 16,384 bytes; b"" if it is empty."""
         size = len(plaintext)
         send = self._send
         n = send.n

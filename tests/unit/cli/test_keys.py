@@ -108,7 +108,7 @@ def test_show_says_when_others_can_read_the_file(tmp_path: Path) -> None:
         ("server-key " + "01" * 32 + " more", "not a key file"),
         ("-----BEGIN PRIVATE KEY-----\n5ec4e7\n-----END PRIVATE KEY-----\n", "not a key file"),
         ("server-key 5ec4e7", "server key of 6 characters; it must be 64 hex digits"),
-        ("cluster-key 5ec4e7" + "zz" * 29, "group key of 64 characters; it must be 64 hex digits"),
+        ("cluster-key 5ec4e7" + "zz" * 29, "cluster key of 64 characters; it must be 64 hex digits"),
         ("server-key " + "5ec4e7" * 2_000, "it must be 64 hex digits"),
         ("\xff" * 100, "not a key file"),
     ],

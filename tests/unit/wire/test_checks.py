@@ -221,7 +221,7 @@ def test_a_codec_of_your_own_gives_bytes() -> None:
 
     catalog = Catalog()
     catalog.add(11_001, Plain, codec=Lines())
-    with pytest.raises(InvalidMessage, match="codec of Plain gave a str, which must be bytes"):
+    with pytest.raises(InvalidMessage, match="codec of Plain gave a str; it must give bytes"):
         catalog.encode(Plain(1, 1.0, "", b"", True))
 
 

@@ -98,12 +98,12 @@ def test_a_server_with_two_keys_answers_clients_of_either() -> None:
     "initiator, words",
     [
         (Initiator(ServerKey.generate().public, Hello()), "unknown key"),
-        (Initiator(ClusterKey.generate(), Hello(), 5, 9), "unknown group key"),
+        (Initiator(ClusterKey.generate(), Hello(), 5, 9), "unknown cluster key"),
         (Initiator(GROUP, Hello(), 5, 8), "from server 5 to 8; this is 9"),
         (Initiator(GROUP, Hello(), 9, 9), "from server 9 to 9; this is 9"),
         (Initiator(GROUP, Hello(), 0, 9), "from server 0 to 9; this is 9"),
     ],
-    ids=["key", "group key", "another server", "itself", "nobody"],
+    ids=["key", "cluster key", "another server", "itself", "nobody"],
 )
 def test_who_names_the_wrong_key_or_server_is_refused(initiator: Initiator, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
@@ -111,7 +111,7 @@ def test_who_names_the_wrong_key_or_server_is_refused(initiator: Initiator, word
 
 
 def test_a_key_id_that_is_right_is_not_enough() -> None:
-    """Whoever has only the public key's first four hash bytes, or a group key's, gets no further."""
+    """Whoever has only the public key's first four hash bytes, or a cluster key's, gets no further."""
     record = first_record(Initiator(ServerKey.generate().public, Hello()))
     forged = Handshake(Pattern.NK, KEY.key_id, 0, 0, record.message)
     with pytest.raises(ProtocolError):

@@ -188,7 +188,7 @@ def test_an_id_of_the_original_engine_is_given_to_a_message_only_with_its_codec(
 
 
 def test_a_decorator_without_an_id_is_refused_and_does_not_swallow_the_class(catalog: Catalog) -> None:
-    with pytest.raises(CatalogError, match=r"needs an id, as @message\(11001\)"):
+    with pytest.raises(CatalogError, match=r"give it an int, as @message\(11001\)"):
 
         @catalog.message  # type: ignore[arg-type]
         class Say(Struct):
