@@ -147,9 +147,7 @@ def _bytes_alone(cls: type, encode: Encode) -> Encode:
     def encode_to_bytes(message: Any) -> bytes:
         body: object = encode(message)
         if not isinstance(body, bytes):
-            raise InvalidMessage(
-                f"the codec of {cls.__qualname__} returned a {type(body).__name__}; it must return bytes"
-            )
+            raise InvalidMessage(f"the codec of {cls.__qualname__} gave a {type(body).__name__}; it must give bytes")
         return body
 
     return encode_to_bytes
