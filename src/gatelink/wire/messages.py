@@ -79,7 +79,7 @@ class Catalog:
             raise CatalogError(f"the id of a message is {id!r}; give it an int, as @message(11001)")
         if FIRST_ID <= id < FIRST_APPLICATION_ID and codec is None and _why_not(id) is None:
             raise CatalogError(
-                f"id {id} is the original engine's; your own messages have {FIRST_APPLICATION_ID} to {LAST_ID}; "
+                f"id {id} is the original engine's, and your own messages have {FIRST_APPLICATION_ID} to {LAST_ID}; "
                 f'for a message of that engine name its codec: @message({id}, codec="binary")'
             )
 
@@ -182,6 +182,6 @@ def _codec_for(cls: type, codec: Codec | str | None) -> Codec:
     if is_protobuf(cls):
         return PROTOBUF
     raise CatalogError(
-        f"{_path(cls)} has no default codec; make it a msgspec.Struct (msgpack), a subclass of bytes (raw) "
+        f"{_path(cls)} has no codec by default; make it a msgspec.Struct (msgpack), a subclass of bytes (raw) "
         "or a protobuf message, or pass codec="
     )
