@@ -263,5 +263,5 @@ def _cut(body: bytes, at: int, max_frame: int, whole: bool) -> list[Any]:
     except ProtocolError as error:
         raise BodyError(f"in an envelope of {size} bytes: {error}") from None
     if end != size or not frames:
-        raise BodyError(f"envelope of {size} bytes ends inside a frame, or has no frame")
+        raise BodyError(f"envelope of {size} bytes ends before its last frame does")
     return frames
