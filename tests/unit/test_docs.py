@@ -277,16 +277,17 @@ def test_every_reason_of_a_refusal_is_documented() -> None:
     assert documented == used
 
 
-# -- docs/promises.md --
+# -- the tests that pages name --
 
 
-def test_every_test_that_a_promise_names_is_there() -> None:
-    items = re.findall(r"^- (.*?)(?=^- |^$|\Z)", PROMISES.read_text(), re.MULTILINE | re.DOTALL)
+@pytest.mark.parametrize("page", [PROMISES, ROOT / "docs" / "threat-model.md"], ids=name)
+def test_every_test_that_a_page_names_is_in_the_linked_file(page: Path) -> None:
+    items = re.findall(r"^- (.*?)(?=^- |^$|\Z)", page.read_text(), re.MULTILINE | re.DOTALL)
     named = 0
     for item in items:
         for test in re.findall(r"`(test_\w+)`", item):
             named += 1
-            _, file, _ = next(targets(PROMISES, item))
+            _, file, _ = next(targets(page, item))
             assert re.search(rf"^(?:async )?def {test}\(", file.read_text(), re.MULTILINE), (
                 f"{name(file)} has no {test}"
             )
