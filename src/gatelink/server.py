@@ -11,14 +11,15 @@ server.run()
 
 import asyncio
 import contextlib
+import gc
+import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
-from functools import partial
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, Self
 
 import structlog
 
-from gatelink import serving, tasks
+from gatelink import tasks
 from gatelink.auth.tokens import Tokens
 from gatelink.calls import invoke, invoke_plain
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
@@ -26,21 +27,20 @@ from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers, check_handler
 from gatelink.net.admission import Admission
 from gatelink.net.certificates import INTERVAL as CERTIFICATE_INTERVAL
-from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint, is_everywhere, parse_endpoint
-from gatelink.net.frontend import LEAST_GRACE, Frontend, Members, TypeOf
+from gatelink.net.frontend import LEAST_GRACE, Frontend, NoTokens, ServerTokens, TypeOf
 from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
-from gatelink.net.login import Login
-from gatelink.net.login_context import LoginContext
-from gatelink.net.token_revoker import TokenRevoker
+from gatelink.net.login import Login, LoginRules
 from gatelink.ops import logs, process
 from gatelink.ops.admin import Admin
 from gatelink.ops.lag import LoopLag
+from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full
+from gatelink.session.session import Session
 from gatelink.stats import Stats
 from gatelink.wire.handshake import Responder
 from gatelink.wire.keys import ClusterKey, ServerKey
@@ -140,7 +140,6 @@ class Server:
         self._inner: Frontend | None = None
         self._stopping: asyncio.Lock
         self._listeners: list[Listener] = []
-        self._certificates: list[Certificate] = []
         self._looking: asyncio.Task[None] | None = None
         self._admin: Admin | None = None
         self._ticker: asyncio.Task[None] | None = None
@@ -149,8 +148,7 @@ class Server:
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
         self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that are due in this run
         self._running = False
-        self._on_end: Callable[[], None] | None = None
-        """Called when it has stopped; for `serve`."""
+        self._stopped: asyncio.Event | None = None  # of `serve`
         handlers.ticking = tick_hz > 0
 
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
@@ -191,9 +189,9 @@ class Server:
     @property
     def logins(self) -> Set[Login]:
         """The logins of clients that are being checked. Raises as `sessions`."""
-        return self._started(self._clients).logins
+        return self._started(self._clients).logins.running
 
-    def _inner_side(self) -> Frontend:
+    def _inner_frontend(self) -> Frontend:
         return self._started(self._inner)
 
     @staticmethod
@@ -283,12 +281,11 @@ class Server:
         self._running = True
         self._has_started = False
         self.context = LoopContext(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
-        self._clients = Frontend(self.context, self.duplicate)
-        self._clients.sessions.on_kick = TokenRevoker.of(self.tokens, self._clients)
+        self._clients = Frontend(self.context, self._rules_for_clients(), self.duplicate)
         inner_context = LoopContext(
             self.context.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True
         )
-        self._inner = Frontend(inner_context, end_code=self._links_end)
+        self._inner = Frontend(inner_context, self._rules_for_servers(), end_code=self._links_end)
         self._stopping = asyncio.Lock()
         self._to_stop = [self._leave, *self._on_stop]
         try:
@@ -309,7 +306,7 @@ class Server:
                 self._to_stop = [self._leave]
                 await self._stop(0)
             return
-        if self._certificates:
+        if any(listener.certificate for listener in self._listeners):
             self._looking = tasks.live(self._look_at_certificates, "certificates")
         if self.tick_hz:
             self._ticker = tasks.live(self._tick, "ticks")
@@ -352,8 +349,8 @@ class Server:
         clients, inner = self._started(self._clients), self._started(self._inner)
         clients.shut()
         inner.shut()
-        await clients.end(deadline, self.handlers.tick)
-        await inner.end(max(deadline, clock() + LEAST_GRACE))  # last: the clients' ends may be news for servers
+        await clients.close(deadline, self.handlers.tick)
+        await inner.close(max(deadline, clock() + LEAST_GRACE))  # last: the clients' ends may be news for servers
         while self._to_stop:
             function = self._to_stop.pop(0)  # first, so that none is called twice
             try:
@@ -371,12 +368,11 @@ class Server:
             self._admin = None
         self.lag.stop()
         self._listeners.clear()
-        self._certificates.clear()
         clients.context.wheel.close()
         inner.context.wheel.close()
         self._running = False
-        if self._on_end is not None:
-            self._on_end()
+        if self._stopped is not None:
+            self._stopped.set()
         if self._has_started:
             log.info("stopped", verified=self.stats.verified)
 
@@ -392,14 +388,16 @@ class Server:
 
         One that does not load is logged, and the old one is kept.
         """
-        for certificate in self._certificates:
-            certificate.reload()
+        for listener in self._listeners:
+            if listener.certificate is not None:
+                listener.certificate.reload()
 
     async def _look_at_certificates(self) -> None:
         while True:
             await asyncio.sleep(CERTIFICATE_INTERVAL)
-            for certificate in self._certificates:
-                certificate.look()
+            for listener in self._listeners:
+                if listener.certificate is not None:
+                    listener.certificate.look()
 
     @property
     def stop_seconds(self) -> float:
@@ -413,7 +411,51 @@ class Server:
 
         Returns when it has stopped, also when `stop` was called.
         """
-        await serving.serve(self)
+        self._stopped = asked = asyncio.Event()
+        started = asyncio.Event()
+        living = asyncio.get_running_loop().create_task(self._live(started, asked))
+        hurried = False
+        signals_seen = 0
+
+        def on_first_sight() -> None:
+            nonlocal signals_seen
+            signals_seen += 1
+            process.stop_within(self.stop_seconds if signals_seen == 1 else 0.0)
+
+        def on_signal() -> None:
+            nonlocal hurried
+            if not hurried and (asked.is_set() or not started.is_set()):
+                hurried = living.cancel()
+            asked.set()
+
+        def on_hangup() -> None:
+            logs.reopen()
+            self.reload()
+
+        calls = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: on_hangup}
+        with process.signals(calls, gather_all=on_first_sight):
+            try:
+                await living
+            except asyncio.CancelledError:
+                if not hurried:
+                    raise
+
+    async def _live(self, started: asyncio.Event, asked: asyncio.Event) -> None:
+        """From start to stop; when it is cancelled, it stops without grace."""
+        needed, allowed = process.allow_files(self.most_connections)
+        if allowed < needed:
+            log.warning("fewer open files than max_connections: raise ulimit -Hn", needed=needed, allowed=allowed)
+        await self.start()
+        gc.collect()
+        gc.freeze()  # modules stay: looking through them again stops the loop for 10 to 30 ms each time
+        try:
+            started.set()
+            await asked.wait()
+            if self.is_running:
+                log.info("stopping", grace=self.limits.close_timeout)
+                await self.stop()
+        finally:
+            await self.stop(0)  # does nothing, unless this task was cancelled
 
     def run(self) -> None:
         """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured.
@@ -425,78 +467,53 @@ class Server:
             logs.configure()
         process.run(self.serve())
 
-    async def _open(self, listen: Listen) -> None:
-        endpoint = parse_endpoint(listen.endpoint)
-        if listen.resume_at:
-            parse_endpoint(listen.resume_at)
-        side = self._started(self._inner if listen.inner else self._clients)
-        login_context = self._inner_context(listen, side) if listen.inner else self._client_context(listen, side)
-        certificate = listen.tls()
-        listener = Listener(
-            endpoint,
-            side.context,
-            side.admission,
-            partial(Login, login_context),
-            tls=certificate,
-            proxies=listen.proxies,
-            accept=listen.accept,
+    def _rules_for_clients(self) -> LoginRules:
+        """Without the cluster's key: no server gets in where clients do."""
+        return LoginRules(
+            tokens=NoTokens() if self.tokens is None else self.tokens,
+            responder=Responder(self.keys),
+            id=self.id,
+            source=self.source,
+            sealed_only=self.sealed_only,
+            resume_plain=self.resume_plain,
+            accept_version=self.accept_version,
         )
-        side.listeners.append(listener)  # first: what it opened before it failed is to be closed, too
-        await listener.open()
+
+    def _rules_for_servers(self) -> LoginRules:
+        """With the cluster's key alone: no client gets in where servers do."""
+        return LoginRules(
+            tokens=ServerTokens(lambda: self.peers),
+            responder=Responder((), self.cluster_keys, self.id),
+            id=self.id,
+            source=self._type_of_links(),
+            sealed_only=True,
+        )
+
+    async def _open(self, listen: Listen) -> None:
+        handlers = self._handlers_of(listen)
+        frontend = self._started(self._inner if listen.inner else self._clients)
+        listener = await frontend.open(listen, handlers)
         self._listeners.append(listener)
-        if certificate is not None:
-            self._certificates.append(certificate)
+        endpoint = listener.endpoint
         is_plain = endpoint.scheme == "tcp" and not (listen.inner or listen.proxies or self.sealed_only)
         if is_plain and is_everywhere(endpoint.host):
             fix = "use a tls:// endpoint, sealed_only, or a balancer that ends TLS"
             log.warning("players' tokens come in unencrypted from every network", listen=listen.endpoint, fix=fix)
 
-    def _client_context(self, listen: Listen, side: Frontend) -> LoginContext:
-        """For clients. Its responder knows no group key: no server comes in there."""
-        if self.tokens is None:
-            raise ConfigError(f"listener {listen.endpoint}: nothing checks its clients' tokens; give Server tokens=...")
-        if listen.handlers is not None:
-            raise ConfigError(f"listener {listen.endpoint}: only an inner one has handlers of its own")
-        return LoginContext(
-            context=side.context,
-            tokens=self.tokens,
-            id=self.id,
-            source=self.source,
-            sessions=side.sessions,
-            handlers=self.handlers,
-            logins=side.logins,
-            admission=side.admission,
-            responder=Responder(self.keys),
-            sealed_only=self.sealed_only,
-            resume_plain=self.resume_plain,
-            resume_at=listen.resume_at,
-            accept_version=self.accept_version,
-        )
-
-    def _inner_context(self, listen: Listen, side: Frontend) -> LoginContext:
-        """For servers. Its responder knows the group's keys alone: no client comes in there."""
+    def _handlers_of(self, listen: Listen) -> Dispatcher[Session]:
+        """The table of the sessions of a listener. Raises ConfigError for what the listener needs and does not have."""
+        where = f"listener {listen.endpoint}"
+        if not listen.inner:
+            if self.tokens is None:
+                raise ConfigError(f"{where}: nothing checks its clients' tokens; give Server tokens=...")
+            if listen.handlers is not None:
+                raise ConfigError(f"{where}: only an inner one has handlers of its own")
+            return self.handlers
         if not self.cluster_keys:
-            raise ConfigError(
-                f"listener {listen.endpoint}: an inner one needs the group's key; give Server cluster_key=..."
-            )
+            raise ConfigError(f"{where}: an inner one needs the cluster's key; give Server cluster_key=...")
         if listen.handlers is None:
-            raise ConfigError(
-                f"listener {listen.endpoint}: an inner one needs handlers of its own; give Listen handlers=..."
-            )
-        return LoginContext(
-            context=side.context,
-            tokens=Members(lambda: self.peers),
-            id=self.id,
-            source=self._type_of_links(),
-            sessions=side.sessions,
-            handlers=listen.handlers,
-            logins=side.logins,
-            admission=side.admission,
-            responder=Responder((), self.cluster_keys, self.id),
-            sealed_only=True,
-            is_inner=True,
-            resume_at=listen.resume_at,
-        )
+            raise ConfigError(f"{where}: an inner one needs handlers of its own; give Listen handlers=...")
+        return listen.handlers
 
     def _type_of_links(self) -> int:
         """The type that other servers are told."""

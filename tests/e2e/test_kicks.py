@@ -161,7 +161,7 @@ async def test_a_kick_ends_the_session_though_the_tokens_can_not_be_ended(capsys
         session = await enter(server, "x")
         server.session(7).kick("enough")
         await session.wait_closed()
-        await until(lambda: "tokens are not ended" in capsys.readouterr().out)
+        await until(lambda: "tokens are not revoked" in capsys.readouterr().out)
         assert server.ended == [(7, CloseCode.KICKED)]
 
 
@@ -187,7 +187,7 @@ async def test_kicks_of_many_at_once_take_a_few_tasks_and_a_few_lines_of_log() -
                 await session.wait_closed()
             tokens.go_on.set()
             await until(lambda: tokens.tried == many, "each was tried")
-        failed = [line for line in lines if "tokens are not ended" in line["event"]]
+        failed = [line for line in lines if "tokens are not revoked" in line["event"]]
         assert 1 <= len(failed) < many / 10
         assert sum(1 + line.get("left_out", 0) for line in failed) <= many
 

@@ -347,8 +347,7 @@ async def test_silence_and_noise_at_an_inner_listener_end_as_at_any_other() -> N
 async def test_connect_hangs_up_on_a_server_that_is_not_the_one_it_called() -> None:
     """It holds the group key, and has another id than it answers to in its handshake."""
     async with group() as server:
-        door = server._listeners[1]._welcome.args[0]  # type: ignore[attr-defined]
-        object.__setattr__(door, "id", ME + 1)
+        object.__setattr__(server._inner_frontend().logins.rules, "id", ME + 1)
         with pytest.raises(ConnectError, match=f"server {ME + 1} answered, not {ME}"):
             await dial(server)
         with pytest.raises(ConnectError):

@@ -123,7 +123,7 @@ async def test_a_close_in_answer_to_resume_ends_the_session_with_its_code(monkey
     """Between RESUME and RESUMED nobody sends anything but CLOSE, and that is the last word."""
 
     def ban(login: Login, why: str) -> None:
-        login._refuse("banned", CloseCode.KICKED)
+        login.refuse("banned", CloseCode.KICKED)
 
     monkeypatch.setattr(Login, "_refuse_resume", ban)
     async with talking() as (talk, proxy):

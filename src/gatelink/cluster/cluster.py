@@ -182,7 +182,7 @@ class Cluster:
             reconnect=REDIAL,
             timeout=DIAL_SECONDS,
         )
-        side.weigh(session)
+        side.memory_guard.add(session)
         return session
 
     async def find(self, uid: int, slot: int = 0) -> Place | None:

@@ -140,7 +140,7 @@ class Gateway(Server):
             self, self.routes.table, self.rules, self._known_types(), self.handlers.routes
         )
         load = LoadMeter(lambda: len(self.sessions), lambda: router.stats.forwarded, self.lag)
-        self.cluster = group = Cluster(member, router, self.catalog, self._inner_side, self._replaced, load)
+        self.cluster = group = Cluster(member, router, self.catalog, self._inner_frontend, self._replaced, load)
         self.router.links = group.links
         group.on_change(self.router.registry_changed)
         self.handlers.observer = _Arrivals(router, self.renewals)

@@ -95,7 +95,7 @@ class Service(Server):
         self.id = member.id
         self.cluster_keys = tuple(member.keys)
         load = LoadMeter(lambda: len(self.players), self._count, self.lag)
-        self.cluster = group = Cluster(member, self, self.catalog, self._inner_side, self._replaced, load)
+        self.cluster = group = Cluster(member, self, self.catalog, self._inner_frontend, self._replaced, load)
         self.listen = (Listen(endpoint=member.inner, inner=True, handlers=group.links),)
         self.peers = group.registry.type_of
         await super().start()

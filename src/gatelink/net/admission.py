@@ -1,8 +1,8 @@
-"""Who may connect: what all listeners of one side of a server count together.
+"""Which connections may stay: the limits that all listeners of one frontend share.
 
-A connection is admitted, or dropped without a word and counted by reason. Until it has said who it is it is a stranger,
-of which there are only so many: over that the one that has said nothing for the longest has to go. Whoever comes to log
-in says so at once; so unverified who wait, however many, keep nobody out.
+A connection is admitted, or dropped without a word and counted by reason. Until its credentials have been received it
+is unverified. Unverified connections are capped; over the cap the oldest is closed. A client sends its credentials at
+once, so connections that send none, however many, keep no client out.
 """
 
 import asyncio
@@ -22,11 +22,11 @@ from gatelink.session.stream import FrameReceiver
 quiet = RateLimitedLogger(structlog.get_logger("gatelink.refusals"))
 
 LOGGED_APART = frozenset({"verify-failed", "tokens-unavailable", "resume-refused"})
-"""Reasons whose lines have more to say, and are written where that is known."""
+"""Reasons whose log lines say more, and are written where that is known."""
 
 
-class Crowded(PeerError):
-    """Nobody's fault: too many connections have not said who they are, and this one has waited for the longest."""
+class TooManyUnverified(PeerError):
+    """Too many connections are unverified, and this one is the oldest. No fault of its peer."""
 
     code = CloseCode.SERVER_FULL
 
@@ -41,18 +41,18 @@ class Admission:
         self.bans = BanTable(context.limits)
         self.handshakes = HandshakeQueue(context)
         self.connections: set[Connection] = set()
-        self.unverified: dict[Connection, None] = {}  # the one that came first in front
+        self.unverified: dict[Connection, None] = {}  # the oldest in front
         self._unverified_of: dict[str, dict[Connection, None]] = {}  # by the key of their address
         self.open = True
         self._places = 0  # taken
         self._emptied = asyncio.Event()
 
     def is_exempt(self, address: str) -> bool:
-        """Whether the limits of an address, and of what comes from it, do not hold for `address`."""
+        """Whether no limit holds for `address` and for the connections from it."""
         return self._addresses.counted_key(address) is None
 
     def enter(self, connection: Connection) -> bool:
-        """Whether `connection` may stay, else it is refused; with no address yet, `locate` has the last word."""
+        """Whether `connection` may stay; else it is refused. One without an address needs `locate`, too."""
         reason = ""
         if not self.open:
             reason = "stopping"
@@ -68,7 +68,7 @@ class Admission:
         self.unverified[connection] = None
         self._places += 1
         if len(self.unverified) > self._context.limits.max_unverified:
-            self._send_away(next(iter(self.unverified)))
+            self._close_oldest(next(iter(self.unverified)))
         return True
 
     def locate(self, connection: Connection, address: str) -> bool:
@@ -81,7 +81,7 @@ class Admission:
         return True
 
     def _enter_address(self, connection: Connection, address: str) -> str:
-        """Counts `connection` under `address`; why it may not come from there, "" if it may."""
+        """Counts `connection` under `address`; the reason to refuse it, "" for none."""
         key = self._addresses.counted_key(address)
         if key is None:
             return ""
@@ -99,11 +99,11 @@ class Admission:
         unverified = self._unverified_of.setdefault(key, {})
         unverified[connection] = None
         if len(unverified) > self._context.limits.max_unverified_per_address:
-            self._send_away(next(iter(unverified)))
+            self._close_oldest(next(iter(unverified)))
         return ""
 
     def credentials_received(self, connection: Connection) -> None:
-        """`connection` has said who it is, or is over: no stranger any more."""
+        """`connection` has sent its credentials, or is closed: it no longer counts as unverified."""
         self.unverified.pop(connection, None)
         key = None if connection.address is None else self._addresses.counted_key(connection.address)
         if key is not None and (unverified := self._unverified_of.get(key)) is not None:
@@ -112,23 +112,23 @@ class Admission:
                 del self._unverified_of[key]
 
     def login_failed(self, address: str) -> None:
-        """What came from `address` could not be verified, by its own fault."""
+        """A login from `address` failed, by the fault of its peer."""
         key = self._addresses.counted_key(address)
         if key is not None and self.bans.failed(key, self._context.wheel.read_clock()):
             self._context.stats.bans += 1
 
     def login_succeeded(self, address: str) -> None:
-        self.handshakes.paid(address_key(address))
+        self.handshakes.clear_penalty(address_key(address))
         key = self._addresses.counted_key(address)
         if key is not None:
             self.bans.succeeded(key)
 
     def banned(self) -> int:
-        """How many addresses are banned now; looks at all that are remembered."""
+        """The number of addresses that are banned now. Takes time in proportion to all that are remembered."""
         return self.bans.banned(self._context.wheel.read_clock())
 
     def note_refusal(self, reason: str, address: str | None, why: str = "") -> None:
-        """Counts a refusal, and logs it, at most one a second of each reason. why: more than that, in our own words."""
+        """Counts a refusal, and logs it, at most one a second of each reason. why: details, in our own words."""
         self._context.stats.refused[reason] += 1
         if reason not in LOGGED_APART:
             quiet.info(f"refused: {reason}", address=address or "", why=why)
@@ -140,10 +140,10 @@ class Admission:
         connection.drop()
 
     def leave(self, connection: Connection, receiver: FrameReceiver) -> None:
-        """`connection` is over; nothing if it was never admitted.
+        """`connection` is closed; does nothing if it was never admitted.
 
-        Its place is free when the handlers of what it brought have ended, too: who sends and leaves, again and again,
-        shall not have more work waiting here than who stays.
+        Its place is free once the handlers of its messages have ended, too. Else a client that reconnects again and
+        again could have more work waiting here than one that stays.
         """
         if connection in self.connections:
             self.connections.discard(connection)
@@ -153,13 +153,15 @@ class Admission:
             if not self.connections:
                 self._emptied.set()
 
-    def _send_away(self, connection: Connection) -> None:
-        """Ends the stranger that waits for the longest; one that has said HELLO is told why."""
+    def _close_oldest(self, connection: Connection) -> None:
+        """Closes the oldest unverified connection. One that has sent HELLO gets the reason."""
         if connection.receiver is NULL_RECEIVER:  # before its TLS handshake or PROXY header is whole
             self.refuse(connection, "unverified-full")
         else:
             self.credentials_received(connection)
-            connection.receiver.broken(Crowded("too many connections have not said who they are"))
+            connection.receiver.broken(
+                TooManyUnverified("too many connections are not verified, and this one is the oldest")
+            )
 
     def _free(self, address: str | None) -> None:
         self._places -= 1

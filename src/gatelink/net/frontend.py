@@ -1,16 +1,20 @@
-"""What the listeners of one side of a server share: the side for clients, and the inner one, for servers of its group.
+"""Everything of one trust domain: a server has one frontend for clients, and one for the other servers of its cluster.
 
 The two share no connection, login, session or limit, so that a flood of players keeps no server out.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 from gatelink.auth.tokens import Identity
 from gatelink.errors import CloseCode, VerifyError
 from gatelink.net.admission import Admission
+from gatelink.net.listen import Listen
 from gatelink.net.listener import Listener
-from gatelink.net.login import Login
+from gatelink.net.login import Login, LoginChecks, LoginRules
 from gatelink.net.memory_guard import MemoryGuard
+from gatelink.net.token_revoker import TokenRevoker
+from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LAST_WORDS, LoopContext
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.session import Session
@@ -20,47 +24,52 @@ LEAST_GRACE = 0.1
 """Seconds that the last `closed` handlers together, and each `on_stop` function, have when the grace is over."""
 
 TypeOf = Callable[[int], int | None]
-"""The type, 1 to 255, of the server with an id; None if the group has no such server."""
+"""The type, 1 to 255, of the server with an id; None if the cluster has no such server."""
 
 
 class Frontend:
-    """Who may come in at one side of a server, who is being checked there, and who is here.
+    """One trust domain.
 
-    end_code: what sessions are told at the end.
+    listeners: where its peers come in. admission: the connections, and what is remembered of their addresses.
+    logins: the login checks under way. sessions: those that were verified. memory_guard: bounds what all of them hold.
+    end_code: the code with which sessions are closed at the end.
     """
 
     def __init__(
         self,
         context: LoopContext,
+        rules: LoginRules,
         duplicate: Duplicate = Duplicate.NEWER_WINS,
         end_code: CloseCode = CloseCode.GOING_AWAY,
     ) -> None:
         self.context = context
         self.end_code = end_code
-        self.sessions = SessionManager(context, duplicate)
-        self.admission = Admission(context)
-        self._dialled: set[Session] = set()
-        self.memory_guard = MemoryGuard(context, self.admission.connections, self.sessions, self._dialled)
-        self.logins: set[Login] = set()
         self.listeners: list[Listener] = []
+        self.admission = Admission(context)
+        self.sessions = SessionManager(context, duplicate)
+        self.logins = LoginChecks(context, rules, self.admission, self.sessions)
+        self.sessions.on_kick = TokenRevoker.of(rules.tokens, self.logins)
+        self.memory_guard = MemoryGuard(context, self.admission.connections, self.sessions)
 
-    def weigh(self, dialled: Session) -> None:
-        """Has a session that this server dialled weighed with the others, until it is closed."""
-        self._dialled.add(dialled)
-        dialled.after_handlers(lambda: self._dialled.discard(dialled))
+    async def open(self, listen: Listen, handlers: Dispatcher[Session]) -> Listener:
+        """Opens a listener; `handlers` get the sessions that log in there. Raises ConfigError if it can't."""
+        welcome = partial(Login, self.logins, handlers, listen.resume_at)
+        listener = Listener(listen, self.context, self.admission, welcome)
+        self.listeners.append(listener)  # first: what it opened before it failed is to be closed, too
+        await listener.open()
+        return listener
 
     def shut(self) -> None:
-        """Accepts nothing more; who is not verified by now has to come again."""
+        """Accepts nothing more; refuses the connections that are not verified yet."""
         self.admission.open = False
         for listener in self.listeners:
             listener.close()
-        for login in list(self.logins):
-            login.stop()
+        self.logins.stop()
 
-    async def end(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
-        """Lets handlers end, delivers what is queued, closes every session; returns when nothing is left.
+    async def close(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
+        """Lets handlers finish, delivers what is queued, closes every session; returns when nothing is left.
 
-        deadline: when, by the context's clock, handlers are cancelled and connections cut. tick: handles what waits.
+        deadline: when, on the wheel's clock, handlers are cancelled and connections aborted. tick: handles what waits.
         """
         context = self.context
         for session in self.sessions:
@@ -77,8 +86,8 @@ class Frontend:
         await context.finish_tasks(deadline - context.wheel.clock(), last_words)  # the last `closed` events
 
 
-class Members:
-    """The `Tokens` of the inner side. Whoever gets there holds the group key and needs no token.
+class ServerTokens:
+    """The `Tokens` of the frontend for servers: its peers have shown the cluster's key, and need no token.
 
     type_of: gives what the registry has of a server, if there is a registry.
     """
@@ -93,3 +102,11 @@ class Members:
             what = "does not have it" if known is None else f"has it with type {known}"
             raise VerifyError(f"server {uid} says it has type {source}; the registry {what}")
         return Identity(uid)
+
+
+class NoTokens:
+    """The `Tokens` of a server that no client can connect to."""
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        """Raises VerifyError."""
+        raise VerifyError("this server has no tokens, so no client can log in")

@@ -1,29 +1,25 @@
-"""Handshakes cost a hundred times what a message does, and any stranger can ask for one: so many begin in a second.
+"""The queue for handshakes. One costs a hundred times what a message does, and any peer can ask for one.
 
-The others wait, each as long as its connection may be unverified. So there are never more than limits.max_unverified of
-them. Addresses take turns: who asks for thousands waits behind themselves, and not before those who ask for one. And an
-address that owes a login for its last handshake comes after those that do not.
+So only so many begin in a second. The others wait, each as long as its connection may be unverified: there are never
+more than limits.max_unverified of them. Addresses take turns: one that asks for thousands does not delay one that asks
+for a single handshake. An address is penalised from its handshake to its next successful login: it comes last.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable
-from typing import TYPE_CHECKING
 
+from gatelink.net.connection import Connection
 from gatelink.net.endpoints import address_key
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.rates import TokenBucket
 from gatelink.session.timers import Item
 
-if TYPE_CHECKING:
-    from gatelink.net.connection import Connection
-
-
-Line = dict["Connection", Callable[[], None]]
-"""Who waits at one address, the one that came first in front."""
+Line = dict[Connection, Callable[[], None]]
+"""The connections of one address that wait, the oldest in front."""
 
 
 class HandshakeQueue(Item):
-    """Who may begin a Noise or TLS handshake (limits.handshake_rate): one of each address in turn, in order of asking.
+    """Lets Noise and TLS handshakes begin (limits.handshake_rate): one of each address in turn, in order of asking.
 
     An address is an IPv4 address or IPv6 /64, as for all limits.
     """
@@ -32,28 +28,28 @@ class HandshakeQueue(Item):
         self._tick = 0
         self._context = context
         self._bucket = TokenBucket(context.limits.handshake_rate, context.limits.handshake_burst, context.wheel.now)
-        self._first: dict[str, Line] = {}  # by address; whose turn is next, in front
-        self._last: dict[str, Line] = {}  # the same, of addresses that owe
-        self._owing: OrderedDict[str, None] = OrderedDict()  # addresses, the one that began last at the end
+        self._first: dict[str, Line] = {}  # by address; the next one in front
+        self._last: dict[str, Line] = {}  # the same, of penalised addresses
+        self._penalised: OrderedDict[str, None] = OrderedDict()  # addresses; the last handshake at the end
 
     def __len__(self) -> int:
-        """How many wait."""
+        """The number of connections that wait."""
         return sum(map(len, self._first.values())) + sum(map(len, self._last.values()))
 
-    def enter(self, connection: "Connection", begin: Callable[[], None]) -> None:
-        """Calls `begin` when it is `connection`'s turn, at once if nobody waits."""
+    def enter(self, connection: Connection, begin: Callable[[], None]) -> None:
+        """Calls `begin` when it is `connection`'s turn, at once if none waits."""
         key = _key(connection)
         if not self._is_waited_for:
             if self._bucket.take(self._context.wheel.read_clock()):
-                self._owe(key)
+                self._penalise(key)
                 begin()
                 return
             self._context.wheel.set(self, self._bucket.wait())
-        lines = self._last if key in self._owing else self._first
+        lines = self._last if key in self._penalised else self._first
         lines.setdefault(key, {})[connection] = begin
 
-    def leave(self, connection: "Connection") -> None:
-        """`connection` wants no handshake any more; nothing if it does not wait."""
+    def leave(self, connection: Connection) -> None:
+        """Takes `connection` out of the queue; does nothing if it is not in it."""
         key = _key(connection)
         for lines in (self._first, self._last):
             if (line := lines.get(key)) is not None:
@@ -61,9 +57,9 @@ class HandshakeQueue(Item):
                 if not line:
                     del lines[key]
 
-    def paid(self, key: str) -> None:
+    def clear_penalty(self, key: str) -> None:
         """A login from an address (an `address_key`) succeeded."""
-        self._owing.pop(key, None)
+        self._penalised.pop(key, None)
         if (line := self._last.pop(key, None)) is not None:
             self._first.setdefault(key, {}).update(line)
 
@@ -71,7 +67,7 @@ class HandshakeQueue(Item):
         self._next()
 
     def _next(self) -> None:
-        """Lets one begin, and the next in another turn of the loop: in between others are heard."""
+        """Lets one begin, and the next in another turn of the loop: in between other connections are read."""
         if not self._is_waited_for:
             return
         begin = self._take() if self._bucket.take(self._context.wheel.read_clock()) else None
@@ -88,23 +84,23 @@ class HandshakeQueue(Item):
         return bool(self._first or self._last)
 
     def _take(self) -> Callable[[], None]:
-        """Takes out who has waited for the longest at the address whose turn it is."""
+        """Takes out the oldest of the address whose turn it is."""
         lines = self._first or self._last
         key = next(iter(lines))
         line = lines.pop(key)
         begin = line.pop(next(iter(line)))
-        self._owe(key)
+        self._penalise(key)
         if line:
             line.update(self._last.pop(key, {}))
             self._last[key] = line
         return begin
 
-    def _owe(self, key: str) -> None:
-        self._owing[key] = None
-        self._owing.move_to_end(key)
-        if len(self._owing) > self._context.limits.max_addresses:
-            self._owing.popitem(last=False)
+    def _penalise(self, key: str) -> None:
+        self._penalised[key] = None
+        self._penalised.move_to_end(key)
+        if len(self._penalised) > self._context.limits.max_addresses:
+            self._penalised.popitem(last=False)
 
 
-def _key(connection: "Connection") -> str:
+def _key(connection: Connection) -> str:
     return address_key(connection.address or "")

@@ -1,4 +1,4 @@
-"""What all sessions of one side hold together: measured once a second; over limits.max_held_bytes some are ended.
+"""What all sessions of a frontend hold together: measured once a second; over limits.max_held_bytes some are closed.
 
 One session is bounded by its own limits; fifteen thousand that are all just below them are not. Counted are the bytes
 of messages: what is received and not handled, queued, written and not out, sent and not acknowledged. What Python needs
@@ -26,24 +26,20 @@ AT_ONCE = 1_000
 
 
 class MemoryGuard:
-    """Weighs `connections` and the detached ones of `sessions`; ends those that hold most while it is too much.
+    """Weighs `connections` and the detached ones of `sessions`; closes those that hold most while it is too much."""
 
-    dialled: sessions that this side dialled itself, weighed with their connections.
-    """
-
-    def __init__(
-        self,
-        context: LoopContext,
-        connections: Set[Connection],
-        sessions: SessionManager,
-        dialled: Set[Session] = frozenset(),
-    ) -> None:
+    def __init__(self, context: LoopContext, connections: Set[Connection], sessions: SessionManager) -> None:
         self._context = context
         self._connections = connections
         self._sessions = sessions
-        self._dialled = dialled
+        self._dialled: set[Session] = set()
         self._shown = 0  # our part of `stats.held_bytes`
         self._weighing = tasks.live(self._weigh, "memory guard")
+
+    def add(self, dialled: Session) -> None:
+        """Weigh a session that this process dialled with the others, until it is closed."""
+        self._dialled.add(dialled)
+        dialled.after_handlers(lambda: self._dialled.discard(dialled))
 
     def close(self) -> None:
         """Weighs no more."""

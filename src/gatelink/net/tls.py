@@ -1,6 +1,6 @@
 """Accepting for a tls:// listener.
 
-asyncio accepts TLS connections too, but tells nobody of them before their handshake: silent peers would be neither
+asyncio accepts TLS connections too, but does not show them before their handshake: silent peers would be neither
 counted nor limited. So the sockets are accepted here, and the connection is admitted before its handshake.
 """
 
@@ -8,27 +8,25 @@ import asyncio
 import contextlib
 import socket
 from functools import partial
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
+from gatelink.net.acceptor import Acceptor
 from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import failure
 from gatelink.session.states import ConnectionState
-
-if TYPE_CHECKING:
-    from gatelink.net.listener import Listener
 
 ACCEPTS_AT_ONCE = 64  # before others have their turn of the loop
 LEAST_SECONDS = 0.1  # that a handshake has whose turn came late
 PAUSE = 1.0  # s without accepting when the system is out of descriptors or memory
 
 
-class TlsAcceptor:
+class TlsServer:
     """A listening socket; `close` ends it and leaves its connections."""
 
-    def __init__(self, listener: "Listener", listening: socket.socket, certificate: Certificate) -> None:
-        self._listener = listener
-        self._loop = listener.context.loop
+    def __init__(self, acceptor: Acceptor, listening: socket.socket, certificate: Certificate) -> None:
+        self._acceptor = acceptor
+        self._loop = acceptor.context.loop
         self._listening = listening
         self._certificate = certificate
         self._handshakes: set[asyncio.Task[None]] = set()
@@ -59,15 +57,15 @@ class TlsAcceptor:
             self._admit(accepted, address[0])
 
     def _admit(self, accepted: socket.socket, host: str) -> None:
-        until = self._listener.deadline()
-        connection = self._listener.connection(lambda connection: self._listener.admitted(connection, until))
+        until = self._acceptor.deadline()
+        connection = self._acceptor.connection(lambda connection: self._acceptor.admitted(connection, until))
         connection.address = host
         turn: asyncio.Future[None] = self._loop.create_future()
         connection.transport = cast(asyncio.Transport, _Handshaking(accepted, turn))
-        if not self._listener.admission.enter(connection):
+        if not self._acceptor.admission.enter(connection):
             accepted.close()
             return
-        self._listener.admission.handshakes.enter(connection, partial(_give, turn))
+        self._acceptor.admission.handshakes.enter(connection, partial(_give, turn))
         task = self._loop.create_task(self._shake_hands(connection, accepted, turn, until))
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
@@ -75,8 +73,8 @@ class TlsAcceptor:
     async def _shake_hands(
         self, connection: Connection, accepted: socket.socket, turn: asyncio.Future[None], until: float
     ) -> None:
-        admission = self._listener.admission
-        clock = self._listener.context.wheel.clock
+        admission = self._acceptor.admission
+        clock = self._acceptor.context.wheel.clock
         if not turn.done():
             await asyncio.wait([turn], timeout=until - clock())
             if not turn.done():
@@ -88,7 +86,7 @@ class TlsAcceptor:
         seconds = max(LEAST_SECONDS, until - clock())
         try:
             await self._loop.connect_accepted_socket(
-                lambda: self._listener.reader(connection),
+                lambda: self._acceptor.reader(connection),
                 accepted,
                 ssl=self._certificate.context,
                 ssl_handshake_timeout=seconds,

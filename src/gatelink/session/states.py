@@ -4,6 +4,7 @@ A `Connection` is one socket's life; a `Session` is one peer's, and may outlive 
 What is not in a table cannot happen: `step` raises, and the fault is ours.
 """
 
+from collections.abc import Mapping
 from enum import Enum, auto
 from typing import TypeVar
 
@@ -68,11 +69,11 @@ SESSION = {
     (S.CLOSING, SE.END): S.CLOSED,
 }
 
-_State = TypeVar("_State", ConnectionState, SessionState)
-_Event = TypeVar("_Event", ConnectionEvent, SessionEvent)
+_State = TypeVar("_State", bound=Enum)
+_Event = TypeVar("_Event", bound=Enum)
 
 
-def step(table: dict[tuple[_State, _Event], _State], state: _State, event: _Event) -> _State:
+def step(table: Mapping[tuple[_State, _Event], _State], state: _State, event: _Event) -> _State:
     """The state after `event`. Raises RuntimeError where the table has no such transition."""
     try:
         return table[state, event]

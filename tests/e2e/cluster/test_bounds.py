@@ -115,7 +115,7 @@ async def test_what_a_link_holds_and_sends_is_in_its_servers_metrics_whichever_s
         there.session.close()
         await until(lambda: gateway.cluster.links.get(20) not in (None, there))
         sides = [side for server in (gateway, lobby) if (side := server._inner) is not None]
-        await until(lambda: sum(len(side._dialled) for side in sides) == 1, "the lost one is forgotten")
+        await until(lambda: sum(len(side.memory_guard._dialled) for side in sides) == 1, "the lost one is forgotten")
 
 
 async def test_servers_whose_links_hold_too_much_end_those_that_they_dialled_too(

@@ -124,7 +124,7 @@ async def test_addresses_that_owe_a_login_for_a_handshake_come_after_those_that_
     begun.clear()
     ask("198.51.100.2")
     ask("198.51.100.1")
-    line.paid("198.51.100.1")  # its login has succeeded
+    line.clear_penalty("198.51.100.1")  # its login has succeeded
     await bench.pass_time(0.5)
     await settle()
     assert begun[:3] == ["198.51.100.2", "198.51.100.1", flood[0]]
@@ -135,7 +135,7 @@ async def test_what_is_owed_is_remembered_of_so_many_addresses() -> None:
     line = HandshakeQueue(bench.context)
     for n in range(100):
         line.enter(connections(1, f"192.0.2.{n}")[0], lambda: None)
-    assert len(line._owing) == 10
+    assert len(line._penalised) == 10
 
 
 async def test_one_that_fails_when_it_begins_keeps_nobody_waiting() -> None:
