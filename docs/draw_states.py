@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from gatelink.net.states import LOGIN, LoginState
 from gatelink.session.states import CONNECTION, SESSION, ConnectionState, SessionState
 
 PAGE = Path(__file__).with_name("states.md")
@@ -23,6 +24,7 @@ Table = Mapping[tuple[Any, Any], Enum]
 MACHINES: tuple[tuple[str, str, Table, Enum], ...] = (
     ("A connection", "src/gatelink/session/states.py", CONNECTION, ConnectionState.UNVERIFIED),
     ("A session", "src/gatelink/session/states.py", SESSION, SessionState.OPEN),
+    ("A login check", "src/gatelink/net/states.py", LOGIN, LoginState.FIRST_FRAME),
 )
 """Title, file, table and first state of each."""
 
