@@ -109,7 +109,7 @@ async def set_to_work(process: Process, kind: str) -> None:
     ("kind", "named"),
     [
         ("to_thread", "concurrent/futures/thread.py"),
-        ("stubborn", "Dispatch._burst"),
+        ("stubborn", "Handlers._burst"),
         ("task", "stubborn at "),
         ("thread", "saver at "),
         ("blocked", "MainThread at "),
