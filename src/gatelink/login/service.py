@@ -1,6 +1,7 @@
 """The login service as a whole: its caller gives it an engine and accounts, and it closes what it opens itself."""
 
 from collections.abc import Callable, Iterator, Mapping
+from functools import partial
 from typing import Self
 
 import structlog
@@ -14,7 +15,7 @@ from gatelink.errors import ConfigError
 from gatelink.login.api import LegacyStatus, build
 from gatelink.login.app import LimitedApp
 from gatelink.login.gateways import Gateways
-from gatelink.login.http import HttpAdmission
+from gatelink.login.http import HttpAdmission, LoginConnection
 from gatelink.login.limits import LoginLimits, host_and_port
 from gatelink.login.logins import Logins
 from gatelink.login.networks import RequestRates
@@ -119,7 +120,7 @@ class LoginService:
             self.limited_app,
             *self._where,
             name=self._listen,
-            protocol=self.admission.protocol,
+            connection=partial(LoginConnection, self.admission),
             keep_alive=self.limits.keep_alive,
         )
         await http.start()

@@ -5,14 +5,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatelink.login.http import StrictConnection
+from gatelink.login.http import StrictParser
 
 HEAD = b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n"
 
 
 def read(data: bytes, step: int) -> bytes | None:
     """The body that is read from `data`, which comes `step` bytes at a time; None if it is refused."""
-    connection = StrictConnection(16_384)
+    connection = StrictParser(16_384)
     body = b""
     try:
         for at in range(0, len(data), step):
