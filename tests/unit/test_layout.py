@@ -140,10 +140,18 @@ def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
             "login",
             "net",
             "ops",
+            "session",
             "settings",
             "version",
         },
     )
+    of_session = {name for path in sources("login") for _, name in imports(path) if name.startswith("gatelink.session")}
+    assert of_session == {"gatelink.session.rates.TokenBucket"}, "login knows no sessions"
+
+
+def test_only_the_small_http_server_imports_uvicorn() -> None:
+    others = [path for path in sources() if where(path) != "ops/http.py"]
+    assert_nobody_imports(others, {"uvicorn"}, "only ops/http.py knows uvicorn")
 
 
 def test_only_the_login_api_imports_litestar() -> None:
