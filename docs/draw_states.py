@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from gatelink.net.states import LOGIN, LoginState
+from gatelink.net.states import DIAL, LOGIN, DialState, LoginState
 from gatelink.session.states import CONNECTION, SESSION, ConnectionState, SessionState
 
 PAGE = Path(__file__).with_name("states.md")
@@ -25,6 +25,7 @@ MACHINES: tuple[tuple[str, str, Table, Enum], ...] = (
     ("A connection", "src/gatelink/session/states.py", CONNECTION, ConnectionState.UNVERIFIED),
     ("A session", "src/gatelink/session/states.py", SESSION, SessionState.OPEN),
     ("A login check", "src/gatelink/net/states.py", LOGIN, LoginState.FIRST_FRAME),
+    ("A dialler", "src/gatelink/net/states.py", DIAL, DialState.IDLE),
 )
 """Title, file, table and first state of each."""
 

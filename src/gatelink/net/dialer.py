@@ -1,4 +1,4 @@
-"""Dials, says who we are, and hands the connection to the session; again and again for one that comes back.
+"""Dials, logs in, and gives the connection to the session; again each time that the session loses it.
 
 base         ClientVertifyReq ->                                   <- ClientVertifySucceedRet
 extension    HELLO ->  <- HELLO  ClientVertifyReq or RESUME ->     <- ClientVertifySucceedRet or RESUMED
@@ -9,7 +9,6 @@ import asyncio
 import random
 import ssl
 from collections.abc import Awaitable, Callable, Iterator
-from enum import Enum, auto
 from time import time
 
 import msgspec
@@ -19,13 +18,14 @@ from gatelink import tasks
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, PeerError, ProtocolError
 from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.endpoints import Endpoint, failure
+from gatelink.net.states import DIAL, DialEvent, DialState
 from gatelink.net.target import Target
 from gatelink.session.control_frames import close_code, control_frame, printable
 from gatelink.session.extension import DETACHING, Extension
 from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
-from gatelink.session.states import SessionState
+from gatelink.session.states import SessionState, step
 from gatelink.wire.base import (
     DUPLICATE_LOGIN,
     VERIFY_FAILED,
@@ -45,13 +45,12 @@ log = structlog.get_logger("gatelink.client")
 PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCode.INTERNAL_ERROR}
 """Codes of a CLOSE before the verdict that say nothing of this session: the next attempt may well succeed."""
 
-
 FINAL = frozenset({CloseCode.VERIFY_FAILED, CloseCode.REPLACED, CloseCode.RESUME_REFUSED})
-"""Codes of an attempt after which the session is not dialled again, however the server said them."""
+"""Codes of an attempt after which the session is not dialled again, however the server sent them."""
 
 SHORT_LIFE = 5.0
 """Seconds. A connection that ends sooner, without a reason or by a GOAWAY, does not reset the delays: the next may end
-the same way, as after a kick, a message that the server refuses, or at a server that sends everybody away."""
+the same way, as after a kick, a message that the server refuses, or at a server that sends all clients away."""
 
 TokenSource = Callable[[], str | Awaitable[str]]
 """Gives a fresh token for each login."""
@@ -86,19 +85,8 @@ class Offer(msgspec.Struct, frozen=True):
     peer_id: int = 0
 
 
-class Due(Enum):
-    """What the server has to say next."""
-
-    HELLO = auto()
-    """Its HELLO or HANDSHAKE."""
-    VERDICT = auto()
-    """The answer to ClientVerifyReq or RESUME."""
-    TICKET = auto()
-    """It follows the verdict at once: a session that can be resumed is resumable from its first moment."""
-
-
 class Dialer:
-    """Dials for one session: its owner, and the receiver of each new connection until the server has answered."""
+    """Dials for one session: its owner, and the receiver of each new connection until the session has it."""
 
     accepting = False
 
@@ -125,15 +113,14 @@ class Dialer:
         self._verified_at = 0.0
         self._source = 0  # of the server, as it answered
         self._short_lives = 0  # connections in a row that ended without a reason within SHORT_LIFE
-        self._heard = False  # a frame on this connection
+        self._answered = False  # a frame came on this connection
         self._initiator: Initiator | None = None
         self._agreed: Hello | None = None
         self._handshake_hash = NO_HANDSHAKE
-        self._due = Due.HELLO
+        self.state = DialState.IDLE
         self._session: Session | None = None
         self._connection: Connection | None = None
         self._answer: asyncio.Future[Session]
-        self._is_made = False
         self._redial: asyncio.Task[None] | None = None
 
     @property
@@ -152,20 +139,18 @@ class Dialer:
                 await self._open()
                 return await self._answer
         except TimeoutError:
-            if self._answer.done() and not self._answer.cancelled():  # it came first, and this loop stood still since
+            if self._answer.done() and not self._answer.cancelled():  # it came first; then the loop stood still
                 return self._answer.result()
-            silent = self._connection is not None and not self._heard
+            silent = self._connection is not None and not self._answered
             hint = "; it took the connection and said nothing: is this a gatelink listener?" if silent else ""
             text = f"{endpoint}: not verified within {self._timeout} s{hint}"
             raise ConnectError(text, CloseCode.VERIFY_TIMEOUT) from None
         except (OSError, UnicodeError) as error:
             raise ConnectError(f"{endpoint}: {failure(error)}{_tls_hint(endpoint, error)}") from error
         finally:
-            if not self._answer.cancel() and not self._answer.cancelled():  # what is made from now on came too late
-                self._answer.exception()  # was seen, or comes after another
-            if self._connection is not None:  # not bound to the session: nobody else would close it
-                self._connection.drop()
-                self._connection = None
+            if not self._answer.cancel() and not self._answer.cancelled():
+                self._answer.exception()  # it was raised already, or comes after another
+            self._reset()
 
     async def _fresh_request(self, source: TokenSource) -> ClientVerifyRequest:
         """The login with a fresh token. Raises ConnectError, without what it got."""
@@ -178,7 +163,7 @@ class Dialer:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            # The words of others may hold a token.
+            # The error of an application may hold a token.
             words = f": {error}" if isinstance(error, GatelinkError) and not isinstance(error, MessageTooLarge) else ""
             raise ConnectError(
                 f"{self._endpoint}: no token: the function given as `token` must give a str of at most 65,535 bytes, "
@@ -196,15 +181,15 @@ class Dialer:
             opening = loop.create_task(
                 loop.create_connection(self._make, endpoint.host, endpoint.port, ssl=self._target.tls)
             )
-        self._is_made = False
+        self._step(DialEvent.DIAL)
         try:
             await asyncio.shield(opening)
         finally:
-            if not self._is_made:
+            if self.state is DialState.CONNECTING:
                 opening.cancel()
 
     def abandon(self) -> None:
-        """`dial` failed, or was cancelled in the very moment in which it succeeded: nobody will have the session."""
+        """Abort the session of a `dial` that failed, or was cancelled in the moment in which it succeeded."""
         if self._session is not None:
             self._session.abort()
 
@@ -214,55 +199,54 @@ class Dialer:
         return Connection(FrameDecoder(limits.max_frame, 1, limits.turn_bytes), self._made)
 
     def _made(self, connection: Connection) -> None:
-        self._is_made = True
-        if self._answer.done():  # it came too late
+        if self.state is not DialState.CONNECTING:  # it came too late
             connection.drop()
             return
         self._connection = connection
         connection.receiver = self
         connection.transport.set_write_buffer_limits(self._context.limits.write_high_water)
         self._handshake_hash = NO_HANDSHAKE
-        self._due = Due.HELLO
-        self._heard = False
+        self._initiator = None
+        self._answered = False
         try:
             if self._offer is None:
-                self._say_who()
+                self._log_in(connection)
             elif self._offer.key is not None:
                 to_server = self._offer.peer_id
                 from_server = self._request.uid if to_server else 0
                 self._initiator = Initiator(self._offer.key, self._offer.hello, from_server, to_server)
+                self._step(DialEvent.SEND_HANDSHAKE)
                 connection.write(self._initiator.frame)
             else:
+                self._step(DialEvent.SEND_HELLO)
                 connection.write(control_frame(self._offer.hello))
         except PeerError as error:  # the server's key is no point of the curve
             self.broken(error)
 
     @property
     def _peer_id(self) -> int:
-        """The server that is called by another one; 0 for a client's."""
+        """The id of the server that this server calls; 0 for a client."""
         return self._offer.peer_id if self._offer is not None else 0
 
     @property
     def _ticket(self) -> Ticket | None:
-        """What resumes the session that lost its connection, if anything does."""
+        """What resumes the session; None if it can't be resumed."""
         return self._session.ticket if self._session is not None else None
 
-    def _agree(self, agreed: Hello) -> None:
-        """The server knows how we speak: now ClientVerifyReq, or RESUME for a session that had a connection."""
-        assert self._offer is not None
+    def _agree(self, connection: Connection, ours: Hello, agreed: Hello) -> None:
+        """The server speaks the extension as `agreed`: log in, or resume."""
         self._agreed = agreed
-        if self._offer.hello.features & Features.RESUME and not agreed.features & Features.RESUME:
+        if ours.features & Features.RESUME and not agreed.features & Features.RESUME:
             text = f"{self._endpoint}: resume is for sealed or TLS connections; give server_key, or dial tls://"
             self._fail(ConnectError(text, CloseCode.RESUME_REFUSED))
         else:
-            self._say_who()
+            self._log_in(connection)
 
-    def _say_who(self) -> None:
-        connection = self._connection
-        assert connection is not None
-        self._due = Due.VERDICT
+    def _log_in(self, connection: Connection) -> None:
+        """Sends RESUME if the session has a ticket, else ClientVertifyReq."""
         extension = self._session.extension if self._session is not None else None
         if extension is not None and extension.ticket is not None:
+            self._step(DialEvent.SEND_RESUME)
             extension.attempt += 1
             ticket = extension.ticket
             record = resume(
@@ -270,6 +254,7 @@ class Dialer:
             )
             connection.write(control_frame(record))
         else:
+            self._step(DialEvent.SEND_REQUEST)
             kind = self._context.catalog.by_id[VERIFY_REQUEST]
             flags, body = self._context.coder.close(kind, kind.encode(self._request))
             connection.write(encode_frame(VERIFY_REQUEST, body, flags))
@@ -277,69 +262,56 @@ class Dialer:
     # -- from a connection that is not verified yet (FrameReceiver) --
 
     def receive(self, frames: list[Frame]) -> None:
-        self._heard = True
+        ((id, flags, body),) = frames  # the decoder gives one at a time (`_make`)
+        self._answered = True
+        connection = self._connection
+        assert connection is not None
         try:
-            for at, (id, flags, body) in enumerate(frames):
-                if flags & CONTROL:
-                    over = self._hear(body)
-                else:
-                    over = self._hear_verdict(id, flags, body)
-                if over:
-                    if self._session is not None and len(frames) > at + 1:
-                        self._session.receive(frames[at + 1 :])
-                    return
+            if not flags & CONTROL:
+                self._message(connection, id, flags, body)
+            elif self._initiator is not None:
+                self._sealed(connection, self._initiator, body)
+            else:
+                self._control(connection, body)
         except PeerError as error:
             self.broken(error)
 
-    def _hear(self, payload: bytes) -> bool:
-        """A control record before the verdict; whether it was the verdict. Raises ProtocolError."""
-        connection = self._connection
-        assert connection is not None
-        if self._initiator is not None:
-            sealing = self._initiator.finish(payload)
-            self._initiator = None
-            self._handshake_hash = sealing.handshake_hash
-            connection.seal(sealing.stream)
-            if self._connection is not None:  # else there was something behind the answer, and that was wrong
-                self._agree(sealing.agreed)
-            return False
-        plain = self._offer if self._handshake_hash == NO_HANDSHAKE else None
-        match decode_control(payload):
-            case None:
-                return False
-            case Hello() as answer if plain is not None and self._due is Due.HELLO:
-                self._agree(check_answer(plain.hello, answer))
-                return False
-            case Resumed() as answer if self._ticket is not None and self._due is Due.VERDICT:
-                self._resumed(answer, self._ticket)
-                return True
-            case Ticket() as ticket if self._due is Due.TICKET:
-                self._verified(ticket)
-                return True
-            case Close(number, reason):
+    def _sealed(self, connection: Connection, initiator: Initiator, payload: bytes) -> None:
+        """The answer to our HANDSHAKE. Raises ProtocolError."""
+        assert self._offer is not None
+        sealing = initiator.finish(payload)
+        self._initiator = None
+        self._handshake_hash = sealing.handshake_hash
+        connection.seal(sealing.stream)
+        if self.state is DialState.HANDSHAKE:  # else there was something behind the answer, and that was wrong
+            self._agree(connection, self._offer.hello, sealing.agreed)
+
+    def _control(self, connection: Connection, payload: bytes) -> None:
+        """A control record before the verdict. Raises ProtocolError for one that is not due."""
+        match decode_control(payload), self.state:
+            case None, _:
+                pass  # of a type that is ignored
+            case Hello() as answer, DialState.HELLO if self._offer is not None:
+                self._agree(connection, self._offer.hello, check_answer(self._offer.hello, answer))
+            case Resumed() as answer, DialState.RESUMED if self._ticket is not None:
+                self._resumed(connection, answer, self._ticket)
+            case Ticket() as ticket, DialState.TICKET:
+                self._verified(connection, ticket)
+            case Close(number, reason), _:
                 self._refused(close_code(number), reason)
-                return True
-            case record:
-                raise ProtocolError(f"{type(record).__name__} before verification")
+            case record, state:
+                raise ProtocolError(f"{type(record).__name__} before verification, where {state.name} was due")
 
-    def _refused(self, code: CloseCode, reason: str) -> None:
-        """The server closed before it took us, or took us back."""
-        text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else printable(reason)
-        self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
-        if self._session is not None and code not in PASSING:
-            self._session.close(code, text)
-
-    def _hear_verdict(self, id: int, flags: int, body: bytes) -> bool:
-        """The answer to ClientVerifyReq. Raises ProtocolError."""
-        if self._due is not Due.VERDICT or self._ticket is not None:
-            due = "RESUMED" if self._ticket is not None else self._due.name
-            raise ProtocolError(f"message {id} where {due} was due")
+    def _message(self, connection: Connection, id: int, flags: int, body: bytes) -> None:
+        """The answer to ClientVertifyReq. Raises ProtocolError."""
+        if self.state is not DialState.VERDICT:
+            raise ProtocolError(f"message {id} where {self.state.name} was due")
         if id == VERIFY_FAILED:
             self._fail(ConnectError(f"{self._endpoint}: the server refused the token", CloseCode.VERIFY_FAILED))
-            return True
+            return
         if id == DUPLICATE_LOGIN:
             self._fail(ConnectError(f"{self._endpoint}: a newer login of the same user came first", CloseCode.REPLACED))
-            return True
+            return
         if id != VERIFY_SUCCEEDED:
             raise ProtocolError(f"answered with message {id}, not with ClientVertifySucceedRet")
         answer: ClientVerifySucceeded = self._context.catalog.by_id[id].decode(self._context.open_body(flags, body))
@@ -349,10 +321,16 @@ class Dialer:
         if self._peer_id and answer.source_id != self._peer_id:
             raise ProtocolError(f"server {answer.source_id} answered, not {self._peer_id}")
         if self._agreed is not None and self._agreed.features & Features.RESUME:
-            self._due = Due.TICKET
-            return False
-        self._verified(None)
-        return True
+            self._step(DialEvent.VERIFIED)
+        else:
+            self._verified(connection, None)
+
+    def _refused(self, code: CloseCode, reason: str) -> None:
+        """The server closed before it verified us, or resumed the session."""
+        text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else printable(reason)
+        self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
+        if self._session is not None and code not in PASSING:
+            self._session.close(code, text)
 
     def waiting(self, buffered: int) -> None: ...
 
@@ -362,7 +340,7 @@ class Dialer:
         call()
 
     def broken(self, error: PeerError) -> None:
-        hint = "" if self._heard else "; no gatelink server says that: check the address and its port"
+        hint = "" if self._answered else "; no gatelink server says that: check the address and its port"
         self._fail(ConnectError(f"{self._endpoint}: {error}{hint}", error.code))
 
     def lost(self, error: Exception | None) -> None:
@@ -370,11 +348,11 @@ class Dialer:
         self._fail(ConnectError(f"{self._endpoint}: {text}; {self._likely_causes()}"))
 
     def _likely_causes(self) -> str:
-        """What a server that closes without a word may have had against us; its log has the reason."""
+        """The likely reasons of a server that closes without a word; its log has the right one."""
         connection, extension = self._connection, self._offer
-        if connection is not None and connection.buffered and not self._heard:
+        if connection is not None and connection.buffered and not self._answered:
             return "what it sent is no gatelink frame: a TLS listener is dialled as tls://, an HTTP port not at all"
-        if self._heard:
+        if self._answered:
             return "it is full or stops, or its limits are smaller than what was sent; its log has the reason"
         if extension is not None and extension.key is not None:
             keys = "server_key is not a key of this server, or it has none" if extension.peer_id == 0 else "no such key"
@@ -388,28 +366,40 @@ class Dialer:
     def _fail(self, error: ConnectError) -> None:
         if not self._answer.done():
             self._answer.set_exception(error)
+        self._reset()
+
+    def _reset(self) -> None:
+        """Drops the connection of an attempt that has not succeeded."""
+        if self.state is not DialState.IDLE and self.state is not DialState.BOUND:
+            self._step(DialEvent.FAIL)
         if self._connection is not None:
             self._connection.drop()
             self._connection = None
 
-    def _verified(self, ticket: Ticket | None) -> None:
-        self._verified_at = self._context.wheel.clock()
+    def _step(self, event: DialEvent) -> None:
+        self.state = step(DIAL, self.state, event)
+
+    # -- verified --
+
+    def _verified(self, connection: Connection, ticket: Ticket | None) -> None:
         session = self._session
         if session is None:
-            session = self._session = self._make_session(self._take_connection())
+            self._bind(connection, None)
+            session = self._session = self._make_session(connection)
             if session.extension is not None:
                 session.extension.ticket = ticket
             session.open()
         elif session.state is SessionState.DETACHED:
-            session.attach(self._take_connection(session))
-        else:  # it was closed while we dialled
-            self._fail(ConnectError("closed meanwhile"))
+            self._bind(connection, session)
+            session.attach(connection)
+        else:
+            self._fail(ConnectError("the session was closed meanwhile"))
             return
         if not self._answer.done():
             self._answer.set_result(session)
 
-    def _resumed(self, answer: Resumed, ticket: Ticket) -> None:
-        """The server goes on with our session. Raises ProtocolError if it is not our server, or has lost its count."""
+    def _resumed(self, connection: Connection, answer: Resumed, ticket: Ticket) -> None:
+        """The server resumes our session. Raises ProtocolError if it is not our server, or has a wrong count."""
         session = self._session
         extension = session.extension if session is not None else None
         if session is None or extension is None:
@@ -419,22 +409,22 @@ class Dialer:
         if not extension.can_resume_from(answer.received):
             raise ProtocolError(f"RESUMED with the impossible count {answer.received}")
         if session.state is not SessionState.DETACHED:
-            self._fail(ConnectError("closed meanwhile"))
+            self._fail(ConnectError("the session was closed meanwhile"))
             return
-        self._verified_at = self._context.wheel.clock()
-        session.resume_on(self._take_connection(session), answer.received, b"")
+        self._bind(connection, session)
+        session.resume_on(connection, answer.received, b"")
         if not self._answer.done():
             self._answer.set_result(session)
 
-    def _take_connection(self, session: Session | None = None) -> Connection:
-        """The connection, which is the session's from now on."""
-        connection, self._connection = self._connection, None
-        assert connection is not None
+    def _bind(self, connection: Connection, session: Session | None) -> None:
+        """Gives the connection to the session; to none if that is still to be made."""
+        self._step(DialEvent.BIND)
+        self._connection = None
+        self._verified_at = self._context.wheel.clock()
         limits = self._context.limits
         connection.bind(session or NULL_RECEIVER, limits.max_frame, limits.turn_frames)
         if session is not None and session.extension is not None and self._agreed is not None:
             session.extension.features = self._agreed.features
-        return connection
 
     def _make_session(self, connection: Connection) -> Session:
         context, agreed, offer = self._context, self._agreed, self._offer
@@ -460,6 +450,7 @@ class Dialer:
     # -- the session's owner (session.Owner) --
 
     def detached(self, session: Session, code: CloseCode) -> bool:
+        self._step(DialEvent.DETACH)
         if self._backoff is None:
             return False
         lived = self._context.wheel.clock() - self._verified_at
@@ -484,13 +475,13 @@ class Dialer:
             await asyncio.sleep(seconds)
             try:
                 await self.dial()
-                return  # should it have broken again by now, another task is at it
+                return  # if the session was detached again by now, another task dials
             except ConnectError as error:
                 if error.code in FINAL:
-                    session.close(error.code, "the server took us back no more")
-                if self._ticket is None:  # else only the server that has the session can go on with it
+                    session.close(error.code, "the server does not take this session back")
+                if self._ticket is None:  # else only the server that has the session can resume it
                     self._target.go_home()
-            except Exception as error:  # not foreseen; the next attempt may do better
+            except Exception as error:  # not foreseen; the next attempt may succeed
                 tasks.failures["dialling again"] += 1
                 log.error("an attempt to connect failed", exc_info=error)
             if session.state is not SessionState.DETACHED:
@@ -499,7 +490,7 @@ class Dialer:
 
 
 def _tls_hint(endpoint: Endpoint, error: OSError | UnicodeError) -> str:
-    """What else may be wrong where a TLS handshake failed."""
+    """A hint at what may be wrong where a TLS handshake failed."""
     if endpoint.scheme != "tls":
         return ""
     if isinstance(error, ssl.SSLCertVerificationError):
