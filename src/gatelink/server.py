@@ -255,7 +255,7 @@ class Server:
         """What this run has counted and holds, for Prometheus. Raises ConfigError before the first `start`."""
         from gatelink.ops.metrics import Metrics  # keeps prometheus out of processes without an admin port
 
-        return Metrics(self._started(self._clients), self.handlers, self.lag, self._cluster_metrics)
+        return Metrics(self._started(self._clients), self.sessions, self.handlers, self.lag, self._cluster_metrics)
 
     def _cluster_metrics(self) -> "Iterable[Metric]":
         """What a member of a group shows beside its own metrics."""

@@ -10,7 +10,7 @@ from gatelink.login.client import LoginClient
 from tests.e2e.test_up import Up
 from tests.processes import ROOT, ended, python
 
-PAGE = ROOT / "docs" / "group.md"
+PAGE = ROOT / "docs" / "cluster.md"
 FILES = re.compile(r"^```(?:python|toml)\n# (\w+\.(?:py|toml))\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 
 

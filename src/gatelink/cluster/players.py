@@ -21,7 +21,7 @@ from gatelink.session.groups import MAX_NAME, check_name
 from gatelink.session.inbox import Inbox
 from gatelink.session.interfaces import Dispatcher, Forwarder, Peer
 from gatelink.session.loop_context import LoopContext
-from gatelink.session.outbox import Full, OutboxFull
+from gatelink.session.outbox import Full, Outbox, OutboxFull
 from gatelink.session.rates import TokenBucket
 from gatelink.session.session import NO_CLAIMS
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
@@ -400,6 +400,10 @@ class Players:
 
     def __contains__(self, session: object) -> bool:
         return isinstance(session, Player) and self._by_key.get((session.uid, session.slot)) is session
+
+    def outboxes(self) -> tuple[Outbox, ...]:
+        """None: what players are sent waits on the links to their gateways."""
+        return ()
 
     def get(self, uid: int, slot: int = 0) -> Player | None:
         """The player of a user's device, if it is this service's."""

@@ -5,6 +5,7 @@ for refusals are gatelink's own. docs/operations.md says what each metric means.
 """
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Protocol
 
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
@@ -13,32 +14,51 @@ from gatelink.handlers import TIME_BUCKETS, Handlers, Route
 from gatelink.net.frontend import Frontend
 from gatelink.ops.families import Exposition, counter, counters, gauge, histogram
 from gatelink.ops.lag import LoopLag
+from gatelink.session.inbox import Inbox
+from gatelink.session.interfaces import MessageSource
+from gatelink.session.outbox import Outbox
 from gatelink.session.running import LONG
-from gatelink.session.session import Session
 from gatelink.session.states import ConnectionState
 from gatelink.stats import Stats
 
 _BOUNDS = (*map(str, TIME_BUCKETS), "+Inf")
 
 
+class Sessions(Protocol):
+    """The sessions of one server: of a `SessionManager`, or the `Players` of a service."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[MessageSource]: ...
+
+    def outboxes(self) -> Iterable[Outbox]: ...
+
+
 class Metrics(Exposition):
     """What a started server has counted, and what it holds now.
 
-    clients: its frontend for clients. handlers: its table for them. lag: of its loop. more: further metrics.
+    clients: its frontend for clients. sessions: its clients, or the players of a service. handlers: its table for
+    them. lag: of its loop. more: further metrics.
     """
 
     def __init__(
-        self, clients: Frontend, handlers: Handlers, lag: LoopLag, more: Callable[[], Iterable[Metric]]
+        self,
+        clients: Frontend,
+        sessions: Sessions,
+        handlers: Handlers,
+        lag: LoopLag,
+        more: Callable[[], Iterable[Metric]],
     ) -> None:
         super().__init__(lag)
         self._clients = clients
+        self._sessions = sessions
         self._handlers = handlers
         self._stats = clients.context.stats
         self._more = more
 
     def collect(self) -> Iterator[Metric]:
         stats = self._stats
-        sessions, admission = self._clients.sessions, self._clients.admission
+        sessions, admission = self._sessions, self._clients.admission
         running = self._clients.context.running
         yield gauge("sessions", "Open sessions.", len(sessions))
         yield gauge("connections", "Connections admitted and not yet gone.", len(admission.connections))
@@ -60,8 +80,9 @@ class Metrics(Exposition):
         yield counters("handler_errors", "Handlers that raised.", "message", stats.handler_errors)
         yield gauge("handlers_running", "Async handlers that run now.", running.count())
         yield gauge("handlers_long", f"Of them, those that have run for {LONG:g} s.", running.count(LONG))
-        yield from _queues(list(sessions))
-        dropped = stats.dropped + sum(session.outbox.dropped for session in sessions)
+        outboxes = list(sessions.outboxes())
+        yield from _queues(outboxes, [session.inbox for session in sessions if session.inbox is not None])
+        dropped = stats.dropped + sum(outbox.dropped for outbox in outboxes)
         yield counter("dropped_messages", "Messages dropped or replaced by an outbox's policy.", dropped)
         yield counter("reading_pauses", "Times that reading from a peer paused: its handlers lag.", stats.paused)
         yield counter("rate_pauses", "Times that reading from a peer paused: over its rates.", stats.rate_paused)
@@ -128,10 +149,8 @@ def _closes(stats: Stats) -> Metric:
     return family
 
 
-def _queues(sessions: list[Session]) -> Iterator[Metric]:
+def _queues(outboxes: list[Outbox], inboxes: list[Inbox]) -> Iterator[Metric]:
     """How much waits in all sessions' queues together, and in the fullest."""
-    outboxes = [session.outbox for session in sessions]
-    inboxes = [session.inbox for session in sessions if session.inbox is not None]
     for name, what, sizes in (
         ("outbox_bytes", "Bytes queued for sending", [outbox.bytes for outbox in outboxes]),
         ("outbox_frames", "Frames queued for sending", [outbox.count for outbox in outboxes]),

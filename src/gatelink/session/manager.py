@@ -20,7 +20,7 @@ from gatelink.session.control_frames import control_frame
 from gatelink.session.groups import Member
 from gatelink.session.interfaces import LoginArbiter
 from gatelink.session.loop_context import LoopContext
-from gatelink.session.outbox import Full
+from gatelink.session.outbox import Full, Outbox
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.timers import Call, Item
@@ -113,6 +113,10 @@ class SessionManager:
 
     def __contains__(self, session: object) -> bool:
         return isinstance(session, Session) and self._sessions.get((session.uid, session.slot)) is session
+
+    def outboxes(self) -> list[Outbox]:
+        """What the sessions have to send."""
+        return [session.outbox for session in self._sessions.values()]
 
     def get(self, uid: int, slot: int = 0) -> Session | None:
         """The open session of a user's device, if there is one."""

@@ -162,6 +162,8 @@ async def kill(server: Gateway | Service) -> None:
     links, registry = server.cluster.links, server.cluster.registry
     links._closing = True
     links._role = Nobody()
+    for link in links:
+        link._role = links._role
     registry._revision = None
     registry._is_replaced = True
     await registry.close()
@@ -189,7 +191,7 @@ async def kill(server: Gateway | Service) -> None:
             session._stream.drop()
             session._stream = None
         if session.state is SessionState.OPEN:
-            session._break(CloseCode.GOING_AWAY, "killed")
+            session._detach(CloseCode.GOING_AWAY, "killed")
         session.close()
     await server.stop(0)
 

@@ -54,7 +54,7 @@ async def test_every_metric_of_a_group_is_in_its_docs_and_nothing_else_is(new_en
         shown = {"gateway": await names(gateway), "service": await names(lobby)}
         of_every_server = set(re.findall(r"^\| `(gatelink_\w+)", (DOCS / "operations.md").read_text(), re.MULTILINE))
         rows = re.findall(
-            r"^\| `(gatelink_\w+)` \| \w+ \|[^|]*\| (\w+) \|", (DOCS / "group.md").read_text(), re.MULTILINE
+            r"^\| `(gatelink_\w+)` \| \w+ \|[^|]*\| (\w+) \|", (DOCS / "cluster.md").read_text(), re.MULTILINE
         )
         assert rows
         for kind, found in shown.items():
