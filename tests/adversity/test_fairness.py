@@ -14,7 +14,7 @@ from gatelink.session.timers import STALL
 from gatelink.wire.control import Ack, Close, Features
 from gatelink.wire.frames import encode_frame
 from tests.e2e.extension import ExtendedClient
-from tests.e2e.support import RawClient, until, verify_request
+from tests.e2e.support import RawClient, leave, until, verify_request
 from tests.support import MS
 
 
@@ -47,8 +47,7 @@ async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ende
             session = await log_in(server, uid)
             for n in range(20):
                 session.send(Work(n))
-            session.close()
-            await session.wait_closed()
+            await leave(session)
         await until(lambda: not server.connections)
         assert len(server.context.tasks) == 3
         with pytest.raises(ConnectionError):
@@ -62,8 +61,7 @@ async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ende
         gate.set()
         await until(lambda: not server.context.tasks)
         again = await log_in(server)
-        again.close()
-        await again.wait_closed()
+        await leave(again)
 
 
 @pytest.mark.parametrize("how", ["says that it goes away", "says no more"])
@@ -123,8 +121,7 @@ async def test_a_burst_that_takes_long_is_handled_in_turns_with_the_others_and_i
         await both.wait()
         assert seen.index((2, 0)) < 90, "the light one waited for all of the heavy one's"
         assert [n for uid, n in seen if uid == 1] == list(range(100))
-        light.close()
-        await light.wait_closed()
+        await leave(light)
         await heavy.close()
 
 
@@ -153,8 +150,7 @@ async def test_the_end_of_a_replaced_login_is_told_before_the_begin_of_the_newer
         await until(lambda: len(told) == 3)
         assert told == [f"verified {older.epoch}", f"closed {older.epoch}", f"verified {newer.epoch}"]
         await first.wait_closed()
-        second.close()
-        await second.wait_closed()
+        await leave(second)
 
 
 async def test_a_pause_of_the_process_ends_nobody_whose_heartbeats_are_waiting() -> None:
@@ -178,5 +174,4 @@ async def test_a_pause_of_the_process_ends_nobody_whose_heartbeats_are_waiting()
             other.send(Work())
             await until(lambda: session.last_heard > heard or session.close_code is not None)
             assert session.close_code is None
-            other.close()
-            await other.wait_closed()
+            await leave(other)

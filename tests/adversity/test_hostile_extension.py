@@ -28,6 +28,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     make_certificate,
     neighbour,
     serving,
@@ -475,8 +476,7 @@ async def test_a_client_resumes_only_with_who_knows_its_ticket(answer: bytes) ->
         proxy.cut_all()
         await until(lambda: heard)
         assert heard == [1] and session.state is SessionState.OPEN
-        session.close()
-        await session.wait_closed()
+        await leave(session)
     false_server.close()
     await false_server.wait_closed()
 

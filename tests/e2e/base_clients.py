@@ -12,7 +12,7 @@ from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.service import Service
 from gatelink.testing import BaseClient
 from gatelink.wire.codecs import I32
-from tests.e2e.cluster.support import Town, group
+from tests.e2e.cluster.support import Town, cluster
 from tests.e2e.support import TCP, token_of
 
 CATALOG = Catalog()
@@ -78,7 +78,7 @@ async def world(name: str, services: dict[str, Any] | None = None, **options: An
         async with server:
             yield found
         return
-    async with group() as town:
+    async with cluster() as town:
         lobby = Service("lobby", type=LOBBY, catalog=CATALOG, member=town.member(12_001), **(services or {}))
         gateway = Gateway(TCP, member=town.member(1), catalog=CATALOG, **options)
         found = World(gateway, lobby, town)

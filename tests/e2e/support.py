@@ -219,6 +219,12 @@ async def neighbour(server: Server, uid: int = 4_000_000_000) -> AsyncIterator[R
         await client.close()
 
 
+async def leave(session: Session) -> None:
+    """Close the session, and wait until nothing of it is left."""
+    session.close()
+    await session.wait_closed()
+
+
 async def until(condition: Callable[[], object], what: str = "") -> None:
     """Waits until `condition` is true; for what no event tells of."""
     try:

@@ -21,7 +21,7 @@ from gatelink.auth.methods import Custom
 from gatelink.cluster.engine import RequestFailed
 from gatelink.robots import LoadTest, Robot
 from gatelink.wire.frames import encode_frame
-from tests.e2e.cluster.support import LOBBY, Ask, Post, Recorder, Say, group
+from tests.e2e.cluster.support import LOBBY, Ask, Post, Recorder, Say, cluster
 from tests.e2e.login.support import ANNA, asking, problem_in, serving_login
 from tests.e2e.support import (
     CATALOG,
@@ -31,6 +31,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     neighbour,
     token_of,
     until,
@@ -147,8 +148,7 @@ async def suspended_and_resumed(function: Function, _: Path) -> None:
         client.send(Echo(1))
         await until(lambda: heard == [1])
         assert dict(failed) == {"suspended": 1, "resumed": 1} and client.close_code is None
-        client.close()
-        await client.wait_closed()
+        await leave(client)
 
 
 @place("`on_tick`", plain=True)
@@ -306,7 +306,7 @@ async def encode(function: Function, _: Path) -> None:
 
 @place("`on_post`")
 async def post(function: Function, _: Path) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = await town.start(
             heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_post(Say)(function))
@@ -319,7 +319,7 @@ async def post(function: Function, _: Path) -> None:
 
 @place("`on_call`")
 async def call(function: Function, _: Path) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         prepared = heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_call(Say)(function))
         lobby = await town.start(heard(prepared, lambda s: s.on_call(Ask)(lambda request: Ask(2))))
@@ -331,7 +331,7 @@ async def call(function: Function, _: Path) -> None:
 
 @place("`on_event`", plain=True)
 async def event(function: Function, _: Path) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         seen: list[Any] = []
         prepared = heard(Recorder("lobby", LOBBY, member=town.member(20)), lambda s: s.on_event("odd")(function))
@@ -344,7 +344,7 @@ async def event(function: Function, _: Path) -> None:
 
 @place("`cluster.on_change`", plain=True)
 async def change(function: Function, _: Path) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         seen: list[int] = []
         gateway.cluster.on_change(function)

@@ -11,7 +11,7 @@ from gatelink.testing import BaseClient
 from gatelink.wire.frames import encode_frame
 from tests.e2e.base_clients import CATALOG, LOBBY, SAY, WORLDS, Say, World, say, world
 from tests.e2e.cluster.support import CATALOG as TOWN_CATALOG
-from tests.e2e.cluster.support import Recorder, group
+from tests.e2e.cluster.support import Recorder, cluster
 from tests.e2e.support import TCP, RawClient, token_of, until, verify_request
 from tests.support import MS
 
@@ -117,7 +117,7 @@ async def test_a_gateway_can_drop_at_once_what_no_server_is_there_for() -> None:
 
 
 async def test_where_the_rule_is_to_drop_a_death_lets_nobody_wait() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, rules={LOBBY: Rules(on_death=OnDeath.DROP)})
         lobby = await town.lobby(20)
         async with BaseClient(7, token_of(7)) as client:

@@ -40,6 +40,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     make_certificate,
     open_sockets,
     serving,
@@ -237,8 +238,7 @@ async def test_connect_cancelled_at_any_moment_leaves_nothing(scheme: str, tmp_p
                 await asyncio.sleep(0)
             if task.done():
                 done = True
-                task.result().close()
-                await task.result().wait_closed()
+                await leave(task.result())
             else:
                 task.cancel()
                 with pytest.raises(asyncio.CancelledError):
@@ -252,8 +252,7 @@ async def test_connect_cancelled_at_any_moment_leaves_nothing(scheme: str, tmp_p
 async def test_contexts_of_closed_loops_are_forgotten() -> None:
     async with serving() as server:
         session = await dial(server.endpoint)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
     assert [loop for loop in client_module._contexts if loop.is_closed()] == []
 
 
@@ -329,8 +328,7 @@ async def test_a_broken_session_is_suspended_then_resumed_and_what_was_sent_mean
                 session.send(Echo(10 * round + n))
             assert [await seen.echoes.get() for _ in range(10)] == list(range(10 * round, 10 * round + 10))
         assert seen.events == ["verified"] + ["suspended", "resumed"] * 5
-        session.close()
-        await session.wait_closed()
+        await leave(session)
         await until(lambda: seen.events[-1] == "closed 4000")
 
 
@@ -356,8 +354,7 @@ async def test_it_comes_back_to_a_server_that_restarts_and_after_a_kick() -> Non
         await until(lambda: seen.events == ["verified"] + ["suspended", "resumed"] * 2)
         session.send(Echo(1))
         assert await seen.echoes.get() == 1
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_a_token_that_is_no_longer_good_ends_it() -> None:
@@ -398,8 +395,7 @@ async def test_a_session_closed_while_it_dials_again_leaves_nothing() -> None:
         server.session(7).abort()
         proxy.cut_all()
         await until(lambda: proxy.connections > 1)  # dialled, and not answered
-        session.close()
-        await session.wait_closed()
+        await leave(session)
         proxy.resume()
         await until(lambda: not server._admission.connections)
         assert len(server.sessions) == 0
@@ -474,8 +470,7 @@ async def dial_and_close() -> Session:
     """A session that this side closed."""
     async with serving() as server:
         session = await dial(server.endpoint)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
     return session
 
 
@@ -528,8 +523,7 @@ async def test_a_session_that_ends_at_once_each_time_waits_longer_each_time(monk
     async with answering(verify_succeeded(7), close=True) as endpoint:
         session = await dial(endpoint, seen, reconnect=SOON)
         await until(lambda: len(doubled) >= 5)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
     assert doubled[:5] == [0, 1, 2, 3, 4]
 
 
@@ -589,8 +583,7 @@ async def test_a_token_can_be_a_function_that_gives_a_fresh_one_for_each_login(i
             server.session(7).abort()
             await until(lambda round=round: seen.events[1:] == ["suspended", "resumed"] * round)  # type: ignore[misc]
         assert asked == 4
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_a_resume_asks_for_no_token() -> None:
@@ -607,8 +600,7 @@ async def test_a_resume_asks_for_no_token() -> None:
         next(iter(server._admission.connections)).transport.abort()
         await until(lambda: seen.events == ["verified", "suspended", "resumed"])
         assert asked == 1
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 class Refused(GatelinkError): ...
@@ -646,8 +638,7 @@ async def test_a_token_function_that_fails_is_a_failed_attempt(raised: BaseExcep
         await until(lambda: asked >= 3)
         fails = False
         await until(lambda: seen.events == ["verified", "suspended", "resumed"])
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 @pytest.mark.parametrize("given", [None, b"secret", 7, "secret" * 20_000])
@@ -685,10 +676,8 @@ async def test_the_end_of_its_token_is_on_the_session() -> None:
         expires_at = server.session(7).expires_at
         assert expires_at is not None and issued + 3_600 <= expires_at <= time.time() + 3_600
         assert session.expires_at is None
-        session.close()
-        await session.wait_closed()
+        await leave(session)
     async with serving() as server:
         session = await dial(server.endpoint)
         assert server.session(7).expires_at is None
-        session.close()
-        await session.wait_closed()
+        await leave(session)

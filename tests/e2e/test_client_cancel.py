@@ -14,6 +14,7 @@ from gatelink.net.dialer import Dialer
 from gatelink.session.states import SessionState
 from gatelink.wire.base import VERIFY_SUCCEEDED, ClientVerifySucceeded
 from gatelink.wire.frames import encode_frame
+from tests.e2e.support import leave
 
 ANSWER = encode_frame(
     VERIFY_SUCCEEDED,
@@ -81,5 +82,4 @@ async def test_a_session_that_was_made_in_time_is_given_though_the_loop_stood_st
 
     session = await connect(f"tcp://127.0.0.1:{hasty_server}", uid=1, token="x", handlers=handlers)
     assert session.state is SessionState.OPEN
-    session.close()
-    await session.wait_closed()
+    await leave(session)

@@ -20,7 +20,7 @@ from gatelink.cluster.gateway import Gateway
 from tests.e2e.cluster.support import CATALOG, KEY, Ask, Recorder, Say, log_in, player
 from tests.e2e.cluster.test_cluster_metrics import scrape, value
 from tests.e2e.engines import TIMEOUT, fresh_bucket
-from tests.e2e.support import TCP, until
+from tests.e2e.support import TCP, leave, until
 from tests.e2e.test_admin import request
 from tests.support import MS
 
@@ -343,5 +343,4 @@ async def test_health_and_metrics_say_so_while_the_bucket_takes_no_writes_and_lo
         assert value(await scrape(town.gateways[0]), "engine_available") == 1
         session = await log_in(town.gateways[1], 8)
         session.send(Ask(1))
-        session.close()
-        await session.wait_closed()
+        await leave(session)

@@ -23,6 +23,7 @@ from gatelink.wire.base import VERIFY_FAILED, VERIFY_REQUEST, VERIFY_SUCCEEDED, 
 from gatelink.wire.codecs import BINARY
 from gatelink.wire.frames import FrameDecoder, encode_frame
 from tests import issuer
+from tests.e2e.support import leave
 from tests.processes import ended, python
 from tests.support import MS
 
@@ -164,8 +165,7 @@ async def test_a_player_gets_a_token_at_the_desk_and_in_by_tls(doors: Path) -> N
     async with running(server) as (tls, _, _):
         session = await client.enter(tls, doors, uid=7)
         assert server.sessions.get(7) is not None
-        session.close()
-        await session.wait_closed()
+        await leave(session)
         with pytest.raises(ConnectError) as refused:
             trusted = ssl.create_default_context(cafile=doors / "certificate.pem")
             await connect(tls, uid=7, token="a guess", tls=trusted)
@@ -370,8 +370,7 @@ async def walker(address: str, catalog: Any, *what: Any) -> list[Any]:
     for message in what:
         session.send(message)
     await all_heard.wait()
-    session.close()
-    await session.wait_closed()
+    await leave(session)
     return heard
 
 

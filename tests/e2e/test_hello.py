@@ -20,6 +20,7 @@ from tests.e2e.support import (
     EchoServer,
     RawClient,
     frame_of,
+    leave,
     neighbour,
     serving,
     token_of,
@@ -232,8 +233,7 @@ async def test_both_sides_measure_the_round_trip_and_send_no_heartbeat() -> None
         await until(lambda: session.rtt is not None and other.rtt is not None)
         assert session.rtt is not None and 0 < session.rtt < 10
         assert server.stats.unrouted_of("HeartBeat").messages == 0
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_without_the_ping_feature_the_heartbeats_are_the_base_ones() -> None:
@@ -275,8 +275,7 @@ async def test_a_replaced_client_s_session_says_so() -> None:
         await older.wait_closed()
         assert older.close_code is CloseCode.REPLACED and newer.close_code is None
         assert (newer.uid, newer.slot) == (7, 3)
-        newer.close()
-        await newer.wait_closed()
+        await leave(newer)
 
 
 async def test_what_was_queued_for_a_device_without_a_ticket_waits_for_its_next_login() -> None:

@@ -17,7 +17,7 @@ import pytest
 
 import gatelink
 from gatelink import Session
-from tests.e2e.cluster.support import CATALOG, Ask, group, player
+from tests.e2e.cluster.support import CATALOG, Ask, cluster, player
 from tests.e2e.support import Echo, RawClient, frame_of, serving
 
 SOURCE = Path(gatelink.__file__).parent
@@ -115,7 +115,7 @@ async def sent() -> list[str]:
 
 async def forwarded() -> list[str]:
     tracer = Tracer()
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         await town.lobby(20)
         async with player(gateway, 7) as client:

@@ -14,9 +14,9 @@ from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.net import token_revoker
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.wire.control import Close
-from tests.e2e.cluster.support import group, log_in
+from tests.e2e.cluster.support import cluster, log_in
 from tests.e2e.extension import BOTH, ExtendedClient
-from tests.e2e.support import CATALOG, EchoServer, serving, until, verify_request
+from tests.e2e.support import CATALOG, EchoServer, leave, serving, until, verify_request
 
 
 async def enter(server: EchoServer, token: str, uid: int = 7) -> Session:
@@ -36,8 +36,7 @@ async def test_who_was_kicked_does_not_come_back_with_any_token_it_holds() -> No
             assert refused.value.code is CloseCode.VERIFY_FAILED
         for uid, token in ((8, theirs), (7, tokens.issue(7))):  # others, and a new login
             session = await enter(server, token, uid)
-            session.close()
-            await session.wait_closed()
+            await leave(session)
 
 
 async def test_any_other_end_leaves_the_token() -> None:
@@ -49,8 +48,7 @@ async def test_any_other_end_leaves_the_token() -> None:
             server.session(7).close(code)
             await session.wait_closed()
         session = await enter(server, token)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 @pytest.mark.parametrize("features", [0, BOTH])
@@ -65,12 +63,11 @@ async def test_a_client_that_says_it_was_kicked_was_not(features: int) -> None:
         await client.rest()
         await client.close()
         session = await enter(server, token)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_a_kick_by_a_service_ends_the_tokens_that_the_gateways_check() -> None:
-    async with MemoryEngine() as engine, group(engine) as town:
+    async with MemoryEngine() as engine, cluster(engine) as town:
         gateway, lobby = await town.gateway(1, tokens=EngineTokens(engine)), await town.lobby(20)
         token = await EngineTokens(engine).issue(7)
         session = await log_in(gateway, 7, token=token)
@@ -149,8 +146,7 @@ async def test_a_login_that_is_under_way_does_not_get_in_with_a_token_that_a_kic
             await second
         assert server.stats.refused["tokens-ended"] == 1 and not len(server.sessions)
         third = await enter(server, tokens.issue(7))
-        third.close()
-        await third.wait_closed()
+        await leave(third)
 
 
 async def test_a_kick_ends_the_session_though_the_tokens_can_not_be_ended(capsys: pytest.CaptureFixture[str]) -> None:

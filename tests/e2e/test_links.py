@@ -41,6 +41,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     make_certificate,
     neighbour,
     open_sockets,
@@ -136,8 +137,7 @@ async def test_both_sides_talk_through_the_same_session_api_and_know_each_other(
         assert (near.uid, far.uid, far.source) == (ME, OTHER, TYPE)
         assert (here.events, there.events) == ([f"verified {OTHER}"], [f"verified {ME}"])
         assert len(server.sessions) == 0 and server.sessions.broadcast(Note(1)) == 0, "it is no client"
-        near.close()
-        await near.wait_closed()
+        await leave(near)
         await until(lambda: here.events[-1] == "closed 4000")
         assert len(server.links) == 0
 
@@ -224,8 +224,7 @@ async def test_a_client_session_sends_no_id_of_the_framework_s_either_side() -> 
             for base in (1, 4, 24):
                 with pytest.raises(LocalError, match="framework"):
                     session.send(CATALOG.by_id[base].decode(bytes(11)) if base == 1 else CATALOG.by_id[base].type())
-        client.close()
-        await client.wait_closed()
+        await leave(client)
 
 
 async def test_links_have_limits_of_their_own() -> None:
@@ -489,8 +488,8 @@ async def test_a_link_whose_path_died_is_noticed_and_resumed_on_another() -> Non
 # -- the end --
 
 
-async def leave(client: RawClient) -> None:
-    """As soon as the server closes."""
+async def close_when_the_server_does(client: RawClient) -> None:
+    """Read until the server closes, then close too."""
     await client.rest()
     await client.close()
 
@@ -507,7 +506,7 @@ async def test_stop_ends_links_after_clients_and_leaves_nothing() -> None:
         def gone(session: Session) -> None:
             link_of(server).send(Note(session.uid))
 
-        await asyncio.gather(server.stop(), leave(client))
+        await asyncio.gather(server.stop(), close_when_the_server_does(client))
         await near.wait_closed()
         assert there.notes == [7], "the end of a player was told before the link ended"
         assert near.close_code is CloseCode.GOING_AWAY

@@ -13,6 +13,7 @@ import pytest
 from msgspec import Struct
 
 from gatelink import Catalog, ConnectError, Handlers, Session, connect
+from tests.e2e.support import leave
 from tests.processes import Process
 from tests.support import TEST_TIMEOUT
 
@@ -113,8 +114,7 @@ async def test_a_server_whose_log_is_in_trouble_serves_on(trouble: str, tmp_path
             session.send(Echo(0))
             session.send(Echo(uid))
             assert await answers.get() == uid
-            session.close()
-            await session.wait_closed()
+            await leave(session)
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     told = (tmp_path / "told").read_text().split()

@@ -18,6 +18,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     make_certificate,
     token_of,
 )
@@ -45,8 +46,7 @@ async def echo_over_everything(tmp_path: Path) -> None:
             )
             session.send(Note(1))
             await session.drain()
-            session.close()
-            await session.wait_closed()
+            await leave(session)
         await server.stop()
     assert [uid for uid, _ in server.notes] == [1, 2, 3]
     assert {code for _, code in server.ended} == {CloseCode.NORMAL}

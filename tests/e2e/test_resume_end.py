@@ -22,6 +22,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     open_sockets,
     serving,
     until,
@@ -76,8 +77,7 @@ async def test_a_newer_login_while_detached_ends_the_older_session_for_good() ->
         newer.other.send(Note(0))
         await until(lambda: newer.heard)
         assert newer.heard == [0] and talk.server.sessions.get(7) is newer.other
-        newer.session.close()
-        await newer.session.wait_closed()
+        await leave(newer.session)
 
 
 async def test_where_newer_logins_are_refused_a_detached_session_locks_nobody_out() -> None:
@@ -100,8 +100,7 @@ async def test_where_newer_logins_are_refused_a_detached_session_locks_nobody_ou
 async def test_a_client_that_leaves_in_order_leaves_nothing_behind() -> None:
     async with talking() as (talk, _):
         talk.say(10)
-        talk.session.close()
-        await talk.session.wait_closed()
+        await leave(talk.session)
         await until(lambda: talk.server.ended)
         assert talk.reached == list(range(10))
         assert len(talk.server.sessions) == 0 and not talk.server.sessions._tickets
@@ -112,8 +111,7 @@ async def test_a_session_closed_while_it_is_being_resumed_stays_closed() -> None
         proxy.pause()
         proxy.cut_all()
         await until(lambda: talk.session.state is SessionState.DETACHED and proxy.connections >= 2)
-        talk.session.close()
-        await talk.session.wait_closed()
+        await leave(talk.session)
         proxy.resume()
         await until(lambda: len(talk.events) > 1)
         assert talk.events == ["suspended", "closed 4000"]

@@ -25,6 +25,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     make_certificate,
     neighbour,
     serving,
@@ -123,8 +124,7 @@ async def test_messages_of_any_size_come_back_and_no_plaintext_is_on_the_wire() 
             session.send(Blob(body))
             assert await echoes.blobs.get() == body
         assert server.session(7).outbox.sent == 4
-        session.close()
-        await session.wait_closed()
+        await leave(session)
     for seen in (bytes(tap.up), bytes(tap.down)):
         assert len(records(seen)) >= 4
         for plain in (secret[:12], token_of(7), frame_of(Blob(b""))[:6], bytes(64), b"gatelink"):
@@ -139,8 +139,7 @@ async def test_a_connection_may_be_sealed_within_tls(tmp_path: Path) -> None:
         session = await dial(server.endpoint, echoes, tls=context, resume=True)
         session.send(Blob(bytes(90_000)))
         assert await echoes.blobs.get() == bytes(90_000)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 @pytest.mark.parametrize("size", [100_000, 4 * 1_048_576])
@@ -154,8 +153,7 @@ async def test_a_message_larger_than_a_record_spans_several(size: int) -> None:
                 session.send(Blob(body))
             for _ in range(2):
                 assert await echoes.blobs.get() == body
-            session.close()
-            await session.wait_closed()
+            await leave(session)
 
 
 async def test_a_burst_of_replies_is_one_record() -> None:
@@ -404,8 +402,7 @@ async def test_a_connection_whose_key_is_used_up_gives_way_to_a_new_one() -> Non
         await until(lambda: len(echoes.numbers) == 2)
         assert echoes.numbers == [0, 1]
         assert session.close_code is None and other.close_code is None
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 # -- the client's side --

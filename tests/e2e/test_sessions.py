@@ -19,6 +19,7 @@ from tests.e2e.support import (
     Note,
     RawClient,
     frame_of,
+    leave,
     make_certificate,
     neighbour,
     serving,
@@ -55,8 +56,7 @@ async def test_a_message_comes_back_over_every_kind_of_stream(stream: Stream) ->
             session.send(Echo(n, "x" * n))
             assert await answers.get() == Echo(n, "x" * n)
         assert server.session(7).address == session.address == ("" if server.endpoint.scheme == "unix" else "127.0.0.1")
-        session.close()
-        await session.wait_closed()
+        await leave(session)
         await until(lambda: server.ended == [(7, CloseCode.NORMAL)])
 
 
@@ -107,8 +107,7 @@ async def test_compressed_and_scrambled_messages_are_the_same_messages(options: 
         for text in ("", "short", "long " * 1_000):
             session.send(Echo(1, text))
             assert await answers.get() == Echo(1, text)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_typed_and_raw_messages_leave_in_the_order_they_were_sent() -> None:
@@ -228,8 +227,7 @@ async def test_a_close_right_behind_a_reset_that_nobody_has_read_yet_ends_the_se
         session = server.session(7)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
         client.close()
-        session.close()
-        await session.wait_closed()
+        await leave(session)
         assert server.ended == [(7, CloseCode.NORMAL)] and not server.connections
 
 
@@ -325,8 +323,7 @@ async def test_two_idle_gatelink_sides_stay_connected() -> None:
         start = server.context.loop.time()
         await until(lambda: server.context.loop.time() > start + 1.25 * HEARTBEATS.heartbeat_timeout)
         assert server.ended == [] and session.close_code is None
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_part_of_a_frame_dripping_in_is_no_sign_of_life() -> None:

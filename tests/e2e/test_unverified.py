@@ -16,6 +16,7 @@ from tests.e2e.support import (
     VERIFY_FAILED_FRAME,
     EchoServer,
     RawClient,
+    leave,
     make_certificate,
     neighbour,
     serving,
@@ -415,8 +416,7 @@ async def test_a_client_that_reconnects_comes_again_when_the_tokens_can_not_be_c
         away = False
         await until(lambda: server.stats.verified == 2)
         assert session.close_code is None
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_a_check_of_the_version_that_fails_lets_nobody_in(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,4 +1,4 @@
-"""Groups in one process: gateways and services on one engine, over real sockets and links; and how one of them dies."""
+"""Clusters in one process: gateways and services on one engine, over real sockets and links; and how one of them dies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -22,7 +22,7 @@ from gatelink.testing import ChaosProxy
 from gatelink.wire.envelope import sid_and_count
 from gatelink.wire.frames import Frame
 from gatelink.wire.keys import ClusterKey
-from tests.e2e.support import TCP, token_of, until
+from tests.e2e.support import TCP, leave, token_of, until
 
 CATALOG = Catalog()
 KEY = ClusterKey.generate()
@@ -101,7 +101,7 @@ _Member = TypeVar("_Member", Gateway, "Recorder", Service)
 
 
 class Town:
-    """The servers of one group."""
+    """The servers of one cluster."""
 
     def __init__(self, engine: Engine, stack: AsyncExitStack) -> None:
         self.engine = engine
@@ -151,10 +151,17 @@ class Town:
 
 
 @asynccontextmanager
-async def group(engine: Engine | None = None) -> AsyncIterator[Town]:
-    """A group without servers yet; those that it gets are stopped at the end, the last first."""
+async def cluster(engine: Engine | None = None) -> AsyncIterator[Town]:
+    """A cluster without servers yet; those that it gets are stopped at the end, the last first."""
     async with engine or MemoryEngine() as running, AsyncExitStack() as stack:
         yield Town(running, stack)
+
+
+@asynccontextmanager
+async def gateway_and_lobby(engine: Engine | None = None) -> AsyncIterator[tuple[Town, Gateway, Recorder]]:
+    """A cluster of gateway 1 and lobby 20."""
+    async with cluster(engine) as town:
+        yield town, await town.gateway(1), await town.lobby(20)
 
 
 async def kill(server: Gateway | Service) -> None:
@@ -241,8 +248,7 @@ async def player(gateway: Server, uid: int, **options: Any) -> AsyncIterator[Cli
     try:
         yield client
     finally:
-        client.session.close()
-        await client.session.wait_closed()
+        await leave(client.session)
 
 
 async def log_in(gateway: Server, uid: int, **options: Any) -> Session:

@@ -12,7 +12,7 @@ from gatelink.errors import BodyError
 from gatelink.session.states import SessionState
 from gatelink.wire import envelope
 from gatelink.wire.frames import Frame, encode_frame
-from tests.e2e.cluster.support import group, log_in
+from tests.e2e.cluster.support import cluster, gateway_and_lobby, log_in
 from tests.e2e.support import until
 
 SIDS = st.one_of(st.just(0), st.integers(0, 2**64 - 1))  # 0 stands for the player who is there
@@ -90,8 +90,7 @@ def run(loop: asyncio.AbstractEventLoop, example: Coroutine[Any, Any, None]) -> 
 
 
 async def test_any_frames_to_a_gateway() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         router, link = gateway.router, gateway.cluster.links.get(20)
         assert isinstance(link, Link)
         loop = asyncio.get_running_loop()
@@ -126,7 +125,7 @@ async def test_any_frames_to_a_gateway() -> None:
 
 
 async def test_any_frames_to_a_service() -> None:
-    async with group() as town:
+    async with cluster() as town:
         await town.gateway(1)
         lobby = await town.lobby(20)
         link = lobby.cluster.links.get(1)

@@ -17,8 +17,8 @@ from gatelink.cluster.players import Player
 from gatelink.config import WireOptions
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
-from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Client, Move, Recorder, Say, between, group, log_in
-from tests.e2e.support import until
+from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Client, Move, Recorder, Say, between, cluster, log_in
+from tests.e2e.support import leave, until
 
 STEPS = 150
 UIDS = range(1, 7)
@@ -60,7 +60,7 @@ class Walk:
         self.proxies: list[ChaosProxy] = []
 
     async def start(self, stack: AsyncExitStack) -> None:
-        town = await stack.enter_async_context(group())
+        town = await stack.enter_async_context(cluster())
         self.gateways = [await town.gateway(id, limits=ROOMY) for id in (1, 2)]
         self.services = []
         for name, type, id in (("lobby", LOBBY, 20), ("room", ROOM, 30), ("room", ROOM, 31)):
@@ -239,8 +239,7 @@ async def test_in_any_order_each_hears_what_was_said_to_it_once_and_in_order(see
         walk.check()
         assert walk.links == {link for gateway in walk.gateways for link in gateway.cluster.links}, "none was lost"
         for life in open:
-            life.session.close()
-            await life.session.wait_closed()
+            await leave(life.session)
         await until(lambda: not any(len(service.players) for service in walk.services))
         for gateway in walk.gateways:
             router = gateway.router

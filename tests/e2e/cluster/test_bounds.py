@@ -18,7 +18,7 @@ from gatelink.net.client import CLIENT_LIMITS
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.stream import Pause
 from gatelink.wire.envelope import Arrival, SessionOpened
-from tests.e2e.cluster.support import CATALOG, Ask, Post, Recorder, Say, group, log_in, player
+from tests.e2e.cluster.support import CATALOG, Ask, Post, Recorder, Say, cluster, log_in, player
 from tests.e2e.support import until
 
 SMALL = replace(
@@ -57,7 +57,7 @@ def link_of(server: Gateway | Recorder, id: int) -> Link:
 
 @pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])
 async def test_a_service_that_does_not_read_pauses_its_players_alone_and_loses_nothing(gateway_id: int) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(gateway_id, link_limits=SMALL)
         lobby, room = await town.lobby(20, link_limits=SMALL), await town.room(30)
         there = link_of(gateway, 20)
@@ -93,7 +93,7 @@ async def test_what_a_link_holds_and_sends_is_in_its_servers_metrics_whichever_s
     monkeypatch: pytest.MonkeyPatch, gateway_id: int
 ) -> None:
     monkeypatch.setattr("gatelink.net.memory_guard.INTERVAL", 0.05)
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(gateway_id)
         lobby = await town.lobby(20)
 
@@ -122,7 +122,7 @@ async def test_servers_whose_links_hold_too_much_end_those_that_they_dialled_too
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gatelink.net.memory_guard.INTERVAL", 0.05)
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, link_limits=replace(SMALL, max_held_bytes=1 << 20))
         lobby = await town.lobby(20, link_limits=SMALL)
         there = link_of(gateway, 20)
@@ -138,7 +138,7 @@ async def test_servers_whose_links_hold_too_much_end_those_that_they_dialled_too
 
 @pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])
 async def test_a_gateway_that_does_not_read_ends_who_must_miss_nothing_and_drops_the_rest(gateway_id: int) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(gateway_id, link_limits=SMALL, limits=ROOMY)
         lobby = await town.lobby(20, link_limits=SMALL)
         async with player(gateway, 7) as one, player(gateway, 8) as two:
@@ -170,7 +170,7 @@ async def test_more_than_a_link_has_room_for_in_one_turn_ends_who_must_miss_noth
     """Seventy players, each sent a kilobyte, and room for 64 of them, three quarters of which are not for events."""
     limits = replace(SMALL, max_outbox_bytes=65_536, max_frame=65_536)
     narrow = Limits(max_frame=4_096, turn_bytes=8_192)
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, link_limits=limits, limits=narrow)
         lobby = await town.lobby(20, link_limits=limits)
         link = link_of(lobby, 1)
@@ -188,7 +188,7 @@ async def test_more_than_a_link_has_room_for_in_one_turn_ends_who_must_miss_noth
 
 
 async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_hurts_only_who_sends_it() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
         links = [link_of(gateway, 20), link_of(lobby, 1), link_of(lobby, 30)]
         async with player(gateway, 7, limits=CLIENT_LIMITS) as client:
@@ -222,7 +222,7 @@ async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_h
 
 async def test_a_player_whose_frames_its_service_cannot_take_is_closed_and_nobody_else() -> None:
     """A service with narrower limits than its gateway's: what came with the frame that is too large is lost, too."""
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby = await town.gateway(1), await town.lobby(20, limits=Limits(max_frame=2_000))
         link = link_of(gateway, 20)
         async with player(gateway, 7) as one, player(gateway, 8) as other:
@@ -248,7 +248,7 @@ def test_a_gateway_refuses_limits_with_which_a_player_could_end_a_link() -> None
 
 
 async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30, greet=False)
 
         @lobby.instead(Ask)
@@ -284,7 +284,7 @@ async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
 
 async def test_a_gateway_drops_what_its_own_limit_does_not_allow_and_closes_nobody() -> None:
     """A service with a larger limits.max_outbox_bytes than its gateway's."""
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, limits=Limits(max_outbox_bytes=20_000))
         lobby = await town.lobby(20)
         async with player(gateway, 7) as client:
@@ -306,7 +306,7 @@ async def test_a_gateway_drops_what_its_own_limit_does_not_allow_and_closes_nobo
 async def test_the_largest_message_to_a_player_fits_into_every_envelope() -> None:
     limits = Limits(max_frame=40_000, turn_bytes=20_000, max_outbox_bytes=10_000_000)
     narrow = replace(LINK_LIMITS, max_frame=62_000)
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, limits=limits, link_limits=narrow)
         lobby = await town.lobby(20, limits=limits, link_limits=narrow)
         most = lobby.context.max_message

@@ -1,4 +1,4 @@
-"""What the admin ports of a gateway and a service say of their group."""
+"""What the admin ports of a gateway and a service say of their cluster."""
 
 import asyncio
 import re
@@ -11,7 +11,7 @@ from gatelink.cluster.links import Link
 from gatelink.cluster.rules import Rules
 from gatelink.session.states import SessionState
 from gatelink.wire.frames import encode_frame
-from tests.e2e.cluster.support import LOBBY, ROOM, Recorder, Say, between, group, player
+from tests.e2e.cluster.support import LOBBY, ROOM, Recorder, Say, between, cluster, player
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import until
 
@@ -49,7 +49,7 @@ async def names(server: Server) -> set[str]:
 
 
 async def test_every_metric_of_a_group_is_in_its_docs_and_nothing_else_is(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         gateway, lobby = await town.gateway(1, admin=ADMIN), await town.lobby(20, admin=ADMIN)
         shown = {"gateway": await names(gateway), "service": await names(lobby)}
         of_every_server = set(re.findall(r"^\| `(gatelink_\w+)", (DOCS / "operations.md").read_text(), re.MULTILINE))
@@ -63,7 +63,7 @@ async def test_every_metric_of_a_group_is_in_its_docs_and_nothing_else_is(new_en
 
 
 async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         gateway, lobby = await town.gateway(1, admin=ADMIN), await town.lobby(20, admin=ADMIN)
         async with player(gateway, 7) as client, player(gateway, 8):
             client.say(1, 2, 3)
@@ -89,7 +89,7 @@ async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: N
 
 
 async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, admin=ADMIN, rules={ROOM: Rules(hold_seconds=2.0)})
         lobby = await town.lobby(20, admin=ADMIN)
         async with player(gateway, 7) as client:
@@ -118,7 +118,7 @@ async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody()
 
 
 async def test_a_broken_link_and_a_server_that_is_gone_show() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, admin=ADMIN)
         lobby = Recorder("lobby", LOBBY, member=town.member(20))
         async with between(lobby) as proxy:

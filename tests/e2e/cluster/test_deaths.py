@@ -11,7 +11,7 @@ from gatelink.cluster.rules import OnDeath, Rules
 from gatelink.session.outbox import SendWindow
 from gatelink.session.stream import Pause
 from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED
-from tests.e2e.cluster.support import LOBBY, ROOM, group, player, waiting
+from tests.e2e.cluster.support import LOBBY, ROOM, cluster, player, waiting
 from tests.e2e.support import RawClient, until
 
 
@@ -19,7 +19,7 @@ from tests.e2e.support import RawClient, until
 async def test_what_a_dead_service_did_not_acknowledge_is_counted_and_what_it_was_not_sent_goes_to_another(
     is_there: bool,
 ) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, one = await town.gateway(1), await town.room(30)
         async with player(gateway, 7) as a, player(gateway, 8) as b:
             a.move(1)
@@ -55,7 +55,7 @@ async def test_what_a_dead_service_did_not_acknowledge_is_counted_and_what_it_wa
 
 async def test_nothing_is_handled_twice_and_handled_plus_lost_is_what_was_sent() -> None:
     """Services die one after the other in the middle of traffic."""
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         rooms = [await town.room(30 + n) for n in range(5)]
         async with player(gateway, 7) as client:
@@ -78,7 +78,7 @@ async def test_nothing_is_handled_twice_and_handled_plus_lost_is_what_was_sent()
 
 
 async def test_a_rule_can_close_the_sessions_of_a_dead_service() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, rules={ROOM: Rules(on_death=OnDeath.CLOSE)})
         room, lobby = await town.room(30), await town.lobby(20)
         client = await RawClient.verified(gateway, 7)
@@ -93,7 +93,7 @@ async def test_a_rule_can_close_the_sessions_of_a_dead_service() -> None:
 
 @pytest.mark.parametrize("back", [True, False])
 async def test_a_rule_can_hold_players_for_the_same_server(back: bool) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, rules={ROOM: Rules(on_death=OnDeath.HOLD, hold_seconds=30 if back else 1.0)})
         one, two = await town.room(30), await town.room(31)
         async with player(gateway, 7) as client:
@@ -112,7 +112,7 @@ async def test_a_rule_can_hold_players_for_the_same_server(back: bool) -> None:
 
 async def test_a_player_whose_idle_service_died_is_read_on() -> None:
     """Only what it sends for that type has to wait."""
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
         async with player(gateway, 7) as client:
             await until(lambda: len(room.players) == 1)
@@ -123,7 +123,7 @@ async def test_a_player_whose_idle_service_died_is_read_on() -> None:
 
 
 async def test_the_services_of_a_dead_gateway_hear_the_end_of_each_of_its_players() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(40)
         lobby = await town.lobby(20)
         clients = [await RawClient.verified(one, uid) for uid in range(50)]
@@ -139,7 +139,7 @@ async def test_the_services_of_a_dead_gateway_hear_the_end_of_each_of_its_player
 
 
 async def test_a_bind_moves_a_player_without_loss() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, one, two = await town.gateway(1), await town.room(30), await town.room(31)
         async with player(gateway, 7) as client:
             await until(lambda: len(one.players) == 1)
@@ -158,7 +158,7 @@ async def test_a_bind_moves_a_player_without_loss() -> None:
 
 
 async def test_a_bind_is_over_when_its_server_dies() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, one, two = await town.gateway(1), await town.room(30), await town.room(31)
         async with player(gateway, 7) as client:
             await until(lambda: one.players.get(7) is not None)
@@ -171,7 +171,7 @@ async def test_a_bind_is_over_when_its_server_dies() -> None:
 
 
 async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_will_do() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, rules={ROOM: Rules(hold_seconds=1.0)})
         lobby, room = await town.lobby(20), await town.room(30, greet=False)
         async with player(gateway, 7) as client:
@@ -203,7 +203,7 @@ def _held(gateway: Gateway) -> list[list[bytes]]:
 
 
 async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         one = await town.room(30)
         clients = []
@@ -232,7 +232,7 @@ async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost(
 
 
 async def test_a_gateway_that_stops_tells_its_services_the_end_of_its_players() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one = await town.gateway(1)
         lobby = await town.lobby(20)
         client = await RawClient.verified(one, 7)
@@ -246,7 +246,7 @@ async def test_a_gateway_that_stops_tells_its_services_the_end_of_its_players() 
 
 
 async def test_a_service_stops_at_once_when_its_last_player_leaves_by_its_gateway_s_death() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one = await town.gateway(1)
         lobby = await town.lobby(20)
         client = await RawClient.verified(one, 7)

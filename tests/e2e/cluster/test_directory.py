@@ -7,7 +7,7 @@ import pytest
 
 from gatelink.cluster.directory import Directory, Place
 from gatelink.cluster.engines.memory import MemoryEngine
-from tests.e2e.cluster.support import group, player
+from tests.e2e.cluster.support import cluster, player
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import until
 
@@ -136,7 +136,7 @@ async def test_an_end_that_comes_while_the_engine_is_away_is_written_when_it_is_
 
 
 async def test_a_gateway_keeps_the_entries_of_the_sessions_that_it_has_and_of_no_other() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         async with player(one, 7), player(one, 8), player(two, 9):
             assert len(one.renewals) == 2 and len(two.renewals) == 1
@@ -153,7 +153,7 @@ async def test_a_gateway_keeps_the_entries_of_the_sessions_that_it_has_and_of_no
 async def test_entries_outlive_an_engine_that_is_away_for_half_of_their_life(monkeypatch: pytest.MonkeyPatch) -> None:
     """Entries live for 6 s here, and the engine is away when the first of them is due."""
     monkeypatch.setattr("gatelink.cluster.directory.TTL", 6.0)
-    async with MemoryEngine() as engine, group(engine) as town:
+    async with MemoryEngine() as engine, cluster(engine) as town:
         one, two = await town.gateway(1), await town.gateway(2)
         async with player(one, 7), player(one, 8):
             users, engine._users = engine._users, 0

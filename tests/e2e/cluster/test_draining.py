@@ -1,4 +1,4 @@
-"""Draining a gateway: the group sends nobody there, and its players go to another while it still serves them."""
+"""Draining a gateway: the cluster sends nobody there, and its players go to another while it still serves them."""
 
 import asyncio
 
@@ -11,13 +11,13 @@ from gatelink.cluster.engines.embedded import NatsServer
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.cluster.registry import State
 from gatelink.net.frontend import LEAST_GRACE
-from tests.e2e.cluster.support import Ask, Post, Say, group, log_in, player
+from tests.e2e.cluster.support import Ask, Post, Say, cluster, gateway_and_lobby, log_in, player
 from tests.e2e.engines import fresh_bucket, path_to, within
-from tests.e2e.support import until
+from tests.e2e.support import leave, until
 
 
 async def test_players_of_a_gateway_that_drains_are_sent_to_another_one() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one = await town.gateway(1, drain_seconds=5.0)
         two = await town.gateway(2)
         lobby = await town.lobby(20)
@@ -30,17 +30,15 @@ async def test_players_of_a_gateway_that_drains_are_sent_to_another_one() -> Non
         assert one.sessions.get(8) is not None, "who can't be asked to leave stays until the end"
         with pytest.raises(ConnectError):
             await log_in(one, 9)
-        base.close()
-        await base.wait_closed()
+        await leave(base)
         await stopping
         assert session.close_code is None
         await until(lambda: lobby.players.get(7) is not None and lobby.player(7).gateway == 2)
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 async def test_the_last_gateway_drains_without_an_address_and_ends_within_its_time() -> None:
-    async with group() as town:
+    async with cluster() as town:
         only = await town.gateway(1, drain_seconds=0.5)
         session = await log_in(only, 7)
         async with asyncio.timeout(30):
@@ -50,7 +48,7 @@ async def test_the_last_gateway_drains_without_an_address_and_ends_within_its_ti
 
 
 async def test_a_handler_that_is_still_at_it_when_its_player_is_given_away_answers_all_the_same() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, one = await town.gateway(1), await town.lobby(20)
         through = asyncio.Event()
         seen: list[Session] = []
@@ -80,7 +78,7 @@ async def test_a_handler_that_is_still_at_it_when_its_player_is_given_away_answe
 
 async def test_what_a_handler_says_of_a_player_that_was_given_away_meanwhile_holds_at_the_gateway() -> None:
     """It joins it to a group, then another handler ends it; the service that has it now hears the end."""
-    async with group() as town:
+    async with cluster() as town:
         gateway, one = await town.gateway(1), await town.lobby(20)
         joins, ends = asyncio.Event(), asyncio.Event()
 
@@ -109,7 +107,7 @@ async def test_what_a_handler_says_of_a_player_that_was_given_away_meanwhile_hol
 
 
 async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_its_takes_nothing_more() -> None:
-    async with group() as town:
+    async with cluster() as town:
         room, lobby = await town.room(30), await town.lobby(20)
         link = lobby.cluster.links.get(30)
         assert link is not None and link.session._stream is not None
@@ -125,8 +123,7 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
 
 
 async def test_a_gateway_leaves_the_group_though_one_of_its_tasks_takes_its_time_to_end() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         through = asyncio.Event()
 
         async def renew() -> None:
@@ -154,8 +151,7 @@ async def test_what_stops_while_the_engine_is_silent_leaves_nothing_running(
     monkeypatch.setattr("gatelink.server.LEAST_GRACE", grace)
     async with path_to(nats_server) as path:
         engine = NatsEngine(within(nats_server.url, path), bucket=fresh_bucket(), timeout=600.0)
-        async with group(engine) as town:
-            gateway, lobby = await town.gateway(1), await town.lobby(20)
+        async with gateway_and_lobby(engine) as (_, gateway, lobby):
             async with player(gateway, 7):
                 await until(lambda: len(lobby.players) == 1)
             path.pause()

@@ -15,13 +15,13 @@ from gatelink.errors import CloseCode, SessionClosed
 from gatelink.session.manager import Duplicate
 from gatelink.session.stream import Pause
 from gatelink.wire.frames import encode_frame
-from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Move, Say, group, log_in, player
+from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Move, Say, cluster, gateway_and_lobby, log_in, player
 from tests.e2e.engines import NewEngine
-from tests.e2e.support import RawClient, until, verify_request
+from tests.e2e.support import RawClient, leave, until, verify_request
 
 
 async def test_each_message_reaches_the_server_of_its_type_in_order(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         gateway, lobby, room = await town.gateway(5), await town.lobby(3), await town.room(9)
         async with player(gateway, 7) as one, player(gateway, 8) as other:
             for n in range(500):
@@ -40,7 +40,7 @@ async def test_each_message_reaches_the_server_of_its_type_in_order(new_engine: 
 
 async def test_a_frame_crosses_as_it_came_compressed_or_scrambled_and_among_raw_ones() -> None:
     """What the service gets is the client's frame, byte for byte; nothing at the gateway decodes it."""
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = await town.lobby(20)
         raw: list[tuple[int, int, bytes]] = []
@@ -57,7 +57,7 @@ async def test_a_frame_crosses_as_it_came_compressed_or_scrambled_and_among_raw_
 
 
 async def test_a_player_that_scrambles_and_compresses_is_understood_at_the_service() -> None:
-    async with group() as town:
+    async with cluster() as town:
         wire = WireOptions(scramble=True, compress_over=10)
         gateway, lobby = await town.gateway(1, wire=wire), await town.lobby(20, wire=wire)
         async with player(gateway, 7, wire=wire) as client:
@@ -68,8 +68,7 @@ async def test_a_player_that_scrambles_and_compresses_is_understood_at_the_servi
 
 @pytest.mark.parametrize("id", [24, 100, 103, 199])
 async def test_ids_of_the_framework_end_the_session_of_who_sends_them_and_no_server_hears(id: int) -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         client = await RawClient.verified(gateway, 7)
         client.send(encode_frame(id, b"\0" * 20))
         await client.rest()
@@ -79,7 +78,7 @@ async def test_ids_of_the_framework_end_the_session_of_who_sends_them_and_no_ser
 
 
 async def test_by_rendezvous_a_player_comes_to_the_same_server_whichever_gateway_it_is_on() -> None:
-    async with group() as town:
+    async with cluster() as town:
         rules = {LOBBY: Rules(pick=Pick.RENDEZVOUS)}
         gateways = [await town.gateway(id, rules=rules) for id in (1, 2)]
         lobbies = [await town.lobby(id) for id in (20, 21, 22)]
@@ -92,7 +91,7 @@ async def test_by_rendezvous_a_player_comes_to_the_same_server_whichever_gateway
 
 
 async def test_players_go_to_the_server_that_has_the_fewest_counting_those_that_came_a_moment_ago() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         lobbies = [await town.lobby(id) for id in (20, 21, 22)]
         async with AsyncExitStack() as stack:
@@ -104,7 +103,7 @@ async def test_players_go_to_the_server_that_has_the_fewest_counting_those_that_
 
 
 async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_then_counted_and_in_the_log() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=1.0)})
         async with player(gateway, 7) as client:
             client.say(1, 2, 3)
@@ -125,7 +124,7 @@ async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_the
 
 
 async def test_what_is_held_reaches_a_server_that_comes_in_time_and_ends_with_the_player() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         async with player(gateway, 7) as client, player(gateway, 8) as leaver:
             client.say(1, 2, 3)
@@ -144,7 +143,7 @@ async def test_what_is_held_reaches_a_server_that_comes_in_time_and_ends_with_th
 
 async def test_a_second_hold_has_its_whole_time() -> None:
     """The timer of one that ended well does not end the next."""
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=2.5)})
         async with player(gateway, 7) as client:
             client.say(1)
@@ -161,7 +160,7 @@ async def test_a_second_hold_has_its_whole_time() -> None:
 
 
 async def test_a_player_is_as_a_session() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
         async with player(gateway, 7) as client, player(gateway, 8) as kicked, player(gateway, 9) as closed:
             await until(lambda: len(lobby.players) == 3)
@@ -185,7 +184,7 @@ async def test_a_player_is_as_a_session() -> None:
 
 
 async def test_broadcasts_reach_some_a_group_or_all_and_each_link_once() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateways = [await town.gateway(1), await town.gateway(40)]
         lobby, room = await town.lobby(20), await town.room(30)
         async with player(gateways[0], 7) as a, player(gateways[0], 8) as b, player(gateways[1], 9) as c:
@@ -212,8 +211,7 @@ async def test_broadcasts_reach_some_a_group_or_all_and_each_link_once() -> None
 
 async def test_who_has_left_is_in_no_group_whatever_its_handlers_do_later() -> None:
     """On a service, and on a server that holds the connection itself."""
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         gate = asyncio.Event()
         through: list[bool] = []
 
@@ -239,7 +237,7 @@ async def test_who_has_left_is_in_no_group_whatever_its_handlers_do_later() -> N
 
 
 async def test_a_group_is_of_its_type_and_stays_when_a_player_moves() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         one, two = await town.room(30, greet=False), await town.room(31, greet=False)
         async with player(gateway, 7) as a, player(gateway, 8) as b:
@@ -257,8 +255,7 @@ async def test_a_group_is_of_its_type_and_stays_when_a_player_moves() -> None:
 
 
 async def test_a_key_replaces_what_waits_at_the_gateway() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         client = await RawClient.verified(gateway, 7)
         await until(lambda: len(lobby.players) == 1)
         session = gateway.sessions.get(7)
@@ -276,7 +273,7 @@ async def test_a_key_replaces_what_waits_at_the_gateway() -> None:
 
 
 async def test_who_does_not_read_is_closed_at_the_gateway_and_its_services_hear() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby = await town.gateway(1, limits=Limits(max_outbox_frames=10)), await town.lobby(20)
         client = await RawClient.verified(gateway, 7)
         await until(lambda: len(lobby.players) == 1)
@@ -294,7 +291,7 @@ async def test_who_does_not_read_is_closed_at_the_gateway_and_its_services_hear(
 
 
 async def test_a_handler_that_lags_stops_reading_from_its_player_and_from_nobody_else() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = await town.lobby(20, limits=Limits(max_inbox=8))
         room = await town.room(30)
@@ -320,7 +317,7 @@ async def test_a_handler_that_lags_stops_reading_from_its_player_and_from_nobody
 
 
 async def test_a_player_that_was_away_and_back_before_its_gateway_heard_that_it_lags_is_read() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = await town.lobby(20, limits=Limits(max_inbox=8))
         started, gate = asyncio.Event(), asyncio.Event()
@@ -357,7 +354,7 @@ async def test_a_player_that_was_away_and_back_before_its_gateway_heard_that_it_
 
 async def test_a_player_whose_lagging_server_gives_it_away_is_read_again() -> None:
     """A `Hold` ends with the server that said it, however that ends."""
-    async with group() as town:
+    async with cluster() as town:
         gateway, room = await town.gateway(1), await town.room(30)
         for how in ("bind", "kill"):
             lobby = await town.lobby(20, limits=Limits(max_inbox=8))
@@ -385,14 +382,13 @@ def _paused(session: Any) -> Any:
 
 
 async def test_a_gateway_refuses_a_policy_that_a_group_can_not_keep() -> None:
-    async with group() as town:
+    async with cluster() as town:
         with pytest.raises(ConfigError, match="REFUSE_NEW"):
             await town.gateway(1, duplicate=Duplicate.REFUSE_NEW)
 
 
 async def test_a_gateway_s_own_handlers_come_first() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         gateway.on(Ask)(lambda session, message: session.send(Ask(-message.n)))
         async with player(gateway, 7) as client:
             for n in range(1, 50):
@@ -403,20 +399,19 @@ async def test_a_gateway_s_own_handlers_come_first() -> None:
 
 
 async def test_claims_arrive() -> None:
-    async with group() as town:
+    async with cluster() as town:
         tokens = MemoryTokens()
         gateway, lobby = await town.gateway(1, tokens=tokens), await town.lobby(20)
         token = tokens.issue(7, {"name": "Ann", "level": 3})
         session = await log_in(gateway, 7, token=token)
         await until(lambda: len(lobby.players) == 1)
         assert dict(lobby.player(7).claims) == {"name": "Ann", "level": 3}
-        session.close()
-        await session.wait_closed()
+        await leave(session)
 
 
 @pytest.mark.parametrize("claims", [{"about": "x" * 65_536}, {"about": object()}], ids=["too long", "no JSON"])
 async def test_a_player_whose_claims_no_service_can_be_told_is_closed_and_nobody_else(claims: dict[str, Any]) -> None:
-    async with group() as town:
+    async with cluster() as town:
         tokens = MemoryTokens()
         gateway, lobby = await town.gateway(1, tokens=tokens), await town.lobby(20)
         async with player(gateway, 8, token=tokens.issue(8)) as other:
@@ -430,7 +425,7 @@ async def test_a_player_whose_claims_no_service_can_be_told_is_closed_and_nobody
 
 
 async def test_a_service_starts_once() -> None:
-    async with group() as town:
+    async with cluster() as town:
         lobby, gateway = await town.lobby(20), await town.gateway(1)
         for server in (lobby, gateway):
             links = server.cluster.links
@@ -440,8 +435,7 @@ async def test_a_service_starts_once() -> None:
 
 
 async def test_a_service_puts_messages_in_front_of_its_own_handlers_in_their_turn() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         session = await log_in(gateway, 7)
         session.send(Say(1))
         await until(lambda: lobby.numbers(7) == [1])
@@ -456,7 +450,6 @@ async def test_a_service_puts_messages_in_front_of_its_own_handlers_in_their_tur
 
 
 async def test_servers_of_a_group_know_each_others_type_on_both_sides() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         assert {link.session.source for link in lobby.cluster.links} == {GATEWAY}
         assert {link.session.source for link in gateway.cluster.links} == {LOBBY}

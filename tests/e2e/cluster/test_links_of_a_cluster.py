@@ -1,4 +1,4 @@
-"""The links of a group: they break and nothing is lost; they are lost when a process is, and only then."""
+"""The links of a cluster: they break and nothing is lost; they are lost when a process is, and only then."""
 
 import asyncio
 
@@ -13,13 +13,13 @@ from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import ClusterKey
-from tests.e2e.cluster.support import LOBBY, Ask, Recorder, between, group, player
+from tests.e2e.cluster.support import LOBBY, Ask, Recorder, between, cluster, gateway_and_lobby, player
 from tests.e2e.support import until
 from tests.fakes import extension_of
 
 
 async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, low, high = await town.gateway(10), await town.lobby(5), await town.room(30)
         assert [session.uid for session in gateway.links] == [5], "who dialled the gateway"
         assert sorted(session.uid for session in high.links) == [5, 10]
@@ -27,14 +27,14 @@ async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
 
 
 async def test_gateways_have_no_links_among_themselves() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         await town.lobby(20)
         assert [link.id for link in one.cluster.links] == [link.id for link in two.cluster.links] == [20]
 
 
 async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = Recorder("lobby", LOBBY, member=town.member(20))
         async with between(lobby) as proxy:
@@ -59,7 +59,7 @@ async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link()
 
 @pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the lobby dials"])
 async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_everything_once(gateway_id: int) -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby = await town.gateway(gateway_id), await town.lobby(20)
         async with player(gateway, 7) as client:
             await client.ask(1)
@@ -84,7 +84,7 @@ async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_ev
 
 
 async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=600)})
         lobby = Recorder("lobby", LOBBY, member=town.member(20), greet=False)
         async with between(lobby) as proxy:
@@ -102,7 +102,7 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
 
 
 async def test_a_service_that_greets_hears_of_who_logged_in_while_its_link_was_broken() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = Recorder("lobby", LOBBY, member=town.member(20))
         async with between(lobby) as proxy:
@@ -120,7 +120,7 @@ async def test_a_service_that_greets_hears_of_who_logged_in_while_its_link_was_b
 
 
 async def test_a_dead_process_is_noticed_by_either_side_before_its_entry_expires() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, low = await town.gateway(10), await town.lobby(5)
         await town.room(30)
         for server in (town.servers[2], low):
@@ -131,40 +131,36 @@ async def test_a_dead_process_is_noticed_by_either_side_before_its_entry_expires
 
 
 async def test_an_entry_that_vanishes_does_nothing_to_a_link_that_works() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
-        async with player(gateway, 7) as client:
-            await client.ask(1)
-            link = gateway.cluster.links.get(20)
-            lobby.cluster.registry._is_replaced = True  # it does not write it anew
-            await town.engine.delete("servers.20")
-            await until(lambda: 20 not in gateway.cluster.registry.servers)
-            await client.ask(2)
-            assert gateway.cluster.links.get(20) is link and lobby.of(7) == ["verified"]
-            lobby.cluster.registry._is_replaced = False
-            await lobby.cluster.registry.set_state(State.UP)
-            await until(lambda: 20 in gateway.cluster.registry.servers)
-            await client.ask(3)
-            assert gateway.cluster.links.get(20) is link
+    async with gateway_and_lobby() as (town, gateway, lobby), player(gateway, 7) as client:
+        await client.ask(1)
+        link = gateway.cluster.links.get(20)
+        lobby.cluster.registry._is_replaced = True  # it does not write it anew
+        await town.engine.delete("servers.20")
+        await until(lambda: 20 not in gateway.cluster.registry.servers)
+        await client.ask(2)
+        assert gateway.cluster.links.get(20) is link and lobby.of(7) == ["verified"]
+        lobby.cluster.registry._is_replaced = False
+        await lobby.cluster.registry.set_state(State.UP)
+        await until(lambda: 20 in gateway.cluster.registry.servers)
+        await client.ask(3)
+        assert gateway.cluster.links.get(20) is link
 
 
 async def test_while_the_engine_is_away_everything_that_is_forwarded_goes_on() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
-        async with player(gateway, 7) as client:
-            await client.ask(1)
-            engine = town.engine
-            assert isinstance(engine, MemoryEngine)
-            users, engine._users = engine._users, 0
-            for n in range(2, 100):
-                client.say(n)
-            await client.ask(100)
-            engine._users = users
-            assert lobby.numbers(7) == list(range(2, 100))
+    async with gateway_and_lobby() as (town, gateway, lobby), player(gateway, 7) as client:
+        await client.ask(1)
+        engine = town.engine
+        assert isinstance(engine, MemoryEngine)
+        users, engine._users = engine._users, 0
+        for n in range(2, 100):
+            client.say(n)
+        await client.ask(100)
+        engine._users = users
+        assert lobby.numbers(7) == list(range(2, 100))
 
 
 async def test_the_newer_server_of_an_id_replaces_the_older_which_stops() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, older = await town.gateway(1), await town.lobby(20)
         async with player(gateway, 7) as client:
             await client.ask(1)
@@ -183,7 +179,7 @@ async def test_the_newer_server_of_an_id_replaces_the_older_which_stops() -> Non
 
 
 async def test_who_has_not_the_group_s_key_is_never_linked() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway = await town.gateway(1)
         stranger = Recorder("lobby", LOBBY, member=town.member(20, keys=(ClusterKey.generate(),)))
         await stranger.start()
@@ -197,39 +193,35 @@ async def test_who_has_not_the_group_s_key_is_never_linked() -> None:
 
 
 async def test_groups_on_two_engines_do_not_see_each_other() -> None:
-    async with group() as one, group() as two:
+    async with cluster() as one, cluster() as two:
         gateway, _, lobby = await one.gateway(1), await two.gateway(2), await two.lobby(20)
         assert list(gateway.cluster.registry.servers) == [1] and not len(gateway.cluster.links)
         assert list(lobby.cluster.registry.servers) == [2, 20]
 
 
 async def test_a_server_that_stops_is_lost_at_once_and_linked_again_when_it_is_back() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
-        async with player(gateway, 7) as client:
-            await client.ask(1)
-            await lobby.stop()
-            await lobby.start()
-            client.say(2)
-            await until(lambda: lobby.numbers(7) == [2])
-            assert not gateway.router.stats.lost
+    async with gateway_and_lobby() as (_, gateway, lobby), player(gateway, 7) as client:
+        await client.ask(1)
+        await lobby.stop()
+        await lobby.start()
+        client.say(2)
+        await until(lambda: lobby.numbers(7) == [2])
+        assert not gateway.router.stats.lost
 
 
 async def test_envelopes_that_are_none_are_dropped_and_counted_and_the_link_stays() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
-        async with player(gateway, 7) as client:
-            await client.ask(1)
-            here, there = gateway.cluster.links.get(20), lobby.cluster.links.get(1)
-            assert isinstance(here, Link) and isinstance(there, Link)
-            for id in range(100, 112):
-                here.push(encode_frame(id, b"\xff\xff\xff"))
-                there.push(encode_frame(id, b"\xff\xff\xff"))
-            for id in (5, 24 + 1, 13_002, 60_000):  # posts that do not decode, or that nobody knows
-                here.push(encode_frame(id, b"\xff"))
-                there.push(encode_frame(id, b"\xff"))
-            await client.ask(2)
-            assert gateway.cluster.links.get(20) is here and here.session.state is SessionState.OPEN
-            assert lobby.malformed >= 9 and gateway.router.stats.malformed >= 9
-            assert lobby.talk.post_fallback.malformed_posts == 1 and lobby.talk.post_fallback.unhandled_posts >= 3
-            assert here.session.close_code is None and CloseCode.NORMAL
+    async with gateway_and_lobby() as (_, gateway, lobby), player(gateway, 7) as client:
+        await client.ask(1)
+        here, there = gateway.cluster.links.get(20), lobby.cluster.links.get(1)
+        assert isinstance(here, Link) and isinstance(there, Link)
+        for id in range(100, 112):
+            here.push(encode_frame(id, b"\xff\xff\xff"))
+            there.push(encode_frame(id, b"\xff\xff\xff"))
+        for id in (5, 24 + 1, 13_002, 60_000):  # posts that do not decode, or that nobody knows
+            here.push(encode_frame(id, b"\xff"))
+            there.push(encode_frame(id, b"\xff"))
+        await client.ask(2)
+        assert gateway.cluster.links.get(20) is here and here.session.state is SessionState.OPEN
+        assert lobby.malformed >= 9 and gateway.router.stats.malformed >= 9
+        assert lobby.talk.post_fallback.malformed_posts == 1 and lobby.talk.post_fallback.unhandled_posts >= 3
+        assert here.session.close_code is None and CloseCode.NORMAL

@@ -16,14 +16,14 @@ from gatelink.session.manager import SessionManager
 from gatelink.session.session import Session
 from gatelink.wire.base import DUPLICATE_LOGIN, VERIFY_SUCCEEDED
 from gatelink.wire.frames import encode_frame
-from tests.e2e.cluster.support import CATALOG, Ask, Recorder, Say, group, log_in, player, waiting
+from tests.e2e.cluster.support import CATALOG, Ask, Recorder, Say, cluster, log_in, player, waiting
 from tests.e2e.engines import NewEngine
 from tests.e2e.extension import ExtendedClient, closed
-from tests.e2e.support import RawClient, until, verify_request
+from tests.e2e.support import RawClient, leave, until, verify_request
 
 
 async def test_a_login_on_another_gateway_closes_the_older_before_its_own_success(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         one, two = await town.gateway(1), await town.gateway(2)
         lobby = await town.lobby(20)
         older = await RawClient.verified(one, 7)
@@ -44,7 +44,7 @@ async def test_a_login_on_another_gateway_closes_the_older_before_its_own_succes
 
 
 async def test_what_waited_at_another_gateway_comes_along_up_to_its_limit() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         for uid, size, comes in ((7, 100, True), (8, MAX_BACKLOG, False)):
             client = await RawClient.verified(one, uid)
@@ -71,7 +71,7 @@ async def test_what_waited_at_another_gateway_comes_along_up_to_its_limit() -> N
 
 async def test_a_ticket_is_worth_nothing_after_a_newer_login_elsewhere() -> None:
     key = ServerKey.generate()
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1, keys=[key]), await town.gateway(2, keys=[key])
         client = await ExtendedClient.logged_in(one, 7, key.public)
         ticket = client.ticket
@@ -88,7 +88,7 @@ async def test_a_ticket_is_worth_nothing_after_a_newer_login_elsewhere() -> None
 
 async def test_a_login_after_its_gateway_died_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatelink.cluster.gateway.REPLACE_SECONDS", 600.0)
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         lobby = await town.lobby(20)
         older = await RawClient.verified(one, 7)
@@ -102,7 +102,7 @@ async def test_a_login_after_its_gateway_died_waits_for_no_answer(monkeypatch: p
 
 async def test_a_login_waits_its_time_for_a_gateway_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("gatelink.cluster.gateway.REPLACE_SECONDS", 0.5)
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         client = await RawClient.verified(one, 7)
         assert one._serving is not None
@@ -118,7 +118,7 @@ async def test_a_login_waits_its_time_for_a_gateway_that_does_not_answer(monkeyp
 
 async def test_late_news_of_the_older_login_does_not_touch_the_newer() -> None:
     """Its link holds frames and its end back until the newer is there."""
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         lobby = await town.lobby(20)
         async with player(one, 7) as older:
@@ -144,7 +144,7 @@ async def test_a_login_that_is_over_before_the_older_s_handlers_are_is_heard_wit
     kicked: bool,
 ) -> None:
     """Unless the service itself ended it."""
-    async with group() as town:
+    async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         lobby = await town.lobby(20, greet=False)
         through = asyncio.Event()
@@ -240,7 +240,7 @@ async def test_of_logins_at_once_on_any_gateways_exactly_one_is_left_the_newest(
 
 
 async def test_of_logins_at_once_through_real_gateways_one_is_left_and_the_service_knows_which() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateways = [await town.gateway(1), await town.gateway(2)]
         lobby = await town.lobby(20)
 
@@ -267,7 +267,7 @@ def _settled(gateways: list[Gateway], lobby: Recorder, uid: int) -> bool:
 
 
 async def test_a_session_that_a_newer_login_did_not_reach_ends_when_its_entry_is_renewed() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one = await town.gateway(1)
         session = await log_in(one, 7)
         here = one.sessions.get(7)
@@ -275,5 +275,4 @@ async def test_a_session_that_a_newer_login_did_not_reach_ends_when_its_entry_is
         other = Directory(town.engine, 2)
         await other.claim(7, 0)
         assert await one.directory.renew(7, 0, here.epoch) is False
-        session.close()
-        await session.wait_closed()
+        await leave(session)

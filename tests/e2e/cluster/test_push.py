@@ -4,7 +4,7 @@ import pytest
 
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.engines.memory import MemoryEngine
-from tests.e2e.cluster.support import Say, group, player
+from tests.e2e.cluster.support import Say, cluster, gateway_and_lobby, player
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import Echo, EchoServer, RawClient, until
 
@@ -12,7 +12,7 @@ from tests.e2e.support import Echo, EchoServer, RawClient, until
 async def test_a_service_reaches_a_user_at_whatever_gateway_whether_it_knows_the_user_or_not(
     new_engine: NewEngine,
 ) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         one, two = await town.gateway(1), await town.gateway(40)
         lobby = await town.lobby(20, greet=False)
         push = lobby.sessions.push
@@ -35,8 +35,7 @@ async def test_a_service_reaches_a_user_at_whatever_gateway_whether_it_knows_the
 
 
 async def test_a_user_whose_connection_broke_is_not_there_though_it_is_waited_for(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby(new_engine()) as (_, gateway, lobby):
         async with player(gateway, 7) as client:
             await until(lambda: len(lobby.players) == 1)
             client.session.abort()
@@ -48,7 +47,7 @@ async def test_a_user_whose_connection_broke_is_not_there_though_it_is_waited_fo
 
 
 async def test_without_an_engine_only_players_of_the_service_are_reached() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby = await town.gateway(1), await town.lobby(20, greet=False)
         async with player(gateway, 7) as known, player(gateway, 8):
             await known.ask(1)

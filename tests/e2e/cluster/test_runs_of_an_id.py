@@ -8,7 +8,7 @@ from gatelink import CloseCode
 from gatelink.cluster.registry import ServerInfo, State
 from gatelink.session.states import SessionState
 from gatelink.wire.envelope import Run
-from tests.e2e.cluster.support import LOBBY, Recorder, group, player
+from tests.e2e.cluster.support import LOBBY, Recorder, cluster, gateway_and_lobby, player
 from tests.e2e.support import until
 
 
@@ -16,7 +16,7 @@ from tests.e2e.support import until
 @pytest.mark.parametrize("stopping", ["gateway", "lobby"])
 async def test_a_member_that_stops_ends_its_links_for_good(gateway_id: int, stopping: str) -> None:
     """So that nobody probes whether it is there still."""
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby = await town.gateway(gateway_id), await town.lobby(20)
         links = {"lobby": gateway.cluster.links, "gateway": lobby.cluster.links}[stopping]
         (link,) = links
@@ -33,7 +33,7 @@ async def test_a_member_that_stops_ends_its_links_for_good(gateway_id: int, stop
 async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_that(gateway_id: int, ahead: int) -> None:
     """At a fixed address the next run can be dialled by what the last one's entry says."""
     with reserved_ports() as port:
-        async with group() as town:
+        async with cluster() as town:
             gateway = await town.gateway(gateway_id)
             inner = f"tcp://127.0.0.1:{port}"
             first = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
@@ -63,8 +63,7 @@ async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_tha
 
 
 async def test_an_entry_of_another_run_is_not_taken_for_the_one_that_a_link_is_to() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         (link,) = gateway.cluster.links
         newer = ServerInfo(id=20, type=LOBBY, name="lobby", inner="tcp://127.0.0.1:9", started_at=0)
         gateway.cluster.registry._see(newer)
@@ -73,8 +72,7 @@ async def test_an_entry_of_another_run_is_not_taken_for_the_one_that_a_link_is_t
 
 
 async def test_a_link_that_was_made_by_an_old_entry_takes_the_new_one_that_is_there_when_its_run_is_heard_of() -> None:
-    async with group() as town:
-        gateway, lobby = await town.gateway(1), await town.lobby(20)
+    async with gateway_and_lobby() as (_, gateway, lobby):
         (link,) = gateway.cluster.links
         now = link.info
         link.info = replace(now, instance="the run before")

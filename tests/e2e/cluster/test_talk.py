@@ -17,7 +17,7 @@ from gatelink.cluster.registry import Load
 from gatelink.cluster.service import Service
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.states import SessionState
-from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Move, Post, Recorder, Say, Town, group, player
+from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Move, Post, Recorder, Say, Town, cluster, player
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import until
 
@@ -51,7 +51,7 @@ def answers(service: Recorder) -> None:
 
 
 async def test_posts_arrive_once_and_in_the_order_in_which_they_were_sent_to_a_server(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         gateway, one, two, room = (
             await town.gateway(1),
             await town.lobby(20),
@@ -69,7 +69,7 @@ async def test_posts_arrive_once_and_in_the_order_in_which_they_were_sent_to_a_s
 
 
 async def test_a_post_to_a_name_reaches_one_and_a_broadcast_each_of_the_type() -> None:
-    async with group() as town:
+    async with cluster() as town:
         one, two, room = await town.lobby(20), await town.lobby(21), await town.room(30)
         room.cluster.post("lobby", Post(1))
         assert room.cluster.broadcast("lobby", Post(2)) == 2
@@ -80,7 +80,7 @@ async def test_a_post_to_a_name_reaches_one_and_a_broadcast_each_of_the_type() -
 
 
 async def test_a_post_fails_by_name() -> None:
-    async with group() as town:
+    async with cluster() as town:
         lobby, room = await town.lobby(20), await town.room(30)
         for nobody in (99, 20, "nobody", "lobby"):  # 20: itself, of whose type there is no other
             with pytest.raises(NotLinked, match=str(nobody)):
@@ -97,7 +97,7 @@ async def test_a_post_fails_by_name() -> None:
 
 
 async def test_posts_to_a_server_that_does_not_read_are_refused_when_they_are_too_many() -> None:
-    async with group() as town:
+    async with cluster() as town:
         lobby = await town.lobby(20, link_limits=msgspec.structs.replace(LINK_LIMITS, max_outbox_frames=MOST))
         room = await town.room(30)
         posted = 0
@@ -112,7 +112,7 @@ async def test_posts_to_a_server_that_does_not_read_are_refused_when_they_are_to
 
 
 async def test_a_broadcast_reaches_all_others_though_one_has_no_room_and_a_post_to_a_name_one_that_is_reached() -> None:
-    async with group() as town:
+    async with cluster() as town:
         rooms = [await town.room(30), await town.room(31), await town.room(32)]
         lobby = await town.lobby(20)
         full = lobby.cluster.links.get(30)
@@ -144,7 +144,7 @@ def broken(server: Recorder, *ids: int) -> Iterator[None]:
 
 
 async def test_a_handler_of_posts_that_raises_takes_the_next_one() -> None:
-    async with group() as town:
+    async with cluster() as town:
         lobby, room = await town.lobby(20), await town.room(30)
 
         @room.talk.posts.on(Ask)
@@ -160,7 +160,7 @@ async def test_a_handler_of_posts_that_raises_takes_the_next_one() -> None:
 
 async def test_what_a_handler_of_posts_keeps_in_data_is_its_own() -> None:
     """Posts, players' messages and a resumed or lost link go on as before, on both ends."""
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
         servers: tuple[Gateway | Recorder, ...] = (gateway, lobby, room)
         kept: dict[int, set[object]] = {server.id: set() for server in servers}
@@ -194,7 +194,7 @@ async def test_what_a_handler_of_posts_keeps_in_data_is_its_own() -> None:
 
 
 async def test_a_call_is_answered_by_the_server_or_one_of_the_type(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         gateway = await town.gateway(1)
         await with_talk(town, 20, answers)
         await with_talk(town, 21, answers)
@@ -206,7 +206,7 @@ async def test_a_call_is_answered_by_the_server_or_one_of_the_type(new_engine: N
 
 
 async def test_a_call_fails_by_name(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         gateway = await town.gateway(1)
         lobby = await with_talk(town, 20, answers)
         for nobody in (99, "nobody"):
@@ -244,7 +244,7 @@ async def test_a_handler_refuses_a_call_with_a_code_and_a_reason_that_the_caller
                 await asyncio.Event().wait()
             return request
 
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         gateway = await town.gateway(1)
         await with_talk(town, 20, refuses)
         with capture_logs() as logs:
@@ -269,7 +269,7 @@ def test_a_refusal_that_no_caller_could_be_told_is_not_made(code: int, reason: s
 
 
 async def test_servers_of_a_type_that_is_misspelt_raise_and_of_one_that_is_down_are_none() -> None:
-    async with group() as town:
+    async with cluster() as town:
         lobby, room = await town.lobby(20), await town.room(30)
         assert [info.id for info in lobby.cluster.servers("room")] == [30]
         assert [info.id for info in lobby.cluster.servers("lobby")] == [20]
@@ -293,7 +293,7 @@ def test_loads_are_in_order_of_their_sessions() -> None:
 
 
 async def test_while_the_engine_is_away_calls_and_events_fail_by_name_and_posts_go_on() -> None:
-    async with group() as town:
+    async with cluster() as town:
         gateway, lobby = await town.gateway(1), await with_talk(town, 20, answers)
         engine = town.engine
         assert isinstance(engine, MemoryEngine)
@@ -309,7 +309,7 @@ async def test_while_the_engine_is_away_calls_and_events_fail_by_name_and_posts_
 
 
 async def test_an_event_reaches_all_who_subscribed_in_order_whatever_a_handler_raises(new_engine: NewEngine) -> None:
-    async with group(new_engine()) as town:
+    async with cluster(new_engine()) as town:
         heard: dict[int, list[int]] = {20: [], 21: []}
 
         def listens(service: Recorder) -> None:

@@ -13,7 +13,7 @@ from gatelink.login.gateways import GatewayInfo, StaticGateways
 from gatelink.login.messages import LoginReply
 from tests.e2e.engines import NewEngine
 from tests.e2e.login.support import new_accounts, new_service
-from tests.e2e.support import CATALOG, TCP, Echo, EchoServer
+from tests.e2e.support import CATALOG, TCP, Echo, EchoServer, leave
 
 
 async def play(reply: LoginReply) -> None:
@@ -32,8 +32,7 @@ async def play(reply: LoginReply) -> None:
     assert session.uid == reply.uid
     session.send(Echo(1))
     await heard.wait()
-    session.close()
-    await session.wait_closed()
+    await leave(session)
 
 
 async def test_who_logs_in_anywhere_plays_anywhere_until_logout(new_engine: NewEngine, tmp_path: Path) -> None:

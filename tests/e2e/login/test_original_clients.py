@@ -23,7 +23,7 @@ from gatelink.login.limits import Rule
 from gatelink.net.endpoints import Endpoint
 from gatelink.settings import load
 from gatelink.wire.base import DUPLICATE_LOGIN, VERIFY_FAILED, VERIFY_SUCCEEDED
-from tests.e2e.cluster.support import group
+from tests.e2e.cluster.support import cluster
 from tests.e2e.engines import NewEngine
 from tests.e2e.login.support import ANNA, GATEWAY, asking, limits, new_accounts, new_service, serving_login
 from tests.e2e.login.test_login_settings import BASE
@@ -241,7 +241,7 @@ class Device:
 async def a_place(where: str, engine: Engine, kind: str, stack: AsyncExitStack) -> AsyncIterator[Any]:
     """A server, or a gateway with a service behind it, whose tokens are on `engine`; and what issues them."""
     if where == "group":
-        town = await stack.enter_async_context(group(engine))
+        town = await stack.enter_async_context(cluster(engine))
     else:
         await stack.enter_async_context(engine)
     tokens: Any = EngineTokens(engine)
