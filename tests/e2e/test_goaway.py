@@ -17,7 +17,7 @@ from gatelink.wire.control import Close, GoAway
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import TCP, EchoServer, Note, RawClient, make_certificate, open_sockets, serving, until
 from tests.e2e.talk import KEY, SOON, Talk
-from tests.e2e.test_links import leave
+from tests.e2e.test_links import close_when_the_server_does
 from tests.support import MS
 
 SLOWLY = Backoff(first=30.0, most=30.0)  # too slow for any test: who is back sooner was told to
@@ -248,7 +248,7 @@ async def test_drain_moves_who_can_be_asked_and_leaves_the_rest_for_stop() -> No
         await base.echo(1)
         await draining
         await base.echo(2)
-        await asyncio.gather(one.stop(), leave(base))
+        await asyncio.gather(one.stop(), close_when_the_server_does(base))
         assert all(talk.session.state is SessionState.OPEN for talk in talks)
         for talk in talks:
             talk.session.abort()

@@ -1,4 +1,4 @@
-"""Clusters in one process: gateways and services on one engine, over real sockets and links; and how one of them dies."""
+"""Clusters in one process: gateways and services on one engine, over real sockets and links; and how one dies."""
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
