@@ -160,7 +160,7 @@ async def test_sighup_kills_nothing_and_opens_the_log_anew(game: Path) -> None:
         await until(lambda: log.exists() and "started" in log.read_text())
         log.rename(moved)
         process.send_signal(signal.SIGHUP)
-        await until(lambda: log.exists() and "opened anew" in log.read_text())
+        await until(lambda: log.exists() and "opened again" in log.read_text())
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
     assert "stopped" in log.read_text() and "stopped" not in moved.read_text()

@@ -124,7 +124,7 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
 
     async with gatelink("top", "--config", "cluster.toml", "--dev", "--once", folder=folder) as top:
         assert await top.end() == 78
-        assert "no group runs here" in top.text and "gatelink up" in top.text
+        assert "no cluster runs here" in top.text and "gatelink up" in top.text
 
 
 async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_and_leaves_the_group_up(
@@ -179,7 +179,7 @@ async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, 
         (("service", "game:lobby", "--index", "3"), GROUP, "--index 3, but services.lobby.count is 1"),
         (("service", "game:lobby"), GROUP.replace("type = 12", "type = 13"), "type 12"),
         (("service", "game:lobby"), "[gateway]\n", "no [services.lobby]"),
-        (("gateway",), GROUP, "no group runs here"),
+        (("gateway",), GROUP, "no cluster runs here"),
         (("gateway",), '[engine]\nurl = "memory"\n' + GROUP.split("\n\n", 1)[1], "this process alone"),
     ],
 )

@@ -1,4 +1,4 @@
-"""The command line: `gatelink COMMAND`, one file a command. What is heavy is imported where a command needs it."""
+"""The command line: `gatelink COMMAND`, one file for each command. Heavy modules are imported inside the commands."""
 
 import os
 import sys
@@ -47,7 +47,7 @@ def options(
         ),
     ] = False,
 ) -> None:
-    pass  # what all commands share: --version ends the program before there is one
+    pass  # `--version` ends the program before any command
 
 
 for command in (serve, up, top, gateway, service, login, robots, decode, version):
@@ -58,9 +58,9 @@ app.add_typer(config)
 
 
 def main() -> None:
-    """The `gatelink` command. A ConfigError is one line and exit status 78 (EX_CONFIG), which nothing else uses."""
+    """The `gatelink` command. A ConfigError gives one line and exit status 78 (EX_CONFIG), which nothing else uses."""
     if isinstance(sys.stdout, TextIOWrapper):
-        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8, and is printed as it is
+        sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
     try:
         app()
     except ConfigError as error:

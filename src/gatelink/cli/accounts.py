@@ -1,4 +1,4 @@
-"""`gatelink accounts`: upgrades the accounts' database, makes accounts, and disables them."""
+"""`gatelink accounts`: upgrade the accounts' database, make accounts, and disable them."""
 
 import sys
 from collections.abc import Coroutine
@@ -28,10 +28,9 @@ Uid = Annotated[int | None, typer.Option("--uid", metavar="UID", help="The accou
 
 @accounts.command()
 def migrate(url: Url) -> None:
-    """Bring the database to the newest schema, in one transaction; does nothing if it has that already.
+    """Bring the database to the newest schema, in one transaction. Does nothing if it has that schema already.
 
-    Put the database's password into PGPASSWORD or ~/.pgpass, not into URL: other users can see that in the list of
-    processes.
+    Put the database's password into PGPASSWORD or ~/.pgpass. Other users can see the URL in the list of processes.
 
     Exit status: 0 it has the newest schema, 1 the database fails, 78 the command can't be run as given.
     """
@@ -69,7 +68,7 @@ def create(
 
 @accounts.command()
 def disable(url: Url, user: User = None, uid: Uid = None) -> None:
-    """Let nobody log in to an account any more. Its sessions and tokens stay valid.
+    """Refuse all logins to an account from now on. Its sessions and tokens stay valid.
 
     Exit status: 0 done, 1 there is no such account, or the database fails, 78 the command can't be run as given.
     """
@@ -78,7 +77,7 @@ def disable(url: Url, user: User = None, uid: Uid = None) -> None:
 
 @accounts.command()
 def enable(url: Url, user: User = None, uid: Uid = None) -> None:
-    """End what `disable` did.
+    """Allow logins to a disabled account again.
 
     Exit status: 0 done, 1 there is no such account, or the database fails, 78 the command can't be run as given.
     """
@@ -86,7 +85,7 @@ def enable(url: Url, user: User = None, uid: Uid = None) -> None:
 
 
 def _set(url: str, user: str | None, uid: int | None, what: str) -> None:
-    """Call the method `what` of Accounts for the account that is named."""
+    """Call the method `what` of Accounts for one account."""
     with needing("login", "accounts"):
         from gatelink.auth.accounts import Accounts, NoAccount
     if (user is None) == (uid is None):
@@ -104,7 +103,7 @@ def _set(url: str, user: str | None, uid: int | None, what: str) -> None:
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:
-    """What `work` gives. Its errors but ConfigError are one line, and exit status 1."""
+    """Run `work` and return its result. An error other than ConfigError gives one line and exit status 1."""
     try:
         return process.run(work)
     except ConfigError:

@@ -1,4 +1,4 @@
-"""What `gatelink gateway`, `service`, `top` and `up` share: a process's part of a configuration."""
+"""A process's part of a configuration, for `gatelink gateway`, `service`, `top` and `up`."""
 
 import os
 import socket
@@ -22,11 +22,11 @@ if TYPE_CHECKING:
     from gatelink.cluster.service import Service
 
 ENGINE_URL = "GATELINK_ENGINE_URL"
-"""The environment variable in which `gatelink up` gives its children the URL of its own engine, password and all."""
+"""The environment variable with the URL, password included, of the engine that `gatelink up` runs for its children."""
 
 Config = Annotated[
     Path,
-    typer.Option("--config", metavar="FILE", help="The group's configuration, as cluster.toml.", show_default=False),
+    typer.Option("--config", metavar="FILE", help="The cluster's configuration, as cluster.toml.", show_default=False),
 ]
 Index = Annotated[int, typer.Option(min=1, help="Which of the section's `count` processes this is.")]
 Id = Annotated[
@@ -37,18 +37,18 @@ Id = Annotated[
 ]
 Inner = Annotated[
     str | None,
-    typer.Option(metavar="URL", help="Where the group's other servers connect, tcp://host:port; instead of `inner`."),
+    typer.Option(metavar="URL", help="Where the cluster's other servers connect, tcp://host:port; instead of `inner`."),
 ]
-Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets that are missing are made up.")]
+Dev = Annotated[bool, typer.Option("--dev", help="For development: missing secrets are made up.")]
 
 
 def url_file(settings: Settings) -> Path:
-    """Where `gatelink up` writes that URL, for commands that it did not start; only its user can read it."""
+    """Where `gatelink up` writes that URL for commands that are not its children. Only its user can read the file."""
     return settings.engine.data / "url"
 
 
 def engine_of(settings: Settings, name: str) -> Engine:
-    """The engine, not started. Raises ConfigError for one that only its own process would see."""
+    """The engine, not started. Raises ConfigError for an engine that no other process can reach."""
     if settings.engine.url == "embedded":
         with needing("cluster", "engine.url"):
             from gatelink.cluster.engines.nats import NatsEngine
@@ -56,7 +56,7 @@ def engine_of(settings: Settings, name: str) -> Engine:
         return NatsEngine([url], name=name, timeout=settings.engine.timeout, bucket=settings.cluster.name)
     if settings.engine.url == "memory":
         raise ConfigError(
-            "engine.url is memory, which this process alone would see; start the group with engine.url = "
+            "engine.url is memory, which only this process can reach; start the cluster with engine.url = "
             '"embedded" and `gatelink up`, or give the URL of a nats-server that all its processes reach'
         )
     return build_engine(settings, name)
@@ -65,15 +65,15 @@ def engine_of(settings: Settings, name: str) -> Engine:
 def _url_of_up(settings: Settings) -> str:
     """The URL of the engine that a `gatelink up` of this configuration runs. Raises ConfigError."""
     path = url_file(settings)
-    start = "start the group with `gatelink up`, or give engine.url a nats-server that all its processes reach"
+    start = "start the cluster with `gatelink up`, or give engine.url a nats-server that all its processes reach"
     try:
         url = path.read_text()
         place = urlsplit(url)
         socket.create_connection((place.hostname, place.port), timeout=settings.engine.timeout).close()
     except FileNotFoundError:
-        raise ConfigError(f"engine.url is embedded, but no group runs here: there is no {path}; {start}") from None
+        raise ConfigError(f"engine.url is embedded, but no cluster runs here: there is no {path}; {start}") from None
     except ConnectionRefusedError:
-        raise ConfigError(f"nobody answers at the address in {path}: that group has ended; {start}") from None
+        raise ConfigError(f"nothing answers at the address in {path}: that cluster has ended; {start}") from None
     except (OSError, ValueError) as error:
         why = error.strerror if isinstance(error, OSError) else "it does not hold a URL"
         raise ConfigError(f"the engine of {path} can't be reached: {why}; {start}") from None
@@ -81,7 +81,7 @@ def _url_of_up(settings: Settings) -> str:
 
 
 def end_if_replaced(server: "Gateway | Service") -> None:
-    """Ends the process with its own exit status, once a server that was replaced has stopped."""
+    """End the process with its own exit status, after a server that was replaced has stopped."""
     if server.is_replaced:
         logs.say(f"gatelink: another server has the id {server.id}; give each its own")
         from gatelink.ops.supervisor import REPLACED
@@ -90,7 +90,7 @@ def end_if_replaced(server: "Gateway | Service") -> None:
 
 
 def run_to_end(process: Coroutine[Any, Any, None]) -> None:
-    """Runs a process of the group to its end; exit status 1 and a line for an engine that is away at the start."""
+    """Run a process of the cluster to its end. An engine that is away at the start gives a line and exit status 1."""
     from gatelink.ops.process import run
 
     try:
@@ -102,7 +102,7 @@ def run_to_end(process: Coroutine[Any, Any, None]) -> None:
 
 @asynccontextmanager
 async def member_of(settings: Settings, name: str, id: int, inner: str, advertise: str) -> AsyncIterator[Membership]:
-    """A membership whose engine runs while the block does. Raises ConfigError, EngineUnavailable."""
+    """A membership whose engine runs during the block. Raises ConfigError, EngineUnavailable."""
     async with engine_of(settings, name) as engine:
         yield Membership(
             engine=engine,
@@ -115,12 +115,15 @@ async def member_of(settings: Settings, name: str, id: int, inner: str, advertis
 
 
 def at(endpoint: str, index: int) -> str:
-    """Where the process of that index, from 1, listens."""
+    """The endpoint of the process of that index, from 1."""
     return shifted(endpoint, index - 1)
 
 
 def advertised_at(advertise: str | None, index: int, inner: str | None) -> str:
-    """How the process of that index is reached, if not where it listens; `inner` is where it was told to, if it was."""
+    """The address where the process of that index is reached; "" if it is reached where it listens.
+
+    inner: the endpoint from the command line, which replaces `advertise`.
+    """
     return at(advertise, index) if advertise and not inner else ""
 
 

@@ -1,4 +1,4 @@
-"""`gatelink config`: checks a configuration file, and shows what is in force."""
+"""`gatelink config`: check a configuration file, and show all its settings."""
 
 import subprocess
 import sys
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 config = typer.Typer(
     name="config",
-    help="Check a configuration file, and show what is in force.",
+    help="Check a configuration file, and show all its settings.",
     no_args_is_help=True,
     rich_markup_mode="markdown",
 )
@@ -23,12 +23,12 @@ Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets may b
 
 @config.command()
 def check(file: File, dev: Dev = False) -> None:
-    """Check a configuration, its secrets, its certificates and what `run` names, and start nothing.
+    """Check a configuration, its secrets, certificates and services, without starting anything.
 
-    The modules of the services are imported, from the current directory, as `gatelink up` does it.
+    The modules of the services are imported from the current directory, as in `gatelink up`.
 
     All errors are shown together, one line each, with the file, the line and the fix. If the login signs its tokens,
-    their public keys are shown, too.
+    their public keys are shown too.
 
     Exit status: 0 it is good, 1 it is not, 78 the file can't be read.
     """
@@ -56,7 +56,7 @@ def check(file: File, dev: Dev = False) -> None:
 
 @config.command()
 def show(file: File) -> None:
-    """Show a configuration with all defaults, as TOML. Of a secret, only where it is found is shown.
+    """Show a configuration with all defaults, as TOML. For a secret, only its place is shown.
 
     Exit status: 0 shown, 78 the file can't be read or has errors.
     """
@@ -102,8 +102,8 @@ def import_services() -> NoReturn:
 
 
 def summary(settings: "Settings") -> str:
-    """What a configuration runs, in a line."""
-    parts = [f"group {settings.cluster.name}", f"engine {settings.engine.url}", f"tokens {settings.tokens.kind}"]
+    """The parts of a configuration, in one line."""
+    parts = [f"cluster {settings.cluster.name}", f"engine {settings.engine.url}", f"tokens {settings.tokens.kind}"]
     if settings.login is not None:
         parts.append(f"login {settings.login.listen} ({', '.join(settings.login.methods)})")
     if settings.gateway is not None:

@@ -1,4 +1,4 @@
-"""`gatelink decode`: what bytes on the wire say (docs/protocol.md)."""
+"""`gatelink decode`: show the frames in bytes from the wire (docs/protocol.md)."""
 
 import json
 import re
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from gatelink.cli.framedump import DecodedFrame
 
 _NOT_HEX = re.compile(r"[^0-9a-fA-F\s]")
-_TEXT = re.compile(rb"[\x20-\x7e\s]*")  # what was meant to be hex
+_TEXT = re.compile(rb"[\x20-\x7e\s]*")  # input that is meant as hex
 
 
 def decode(
@@ -36,12 +36,13 @@ def decode(
         str, typer.Option(metavar="HEX", help="The base cipher's 8 bytes.")
     ] = WireOptions().scramble_key.hex(),
 ) -> None:
-    """Show what frames say: offset, name, id, flags and fields. Tokens are shown, too: mind who sees them.
+    """Show the offset, name, id, flags and fields of frames. They include tokens, so be careful with the output.
 
-    Bodies are unscrambled and decompressed; a message that is not registered is shown as the hex of its body. Sealed
-    records can't be read. At the first bad byte it stops, says where and why on standard error, and exits with 1.
+    Bodies are unscrambled and decompressed. A message that is not registered is shown as the hex of its body. Sealed
+    records can't be read. At the first bad byte the command stops, with the offset and the reason on standard error,
+    and exit status 1.
 
-    Text that is not UTF-8 is shown with each such byte as \\xNN; "body", in the JSON, has the bytes themselves.
+    In text that is not UTF-8, each such byte is shown as \\xNN. In the JSON, "body" has the real bytes.
     """
     from gatelink.cli.framedump import BadFrame, read_frames
     from gatelink.wire.messages import Catalog
@@ -75,7 +76,7 @@ def _input(hex: Iterable[str] | None, file: Path | None) -> bytes:
         if sys.stdin.isatty():
             raise typer.BadParameter("give frames as hex, or with --file, or on standard input", param_hint="HEX")
         data = sys.stdin.buffer.read()
-    # Both can't be: the fourth byte of frames is their flags, which is never printable.
+    # Frames are never text: their fourth byte, the flags, is not printable.
     if _TEXT.fullmatch(data) is None:
         return data
     return _from_hex(data.decode("ascii"), "--file" if file is not None else "standard input")
@@ -105,7 +106,7 @@ def _print_json(frame: "DecodedFrame") -> None:
 
 
 def _printer() -> "Callable[[DecodedFrame], None]":
-    """Prints a line a frame, in colour on a terminal."""
+    """A function that prints one line for a frame, in colour on a terminal."""
     from rich.console import Console
     from rich.text import Text
 

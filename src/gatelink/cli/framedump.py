@@ -1,4 +1,4 @@
-"""Bytes to frames that a person can read, with nothing but builtin types in them."""
+"""Decode bytes to frames for people, with builtin types only."""
 
 import re
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from gatelink.wire.frames import COMPRESSED, CONTROL, HEADER_SIZE, MAX_LENGTH, S
 from gatelink.wire.messages import Catalog
 
 _FLAG_NAMES = ((COMPRESSED, "compressed"), (SCRAMBLED, "scrambled"), (CONTROL, "control"))
-_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # what surrogateescape makes of a byte
+_NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte, decoded by surrogateescape
 
 
 class BadFrame(GatelinkError):
@@ -29,10 +29,10 @@ class BadFrame(GatelinkError):
 
 
 class DecodedFrame(msgspec.Struct, frozen=True):
-    """One frame. `body` is unscrambled and decompressed; a control record's is its whole payload, and its id 0.
+    """One frame. A control record has id 0, and its whole payload as `body`.
 
-    name: the message's wire name or the control record's type, None for an unregistered id.
-    fields: JSON's types only; None for what is no more than its body.
+    name: the message's wire name or the control record's type; None for an unregistered id.
+    body: unscrambled and decompressed. fields: of JSON's types; None if the message has no fields.
     """
 
     offset: int
@@ -48,7 +48,7 @@ class DecodedFrame(msgspec.Struct, frozen=True):
 
 
 def read_frames(data: bytes, catalog: Catalog, options: WireOptions) -> Iterator[DecodedFrame]:
-    """The frames in `data`, in order. Raises BadFrame at the first that is wrong or cut short, after those before."""
+    """The frames in `data`, in order. Raises BadFrame at the first one that is bad or cut short."""
     decoder = FrameDecoder(MAX_LENGTH, turn_frames=len(data) + 1, turn_bytes=len(data))
     coder = BodyCoder(options)
     offset = 0
@@ -66,7 +66,7 @@ def read_frames(data: bytes, catalog: Catalog, options: WireOptions) -> Iterator
 
 
 def _cut_short(data: bytes) -> str:
-    """What is wrong with a frame of which only `data` is there."""
+    """The error for a frame of which only `data` is there."""
     text = f"the input ends in the middle of a frame, after {len(data)} bytes of it"
     if len(data) < HEADER_SIZE:
         return f"{text}; a header has {HEADER_SIZE}"
@@ -96,13 +96,13 @@ def _control(offset: int, payload: bytes) -> DecodedFrame:
     except ProtocolError:
         if payload[0] != ControlType.HANDSHAKE:
             raise
-        record = decode_control(payload, handshake_answer=True)  # which of the two it is, only the peers know
+        record = decode_control(payload, handshake_answer=True)  # only the peers know which of the two it is
     name = ControlType(payload[0]).name if record is not None else f"control type {payload[0]}"
     return DecodedFrame(offset, 0, name, CONTROL, payload, None if record is None else _plain(record))
 
 
 def _plain(value: Any) -> Any:
-    """`value` as JSON's types: names of fields as in the class, bytes as hex, bytes that are not UTF-8 as \\xNN."""
+    """`value` in JSON's types. Bytes become hex; a byte of a text that is not UTF-8 becomes \\xNN."""
     if isinstance(value, Enum):
         return value.name
     if value is None or isinstance(value, (bool, int)):

@@ -1,4 +1,4 @@
-"""`gatelink gateway`: runs one gateway of a group."""
+"""`gatelink gateway`: run one gateway of a cluster."""
 
 from typing import Annotated
 
@@ -33,9 +33,9 @@ def gateway(
     outer: Outer = None,
     dev: Dev = False,
 ) -> None:
-    """Run one gateway of a group until SIGTERM or SIGINT.
+    """Run one gateway of a cluster until SIGTERM or SIGINT.
 
-    On the first signal it accepts no more players, and asks those that it has to go to other gateways, within
+    On the first signal it accepts no more players, and asks its players to go to other gateways within
     `gateway.drain_seconds`. On a second one it stops at once. Exit status: 0 it was told to stop, 1 the engine is away
     at the start, 78 it can't run as configured, 3 a newer server took its id.
     """

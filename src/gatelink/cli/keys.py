@@ -1,4 +1,4 @@
-"""`gatelink keys`: makes the keys of sealed connections, and shows what others may know of them."""
+"""`gatelink keys`: make the keys of sealed connections, and show their public parts."""
 
 import sys
 from pathlib import Path
@@ -19,22 +19,24 @@ keys = typer.Typer(
 
 @keys.command()
 def new(
-    group: Annotated[bool, typer.Option("--cluster", help="Make the key that the servers of a group share.")] = False,
+    cluster: Annotated[
+        bool, typer.Option("--cluster", help="Make the key that the servers of a cluster share.")
+    ] = False,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write it to a new file that only its owner can read.")
     ] = None,
 ) -> None:
-    """Make a server's key, or with --cluster the key of a group.
+    """Make a server's key, or with --cluster the key of a cluster.
 
-    The key is a secret. It goes to a new file, or to standard output. The public key, which clients need, is shown too:
-    on standard output with --out, and on standard error without.
+    The key is a secret. It is written to a new file, or to standard output. The public key, which clients need, is
+    shown too: on standard output with --out, on standard error without.
 
     Exit status: 0 made, 78 the file is there already or can't be written.
     """
     from gatelink.keys import key_text, save_key
     from gatelink.wire.keys import ClusterKey, ServerKey
 
-    key = ClusterKey.generate() if group else ServerKey.generate()
+    key = ClusterKey.generate() if cluster else ServerKey.generate()
     if out is not None:
         save_key(key, out)
         _show(key, sys.stdout)
@@ -45,9 +47,9 @@ def new(
 
 @keys.command()
 def show(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="What `gatelink keys new` made.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="A file of `gatelink keys new`.", show_default=False)],
 ) -> None:
-    """Show a key's id and, if it is a server's, its public key; never the secret.
+    """Show a key's id, and the public key of a server's key. The secret is never shown.
 
     A HANDSHAKE names the key by its id. Clients use the public key as connect(..., server_key=...).
     """
@@ -59,7 +61,7 @@ def show(
 
 
 def _show(key: "Key", where: TextIO) -> None:
-    """What may be known of `key`."""
+    """Print the public parts of `key`."""
     from base64 import b64encode
 
     from gatelink.wire.keys import ServerKey

@@ -1,4 +1,4 @@
-"""Finding the user's objects by name: `MODULE:NAME`, with the current directory on the path."""
+"""Find the user's objects by name: `MODULE:NAME`, with the current directory on the path."""
 
 import importlib
 import os
@@ -20,18 +20,18 @@ T = TypeVar("T")
 
 
 def load(reference: str, kind: type[T]) -> T:
-    """The object of class `kind` that `reference`, `MODULE:NAME`, names.
+    """The object of class `kind` with the name `reference`, `MODULE:NAME`.
 
-    Raises ConfigError saying what was found instead and what to write.
+    Raises ConfigError with what was found instead, and what to write.
     """
     found: T = _load(reference, lambda value: isinstance(value, kind), f"a {kind.__name__}", kind.__name__.lower())
     return found
 
 
 def load_service(reference: str, name: str | None, sections: "Mapping[str, ServiceSettings]", file: Path) -> "Service":
-    """The Service that `reference` names, with its section in `sections`: [services.NAME] of the configuration `file`.
+    """The Service with the name `reference`. Its section [services.NAME] of the configuration `file` is in `sections`.
 
-    name: of the section that refers to it; None: that of the Service. Raises ConfigError if they do not fit.
+    name: of the section that refers to it; None: the name of the Service. Raises ConfigError if they do not fit.
     """
     from gatelink.cluster.service import Service
 
@@ -47,7 +47,7 @@ def load_service(reference: str, name: str | None, sections: "Mapping[str, Servi
 
 
 def load_class(reference: str, base: type[T]) -> type[T]:
-    """As `load`, but the subclass of `base` that is named."""
+    """The subclass of `base` with the name `reference`. Raises as `load`."""
 
     def fits(value: Any) -> bool:
         return isinstance(value, type) and issubclass(value, base) and value is not base
@@ -74,21 +74,21 @@ def _load(reference: str, fits: Callable[[Any], bool], wanted: str, example: str
 
 
 def load_module(name: str) -> ModuleType:
-    """The module called `name`, looked for in the current directory first.
+    """The module called `name`, found in the current directory first.
 
-    Raises ConfigError if there is none, or if it raises; then its traceback has been printed.
+    Raises ConfigError if there is none, or if its import raises. In that case the traceback has been printed.
     """
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # SystemExit(0), as of argparse, would look like success
+    except (Exception, SystemExit) as error:  # the SystemExit(0) of argparse would look like success
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             path = "/" in name or name.endswith(".py")
             fix = "write mygame.main, not a file's path" if path else f"looked in {here} and where Python looks"
             raise ConfigError(f"no module {error.name!r}; {fix}") from None
-        if isinstance(error, LocalError):  # its text says what is wrong and what to do; only the place is missing
+        if isinstance(error, LocalError):  # its text is complete, but for the place
             raise ConfigError(f"{_place(error)}: {error}") from None
         traceback.print_exception(error.with_traceback(_without_importer(error.__traceback__)))
         raise ConfigError(f"module {name} can't be imported: {type(error).__name__}, see above") from None
@@ -104,7 +104,7 @@ def _place(error: BaseException) -> str:
 
 
 def _without_importer(trace: TracebackType | None) -> TracebackType | None:
-    """What of `trace` is the imported module's own."""
+    """The part of `trace` inside the imported module."""
     while trace is not None and (
         trace.tb_frame.f_globals.get("__name__") in (__name__, "importlib")
         or trace.tb_frame.f_code.co_filename.startswith("<frozen importlib")

@@ -1,4 +1,4 @@
-"""`gatelink login`: runs the login service alone."""
+"""`gatelink login`: run the login service alone."""
 
 import asyncio
 import signal
@@ -26,8 +26,8 @@ def login(
         bool,
         typer.Option(
             "--dev",
-            help=f"For development. Secrets may be missing; and without --config, accounts are in {DEV_DATABASE} here, "
-            f"all else in memory, and players are sent to {DEV_GATEWAY}.",
+            help=f"For development. Secrets may be missing. Without --config, accounts are in {DEV_DATABASE} here, all "
+            f"else is in memory, and players are sent to {DEV_GATEWAY}.",
         ),
     ] = False,
     listen: Annotated[
@@ -45,8 +45,8 @@ def login(
 ) -> None:
     """Run the login service, which gives players a token and a gateway's address, until SIGTERM or SIGINT.
 
-    The log's line "started" says where it listens; /docs there describes its HTTP API. For TLS put a reverse proxy in
-    front of it (docs/login.md).
+    The log's line "started" has its address, and /docs at that address describes its HTTP API. For TLS put a reverse
+    proxy in front of it (docs/login.md).
 
     Exit status: 0 it was told to stop, 1 the engine or the database is away at the start, 78 it can't run as
     configured.

@@ -1,4 +1,4 @@
-"""`gatelink robots`: load-tests a server with robots of the user's own scenario."""
+"""`gatelink robots`: load-test a server with robots of the user's own scenario."""
 
 import signal
 import sys
@@ -24,8 +24,8 @@ def robots(
     address: Annotated[
         str, typer.Option(metavar="URL", help="The server: tcp://host:port, tls://host:port or unix:///path.")
     ] = "tcp://127.0.0.1:7000",
-    count: Annotated[int, typer.Option(min=1, help="Robots, each with a session of its own.")] = 200,
-    seconds: Annotated[float, typer.Option(min=0.1, help="How long, the ramp included.")] = 20.0,
+    count: Annotated[int, typer.Option(min=1, help="Robots; each has its own session.")] = 200,
+    seconds: Annotated[float, typer.Option(min=0.1, help="Length of the run, with the ramp.")] = 20.0,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the robots start, evenly.")] = 2.0,
     seed: Annotated[int, typer.Option(help="With the same seed, robots draw the same random numbers.")] = 0,
     report: Annotated[
@@ -33,11 +33,11 @@ def robots(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write only the summary to standard output, as JSON.")] = False,
 ) -> None:
-    """Load-test a server with robots that check what they see.
+    """Load-test a server with robots that check its answers.
 
-    A scenario is a class with a run(): it connects, sends, expects, measures, and fails when something is not as it
-    should be (docs/robots.md). A terminal shows a live table; elsewhere there is a line every five seconds. Ctrl-C ends
-    the run early, with its summary.
+    A scenario is a class with a run(): it connects, sends, expects, measures, and reports errors (docs/robots.md). A
+    terminal shows a live table; elsewhere there is a line every five seconds. Ctrl-C ends the run early, with its
+    summary.
 
     Exit status: 0 nothing failed, 1 a robot reported an error, 78 the command can't be run as given.
     """
@@ -63,7 +63,7 @@ def robots(
 
 
 async def _watch(run: "LoadTest", json: bool) -> None:
-    """Runs, shows the run while it lasts, and its summary at the end."""
+    """Run the load test. Shows its progress, and its summary at the end."""
     import asyncio
 
     from rich.console import Console
@@ -101,7 +101,7 @@ async def _watch(run: "LoadTest", json: bool) -> None:
 
 
 def _allow_files(count: int) -> None:
-    """Lets this process open a socket for each of `count` robots. Raises ConfigError over the hard limit."""
+    """Allow this process a socket for each of `count` robots. Raises ConfigError over the hard limit."""
     from gatelink.ops import process
 
     needed, allowed = process.allow_files(count)

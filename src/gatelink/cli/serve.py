@@ -1,4 +1,4 @@
-"""`gatelink serve`: runs the server that a module defines."""
+"""`gatelink serve`: run the server that a module defines."""
 
 import asyncio
 import contextlib
@@ -32,8 +32,8 @@ def serve(
 ) -> None:
     """Run a server until SIGTERM or SIGINT.
 
-    The log's line "started" says where it listens. On the first signal it lets handlers end and delivers what is
-    queued; on a second one it stops at once. Exit status: 0 it was told to stop, 78 it can't run as configured.
+    The log's line "started" has its addresses. On the first signal it lets handlers end and delivers queued messages.
+    On a second one it stops at once. Exit status: 0 it was told to stop, 78 it can't run as configured.
     """
     process.prepare()
     configure(log_format, log_level)
@@ -52,10 +52,10 @@ def serve(
 
 
 async def _reloading(command: list[str]) -> None:
-    """Runs `command`, and again when a .py file below this directory changes, until a signal.
+    """Run `command`, and again when a .py file below this directory changes, until a signal.
 
-    The server is told once to end and has its time for that. Ctrl-C reaches this process alone: a server that heard it
-    too would take our SIGTERM for a second signal, and not run `on_stop` to its end.
+    The server gets one SIGTERM, and has its grace. Ctrl-C reaches this process alone: a server that got it too would
+    take the SIGTERM for a second signal, and not run `on_stop` to its end.
     """
     from watchfiles import PythonFilter, awatch
 
@@ -63,13 +63,13 @@ async def _reloading(command: list[str]) -> None:
     child = await _start(command)
     asked = 0
 
-    def tell() -> None:
+    def stop() -> None:
         nonlocal asked
         asked += 1
         stopping.set()
         _signal(child, signal.SIGTERM if asked < 3 else signal.SIGKILL)
 
-    calls = {signal.SIGINT: tell, signal.SIGTERM: tell, signal.SIGHUP: lambda: _signal(child, signal.SIGHUP)}
+    calls = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: lambda: _signal(child, signal.SIGHUP)}
     with process.signals(calls, gather_all=lambda: None):
         async for changes in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopping):
             logs.write(f"gatelink: {len(changes)} files changed, restarting")

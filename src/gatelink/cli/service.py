@@ -1,4 +1,4 @@
-"""`gatelink service`: runs one service of a group."""
+"""`gatelink service`: run one service of a cluster."""
 
 from typing import Annotated
 
@@ -31,10 +31,10 @@ def service(
     inner: Inner = None,
     dev: Dev = False,
 ) -> None:
-    """Run one service of a group until SIGTERM or SIGINT.
+    """Run one service of a cluster until SIGTERM or SIGINT.
 
     Its settings are in the section [services.NAME] of the configuration; NAME is the name of the Service. On the first
-    signal its players go to other services of its type, on a second one it stops at once. Exit status: 0 it was told to
+    signal its players go to other services of its type. On a second one it stops at once. Exit status: 0 it was told to
     stop, 1 the engine is away at the start, 78 it can't run as configured, 3 a newer server took its id.
     """
     from gatelink.ops import process

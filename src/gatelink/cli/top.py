@@ -1,4 +1,4 @@
-"""`gatelink top`: shows the servers of a group."""
+"""`gatelink top`: show the servers of a cluster."""
 
 import asyncio
 import signal
@@ -19,7 +19,7 @@ EVERY = 1.0
 """Seconds between two looks."""
 
 WIDTH = 200
-"""Columns where there is no terminal: a script wants whole lines."""
+"""Columns without a terminal: a script needs whole lines."""
 
 
 def top(
@@ -31,10 +31,10 @@ def top(
     ] = None,
     once: Annotated[bool, typer.Option("--once", help="Print one table and end.")] = False,
 ) -> None:
-    """Show the servers of a group until Ctrl-C: state, load, age and addresses, and what changed lately.
+    """Show the servers of a cluster until Ctrl-C: state, load, age, addresses and the latest changes.
 
-    Servers report every 5 s. A group that `gatelink up` runs is found by its configuration, from another terminal of
-    the same user.
+    Servers report every 5 s. For a cluster that `gatelink up` runs, use its configuration in another terminal of the
+    same user.
 
     Exit status: 0 it was told to stop, 1 the engine is away at the start, 78 it can't run as configured.
     """
@@ -52,7 +52,7 @@ def top(
     run_to_end(_show(found, settings.cluster.name, once))
 
 
-async def _show(engine: "Engine", group: str, once: bool) -> None:
+async def _show(engine: "Engine", cluster: str, once: bool) -> None:
     from rich.console import Console
     from rich.live import Live
 
@@ -63,14 +63,14 @@ async def _show(engine: "Engine", group: str, once: bool) -> None:
     terminal = Console()
 
     def screen(width: int, height: int | None = None) -> "RenderableType":
-        is_away = "" if engine.is_available else " (the engine is away, this is the last that was known)"
+        is_away = "" if engine.is_available else " (the engine is away; this is the last known state)"
         servers = list(registry.servers.values())
-        return view(servers, changes, title=f"group {group}{is_away}", now=time.time(), width=width, height=height)
+        return view(servers, changes, title=f"cluster {cluster}{is_away}", now=time.time(), width=width, height=height)
 
     async with engine:
         registry = Registry(engine, on_change=changes)
         await registry.start()
-        changes.lately.clear()  # who is there already has not just come
+        changes.lately.clear()  # the servers of the first read have not just joined
         try:
             if once or not terminal.is_terminal:
                 whole = terminal if terminal.is_terminal else Console(width=WIDTH)

@@ -1,4 +1,4 @@
-"""`gatelink up`: runs a whole group on this machine."""
+"""`gatelink up`: run a whole cluster on this machine."""
 
 import asyncio
 import os
@@ -22,28 +22,28 @@ if TYPE_CHECKING:
     from gatelink.settings import Settings
 
 FRONT, BACK = 1, 0
-"""Stages: what players meet stops first, while the services behind it still answer."""
+"""Stages: gateways and the login stop first, while the services behind them still answer."""
 
 SPARE = 5.0
-"""Seconds over what its own settings let a process take to end: for handlers that are cancelled, and a busy machine."""
+"""Seconds that a process may take to end beyond its own settings: for cancelled handlers, and a busy machine."""
 
 ENGINE_END = 15.0
-"""Seconds that the engine, and what was killed, may take to end after that."""
+"""Seconds that the engine and killed processes may take to end after that."""
 
 LONGEST_WAIT = 10.0
-"""Seconds, at most, between two attempts to start a nats-server that does not."""
+"""Seconds, at most, between two attempts to start a nats-server that fails to start."""
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_yellow")
 
 
 def up(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The group's configuration.", show_default=False)],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The cluster's configuration.", show_default=False)],
     dev: Dev = False,
 ) -> None:
-    """Run a whole group on this machine: engine, login, gateways and services.
+    """Run a whole cluster on this machine: engine, login, gateways and services.
 
-    All logs come in one stream, each line with the name of its process. A process that ends is started again, each time
-    after a longer wait. Ctrl-C drains the gateways and the login first, then the services, and stops the engine last; a
+    All logs are one stream, each line with the name of its process. A process that ends is started again, each time
+    after a longer wait. Ctrl-C drains the gateways and the login first, then the services, and stops the engine last. A
     second Ctrl-C does not wait for players. Exit status: 0 it was told to stop, 78 a process can't run as configured.
     """
     from gatelink.ops.logs import configure
@@ -52,7 +52,7 @@ def up(
     process.prepare()
     settings = load(file, dev=dev)
     configure(settings.logs.format, settings.logs.level)
-    problems = problems_with_secrets(settings, file)  # also makes up those of --dev, before the children inherit them
+    problems = problems_with_secrets(settings, file)  # with --dev it also makes those that are missing
     if problems:
         logs.say("\n".join(problems))
         sys.exit(os.EX_CONFIG)
@@ -60,7 +60,7 @@ def up(
 
 
 async def run(settings: "Settings", file: Path, dev: bool) -> int:
-    """Until a signal, or a process that can't run; the exit status."""
+    """Run until a signal, or until a process can't run. Returns the exit status."""
     from gatelink.errors import ConfigError
     from gatelink.ops.supervisor import Supervisor
 
@@ -88,29 +88,29 @@ async def run(settings: "Settings", file: Path, dev: bool) -> int:
 
 
 def grace(settings: "Settings") -> float:
-    """Seconds that the slowest process may take to end when all is well: a gateway that drains, then closes."""
+    """Seconds that the slowest process may take to end: a gateway that drains, then closes."""
     drain = settings.gateway.drain_seconds if settings.gateway is not None else 0.0
     return drain + settings.limits.close_timeout + SPARE
 
 
 async def _engine(settings: "Settings", stack: AsyncExitStack) -> str:
-    """A nats-server that is this process's child while the stack is open, and started again if it dies; its URL.
+    """Run a nats-server as a child while the stack is open, and start it again when it dies. Returns its URL.
 
-    The URL, with its password, is also in a file for `gatelink top` and whoever else belongs to this user.
+    The URL, with its password, is also in a file for other commands of this user, as `gatelink top`.
     """
     from gatelink.cluster.engines.embedded import NatsServer
 
     server = NatsServer(settings.engine.data)
     await server.start()
     stack.push_async_callback(server.stop)
-    stack.callback(_tell(url_file(settings), server.url).unlink, missing_ok=True)
+    stack.callback(_write_private(url_file(settings), server.url).unlink, missing_ok=True)
     watching = tasks.live(partial(_keep, server), "keeping the engine")
     stack.callback(watching.cancel)
     return server.url
 
 
-def _tell(path: Path, url: str) -> Path:
-    """Writes what this user alone may read."""
+def _write_private(path: Path, url: str) -> Path:
+    """Write a file that only this user may read."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(url)
@@ -118,7 +118,7 @@ def _tell(path: Path, url: str) -> Path:
 
 
 async def _keep(server: "NatsServer") -> None:
-    """Starts a nats-server again when it has died."""
+    """Start a nats-server again whenever it has died."""
     import structlog
 
     from gatelink.errors import GatelinkError
@@ -138,12 +138,12 @@ async def _keep(server: "NatsServer") -> None:
 
 
 async def _end_of(server: "NatsServer") -> None:
-    """Returns when it does not run any more."""
+    """Wait until it does not run."""
     if not server.is_running:
         return
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    process = os.pidfd_open(server.pid)  # readable once it has ended, which is_running alone takes note of
+    process = os.pidfd_open(server.pid)  # readable once the process has ended
     loop.add_reader(process, ended.set)
     try:
         await ended.wait()
@@ -154,7 +154,7 @@ async def _end_of(server: "NatsServer") -> None:
 
 
 def programs(settings: "Settings", file: Path, dev: bool) -> "list[Program]":
-    """The processes of a group, but for its engine."""
+    """The processes of a cluster, without its engine."""
     from gatelink.ops.supervisor import Program
 
     found: list[Program] = []
@@ -175,7 +175,7 @@ def programs(settings: "Settings", file: Path, dev: bool) -> "list[Program]":
 
 
 def writer(names: list[str]) -> Callable[[str, str], None]:
-    """Writes lines to standard error, each with its process's name before it, in a colour of its own on a terminal."""
+    """A function that writes a line to standard error, after the name of its process; in colour on a terminal."""
     width = max(map(len, names), default=0)
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     styles = dict(zip(names, COLOURS * (len(names) // len(COLOURS) + 1), strict=False))

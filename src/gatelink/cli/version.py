@@ -1,4 +1,4 @@
-"""`gatelink version`: what runs here, for a bug report."""
+"""`gatelink version`: print versions, for a bug report."""
 
 
 def version() -> None:

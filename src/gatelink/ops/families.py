@@ -1,4 +1,4 @@
-"""Prometheus metric families under the prefix `gatelink_`, and the collector that the admin port reads."""
+"""Prometheus metric families with the prefix `gatelink_`, and the collector that the admin port reads."""
 
 from collections.abc import Iterator, Mapping
 from itertools import accumulate
@@ -14,11 +14,11 @@ from gatelink.ops.lag import LoopLag
 from gatelink.stats import Histogram
 
 LAG_SECONDS = 15.0
-"""Seconds for which a block of the loop shows, so that several scrapers see it."""
+"""Seconds during which a block of the loop is shown, so that several scrapers see it."""
 
 
 class Exposition(Collector):
-    """What a subclass collects, and this process's own figures, as text. lag: of its event loop."""
+    """The metrics that a subclass collects, and those of this process, as text. lag: of its event loop."""
 
     def __init__(self, lag: LoopLag) -> None:
         self._lag = lag
@@ -27,7 +27,7 @@ class Exposition(Collector):
         ProcessCollector(registry=self._registry)
 
     def of_process(self) -> Iterator[Metric]:
-        """What every process has, for `collect`."""
+        """The metrics that every process has, for `collect`."""
         longest = self._lag.since_last(LAG_SECONDS)
         yield gauge("loop_lag_seconds", "The loop's longest block since the last scrape.", longest)
         yield counters("task_failures", "Unexpected errors of tasks that go on.", "task", tasks.failures)

@@ -1,4 +1,4 @@
-"""How long the event loop was blocked: one meter for the metrics and for the load that a group's servers tell."""
+"""How long the event loop was blocked: one meter for the metrics, and for the load in a server's registry entry."""
 
 import asyncio
 from collections import deque
@@ -8,25 +8,25 @@ STEP = 0.02
 """Seconds between two looks."""
 
 NOTED = 1.5 * STEP
-"""Seconds between two looks from which the loop counts as blocked for all of that time: its block shows at its length,
-or up to STEP longer.
+"""Seconds between two looks from which the loop counts as blocked for all of that time. A block is then measured at its
+length, or up to STEP longer.
 """
 
 WINDOW = 60.0
-"""Seconds that are remembered."""
+"""Seconds of history."""
 
 
 class LoopLag:
-    """Measures between `start` and `stop`. A block is seen also by whoever asks right after it."""
+    """Measures between `start` and `stop`. A call right after a block sees the block."""
 
     def __init__(self) -> None:
-        self._worst: deque[tuple[float, float]] = deque()  # (when, seconds); each is longer than all later ones
+        self._worst: deque[tuple[float, float]] = deque()  # (time, seconds); each is longer than all later ones
         self._unseen = 0.0  # the longest since `since_last`
         self._looked = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to measure, in the running loop; nothing if it has begun."""
+        """Begin to measure, in the running loop. Does nothing if it has begun."""
         if self._timer is None:
             self._looked = perf_counter()
             self._arm()
@@ -43,7 +43,7 @@ class LoopLag:
         return next((lag for when, lag in self._worst if when >= since), 0.0)
 
     def since_last(self, seconds: float) -> float:
-        """The longest block since the last call, or if that is less, of the last `seconds`."""
+        """The longest block since the last call, or of the last `seconds` if that is longer."""
         longest = max(self.within(seconds), self._unseen)
         self._unseen = 0.0
         return longest

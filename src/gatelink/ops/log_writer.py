@@ -1,7 +1,8 @@
-"""Where log lines go: a bounded queue, and a thread that writes them.
+"""The way of log lines: a bounded queue, and a thread that writes them.
 
-A log that nobody reads, a closed pipe or a full disk must not hold up or fail what logs. Lines that can't be queued or
-written are dropped and counted. Once a line can be written again, another one before it says how many are missing.
+A log that is not read, a closed pipe or a full disk must not block or fail the code that logs. Lines that can't be
+queued or written are dropped and counted. The next line that can be written follows a line with the number of dropped
+ones.
 """
 
 import os
@@ -13,33 +14,33 @@ from queue import SimpleQueue
 from typing import TextIO
 
 MAX_WAITING = 1_048_576
-"""Bytes of lines that wait to be written, with LINE_COST for each."""
+"""Bytes of waiting lines, with LINE_COST for each."""
 
 LINE_COST = 100
-"""Bytes that a waiting line takes beside its text, about."""
+"""Bytes of memory, about, that a waiting line takes beside its text."""
 
 STDERR = 2
 
 
 class LogWriter:
-    """Writes lines to the streams they are for. `dropped`: lines that were not written, since the process started.
+    """Writes lines to streams. `dropped`: lines that were not written, since the process started.
 
-    missing: makes the line that says how many are missing.
+    missing: makes the line that reports a number of dropped lines.
     """
 
     def __init__(self, missing: Callable[[int], str] = "{} log lines were dropped before this one".format) -> None:
         self.missing = missing
         self.dropped = 0
-        self._refused = 0  # of these, those that the queue had no room for, and no line has told of
-        self._failed = 0  # those that were not written, and no line has told of; the thread's own
+        self._refused = 0  # dropped because the queue was full, and not yet reported
+        self._failed = 0  # dropped because the write failed, and not yet reported; only the thread uses it
         self._waiting = 0
-        self._counting = threading.RLock()  # reentrant: a finalizer that runs in the middle of `write` may log, too
+        self._counting = threading.RLock()  # reentrant: a finalizer that runs inside `write` may log
         self._lines: SimpleQueue[tuple[TextIO, str, int] | threading.Event] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_torn = False
 
     def write(self, stream: TextIO | None, line: str) -> None:
-        """Queue a line, without its end, for `stream`. It never waits and never raises. None: no stream, as 2>&-."""
+        """Queue a line, without its newline. Never waits, never raises. stream: None if it is closed, as by 2>&-."""
         size = len(line) + LINE_COST
         with self._counting:
             if stream is None or self._waiting + size > MAX_WAITING or not self._runs():
@@ -51,7 +52,7 @@ class LogWriter:
         self._lines.put((stream, line, missing))
 
     def flush(self, seconds: float) -> bool:
-        """Wait up to `seconds` until all that was queued has been written or dropped; whether it was."""
+        """Wait up to `seconds` until all queued lines have been written or dropped. Returns whether they were."""
         with self._counting:
             if not self._waiting or not self._runs():
                 return True
@@ -60,12 +61,12 @@ class LogWriter:
         return written.wait(seconds)
 
     def _runs(self) -> bool:
-        """Whether there is a thread that writes; starts one."""
+        """Start the thread if it does not run. Returns whether it runs."""
         if self._thread is None or not self._thread.is_alive():
             thread = threading.Thread(target=self._run, name="log writer", daemon=True)
             try:
                 thread.start()
-            except RuntimeError:  # the system has no more threads for us, or the interpreter ends
+            except RuntimeError:  # the system has no more threads, or the interpreter ends
                 return False
             self._thread = thread
         return True
@@ -78,7 +79,7 @@ class LogWriter:
                 entry.set()
             else:
                 stream, line, missing = entry
-                self._tell(stream, missing)
+                self._report(stream, missing)
                 is_written = not self._failed and self._put(stream, line)
                 with self._counting:
                     self._waiting -= len(line) + LINE_COST
@@ -89,24 +90,24 @@ class LogWriter:
                 with self._counting:
                     missing, self._refused = self._refused, 0
                 if missing:
-                    self._tell(stream, missing)
+                    self._report(stream, missing)
 
-    def _tell(self, stream: TextIO, missing: int) -> None:
-        """Says how many lines are missing here: those that failed, too."""
+    def _report(self, stream: TextIO, missing: int) -> None:
+        """Write the number of dropped lines, with those whose write failed."""
         missing += self._failed
         if missing:
             self._failed = 0 if self._put(stream, self.missing(missing)) else missing
 
     def _put(self, stream: TextIO, line: str) -> bool:
-        """Write a line; whether that went well."""
+        """Write a line. Returns whether that succeeded."""
         try:
             try:
                 file = stream.fileno()
-            except (AttributeError, OSError):  # no file, as in a test
+            except (AttributeError, OSError):  # no file: a test's stream
                 stream.write(f"{line}\n")
                 stream.flush()
                 return True
-            # Not by the stream: its lock would be held while this waits, and the interpreter wants that at its end.
+            # os.write, because the stream would hold its lock while it waits, and the interpreter needs that to end.
             left = f"{line}\n".encode(errors="backslashreplace")
             if self._is_torn:
                 left = b"\n" + left
@@ -120,27 +121,27 @@ class LogWriter:
                     continue
                 left = left[written:]
                 self._is_torn = bool(left)
-        except Exception:  # a closed pipe, a full disk, a stream of somebody else's: there is nobody to tell
+        except Exception:  # a closed pipe, a full disk, or a broken stream; there is no place to report it
             return False
         return True
 
 
 class LogFile:
-    """The file that standard error is, if it is one: after it was moved, `reopen` makes it anew under its name."""
+    """The file of standard error. After it has been moved, `reopen` makes a new one under its name."""
 
     def __init__(self) -> None:
         self.path: str | None = None
         try:
             if stat.S_ISREG(os.fstat(STDERR).st_mode):
                 path = os.readlink(f"/proc/self/fd/{STDERR}")
-                self.path = path if os.path.exists(path) else None  # else it is nobody's any more
+                self.path = path if os.path.exists(path) else None  # else it has been deleted
         except OSError:
             pass  # there is no standard error
 
     def reopen(self) -> bool:
-        """Append to the file of that name from now on; standard output too, if it was the same. Raises OSError.
+        """Append to a file of that name from now on; standard output too, if it was the same file.
 
-        False if standard error is no file.
+        Returns False if standard error is no file. Raises OSError.
         """
         if self.path is None:
             return False

@@ -1,6 +1,6 @@
-"""Logs: one line an event, on standard error. For programs: a library leaves structlog as it finds it.
+"""Logs: one line for each event, on standard error. Only programs call `configure`; the library does not.
 
-What logs never waits for the log and never hears that it can't be written (log_writer.py).
+Code that logs never waits for the log, and gets no error from it (log_writer.py).
 """
 
 import atexit
@@ -19,7 +19,7 @@ Format = Literal["console", "json"]
 Level = Literal["debug", "info", "warning", "error"]
 
 LAST_LINES = 1.0
-"""Seconds in which what is queued must be written at the end of the process."""
+"""Seconds that the queued lines have at the end of the process."""
 
 _NAME = "gatelink.logs"
 log = structlog.get_logger(_NAME)
@@ -31,11 +31,11 @@ atexit.register(lambda: flush(LAST_LINES))
 
 
 def configure(format: Format = "console", level: Level = "info") -> None:
-    """Has every logger of structlog write to standard error what is at least `level`; those of `logging`, warnings too.
+    """Write structlog's events from `level` up, and warnings of `logging`, to standard error.
 
-    console: for people; texts are quoted, so that a peer's can't forge a line or steer the terminal.
-    json: one object a line, with `timestamp` (ISO 8601, UTC), `level`, `logger`, `event` and the event's own keys.
-    Tracebacks are without local variables: those hold tokens.
+    console: for people. Texts are quoted, so that a peer's text can't forge a line or control the terminal.
+    json: one object for each line, with `timestamp` (ISO 8601, UTC), `level`, `logger`, `event` and the event's keys.
+    Tracebacks have no local variables, because those hold tokens.
     """
     global _file
     if _file is None:
@@ -62,7 +62,7 @@ def configure(format: Format = "console", level: Level = "info") -> None:
         logger_factory=_Logger,
     )
     root = logging.getLogger()
-    if not root.handlers:  # else somebody has decided where those go
+    if not root.handlers:  # else the program has its own
         root.addHandler(_Handler(logging.WARNING))
 
 
@@ -72,13 +72,13 @@ def write(line: str) -> None:
 
 
 def say(line: str) -> None:
-    """`write`, and `flush`: for the last words of a command, which stand below what was logged before."""
+    """`write`, and `flush`: for the last line of a command, which follows all earlier log lines."""
     write(line)
     flush()
 
 
 def flush(seconds: float = LAST_LINES) -> bool:
-    """Wait up to `seconds` until all lines have been written or dropped; whether they were."""
+    """Wait up to `seconds` until all lines have been written or dropped. Returns whether they were."""
     return _writer.flush(seconds)
 
 
@@ -88,18 +88,18 @@ def dropped() -> int:
 
 
 def reopen() -> None:
-    """If standard error is a file, append from now on to the file of that name: a rotation has moved the old one."""
+    """If standard error is a file, append to a new file of that name: a rotation has moved the old one."""
     if _file is None:
         return
     try:
         if _file.reopen():
-            log.info("the log file is opened anew", file=_file.path)
+            log.info("the log file is opened again", file=_file.path)
     except OSError as error:
-        log.error("the log file can't be opened anew; the old one is kept", file=_file.path, error=str(error))
+        log.error("the log file can't be opened again; the old one is kept", file=_file.path, error=str(error))
 
 
 class _Logger:
-    """Writes to standard error; `name` is what `structlog.get_logger` was called with."""
+    """Writes to standard error. name: the argument of `structlog.get_logger`."""
 
     def __init__(self, name: str = "root") -> None:
         self.name = name
@@ -111,7 +111,7 @@ class _Logger:
 
 
 class _Render:
-    """The last processor. An event with a value that can't be shown is shown without its values."""
+    """The last processor. If a value of an event can't be shown, the event is shown without its values."""
 
     def __init__(self, processors: Sequence[Processor]) -> None:
         self._processors = processors
@@ -137,7 +137,7 @@ class _Render:
 
 
 class _Handler(logging.Handler):
-    """Gives what libraries log by `logging` to structlog."""
+    """Passes events of `logging`, from libraries, to structlog."""
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

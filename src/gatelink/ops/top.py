@@ -1,4 +1,4 @@
-"""The servers of a group as a table, and what has changed among them lately."""
+"""The servers of a cluster as a table, with the latest changes."""
 
 import time
 from collections import deque
@@ -11,18 +11,18 @@ from gatelink.cluster.registry import KEEPALIVE, ServerInfo, State
 
 MOST_CHANGES = 8
 LATE = 2 * KEEPALIVE
-"""Seconds after which a server's last word is shown as late."""
+"""Seconds after which a server's last report is shown as late."""
 
 COLUMNS = ("name", "id", "state", "sessions", "messages/s", "lag", "told", "age", "version", "addresses")
 _FIGURES = {"id", "sessions", "messages/s", "lag", "told", "age"}
 _FROM_WIDTH = {"age": 88, "version": 100, "addresses": 130}
-"""Columns of the terminal from which on a column is shown."""
+"""The width of the terminal from which a column is shown."""
 
 _FRAME = 5  # lines: the title, the head and the borders
 
 
 class Changes:
-    """What came, changed and went, the last few: (when, what). Registry's `on_change`."""
+    """The latest changes of the servers, as (time, words). It is called as the Registry's `on_change`."""
 
     def __init__(self) -> None:
         self.lately: deque[tuple[float, str]] = deque(maxlen=MOST_CHANGES)
@@ -33,7 +33,7 @@ class Changes:
 
 
 def _what(before: ServerInfo | None, now: ServerInfo | None) -> str:
-    """In words; empty for a keepalive."""
+    """A change in words; "" for a keepalive."""
     if now is None:
         return f"{before.name} {before.id} left" if before is not None else ""
     name = f"{now.name} {now.id}"
@@ -47,9 +47,9 @@ def _what(before: ServerInfo | None, now: ServerInfo | None) -> str:
 def view(
     servers: list[ServerInfo], changes: Changes, *, title: str, now: float, width: int, height: int | None = None
 ) -> RenderableType:
-    """A screen of so many columns and lines (None: as many as it takes).
+    """A screen of `width` columns and `height` lines (None: as many as needed).
 
-    now: unix seconds; ages are as good as the machines' clocks agree.
+    now: unix seconds. Ages are only as exact as the machines' clocks.
     """
     lines = [Text(f"{_span(now - when):>4} ago  {_plain(what)}") for when, what in reversed(changes.lately)]
     room = len(servers)
@@ -91,7 +91,7 @@ def _row(info: ServerInfo, now: float) -> list[Text]:
 
 
 def _totals(servers: list[ServerInfo]) -> str:
-    """In words. Sessions are not added up: a gateway's player is a service's, too."""
+    """The totals in words, without sessions: a player has one at a gateway and one at each of its services."""
     up = sum(info.state is State.UP for info in servers)
     messages = sum(info.load.messages for info in servers)
     lag = max((info.load.lag for info in servers), default=0.0)
@@ -108,5 +108,5 @@ def _span(seconds: float) -> str:
 
 
 def _plain(text: str) -> str:
-    """What a server says of itself, without what a terminal would obey."""
+    """A server's text without characters that control a terminal."""
     return "".join(char if char.isprintable() else "?" for char in text)

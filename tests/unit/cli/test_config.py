@@ -27,7 +27,7 @@ def clean(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_examples_are_good(example: str) -> None:
     result = run("check", EXAMPLES / f"{example}.toml", "--dev")
     assert result.exit_code == 0
-    assert result.stdout.startswith(f"{EXAMPLES}/{example}.toml: OK: group ")
+    assert result.stdout.startswith(f"{EXAMPLES}/{example}.toml: OK: cluster ")
     assert "lobby x" in result.stdout
 
 

@@ -27,7 +27,7 @@ def server(id: int, **fields: object) -> ServerInfo:
 def drawn(servers: list[ServerInfo], changes: Changes, width: int, height: int | None) -> list[str]:
     console = Console(width=width, height=height, force_terminal=False)
     with console.capture() as capture:
-        console.print(view(servers, changes, title="group game", now=NOW, width=width, height=height))
+        console.print(view(servers, changes, title="cluster game", now=NOW, width=width, height=height))
     return capture.get().splitlines()
 
 
@@ -39,7 +39,7 @@ def test_it_has_room_on_the_terminal_says_what_has_not_and_shows_the_latest_chan
         changes(info, None)
     lines = drawn(servers, changes, width, height)
     assert len(lines) <= height and max(map(len, lines)) <= width
-    assert lines[0].startswith("group game: 40 servers, 40 up")
+    assert lines[0].startswith("cluster game: 40 servers, 40 up")
     assert any("room 1039 left" in line or "north 1039 left" in line for line in lines)
     rows = [line for line in lines if "│ a-" in line]
     assert len(rows) == 40 or any(f"{40 - len(rows)} more" in line for line in lines)
