@@ -6,6 +6,7 @@ timer came due.
 """
 
 import asyncio
+import re
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -21,6 +22,7 @@ from tests.e2e.cluster.support import CATALOG, Ask, cluster, player
 from tests.e2e.support import Echo, RawClient, frame_of, serving
 
 SOURCE = Path(gatelink.__file__).parent
+PAGE = SOURCE.parents[1] / "docs" / "architecture.md"
 WARM_UP, RUNS = 20, 20
 
 RECEIVE = "A message comes in"
@@ -144,3 +146,11 @@ JOURNEYS = {RECEIVE: received, SEND: sent, FORWARD: forwarded}
 async def test_a_message_passes_few_files(title: str) -> None:
     files = await JOURNEYS[title]()
     assert len(files) <= MOST[title], files
+    assert files == documented(title), f"docs/architecture.md, {title!r}: write the files of the run"
+
+
+def documented(title: str) -> list[str]:
+    """The files that the page has for a journey."""
+    found = re.search(rf"^### {re.escape(title)}\n\nFiles, in order: (.*?)\.\n\n", PAGE.read_text(), re.M | re.S)
+    assert found is not None, f"docs/architecture.md has no '### {title}' with 'Files, in order: '"
+    return re.findall(r"`([\w/]+\.py)`", found[1])
