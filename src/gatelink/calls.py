@@ -1,8 +1,7 @@
-"""How gatelink calls application code, so that nothing which that code raises or returns harms anybody else.
+"""Calls of application code. Nothing that the code raises or returns harms other sessions.
 
-docs/operations.md has the table of all places where it is called. A place calls with `invoke` (it awaits what the
-code returns) or with `invoke_plain` (it needs the answer at once). The hot path in dispatch.py calls in line, and uses
-`contain` as these two do.
+docs/operations.md has the table of all places that call it. `invoke` awaits what the code returns; `invoke_plain` needs
+the result at once. The hot path in handlers.py calls directly, and uses `contain` as these two do.
 """
 
 import asyncio
@@ -18,14 +17,14 @@ _RAISE = dis.opmap["RAISE_VARARGS"]
 
 
 class Escaped(Exception):
-    """Application code raised what is no Exception, as SystemExit; that is the `__cause__`."""
+    """Application code raised a BaseException that is no Exception, as SystemExit. It is the `__cause__`."""
 
 
 def contain(error: BaseException) -> Exception:
-    """What application code raised, as an Exception that goes no further than its call.
+    """The error of application code, as an Exception that the caller can handle.
 
-    Raises `error` itself if it is not the application's: the KeyboardInterrupt of a signal, a cancellation that was
-    asked for (`task.cancelling()`), or the end of a coroutine that nobody runs any more.
+    Raises `error` itself if the code did not raise it: the KeyboardInterrupt of a signal, a cancellation that was asked
+    for (`task.cancelling()`), or the end of a coroutine that is no longer run.
     """
     if isinstance(error, Exception):
         return error
@@ -41,7 +40,7 @@ def contain(error: BaseException) -> Exception:
 
 
 async def invoke(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
-    """Calls `function`, plain or async, and awaits what it returns. Raises only Exceptions, as `contain` says."""
+    """Call `function`, plain or async, and await its result. Raises only Exceptions, as `contain` says."""
     try:
         result: Any = function(*arguments)
         while inspect.isawaitable(result):
@@ -55,9 +54,9 @@ async def invoke(function: Callable[..., Awaitable[T]], *arguments: Any) -> T:
 
 
 def invoke_plain(function: Callable[..., T], *arguments: Any) -> T:
-    """Calls `function`, which must answer at once. Raises nothing but Exceptions, as `contain` says.
+    """Call `function`, which must be plain. Raises only Exceptions, as `contain` says.
 
-    TypeError for a coroutine, which nobody would run; it is closed.
+    Raises TypeError for a coroutine, because it would never be awaited.
     """
     try:
         result = function(*arguments)
@@ -67,36 +66,36 @@ def invoke_plain(function: Callable[..., T], *arguments: Any) -> T:
         raise contain(error) from error
     if inspect.iscoroutine(result):
         result.close()
-        raise TypeError(f"{function!r} returned a coroutine, which nobody awaits here; it must be a plain function")
+        raise TypeError(f"{function!r} returned a coroutine, which is never awaited here; make it a plain function")
     refuse_unrun(result)
     return result
 
 
 def refuse_unrun(result: object) -> None:
-    """Raises TypeError if application code returned a generator: what is behind its `yield` never ran."""
+    """Raise TypeError if application code returned a generator: its body never ran."""
     if inspect.isgenerator(result) or inspect.isasyncgen(result):
-        raise TypeError(f"{result!r} was returned, whose body never ran; write the function without `yield`")
+        raise TypeError(f"{result!r} was returned, and its body never ran; write the function without `yield`")
 
 
 def is_async(function: Callable[..., Any]) -> bool:
-    """Whether calling it makes a coroutine."""
+    """Whether a call makes a coroutine."""
     return any(map(inspect.iscoroutinefunction, _codes(function)))
 
 
 def is_generator(function: Callable[..., Any]) -> bool:
-    """Whether calling it only makes a generator, plain or async, and runs nothing of it."""
+    """Whether a call makes a generator, plain or async, and does not run its body."""
     return any(inspect.isgeneratorfunction(code) or inspect.isasyncgenfunction(code) for code in _codes(function))
 
 
 def _codes(function: Callable[..., Any]) -> tuple[Any, Any]:
-    """What may be the function behind partials, and behind an object that can be called."""
+    """The function inside partials, and the `__call__` of an object."""
     while isinstance(function, functools.partial):
         function = function.func
     return function, getattr(function, "__call__", None)  # noqa: B004 - to look at it
 
 
 def _is_cancelled() -> bool:
-    """Whether somebody asked the running task to end."""
+    """Whether the running task was asked to end."""
     try:
         task = asyncio.current_task()
     except RuntimeError:  # no loop runs
@@ -105,9 +104,9 @@ def _is_cancelled() -> bool:
 
 
 def _is_raised_by_code(error: BaseException) -> bool:
-    """Whether a `raise` raised it. A signal's, or that of `close()`, comes up at any other instruction.
+    """Whether a `raise` raised it. The error of a signal or of `close()` appears at any other instruction.
 
-    asyncio's own handler of SIGINT has a `raise` as well, and counts as the signal.
+    asyncio's own handler of SIGINT has a `raise` too, and counts as the signal.
     """
     trace = error.__traceback__
     if trace is None:

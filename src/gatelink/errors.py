@@ -1,29 +1,29 @@
-"""What can go wrong, by whose fault it is, and the codes a connection closes with.
+"""Errors by whose fault they are, and the codes with which connections close.
 
     GatelinkError
     ├── LocalError               the caller's: fix the code or the configuration
-    │   ├── ConfigError          a setting that cannot work
+    │   ├── ConfigError          a setting that can't work
     │   ├── CatalogError         a message or handler registered twice, wrongly, or not at all
-    │   ├── MessageTooLarge      a message to send that is larger than one may be
+    │   ├── MessageTooLarge      a message to send is over the size limit
     │   ├── InvalidMessage       a message to send that its receiver's decoder would refuse
-    │   ├── SessionClosed        `send` on a session that has ended
-    │   ├── OutboxFull           more is queued for a peer than may be; to a player it is SessionClosed
+    │   ├── SessionClosed        `send` on a closed session
+    │   ├── OutboxFull           too much is queued for a peer; for a player's session it is SessionClosed
     │   └── NotLinked            there is no link to the server that a post is for
     ├── PeerError                the peer's: its connection closes with `.code`
     │   ├── ProtocolError        bytes that the protocol does not allow
-    │   │   ├── FrameTooLarge    a frame, or what it decompresses to, over the limit
-    │   │   └── BodyError        a body that its message's codec rejects
-    │   └── VerifyError          who it says it is could not be verified
-    ├── EngineError              what a group shares (docs/engine.md): something that the engine did not do
-    │   ├── EngineUnavailable    it did not answer in time; whether it did what it was asked is not known
+    │   │   ├── FrameTooLarge    a frame, or its decompressed body, is over the limit
+    │   │   └── BodyError        a body that its message's codec refuses
+    │   └── VerifyError          the identity of the peer could not be verified
+    ├── EngineError              the engine of a cluster did not do something (docs/engine.md)
+    │   ├── EngineUnavailable    it did not answer in time, and may or may not have done it
     │   ├── Conflict             another write came first
-    │   ├── NoResponder          nobody answers a call there
-    │   └── RequestFailed        whoever answers it raised; `code` and `reason` if that was CallRefused
-    │       └── CallTimeout      it did not answer in time, while the engine is there
-    ├── CallRefused              for handlers of calls to raise: the caller is told why
+    │   ├── NoResponder          no process answers such a call
+    │   └── RequestFailed        the answering process raised; `code` and `reason` if it raised CallRefused
+    │       └── CallTimeout      it did not answer in time, and the engine is available
+    ├── CallRefused              handlers of calls raise it; the caller gets its reason
     └── ConnectError             `connect()` did not get a session
 
-A `PeerError` is never shown to the peer: it learns the close code, the log has the words.
+The text of a `PeerError` is for the log. The peer gets only the close code.
 """
 
 from collections.abc import Iterator
@@ -50,7 +50,7 @@ class CloseCode(IntEnum):
     INTERNAL_ERROR = 4013
     CLIENT_TOO_OLD = 4014
     UNEXPLAINED = 4016
-    """Only at the connecting side, and never sent: the server's stream ended, and nothing had said why."""
+    """Only at the connecting side, and never sent: the server's stream ended without a reason."""
 
     @property
     def label(self) -> str:
@@ -59,7 +59,7 @@ class CloseCode(IntEnum):
 
     @property
     def explanation(self) -> str:
-        """One sentence for people: what happened."""
+        """One sentence for people."""
         return _EXPLANATIONS[self]
 
 
@@ -70,13 +70,13 @@ _LABELS = {code: code.name.lower().replace("_", "-") for code in CloseCode if co
 _EXPLANATIONS = {
     CloseCode.NORMAL: "closed by one side, in order",
     CloseCode.VERIFY_FAILED: "the token or the claimed identity was refused",
-    CloseCode.VERIFY_TIMEOUT: "nobody was verified before the deadline",
+    CloseCode.VERIFY_TIMEOUT: "the login was not verified before the deadline",
     CloseCode.REPLACED: "the same user logged in again, and the newer login wins",
-    CloseCode.HEARTBEAT_TIMEOUT: "nothing was heard within the heartbeat timeout",
+    CloseCode.HEARTBEAT_TIMEOUT: "nothing was received within the heartbeat timeout",
     CloseCode.RATE_LIMITED: "the peer sent more than its rate for too long",
-    CloseCode.SLOW_CONSUMER: "the peer did not read what was queued for it",
-    CloseCode.PROTOCOL_ERROR: "the peer sent what the protocol does not allow",
-    CloseCode.FRAME_TOO_LARGE: "a frame, or what it decompresses to, was over the limit",
+    CloseCode.SLOW_CONSUMER: "the peer did not read its queued messages",
+    CloseCode.PROTOCOL_ERROR: "the peer sent bytes that the protocol does not allow",
+    CloseCode.FRAME_TOO_LARGE: "a frame, or its decompressed body, was over the limit",
     CloseCode.KICKED: "the application ended the session",
     CloseCode.SERVER_FULL: "the server has no room for another connection",
     CloseCode.GOING_AWAY: "the server or the connection is going away; connect again",
@@ -88,33 +88,33 @@ _EXPLANATIONS = {
 
 
 class GatelinkError(Exception):
-    """The root of everything that gatelink raises on purpose."""
+    """The base of all errors that gatelink raises on purpose."""
 
 
 class LocalError(GatelinkError):
-    """The caller did something that cannot work."""
+    """The caller did something that can't work."""
 
 
 class ConfigError(LocalError):
-    """A setting that cannot work; the text names it and the fix."""
+    """A setting that can't work. The text names it and the fix."""
 
 
 class CatalogError(LocalError):
-    """A message, by id, name or class, or a handler of one, that is registered twice, not at all, or cannot be."""
+    """A message or handler is registered twice, is not registered, or can't be."""
 
 
 class MessageTooLarge(LocalError):
-    """A message to send is larger than one message may be (docs/limits.md, "One message")."""
+    """A message to send is over the size limit (docs/limits.md, "One message")."""
 
 
 class InvalidMessage(LocalError, ValueError):
-    """A message to send that its receiver's decoder would refuse. The text names class and field, never the value."""
+    """A message to send that its receiver's decoder would refuse. The text has class and field, never the value."""
 
 
 class SessionClosed(LocalError):
-    """The session has ended and takes no more messages.
+    """The session is closed and takes no more messages.
 
-    `code` is why it ended, `reason` the words given with it (may be empty).
+    code: why it closed. reason: the text of the close, which may be empty.
     """
 
     def __init__(self, code: CloseCode, reason: str = "") -> None:
@@ -130,7 +130,7 @@ class PeerError(GatelinkError):
 
 
 class ProtocolError(PeerError):
-    """Bytes that the protocol does not allow. `head`: the four that were taken for a frame's header, if so."""
+    """Bytes that the protocol does not allow. head: the four bytes of the bad frame header, if there is one."""
 
     code = CloseCode.PROTOCOL_ERROR
 
@@ -140,17 +140,17 @@ class ProtocolError(PeerError):
 
 
 class FrameTooLarge(ProtocolError):
-    """A declared length or decompressed size over the limit; raised before anything is allocated."""
+    """A declared length or decompressed size is over the limit. Raised before anything is allocated."""
 
     code = CloseCode.FRAME_TOO_LARGE
 
 
 class BodyError(ProtocolError):
-    """A body that its message's codec, the decompressor or the base layout rejects."""
+    """A body that its message's codec, the decompressor or the base layout refuses."""
 
 
 class VerifyError(PeerError):
-    """Who the peer says it is could not be verified. The text is for the log, never for the peer."""
+    """The identity of the peer could not be verified. The text is for the log, never for the peer."""
 
     code = CloseCode.VERIFY_FAILED
 
@@ -158,7 +158,7 @@ class VerifyError(PeerError):
 class ConnectError(GatelinkError):
     """`connect()` did not get a verified session: unreachable, refused, timed out, or not gatelink.
 
-    `code` is the close code, where the peer or a deadline gave one, else None.
+    code: the close code, if the peer or a deadline gave one, else None.
     """
 
     def __init__(self, text: str, code: CloseCode | None = None) -> None:
@@ -168,9 +168,9 @@ class ConnectError(GatelinkError):
 
 @contextmanager
 def needing(extra: str, what: str) -> Iterator[None]:
-    """Where libraries of an extra of the package are imported: ConfigError, with the fix, if one is missing.
+    """Import libraries of an extra inside the block. Raises ConfigError, with the fix, if one is missing.
 
-    what: the setting or command that wants it.
+    what: the setting or command that needs them.
     """
     try:
         yield
@@ -180,12 +180,12 @@ def needing(extra: str, what: str) -> Iterator[None]:
 
 @contextmanager
 def importing(module: str, extra: str) -> Iterator[None]:
-    """Where a module of gatelink imports what an extra brings: if it is missing, the ImportError names the extra."""
+    """Import libraries of an extra at the top of `module`. If one is missing, the ImportError names the extra."""
     try:
         yield
     except ModuleNotFoundError as error:
         library = _library(error)
-        if library == "gatelink":  # a fault of ours
+        if library == "gatelink":  # gatelink's own fault
             raise
         text = f'{module} needs {library}: pip install "gatelink[{extra}]"'
         raise ModuleNotFoundError(text, name=error.name) from None

@@ -1,4 +1,4 @@
-"""Log lines that peers, or a backend that is down, can cause at any rate: written at a rate that a disk endures."""
+"""A logger for lines that peers, or a backend that is down, can cause at any rate."""
 
 from collections.abc import Callable
 from time import monotonic
@@ -8,9 +8,9 @@ INTERVAL = 1.0  # s between two lines of one event
 
 
 class RateLimitedLogger:
-    """Writes at most one line a second of each event; `left_out` is how many of it were not written since the last.
+    """Writes at most one line a second for each event. Its key `left_out` counts the lines since the last written one.
 
-    log: a structlog logger. clock: seconds. Events must be constants, since each is remembered.
+    log: a structlog logger. clock: seconds. Events must be constants, because each is remembered.
     """
 
     def __init__(self, log: Any, clock: Callable[[], float] = monotonic) -> None:
@@ -28,7 +28,7 @@ class RateLimitedLogger:
             self._log.error(event, **keys)
 
     def _may_write(self, event: str, keys: dict[str, object]) -> bool:
-        """Whether `event` is due; then its keys have what was left out before."""
+        """Whether `event` is due. If so, adds `left_out` to `keys`."""
         now = self._clock()
         if now < self._due.get(event, now):
             self._left_out[event] = self._left_out.get(event, 0) + 1

@@ -1,4 +1,4 @@
-"""Plain counters, written on the hot path and read when somebody scrapes the metrics."""
+"""Plain counters, written on the hot path and read at each scrape of the metrics."""
 
 from bisect import bisect_left
 from collections import Counter
@@ -7,7 +7,7 @@ from gatelink.errors import CloseCode
 
 
 class Traffic:
-    """Messages of one type, one way."""
+    """Messages of one type, in one direction."""
 
     __slots__ = ("bytes", "messages")
 
@@ -21,11 +21,11 @@ RTT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 
 TOKEN_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
-"""Upper bounds, in seconds, of how long checking a token took: from in this process to an engine that is overloaded."""
+"""Upper bounds, in seconds, of the check of a token: from a check in this process to an overloaded engine."""
 
 
 class Histogram:
-    """How often which values came. counts: of values up to each of `bounds` and above the one before; then the rest."""
+    """Counts values by size. counts[i]: values up to bounds[i] and above the bound before; the last: all others."""
 
     __slots__ = ("bounds", "counts", "sum")
 
@@ -40,28 +40,29 @@ class Histogram:
 
 
 class Stats:
-    """What one server, or the client side of one process, has counted since its start. Only grows, but for
-    `held_bytes`.
+    """The counters of one server, or of the client side of one process, since its start.
+
+    They only grow, except `held_bytes`.
     """
 
     def __init__(self) -> None:
         self.accepted = 0  # connections
         self.refused: Counter[str] = Counter()  # connections refused, by reason
         self.verified = 0  # logins of clients that succeeded
-        self.token_seconds = Histogram(TOKEN_BUCKETS)  # that `Tokens.verify` took, whatever came of it
-        self.closed: Counter[CloseCode] = Counter()  # sessions that ended, by code
-        self.closed_by_peer: Counter[CloseCode] = Counter()  # of these, those whose code the peer's CLOSE gave
+        self.token_seconds = Histogram(TOKEN_BUCKETS)  # of `Tokens.verify`, whatever its result
+        self.closed: Counter[CloseCode] = Counter()  # closed sessions, by code
+        self.closed_by_peer: Counter[CloseCode] = Counter()  # of these, those closed by the peer's CLOSE
         self.bans = 0  # times that an address was banned
         self.sent: dict[str, Traffic] = {}  # by message name; unregistered ids are `other`
-        self.unrouted: dict[str, Traffic] = {}  # received without a handler: the framework's, forwarded, unhandled
-        self.unhandled = 0  # messages that nothing here handles, dropped
+        self.unrouted: dict[str, Traffic] = {}  # received without a handler: base messages, forwarded, unhandled
+        self.unhandled = 0  # messages without a handler, dropped
         self.handler_errors: Counter[str] = Counter()  # by message name
         self.dropped = 0  # messages dropped or replaced by an outbox's policy
         self.paused = 0  # times that reading from a peer paused because its handlers lag
-        self.rate_paused = 0  # times that it paused because it sends more than its rates allow
+        self.rate_paused = 0  # times that reading from a peer paused because of its rates
         self.rate_dropped: Counter[str] = Counter()  # messages dropped for the rate of their type, by name
-        self.held_bytes = 0  # what all sessions held when they were last weighed
-        self.backlogs_dropped = 0  # messages of broken sessions whose window or room was over
+        self.held_bytes = 0  # of all sessions, at the last look
+        self.backlogs_dropped = 0  # messages of detached sessions whose window or room ended
         self.rtt = Histogram(RTT_BUCKETS)  # seconds from a PING to its PONG, of clients
         self.ticks = 0
         self.tick_overruns = 0

@@ -1,6 +1,6 @@
-"""Tasks that nobody awaits: loops that must live, and work that is kept until it is done.
+"""Background tasks: loops that must stay alive, and work that must be finished.
 
-asyncio alone keeps only a weak reference to a task, and says nothing of the exception that ends it until much later.
+asyncio keeps only a weak reference to a task, and reports the exception that ended it much later.
 """
 
 import asyncio
@@ -14,10 +14,10 @@ from gatelink.rate_limited_logger import RateLimitedLogger
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
-"""Seconds before a loop that failed begins again: doubled for each failure, up to the longest."""
+"""Seconds before a failed loop begins again: doubled with each failure, up to the longest."""
 
 STEADY = 10.0
-"""Seconds that a loop must have run for its next failure to be a first one again."""
+"""Seconds that a loop must run for its pause to be the first one again."""
 
 failures: Counter[str] = Counter()
 """Unexpected errors of this process's tasks, by the task's name."""
@@ -30,7 +30,7 @@ quiet = RateLimitedLogger(structlog.get_logger("gatelink.tasks"))
 def keep(work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:
     """Start `work` in a task that is referenced until it is done. An exception that ends it is logged and counted.
 
-    name: what the log and the metric call it; a constant, without ids.
+    name: its name in the log and the metric; a constant, without ids.
     """
     task = asyncio.get_running_loop().create_task(work, name=name)
     _kept.add(task)
@@ -58,7 +58,7 @@ async def _live(loop: Callable[[], Awaitable[None]], name: str) -> None:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            cause = error  # something that it awaited was cancelled, not this task
+            cause = error  # not this task was cancelled, but something that it awaited
         except (Exception, SystemExit) as error:
             cause = error
         failures[name] += 1

@@ -1,4 +1,4 @@
-"""Load tests: robots that live a scenario against a server, and what they found. `gatelink robots` runs them."""
+"""Load tests: robots run a scenario against a server and count the results. `gatelink robots` runs them."""
 
 from gatelink.robots.load_test import LoadTest
 from gatelink.robots.robot import Robot

@@ -1,4 +1,4 @@
-"""A run on a terminal: a table that is live while it lasts and complete at its end, and a line for logs."""
+"""A load test on a terminal: a live table, a table of the whole run, and a line for logs."""
 
 from rich.table import Table
 
@@ -6,14 +6,14 @@ from gatelink.robots.tally import Latency, Second, Tally
 
 
 def milliseconds(seconds: float) -> str:
-    """`0.0012345` -> `1.23 ms`: three digits that count."""
+    """`0.0012345` -> `1.23 ms`: three significant digits."""
     value = seconds * 1000
     digits = 2 if value < 10 else 1 if value < 100 else 0
     return f"{value:.{digits}f} ms"
 
 
 def live(tally: Tally, count: int, seconds: float) -> Table:
-    """A run of `count` robots for `seconds` while it lasts: its last second next to all of it so far."""
+    """A running test of `count` robots for `seconds`: its last second, and the run so far."""
     grid = Table(title=f"{count} robots, {tally.elapsed:.0f} of {seconds:g} s", title_justify="left", min_width=56)
     grid.add_column("")
     grid.add_column("last second", justify="right")
@@ -25,7 +25,7 @@ def live(tally: Tally, count: int, seconds: float) -> Table:
 
 
 def summary(tally: Tally, count: int) -> Table:
-    """A run of `count` robots that has ended."""
+    """A finished test of `count` robots."""
     grid = Table(title=f"{count} robots, {tally.elapsed:.1f} s", title_justify="left", min_width=40)
     grid.add_column("")
     grid.add_column("whole run", justify="right")
@@ -42,7 +42,7 @@ def line(tally: Tally) -> str:
 
 
 def errors(tally: Tally) -> str:
-    """The errors, a line for each text; "" if there are none."""
+    """The errors, one line for each text; "" without errors."""
     lines = [
         f"{error.count:,} x {error.text} (first: robot {error.robot}, after {error.at:.1f} s)"
         for error in tally.error_texts.values()

@@ -1,4 +1,4 @@
-"""One run: so many robots of one scenario against one address, for so long, in this process and loop."""
+"""One load test: robots of one scenario against one address, in this process and event loop."""
 
 import asyncio
 from collections.abc import Callable
@@ -7,14 +7,14 @@ from gatelink.robots.robot import Robot
 from gatelink.robots.tally import Tally
 
 ENDING = 10
-"""Seconds that robots may take to end when the time is over: twice what a session takes to close at most."""
+"""Seconds that robots may take to end: twice the longest time that a session takes to close."""
 
 
 class LoadTest:
-    """A run, made to be awaited once.
+    """One load test, for one call of `run`.
 
-    address: as `connect` takes it. count: robots. seconds: how long, the ramp included. ramp: seconds over which the
-    robots start, one after the other. seed: robots of the same seed and number draw the same random numbers.
+    address: an argument of `connect`. count: robots. seconds: its length, with the ramp. ramp: seconds over which the
+    robots start, one after the other. seed: robots with the same seed and number draw the same random numbers.
     """
 
     def __init__(
@@ -29,9 +29,9 @@ class LoadTest:
         self._lives: asyncio.Task[None]
 
     async def run(self, on_second: Callable[[], None] = lambda: None) -> Tally:
-        """Runs until the time is over or all robots are done, then closes their sessions; what was counted.
+        """Run until the time is over or all robots are done, then close their sessions. Returns the tally.
 
-        on_second: called after each second. A robot that has not ended ENDING seconds after the time is an error.
+        on_second: called after each second. A robot that has not ended ENDING seconds later counts as an error.
         """
         self.tally.start()
         self._lives = asyncio.create_task(self._live())
@@ -52,11 +52,11 @@ class LoadTest:
         return self.tally
 
     def stop(self) -> None:
-        """Ends the run now, as if its time were over."""
+        """End the run now, as if its time were over."""
         self._lives.cancel()
 
     async def _live(self) -> None:
-        """Every robot's life; being cancelled, it waits until all have disconnected."""
+        """Run all robots. When it is cancelled, it waits until all have disconnected."""
         pause = self.ramp / max(1, len(self.robots))
         loop = asyncio.get_running_loop()
         start = loop.time()

@@ -1,4 +1,4 @@
-"""A run as one page of HTML that needs nothing else: verdict, plots, figures, errors."""
+"""A load test as one self-contained page of HTML: verdict, line plots in inline SVG, figures, errors."""
 
 from collections.abc import Mapping, Sequence
 from html import escape
@@ -13,11 +13,11 @@ WIDTH, HEIGHT = 360, 190  # user units: about the pixels of a phone, so that the
 LEFT, RIGHT, TOP, BOTTOM = 46, 14, 18, 24  # margins
 
 Point = tuple[float, float | None]
-"""(x, y); y None: nothing was measured, and the line has a gap."""
+"""(x, y). y None: nothing was measured, so the line has a gap."""
 
 
 def report(tally: Tally, *, title: str, what: str) -> str:
-    """The page. `what` says in a line what was run: scenario, address, count, seconds, time."""
+    """The page. what: one line on the run, with scenario, address, count, seconds and time."""
     page = Template(files("gatelink.robots").joinpath("report.html").read_text())
     return page.substitute(
         title=escape(title),
@@ -85,7 +85,7 @@ def _errors(tally: Tally) -> str:
 
 
 def plot(label: str, series: Mapping[str, Sequence[Point]], unit: str) -> str:
-    """An `<svg>` of `series` by name over the same x, in seconds; y from 0, in `unit`. `label` says it in words."""
+    """An `<svg>` of `series` by name over the same x, in seconds; y from 0, in `unit`. label: its description."""
     points = [point for line in series.values() for point in line]
     x_ticks = ticks(max([x for x, _ in points], default=1.0), 6)
     y_ticks = ticks(max([y for _, y in points if y is not None], default=1.0), 4)

@@ -1,4 +1,4 @@
-"""What a scenario is made of: a robot, and what it can do.
+"""The base class of scenarios: a robot.
 
     class Greeter(Robot):
         async def run(self) -> None:
@@ -11,8 +11,8 @@
                     self.fail(f"welcomed as {answer.uid}, expected {self.uid}")
                 await asyncio.sleep(self.random.uniform(0.5, 1.5))
 
-Methods named as a message, `on_line` for Line, are its handlers, as with `Handlers.register`: they are called in the
-order of arrival, before `expect` gives the same message.
+A method with the name of a message, `on_line` for Line, is its handler, as with `Handlers.register`. Handlers are
+called in the order of arrival, before `expect` gives the same message.
 """
 
 import asyncio
@@ -41,21 +41,22 @@ T = TypeVar("T")
 _H = TypeVar("_H", bound=Callable[[Any, Any], Any])
 
 KEPT_MESSAGES = 256
-"""Messages kept for a later `expect`: the newest."""
+"""The newest messages, which are kept for a later `expect`."""
 
 
 class Robot:
-    """One user of a load test; a scenario is a subclass with a `run`.
+    """One user of a load test. A scenario is a subclass with a `run`.
 
-    number: 0 and up. uid: who it logs in as, number + 1 unless `run` sets another. random: seeded by run and number,
-    so that a run can be repeated. session: the open one, or one that the server ended, or None.
-    catalog (of the class): its messages; the default is what `@message` registers in.
+    number: 0 and up. uid: the user that logs in, number + 1 unless `run` sets another.
+    random: seeded with the run's seed and number, so that a run can be repeated.
+    session: the open session, or one that the server closed, or None.
+    catalog (of the class): its messages; by default those of `@message`.
     """
 
     catalog: Catalog = default_catalog
 
     def __init__(self, number: int, address: str, tally: Tally, seed: int = 0) -> None:
-        """Raises CatalogError for a method `on_...` that names no message."""
+        """Raises CatalogError for a method `on_...` without a message of that name."""
         self.number = number
         self.uid = number + 1
         self.random = random.Random(f"{seed}/{number}")
@@ -71,23 +72,23 @@ class Robot:
         self._handlers.on_verified(self._opened)
         self._handlers.on_closed(self._closed)
 
-    # -- what a scenario writes --
+    # -- overridden by scenarios --
 
     async def run(self) -> None:
-        """The robot's life. Cancelled, and the session closed, when the time is over; returning earlier is as good.
+        """The scenario. At the end of the test it is cancelled, and the session closed. It may return earlier.
 
-        What it raises is counted as an error, and a second later the robot starts over.
+        An exception is counted as an error, and a second later the robot runs it again.
         """
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
     def token(self) -> str:
-        """What this robot shows to log in; by default its uid with 32 digits, as `StaticTokens` takes it."""
+        """The token for its login. By default its uid with 32 digits, for `StaticTokens`."""
         return f"{self.uid:032d}"
 
-    # -- what a scenario calls --
+    # -- called by scenarios --
 
     async def connect(self) -> Session:
-        """Logs in, measured as "connect". Raises ConnectError; RuntimeError if the session before is still open."""
+        """Log in, measured as "connect". Raises ConnectError; RuntimeError if it has an open session."""
         if self.session is not None and self.session.close_code is None:
             raise RuntimeError(f"robot {self.number} is connected already; disconnect first")
         self._kept.clear()
@@ -97,13 +98,13 @@ class Robot:
                     self._address, uid=self.uid, token=self.token(), handlers=self._handlers, catalog=self.catalog
                 )
         except BaseException:
-            self.session = None  # it may have been verified when the time was over
+            self.session = None  # a cancellation may come after it was verified
             raise
 
     async def disconnect(self, *, abruptly: bool = False) -> None:
-        """Ends the session and waits until its connection is gone; nothing if there is none.
+        """End the session and wait until its connection is closed. Does nothing without a session.
 
-        By default what is queued is still delivered; `abruptly` drops it, with the connection, as a break does.
+        Queued messages are delivered first. abruptly: drop them, and the connection, as a broken network does.
         """
         session, self.session = self.session, None
         if session is not None:
@@ -114,7 +115,7 @@ class Robot:
             await session.wait_closed()
 
     def send(self, message: Any) -> None:
-        """Queues `message`. Raises SessionClosed if the server ended the session."""
+        """Queue `message`. Raises SessionClosed if the server closed the session."""
         self._connected().send(message)
         self._tally.sent += 1
 
@@ -122,11 +123,11 @@ class Robot:
         self,
         kind: type[T],
         where: Callable[[T], bool] = lambda message: True,
-        timeout: float = 5.0,  # noqa: ASYNC109 - how long is what a scenario says of each answer
+        timeout: float = 5.0,  # noqa: ASYNC109 - a scenario has one timeout for each answer
     ) -> T:
-        """The next message of class `kind` for which `where` is true, come already or to come; skips those before it.
+        """The next message of class `kind` for which `where` is true, kept or still to arrive. Skips others before it.
 
-        Raises TimeoutError after `timeout` seconds, and SessionClosed when the session ends first.
+        Raises TimeoutError after `timeout` seconds, and SessionClosed if the session closes first.
         """
         session = self._connected()
         if self._answer is not None:
@@ -156,21 +157,21 @@ class Robot:
         self.record(name, perf_counter() - start)
 
     def record(self, name: str, seconds: float) -> None:
-        """Counts a latency; the run shows the percentiles of each name."""
+        """Count a latency. The results have the percentiles of each name."""
         self._tally.record(name, seconds)
 
     def count(self, name: str, number: int = 1) -> None:
-        """Adds to a counter of the whole run, shown under `name`."""
+        """Add to a counter of the whole run, shown under `name`."""
         self._tally.counts[name] += number
 
     def fail(self, text: str) -> None:
-        """Counts an error: say what was seen and what was expected. Errors of the same text are shown as one."""
+        """Count an error. text: what was seen and what was expected. Errors with the same text are shown as one."""
         self._tally.fail(self.number, text)
 
-    # -- from the runner and the handlers --
+    # -- called by the load test and the handlers --
 
     async def live(self) -> None:
-        """Runs until cancelled or done. Never raises what `run` does."""
+        """Run until cancelled or done. Errors of `run` are counted, not raised."""
         while True:
             try:
                 await invoke(self.run)
@@ -186,7 +187,7 @@ class Robot:
             await asyncio.sleep(1)
 
     def _check_end(self) -> None:
-        """A session that the server ended, and that the scenario did not hear of, is an error."""
+        """Count an error if the server closed the session and the scenario did not notice."""
         if self.session is not None and self.session.close_code is not None:
             self.fail(str(SessionClosed(self.session.close_code, self.session.close_reason)))
 
@@ -205,7 +206,7 @@ class Robot:
             self._answer.set_exception(SessionClosed(session.close_code or CloseCode.NORMAL, session.close_reason))
 
     def take(self, session: Session, message: Any) -> None:
-        """Counts `message`, and gives it to the `expect` that waits for it, or keeps it for a later one."""
+        """Count `message`, and give it to the `expect` that waits for it, or keep it for a later one."""
         self._tally.received += 1
         if self._answer is None or self._answer.done():
             self._kept.append(message)
@@ -214,26 +215,26 @@ class Robot:
 
 
 class RobotFallback(Fallback):
-    """A handler of a robot that raises has found an error."""
+    """Counts the exceptions of a robot's handlers as errors."""
 
     def __init__(self, robot: Robot) -> None:
         self._robot = robot
 
     def failed(self, session: MessageSource, route: Route, error: Exception) -> None:
-        """Counts it as an error of the robot."""
+        """Count it as an error of the robot."""
         if not isinstance(error, SessionClosed) or session.state is SessionState.OPEN:
             self._robot.fail(f"handler of {route.name}: {describe(error)}")
 
 
 class RobotHandlers(Handlers):
-    """A robot's table: what its handlers have taken is for `expect`, too."""
+    """A robot's handlers. A message that they handled is for `expect` too."""
 
     def __init__(self, robot: Robot) -> None:
         super().__init__(robot.catalog, RobotFallback(robot))
         self._robot = robot
 
     def on(self, what: type | int | str, *, rate: float | None = None, also: bool = False) -> Callable[[_H], _H]:
-        """As `Handlers.on`; what was handled is then for `expect`, too."""
+        """As `Handlers.on`. A handled message is for `expect` too."""
         register: Callable[[Callable[..., Any]], Any] = super().on(what, rate=rate, also=also)
 
         def and_take(handler: _H) -> _H:
@@ -260,7 +261,7 @@ class RobotHandlers(Handlers):
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line, with the place that raised it."""
+    """An error in one line, with the place of its `raise`."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

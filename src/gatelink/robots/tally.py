@@ -1,4 +1,4 @@
-"""What the robots of one run have counted together, as a whole and second by second."""
+"""The counters of one load test: of the whole run, and of each second."""
 
 from collections import Counter, deque
 from math import ceil, log2, sqrt
@@ -7,26 +7,26 @@ from time import perf_counter
 import msgspec
 
 KEPT_ERRORS = 20
-"""Different texts of errors that are kept; errors of other texts are only counted."""
+"""Different texts of errors that are kept. Errors with other texts are only counted."""
 
 KEPT_SECONDS = 3600
-"""Seconds of history that are kept: the last ones."""
+"""The last seconds, which are kept as history."""
 
 SHORTEST_SECOND = 0.5
-"""Seconds from which a part of a second gives a rate worth showing."""
+"""The shortest part of a second for which a rate is shown."""
 
 LEAST = 1e-6
-"""Seconds: what is shorter stands in the first bucket."""
+"""Seconds. Shorter latencies are in the first bucket."""
 
 PER_DOUBLING = 16
-"""Buckets from one time to its double: a percentile is right to about 2 per cent."""
+"""Buckets from one time to its double. A percentile is right to about 2 per cent."""
 
 BUCKETS = 28 * PER_DOUBLING
-"""Up to 268 s; what is longer stands in the last."""
+"""Up to 268 s. Longer latencies are in the last bucket."""
 
 
 class LatencyHistogram:
-    """How often each latency was seen. `count` of them, the longest of `most` seconds."""
+    """Latencies in a fixed number of buckets. count: of latencies. most: the longest, in seconds."""
 
     __slots__ = ("_buckets", "count", "most")
 
@@ -36,7 +36,7 @@ class LatencyHistogram:
         self.most = 0.0
 
     def add(self, seconds: float) -> None:
-        """Counts one latency, of 0 s or more."""
+        """Count one latency, 0 s or more."""
         at = int(log2(seconds / LEAST) * PER_DOUBLING) if seconds > LEAST else 0
         self._buckets[min(at, BUCKETS - 1)] += 1
         self.count += 1
@@ -44,13 +44,13 @@ class LatencyHistogram:
             self.most = seconds
 
     def merge(self, other: "LatencyHistogram") -> None:
-        """Counts what `other` has counted, too."""
+        """Add the counts of `other`."""
         self._buckets = [a + b for a, b in zip(self._buckets, other._buckets, strict=True)]
         self.count += other.count
         self.most = max(self.most, other.most)
 
     def percentile(self, percent: float) -> float:
-        """The seconds that `percent` (above 0, up to 100) of the latencies did not exceed; 0.0 if there are none."""
+        """The seconds that `percent` (above 0, up to 100) of the latencies do not exceed; 0.0 without latencies."""
         rank = ceil(self.count * percent / 100)
         seen = 0
         for at, count in enumerate(self._buckets):
@@ -75,21 +75,21 @@ class Latency(msgspec.Struct, frozen=True):
 
 
 class Second(msgspec.Struct, frozen=True):
-    """What happened in one second of a run."""
+    """One second of a run."""
 
     at: float  # s from the run's start to this second's end
     sessions: int  # open at its end
     sent: float  # messages per second
     received: float
     errors: int  # in it
-    latencies: dict[str, Latency]  # of it, by the name they were recorded under
+    latencies: dict[str, Latency]  # in it, by name
 
 
 class Error(msgspec.Struct):
-    """All errors of one text."""
+    """All errors with one text."""
 
     text: str
-    robot: int  # the first that had it
+    robot: int  # the first with this error
     at: float  # s from the run's start to the first
     count: int = 0
 
@@ -100,20 +100,20 @@ class Tally:
     def __init__(self) -> None:
         self.sessions = 0  # open now
         self.most_sessions = 0  # open at one time
-        self.all_sessions = 0  # that were opened, however short they were
+        self.all_sessions = 0  # opened in all
         self.sent = 0  # messages
         self.received = 0
         self.errors = 0
         self.error_texts: dict[str, Error] = {}  # the first KEPT_ERRORS texts
-        self.counts: Counter[str] = Counter()  # what scenarios count, by their names
+        self.counts: Counter[str] = Counter()  # of scenarios, by name
         self.latencies: dict[str, LatencyHistogram] = {}
         self.seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
         self._now: dict[str, LatencyHistogram] = {}  # latencies of this second
-        self._mark = (0.0, 0, 0, 0)  # elapsed, sent, received and errors when it began
+        self._mark = (0.0, 0, 0, 0)  # elapsed, sent, received and errors at its begin
         self._started = perf_counter()
 
     def start(self) -> None:
-        """The run starts now."""
+        """Start the clock of the run."""
         self._started = perf_counter()
 
     @property
@@ -123,28 +123,28 @@ class Tally:
 
     @property
     def held(self) -> bool:
-        """Whether nothing failed."""
+        """Whether there are no errors."""
         return not self.errors
 
     def opened(self) -> None:
-        """Counts a session that is there from now on."""
+        """Count an opened session."""
         self.sessions += 1
         self.all_sessions += 1
         self.most_sessions = max(self.most_sessions, self.sessions)
 
     def closed(self) -> None:
-        """Counts the end of one."""
+        """Count a closed session."""
         self.sessions -= 1
 
     def record(self, name: str, seconds: float) -> None:
-        """Counts one latency."""
+        """Count one latency."""
         histogram = self._now.get(name)
         if histogram is None:
             histogram = self._now[name] = LatencyHistogram()
         histogram.add(seconds)
 
     def fail(self, robot: int, text: str) -> None:
-        """Counts one error."""
+        """Count one error."""
         self.errors += 1
         error = self.error_texts.get(text)
         if error is None:
@@ -154,7 +154,7 @@ class Tally:
         error.count += 1
 
     def end_second(self) -> None:
-        """Closes the current second, and begins the next. One cut short by the end of the run is in the totals only."""
+        """End this second, and begin the next. A second cut short by the end of the run is in the totals only."""
         begun, sent, received, errors = self._mark
         elapsed = self.elapsed
         took = elapsed - begun
@@ -175,7 +175,7 @@ class Tally:
         self._mark = (elapsed, self.sent, self.received, self.errors)
 
     def summary(self) -> dict[str, object]:
-        """The run in figures, ready for JSON; times in seconds."""
+        """The figures of the run, for JSON. Times are in seconds."""
         return {
             "held": self.held,
             "seconds": round(self.elapsed, 3),

@@ -1,4 +1,4 @@
-"""The public test kit: what a game's own tests need to try its servers and clients under adversity."""
+"""The public test kit: for a game's own tests of its servers and clients under bad conditions."""
 
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.testing.base_client import CLOSED, BaseClient, Received

@@ -1,10 +1,10 @@
-"""A client that behaves as the deployed ones: it speaks the base protocol, and hears in frames.
+"""A client that behaves as the deployed ones: it speaks the base protocol, and handles messages in a frame loop.
 
-It is written from docs/protocol.md and shares no framing with the server. Three habits of such clients are in it:
+It is written from docs/protocol.md and shares no framing with the server. It has three habits of such clients:
 
-- What is queued before the login leaves in one write, right behind ClientVertifyReq.
+- Messages queued before the login are sent in one write, right after ClientVertifyReq.
 - Messages are handled in a frame loop, every 33 ms.
-- The end of the connection is told by the reader, at once. So it may be heard before a message that came earlier.
+- The reader reports the end of the connection at once. So the end may be reported before a message that came earlier.
 """
 
 import asyncio
@@ -27,7 +27,7 @@ _COMPRESSED, _SCRAMBLED = 1, 2
 
 
 class Received(NamedTuple):
-    """What the client's code hears: a message, or the end of the connection, which is `CLOSED`."""
+    """An event for the client's code: a message, or `CLOSED`."""
 
     id: int
     body: bytes
@@ -49,9 +49,9 @@ class Answer(NamedTuple):
 class BaseClient(asyncio.Protocol):
     """One login of a deployed client.
 
-    events: what its code has heard, in order; heartbeats are left out.
-    answer: ClientVertifySucceedRet, once a frame has handled it.
-    flags_received: the flags byte of every frame that arrived, with its id.
+    events: the events that its code has handled, in order, without heartbeats.
+    answer: ClientVertifySucceedRet, once it has been handled.
+    flags_received: the id and flags byte of every frame that arrived.
 
     async with BaseClient(7, token) as client:
         client.send(11_001, b"queued")
@@ -60,7 +60,7 @@ class BaseClient(asyncio.Protocol):
     """
 
     def __init__(self, uid: int, token: bytes, *, scramble: bool = False, compress: bool = False) -> None:
-        """uid, token: who logs in. scramble, compress: the form of what it sends; it reads all four forms."""
+        """uid, token: of the login. scramble, compress: the form of sent messages; all four forms are read."""
         self.events: list[Received] = []
         self.answer: Answer | None = None
         self.flags_received: list[tuple[int, int]] = []
@@ -69,7 +69,7 @@ class BaseClient(asyncio.Protocol):
         self._queued = self._frame(_REQUEST, struct.pack("<BQH", 0, uid, len(token)) + token)
         self._transport: asyncio.Transport | None = None
         self._received = bytearray()
-        self._arrived: list[Received] = []  # for the next frame
+        self._arrived: list[Received] = []  # for the next turn of the frame loop
         self._changed = asyncio.Event()
         self._frames: asyncio.Task[None] | None = None
         self._is_over = asyncio.Event()
@@ -81,9 +81,9 @@ class BaseClient(asyncio.Protocol):
         await self.close()
 
     async def open(self, endpoint: str) -> None:
-        """Connects to a tcp:// or unix:// endpoint, and writes the request and all that is queued.
+        """Connect to a tcp:// or unix:// endpoint, and write the request and the queued messages.
 
-        Raises OSError if nothing listens there, ConfigError for what is no endpoint.
+        Raises OSError if nothing listens there, ConfigError for an invalid endpoint.
         """
         loop = asyncio.get_running_loop()
         where = parse_endpoint(endpoint)
@@ -94,33 +94,33 @@ class BaseClient(asyncio.Protocol):
         self._frames = loop.create_task(self._run())
 
     def send(self, id: int, body: bytes = b"") -> None:
-        """Writes a message at once; before `open` it is queued behind the request. Nothing once the stream is over."""
+        """Write a message. Before `open` it is queued after the request; after the stream's end it is dropped."""
         self.write(self._frame(id, body))
 
     def write(self, data: bytes) -> None:
-        """Writes bytes as they are, as `send` does."""
+        """Write raw bytes, as `send` writes a message."""
         if self._transport is None:
             self._queued += data
         elif not self._transport.is_closing():
             self._transport.write(data)
 
     def stop_reading(self) -> None:
-        """Leaves what comes in the kernel, as a client does whose network has changed."""
+        """Leave received bytes in the kernel, as a client does when its network has changed."""
         assert self._transport is not None
         self._transport.pause_reading()
 
     def go_on_reading(self) -> None:
-        """Ends `stop_reading`."""
+        """Read again after `stop_reading`."""
         assert self._transport is not None
         self._transport.resume_reading()
 
     async def message(self, id: int) -> bytes:
-        """The body of the first message `id` that its code has heard. Raises ConnectionError if there never will be."""
-        await self.until(lambda: any(heard.id == id for heard in self.events) or self._has_heard_all)
-        for heard in self.events:
-            if heard.id == id:
-                return heard.body
-        raise ConnectionError(f"the server closed before message {id}; heard {[heard.id for heard in self.events]}")
+        """The body of the first message `id`. Raises ConnectionError if the connection ends without one."""
+        await self.until(lambda: any(event.id == id for event in self.events) or self._has_handled_all)
+        for event in self.events:
+            if event.id == id:
+                return event.body
+        raise ConnectionError(f"the server closed before message {id}; received {[event.id for event in self.events]}")
 
     async def verified(self) -> Answer:
         """The answer to the login. Raises ConnectionError if the server closes before it."""
@@ -129,17 +129,17 @@ class BaseClient(asyncio.Protocol):
         return self.answer
 
     async def closed(self) -> None:
-        """Waits until its code has heard the end, and every message that came before."""
-        await self.until(lambda: self._has_heard_all)
+        """Wait until its code has handled the end, and every message before it."""
+        await self.until(lambda: self._has_handled_all)
 
     async def until(self, condition: Callable[[], object]) -> None:
-        """Waits until `condition` holds; it is asked after each frame and at the end."""
+        """Wait until `condition()` is true. It is called after each turn of the frame loop and at the end."""
         while not condition():
             self._changed.clear()
             await self._changed.wait()
 
     async def close(self) -> None:
-        """Ends the connection and the frame loop."""
+        """End the connection and the frame loop."""
         if self._transport is not None:
             self._transport.abort()
             await self._is_over.wait()
@@ -148,7 +148,7 @@ class BaseClient(asyncio.Protocol):
             await asyncio.wait([self._frames])
 
     @property
-    def _has_heard_all(self) -> bool:
+    def _has_handled_all(self) -> bool:
         return CLOSED in self.events and not self._arrived
 
     # -- asyncio.Protocol: the reader --
@@ -199,9 +199,9 @@ class BaseClient(asyncio.Protocol):
         while True:
             await asyncio.sleep(FRAME_SECONDS)
             arrived, self._arrived = self._arrived, []
-            for heard in arrived:
-                if heard.id == _ANSWER:
-                    self.answer = Answer(*struct.unpack_from("<BQQB", heard.body))
+            for event in arrived:
+                if event.id == _ANSWER:
+                    self.answer = Answer(*struct.unpack_from("<BQQB", event.body))
             self.events += arrived
             self._changed.set()
             if (now := asyncio.get_running_loop().time()) >= beat_at:

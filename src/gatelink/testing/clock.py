@@ -1,10 +1,11 @@
-"""A clock that stands still until it is told, for components that take a `clock`."""
+"""A clock that moves only by `advance`, for components that take a `clock`."""
 
 
 class FakeClock:
-    """Called, it returns seconds like `time.monotonic`; they pass only by `advance`.
+    """A call returns seconds, like `time.monotonic`. They pass only by `advance`.
 
-    now: where it starts. The default is as after a fresh boot, and far from any real clock: what reads both shows.
+    now: the first value. The default is as after a fresh boot, and far from any real clock, so code that mixes the two
+    fails.
     """
 
     def __init__(self, now: float = 17.25) -> None:
