@@ -73,14 +73,14 @@ async def shortest(tracer: Tracer, send: Callable[[int], Awaitable[None]]) -> li
     return min(runs, key=len)
 
 
-async def received() -> list[str]:
-    tracer = Tracer()
+async def on_one_server(tracer: Tracer, in_handler: Callable[[], None]) -> list[str]:
+    """Of an echo. `in_handler` starts or stops the tracer, which runs from the client's write to its read otherwise."""
     async with serving() as server:
         client = await RawClient.verified(server, 7)
 
         @server.instead(Echo)
         def handler(session: Session, message: Echo) -> None:
-            tracer.stop()
+            in_handler()
             session.send(message)
 
         async def send(n: int) -> None:
@@ -88,31 +88,21 @@ async def received() -> list[str]:
             tracer.start()
             client.send(frame)
             await client.reader.readexactly(len(frame))
+            tracer.stop()
 
         files = await shortest(tracer, send)
         await client.close()
     return files
+
+
+async def received() -> list[str]:
+    tracer = Tracer()
+    return await on_one_server(tracer, tracer.stop)
 
 
 async def sent() -> list[str]:
     tracer = Tracer()
-    async with serving() as server:
-        client = await RawClient.verified(server, 7)
-
-        @server.instead(Echo)
-        def handler(session: Session, message: Echo) -> None:
-            tracer.start()
-            session.send(message)
-
-        async def send(n: int) -> None:
-            frame = frame_of(Echo(n))
-            client.send(frame)
-            await client.reader.readexactly(len(frame))
-            tracer.stop()
-
-        files = await shortest(tracer, send)
-        await client.close()
-    return files
+    return await on_one_server(tracer, tracer.start)
 
 
 async def forwarded() -> list[str]:
