@@ -36,7 +36,7 @@ from gatelink.wire.base import (
     ClientVerifySucceeded,
 )
 from gatelink.wire.control import Features, Handshake, Hello, Resume, Ticket, decode_control
-from gatelink.wire.frames import MAX_LENGTH, Frame, FrameDecoder, encode_control_frame, encode_frame
+from gatelink.wire.frames import CONTROL, MAX_LENGTH, Frame, FrameDecoder, encode_control_frame, encode_frame
 from gatelink.wire.handshake import Initiator, Responder, Sealing
 from gatelink.wire.keys import ServerKey
 from gatelink.wire.resume import NO_HANDSHAKE, resume, resumed
@@ -341,7 +341,7 @@ class DialWalk:
 
     def answer(self) -> Sealing | None:
         """The server's answer to the dialler's HANDSHAKE."""
-        record = decode_control(self.peer.frames[0][2]) if self.peer.frames else None
+        record = next((decode_control(body) for _, flags, body in self.peer.frames if flags & CONTROL), None)
         return Responder([KEY]).respond(record, BOTH) if isinstance(record, Handshake) else None
 
     def frame(self, act: DialAct) -> bytes:
@@ -358,7 +358,7 @@ class DialWalk:
             case B.TICKET:
                 return control_frame(TICKET)
             case B.RESUMED | B.WRONG_RESUMED:
-                records = [decode_control(body) for _, flags, body in self.peer.frames if flags]
+                records = [decode_control(body) for _, flags, body in self.peer.frames if flags & CONTROL]
                 attempt = next((record.attempt for record in records if isinstance(record, Resume)), 1)
                 key = TICKET.resume_key if act is B.RESUMED else bytes(32)
                 return control_frame(resumed(key, self.hash, TICKET.session_id, 0, attempt))
