@@ -76,7 +76,7 @@ class Route:
         self.decode = decode
         self.count = 0  # messages handled
         self.bytes = 0  # of their frames
-        self.logged = -inf  # when, by the hub's clock, the last failure that was logged; at most one a second is
+        self.logged = -inf  # when, by the wheel's clock, a failure was logged last; at most one a second is
         self.seconds = 0.0  # in decoding and handling
         self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; the first is not counted: it is the rest
 

@@ -258,7 +258,7 @@ class Extension:
         return control_frame(control.Pong(sent_at, self._take_count(), server_time))
 
     def _take_count(self) -> int:
-        """`received`, about to be told to the peer; while the handlers lag, what it was told last."""
+        """`received`, for a record that leaves now; while the handlers lag, the count that was sent last."""
         if self.lags:
             return self.received - self._fresh_frames
         self._fresh_frames = self._fresh_bytes = 0
@@ -326,7 +326,7 @@ class Extension:
     def closing(self, between_servers: bool) -> bytes:
         """The session ends on this side; what stands before its last words.
 
-        Between servers what is not acknowledged counts as lost, so there an ACK of all that was handled goes first.
+        Between servers what is not acknowledged counts as lost, so an ACK of all that was handled goes first.
         """
         if self.window is not None:
             self.window.lift()

@@ -1,4 +1,4 @@
-"""All sessions of one server: who is here, which login is current, and what waits for those who will be back.
+"""All sessions of one server: which there are, which login is current, and what waits for users that come back.
 
 `claim` and `install` are the only way in. A session is known by `(uid, slot)`; its epoch says which login is the
 newer one, and a newer login always wins (docs/protocol.md, "Newer logins win").
@@ -75,11 +75,11 @@ class SessionManager:
 
     def __init__(
         self,
-        hub: LoopContext,
+        context: LoopContext,
         duplicate: Duplicate = Duplicate.NEWER_WINS,
         clock: Callable[[], float] = time.time,
     ) -> None:
-        self._context = hub
+        self._context = context
         self._duplicate = duplicate
         self._clock = clock
         self._last_epoch = 0
@@ -99,7 +99,7 @@ class SessionManager:
         self._backlogs: OrderedDict[Key, Backlog] = OrderedDict()
         self._backlog_bytes = 0
 
-    # -- who is here --
+    # -- the open sessions --
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -135,7 +135,7 @@ class SessionManager:
         """
         session = self._sessions.get((uid, slot))
         if session is None:
-            self._context.encoder(type(message)).frame(message)  # a wrong message raises, whoever is here
+            self._context.encoder(type(message)).frame(message)  # a wrong message raises, also with no session here
             return False
         try:
             session.send(message, key=key, full=full)
@@ -179,7 +179,7 @@ class SessionManager:
 
         proofs: of the token that was shown.
         Raises VerifyError if the user is here and the policy is to refuse the new login. A detached session is not
-        here: who lost the means to resume it, in a crash say, is not to be locked out for its window.
+        here: a client that lost its ticket, in a crash say, must not be locked out for its window.
         """
         older = self._sessions.get((uid, slot))
         if self._duplicate is Duplicate.REFUSE_NEW and older is not None and older.state is SessionState.OPEN:
@@ -329,7 +329,7 @@ class SessionManager:
     async def close(self, code: CloseCode, reason: str, deadline: float) -> None:
         """Closes every session and waits until what they had queued is delivered; cuts off the rest at `deadline`.
 
-        Those who can be told come back spread over limits.reconnect_within, not all at once.
+        Clients that speak the extension come back spread over limits.reconnect_within, not all at once.
         """
         for session in self:
             session.go_away(self._context.limits.reconnect_within)

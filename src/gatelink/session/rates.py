@@ -56,8 +56,8 @@ class Meter(Item):
     """What a session's peer may send: messages (limits.message_rate) and bytes (byte_rate), each from its own bucket.
 
     A read is charged as it comes, before anything of it is decoded; so it may leave a debt, and then reading pauses
-    until that is paid. Who has been paused for limits.rate_timeout seconds since both buckets were last full is closed
-    with 4005. It is the session's, not its connection's: who comes back does not come back with a full bucket.
+    until that is paid. A session that has been paused for limits.rate_timeout seconds since both buckets were last full
+    is closed with 4005. The meter is the session's, not its connection's: a resume does not fill the buckets.
     """
 
     __slots__ = ("_bytes", "_frames", "_is_paused", "_paused", "_session", "_since", "_stats", "_timeout", "_wheel")

@@ -34,7 +34,7 @@ LEAST_BEAT = 0.25
 Ten thousand sessions that are looked at each tick cost 40 % of a core."""
 
 LINGER_AFTER_FAREWELL = 10
-"""How many times longer a base client's stream stays open after UserDuplicateLoginNotify, which its user shall see."""
+"""How many times longer a base client's stream stays open after UserDuplicateLoginNotify: its user must see that."""
 
 _OPEN = SessionState.OPEN
 
@@ -327,7 +327,7 @@ class Session(Item):
     def go_away(self, within: float, address: str = "") -> bool:
         """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is).
 
-        False, and nothing is sent, for one that can't be told: it has no connection, or does not speak the extension.
+        False, and nothing is sent, if the peer has no connection or does not speak the extension.
         Raises LocalError on the connecting side.
         """
         extension = self.extension
@@ -512,13 +512,13 @@ class Session(Item):
     def open(self) -> None:
         """Starts the heartbeat and tells the handlers. The stream's first answer has been written.
 
-        What became of it while it was paused for OPENING is told now.
+        If it detached or ended while it was paused for OPENING, the handlers get that event now.
         """
         was = self.state
         if was is _OPEN:
             self._look_again_in(self.context.beat_after(self.uid))
         self.handlers.opened(self)
-        if was is _OPEN or self.state is not was:  # the latter: `opened` ended it, and that has been told
+        if was is _OPEN or self.state is not was:  # the latter: `opened` ended it, which the handlers know
             return
         if was is SessionState.DETACHED:
             self.handlers.suspended(self)
@@ -692,7 +692,7 @@ class Session(Item):
             self._on_handled += (call,)
 
     def handlers_done(self) -> None:
-        """The dispatcher has handled all that came in, and told the end."""
+        """The table has handled all that came in, and the closed event."""
         calls, self._on_handled = self._on_handled, None
         for call in calls or ():
             call()
@@ -711,7 +711,7 @@ class Session(Item):
             return
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.abort()  # not dropped: its place is free only when the handlers are through
+            stream.abort()  # not dropped: its place is free only when the handlers have ended
         self.state = step(SESSION, self.state, SessionEvent.END)
         self._end(end.code, end.reason, handle_rest=True)
         self._release()
@@ -723,9 +723,9 @@ class Session(Item):
         if stream is None:
             return
         if self.close_code is None:
-            stream.drop()  # the session lives on, and shall hear nothing late of this one
+            stream.drop()  # the session lives on, and must not hear this stream's end
         else:
-            stream.abort()  # not dropped: its place is free only when the handlers are through
+            stream.abort()  # not dropped: its place is free only when the handlers have ended
 
     def _detach(self, code: CloseCode, reason: str) -> None:
         """The connection is gone and nobody closed the session: it waits for another one, or ends."""

@@ -14,7 +14,7 @@ class Pause(IntFlag):
     TURN = 1  # it has had its share of this turn of the loop
     INBOX = 2  # its handlers lag
     STOPPING = 4  # the server takes nothing more
-    OPENING = 8  # the end of the session that it replaces has not been told yet
+    OPENING = 8  # the handlers have not had the closed event of the session that it replaces
     RATE = 16  # it sends more than its rates allow
     LINK = 32  # the server that its messages go to is not there, or has more to read than it can
     HANDLERS = 64  # its handlers lag in another process
@@ -36,7 +36,7 @@ class Stream(Protocol):
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and that the kernel has not taken, as far as the carrier can tell."""
+        """Bytes that were written and that the kernel has not taken, as far as the stream can tell."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -48,14 +48,14 @@ class Stream(Protocol):
         """Closes when what was written is out and the peer is done too; drops what comes in. Give it a deadline."""
 
     def abort(self) -> None:
-        """Closes at once; the sink hears `lost`."""
+        """Closes at once; the receiver hears `lost`."""
 
     def drop(self) -> None:
-        """Closes at once, and the sink never hears of this stream again."""
+        """Closes at once, and the receiver never hears of this stream again."""
 
 
 class FrameReceiver(Protocol):
-    """What hears a carrier: the login check first, then the session."""
+    """What a stream hands its frames to: the login check first, then the session."""
 
     def receive(self, frames: list[Frame]) -> None:
         """Frames that arrived together, at least one."""
@@ -67,10 +67,10 @@ class FrameReceiver(Protocol):
         """The peer sent what ends its connection. Comes after the frames that were good."""
 
     def writable(self) -> None:
-        """The carrier takes bytes again."""
+        """The stream takes bytes again."""
 
     def lost(self, error: Exception | None) -> None:
-        """The stream is over: `error` None for its regular end. Called once; the carrier is dead."""
+        """The stream is over: `error` None for its regular end. Called once; the stream is dead."""
 
     def release(self, call: Callable[[], None]) -> None:
         """After `lost`: calls `call` when nothing of what this stream brought is being handled any more."""
