@@ -10,7 +10,7 @@ import asyncio
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator
 from functools import partial
 from math import inf
 from time import perf_counter
@@ -42,7 +42,10 @@ TURN_SECONDS = 0.005
 _OPEN = SessionState.OPEN
 _FIRST_BUCKET = TIME_BUCKETS[0]
 _TURN_OVER = object()
-"""What `_run` leaves when other sessions have their turn."""
+"""What `_run` gives when other sessions have their turn."""
+
+_OTHER_TABLE = object()
+"""What `_run` gives when a handler gave the session another table."""
 
 _M = TypeVar("_M")
 _S = TypeVar("_S", bound=Peer)
@@ -291,37 +294,38 @@ class Handlers:
 
     def dispatch(self, session: MessageSource, frames: list[Frame]) -> None:
         """Handles what one read brought. Never raises what a handler or a peer did wrong."""
-        is_direct = session.inbox is None and not self.ticking
+        if session.inbox is not None or self.ticking:
+            self.queue(session, self._within_rates(session, frames) if self.rates else frames)
+            return
         forwarder = session.forwarder
-        if forwarder is not None and is_direct and self._default is None and session.handlers is self:
-            if forwarder.forward(frames):
-                return
+        if forwarder is not None and self._default is None and session.handlers is self and forwarder.forward(frames):
+            return
         if self.rates:
             frames = self._within_rates(session, frames)
-        if not is_direct:
-            self.queue(session, frames)
+        waiting = iter(frames)
+        rest = self._run(session, waiting, TURN_SECONDS, True)
+        if rest is None:
             return
-        handled, rest = self._run(session, frames, perf_counter() + TURN_SECONDS, True)
-        if handled == len(frames) and rest is _TURN_OVER:
-            return
-        if rest is not None:
-            self.queue(session, frames[handled:], asyncio.sleep(0) if rest is _TURN_OVER else rest)
-        elif handled < len(frames) and session.state is _OPEN:  # it was given a table of its own
-            session.handlers.dispatch(session, frames[handled:])
+        left = list(waiting)
+        if rest is _OTHER_TABLE:
+            session.handlers.dispatch(session, left)
+        elif rest is not _TURN_OVER:
+            self.queue(session, left, rest)
+        elif left:
+            self.queue(session, left, asyncio.sleep(0))
 
-    def _run(self, session: MessageSource, frames: Iterable[Frame], until: float, only_open: bool) -> tuple[int, Any]:
+    def _run(self, session: MessageSource, frames: Iterator[Frame], seconds: float, only_open: bool) -> Any:
         """Calls the handlers of `frames`, one after the other: the one place that calls them.
 
-        Ends early at a handler that returned what is to be awaited, when `perf_counter` is over `until`, when the
-        session was given another table, and, with `only_open`, when the session has ended. How many were handled; and
-        what is to be awaited before the next: an awaitable, `_TURN_OVER` for only the next turn, or None.
+        Ends early at a handler that returned what is to be awaited, which it gives; after `seconds`, with `_TURN_OVER`;
+        when the session was given another table, with `_OTHER_TABLE`; and, with `only_open`, when the session has
+        ended, with None. `frames` then has the rest.
         """
         routes = self.routes
         table = session.handlers  # another one than this for posts, whose table no session has
         start = perf_counter()
-        handled = 0
+        until = start + seconds
         for frame in frames:
-            handled += 1
             id, flags, body = frame
             route = routes.get(id) or self._default_route(id)
             if route is None:
@@ -332,7 +336,7 @@ class Handlers:
                 except BaseException as error:
                     self.fallback.malformed(session, route, contain(error))
                     if only_open and session.state is not _OPEN:
-                        return handled, None
+                        return None
                     continue
                 try:
                     result = route.call(session, message)
@@ -340,7 +344,7 @@ class Handlers:
                     self.fallback.failed(session, route, contain(error))
                     result = None
                 if result is not None and (rest := self._rest(session, route, result, len(body), start)) is not None:
-                    return handled, rest
+                    return rest
                 now = perf_counter()
                 elapsed = now - start
                 start = now
@@ -350,10 +354,12 @@ class Handlers:
                 if elapsed > _FIRST_BUCKET:
                     route.observe(elapsed)
                 if now > until:
-                    return handled, _TURN_OVER
-            if (only_open and session.state is not _OPEN) or session.handlers is not table:
-                return handled, None
-        return handled, None
+                    return _TURN_OVER
+            if only_open and session.state is not _OPEN:
+                return None
+            if session.handlers is not table:
+                return _OTHER_TABLE
+        return None
 
     def _rest(
         self, session: MessageSource, route: Route, result: object, size: int, start: float
@@ -463,8 +469,8 @@ class Handlers:
         if event in self.routes:
             frame = (event, 0, b"")
             if session.inbox is None and not self.ticking:
-                _, rest = self._run(session, [frame], inf, False)
-                if rest is not None:
+                rest = self._run(session, iter([frame]), inf, False)
+                if rest is not None and rest is not _OTHER_TABLE:
                     self.queue(session, [], rest)
             else:
                 self.queue(session, [frame])
@@ -525,15 +531,15 @@ class Handlers:
         When its turn is over, what is to be awaited is only the next turn. A tick has no turns: it handles all that
         came before it, of each session no more than its inbox holds.
         """
-        until = inf if self.ticking else perf_counter() + TURN_SECONDS
+        seconds = inf if self.ticking else TURN_SECONDS
         while inbox.items and inbox.share:
             handlers = session.handlers
             if handlers is not self and isinstance(handlers, Handlers):  # it was given a table of its own
                 return handlers._handle_next(session, inbox)
-            _, rest = self._run(session, self._from_inbox(session, inbox), until, False)
+            rest = self._run(session, self._from_inbox(session, inbox), seconds, False)
             if rest is _TURN_OVER:
                 return asyncio.sleep(0)
-            if rest is not None:
+            if rest is not None and rest is not _OTHER_TABLE:
                 return cast(Awaitable[None], rest)
         return None
 

@@ -285,7 +285,11 @@ class Session(Item):
         stream = self._stream
         if stream is None or not stream.writable:
             return
-        data = self._take()
+        extension = self.extension
+        if extension is None:  # as in `_take`, in line: it is on the way of every message
+            data = self.outbox.take(self.context.limits.write_high_water)
+        else:
+            data = self._take()
         if data:
             stream.write(data)
             self._written = b"" if stream.writable else data
