@@ -144,7 +144,8 @@ async def test_a_known_type_without_a_server_is_held_and_an_unknown_one_is_not()
         await until(lambda: there.heard == [(7, 1)])
         assert there.front.stats.unhandled == 1 and not there.front.router.stats.lost
         client.send(13_001)
-        await until(lambda: there.front.router._waiting.get(13))
+        router = there.front.router
+        await until(lambda: router._waiting.get(13))
 
 
 def test_the_catalog_of_these_tests_is_in_the_old_layout() -> None:
