@@ -1,4 +1,4 @@
-"""Who a peer is: tokens, accounts and the login service."""
+"""The identity of a peer: tokens, accounts and login methods."""
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
 

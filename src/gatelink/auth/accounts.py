@@ -25,7 +25,7 @@ __all__ = ["AccountDisabled", "AccountExists", "Accounts", "AccountsUnavailable"
 
 
 class AccountExists(GatelinkError):
-    """The user name is another account's, or the account has a password login already."""
+    """The user name belongs to another account, or the account has a password login already."""
 
 
 class AccountDisabled(LoginRefused):
@@ -39,10 +39,10 @@ class NoAccount(GatelinkError):
 class Accounts:
     """The accounts in the database at `url`, of this process and of others.
 
-    An account has a uid and any of: one password login, guests' devices, external identities. Uids are given upwards
-    from `first_uid` (1 .. 2^63 - 1), which counts for a database that has given none yet; with gaps, and never again.
-    `upgrade` brings the schema to the newest at the start; by default SQLite's is upgraded, and PostgreSQL's is only
-    checked (`gatelink accounts migrate` upgrades it).
+    An account has a uid and any of: one password login, guests' devices, external identities. Uids count up from
+    `first_uid` (1 .. 2^63 - 1), with gaps, and are never reused; a database that has given a uid keeps its own count.
+    `upgrade` brings the schema to the newest version at the start. By default SQLite's is upgraded, and PostgreSQL's is
+    only checked (`gatelink accounts migrate` upgrades it).
 
     `pool_size`, `max_calls` and `timeout` are `Database`'s. Every method raises AccountsUnavailable when the database
     doesn't answer in time. Methods that hash a password raise Busy when too many wait.
@@ -74,7 +74,7 @@ class Accounts:
         """Calls of the database under way, waiting ones included."""
         return self._database.calls
 
-    # -- its life --
+    # -- start and close --
 
     async def start(self) -> None:
         """Make the database ready. Raises ConfigError for a schema to migrate, AccountsUnavailable."""
@@ -89,7 +89,7 @@ class Accounts:
             raise
 
     async def close(self) -> None:
-        """Close the connections and end the threads that hash."""
+        """Close the connections and stop the threads that hash."""
         self.passwords.close()
         await self._database.close()
 
@@ -105,7 +105,7 @@ class Accounts:
     async def create(self, user: str, password: str) -> Identity:
         """A new account with a password login.
 
-        Raises InvalidCredential for a user name or password that none may have, AccountExists for a name that is
+        Raises InvalidCredential for a forbidden user name or password, AccountExists for a name that is
         taken, Busy. Any caller can learn that a name is taken: limit how often one may ask.
         """
         name, key = clean_name(user), name_key(user)
@@ -119,9 +119,9 @@ class Accounts:
         return Identity(uid, {"user": name})
 
     async def add_password(self, uid: int, user: str, password: str) -> Identity:
-        """Give an account that was a guest's or external a password login too.
+        """Give a guest's or an external account a password login too.
 
-        Raises as `create`; AccountExists also if it has one, NoAccount if it isn't there.
+        Raises as `create`; AccountExists also if it has one, NoAccount if there is none.
         """
         name, key = clean_name(user), name_key(user)
         encoded = await self.passwords.hash(password)
@@ -142,7 +142,7 @@ class Accounts:
         try:
             key = name_key(user)
         except InvalidCredential:
-            return None  # not an account's name: that is no secret
+            return None  # no account can have this name: that is no secret
         columns = (passwords.c.uid, passwords.c.name, passwords.c.hash, accounts.c.disabled_at)
         row = await self._database.first(select(*columns).join(accounts).where(passwords.c.name_key == key))
         if not await self.passwords.verify(row.hash if row else None, password) or row is None:
@@ -163,14 +163,14 @@ class Accounts:
                 raise NoAccount(f"account {uid} has no password login")
 
     async def _rehash(self, key: str, old: str, password: str) -> None:
-        """Replace the hash of other parameters, unless the password was changed meanwhile or there is no time."""
+        """Replace an outdated hash, unless the password was changed meanwhile or the service is busy."""
         try:
             encoded = await self.passwords.hash(password)
             same = and_(passwords.c.name_key == key, passwords.c.hash == old)
             async with self._database.writing() as connection:
                 await connection.execute(update(passwords).where(same).values(hash=encoded))
         except (Busy, AccountsUnavailable, InvalidCredential):
-            pass  # the next login will; the password may be shorter than what new ones must have
+            pass  # the next login tries again; an old password may be too short for a new hash
 
     # -- guests and external identities --
 
@@ -188,9 +188,9 @@ class Accounts:
         return Identity(uid, {"issuer": issuer, "subject": subject})
 
     async def _get_or_create(self, table: Table, key: Mapping[str, Any]) -> int:
-        """The uid of the account that has `key` in `table`; of several that make it at a time, one does."""
+        """The uid of the account that has `key` in `table`, made if there is none."""
         is_it: ColumnElement[bool] = and_(*(table.c[name] == value for name, value in key.items()))
-        for _ in range(3):  # made by another, and deleted again, each time: then something is wrong
+        for _ in range(3):  # another process makes it, and deletes it again, each time: something is wrong
             row = await self._database.first(select(table.c.uid, accounts.c.disabled_at).join(accounts).where(is_it))
             if row is not None:
                 if row.disabled_at is not None:
@@ -202,8 +202,8 @@ class Accounts:
                     await connection.execute(insert(table).values(uid=uid, created_at=_now(), **key))
                     return uid
             except IntegrityError:
-                continue  # another was faster: it is there now
-        raise AccountsUnavailable(f"an account in {self._database.name} comes and goes; try again")
+                continue  # another process was faster
+        raise AccountsUnavailable(f"an account in {self._database.name} is made and deleted all the time; try again")
 
     # -- any account --
 
@@ -217,7 +217,7 @@ class Accounts:
         return int(row.uid) if row else None
 
     async def disable(self, uid: int) -> None:
-        """Let nobody log in to the account. Tokens and sessions that there are live on. Raises NoAccount."""
+        """Refuse logins to the account. Its tokens and sessions stay. Raises NoAccount."""
         await self._set_disabled(uid, _now())
 
     async def enable(self, uid: int) -> None:
@@ -225,7 +225,7 @@ class Accounts:
         await self._set_disabled(uid, None)
 
     async def delete(self, uid: int) -> None:
-        """Forget the account and every way to log in to it; nobody gets its uid again. Raises NoAccount."""
+        """Delete the account and all its logins; its uid is never reused. Raises NoAccount."""
         async with self._database.writing() as connection:
             await _must_exist(connection, uid)
             await connection.execute(delete_from(accounts).where(accounts.c.uid == uid))
@@ -236,12 +236,12 @@ class Accounts:
             await connection.execute(update(accounts).where(accounts.c.uid == uid).values(disabled_at=when))
 
     async def _set_first_uid(self) -> None:
-        """Have uids begin at `first_uid`, unless one was given already."""
+        """Let uids begin at `first_uid`, unless the database has given one already."""
         async with self._database.writing() as connection:
             if self._database.is_sqlite:
                 await connection.execute(text(_SQLITE_SEQUENCE), {"last": self._first_uid - 1})
             elif (await connection.execute(text(_POSTGRES_UNUSED))).scalar():
-                # Nobody inserts while this looks again; else a uid that is given meanwhile would be given twice.
+                # No insert may come between the check and the change, or its uid would be given twice.
                 await connection.execute(text("LOCK TABLE gatelink_accounts IN SHARE ROW EXCLUSIVE MODE"))
                 await connection.execute(text(_POSTGRES_SEQUENCE), {"first": self._first_uid})
 
@@ -268,7 +268,7 @@ async def _insert_password(connection: AsyncConnection, uid: int, name: str, key
 
 
 async def _must_exist(connection: AsyncConnection, uid: int) -> None:
-    """Raise NoAccount unless there is one, which then stays until the transaction ends."""
+    """Raise NoAccount unless the account exists; then it stays until the transaction ends."""
     row = select(accounts.c.uid).where(accounts.c.uid == uid).with_for_update()
     if not 1 <= uid <= MAX_UID or (await connection.execute(row)).first() is None:
         raise NoAccount(f"there is no account {uid}")

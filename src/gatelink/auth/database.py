@@ -1,4 +1,4 @@
-"""The accounts' database: SQLite or PostgreSQL, every call with a deadline and a place in a bounded queue."""
+"""The database of accounts, SQLite or PostgreSQL. Calls have a deadline and a bounded queue."""
 
 import asyncio
 import os
@@ -25,7 +25,7 @@ DRIVERS = {
 
 
 class AccountsUnavailable(Unavailable):
-    """The database does not answer, not in time, or too many calls wait for it."""
+    """The database does not answer in time, or too many calls wait for it."""
 
 
 def parse_url(url: str) -> URL:
@@ -37,9 +37,7 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ConfigError(
-            "the accounts' url can't be read; write sqlite:///file or postgresql://user@host/db"
-        ) from None
+        raise ConfigError("the accounts' url can't be read; write sqlite:///file or postgresql://user@host/db") from None
     driver = DRIVERS.get(parsed.drivername)
     if driver is None:
         raise ConfigError(f"accounts are kept in SQLite or PostgreSQL, not in {parsed.drivername}")
@@ -54,11 +52,10 @@ def parse_url(url: str) -> URL:
 
 
 class Database:
-    """At most `pool_size` connections; at most `max_calls` calls at a time, waiting ones included, each for at most
-    `timeout` seconds, and 2 more when a PostgreSQL connection hangs: so long its driver tries to end it in order.
+    """At most `pool_size` connections, and at most `max_calls` calls at a time, waiting ones included.
 
-    What goes wrong is AccountsUnavailable; only IntegrityError, the caller's to read, is not. `calls` is how many there
-    are now.
+    A call takes at most `timeout` seconds, and 2 more on a PostgreSQL connection that hangs, which its driver tries to
+    close. Errors are AccountsUnavailable, except IntegrityError, which the caller handles. `calls` counts those of now.
     """
 
     def __init__(self, url: str, *, pool_size: int = 5, max_calls: int = 256, timeout: float = 5.0) -> None:
@@ -75,10 +72,10 @@ class Database:
         self.calls = 0
         self.engine = self._make_engine(pool_size)
         if self.is_sqlite:
-            # A write transaction that begins as a reader can fail at its first write, and no waiting would help it.
+            # A write transaction that begins as a reader can fail at its first write, however long it waits.
             self._reads = self.engine
             self._writes = self.engine.execution_options(begin="BEGIN IMMEDIATE")
-            # SQLite has one writer at a time and its others poll; those of this process wait in turn instead.
+            # SQLite has one writer at a time, and the others poll; writers of this process wait in turn instead.
             self._turn: AbstractAsyncContextManager[Any] = asyncio.Lock()
         else:
             self._reads = self.engine.execution_options(isolation_level="AUTOCOMMIT")
@@ -93,7 +90,7 @@ class Database:
                     pool_size=pool_size,
                     max_overflow=0,
                     pool_timeout=self._timeout,
-                    pool_pre_ping=True,  # a server that was restarted costs nobody a login
+                    pool_pre_ping=True,  # a restart of the server must fail no login
                     hide_parameters=True,
                     connect_args={"timeout": self._timeout},
                 )
@@ -118,7 +115,7 @@ class Database:
         return engine
 
     def make_file(self) -> None:
-        """SQLite: make the file, if there is none, so that only its owner reads it. Raises ConfigError."""
+        """SQLite: make the file if there is none, readable only for its owner. Raises ConfigError."""
         if self.is_sqlite:
             path = Path(self._url.database or "")
             try:
@@ -130,7 +127,7 @@ class Database:
                 ) from None
 
     async def first(self, statement: Executable) -> Row[Any] | None:
-        """The first row of what only reads."""
+        """The first row of a statement that only reads."""
         async with self._bounded(), self._reads.connect() as connection:
             return (await connection.execute(statement)).first()
 
@@ -141,7 +138,7 @@ class Database:
             yield connection
 
     async def close(self) -> None:
-        """Close the connections; what still runs on them fails."""
+        """Close the connections; calls under way fail."""
         with suppress(TimeoutError):
             async with asyncio.timeout(self._timeout):
                 await self.engine.dispose()
@@ -149,7 +146,7 @@ class Database:
     @asynccontextmanager
     async def _bounded(self) -> AsyncIterator[None]:
         if self.calls >= self._max_calls:
-            raise AccountsUnavailable(f"{self.calls} calls wait for the accounts in {self.name} already")
+            raise AccountsUnavailable(f"{self.calls} calls wait for the accounts in {self.name} already; try again")
         self.calls += 1
         try:
             async with asyncio.timeout(self._timeout):
@@ -159,13 +156,13 @@ class Database:
         except TimeoutError:
             raise AccountsUnavailable(f"no answer from the accounts in {self.name} in {self._timeout:g} s") from None
         except (SQLAlchemyError, OSError) as error:
-            # Without the cause: its text can hold the statement's parameters, and so can what it was raised from.
+            # Without the cause: the texts of the chain can hold the statement's parameters.
             raise AccountsUnavailable(f"the accounts in {self.name} fail: {_words(error)}") from None
         finally:
             self.calls -= 1
 
 
 def _words(error: Exception) -> str:
-    """The first line of what the driver said."""
+    """The first line of the driver's error."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     return (str(cause).splitlines() or [type(cause).__name__])[0]

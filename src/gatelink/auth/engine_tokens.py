@@ -16,10 +16,10 @@ from gatelink.cluster.engine import Conflict, Engine, Entry
 from gatelink.errors import VerifyError
 
 MAX_TOKENS = 16
-"""Tokens that one user has at a time; a newer one ends the oldest."""
+"""Tokens of one user at a time; a newer one ends the oldest."""
 
 MAX_CLAIMS = 16_384
-"""Bytes that a token's claims may have, as MessagePack."""
+"""Bytes of a token's claims as MessagePack."""
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
@@ -44,8 +44,8 @@ class EngineTokens:
     """`Tokens` on a cluster's engine, which the caller starts and closes.
 
     A token is 256 random bits bound to a uid. It must be used within `first_use` seconds of its issue, and ends
-    `lifetime` seconds after its issue however often it is used; with `single_use` its first use is also its last, on
-    whatever server. clock: unix seconds; the servers' clocks should agree within a second or two.
+    `lifetime` seconds after its issue however often it is used. With `single_use` its first use is also its last, on
+    all servers. clock: unix seconds; the servers' clocks should agree within a second or two.
 
     `verify` is one round trip to the engine, two at a token's first use. While the engine is away every method raises
     EngineUnavailable; a first use whose answer was lost may have happened, and a single-use token is then used up.
@@ -70,14 +70,14 @@ class EngineTokens:
     async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0) -> str:
         """A new token for `uid` (u64): 43 characters of URL-safe base64.
 
-        The user's other tokens stay valid. With `only`, those that were issued for the same `slot` (u8) end before this
-        returns; of several issued at once, one stays. Raises ValueError for claims of more than MAX_CLAIMS bytes,
+        The user's other tokens stay valid. With `only`, those for the same `slot` (u8) end before this returns; of
+        several issued at once, one stays. Raises ValueError for claims of more than MAX_CLAIMS bytes,
         EngineUnavailable.
         """
         now = self._clock()
         record = _Record(uid, claims or {}, now + self._first_use, now + self._lifetime, is_used=False)
         if (size := len(_encode(record.claims))) > MAX_CLAIMS:
-            raise ValueError(f"claims of {size} bytes; a token's may have {MAX_CLAIMS}")
+            raise ValueError(f"the claims have {size} bytes; a token may have {MAX_CLAIMS}")
         token = new_token()
         digest = digest_of(token)
         # Before the user's list: nobody has the token yet, and `revoke_user` finds whatever is in the list.
@@ -86,7 +86,7 @@ class EngineTokens:
         return token
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
-        """As `Tokens.verify`. A token shown with another uid is refused and stays as it was.
+        """As `Tokens.verify`. A token with another uid is refused and stays valid.
 
         Raises EngineUnavailable, too.
         """
@@ -97,7 +97,7 @@ class EngineTokens:
         return Identity(uid, record.claims, record.ends_at)
 
     async def revoke(self, token: str) -> None:
-        """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
+        """End one token; an unknown or ended one is no error. Sessions that it opened stay."""
         key = _token_key(digest_of(token))
         if await self._engine.get(key) is not None:  # a delete writes, and made-up tokens must not fill the engine
             await self._engine.delete(key)
@@ -107,7 +107,7 @@ class EngineTokens:
         await self._own(uid, lambda owned: ())
 
     def _checked(self, entry: Entry | None, uid: int) -> _Record:
-        """The record of a token that `uid` shows. Raises VerifyError."""
+        """The record of a token that came with `uid`. Raises VerifyError."""
         if entry is None:
             raise VerifyError(f"unknown token shown by uid {uid}: never issued, expired, used up or revoked")
         record = _decode_record(entry.value)
@@ -121,9 +121,9 @@ class EngineTokens:
         return record
 
     async def _use(self, entry: Entry, record: _Record) -> _Record:
-        """Marks a token as used; of several servers that do so at once, one succeeds. Raises VerifyError."""
+        """Mark a token as used; of several servers that do so at once, one succeeds. Raises VerifyError."""
         used = msgspec.structs.replace(record, is_used=True)
-        # A used-up token is kept for a moment, for the log to say why it is refused.
+        # A used-up token is kept for a moment, so that the log can give the reason.
         keep = self._first_use if self._single_use else record.ends_at - self._clock()
         try:
             await self._engine.update(entry.key, _encode(used), self._ttl(keep), entry.revision)
@@ -134,7 +134,7 @@ class EngineTokens:
         return used
 
     async def _add(self, uid: int, new: bytes, only: bool) -> None:
-        """Adds a token to the user's list; `only` it stays of its slot."""
+        """Add a token to the user's list. `only`: no other token of its slot stays."""
 
         def change(owned: tuple[bytes, ...]) -> tuple[bytes, ...]:
             others = (each for each in owned if not only or each[_SLOT] != new[_SLOT])
@@ -143,14 +143,14 @@ class EngineTokens:
         await self._own(uid, change)
 
     async def _own(self, uid: int, change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]) -> None:
-        """Changes a user's list, and ends the tokens that are not in it any more; of several at once one is first."""
+        """Change a user's list, and end the tokens that are removed from it."""
         key = _user_key(uid)
         while True:
             entry = await self._engine.get(key)
             owned = _decode_owned(entry.value) if entry is not None else ()
             kept = change(owned)
             for each in owned:
-                if each not in kept:  # first: what is in no list can't be ended any more
+                if each not in kept:  # before the list changes: nothing finds a token that is in no list
                     await self._engine.delete(_token_key(each[:_DIGEST]))
             try:
                 if entry is None and kept:
@@ -165,7 +165,7 @@ class EngineTokens:
 
     @staticmethod
     def _ttl(seconds: float) -> float:
-        return max(1.0, seconds)  # the engine's least; the record's own times are exact
+        return max(1.0, seconds)  # the least that an engine keeps; the times in the record are exact
 
 
 def _token_key(digest: bytes) -> str:

@@ -1,4 +1,4 @@
-"""Where an issuer's public keys may come from."""
+"""The source of an issuer's public keys, checked without the libraries that fetch them."""
 
 import ipaddress
 from urllib.parse import urlsplit
@@ -7,7 +7,7 @@ from gatelink.errors import ConfigError
 
 
 def url_of(source: str) -> str | None:
-    """`source` if it is a URL, None if it is a path. Raises ConfigError for a URL that anybody could answer."""
+    """`source` if it is a URL, None if it is a path. Raises ConfigError for a URL that an attacker could answer."""
     if "://" not in source:
         return None
     try:

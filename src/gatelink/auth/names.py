@@ -1,4 +1,4 @@
-"""User names: which are allowed, and when two are the same."""
+"""User names: which are allowed, and which are equal."""
 
 import re
 import unicodedata
@@ -9,17 +9,17 @@ from gatelink.auth.schema import MAX_NAME
 MIN_NAME = 3
 MARKS = "._-@+"
 
-# Letters and marks that are shown as nothing: Default_Ignorable_Code_Point of Unicode, those of categories L and M.
+# Invisible letters and marks: Default_Ignorable_Code_Point of Unicode, those of categories L and M.
 _INVISIBLE = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180d\u180f\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
 )
 
 
 def clean_name(name: str) -> str:
-    """`name` as it is kept and shown: NFKC, so that ﬁ is fi and Ａ is A.
+    """`name` as it is stored and shown: NFKC, so that ﬁ is fi and Ａ is A.
 
     3 to 64 characters: letters and decimal digits of any script with their combining marks, and `. _ - @ +`; the first
-    is a letter or digit. Raises InvalidCredential saying which rule was broken.
+    is a letter or digit. Raises InvalidCredential, which names the violated rule.
     """
     if len(name) > MAX_NAME:
         raise InvalidCredential(f"the user name has {len(name)} characters; it may have {MAX_NAME}")
@@ -38,8 +38,8 @@ def clean_name(name: str) -> str:
 
 
 def name_key(name: str) -> str:
-    """What is the same for all names that are the same: NFKC and case folding. Raises InvalidCredential."""
+    """One text for all spellings of a name: NFKC and case folding. Raises InvalidCredential."""
     key = clean_name(name)
-    while key != (key := unicodedata.normalize("NFKC", key.casefold())):  # some fold only after they were normalised
+    while key != (key := unicodedata.normalize("NFKC", key.casefold())):  # some fold only after normalising
         pass
     return clean_name(key)

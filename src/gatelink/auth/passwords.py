@@ -1,4 +1,4 @@
-"""Passwords: argon2id (RFC 9106) in a few threads of its own, with a bound on how many wait."""
+"""Password hashes: argon2id (RFC 9106) in a few threads, with a bounded queue."""
 
 import asyncio
 import os
@@ -23,22 +23,22 @@ HASH_BYTES = 32
 
 
 class Busy(Unavailable):
-    """As many passwords as may wait are waiting for their hash."""
+    """The queue of passwords to hash is full."""
 
 
 class PasswordHashing:
     """Hashes and checks passwords, off the loop: a hash takes tens of milliseconds, without the GIL.
 
-    The cost: `memory_kib` KiB and `passes` passes over them in `lanes` lanes. The defaults are OWASP's least for
-    argon2id (Password Storage Cheat Sheet: 19 MiB, 2, 1), which suit a server that many log in to at once; RFC 9106's
-    second recommendation (65536, 3, 4) costs an attacker and this server several times as much. Whoever logs in with a
-    hash of other parameters gets a new one.
+    The cost: `memory_kib` KiB and `passes` passes over them in `lanes` lanes. The defaults are OWASP's minimum for
+    argon2id (Password Storage Cheat Sheet: 19 MiB, 2, 1), for a server with many logins at once. RFC 9106's second
+    recommendation (65536, 3, 4) costs an attacker and this server several times as much. A login with a hash of other
+    parameters replaces that hash.
 
-    `threads` hash at a time (default: one a core, at most 4), each with `memory_kib`; up to `max_waiting` more wait,
-    and over that there is Busy. A password has at least `min_length` characters (NIST SP 800-63B: 8 in its third
+    `threads` hash at a time (default: one a core, at most 4), each with `memory_kib`. Up to `max_waiting` more wait;
+    beyond that, calls raise Busy. A password has at least `min_length` characters (NIST SP 800-63B: 8 in its third
     revision, 15 in its fourth) and at most `max_bytes` bytes of UTF-8.
 
-    `waiting` is how many are queued or being hashed, `runs` how many hashes were started, `refused` how many Busy.
+    `waiting` counts the queued and running hashes, `runs` the started ones, `refused` the Busy ones.
     """
 
     def __init__(
@@ -84,9 +84,9 @@ class PasswordHashing:
         return await self._run(self._hasher.hash, secret)
 
     async def verify(self, encoded: str | None, password: str) -> bool:
-        """Whether `encoded` is a hash of `password`. None, for an account that isn't there, costs as much: False.
+        """Whether `encoded` is a hash of `password`. None, for a missing account, costs as much and gives False.
 
-        Raises Busy; False, at once, for a password that none may have.
+        Raises Busy. A forbidden password gives False at once.
         """
         try:
             secret = self._secret(password)
@@ -96,19 +96,19 @@ class PasswordHashing:
         return matches and encoded is not None
 
     def is_outdated(self, encoded: str) -> bool:
-        """Whether `encoded` was made with other parameters than those of today."""
+        """Whether `encoded` was made with other parameters than the current ones."""
         return self._hasher.check_needs_rehash(encoded)
 
     def close(self) -> None:
-        """End the threads; what waits is cancelled. A later call starts them again."""
+        """Stop the threads and cancel what waits. A later call starts them again."""
         pool, self._pool = self._pool, None
         if pool is not None:
             pool.shutdown(wait=False, cancel_futures=True)
 
     def _secret(self, password: str) -> bytes:
-        """What is hashed: NFC (RFC 8265, OpaqueString), so that every keyboard's é is the same, as UTF-8.
+        """The bytes to hash: NFC (RFC 8265, OpaqueString), so that all keyboards type the same é, as UTF-8.
 
-        Raises InvalidCredential; the length is looked at before any work is done on it.
+        Raises InvalidCredential. The length is checked before any other work.
         """
         if len(password) > self._max_bytes:
             raise InvalidCredential(f"the password is longer than {self._max_bytes} bytes")
@@ -127,7 +127,7 @@ class PasswordHashing:
             return False
 
     async def _run(self, function: Callable[..., T], *arguments: object) -> T:
-        """`function` in one of the threads. Raises Busy when the queue is full."""
+        """Call `function` in one of the threads. Raises Busy when the queue is full."""
         if not self._room.acquire(blocking=False):
             self.refused += 1
             raise Busy(f"{self._max_waiting} passwords wait for their hash already; add threads or servers")
@@ -137,7 +137,7 @@ class PasswordHashing:
             self.waiting += 1
             self.runs += 1
         future = self._pool.submit(function, *arguments)
-        # Not when the caller gives up: a thread that has begun goes on to the end, and holds its memory until then.
+        # Not when the caller is cancelled: a running thread goes on to the end, and holds its memory until then.
         future.add_done_callback(self._leave)
         return await asyncio.wrap_future(future)
 
@@ -148,6 +148,6 @@ class PasswordHashing:
 
 
 def _encoded(memory_kib: int, passes: int, lanes: int) -> str:
-    """A hash that no password has, of the same cost to check as any: random where a hash has its salt and tag."""
+    """A hash that no password matches, as costly to check as any: its salt and tag are random."""
     salt, tag = (b64encode(os.urandom(size)).decode().rstrip("=") for size in (SALT_BYTES, HASH_BYTES))
     return f"$argon2id$v=19$m={memory_kib},t={passes},p={lanes}${salt}${tag}"

@@ -1,6 +1,6 @@
-"""The tables of accounts. What changes here needs a migration in migrations/versions; a test compares the two.
+"""The tables of accounts. A change needs a migration in migrations/versions; a test compares the two.
 
-A uid is a u64 on the wire, and SQL's widest integer is signed: uids are 1 .. 2^63 - 1. They are never used again.
+A uid is a u64 on the wire, and SQL's widest integer is signed: uids are 1 .. 2^63 - 1. They are never reused.
 """
 
 from gatelink.errors import importing
@@ -25,12 +25,12 @@ accounts = Table(
     Column("uid", _Uid, primary_key=True, autoincrement=True),
     Column("created_at", BigInteger, nullable=False),  # unix seconds, as all times here
     Column("disabled_at", BigInteger),  # null: may log in
-    sqlite_autoincrement=True,  # without it the uid of the newest account is given again when that is deleted
+    sqlite_autoincrement=True,  # without it the uid of a deleted newest account is given again
 )
 
 
 def _owner(*, unique: bool | None = None) -> Column[int]:
-    """Whose it is: one account may have many, or with `unique` only one."""
+    """The column of the account that a row belongs to. unique: an account has one row at most."""
     cascade = ForeignKey(accounts.c.uid, ondelete="CASCADE")
     return Column("uid", _Uid, cascade, nullable=False, unique=unique, index=not unique)
 
@@ -38,8 +38,8 @@ def _owner(*, unique: bool | None = None) -> Column[int]:
 passwords = Table(
     "gatelink_passwords",
     metadata,
-    Column("name_key", String(MAX_NAME), primary_key=True),  # what is looked up: names.name_key(name)
-    Column("name", String(MAX_NAME), nullable=False),  # what is shown, with its capitals
+    Column("name_key", String(MAX_NAME), primary_key=True),  # for look-ups: names.name_key(name)
+    Column("name", String(MAX_NAME), nullable=False),  # as shown, with its capitals
     _owner(unique=True),
     Column("hash", String(256), nullable=False),  # argon2's encoded form
     Column("changed_at", BigInteger, nullable=False),

@@ -1,9 +1,8 @@
-"""Tokens that a server checks by itself: JWTs (RFC 7519), signed with Ed25519 (RFC 8037), valid for a minute at most.
+"""Tokens that a server checks alone: JWTs (RFC 7519), signed with Ed25519 (RFC 8037), valid for a minute at most.
 
 The header has `alg` Ed25519 (as RFC 9864 names it) and `kid`; the claims are `aud`, `sub` (the uid, in digits), `iat`,
-`exp`, `jti`, `slot` if it is not 0, and under `claims` what the login knows of the user. JWT and not PASETO, because
-logging in with OpenID Connect needs a JOSE library anyway; the choice of algorithms that PASETO leaves out is shut out
-here by a list of one.
+`exp`, `jti`, `slot` if it is not 0, and under `claims` the claims of the user. They are JWT and not PASETO, because
+OpenID Connect needs a JOSE library anyway. PASETO leaves no choice of algorithms; here a list of one does the same.
 """
 
 import secrets
@@ -27,16 +26,16 @@ with importing(__name__, "login"):
 
 ALGORITHM = "Ed25519"
 MAX_LIFETIME = 60.0
-"""Seconds: as long as a stolen token is good for, and the longest that a revocation has to be remembered."""
+"""Seconds that a stolen token is valid at most, and that a revocation has to be remembered."""
 
 MAX_SKEW = 5.0
-"""Seconds that the clock of who signs may be ahead of ours."""
+"""Seconds that the clock of an issuer may be ahead of ours."""
 
 MAX_SIZE = 1_000
 """Bytes of a token: `limits.max_token` by default."""
 
 MOMENT = 1e-6
-"""Seconds between what is revoked and what is not: more than a float of unix seconds leaves out."""
+"""Seconds between a revocation and the next token: more than the rounding of unix seconds as a float."""
 
 REVOKED = "revoked-tokens"
 
@@ -59,16 +58,16 @@ _decode = msgspec.json.Decoder(_Claims).decode
 
 
 class SignedTokens:
-    """`Tokens` without a look-up: whoever has a public key can check them, only who has a private key can issue them.
+    """`Tokens` without a look-up: a public key checks them, a private key issues them.
 
     engine: carries revocations; started and closed by the caller. keys: private keys, the first of them signs.
-    public_keys: of others that are accepted. To change keys, add the new one to every server's, then let it sign, then
-    take the old one away a minute later. audience: whom tokens are for; others' are refused. lifetime: seconds, at most
-    60. clock: unix seconds; the servers' clocks should agree within a second or two.
+    public_keys: further keys that are accepted. To change keys, add the new one to every server, then let it sign, and
+    remove the old one a minute later. audience: of the tokens; those for another one are refused. lifetime: seconds, at
+    most 60. clock: unix seconds; the servers' clocks should agree within a second or two.
 
-    A token can be used again until it ends, which is soon: it is for connecting, not for connecting again. `async with`
-    it before use: from then on it follows what is revoked, and `verify` asks nobody. While the engine is away it goes
-    on with what it knew, so a revocation may be missed for the minute that tokens live.
+    A token can be used again until it expires, which is soon: it is for the first connection, not for a resume. Enter
+    the object with `async with` before use: from then on it follows revocations, and `verify` needs no round trip.
+    While the engine is away it uses the revocations it knows, so it may miss one for the minute that tokens live.
     """
 
     def __init__(
@@ -111,7 +110,7 @@ class SignedTokens:
         """A new token for `uid` (u64).
 
         With `only`, the user's tokens that were issued for the same `slot` (u8) end: of several issued at once, one
-        stays. A server refuses them once it has heard of it from the engine, which this does not wait for. Raises
+        stays. A server refuses them once the engine has sent it the revocation; `issue` does not wait for that. Raises
         ValueError for claims that make it longer than MAX_SIZE; with `only`, EngineUnavailable.
         """
         if self._signing is None:
@@ -120,18 +119,20 @@ class SignedTokens:
         if only:
             issued_at = max(await self._end_before(_slot_key(uid, slot)), self._ended_at(_user_key(uid))) + MOMENT
         else:
-            issued_at = max(now, self._revoked_before(uid, slot) + MOMENT)  # a clock behind another's must not undo it
+            issued_at = max(
+                now, self._revoked_before(uid, slot) + MOMENT
+            )  # a clock may be behind the revoking server's
         payload = _Claims(
             self._audience, str(uid), issued_at, now + self._lifetime, secrets.token_urlsafe(16), claims or {}, slot
         )
         header = {"alg": ALGORITHM, "kid": self._kid}
         token = jws.serialize_compact(header, msgspec.json.encode(payload), self._signing, registry=_registry)
         if len(token) > MAX_SIZE:
-            raise ValueError(f"a token of {len(token)} bytes; it may have {MAX_SIZE}: give it fewer claims")
+            raise ValueError(f"a token of {len(token)} bytes; it may have {MAX_SIZE}, so give it fewer claims")
         return token
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
-        """As `Tokens.verify`; asks no other server."""
+        """As `Tokens.verify`, without a round trip."""
         payload = self._opened(token)
         if payload.sub != str(uid):
             raise VerifyError(f"wrong uid: a token of uid {payload.sub} was shown by uid {uid}")
@@ -140,7 +141,7 @@ class SignedTokens:
         return Identity(uid, payload.claims, payload.exp)
 
     async def revoke(self, token: str) -> None:
-        """End one token; one that is none or has ended is no error. Raises EngineUnavailable."""
+        """End one token; an invalid or ended one is no error. Raises EngineUnavailable."""
         try:
             payload = self._opened(token.encode("ascii", "replace"))
         except VerifyError:
@@ -153,7 +154,7 @@ class SignedTokens:
         await self._end_before(_user_key(uid))
 
     async def _end_before(self, key: str) -> float:
-        """End the tokens that `key` stands for and that were issued up to a moment, a later one each time; gives it."""
+        """End the tokens of `key` that were issued up to a moment, which is later each time; gives the moment."""
         ttl = MAX_LIFETIME + MAX_SKEW
         while True:
             entry = await self._engine.get(key)
@@ -169,7 +170,7 @@ class SignedTokens:
                 continue  # another server's came first
 
     def _opened(self, token: bytes) -> _Claims:
-        """What a token that is ours and has not expired says. Raises VerifyError."""
+        """The payload of a valid token that has not expired. Raises VerifyError."""
         if len(token) > MAX_SIZE:
             raise VerifyError(f"not a signed token: {len(token)} bytes, over {MAX_SIZE}")
         try:
@@ -203,7 +204,7 @@ class SignedTokens:
         return self._watch.entries
 
     def _revoked_before(self, uid: int, slot: int) -> float:
-        """When the tokens of `uid` for `slot` were ended last; 0 if that is too long ago to matter."""
+        """The time of the last revocation of `uid` or its `slot`; 0 if none matters any more."""
         return max(self._ended_at(_user_key(uid)), self._ended_at(_slot_key(uid, slot)))
 
     def _ended_at(self, key: str) -> float:
@@ -219,7 +220,7 @@ def _slot_key(uid: int, slot: int) -> str:
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """What a token's header calls a key: the first 4 bytes of its SHA-256, in hex."""
+    """The id of a key in a token's header: the first 4 bytes of its SHA-256, in hex."""
     return sha256(key.public_bytes_raw()).hexdigest()[:8]
 
 

@@ -27,12 +27,12 @@ class Tokens(Protocol):
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
         """The identity that `token` proves, its `uid` the one given.
 
-        `token` is as the peer sent it: up to `limits.max_token` bytes, of any value, UTF-8 or not. `uid` (u64) and
-        `source` (0 client, 1..255 server type) are only claimed; a token proves the uid, never the source. `address`
-        is where the peer connects from, for the log and for policy.
+        token: as the peer sent it, up to `limits.max_token` bytes of any value, UTF-8 or not. uid (u64), source (0
+        client, 1..255 server type): what the peer claims; a token proves the uid, never the source. address: the
+        peer's, for the log and for policy.
 
-        Raises VerifyError with words for the log, never the token's. The server gives the call `limits.token_timeout`
-        seconds, then cancels it and refuses the peer.
+        Raises VerifyError. Its text is for the log and has nothing of the token. After `limits.token_timeout` seconds
+        the server cancels the call and refuses the peer.
         """
         ...
 
@@ -60,7 +60,7 @@ class IssuedTokens(Tokens, Issuer, Protocol):
 class StaticTokens:
     """The token is a function of the uid: for tests and benchmarks, never for players.
 
-    `check` gives the token that a uid must show; by default the uid written with 32 digits.
+    check: gives the valid token of a uid; by default the uid with 32 digits.
     """
 
     def __init__(self, check: Callable[[int], bytes] = lambda uid: b"%032d" % uid) -> None:
@@ -73,7 +73,7 @@ class StaticTokens:
 
 
 class _Record(msgspec.Struct):
-    """What is known of one issued token: everything but the token."""
+    """All about one issued token but the token itself."""
 
     uid: int
     claims: dict[str, Any]
@@ -86,16 +86,16 @@ _Queue = OrderedDict[bytes, _Record]
 
 
 class MemoryTokens:
-    """Tokens of one process: issued here, checked here, forgotten with it.
+    """Tokens of one process, which issues, checks and forgets them.
 
     A token is 256 random bits bound to a uid. It must be used within `first_use` seconds of its issue, and ends
     `lifetime` seconds after its issue however often it is used; with `single_use` its first use is also its last. Only
-    its SHA-256 is kept, so nobody gets in with what a dump of the memory shows.
+    its SHA-256 is kept, so a dump of the memory shows no token.
 
-    At most `max_tokens` are remembered, in about 0.7 KiB each. When that many are, an issue forgets the first there is
-    of: one that expired, one that was ended (revoked, used up), the one whose first use is the longest ago, the oldest
-    unused. Its holder logs in again. Used tokens go before unused ones because their holders are already in; the other
-    way round, those who log in to a full table would take each other's last place.
+    At most `max_tokens` are remembered, in about 0.7 KiB each. In a full table an issue forgets one token, the first of
+    these: an expired one, an ended one (revoked, used up), the one whose first use is the longest ago, the oldest
+    unused one. Its holder logs in again. Used tokens go before unused ones because their holders are connected already.
+    The other way round, new logins would take the last place of each other.
     """
 
     def __init__(
@@ -115,13 +115,12 @@ class MemoryTokens:
         self._single_use = single_use
         self._max_tokens = max_tokens
         self._clock = clock
-        # By the token's SHA-256, each in the order in which tokens came to it. The time of a look-up may depend on the
-        # hash; that helps no guesser, who cannot choose a token's hash.
+        # By the digest of a token; each is in the order in which tokens came to it.
         self._ended, self._used, self._unused = self._queues = (_Queue(), _Queue(), _Queue())
         self._digests_of: dict[int, set[bytes]] = {}
 
     def __len__(self) -> int:
-        """How many tokens are remembered, with those that have ended or expired and are not forgotten yet."""
+        """The number of remembered tokens, with ended and expired ones that are not forgotten yet."""
         return sum(map(len, self._queues))
 
     def issue(self, uid: int, claims: dict[str, Any] | None = None) -> str:
@@ -137,7 +136,7 @@ class MemoryTokens:
         return token
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
-        """As `Tokens.verify`. A token shown with another uid is refused and stays as it was."""
+        """As `Tokens.verify`. A token with another uid is refused and stays valid."""
         digest = digest_of(token)
         queue = self._queue_of(digest)
         if queue is None:
@@ -158,7 +157,7 @@ class MemoryTokens:
         return Identity(uid, dict(record.claims), record.ends_at)
 
     def revoke(self, token: str) -> None:
-        """End one token; one that is unknown or has ended is no error. Sessions that it opened live on."""
+        """End one token; an unknown or ended one is no error. Sessions that it opened stay."""
         self._end(digest_of(token), "revoked")
 
     async def revoke_user(self, uid: int) -> None:
@@ -170,14 +169,14 @@ class MemoryTokens:
         return next((queue for queue in self._queues if digest in queue), None)
 
     def _end(self, digest: bytes, how: str) -> None:
-        """Refuse a token from now on, and remember it for now, so that the log can say why."""
+        """Refuse a token from now on, but remember it for a while, so that the log can give the reason."""
         queue = self._queue_of(digest)
         if queue is not None and queue is not self._ended:
             record = self._ended[digest] = queue.pop(digest)
             record.ended = how
 
     def _forget_expired(self, now: float) -> None:
-        """Forget up to two expired tokens a queue: faster than they are issued, and no pause after a quiet night."""
+        """Forget up to two expired tokens a queue: faster than they are issued, and without a long pause."""
         for queue in self._queues:
             for _ in range(2):
                 if queue and next(iter(queue.values())).expires_at <= now:

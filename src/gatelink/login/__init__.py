@@ -1,1 +1,1 @@
-"""The login service: HTTP in, a token and a gateway's address out (docs/login.md)."""
+"""The login service: it checks credentials over HTTP and gives a token and a gateway's address (docs/login.md)."""

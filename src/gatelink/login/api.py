@@ -54,41 +54,41 @@ AnyRequest = Request[Any, Any, Any]
 
 _MEANINGS = {
     400: "The body is no JSON.",
-    403: "The credentials log nobody in.",
+    403: "The credentials are not valid.",
     408: "The body did not come in time.",
     409: "The user name is taken.",
     413: "The body is too large.",
-    415: "The body is not said to be JSON.",
-    422: "The body lacks something, or has something that cannot be.",
+    415: "The content type is not JSON.",
+    422: "A field is missing or has an invalid value.",
     429: "Too many tries; `Retry-After` has the seconds to wait.",
     500: "The service failed.",
-    503: "The service cannot do it at the moment; `Retry-After` has the seconds to wait.",
+    503: "The service is busy or not available; `Retry-After` has the seconds to wait.",
 }
 _EVERY_POST = (400, 408, 413, 415, 422, 429, 500, 503)
 
 _MALFORMED = problem(400, "malformed-body", "the body is no JSON in UTF-8, or nested too deeply")
 
 LegacyStatus = Literal["always-200", "original"]
-"""How clients of the original engine are refused: by `Result` alone, or as it did, by the status."""
+"""How clients of the original engine are refused: by `Result` alone, or by the status, as that engine did."""
 
 _LEGACY_RESULTS = {429: 2, 503: 3, 500: 3}  # by the problem's status
 _LEGACY_WRONG, _LEGACY_TOO_OLD = 1, 4
 
 _ORIGINAL = {
     400: "The body can't be read.",
-    403: "The credentials log nobody in, or the client is too old.",
+    403: "The credentials are not valid, or the client is too old.",
     406: "Too many tries, or no gateway takes players.",
-    500: "The service failed, or cannot do it at the moment.",
+    500: "The service failed, or is not available.",
 }
 _ORIGINAL_BUSY = ("busy", "no-gateway", "too-many-tries")
 
 
 class ClientTooOld(GatelinkError):
-    """The version of the client is one that is not served any more."""
+    """The version of the client is no longer served."""
 
 
 class ProblemError(GatelinkError):
-    """A problem that is the HTTP side's own. headers: further ones of its response."""
+    """A problem of the HTTP request itself. headers: further headers of its response."""
 
     def __init__(self, problem: Problem, headers: dict[str, str] | None = None) -> None:
         self.problem = problem
@@ -103,9 +103,9 @@ def build(
     legacy_status: LegacyStatus = "always-200",
     accept_version: Callable[[str], bool] | None = None,
 ) -> Litestar:
-    """The application, with a path for each of the methods that `logins` has.
+    """The application, with a path for each method of `logins`.
 
-    accept_version: whether clients of the original engine with this ClientVer are served; None: all are.
+    accept_version: whether to serve clients of the original engine with this ClientVer; None: serve all.
     """
     routes = [*_routes(logins), *_legacy_routes(logins, legacy_status, accept_version), _health(is_healthy)]
     document = _document(routes)
@@ -137,7 +137,7 @@ def _litestar(routes: Sequence[HTTPRouteHandler], config: OpenAPIConfig | None) 
 
 def _document(routes: Sequence[HTTPRouteHandler]) -> dict[str, Any]:
     config = OpenAPIConfig(
-        title="gatelink login", version=__version__, description="Logs players in and says where to connect."
+        title="gatelink login", version=__version__, description="Logs players in and gives the address to connect to."
     )
     return _litestar(routes, config).openapi_schema.to_schema()
 
@@ -151,7 +151,7 @@ def _routes(logins: Logins) -> list[HTTPRouteHandler]:
     async def register(data: JSONBody[Credentials], request: AnyRequest) -> LoginReply:
         return await logins.register(data.user, data.password, _address(request), data.slot)
 
-    @_route("/v1/guest", GuestCredentials, "Log in as the guest of a device, who is made the first time", 403)
+    @_route("/v1/guest", GuestCredentials, "Log in as the guest of a device; the first login makes the account", 403)
     async def guest(data: JSONBody[GuestCredentials], request: AnyRequest) -> LoginReply:
         return await logins.guest(data.device_id, _address(request), data.slot)
 
@@ -159,11 +159,11 @@ def _routes(logins: Logins) -> list[HTTPRouteHandler]:
     async def oidc(data: JSONBody[OidcCredentials], request: AnyRequest) -> LoginReply:
         return await logins.oidc(credentials_of(data), _address(request), data.slot)
 
-    @_route("/v1/logout", LogoutRequest, "End a token; one that has ended, or never was, is no error", status_code=204)
+    @_route("/v1/logout", LogoutRequest, "End a token; an unknown or ended token is no error", status_code=204)
     async def logout(data: JSONBody[LogoutRequest]) -> None:
         await logins.logout(data.token)
 
-    @get("/v1/servers", operation_id="servers", summary="The gateways there are", responses=_problems(429, 500))
+    @get("/v1/servers", operation_id="servers", summary="List the gateways", responses=_problems(429, 500))
     async def servers() -> list[ServerEntry]:
         return [
             ServerEntry(gateway.id, gateway.name, gateway.by_transport, gateway.public_key, gateway.open)
@@ -185,18 +185,18 @@ def _routes(logins: Logins) -> list[HTTPRouteHandler]:
 def _legacy_routes(
     logins: Logins, status: LegacyStatus, accept_version: Callable[[str], bool] | None
 ) -> list[HTTPRouteHandler]:
-    """What clients of the original engine ask for."""
+    """The paths for clients of the original engine."""
     responses = _problems(408, 413, 429, 503)
     if status == "original":
-        description = "A refusal has the original's status, and says why in `Error`."
+        description = "A refusal has the original's status, and the reason in `Error`."
         responses |= {
             code: ResponseSpec(LegacyError, description=text, generate_examples=False)
             for code, text in _ORIGINAL.items()
         }
     else:
-        description = "Answers 200 whether it succeeds or not; `Result` says which."
+        description = "The status is always 200; `Result` tells success from failure."
 
-    def told(refused: type[LegacyReply] | type[LegacyCreated]) -> ExceptionHandlersMap:
+    def handlers(refused: type[LegacyReply] | type[LegacyCreated]) -> ExceptionHandlersMap:
         def handler(_: AnyRequest, error: Exception) -> Response[Any]:
             return _legacy_refusal(error, refused, status)
 
@@ -209,7 +209,7 @@ def _legacy_routes(
         summary="Log in, as clients of the original engine do",
         description=description,
         responses=responses,
-        exception_handlers=told(LegacyReply),
+        exception_handlers=handlers(LegacyReply),
     )
     async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
         if accept_version is not None and not accept_version(data.client_ver or ""):
@@ -222,9 +222,9 @@ def _legacy_routes(
         status_code=200,
         operation_id="legacy_create",
         summary="Make an account, as robots of the original engine do",
-        description=f"One that exists is none that is refused, if the password is its own. {description}",
+        description=f"An account that exists is no error if the password is right. {description}",
         responses=responses,
-        exception_handlers=told(LegacyCreated),
+        exception_handlers=handlers(LegacyCreated),
     )
     async def legacy_create(data: JSONBody[LegacyCreation], request: AnyRequest) -> LegacyCreated:
         uid, is_new = await logins.create(data.user, data.password, _address(request))
@@ -245,7 +245,7 @@ def _route(
     decode = msgspec.json.Decoder(body).decode
 
     async def check(request: AnyRequest) -> None:
-        """Refuses a body that says it is no JSON, and JSON whose types are not exactly those that are wanted."""
+        """Refuse a body with another content type, and JSON whose types do not match exactly."""
         kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise ProblemError(problem(415, "no-json", "send JSON, with content-type: application/json"))
@@ -255,7 +255,7 @@ def _route(
         except msgspec.DecodeError as error:
             if isinstance(error, msgspec.ValidationError) and _is_json(sent):
                 raise ProblemError(problem(422, "invalid-body", str(error))) from None
-            return  # the framework finds this out, too, and knows an empty body
+            return  # the framework refuses it, too, and knows an empty body
 
     responses = _problems(*problems, *_EVERY_POST)
     name = path.rpartition("/")[2]
@@ -270,7 +270,7 @@ def _route(
 
 
 def _is_json(sent: bytes) -> bool:
-    """Whether all of it is JSON, whatever it says."""
+    """Whether all of it is JSON."""
     try:
         msgspec.json.decode(sent)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
@@ -314,17 +314,17 @@ def _answer(what: Problem, headers: dict[str, str]) -> Response[bytes]:
 
 
 def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
-    """What a peer is told of `error`, and the headers that go with it. What is not known here is `internal-error`."""
+    """The problem that the client gets for `error`, and its headers. An unknown error is `internal-error`."""
     match error:
         case ProblemError():
             return error.problem, error.headers
         case TooMany():
-            detail = f"too many tries; again in {error.retry_after} s"
+            detail = f"too many tries; try again in {error.retry_after} s"
             return problem(429, "too-many-tries", detail), {"retry-after": str(error.retry_after)}
         case ClientTooOld():
-            return problem(403, "client-too-old", "this version of the client is not served any more"), {}
+            return problem(403, "client-too-old", "this version of the client is no longer served; update it"), {}
         case LoginRefused():
-            return problem(403, "wrong-credentials", "these credentials log nobody in"), {}
+            return problem(403, "wrong-credentials", "the credentials are not valid"), {}
         case AccountExists():
             return problem(409, "name-taken", "the user name is taken"), {}
         case InvalidCredential():
@@ -332,11 +332,11 @@ def problem_of(error: Exception) -> tuple[Problem, dict[str, str]]:
         case Busy():
             return _later("busy", "too many passwords wait to be checked")
         case Unavailable():
-            return _later("accounts-unavailable", "nobody can be logged in this way at the moment")
+            return _later("accounts-unavailable", "this way to log in is not available now")
         case EngineError():
-            return _later("engine-unavailable", "what the servers share cannot be reached at the moment")
+            return _later("engine-unavailable", "the engine of the servers can't be reached now")
         case NoGateway():
-            return _later("no-gateway", "no gateway takes players at the moment")
+            return _later("no-gateway", "no gateway takes players now")
     return problem(500, "internal-error", "the login service failed; the cause is in its log"), {}
 
 
@@ -345,10 +345,10 @@ def _later(code: str, detail: str) -> tuple[Problem, dict[str, str]]:
 
 
 def _problem(error: Exception) -> tuple[Problem, dict[str, str]]:
-    """What a peer is told of `error`; a fault of ours goes to the log."""
+    """The problem that the client gets for `error`. A fault of the service also goes to the log."""
     if isinstance(error, HTTPException) and error.status_code < 500:
         return _http_problem(error)
-    if isinstance(error, (RecursionError, UnicodeDecodeError)):  # of JSON's decoder: nothing of ours raises them
+    if isinstance(error, (RecursionError, UnicodeDecodeError)):  # of the JSON decoder alone
         return _MALFORMED, {}
     found, headers = problem_of(error)
     if found.status == 500:
@@ -365,21 +365,21 @@ def _on_http_error(_: AnyRequest, error: HTTPException) -> Response[bytes]:
 
 
 def _http_problem(error: HTTPException) -> tuple[Problem, dict[str, str]]:
-    """What the framework found wrong, in our words: its own may quote what was sent."""
+    """The problem for an error of the framework, in our words: its own may quote the body."""
     if isinstance(error, ValidationException):
         return problem(422, "invalid-body", _what_is_invalid(error)), {}
     match error.status_code:
         case 404:
-            return problem(404, "no-such-path", f"there is no such path; {PAGE} has those there are"), {}
+            return problem(404, "no-such-path", f"there is no such path; {PAGE} lists the paths"), {}
         case 405:
-            return problem(405, "no-such-method", "the path has other methods"), dict(error.headers or {})
+            return problem(405, "no-such-method", "the path has other methods, see Allow"), dict(error.headers or {})
         case 400:
             return _MALFORMED, {}
-    return problem(error.status_code, "refused", "the request cannot be served"), {}
+    return problem(error.status_code, "refused", "the request can't be served"), {}
 
 
 def _what_is_invalid(error: ValidationException) -> str:
-    """The rule of the first thing that is wrong; msgspec's words have names and limits, never values."""
+    """The first violated rule. The words of msgspec have names and limits, never values."""
     found = error.extra[0] if isinstance(error.extra, list) and error.extra else {}
     where, what = found.get("key", "data"), found.get("message", "'data'")
     if where != "data":
@@ -390,7 +390,7 @@ def _what_is_invalid(error: ValidationException) -> str:
 def _legacy_refusal(
     error: Exception, refused: type[LegacyReply] | type[LegacyCreated], status: LegacyStatus
 ) -> Response[Any]:
-    """The original engine's answer to what went wrong."""
+    """The answer to an error in the format of the original engine."""
     found, headers = _problem(error)
     headers = {**headers, "cache-control": "no-store"}
     if status == "original":
@@ -400,7 +400,7 @@ def _legacy_refusal(
 
 
 def _original_status(found: Problem) -> int:
-    """The status with which the original engine says it."""
+    """The status that the original engine uses for the problem."""
     if found.code in _ORIGINAL_BUSY:
         return 406
     if found.status >= 500:

@@ -1,4 +1,4 @@
-"""What stands before the application: whose address it is, how many at a time, how much, and for how long."""
+"""The limits before the application: the client's address, requests at a time, sizes and times."""
 
 import asyncio
 import math
@@ -21,7 +21,7 @@ log = structlog.get_logger("gatelink.login.http")
 quiet = RateLimitedLogger(log)
 
 MOST_DISCARDED = 1_048_576
-"""Bytes of a body over the limit that are read and thrown away, so that its sender reads why instead of a reset."""
+"""Bytes of a body over the limit that are read and discarded, so that its sender gets the answer and not a reset."""
 
 Scope = MutableMapping[str, Any]
 Message = MutableMapping[str, Any]
@@ -37,8 +37,8 @@ _WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([^:]*):[0-9]+")  # as some proxi
 class LimitedApp:
     """The ASGI application `app` within `limits`.
 
-    rates: how often each network may ask. proxies: networks whose X-Forwarded-For is believed. `responses` counts by
-    status.
+    rates: of requests, for each network. proxies: networks whose X-Forwarded-For is trusted. `active` counts the
+    requests under way, `responses` the responses by status.
     """
 
     def __init__(self, app: App, limits: LoginLimits, rates: RequestRates, proxies: tuple[str, ...] = ()) -> None:
@@ -56,12 +56,12 @@ class LimitedApp:
         scope["client"] = (forwarded_for(scope["headers"], peer, self._proxies), port)
         if not (self._proxies or self._warned):
             self._look_for_proxy(scope, peer)
-        if _head_size(scope) > self._limits.max_head:  # h11 limits only what comes in several pieces
+        if _head_size(scope) > self._limits.max_head:  # h11 limits only a head that comes in several pieces
             large = problem(431, "too-large-head", f"line and headers may have {self._limits.max_head} bytes")
             await self._refuse(send, large, _CLOSE)
             return
         if {b"content-length", b"transfer-encoding"} <= {name for name, _ in scope["headers"]}:
-            # h11 believes the latter; a proxy that believes the former sees another request behind this one.
+            # h11 uses the latter. A proxy that uses the former sees another request behind this one.
             two = problem(400, "bad-request", "a body has Content-Length or Transfer-Encoding, not both")
             await self._refuse(send, two, _CLOSE)
             return
@@ -79,21 +79,21 @@ class LimitedApp:
         try:
             async with asyncio.timeout(self._limits.timeout):  # for the body and the work
                 body = await self._read(scope, receive)
-                if wait:  # not before: a reset, which bytes that are not read cause, could overtake the answer
+                if wait:  # only now: unread bytes cause a reset, which could overtake the answer
                     often = problem(429, "too-many-requests", "the network asks too often")
                     await self._refuse(send, often, {**_CLOSE, "retry-after": str(math.ceil(wait))})
                     return
-                # Only who has sent all of it takes a place, else slow bodies would hold them all.
+                # Only a whole request takes a place, or slow bodies would hold all of them.
                 if body is not None and self.active < self._limits.max_requests:
                     self.active += 1
-                    # uvicorn, which has the scope itself, leaves the body of a HEAD's answer away.
+                    # uvicorn has a scope of its own and omits the body in the answer to a HEAD.
                     asked = {**scope, "method": "GET"} if scope["method"] == "HEAD" else scope
                     try:
                         await self._app(asked, _replaying(body, receive), send_counted)
                     finally:
                         self.active -= 1
                     return
-        except _Gone:
+        except _Disconnected:
             return
         except TimeoutError:
             if started:
@@ -112,13 +112,14 @@ class LimitedApp:
             await self._refuse(send, problem(503, "busy", "too many requests are under way"), _LATER)
 
     def _look_for_proxy(self, scope: Scope, peer: str) -> None:
-        """Says once that a proxy was left out of the settings."""
+        """Log once that a proxy is missing in the settings."""
         if any(name == b"x-forwarded-for" for name, _ in scope["headers"]) and contains(self._exempt, peer):
             self._warned = True
-            log.error("a proxy that login.proxies does not have; no limit per network holds", address=peer)
+            fix = "add its address to login.proxies"
+            log.error("a proxy that login.proxies does not have; no limit per network holds", address=peer, fix=fix)
 
     async def _read(self, scope: Scope, receive: Receive) -> bytes | None:
-        """The whole body; None if it is too large. Raises _Gone if the peer leaves before its end."""
+        """The whole body; None if it is too large. Raises _Disconnected if the client closes before its end."""
         most = self._limits.max_body
         if _declared(scope["headers"]) > MOST_DISCARDED:
             return None
@@ -126,7 +127,7 @@ class LimitedApp:
         while more and size <= MOST_DISCARDED:
             message = await receive()
             if message["type"] != "http.request":
-                raise _Gone  # part of a body must not be taken for one
+                raise _Disconnected  # a part of a body must not pass as a whole one
             chunk = message.get("body", b"")
             size += len(chunk)
             body = body + chunk if size <= most else b""
@@ -140,8 +141,8 @@ class LimitedApp:
         await send({"type": "http.response.body", "body": body})
 
 
-class _Gone(Exception):
-    """The peer left."""
+class _Disconnected(Exception):
+    """The client closed the connection."""
 
 
 def _replaying(body: bytes, receive: Receive) -> Receive:
@@ -169,10 +170,10 @@ def _declared(headers: list[tuple[bytes, bytes]]) -> int:
 
 
 def forwarded_for(headers: list[tuple[bytes, bytes]], peer: str, proxies: tuple[Network, ...]) -> str:
-    """The address that the request is from: `peer`, or if that is one of our proxies whom it forwards for.
+    """The client's address: `peer`, or, if that is one of `proxies`, the address that it forwards for.
 
-    Each proxy appends to X-Forwarded-For whom it was asked by, so it is read from its end, up to the first address that
-    is no proxy of ours; what stands before that anybody can have written. What is no address is not believed.
+    Each proxy appends the address of its peer to X-Forwarded-For. So the header is read from its end, up to the first
+    address that is no proxy of ours; anyone can have written the rest. A text that is no address is ignored.
     """
     named = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1").split(",")
     while peer and contains(proxies, peer) and named:

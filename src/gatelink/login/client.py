@@ -1,6 +1,6 @@
-"""A client of the login service, for games, robots, tests and tools: HTTP in, what `connect` needs out.
+"""A client of the login service, for games, robots, tests and tools: it gets the token and address for `connect`.
 
-It needs the extra `client` alone. Whatever answers at the address, a method gives its result or raises LoginFailed.
+It needs only the extra `client`. Whatever answers at the address, a method gives its result or raises LoginFailed.
 """
 
 import asyncio
@@ -15,8 +15,8 @@ with importing(__name__, "client"):
     import httpx
 
 TIMEOUT = 15.0  # s that one request may take in all; the service's own limit is shorter
-MAX_REPLY = 1_048_576  # bytes of a reply that are read; a list of 1,000 gateways has about 200,000
-MAX_WORDS = 300  # characters of what others say that go into an error's text
+MAX_REPLY = 1_048_576  # bytes read of a reply; a list of 1,000 gateways has about 200,000
+MAX_WORDS = 300  # characters of a reply that go into an error's text
 
 T = TypeVar("T")
 
@@ -24,10 +24,10 @@ _problem = msgspec.json.Decoder(Problem).decode
 
 
 class LoginFailed(GatelinkError):
-    """The service did not do it, cannot be reached, or is none; `__cause__` is what happened, where something did.
+    """The service refused, can't be reached, or is no login service. `__cause__` is the error below, if there is one.
 
-    status: of HTTP, 0 if there was no answer. code: the problem's, as `wrong-credentials`; "" without. retry_after:
-    seconds to wait before trying again, None if it did not say. url: what was asked, without user name and password.
+    status: of HTTP, 0 without an answer. code: of the problem, as `wrong-credentials`; "" without one. retry_after:
+    seconds to wait before the next try, None if the answer has none. url: the request's, without user and password.
     """
 
     def __init__(
@@ -41,7 +41,7 @@ class LoginFailed(GatelinkError):
 
 
 class LoginClient:
-    """Asks the login service at `url`. Every method raises LoginFailed.
+    """Requests to the login service at `url`. Every method raises LoginFailed.
 
     async with LoginClient("http://127.0.0.1:8080") as client:
         reply = await client.guest(device_id)
@@ -62,7 +62,7 @@ class LoginClient:
             raise ConfigError(f"the login service's URL {shown!r} has no scheme and host; {_URL_FIX}")
         self._shown = shown.rstrip("/")
         self._timeout = timeout
-        # What is compressed could be small here and huge once opened.
+        # A small compressed reply could be huge once decompressed.
         headers = {"accept": "application/json", "accept-encoding": "identity"}
         self._http = httpx.AsyncClient(base_url=url, timeout=timeout, trust_env=False, headers=headers)
 
@@ -76,26 +76,26 @@ class LoginClient:
         await self._http.aclose()
 
     async def register(self, user: str, password: str, *, slot: int = 0) -> LoginReply:
-        """Makes an account, and logs in to it."""
+        """Make an account, and log in to it."""
         return await self._login("/v1/register", {"user": user, "password": password, "slot": slot})
 
     async def login(self, user: str, password: str, *, slot: int = 0) -> LoginReply:
-        """Logs in by a password; `code` is `wrong-credentials` if they are."""
+        """Log in by a password. For wrong credentials, `code` of the error is `wrong-credentials`."""
         return await self._login("/v1/login", {"user": user, "password": password, "slot": slot})
 
     async def guest(self, device_id: str, *, slot: int = 0) -> LoginReply:
-        """Logs in by a device's secret, 16 to 128 characters drawn at random; makes the account the first time."""
+        """Log in by a device's secret, 16 to 128 characters drawn at random. The first login makes the account."""
         return await self._login("/v1/guest", {"device_id": device_id, "slot": slot})
 
     async def oidc(self, id_token: str, *, slot: int = 0) -> LoginReply:
-        """Logs in by what an OpenID Connect issuer gave; makes the account the first time."""
+        """Log in by an ID token of an OpenID Connect issuer. The first login makes the account."""
         return await self._login("/v1/oidc", {"id_token": id_token, "slot": slot})
 
     async def logout(self, token: str) -> None:
-        """Ends the token."""
+        """End the token."""
         status, _, content = await self._ask("POST", "/v1/logout", {"token": token})
         if status != 204 or content:
-            self._no_answer("POST", "/v1/logout", status, f"{len(content)} bytes where 204 without any were due")
+            self._no_answer("POST", "/v1/logout", status, f"{len(content)} bytes, not 204 without a body")
 
     async def servers(self) -> list[ServerEntry]:
         """The gateways that are known."""
@@ -113,13 +113,13 @@ class LoginClient:
             self._no_answer(method, path, status, what, error)
 
     def _no_answer(self, method: str, path: str, status: int, what: str, error: Exception | None = None) -> NoReturn:
-        """Something answered with success that is not the login service."""
+        """Raise LoginFailed for a successful answer that no login service gives."""
         url = self._shown + path
         text = f"{method} {url}: {status}, but no answer of a login service ({what}); is this its address?"
         raise LoginFailed(text, status=status, url=url) from error
 
     async def _ask(self, method: str, path: str, body: dict[str, str | int] | None = None) -> tuple[int, str, bytes]:
-        """The status, content type and body of an answer that is a success."""
+        """The status, content type and body of a successful answer."""
         url = self._shown + path
         try:
             async with asyncio.timeout(self._timeout), self._http.stream(method, path, json=body) as response:
@@ -127,7 +127,7 @@ class LoginClient:
         except _TooMuch as error:
             text = f"{method} {url}: {response.status_code}, and {error}; is this a login service's address?"
             raise LoginFailed(text, status=response.status_code, url=url) from None
-        except Exception as error:  # of many classes, and of several libraries
+        except Exception as error:  # errors of several libraries, without a common class
             raise LoginFailed(f"{method} {url}: no answer: {_words(error)}", url=url) from error
         status = response.status_code
         if response.is_success:
@@ -139,9 +139,9 @@ class LoginClient:
         except (msgspec.MsgspecError, UnicodeError, RecursionError):
             said = response.reason_phrase
             if response.is_redirect:
-                said += "; redirects are not followed, give the address where it leads"
+                said += "; redirects are not followed, give the address it points to"
             elif response.headers.get("content-type", "").startswith("text/html"):
-                said += "; a page, perhaps of a proxy, and no answer of a login service"
+                said += "; an HTML page, perhaps of a proxy, and no answer of a login service"
         after = response.headers.get("retry-after", "")
         raise LoginFailed(
             f"{method} {url}: {status} {_printable(said)}",
@@ -156,13 +156,13 @@ _URL_FIX = "write it as http://127.0.0.1:8080 or https://login.example.com"
 
 
 class _TooMuch(Exception):
-    """A reply that is not read to its end."""
+    """A reply that is too large, or compressed."""
 
 
 async def _read(response: httpx.Response) -> bytes:
     """The body, of MAX_REPLY bytes at most. Raises _TooMuch."""
     if response.headers.get("content-encoding", "identity").lower() != "identity":
-        raise _TooMuch("a compressed reply, which was not asked for")
+        raise _TooMuch("a compressed reply, which was not requested")
     content = bytearray()
     async for chunk in response.aiter_raw():
         content += chunk
@@ -172,17 +172,17 @@ async def _read(response: httpx.Response) -> bytes:
 
 
 def _words(error: BaseException) -> str:
-    """What happened, in a few words: of a group of errors, the first."""
+    """The error in a few words; of an exception group, the first one."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, TimeoutError | httpx.TimeoutException):
         return f"{type(error).__name__}: not in time"
-    if isinstance(error, httpx.RemoteProtocolError):  # its words have what came
-        return "RemoteProtocolError: what answers there is not HTTP, or broke off"
+    if isinstance(error, httpx.RemoteProtocolError):  # its text quotes the reply
+        return "RemoteProtocolError: the answer is not HTTP, or incomplete"
     words = _printable(str(error))
     return f"{type(error).__name__}: {words}" if words else type(error).__name__
 
 
 def _printable(text: str) -> str:
-    """The words of others, fit for a log."""
+    """The text of a reply, safe for a log."""
     return "".join(character if character.isprintable() else "?" for character in text[:MAX_WORDS])

@@ -1,4 +1,4 @@
-"""Which gateway a player is sent to."""
+"""The choice of a player's gateway."""
 
 from collections.abc import Iterable, Sequence
 from typing import Protocol
@@ -15,8 +15,8 @@ class NoGateway(GatelinkError):
 class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One gateway, as players see it.
 
-    addresses: where clients connect, as `tcp://play.example.com:7000`. public_key: what they seal with, 64 hex digits,
-    "" if it does not seal. open: it is up and not draining. load: how busy it is, in any unit that all of them share.
+    addresses: where clients connect, as `tcp://play.example.com:7000`. public_key: for sealed connections, 64 hex
+    digits, "" without. open: it is up and not draining. load: how busy it is, in any unit that all gateways share.
     """
 
     id: int
@@ -36,20 +36,20 @@ class GatewayInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Gateways(Protocol):
-    """The gateways there are, now."""
+    """The gateways of now."""
 
     def choose(self, uid: int, transport: str = "") -> GatewayInfo:
-        """Where `uid` should connect: the least loaded that takes players, over `transport` if it is given.
+        """The gateway for `uid`: the least loaded one that takes players, over `transport` if it is given.
 
         Raises NoGateway.
         """
 
     def all(self) -> Sequence[GatewayInfo]:
-        """Every one that is known, closed ones too, by id."""
+        """All known gateways by id, closed ones too."""
 
 
 class StaticGateways:
-    """Those of a list, which does not change."""
+    """A fixed list of gateways."""
 
     def __init__(self, gateways: Iterable[GatewayInfo]) -> None:
         self._gateways = sorted(gateways, key=lambda gateway: gateway.id)
@@ -65,7 +65,7 @@ class StaticGateways:
 
 
 def least_loaded(gateways: Iterable[GatewayInfo], uid: int, transport: str = "") -> GatewayInfo:
-    """The open one with the least load; of several, the same for the same uid. Raises NoGateway."""
+    """The open gateway with the least load; of equals, one that depends on the uid. Raises NoGateway."""
     candidates = [each for each in gateways if each.open and (not transport or transport in each.by_transport)]
     if not candidates:
         raise NoGateway(f"no gateway is up and takes players{f' over {transport}' if transport else ''}")

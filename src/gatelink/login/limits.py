@@ -10,10 +10,10 @@ from gatelink.errors import ConfigError
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
-    """How often something may be done: `free` times at once; from then on each time makes the next wait longer.
+    """How often something may be done: `free` times at once. Each further time makes the next wait longer.
 
-    The wait after one too many is `first` seconds, doubles with each further one, and is `longest` at most. One is
-    forgotten every `recovery` seconds, so that in the long run there is no more than one in that time.
+    The first wait is `first` seconds. It doubles with each further time, up to `longest`. Every `recovery` seconds one
+    time is forgotten, so in the long run there is at most one in `recovery` seconds.
     """
 
     free: int
@@ -35,14 +35,14 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True):
         return self.free + math.ceil(math.log2(self.longest / self.first))
 
     def wait(self, level: float) -> float:
-        """Seconds that the next one has to wait when so many are remembered."""
+        """Seconds that the next one waits when `level` are remembered."""
         if level <= self.free - 1:
             return 0.0
         return min(self.longest, self.first * 2 ** max(0.0, min(level, self.most) - self.free))
 
 
 class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """What one login service allows. `LoginLimits()` is meant for players on the open internet."""
+    """The limits of one login service. The defaults are for players on the open internet."""
 
     # -- HTTP --
     max_head: int = 16_384  # bytes of a request's line and headers
@@ -50,12 +50,12 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
     head_timeout: float = 10.0  # s from the connection, or the first byte after a reply, to the end of the headers
     keep_alive: float = 75.0  # s that a connection may idle after a reply: balancers keep theirs for 60 s
     timeout: float = 10.0  # s from the end of the headers to the reply: the body, the work, and waiting for it
-    max_requests: int = 256  # under way at a time, their bodies there; more are told 503
+    max_requests: int = 256  # whole requests under way at a time; more get a 503
     max_connections: int = 4_096
     max_per_address: int = 128  # connections of one IPv4 address or IPv6 /64
     request_rate: float = 20.0  # requests a second of one address; 4 times that of a /24 or /56, 16 times of a /48
     request_burst: int = 100  # of them at once
-    exempt: tuple[str, ...] = LOOPBACK  # networks that limits per network do not hold for
+    exempt: tuple[str, ...] = LOOPBACK  # networks without limits per network
 
     # -- tries, counted in the engine for all login processes together --
     network: Rule = Rule(free=60, recovery=1.0)  # logins of one network, right or wrong

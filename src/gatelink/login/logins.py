@@ -1,4 +1,4 @@
-"""Logging in and out, as every path of the API does it: count, check, choose, end older tokens, issue."""
+"""The steps of a login: count the try, check the credentials, choose a gateway, issue a token."""
 
 import time
 from collections import Counter
@@ -28,12 +28,13 @@ METHODS = ("password", "guest", "oidc")
 
 
 class Logins:
-    """methods: by the names in METHODS. accounts: where `register` makes them; None: nobody can register.
+    """Logs players in and out, and makes accounts.
 
-    lifetime: seconds that a token lives. one_token: a newer login ends the tokens of the same user and slot.
+    methods: by the names in METHODS. accounts: for `register`; None: registering is off. lifetime: of a token, in
+    seconds. one_token: a newer login ends the tokens of the same user and slot.
 
-    Every method raises what `api.problem_of` knows. `outcomes` counts logins and registrations by (method,
-    outcome), `delays` those who must wait, by the rule that says so.
+    `api.problem_of` lists the errors that the methods raise. `outcomes` counts logins and registrations by (method,
+    outcome), `delays` the tries that must wait, by rule.
     """
 
     def __init__(
@@ -49,7 +50,7 @@ class Logins:
         clock: Callable[[], float] = time.time,
     ) -> None:
         if unknown := set(methods) - set(METHODS):
-            raise ConfigError(f"no login method {', '.join(sorted(unknown))}; there are {', '.join(METHODS)}")
+            raise ConfigError(f"unknown login methods {', '.join(sorted(unknown))}; use {', '.join(METHODS)}")
         self.methods = methods
         self.accounts = accounts
         self.gateways = gateways
@@ -62,14 +63,14 @@ class Logins:
         self._clock = clock
 
     async def password(self, credentials: Mapping[str, Any], address: str, transport: str = "") -> LoginReply:
-        """credentials: with `user` and `password`. transport: what the player's gateway must have, as `tcp`."""
+        """credentials: with `user` and `password`. transport: that the gateway must have, as `tcp`."""
         with self._counting("password", address):
             identity = await self._check_password(credentials, address)
             return await self._welcome(identity, "password", address, credentials.get("slot", 0), transport)
 
     async def _check_password(self, credentials: Mapping[str, Any], address: str) -> Identity:
         user = credentials["user"]
-        if not user:  # as from a third party's users: then there is no account whose password could be guessed
+        if not user:  # as for users of a third party: there is no account whose password could be guessed
             await self._throttle.visit(address)
             return await self._login("password", credentials, address)
         attempt = await self._throttle.login(user, address)
@@ -78,7 +79,7 @@ class Logins:
         except LoginRefused:
             await attempt.failed()
             raise
-        except BaseException:  # unavailable, out of time, or a fault: the password was not found wrong
+        except BaseException:  # unavailable, timeout or bug: the password was not found wrong
             await attempt.undecided()
             raise
         await attempt.succeeded()
@@ -98,13 +99,13 @@ class Logins:
             return await self._welcome(identity, "oidc", address, slot)
 
     async def register(self, user: str, password: str, address: str, slot: int = 0) -> LoginReply:
-        """Makes an account, and logs in to it."""
+        """Make an account, and log in to it."""
         with self._counting("register", address):
             identity = await self._make_account(user, password, address)
             return await self._welcome(identity, "register", address, slot)
 
     async def create(self, user: str, password: str, address: str) -> tuple[int, bool]:
-        """Makes an account; (its uid, True). For one that exists, and its password, (its uid, False)."""
+        """Make an account; gives (uid, True). For an account that exists, with the right password, (uid, False)."""
         try:
             with self._counting("register", address):
                 identity = await self._make_account(user, password, address)
@@ -122,7 +123,7 @@ class Logins:
         return identity
 
     async def logout(self, token: str) -> None:
-        """Ends a token; one that is none is no error, so that nobody learns which are."""
+        """End a token. An unknown token is no error, so that the answer does not show which are valid."""
         await invoke(self._tokens.revoke, token)
 
     async def _login(self, method: str, credentials: Mapping[str, Any], address: str) -> Identity:
@@ -143,7 +144,7 @@ class Logins:
 
     @contextmanager
     def _counting(self, method: str, address: str) -> Iterator[None]:
-        """Counts how it ended, and has it in the log, a line a second of what peers can cause."""
+        """Count and log the outcome; at most a line a second for outcomes that clients can cause."""
         outcome = "failed"
         try:
             yield
@@ -155,7 +156,9 @@ class Logins:
             raise
         except (LoginRefused, AccountExists, InvalidCredential) as error:
             outcome = "refused"
-            reason = error.reason if isinstance(error, LoginRefused) else type(error).__name__  # others show the name
+            reason = (
+                error.reason if isinstance(error, LoginRefused) else type(error).__name__
+            )  # other texts name the user
             quiet.info("login refused", method=method, address=address, reason=reason)
             raise
         except (Unavailable, EngineError, NoGateway) as error:

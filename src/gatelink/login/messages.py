@@ -1,11 +1,11 @@
-"""What the login service reads and writes, as JSON; docs/login.md has an example of each."""
+"""The JSON bodies of the login service; docs/login.md has an example of each."""
 
 from http import HTTPStatus
 from typing import Annotated, Any
 
 import msgspec
 
-MAX_TEXT = 1_024  # characters of a user name or password that are read at all; accounts allow less
+MAX_TEXT = 1_024  # characters of a user name or password in a request; accounts allow less
 
 User = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT, description="The user name.", examples=["anna"])]
 Slot = Annotated[
@@ -52,7 +52,7 @@ class LogoutRequest(msgspec.Struct, frozen=True):
 
 
 class LoginReply(msgspec.Struct, frozen=True):
-    """A login that succeeded: whom it is, with what to connect, and where."""
+    """A successful login: the uid, the token, and the addresses to connect to."""
 
     uid: Annotated[int, msgspec.Meta(ge=0, description="The user's id: 64 bits, more than a double holds.")]
     token: Annotated[str, msgspec.Meta(description="For ClientVertifyReq, once and soon; a secret.")]
@@ -70,7 +70,7 @@ class LoginReply(msgspec.Struct, frozen=True):
 
 
 class ServerEntry(msgspec.Struct, frozen=True):
-    """A gateway, as everybody may see it."""
+    """A gateway, as clients see it."""
 
     id: int
     name: str
@@ -80,7 +80,7 @@ class ServerEntry(msgspec.Struct, frozen=True):
 
 
 class Problem(msgspec.Struct, frozen=True):
-    """Why a request was not done (RFC 9457). `code` is for programs and stays the same; the rest is for people."""
+    """Why a request failed (RFC 9457). `code` is for programs and never changes; the rest is for people."""
 
     title: str
     status: Annotated[int, msgspec.Meta(ge=400, lt=600)]
@@ -112,7 +112,7 @@ MAX_PROOF = 8_192  # characters of what a third party gave
 
 
 class LegacyRequest(msgspec.Struct, frozen=True, rename="pascal"):
-    """The original engine's login. What is not sent, or is null, is an empty text."""
+    """The original engine's login. A missing or null field is an empty text."""
 
     user: LegacyText
     password: LegacyText
@@ -135,7 +135,7 @@ class LegacyCreation(msgspec.Struct, frozen=True, rename="pascal"):
 
 
 class LegacyCreated(msgspec.Struct, frozen=True):
-    """The original engine's answer to it; `Result` as in `LegacyReply`."""
+    """The original engine's answer to a registration; `Result` as in `LegacyReply`."""
 
     UID: int = 0
     Result: int = 0
@@ -143,13 +143,13 @@ class LegacyCreated(msgspec.Struct, frozen=True):
 
 
 class LegacyError(msgspec.Struct, frozen=True):
-    """The original engine's refusal, where the status says that it is one."""
+    """The original engine's refusal, if the status shows it."""
 
     Error: str
 
 
 class LegacyReply(msgspec.Struct, frozen=True):
-    """The original engine's answer; `Result` 0 is success, and otherwise only `ResultMsg` means something."""
+    """The original engine's answer to a login. `Result` 0 is success; with another one only `ResultMsg` counts."""
 
     UID: int = 0
     Token: str = ""
@@ -165,6 +165,6 @@ class LegacyReply(msgspec.Struct, frozen=True):
 
 
 def credentials_of(message: msgspec.Struct) -> dict[str, Any]:
-    """The message as a login method takes it."""
+    """The credentials in a message, for a login method."""
     found = msgspec.structs.asdict(message)
     return {name: "" if value is None else value for name, value in found.items() if value is not msgspec.UNSET}

@@ -1,4 +1,4 @@
-"""The OpenAPI document as a page for people: no script, nothing from anybody else's server."""
+"""The OpenAPI document as a page for people: no scripts, and nothing from other servers."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ _METHODS = ("get", "post", "put", "patch", "delete")
 
 
 def page(document: Mapping[str, Any], source: str) -> str:
-    """A whole HTML page. document: OpenAPI 3.1; source: its path, for those who want it as JSON."""
+    """A whole HTML page. document: OpenAPI 3.1; source: the path of its JSON."""
     info = document["info"]
     title = escape(f"{info['title']} {info['version']}")
     return "".join(
@@ -62,7 +62,7 @@ def _operation(path: str, method: str, operation: Mapping[str, Any]) -> Iterator
 
 
 def _body(holder: Mapping[str, Any]) -> str:
-    """What a request or a response carries."""
+    """The types of a request's or a response's body."""
     content = holder.get("content", {})
     return ", ".join(_type(media.get("schema", {})) for media in content.values()) or "none"
 
@@ -103,5 +103,5 @@ def _json(value: Any) -> str:
 
 
 def _text(text: str) -> str:
-    """What people wrote, of Markdown only `code`."""
+    """Prose as HTML; of Markdown it knows only `code`."""
     return re.sub(r"`([^`]*)`", r"<code>\1</code>", escape(text))

@@ -22,10 +22,10 @@ PublicKey = RSAKey | ECKey | OKPKey
 
 MAX_BYTES = 262_144  # of a key set; the large issuers' are 2 to 30 KiB
 MAX_KEYS = 100
-HEADERS = {"accept": "application/json", "accept-encoding": "identity"}  # packed, a few bytes could be gigabytes
+HEADERS = {"accept": "application/json", "accept-encoding": "identity"}  # a few compressed bytes could be gigabytes
 MIN_RSA_BITS = 2_048  # RFC 7518, section 3.3
 
-# The algorithms there are and what each key must be. Never `none`; never HMAC, whose "key" would be the public one.
+# The algorithms and the key of each. Never `none`; never HMAC, whose "key" would be the public one.
 ALGORITHMS = {
     "RS256": ("RSA", None),
     "ES256": ("EC", "P-256"),
@@ -34,21 +34,20 @@ ALGORITHMS = {
 }
 
 EDWARDS = ("EdDSA", "Ed25519")
-"""Two names of one algorithm, the newer by RFC 9864: an issuer may sign with one and have the other in its key set."""
+"""Two names of one algorithm (RFC 9864): an issuer may sign with one and have the other in its key set."""
 
 
 class KeysUnavailable(Unavailable):
-    """The issuer's key set could not be fetched, or is none."""
+    """The issuer's key set can't be fetched, or is invalid."""
 
 
 class Jwks:
     """The key set at `source`: an https URL, an http URL on loopback, or a file's path.
 
-    Keys are used for at most `max_age` seconds and are fetched again, if a login asks for one, when half of that is
-    over or when the key is unknown; but at most every `retry_after` seconds, and once at a time. So a key that the
-    issuer has withdrawn is refused after `max_age` seconds at the latest, a new one is known after `retry_after`, and
-    nobody can have this server fetch more often. A fetch has `timeout` seconds, follows no redirect and reads at most
-    256 KiB.
+    Keys are used for at most `max_age` seconds. A login fetches them again when half of that has passed or when its key
+    is unknown, but at most once in `retry_after` seconds. So a withdrawn key is refused after `max_age` seconds at the
+    latest, a new one is known after `retry_after`, and no client can cause more fetches. A fetch has `timeout` seconds,
+    follows no redirect and reads at most 256 KiB.
     """
 
     def __init__(
@@ -79,7 +78,7 @@ class Jwks:
     async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
         """The key `kid` for `algorithm` (one of ALGORITHMS); without `kid` the only one for it. None if there is none.
 
-        Raises KeysUnavailable when there is no key set that is young enough to say so.
+        Raises KeysUnavailable when no key set is young enough to decide.
         """
         if self._age() >= self._max_age:
             await self._refresh()
@@ -101,17 +100,17 @@ class Jwks:
         return next((key for key in fitting if key.kid == kid), None)
 
     async def _refresh(self) -> None:
-        """Fetch, or wait for the fetch that is under way; nothing if the last one is too short ago."""
+        """Fetch, or wait for the fetch under way. Does nothing soon after the last one."""
         if self._fetching is None:
             if self._clock() - self._tried_at < self._retry_after:
                 return
             self._tried_at = self._clock()
             self._fetching = asyncio.create_task(self._fetch())
-        # Who gives up does not take the fetch away from the others; it ends by its own deadline.
+        # A cancelled login must not cancel the fetch of others; it has its own deadline.
         await asyncio.shield(self._fetching)
 
     async def _fetch(self) -> None:
-        """Replace the keys. A failure leaves them as they are, and its words in `_failure`."""
+        """Replace the keys. A failure leaves the old keys, and its text in `_failure`."""
         self.fetches += 1
         try:
             async with asyncio.timeout(self._timeout):
@@ -121,13 +120,13 @@ class Jwks:
         except TimeoutError:
             self._failure = f"did not come within {self._timeout:g} s"
         except (httpx.HTTPError, OSError, ValueError) as error:
-            self._failure = f"can't be had: {type(error).__name__}: {error}"
+            self._failure = f"can't be fetched: {type(error).__name__}: {error}"
         finally:
             self._fetching = None
 
     async def _download(self) -> bytes:
         assert self._url is not None
-        loopback = self._url.startswith("http:")  # without TLS, and not by a proxy that the environment names
+        loopback = self._url.startswith("http:")  # without TLS, and not through a proxy of the environment
         if self._tls is None and not loopback:
             self._tls = await asyncio.to_thread(httpx.create_ssl_context)  # reads and parses a file of authorities
         tls = self._tls if self._tls is not None else False
@@ -153,7 +152,7 @@ class Jwks:
 
 
 def parse_keys(data: bytes) -> list[PublicKey]:
-    """The keys in a key set's JSON that check signatures; others are left out (RFC 7517, section 5).
+    """The keys in a key set's JSON that check signatures; the others are ignored (RFC 7517, section 5).
 
     Raises ValueError if it is no key set or has no such key.
     """
@@ -186,7 +185,7 @@ def _import(data: Any) -> PublicKey | None:
         TypeError,
         KeyError,
         SecurityWarning,
-    ):  # the last of a short key, where it is an error
+    ):  # the last for a short key, where warnings are errors
         return None
     return key if any(_fits(key, algorithm) for algorithm in ALGORITHMS) else None
 

@@ -1,4 +1,4 @@
-"""Logging in to accounts of our own: with a password, or as a guest by a device's id."""
+"""Logins to our own accounts: with a password, or as the guest of a device."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -8,14 +8,14 @@ from gatelink.auth.errors import LoginRefused
 from gatelink.auth.methods.base import text
 from gatelink.auth.tokens import Identity
 
-MAX_TEXT = 1_024  # characters of a credential; the true limits, which are lower, are the accounts'
-MIN_DEVICE_ID = 16  # characters: 64 random bits in hex, the least that nobody guesses; a UUID has 36
+MAX_TEXT = 1_024  # characters of a credential; the limits of accounts are lower
+MIN_DEVICE_ID = 16  # characters: 64 random bits in hex, the least that can't be guessed; a UUID has 36
 MAX_DEVICE_ID = 128
-MIN_DIFFERENT = 8  # characters; phones without an id say 00000000-0000-0000-0000-000000000000, all of them
+MIN_DIFFERENT = 8  # characters; all phones without an id send 00000000-0000-0000-0000-000000000000
 
 
 class Password:
-    """Credentials `user` and `password`: the account that has them."""
+    """Credentials `user` and `password` of an account."""
 
     def __init__(self, accounts: Accounts) -> None:
         self._accounts = accounts
@@ -43,7 +43,7 @@ class Guest:
         if len(device_id) < MIN_DEVICE_ID or len(set(device_id)) < MIN_DIFFERENT:
             raise LoginRefused(
                 f"device_id has {len(device_id)} characters, {len(set(device_id))} different; "
-                f"it needs {MIN_DEVICE_ID} and {MIN_DIFFERENT} to be no guess"
+                f"it needs {MIN_DEVICE_ID} and {MIN_DIFFERENT}, so that it can't be guessed"
             )
         if not (device_id.isascii() and device_id.isprintable()):
             raise LoginRefused("device_id has other characters than printable ASCII")

@@ -25,7 +25,7 @@ MAX_NONCE = 256
 
 
 class _Allowed(JWSRegistry):
-    """joserfc's algorithms, only ALGORITHMS, and without its warning of EdDSA: RFC 9864 renames it, issuers use it."""
+    """ALGORITHMS out of joserfc's, without its warning about EdDSA: RFC 9864 renames it, but issuers use it."""
 
     def get_alg(self, name: str) -> Any:
         if name not in ALGORITHMS:
@@ -33,7 +33,7 @@ class _Allowed(JWSRegistry):
         return self.algorithms[name]
 
 
-_registry = _Allowed(strict_check_header=False)  # a header that nobody knows is ignored (RFC 7515, section 4)
+_registry = _Allowed(strict_check_header=False)  # an unknown header is ignored (RFC 7515, section 4)
 
 
 class Oidc:
@@ -41,13 +41,13 @@ class Oidc:
 
     The token is signed with RS256, ES256 or EdDSA (Ed25519) by a key in `jwks`, the issuer's key set: an https URL,
     an http URL on loopback, or a file's path. Its `iss` is `issuer`, its `aud` has (one of) `audience`, `exp`, `iat`
-    and `nbf` (the last if there) hold, give or take `leeway` seconds. A token that was issued for others, too, could
-    come from one of them: so every `aud`, and `azp` if it is there, must be of `audience` or of `authorized_parties`,
-    other clients of ours (an app whose tokens are for the server has an id of its own). A token for several must say
-    by `azp` whose it is (OpenID Connect Core 1.0, section 3.1.3.7). If the credentials have a `nonce`, the token has
-    the same; that keeps a stolen token from being used again only if it is the caller who drew the nonce.
+    and `nbf` (the last if there) hold, give or take `leeway` seconds. A token that is also for other parties could come
+    from one of them. So every `aud`, and `azp` if present, must be in `audience` or `authorized_parties`, which are
+    other clients of ours (an app has an id of its own, and its tokens are for the server). A token with several
+    audiences must have `azp` (OpenID Connect Core 1.0, section 3.1.3.7). If the credentials have a `nonce`, the token
+    must have the same; that stops the reuse of a stolen token only if the caller drew the nonce.
 
-    Instead of `accounts`, a function can say who it is: `async def (claims) -> Identity`, with the verified claims.
+    Instead of `accounts`, a function can give the identity: `async def (claims) -> Identity`, with the verified claims.
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class Oidc:
         return claims
 
     def _check_parties(self, claims: dict[str, Any]) -> None:
-        """Raises LoginRefused for a token that is somebody else's as well. Its `aud` has one of ours."""
+        """Raise LoginRefused for a token that is for another party too. Its `aud` has one of ours."""
         audience, party = claims["aud"], claims.get("azp")
         audiences = audience if isinstance(audience, list) else [audience]
         if not all(isinstance(each, str) and each in self._ours for each in audiences):
@@ -137,5 +137,5 @@ def _header(token: CompactSignature) -> tuple[str, str | None]:
 
 
 def _words(error: Exception) -> str:
-    """What is wrong, with nothing of the token but names of claims and of the algorithm."""
+    """The error, with nothing of the token but names of claims and of the algorithm."""
     return str(error) if isinstance(error, JoseError) else type(error).__name__
