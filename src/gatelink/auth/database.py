@@ -37,7 +37,9 @@ def parse_url(url: str) -> URL:
     try:
         parsed = make_url(url)
     except (ArgumentError, ValueError):
-        raise ConfigError("the accounts' url can't be read; write sqlite:///file or postgresql://user@host/db") from None
+        raise ConfigError(
+            "the accounts' url can't be read; write sqlite:///file or postgresql://user@host/db"
+        ) from None
     driver = DRIVERS.get(parsed.drivername)
     if driver is None:
         raise ConfigError(f"accounts are kept in SQLite or PostgreSQL, not in {parsed.drivername}")
