@@ -59,11 +59,11 @@ class Server:
     """A server of one process.
 
     listen: where it listens, endpoints or `Listen`s; `gatelink serve --listen` replaces them.
-    tokens: checks the tokens of clients; a server with inner listeners alone needs none.
+    tokens: checks the tokens of clients; a server with only inner listeners needs none.
     catalog: its messages; by default those that `@message` has registered.
     limits: of clients' sessions. link_limits: of the sessions of other servers. wire: how messages are written.
-    id: its server id, which clients are told when they are verified.
-    source: its type, 0 to 255, which they are told, too (ClientVertifySucceedRet's `source`).
+    id: its server id, which verified clients get.
+    source: its type, 0 to 255, which they get, too (ClientVertifySucceedRet's `source`).
     admin: "host:port" of /metrics and /healthz; None for no admin port.
     tick_hz: ticks a second, in which messages are handled and `on_tick` is called; 0: handled as they come.
     duplicate: what a login does to an open session of the same user and slot.
@@ -80,7 +80,7 @@ class Server:
     """
 
     _links_end: CloseCode = CloseCode.GOING_AWAY
-    """What links hear at the end; NORMAL of a member of a group: there is no need to probe for it."""
+    """The code with which links are closed; NORMAL for a member of a cluster, which then needs no probe."""
 
     def __init__(
         self,
@@ -120,7 +120,7 @@ class Server:
         self.resume_plain = resume_plain
         self.cluster_keys = (cluster_key,) if isinstance(cluster_key, ClusterKey) else tuple(cluster_key)
         if self.cluster_keys and not id:
-            raise ConfigError("a server of a group needs an id above 0, its own in the group: give Server id=")
+            raise ConfigError("a server of a cluster needs an id above 0, its own in the cluster: give Server id=")
         self.link_limits = link_limits
         self.accept_version = accept_version
         self.peers: TypeOf | None = None
@@ -146,7 +146,7 @@ class Server:
         self._on_tick: Callable[[float], None] | None = None
         self._on_start: list[Callable[[], Awaitable[None]]] = []
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
-        self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that are due in this run
+        self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that this run still has to call
         self._running = False
         self._stopped: asyncio.Event | None = None  # of `serve`
         handlers.ticking = tick_hz > 0
@@ -154,8 +154,8 @@ class Server:
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
         """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick.
 
-        A tick handles all that came before it. An async handler begins in it, and goes on after `on_tick` if it waits;
-        what its session sent after that message is handled when it has ended.
+        A tick handles all messages that came before it. An async handler begins in it; if it waits, it goes on after
+        `on_tick`, and later messages of its session are handled when it has ended.
         """
         check_handler(handler, "on_tick", "seconds", asynchronous=False)
         self._on_tick = handler
@@ -168,7 +168,7 @@ class Server:
         return function
 
     def on_stop(self, function: Callable[[], Awaitable[None]]) -> Callable[[], Awaitable[None]]:
-        """Decorator: `async def function()`, awaited when all sessions are gone; also after a start that failed.
+        """Decorator: `async def function()`, awaited when all sessions are closed; also after a start that failed.
 
         It is cancelled when the grace of `stop` is over, but has at least 0.1 s.
         """
@@ -195,10 +195,10 @@ class Server:
         return self._started(self._inner)
 
     @staticmethod
-    def _started(side: Frontend | None) -> Frontend:
-        if side is None:
+    def _started(frontend: Frontend | None) -> Frontend:
+        if frontend is None:
             raise ConfigError("this server has not been started, so it has no sessions; use `sessions` after `start`")
-        return side
+        return frontend
 
     @property
     def endpoints(self) -> list[Endpoint]:
@@ -212,7 +212,7 @@ class Server:
 
     @property
     def connections(self) -> Set[Connection]:
-        """The connections of clients that were admitted and are not gone, verified or not."""
+        """The open connections of clients that were admitted, verified or not."""
         return self._admission.connections
 
     @property
@@ -231,9 +231,11 @@ class Server:
 
     @property
     def most_connections(self) -> int:
-        """How many it lets in on any of its listeners."""
-        sides = [self.link_limits if isinstance(each, Listen) and each.inner else self.limits for each in self.listen]
-        return max((limits.max_connections for limits in sides), default=self.link_limits.max_connections)
+        """The most connections that any of its listeners admits."""
+        each_limits = [
+            self.link_limits if isinstance(each, Listen) and each.inner else self.limits for each in self.listen
+        ]
+        return max((limits.max_connections for limits in each_limits), default=self.link_limits.max_connections)
 
     @property
     def is_running(self) -> bool:
@@ -246,10 +248,10 @@ class Server:
         return ""
 
     async def _join(self) -> None:
-        """What a member of a group does once it listens."""
+        """Joins the cluster, in a member of one; called once it listens."""
 
     async def _leave(self) -> None:
-        """What ends that; may be called again, and before `_join` has ended."""
+        """Leaves the cluster; may be called again, and before `_join` has ended."""
 
     def metrics(self) -> "Exposition":
         """What this run has counted and holds, for Prometheus. Raises ConfigError before the first `start`."""
@@ -258,7 +260,7 @@ class Server:
         return Metrics(self._started(self._clients), self.sessions, self.handlers, self.lag, self._cluster_metrics)
 
     def _cluster_metrics(self) -> "Iterable[Metric]":
-        """What a member of a group shows beside its own metrics."""
+        """Further metrics of a member of a cluster."""
         return ()
 
     def broadcast(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
@@ -266,7 +268,7 @@ class Server:
         self.sessions.broadcast(message, key=key, full=full)
 
     def broadcast_to(self, group: str, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Sends `message`, encoded once, to the sessions that joined `group`; to nobody if none did.
+        """Sends `message`, encoded once, to the sessions that joined `group`, if any did.
 
         Raises LocalError for a name that is empty or too long, and what encoding raises.
         """
@@ -301,7 +303,7 @@ class Server:
         except BaseException:
             await self.stop(0)
             raise
-        if not self.is_running:  # it was stopped meanwhile: nothing stays of what was opened since
+        if not self.is_running:  # it was stopped meanwhile: close what was opened since
             async with self._stopping:
                 self._to_stop = [self._leave]
                 await self._stop(0)
@@ -317,8 +319,8 @@ class Server:
         """Accepts no more clients, and asks those that are here to leave within so many seconds, for `address`.
 
         address: the endpoint where they should connect, empty for where they are. Returns when all connections of
-        clients are gone, at the latest a second after `within`: clients that do not speak the extension can't be asked.
-        The server then waits for `stop`, and may be drained again. Raises ConfigError for what is no endpoint.
+        clients are closed, at the latest a second after `within`: clients without the extension can't be asked.
+        The server then waits for `stop`, and may be drained again. Raises ConfigError if `address` is no endpoint.
         """
         if address:
             parse_endpoint(address)
@@ -333,7 +335,7 @@ class Server:
     async def stop(self, grace: float | None = None) -> None:
         """Accepts nothing more, lets handlers end and delivers what is queued, closes every session with 4011.
 
-        Who speaks the extension is asked to come back at a random time within limits.reconnect_within.
+        Clients that speak the extension are asked to reconnect at a random time within limits.reconnect_within.
         grace: seconds for all of that, limits.close_timeout if None; then handlers are cancelled, with 2 s to clean up.
         Returns when nothing of the server is left, but for handlers that go on when cancelled.
         """
@@ -350,9 +352,9 @@ class Server:
         clients.shut()
         inner.shut()
         await clients.close(deadline, self.handlers.tick)
-        await inner.close(max(deadline, clock() + LEAST_GRACE))  # last: the clients' ends may be news for servers
+        await inner.close(max(deadline, clock() + LEAST_GRACE))  # last: servers may hear of the clients that closed
         while self._to_stop:
-            function = self._to_stop.pop(0)  # first, so that none is called twice
+            function = self._to_stop.pop(0)  # first, so that no function is called twice
             try:
                 async with asyncio.timeout(max(LEAST_GRACE, deadline - clock())):
                     await invoke(function)
@@ -384,7 +386,7 @@ class Server:
         await self.stop()
 
     def reload(self) -> None:
-        """Loads the certificates of tls:// listeners anew, for handshakes to come. They are also when a file changes.
+        """Loads the certificates of tls:// listeners again, for handshakes to come; a changed file is loaded anyway.
 
         One that does not load is logged, and the old one is kept.
         """
@@ -407,7 +409,7 @@ class Server:
     async def serve(self) -> None:
         """Starts, and stops on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace.
 
-        SIGHUP loads certificates anew, and opens the log anew if standard error is a file.
+        SIGHUP loads certificates again, and reopens the log if standard error is a file.
 
         Returns when it has stopped, also when `stop` was called.
         """
@@ -417,7 +419,7 @@ class Server:
         hurried = False
         signals_seen = 0
 
-        def on_first_sight() -> None:
+        def set_deadline() -> None:
             nonlocal signals_seen
             signals_seen += 1
             process.stop_within(self.stop_seconds if signals_seen == 1 else 0.0)
@@ -433,7 +435,7 @@ class Server:
             self.reload()
 
         calls = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: on_hangup}
-        with process.signals(calls, gather_all=on_first_sight):
+        with process.signals(calls, gather_all=set_deadline):
             try:
                 await living
             except asyncio.CancelledError:
@@ -516,7 +518,7 @@ class Server:
         return listen.handlers
 
     def _type_of_links(self) -> int:
-        """The type that other servers are told."""
+        """The type for other servers."""
         return self.source
 
     async def _tick(self) -> None:
@@ -528,7 +530,7 @@ class Server:
             now = perf_counter()
             self.handlers.tick()
             if self.context.tasks:
-                await asyncio.sleep(0)  # async handlers begin in the tick, and go as far as they need not wait
+                await asyncio.sleep(0)  # async handlers run in the tick, up to their first wait
             if self._on_tick is not None:
                 try:
                     invoke_plain(self._on_tick, now - last)

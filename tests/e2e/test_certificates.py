@@ -152,7 +152,7 @@ def test_between_the_two_files_of_a_renewal_nothing_is_logged(authority: Authori
         assert lines == []
         authority.put(authority.key, key)
         found.look()
-    assert [line["event"] for line in lines] == ["certificate loaded anew"]
+    assert [line["event"] for line in lines] == ["certificate loaded again"]
 
 
 @pytest.mark.parametrize("in_one_file", [False, True])

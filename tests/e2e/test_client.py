@@ -152,7 +152,7 @@ async def test_a_login_that_no_message_can_say_is_a_config_error(
     who: dict[str, Any],
 ) -> None:
     field = next(iter(who))
-    with pytest.raises(ConfigError, match=rf"nobody can log in so: ClientVerifyRequest\.{field} ") as caught:
+    with pytest.raises(ConfigError, match=rf"invalid login request: ClientVerifyRequest\.{field} ") as caught:
         await connect("tcp://127.0.0.1:1", **{"uid": 7, "token": "", **who})
     assert "secret" not in str(caught.value)
 

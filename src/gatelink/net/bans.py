@@ -1,7 +1,7 @@
 """What is remembered of each address: how often it connects, and how often what came from it could not be verified.
 
-Both are bounded in number (limits.max_addresses); over it the address not heard of for the longest is forgotten. Who is
-forgotten begins anew: so whoever hops through a thousand networks loses bans of their own, and shuts out nobody.
+Both are bounded in number (limits.max_addresses). Over it the record of the oldest address is cleared. A client that
+changes its address a thousand times clears only its own bans, and no other client is refused for it.
 """
 
 from collections import OrderedDict
@@ -34,7 +34,7 @@ class ConnectRates:
         return bucket.take(now)
 
     def _make_room(self, now: float) -> None:
-        """Forgets the oldest if there are too many; and two of those that are full again, so that few stay."""
+        """Drops the oldest if there are too many; and up to two that are full again, so that few stay."""
         while len(self._buckets) >= self._limits.max_addresses:
             self._buckets.popitem(last=False)
         for _ in range(min(2, len(self._buckets))):
@@ -58,8 +58,8 @@ class _Record:
 class BanTable:
     """Addresses from which logins fail: after limits.free_failures each one more bans for twice as long.
 
-    A login that succeeds takes one failure back: behind a provider's NAT, where most players are who they say, the
-    wrong token of one bans nobody. Keys and `now` as for `ConnectRates`.
+    A login that succeeds takes one failure back. So behind a provider's NAT, where most logins succeed, one player's
+    wrong tokens do not ban the others. Keys and `now` as for `ConnectRates`.
     """
 
     def __init__(self, limits: Limits) -> None:
@@ -97,11 +97,11 @@ class BanTable:
         return record is not None and now < record.until
 
     def banned(self, now: float) -> int:
-        """How many are banned now; looks at all of them."""
+        """The number of addresses that are banned now. Takes time in proportion to all records."""
         return sum(now < record.until for record in self._records.values())
 
     def _make_room(self, now: float) -> None:
-        """Forgets the oldest if there are too many, and two of those whose time is over."""
+        """Drops the oldest if there are too many, and up to two that have expired."""
         while len(self._records) >= self._limits.max_addresses:
             self._records.popitem(last=False)
         for _ in range(min(2, len(self._records))):

@@ -60,7 +60,7 @@ class Certificate:
     def _take(self, state: State) -> None:
         self.context = self._load()  # a new one: a wrong pair would spoil the one in use
         self._loaded = state
-        log.info("certificate loaded anew", listener=self._endpoint, certificate=self._certificate)
+        log.info("certificate loaded again", listener=self._endpoint, certificate=self._certificate)
 
     def _keep_old(self, state: State, error: ConfigError) -> None:
         self._loaded = state
@@ -78,9 +78,9 @@ class Certificate:
             except OSError as error:
                 raise self._error(f"{what} {path}: {error.strerror}") from None
 
-        def passphrase() -> str:  # without this OpenSSL asks at the terminal, and the process hears no signal
+        def passphrase() -> str:  # without this OpenSSL asks at the terminal, and signals wait
             raise self._error(
-                f"key {key} has a passphrase, and nobody can type it here; write the key without one: "
+                f"key {key} has a passphrase, which cannot be typed here; write the key without one: "
                 f"openssl pkey -in {key} -out NEW"
             )
 

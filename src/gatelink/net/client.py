@@ -1,4 +1,4 @@
-"""The connecting side: `connect` gives the same `Session` as a server has, for players, robots and servers.
+"""The connecting side: `connect` gives players, robots and servers the same `Session` as a server has.
 
 session = await connect("tcp://127.0.0.1:7000", uid=7, token=token, handlers=handlers)
 session.send(Say("hello"))
@@ -89,7 +89,7 @@ async def connect(
     try:
         catalog.encode(request)
     except (ValueError, MessageTooLarge) as error:
-        raise ConfigError(f"nobody can log in so: {error}") from None
+        raise ConfigError(f"invalid login request: {error}") from None
     key = cluster_key or server_key
     offer = None
     if key is not None or slot is not None or resume:
@@ -137,7 +137,7 @@ async def _dial(dialer: Dialer) -> Session:
 
 
 def _check_servers(uid: int, source: int, peer_id: int, is_client_too: bool) -> None:
-    """Raises ConfigError for what no server of a group is."""
+    """Raises ConfigError for arguments that no server of a cluster has."""
     if is_client_too:
         raise ConfigError("cluster_key goes with neither token, server_key nor slot: those are a client's")
     if not 0 < source <= 255:

@@ -1,7 +1,7 @@
-"""One socket's life: bytes up to the decoder and the receiver, bytes down to the transport.
+"""One socket: bytes up to the decoder and the receiver, bytes down to the transport.
 
-A `Connection` is an asyncio protocol over any stream transport (TCP, TLS, Unix socket), and a `Stream` to what is
-above it. `data_received` is the beginning of the hot path: one read, one decode, one dispatch, one write.
+A `Connection` is an asyncio protocol over any stream transport (TCP, TLS, Unix socket), and a `Stream` for the session.
+`data_received` is the beginning of the hot path: one read, one decode, one dispatch, one write.
 """
 
 import asyncio
@@ -17,7 +17,7 @@ from gatelink.wire.secure import MAX_RECORD, SecureStream
 
 
 class _NullReceiver:
-    """The receiver of a connection that nobody listens to any more."""
+    """The receiver of a connection whose frames are no longer wanted."""
 
     def receive(self, frames: list[Frame]) -> None: ...
 
@@ -34,7 +34,7 @@ class _NullReceiver:
 
 
 class KeyExhausted(PeerError):
-    """Nobody's fault: the connection has lived for 2**32 records, and a new one needs a new handshake."""
+    """The connection has sealed 2**32 records, and needs a new handshake. No fault of its peer."""
 
     code = CloseCode.GOING_AWAY
 
@@ -64,13 +64,13 @@ class _Held(FrameDecoder):
 
 
 NULL_RECEIVER = _NullReceiver()
-"""The receiver of a connection that nobody listens to."""
+"""The receiver of a connection that has no login check and no session."""
 
 _DISCARD = _Discard(0)
 
 
 def _write_nothing(data: bytes) -> None:
-    """What `write` is on a connection that is gone."""
+    """The `write` of a closed connection."""
 
 
 def peer_host(transport: asyncio.BaseTransport) -> str:
@@ -84,13 +84,13 @@ class Connection(asyncio.Protocol):
 
     address: the peer's host, "" for a Unix socket; behind a proxy, the one that the proxy gives.
     made: called with the connection when its transport is there; it sets `receiver`, or refuses with `drop`.
-    over: called once when the transport is gone, with the receiver that heard `lost`.
+    closed: called once when the transport is closed, with the receiver whose `lost` was called.
     """
 
     __slots__ = (
         "_decoder",
         "_held_by",
-        "_over",
+        "_closed",
         "_paused",
         "_made",
         "_meter",
@@ -108,16 +108,16 @@ class Connection(asyncio.Protocol):
         self,
         decoder: FrameDecoder,
         made: "Callable[[Connection], None]",
-        over: "Callable[[Connection, FrameReceiver], None] | None" = None,
+        closed: "Callable[[Connection, FrameReceiver], None] | None" = None,
         address: str | None = None,
     ) -> None:
         self._decoder = decoder
         self._made = made
-        self._over = over
+        self._closed = closed
         self._paused = Pause(0)
         self._meter: Meter | None = None
         self._secure: SecureStream | None = None
-        self._held_by: FrameDecoder | None = None  # the decoder that goes on with what is held
+        self._held_by: FrameDecoder | None = None  # the decoder that gets what is held
         self.is_restrained = False  # an `UnverifiedReader` reads for it
         self.address = address
         self.receiver: FrameReceiver = NULL_RECEIVER
@@ -171,10 +171,10 @@ class Connection(asyncio.Protocol):
         self._meter = None
         receiver.lost(exc)
         self.write = _write_nothing  # a sealed one's `write` refers to this connection
-        if self._over is not None:
-            self._over(self, receiver)
+        if self._closed is not None:
+            self._closed(self, receiver)
 
-    # -- for the receiver (session.Stream) --
+    # -- for the receiver (Stream) --
 
     def pause(self, why: Pause) -> None:
         if not self._paused:
@@ -197,10 +197,10 @@ class Connection(asyncio.Protocol):
         self.discard_input()
         if self.transport.can_write_eof():
             # Closing a socket with unread bytes resets it, and the peer may lose our last words: so we say that we
-            # are done, and read on until the peer is, too. Whoever calls `close` has a deadline for that.
+            # are done, and read on until the peer is, too. The caller of `close` has a deadline for that.
             try:
                 self.transport.write_eof()
-            except OSError:  # the peer has gone, which we have not read yet
+            except OSError:  # the peer has reset the connection, which we have not read yet
                 self.transport.abort()
         else:
             self.transport.close()
@@ -215,7 +215,7 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def discard_input(self) -> None:
-        """Has what comes in from now on read and thrown away, unopened; the connection is closing."""
+        """Read and discard what comes in from now on; the connection is closing."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
         self._decoder = _DISCARD
         self._secure = None
@@ -228,7 +228,7 @@ class Connection(asyncio.Protocol):
 
     @property
     def buffered(self) -> int:
-        """Bytes that arrived and are not yet decoded, or opened."""
+        """Bytes that arrived and are not yet opened or decoded."""
         return self._decoder.buffered + (0 if self._secure is None else self._secure.buffered)
 
     @property
@@ -242,15 +242,15 @@ class Connection(asyncio.Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """What waits in it, either way: arrived and not yet decoded, written and not yet out."""
+        """Bytes that wait in it: arrived and not yet decoded, written and not yet out."""
         return self.buffered + self.transport.get_write_buffer_size()
 
     def take_together(self, frames: int) -> None:
-        """Has the receiver hear up to so many frames of a read at once."""
+        """Gives the receiver up to so many frames of a read at once."""
         self._decoder.turn_frames = frames
 
     def hold(self) -> None:
-        """Keeps what arrives from now on undecoded, until `bind`; the receiver hears of it as `waiting`."""
+        """Keeps what arrives from now on undecoded, until `bind`; `waiting` tells the receiver how much."""
         self._held_by = decoder = self._decoder
         self._decoder = _Held(decoder.take_rest())
 
@@ -258,7 +258,7 @@ class Connection(asyncio.Protocol):
         """The peer is verified: its frames go to `receiver` from now on, within the limits of verified peers.
 
         If an `UnverifiedReader` has read so far, the connection reads by itself from now on. It is paused for
-        UNVERIFIED then; the caller resumes it when the receiver may hear what was held.
+        UNVERIFIED then; the caller resumes it when the receiver may get what was held.
         """
         self.state = step(CONNECTION, self.state, ConnectionEvent.VERIFIED)
         self.receiver = receiver
@@ -276,7 +276,7 @@ class Connection(asyncio.Protocol):
         self._meter = meter
 
     def seal(self, stream: SecureStream) -> None:
-        """From now on what comes in is opened by `stream`, and what goes out is sealed by it, once a write."""
+        """Opens what comes in with `stream` from now on, and seals what goes out, once a write."""
         decoder = self._decoder
         rest = decoder.take_rest()
         self._decoder = FrameDecoder(decoder.max_length, decoder.turn_frames, decoder.turn_bytes)
@@ -290,16 +290,16 @@ class Connection(asyncio.Protocol):
         def write(data: bytes) -> None:
             transport_write(stream.seal(data))
             if stream.exhausted:
-                call_soon(expire)  # not at once: the receiver is in the middle of something
+                call_soon(expire)  # not at once: this may be within a call of the receiver
 
         self.write = write
         if rest:
             self.data_received(rest)
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
-        """Gives the stream to another protocol, which hears `connection_made` and all that follows; for an accept hook.
+        """Gives the transport to another protocol, from `connection_made` on; for an accept hook.
 
-        The connection is no longer gatelink's, and counts against none of its limits.
+        The connection is no longer gatelink's, and counts against no limit.
         """
         self.state = step(CONNECTION, self.state, ConnectionEvent.LOST)
         if is_reading := self.transport.is_reading():
@@ -307,8 +307,8 @@ class Connection(asyncio.Protocol):
         self.transport.set_protocol(protocol)
         if is_reading:
             self.transport.resume_reading()
-        if self._over is not None:
-            self._over(self, NULL_RECEIVER)
+        if self._closed is not None:
+            self._closed(self, NULL_RECEIVER)
         try:
             protocol.connection_made(self.transport)
         except BaseException:
@@ -316,7 +316,7 @@ class Connection(asyncio.Protocol):
             raise
 
     def _next_turn(self) -> None:
-        """There is more than one turn's share: the rest waits until others have had theirs."""
+        """Lets the rest wait for the next turn of the loop: this connection has had its share of this one."""
         if not self._paused & Pause.TURN:
             self.pause(Pause.TURN)
             asyncio.get_running_loop().call_soon(self._go_on)

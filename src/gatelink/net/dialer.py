@@ -75,9 +75,9 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """How this side speaks the extension: its HELLO; and if it seals, the server's public key or the group's.
+    """How this side speaks the extension: its HELLO; and if it seals, the server's public key or the cluster's.
 
-    peer_id: with the group's key, the server that is called.
+    peer_id: with the cluster's key, the server that it calls.
     """
 
     hello: Hello

@@ -1,4 +1,4 @@
-"""Where to listen or connect, and how many connections one address may hold."""
+"""Endpoints, and the count of connections of each address."""
 
 import errno
 import os
@@ -84,14 +84,15 @@ def _error(text: str, what: str) -> ConfigError:
 
 
 def failure(error: OSError | UnicodeError) -> str:
-    """Why the system could not listen or connect, in words."""
+    """The reason why the system could not listen or connect."""
     if type(error).__module__ != "ssl" and isinstance(error, OSError) and error.errno and error.errno > 0:
         return os.strerror(error.errno)
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    strerror = error.strerror if isinstance(error, OSError) else None
+    return strerror or str(error) or type(error).__name__
 
 
 def not_listening(error: OSError | UnicodeError) -> str:
-    """Why the system could not listen at a TCP address, and what to do."""
+    """The reason why the system could not listen at a TCP address, and what to do."""
     if isinstance(error, PermissionError):
         return f"{failure(error)}; choose a port above 1023, or give the process CAP_NET_BIND_SERVICE"
     if isinstance(error, OSError) and error.errno == errno.EMFILE:
@@ -101,10 +102,10 @@ def not_listening(error: OSError | UnicodeError) -> str:
 
 @lru_cache(_CACHED_HOSTS)
 def address_key(host: str) -> str:
-    """What stands for `host`, a peer's address, in per-address limits.
+    """The key of `host`, a peer's address, in limits of an address.
 
     An IPv4 address stands for itself, also when mapped into IPv6; an IPv6 address is its /64, which is what one
-    customer gets; what is no address, as a Unix socket's peer name, is `unix`.
+    customer gets; any other text, as a Unix socket's peer name, is `unix`.
     """
     return _key(_address(host))
 
@@ -114,7 +115,8 @@ def _address(host: str) -> IPv4Address | IPv6Address | None:
         address = ip_address(host)
     except ValueError:
         return None
-    return getattr(address, "ipv4_mapped", None) or address
+    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
+    return mapped or address
 
 
 def _key(address: IPv4Address | IPv6Address | None) -> str:

@@ -1,8 +1,8 @@
-"""What all sessions of a frontend hold together: measured once a second; over limits.max_held_bytes some are closed.
+"""Bounds what all sessions of a frontend hold together: over limits.max_held_bytes it closes some.
 
-One session is bounded by its own limits; fifteen thousand that are all just below them are not. Counted are the bytes
-of messages: what is received and not handled, queued, written and not out, sent and not acknowledged. What Python needs
-to keep them, up to some 100 bytes each, comes on top.
+A session is bounded by its own limits, but fifteen thousand sessions just below them hold too much. The guard counts
+the bytes of messages: received and not handled, queued, written and not out, sent and not acknowledged. Python's own
+memory for them, up to some 100 bytes each, comes on top.
 """
 
 import asyncio
@@ -33,7 +33,7 @@ class MemoryGuard:
         self._connections = connections
         self._sessions = sessions
         self._dialled: set[Session] = set()
-        self._shown = 0  # our part of `stats.held_bytes`
+        self._shown = 0  # this guard's part of `stats.held_bytes`
         self._weighing = tasks.live(self._weigh, "memory guard")
 
     def add(self, dialled: Session) -> None:
@@ -57,10 +57,10 @@ class MemoryGuard:
                     found[session] = size
                 if count % AT_ONCE == 0:
                     await asyncio.sleep(0)
-            self._show(self._take_down(found, total))
+            self._show(self._close_largest(found, total))
 
     def _holders(self) -> Iterator[tuple[Session | None, int]]:
-        """Everything of this moment that holds bytes, and how many when it is its turn."""
+        """Each session or connection that holds bytes now, and how many."""
         for connection in list(self._connections):
             session = connection.receiver if isinstance(connection.receiver, Session) else None
             yield session, connection.held_bytes + (session.held_bytes if session is not None else 0)
@@ -70,8 +70,8 @@ class MemoryGuard:
         for session in list(self._dialled):
             yield session, session.held_bytes + session.carried_bytes
 
-    def _take_down(self, found: dict[Session, int], total: int) -> int:
-        """Ends sessions, those that hold most first, until the rest is within the limit; what that holds."""
+    def _close_largest(self, found: dict[Session, int], total: int) -> int:
+        """Closes the sessions that hold most, until the rest is within the limit; the bytes that the rest holds."""
         most = self._context.limits.max_held_bytes
         if total <= most:
             return total

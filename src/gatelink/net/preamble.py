@@ -1,4 +1,4 @@
-"""What comes before the first frame behind a load balancer: its PROXY protocol header."""
+"""Reads the PROXY protocol header that a load balancer sends before the first frame."""
 
 import asyncio
 from typing import cast
@@ -12,7 +12,7 @@ from gatelink.session.timers import Item
 
 
 class Preamble(asyncio.BufferedProtocol, Item):
-    """Waits for a connection's PROXY protocol header in its place: admitted at once, its address with the header."""
+    """Reads the header for a connection that is admitted at once, and gets its address from the header."""
 
     def __init__(self, acceptor: Acceptor) -> None:
         self._tick = 0
@@ -56,7 +56,7 @@ class Preamble(asyncio.BufferedProtocol, Item):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection.state is ConnectionState.UNVERIFIED:
             reason = "left-unverified"
-            self._acceptor.context.stats.refused[reason] += 1  # not logged: a health check comes and goes so
+            self._acceptor.context.stats.refused[reason] += 1  # not logged: a health check does this
         self._acceptor.context.wheel.cancel(self)
         self._connection.connection_lost(exc)
 
@@ -64,7 +64,7 @@ class Preamble(asyncio.BufferedProtocol, Item):
         self._refuse("verify-timeout", f"{len(self._data)} bytes of a PROXY header came")
 
     def _refuse(self, reason: str, why: str) -> None:
-        """The peer is the balancer: its own address says which."""
+        """Refuses the connection; the log has the address of the balancer, which is the peer."""
         self._acceptor.admission.note_refusal(reason, peer_host(self._transport), why)
         self._acceptor.admission.credentials_received(self._connection)
         self._connection.drop()

@@ -1,4 +1,4 @@
-"""The PROXY protocol: the header in which a load balancer says who it connects for.
+"""The PROXY protocol: the header in which a load balancer names the client that it connects for.
 
 The specification is HAProxy's `proxy-protocol.txt`: section 2.1 for version 1, a line of text, which nginx's stream
 module sends; 2.2 for version 2. A peer that can reach a listener that reads this header can claim any address, so such
@@ -97,7 +97,7 @@ def _parse_v1(data: bytes) -> tuple[int, ProxyInfo] | None:
     try:
         hosts = str(kind(source)), str(kind(destination))
     except ValueError:
-        raise ProtocolError(f"PROXY version 1 line with an address that is none of {family}") from None
+        raise ProtocolError(f"PROXY version 1 line with an address that is not of {family}") from None
     if any(int(port) > 65_535 or str(int(port)) != port for port in ports):
         raise ProtocolError("PROXY version 1 line with a port that is not 0 to 65535 without leading zeros")
     return end + 2, ProxyInfo((hosts[0], int(ports[0])), (hosts[1], int(ports[1])))

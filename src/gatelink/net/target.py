@@ -1,4 +1,4 @@
-"""Where a session's server is: where it was dialled first, or where it sent its clients (docs/protocol.md)."""
+"""Where a session's server is: the endpoint that was dialled first, or one that the server gave (docs/protocol.md)."""
 
 import ssl
 
@@ -15,7 +15,7 @@ quiet = RateLimitedLogger(structlog.get_logger("gatelink.dialer"))
 
 
 def is_as_safe(there: Endpoint, here: Endpoint) -> bool:
-    """Whether a server at `here` may send its clients `there`: never to a weaker transport, nor to a file of theirs."""
+    """Whether a server at `here` may send its clients `there`: to no weaker transport, and no file on their machine."""
     return there.scheme == here.scheme or (here.scheme, there.scheme) == ("tcp", "tls")
 
 
@@ -31,7 +31,7 @@ class Target:
         self.endpoint = endpoint
         self._home = endpoint
         self._tls = tls
-        self._followed: Ticket | None = None  # the ticket whose address is known
+        self._followed: Ticket | None = None  # the ticket whose address was followed last
 
     @property
     def tls(self) -> ssl.SSLContext | None:
@@ -43,9 +43,9 @@ class Target:
         return self._tls
 
     def find(self, session: Session) -> float | None:
-        """Goes where `session`, which lost its connection, was sent; the seconds that it was asked to wait, if it was.
+        """Follows the address that the server gave to the detached `session`; the seconds to wait, if it gave any.
 
-        The server's key stays what it was, so whoever answers there is the same server, or nobody.
+        The server's key stays the same, so no other server can answer there.
         """
         if session.extension is None:
             return None
@@ -59,7 +59,7 @@ class Target:
         return max(0.0, away[1] - session.context.wheel.read_clock())
 
     def go_home(self) -> None:
-        """Where it was sent nobody answers."""
+        """No server answers at the address that was given: back to the first one."""
         self.endpoint = self._home
 
     def _follow(self, address: str) -> None:

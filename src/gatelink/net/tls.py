@@ -16,9 +16,9 @@ from gatelink.net.connection import Connection
 from gatelink.net.endpoints import failure
 from gatelink.session.states import ConnectionState
 
-ACCEPTS_AT_ONCE = 64  # before others have their turn of the loop
-LEAST_SECONDS = 0.1  # that a handshake has whose turn came late
-PAUSE = 1.0  # s without accepting when the system is out of descriptors or memory
+ACCEPTS_AT_ONCE = 64  # before other connections have their turn of the loop
+LEAST_SECONDS = 0.1  # for a handshake whose turn came late
+PAUSE = 1.0  # s without accepting when the system has no descriptors or memory left
 
 
 class TlsServer:
@@ -65,7 +65,7 @@ class TlsServer:
         if not self._acceptor.admission.enter(connection):
             accepted.close()
             return
-        self._acceptor.admission.handshakes.enter(connection, partial(_give, turn))
+        self._acceptor.admission.handshakes.enter(connection, partial(_give_turn, turn))
         task = self._loop.create_task(self._shake_hands(connection, accepted, turn, until))
         self._handshakes.add(task)
         task.add_done_callback(self._handshakes.discard)
@@ -79,7 +79,7 @@ class TlsServer:
             await asyncio.wait([turn], timeout=until - clock())
             if not turn.done():
                 admission.refuse(connection, "verify-timeout")
-        if connection.state is not ConnectionState.UNVERIFIED:  # we closed it while it waited for its turn
+        if connection.state is not ConnectionState.UNVERIFIED:  # closed while it waited for its turn
             accepted.close()
             connection.connection_lost(None)
             return
@@ -91,22 +91,22 @@ class TlsServer:
                 ssl=self._certificate.context,
                 ssl_handshake_timeout=seconds,
             )
-        except OSError as error:  # what is wrong in TLS is one, too
-            if connection.state is ConnectionState.UNVERIFIED:  # else we closed it ourselves
+        except OSError as error:  # an SSLError is one, too
+            if connection.state is ConnectionState.UNVERIFIED:  # else it was closed here
                 late = isinstance(error, ConnectionAbortedError)
                 why = "the TLS handshake took too long" if late else f"{failure(error)}; a plain client dials tcp://"
                 admission.refuse(connection, "verify-timeout" if late else "tls-handshake", why)
             connection.connection_lost(error)
 
 
-def _give(turn: asyncio.Future[None]) -> None:
-    """It is the turn of whoever waits for it, if anybody still does."""
+def _give_turn(turn: asyncio.Future[None]) -> None:
+    """Ends the wait for a turn, if it has not ended yet."""
     if not turn.done():
         turn.set_result(None)
 
 
 class _Handshaking:
-    """Stands for the transport of a connection before and in its handshake; it holds nothing, and can be aborted."""
+    """The transport of a connection before and in its handshake; it holds nothing, and can be aborted."""
 
     def __init__(self, accepted: socket.socket, turn: asyncio.Future[None]) -> None:
         self._socket = accepted
@@ -118,4 +118,4 @@ class _Handshaking:
     def abort(self) -> None:
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)  # the handshake sees the end of the stream, and closes
-        _give(self._turn)
+        _give_turn(self._turn)
