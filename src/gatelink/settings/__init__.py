@@ -1,4 +1,4 @@
-"""The configuration file: typed TOML (docs/configuration.md), and what is made of it."""
+"""The configuration file: typed TOML (docs/configuration.md), and the objects made from it."""
 
 from gatelink.settings.build import (
     account_url,

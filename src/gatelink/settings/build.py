@@ -38,9 +38,9 @@ Key = TypeVar("Key", ServerKey, ClusterKey)
 
 
 def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
-    """The engine, not started. name: what the monitoring of NATS calls this process.
+    """The engine, not started. name: of this process in the monitoring of NATS.
 
-    Raises ConfigError for a secret that is missing or cannot be used, or a library that is not installed.
+    Raises ConfigError for a missing or invalid secret, or a library that is not installed.
     """
     engine = settings.engine
     options: dict[str, Any] = {"name": name, "timeout": engine.timeout, "bucket": settings.cluster.name}
@@ -59,7 +59,7 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
 
 
 def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
-    """The keys of signed tokens, the first signs. Raises ConfigError."""
+    """The keys of signed tokens; the first one signs. Raises ConfigError."""
     with needing("login", "tokens.kind"):
         from gatelink.auth.signed_tokens import signing_key
     keys = []
@@ -74,9 +74,9 @@ def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
 
 @asynccontextmanager
 async def open_tokens(settings: Settings, engine: Engine, *, issues: bool) -> AsyncIterator[IssuedTokens]:
-    """The tokens, to check them and, if `issues`, to hand them out. `engine` has been started.
+    """The tokens, to check them and, with `issues`, to issue them. `engine` has been started.
 
-    Signed ones that are only checked need no private key where `public_keys` are given. Raises ConfigError,
+    A process that only checks signed tokens needs no private key if `public_keys` are given. Raises ConfigError,
     EngineUnavailable.
     """
     tokens = settings.tokens
@@ -129,7 +129,7 @@ def server_keys(settings: Settings) -> list[ServerKey]:
 
 
 def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
-    """Where the gateway process of that index, from 0, listens for players."""
+    """The listeners for players of the gateway process with that index, from 0."""
     from gatelink.net.listen import Listen
 
     return [

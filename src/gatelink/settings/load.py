@@ -27,11 +27,11 @@ _HINTS = (
     (re.compile(r"^\s*[\w.-]+\s*:"), "write = between a key and its value: key = value"),
     (re.compile(r"[=\[,]\s*[A-Za-z][\w+.-]*:"), 'a text needs quotes: "tcp://127.0.0.1:7000"'),
 )
-"""What a line that is not TOML may have, and what to do."""
+"""Common mistakes in a line that is not TOML, and the fix of each."""
 
 
 class SettingsError(ConfigError):
-    """Everything that is wrong with a configuration file, a line each: `cluster.toml:14: gateway.count: ...`."""
+    """All errors of a configuration file, one a line: `cluster.toml:14: gateway.count: ...`."""
 
     def __init__(self, problems: list[str]) -> None:
         self.problems = problems
@@ -41,8 +41,8 @@ class SettingsError(ConfigError):
 def load(path: str | Path, *, dev: bool = False) -> Settings:
     """The configuration in the TOML file at `path`; docs/configuration.md has its keys.
 
-    Relative paths in it begin at its folder. Secrets are not read yet: their users reveal them. With `dev` a missing
-    secret is made up. Raises SettingsError with all that is wrong, or ConfigError if the file can't be read.
+    Relative paths in it start at its folder. Secrets are not read yet: their users reveal them. With `dev` a missing
+    secret is made up. Raises SettingsError with all errors, or ConfigError if the file can't be read.
     """
     path = Path(path)
     try:
@@ -68,7 +68,7 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
 
 
 def where(path: Path, place: Place) -> str:
-    """Where `place` is in the configuration at `path`, which has been read: `cluster.toml:14: gateway.count`."""
+    """File, line and name of `place` in a configuration that is valid: `cluster.toml:14: gateway.count`."""
     found = lines(path.read_bytes().decode("utf-8-sig"))
     return f"{path}:{line_of(found, place)}: {place_text(place)}"
 
@@ -82,7 +82,7 @@ def _syntax(path: Path, text: str, error: str) -> str:
 
 
 _BAD: Any = object()
-"""Stands for a value that has been complained of."""
+"""Stands for a value with an error, which is in `problems` already."""
 
 _KINDS: dict[type, tuple[str, str]] = {
     str: ("a string", '"text"'),
@@ -92,15 +92,15 @@ _KINDS: dict[type, tuple[str, str]] = {
     list: ("an array", '["text"]'),
     dict: ("a table", '{ key = "value" }'),
 }
-"""How a type is called, and how one of it is written."""
+"""The name of a type, and an example of it."""
 
 _SUBJECT = re.compile(r"([A-Za-z_][\w.-]*)(: | )")
 
 
 class Reader:
-    """Reads one file's tables. `problems` are (line, what is wrong), as found.
+    """Reads one file's tables. `problems` has (line, error), in the order of reading.
 
-    file: what errors call it. found: where everything stands. folder: where relative paths begin. dev: for secrets.
+    file: its name for errors. found: the line of each place. folder: where relative paths start. dev: for secrets.
     """
 
     def __init__(self, file: str, found: dict[Place, int], folder: Path, dev: bool) -> None:
@@ -111,9 +111,9 @@ class Reader:
         self.problems: list[tuple[int, str]] = []
 
     def read(self, value: Any, type: Any, place: Place = (), default: Any = msgspec.NODEFAULT) -> Any:
-        """`value` as `type`: a struct, a tuple or table of what can be read, a secret, a path, or a plain value.
+        """`value` as `type`: a struct, a tuple or a table of such types, a secret, a path, or a plain value.
 
-        default: the field's own, for examples. Gives `_BAD` after a complaint.
+        default: the field's own, for examples. Gives `_BAD` after an error.
         """
         if get_origin(type) in (Union, types.UnionType):
             (type,) = [part for part in get_args(type) if part is not types.NoneType]
@@ -132,9 +132,7 @@ class Reader:
 
     def _struct(self, table: Any, struct: Any, place: Place, default: Any) -> Any:
         if not isinstance(table, dict):
-            return self._complain(
-                place, f"must be a table, not {_kind(table)}; write it as [{'.'.join(map(str, place))}]"
-            )
+            return self._error(place, f"must be a table, not {_kind(table)}; write it as [{'.'.join(map(str, place))}]")
         fields = {field.name: field for field in msgspec.structs.fields(struct)}
         defaults = msgspec.structs.asdict(default) if isinstance(default, struct) else {}
         values: dict[str, Any] = {}
@@ -142,7 +140,7 @@ class Reader:
             if key not in fields:
                 near = difflib.get_close_matches(key, fields, 1)
                 fix = f"did you mean {near[0]}?" if near else f"it may be {', '.join(fields)}"
-                self._complain((*place, key), f"there is no such key; {fix}")
+                self._error((*place, key), f"there is no such key; {fix}")
                 values[key] = _BAD
         for name, field in fields.items():
             inner = (*place, name)
@@ -155,7 +153,7 @@ class Reader:
             if name in table:
                 values[name] = self.read(table[name], field.type, inner, of_field)
             elif of_field is msgspec.NODEFAULT:
-                values[name] = self._complain(place, f"{name} is missing; write {name} = {_example(field.type, None)}")
+                values[name] = self._error(place, f"{name} is missing; write {name} = {_example(field.type, None)}")
             else:
                 values[name] = self._default(of_field, field.type, inner)
         if _BAD in values.values():
@@ -163,10 +161,10 @@ class Reader:
         try:
             return struct(**values)
         except ConfigError as error:
-            return self._complain_of_struct(str(error), place)
+            return self._add_struct_error(str(error), place)
 
     def _default(self, default: Any, type: Any, place: Place) -> Any:
-        """A default, its paths and secrets placed as if they stood in the file."""
+        """A default, its paths and secrets placed as if they were in the file."""
         if isinstance(default, msgspec.Struct):
             types_of = {field.name: field.type for field in msgspec.structs.fields(default)}
             values = msgspec.structs.asdict(default)
@@ -186,14 +184,14 @@ class Reader:
                 example = f"[[{place_text(place)}]]"
             else:
                 example = f"{place[-1]} = [{toml(value) if isinstance(value, (str, int)) else _example(item, None)}]"
-            return self._complain(place, f"must be an array, not {_kind(value)}; write it as {example}")
+            return self._error(place, f"must be an array, not {_kind(value)}; write it as {example}")
         values = [self.read(part, item, (*place, index)) for index, part in enumerate(value)]
         return _BAD if _BAD in values else tuple(values)
 
     def _table(self, value: Any, key_type: Any, item: Any, place: Place) -> Any:
         if not isinstance(value, dict):
             inner_name = ".NAME" if isinstance(value, list) else ""  # [[services]] was meant to be [services.lobby]
-            return self._complain(
+            return self._error(
                 place, f"must be a table, not {_kind(value)}; write it as [{'.'.join(map(str, place))}{inner_name}]"
             )
         values = {}
@@ -205,20 +203,20 @@ class Reader:
         return _BAD if _BAD in values.values() else values
 
     def _text(self, value: Any, type: Any, place: Place) -> Any:
-        """What TOML has only as a string."""
+        """A type that TOML writes as a string."""
         if not isinstance(value, str):
             example = '"env:NAME" or "file:PATH"' if type is Secret else '"path/to/file"' if type is Path else '"text"'
-            return self._complain(place, f"must be a string, not {_kind(value)}; write it as {example}")
+            return self._error(place, f"must be a string, not {_kind(value)}; write it as {example}")
         if type is Secret:
             try:
                 return self._placed(Secret(value), place)
             except ConfigError as error:
-                return self._complain(place, str(error))
+                return self._error(place, str(error))
         if type is bytes:
             try:
                 return bytes.fromhex(value)
             except ValueError:
-                return self._complain(place, f'must be hex digits; write it as {place[-1]} = "29fd0138"')
+                return self._error(place, f'must be hex digits; write it as {place[-1]} = "29fd0138"')
         if type is Path:
             return self.folder / value
         if type is DatabaseUrl:
@@ -231,23 +229,23 @@ class Reader:
 
     def _plain(self, value: Any, type: Any, place: Place, default: Any) -> Any:
         if isinstance(value, float) and not math.isfinite(value):
-            return self._complain(place, "must be a finite number")
+            return self._error(place, "must be a finite number")
         try:
             return msgspec.convert(value, type)
         except msgspec.ValidationError:
-            return self._complain(place, _wrong(value, type, place[-1], default))
+            return self._error(place, _wrong(value, type, place[-1], default))
 
     def _placed(self, secret: Secret, place: Place) -> Secret:
         where = f"{self.file}:{line_of(self.found, place)}: {place_text(place)}"
         return secret.placed(self.folder, where, self.dev)
 
-    def _complain(self, place: Place, text: str) -> Any:
+    def _error(self, place: Place, text: str) -> Any:
         label = f"{place_text(place)}: " if place else ""
         self.problems.append((line_of(self.found, place), label + text))
         return _BAD
 
-    def _complain_of_struct(self, text: str, place: Place) -> Any:
-        """An error that begins with the field's name, as `limits.max_frame is 0` and `routes: ...` do."""
+    def _add_struct_error(self, text: str, place: Place) -> Any:
+        """Add an error of a struct, which begins with the field's name: `limits.max_frame is 0`, `routes: ...`."""
         subject = _SUBJECT.match(text)
         names = subject[1].split(".") if subject else []
         parts: Place = tuple(int(name) if name.isdecimal() else name for name in names)
@@ -260,7 +258,7 @@ class Reader:
 
 
 def place_text(place: Place) -> str:
-    """A place as people write it: `gateway.listen[0]`."""
+    """A place as text: `gateway.listen[0]`."""
     text = ""
     for part in place:
         text += f"[{part}]" if isinstance(part, int) else f"{'.' if text else ''}{key_text(part)}"
@@ -268,12 +266,12 @@ def place_text(place: Place) -> str:
 
 
 def _kind(value: Any) -> str:
-    """What a value of TOML is called."""
+    """The name of the type of a TOML value."""
     return _KINDS.get(type(value), ("a date or time", ""))[0] if not isinstance(value, bool) else _KINDS[bool][0]
 
 
 def _bare(type: Any) -> tuple[Any, msgspec.Meta]:
-    """A type without its bounds, and those."""
+    """A type without its bounds, and the bounds."""
     if get_origin(type) is Annotated:
         bare, *metas = get_args(type)
         return bare, metas[0]
@@ -281,7 +279,7 @@ def _bare(type: Any) -> tuple[Any, msgspec.Meta]:
 
 
 def _example(type: Any, default: Any) -> str:
-    """How a value of `type` is written."""
+    """An example of a value of `type`."""
     bare, meta = _bare(type)
     if isinstance(default, (str, int, float)):
         return toml(default)
@@ -295,7 +293,7 @@ def _example(type: Any, default: Any) -> str:
 
 
 def _meant(value: Any, bare: Any) -> str | None:
-    """What the text `value` says as a number or a boolean: "2" as 2, "30s" as 30; None if it says none."""
+    """The number or boolean in the text `value`: 2 of "2", 30 of "30s"; None if there is none."""
     if not isinstance(value, str):
         return None
     if bare is bool:
@@ -305,7 +303,7 @@ def _meant(value: Any, bare: Any) -> str | None:
 
 
 def _wrong(value: Any, type: Any, name: str | int, default: Any) -> str:
-    """What is wrong with a plain value, and how to write it."""
+    """The error of a plain value, and how to write it."""
     bare, meta = _bare(type)
     if get_origin(bare) is Literal:
         choices = get_args(bare)

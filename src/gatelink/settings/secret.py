@@ -1,12 +1,12 @@
-"""Secrets by reference: a configuration file says where one is, never what it is.
+"""Secrets by reference: a configuration file has the place of a secret, never its value.
 
     env:NAME     the environment variable NAME
-    file:PATH    a file's text; a relative path begins at the configuration's folder
+    file:PATH    a file's text; a relative path starts at the configuration's folder
 
-Line ends at the end are left out of both, and a byte order mark of a file: editors and `echo` add them.
+Line ends at the end of both are ignored, and the byte order mark of a file: editors and `echo` add them.
 
-With `--dev`, one that is missing is made up: from GATELINK_DEV_SECRET, which the first process draws at random and its
-children inherit, so that all processes of one `--dev` run agree, and nothing outlives them.
+With `--dev` a missing secret is made up from GATELINK_DEV_SECRET. The first process draws that at random and its
+children inherit it, so all processes of one `--dev` run agree, and no secret outlives them.
 """
 
 import hmac
@@ -23,20 +23,20 @@ from gatelink.errors import ConfigError
 log = structlog.get_logger("gatelink.settings")
 
 DEV_SECRET = "GATELINK_DEV_SECRET"
-"""The environment variable that throw-away secrets are made from; without `--dev` it means nothing."""
+"""The environment variable that throw-away secrets are made from; without `--dev` it is not used."""
 
-_MOST = 65_536  # bytes that are read of a secret's file: more than any key or credential has
+_MOST = 65_536  # bytes read of a secret's file: more than any key or credential has
 _FORMS = "env:NAME or file:PATH"
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _PLACEHOLDERS = {"changeme", "default", "example", "password", "placeholder", "secret", "todo"}
 
 
 class Secret:
-    """A reference to a secret. Its value is read by each `reveal` and kept nowhere, so nothing here can show it.
+    """A reference to a secret. Each `reveal` reads the value, and nothing keeps it, so nothing can show it.
 
     reference: `env:NAME` or `file:PATH`; raises ConfigError for anything else, without showing it. folder: where
-    relative paths begin. where: what an error says first, as `cluster.toml:14: cluster.key`. dev: whether a secret that
-    is missing is made up.
+    relative paths start. where: the beginning of errors, as `cluster.toml:14: cluster.key`. dev: whether a missing
+    secret is made up.
     """
 
     __slots__ = ("_dev", "_folder", "_where", "reference")
@@ -53,11 +53,11 @@ class Secret:
         self._dev = dev
 
     def placed(self, folder: Path, where: str, dev: bool) -> "Secret":
-        """The same reference, in a file that has been read."""
+        """The same reference, with its place in a file."""
         return Secret(self.reference, folder=folder, where=where, dev=dev)
 
     def reveal(self) -> str:
-        """The secret. Raises ConfigError if it is missing, readable by everybody, empty, or plainly a placeholder."""
+        """The secret. Raises ConfigError if it is missing, readable for everybody, empty, or a placeholder."""
         text = self._find()
         if not text:
             if self._dev:
@@ -69,11 +69,11 @@ class Secret:
         return text
 
     def wrong(self, error: ConfigError) -> ConfigError:
-        """`error`, about what was revealed, with where it stands."""
+        """`error`, about the revealed value, with the place of the secret."""
         return self.error(f"is not what it must be: {error}")
 
     def error(self, text: str) -> ConfigError:
-        """An error about this secret: where it stands, its reference, then `text`."""
+        """An error about this secret: its place, its reference, then `text`."""
         return ConfigError(f"{self._where}{': ' if self._where else ''}{self.reference} {text}")
 
     def _find(self) -> str | None:
@@ -113,9 +113,9 @@ class Secret:
 
 
 def _throwaway(reference: str) -> str:
-    """The secret that stands for `reference` in this `--dev` run: 64 hex digits, good for a password and for a key."""
+    """The secret for `reference` in this `--dev` run: 64 hex digits, valid as a password and as a key."""
     seed = os.environ.get(DEV_SECRET)
     if not seed:
         seed = os.environ[DEV_SECRET] = secrets.token_hex(32)
-        log.warning("--dev: missing secrets are made up, and gone when this ends", first=reference)
+        log.warning("--dev: missing secrets are made up, and lost when this ends", first=reference)
     return hmac.digest(seed.encode(), reference.encode(), "sha256").hex()

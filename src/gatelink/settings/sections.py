@@ -38,11 +38,11 @@ DATABASES = ("sqlite", "sqlite+aiosqlite", "postgres", "postgresql", "postgresql
 """The schemes of the URLs of accounts."""
 
 DatabaseUrl = NewType("DatabaseUrl", str)
-"""SQLAlchemy's, and `sqlite:///` with a path that, when relative, begins at the configuration's folder."""
+"""SQLAlchemy's, and `sqlite:///` with a path that, if relative, starts at the configuration's folder."""
 
 
 UrlOrPath = NewType("UrlOrPath", str)
-"""A URL, or a file; a relative path begins at the configuration's folder."""
+"""A URL, or a file; a relative path starts at the configuration's folder."""
 
 
 @contextmanager
@@ -55,7 +55,7 @@ def _named(field: str) -> Iterator[None]:
 
 
 def _is_url(url: str, *schemes: str) -> bool:
-    """Whether `url` has one of `schemes`, a host, and a port that there is, if it has a port."""
+    """Whether `url` has one of `schemes`, a host, and a valid port, if any."""
     try:
         parts = urlsplit(url)
         return parts.scheme in schemes and bool(parts.hostname) and parts.port != 0
@@ -64,9 +64,9 @@ def _is_url(url: str, *schemes: str) -> bool:
 
 
 def shifted(endpoint: str, index: int) -> str:
-    """Where the process of that index, from 0, listens: on a port so much higher, unless that is 0.
+    """The endpoint of the process with that index, from 0: its port is higher by `index`, unless it is 0.
 
-    Raises ConfigError for a port there is not.
+    Raises ConfigError for a port over 65535.
     """
     parsed = parse_endpoint(endpoint)
     if not parsed.port:
@@ -92,13 +92,13 @@ def _check_admin(text: str | None, count: int) -> None:
 class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[engine]`: where the servers of a cluster keep what they share."""
 
-    url: str = "embedded"  # embedded: a nats-server of our own; memory: this process alone; nats://host:4222,nats://...
+    url: str = "embedded"  # embedded: starts a nats-server; memory: this process alone; nats://host:4222,nats://...
     data: Path = Path("data/engine")  # embedded: its nats-server's folder
     user: str | None = None  # nats://
     password: Secret | None = None  # of `user`
     credentials: Path | None = None  # a .creds file of NATS, instead of user and password
     timeout: Seconds = 2.0  # s that one call may take
-    replicas: Literal[1, 3, 5] = 1  # nats://: servers of a cluster that keep each entry
+    replicas: Literal[1, 3, 5] = 1  # nats://: servers of a NATS cluster that store each entry
 
     def __post_init__(self) -> None:
         if self.url not in ("embedded", "memory") and not (
@@ -130,20 +130,20 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[tokens]`: what a login hands out and every gateway checks."""
+    """`[tokens]`: a login issues them, and every gateway checks them."""
 
-    kind: Literal["engine", "signed"] = "engine"  # engine: looked up there; signed: checked without it, and short-lived
+    kind: Literal["engine", "signed"] = "engine"  # engine: looked up there; signed: checked without it, short-lived
     lifetime: Annotated[float, msgspec.Meta(gt=0, le=315_360_000)] = (
         43_200.0  # engine: s from issue to the end, however often used
     )
     first_use: Seconds = 30.0  # engine: s from issue to the first use
     single_use: bool = False  # engine: the first use is also the last
     signed_lifetime: Annotated[float, msgspec.Meta(gt=0, le=60)] = 60.0  # signed: s from issue to the end
-    audience: str = "gatelink"  # signed: whom a token is for
+    audience: str = "gatelink"  # signed: the audience of a token
     signing_keys: tuple[Secret, ...] = (
         Secret("env:GATELINK_SIGNING_KEY"),
     )  # signed: Ed25519 seeds, 64 hex digits each
-    public_keys: tuple[Hex32, ...] = ()  # signed: of those, for processes that check and must not be able to issue
+    public_keys: tuple[Hex32, ...] = ()  # signed: of those keys, for processes that only check
 
     def __post_init__(self) -> None:
         if self.first_use > self.lifetime:
@@ -167,7 +167,7 @@ class Argon2Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[accounts]`: where users are kept."""
+    """`[accounts]`: the database of users."""
 
     url: DatabaseUrl = DatabaseUrl("sqlite:///data/accounts.db")  # or postgresql://user@host:5432/database
     password: Secret | None = None  # of the database's user
@@ -194,7 +194,7 @@ class AccountSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class OidcSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[login.oidc]`: whose ID tokens prove a user (OpenID Connect Core 1.0, section 3.1.3.7)."""
+    """`[login.oidc]`: the issuer of ID tokens (OpenID Connect Core 1.0, section 3.1.3.7)."""
 
     issuer: str  # its `iss`
     audience: str  # our client id there, its `aud`
@@ -228,16 +228,16 @@ class StaticServer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[login]`: the HTTP service that knows users and hands out tokens."""
+    """`[login]`: the HTTP service that checks users and issues tokens."""
 
     listen: str = "http://127.0.0.1:8080"
     methods: tuple[Literal["password", "guest", "oidc"], ...] = ("password", "guest")
     oidc: OidcSettings | None = None
     servers: tuple[StaticServer, ...] = ()
-    proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is believed
+    proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is trusted
     one_token: bool = True  # a newer login ends the tokens of the same user and slot
-    legacy_status: Literal["always-200", "original"] = "always-200"  # how clients of the original are refused
-    client_versions: tuple[str, ...] = ()  # the ClientVer that they may have; () for any
+    legacy_status: Literal["always-200", "original"] = "always-200"  # how clients of the original engine are refused
+    client_versions: tuple[str, ...] = ()  # their accepted ClientVer; () for any
     limits: LoginLimits = LoginLimits()
 
     def __post_init__(self) -> None:
@@ -260,11 +260,11 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
 
     name: Name = "gatelink"  # two clusters on one engine need two names
     key: Secret = Secret("env:GATELINK_CLUSTER_KEY")  # what `gatelink keys new --cluster` makes
-    older_keys: tuple[Secret, ...] = ()  # that are still accepted, while servers change to a new one
+    older_keys: tuple[Secret, ...] = ()  # older keys, still accepted while servers change to a new one
 
 
 class ListenSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """One of `gateway.listen`: an endpoint as text, or a table with what it needs besides."""
+    """One of `gateway.listen`: an endpoint as text, or a table with its certificate and proxies."""
 
     endpoint: str  # tcp://, tls:// or unix://
     certificate: Path | None = None  # tls://: a PEM file, the chain
@@ -281,19 +281,19 @@ class ListenSettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[gateway]`: what players connect to."""
+    """`[gateway]`: the gateways, to which players connect."""
 
     listen: tuple[ListenSettings, ...] = (ListenSettings(endpoint="tcp://127.0.0.1:7000"),)
-    outer: tuple[str, ...] = ()  # how clients reach it, if not under `listen`
+    outer: tuple[str, ...] = ()  # its addresses for clients, if not `listen`
     inner: str = "tcp://127.0.0.1:0"  # where the cluster's servers connect
-    advertise: str | None = None  # how they reach it, if not under `inner`
+    advertise: str | None = None  # its address for them, if not `inner`
     count: Processes = 1  # processes; the n-th adds n - 1 to its ids and to ports that are not 0
     first_id: ServerId = 1  # server id of the first
     admin: Address | None = None  # host:port of /metrics and /healthz
     keys: tuple[Secret, ...] = ()  # what `gatelink keys new` makes, for sealed connections; the newest first
     sealed_only: bool = False  # refuse plain logins
     source: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0  # in ClientVertifySucceedRet
-    drain_seconds: Seconds = 30.0  # s that players have to go elsewhere before it stops
+    drain_seconds: Seconds = 30.0  # s for players to move to another gateway before it stops
     routes: dict[str, str] = {}  # "11000-11999" = "lobby": messages to services; others go to type id // 1000
 
     def __post_init__(self) -> None:
@@ -314,18 +314,18 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """`[services.NAME]`: servers that handle what gateways forward."""
+    """`[services.NAME]`: servers that handle the messages that gateways forward."""
 
     type: Annotated[int, msgspec.Meta(ge=2, le=255)]  # message id // 1000, unless a route says otherwise; 1: gateways
     run: str  # MODULE:OBJECT
     count: Processes = 1  # processes
     first_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0  # server id of the first; 0: type * 1000 + 1
     inner: str = "tcp://127.0.0.1:0"  # where the cluster's servers connect
-    advertise: str | None = None  # how they reach it, if not under `inner`
+    advertise: str | None = None  # its address for them, if not `inner`
     admin: Address | None = None  # host:port of /metrics and /healthz
-    pick: Literal["least-loaded", "rendezvous"] = "least-loaded"  # which of them a session gets
-    on_death: Literal["rebind", "close", "hold", "drop"] = "rebind"  # what its sessions get when a process dies
-    hold_seconds: Seconds = 5.0  # s that a player waits while there is no server
+    pick: Literal["least-loaded", "rendezvous"] = "least-loaded"  # which process a session gets
+    on_death: Literal["rebind", "close", "hold", "drop"] = "rebind"  # for sessions whose process dies
+    hold_seconds: Seconds = 5.0  # s that a player waits while no server is there
 
     def __post_init__(self) -> None:
         module, _, name = self.run.partition(":")
@@ -345,13 +345,13 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[logs]`: one line an event, on standard error."""
 
     format: Format = "console"  # json: one object a line
-    level: Level = "info"  # the least that is written
+    level: Level = "info"  # the lowest level that is written
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
-    """A whole configuration; `gatelink.settings.load` reads one. docs/configuration.md describes every key.
+    """A whole configuration; `gatelink.settings.load` reads one.
 
-    `login`, `gateway` and `services` run when their section is there; the others have their defaults.
+    `login`, `gateway` and `services` run only with a section; the other sections have defaults.
     """
 
     engine: EngineSettings = EngineSettings()
@@ -387,7 +387,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def routes(self) -> dict[str, int]:
-        """`gateway.routes` as server types, for `Routes`. Raises ConfigError for one that cannot be."""
+        """`gateway.routes` with server types, for `Routes`. Raises ConfigError for an invalid route."""
         found = {}
         for text, name in (self.gateway.routes if self.gateway else {}).items():
             if name not in self.services:

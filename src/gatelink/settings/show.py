@@ -1,4 +1,4 @@
-"""A configuration as TOML again: what is in force, defaults included, secrets as their references."""
+"""A configuration as TOML again, with its defaults, and with secrets as references."""
 
 import json
 import re
@@ -13,12 +13,12 @@ _BARE = re.compile(r"[A-Za-z0-9_-]+")
 
 
 def show(settings: msgspec.Struct) -> str:
-    """`settings` as a TOML document that reads back as the same. A secret is shown as where it is, never as itself."""
+    """`settings` as a TOML document that reads back as the same. A secret is shown as its reference."""
     return "\n".join(_tables(settings, "")).lstrip("\n") + "\n"
 
 
 def toml(value: Any) -> str:
-    """One value as TOML writes it."""
+    """One value in TOML."""
     match value:
         case bool():
             return "true" if value else "false"
@@ -41,18 +41,18 @@ def toml(value: Any) -> str:
 
 
 def key_text(key: str) -> str:
-    """A key as TOML writes it: quoted where it must be."""
+    """A key in TOML, quoted if necessary."""
     return key if _BARE.fullmatch(key) else toml(key)
 
 
 def _present(table: Any) -> dict[str, Any]:
-    """The keys of a struct or table that have a value; TOML has none for None."""
+    """The keys of a struct or table with a value; TOML has no None."""
     items = msgspec.structs.asdict(table) if isinstance(table, msgspec.Struct) else table
     return {key: value for key, value in items.items() if value is not None}
 
 
 def _tables(table: Any, name: str) -> list[str]:
-    """The lines of a table and the tables in it: first its own keys, as TOML needs it."""
+    """The lines of a table and the tables in it. TOML needs its own keys first."""
     lines: list[str] = []
     inner: list[str] = []
     for key, value in _present(table).items():
