@@ -7,6 +7,7 @@ import asyncio
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
+from typing import Any
 
 import structlog
 
@@ -44,6 +45,30 @@ def live(loop: Callable[[], Awaitable[None]], name: str) -> asyncio.Task[None]:
     The task also ends when `loop` returns. name: as `keep`.
     """
     return keep(_live(loop, name), name)
+
+
+async def cancel_and_wait(*tasks: "asyncio.Task[Any] | None") -> None:
+    """Cancel tasks and wait until they have ended, whatever they raise. None stands for a task that never started."""
+    started = [task for task in tasks if task is not None]
+    for task in started:
+        task.cancel()
+    await asyncio.gather(*started, return_exceptions=True)
+
+
+async def gather_all(*closes: Coroutine[Any, Any, None]) -> None:
+    """Await all of `closes` together; a cancellation cancels all of them, and waits for them.
+
+    Each has begun by then, however early the cancellation comes: what it closes without waiting is closed.
+    """
+    tasks = [asyncio.create_task(close) for close in closes]
+    try:
+        await asyncio.wait(tasks)
+    except asyncio.CancelledError:
+        await asyncio.sleep(0)  # a task that is cancelled before its first step never takes it
+        await cancel_and_wait(*tasks)
+        raise
+    for task in tasks:
+        task.result()
 
 
 async def _live(loop: Callable[[], Awaitable[None]], name: str) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from gatelink import CloseCode, ConfigError, Gateway, Server, WireOptions
-from gatelink.cluster.rules import OnDeath, Rules
+from gatelink.cluster.routes import OnDeath, Rules
 from gatelink.testing import BaseClient
 from gatelink.wire.frames import encode_frame
 from tests.e2e.base_clients import CATALOG, LOBBY, SAY, WORLDS, Say, World, say, world
@@ -112,7 +112,7 @@ async def test_a_gateway_can_drop_at_once_what_no_server_is_there_for() -> None:
         await until(lambda: there.numbers(7) == list(range(5)))
         assert isinstance(there.front, Gateway)
         relay = there.front.router
-        assert relay.stats.lost == {13: 5, 14: 5} and not relay.stats.held and not relay._waiting
+        assert relay.stats.lost == {13: 5, 14: 5} and not relay.stats.held and not relay.waiting
         assert there.front.stats.unhandled == 0
 
 
@@ -129,7 +129,7 @@ async def test_where_the_rule_is_to_drop_a_death_lets_nobody_wait() -> None:
             kind, body = TOWN_CATALOG.encode(TOWN_CATALOG.by_name["Say"].type(1))
             client.send(kind.id, body)
             await until(lambda: gateway.router.stats.lost[LOBBY] >= 1)
-            assert not gateway.router._waiting
+            assert not gateway.router.waiting
             again: Recorder = await town.lobby(21)
             client.send(kind.id, TOWN_CATALOG.encode(TOWN_CATALOG.by_name["Say"].type(2))[1])
             await until(lambda: again.numbers(7) == [2])
@@ -145,7 +145,7 @@ async def test_a_known_type_without_a_server_is_held_and_an_unknown_one_is_not()
         assert there.front.stats.unhandled == 1 and not there.front.router.stats.lost
         client.send(13_001)
         router = there.front.router
-        await until(lambda: router._waiting.get(13))
+        await until(lambda: router.waiting.get(13))
 
 
 def test_the_catalog_of_these_tests_is_in_the_old_layout() -> None:

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 import pytest
 
 from gatelink import CloseCode, Limits
-from gatelink.cluster.gateway import MAX_BACKLOG, Gateway
+from gatelink.cluster.gateway import Gateway
+from gatelink.cluster.login_arbiter import MAX_BACKLOG
 from gatelink.session.outbox import Full
 from gatelink.testing import BaseClient
 from tests.e2e.base_clients import CATALOG, SAY, WORLDS, Say, World, world

@@ -316,11 +316,11 @@ async def test_a_login_elsewhere_before_the_entries_are_back_still_ends_the_olde
         await old.ask(1)
         here = town.gateways[0].sessions.get(7)
         assert here is not None
-        town.gateways[0].member.engine.when_back.clear()  # this gateway is late
+        town.gateways[0].cluster.engine.when_back.clear()  # this gateway is late
         await purge(town.operator, town.bucket)
         async with player(town.gateways[1], 7) as new:
             await new.ask(2)
-            town.gateways[0].renewals.all_are_due()
+            town.gateways[0].arbiter.renewals.all_are_due()
             await until(lambda: here.close_code is CloseCode.REPLACED)
             await new.ask(3)
             place = await town.lobby.cluster.find(7)

@@ -61,8 +61,8 @@ class Directory:
         self._ends: asyncio.Queue[tuple[int, int, int, float]] = asyncio.Queue(MAX_WAITING)
         self._workers: list[asyncio.Task[None]] = []
 
-    async def claim(self, uid: int, slot: int) -> tuple[int, Place | None]:
-        """Makes a login on this gateway the newest of `(uid, slot)`: its epoch, and where the one before it is or was.
+    async def take_epoch(self, uid: int, slot: int) -> tuple[int, Place | None]:
+        """Make a login on this gateway the newest of `(uid, slot)`: its epoch, and the place of the login before.
 
         Raises EngineUnavailable.
         """

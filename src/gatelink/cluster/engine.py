@@ -6,7 +6,10 @@ Players' frames never go through the engine. When it is away, sessions and links
 Two implementations pass the same tests: `engines.memory.MemoryEngine` (one process) and `engines.nats.NatsEngine`.
 """
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+import contextlib
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import NewType, Protocol, Self
 
@@ -108,6 +111,40 @@ class Subscription(Protocol):
         """Ends it, when what was under way has been handled; nothing is called after this."""
 
 
+class EngineStats:
+    """What one engine has counted since it was made.
+
+    `calls`, `seconds` and `failures` are by the call's name in `Engine` (`get`, `request`, ...), failures also by the
+    name of the error. Conflict and NoResponder count as failures, too, though callers expect them.
+    """
+
+    def __init__(self) -> None:
+        self.calls: Counter[str] = Counter()
+        self.failures: Counter[tuple[str, str]] = Counter()  # by (call, error)
+        self.seconds: dict[str, float] = {}
+        self.losses = 0  # connections to the engine that were lost
+        self.resyncs = 0  # times that a watch started over
+        self.contents_lost = 0  # times that the bucket was found emptied, new or older
+        self.dropped = 0  # messages that came faster than they were handled
+        self.served = 0  # requests handled here
+        self.served_failed = 0  # whose handler raised or took longer than the caller waits
+        self.served_refused = 0  # refused, as too many were being handled
+        self.handler_errors = 0  # raised by handlers of events
+
+    @contextlib.contextmanager
+    def timing(self, call: str) -> Iterator[None]:
+        """Count a call, its time, and its failure."""
+        started = time.monotonic()
+        self.calls[call] += 1
+        try:
+            yield
+        except EngineError as error:
+            self.failures[call, type(error).__name__] += 1
+            raise
+        finally:
+            self.seconds[call] = self.seconds.get(call, 0.0) + time.monotonic() - started
+
+
 class Engine(Protocol):
     """Keys, events and requests. Every call has a deadline of its own and raises EngineUnavailable after it.
 
@@ -118,6 +155,7 @@ class Engine(Protocol):
     to 1 MiB less 1 KiB. A `ttl` is in seconds, at least 1, and rounded up; the key is kept up to a second longer.
     """
 
+    stats: EngineStats
     when_back: set[Callable[[], None]]
     """Called each time that the engine can be used again, or was found to have lost or changed what it held.
 

@@ -18,7 +18,7 @@ class RegistryGateways:
         """The least loaded that is up. Raises NoGateway."""
         chosen = least_loaded(self.all(), uid, transport)
         info = self._registry.servers[chosen.id]
-        key = (info.id, info.told_at)
+        key = (info.id, info.updated_at)
         self._sent = {other: count for other, count in self._sent.items() if self._is_current(other)}
         self._sent[key] = self._sent.get(key, 0) + 1
         return chosen
@@ -30,7 +30,7 @@ class RegistryGateways:
 
     def _is_current(self, key: tuple[int, float]) -> bool:
         info = self._registry.servers.get(key[0])
-        return info is not None and info.told_at == key[1]
+        return info is not None and info.updated_at == key[1]
 
     def _seen(self, info: ServerInfo) -> GatewayInfo:
         return GatewayInfo(
@@ -39,5 +39,5 @@ class RegistryGateways:
             addresses=info.outer,
             public_key=info.public_key,
             open=info.state is State.UP,
-            load=float(info.load.sessions + self._sent.get((info.id, info.told_at), 0)),
+            load=float(info.load.sessions + self._sent.get((info.id, info.updated_at), 0)),
         )

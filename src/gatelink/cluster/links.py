@@ -1,8 +1,8 @@
 """The links of one server: one resumable, sealed session with every other server that it must talk to.
 
-Of two servers the one with the lower id dials. A link that broke comes back by itself, with all that was sent; it is
-*lost* only when the other process is known to be gone: it registered anew, nobody listens at its address any more, or
-its entry expired. Whoever stands on the links (`Role`) is told once, and the next link to that server is a new one.
+Of two servers the one with the lower id dials. A detached link attaches again by itself and loses nothing. It is closed
+only when the other process is known to be dead: the id registered again, its address refuses connections, or its entry
+expired. The next link to that server is a new one.
 """
 
 import asyncio
@@ -26,36 +26,36 @@ from gatelink.wire.frames import HEADER_SIZE, Frame
 log = structlog.get_logger("gatelink.links")
 
 PROBE_SECONDS = 0.25
-"""How often the address of a server whose link broke is tried."""
+"""Seconds between two probes of the address behind a detached link."""
 
 REFUSALS = 3
-"""After so many probes in a row that found nobody listening, the process is gone."""
+"""After so many refused probes in a row, the process is dead."""
 
 PACK_BYTES = 65_536
-"""Bytes of envelopes that gather in a turn, at the most, before they are queued."""
+"""Bytes of envelopes that one turn of the loop gathers before they are queued."""
 
 GATEWAY = 1
 """The server type of gateways, which need no links among themselves."""
 
 
-class Role(Protocol):
-    """What stands on the links: a gateway or a service."""
+class LinkUser(Protocol):
+    """Uses the links of one server: a gateway's `PlayerRouter`, or a service's `Players`."""
 
-    def link_up(self, link: "Link") -> None:
+    def link_opened(self, link: "Link") -> None:
         """A new link; nothing has been sent on it."""
 
-    def link_resumed(self, link: "Link") -> None:
-        """A link that was broken carries again, from where it was."""
+    def link_attached(self, link: "Link") -> None:
+        """A detached link has a connection again, and goes on where it was."""
 
-    def link_lost(self, link: "Link") -> None:
-        """The other process is gone. What it had not acknowledged is still in the outbox of `link.session`."""
+    def link_closed(self, link: "Link") -> None:
+        """The other process is dead. What it had not acknowledged is still in the outbox of `link.session`."""
 
     def envelopes(self, link: "Link", frames: list[Frame]) -> None:
         """Frames that arrived together: envelopes, and messages between servers."""
 
 
 class Link:
-    """The way to one run of another server."""
+    """The session with one process of another server."""
 
     __slots__ = (
         "_largest",
@@ -66,24 +66,24 @@ class Link:
         "_pushed_bytes",
         "_pushes",
         "_relieved",
-        "_role",
+        "_user",
         "info",
         "instance",
         "session",
     )
 
-    def __init__(self, info: ServerInfo, session: Session, role: Role) -> None:
+    def __init__(self, info: ServerInfo, session: Session, user: LinkUser) -> None:
         self.info = info
-        self._role = role
-        self.instance = info.instance  # of the process at the other end; its entry at that moment, until it has said so
+        self._user = user
+        self.instance = info.instance  # from its entry, until the other end sends its own
         self.session = session
-        self._largest = session.context.limits.max_frame + HEADER_SIZE  # for a larger one the other end would close it
-        self._low_bytes = session.outbox.max_bytes // 8  # half of what crowds it
+        self._largest = session.context.limits.max_frame + HEADER_SIZE  # the other end takes no more
+        self._low_bytes = session.outbox.max_bytes // 8  # half of what makes it crowded
         self._low_frames = session.outbox.max_frames // 8
         self._relieved: list[Callable[[], None]] = []
-        self._flush_scheduled = False  # its flush is due
-        self._pushes: dict[int, list[bytes]] = {}  # by sid: what players were sent in this turn, and is not queued yet
-        self._pushed_bytes = 0  # of the envelopes that these will be
+        self._flush_scheduled = False
+        self._pushes: dict[int, list[bytes]] = {}  # by sid: frames of this turn that are not queued yet
+        self._pushed_bytes = 0  # of the envelopes made of them
         self._pack_bytes = min(PACK_BYTES, self._largest, session.outbox.max_bytes // 8)
 
     def __repr__(self) -> str:
@@ -105,20 +105,19 @@ class Link:
         return self._largest
 
     def forward(self, frames: list[Frame]) -> bool:
-        """Hands what arrived to what stands on the link (session.interfaces.Forwarder)."""
-        self._role.envelopes(self, frames)
+        """Hand received frames to the user of the link (session.interfaces.Forwarder)."""
+        self._user.envelopes(self, frames)
         return True
 
     def is_to(self, info: ServerInfo) -> bool:
-        """Whether the other end is the process of this entry."""
+        """Whether the other end is the process of an entry."""
         return info.instance == self.instance
 
     def push(self, envelope: bytes) -> bool:
-        """Queues a whole envelope; True when more than a quarter of the room is taken: the caller should stop.
+        """Queue a whole envelope; True when more than a quarter of the room is taken, so that the caller should stop.
 
-        `when_relieved` tells when to go on, which is at half of that. Raises OutboxFull when the envelope does not fit
-        in three quarters of the room; MessageTooLarge; SessionClosed when the link is lost, of which its role is about
-        to hear.
+        `when_relieved` calls back at half of that. Raises OutboxFull when the envelope does not fit in three quarters
+        of the room; MessageTooLarge; SessionClosed when the link is closed, before `link_closed` is called.
         """
         size = len(envelope)
         if size > self._largest:
@@ -130,10 +129,10 @@ class Link:
         return crowded
 
     def push_to(self, sid: int, frame: bytes) -> None:
-        """Queues a whole frame for a player of the gateway: all of one player's in this turn leave in one PushFrame.
+        """Queue a whole frame for a player; a player's frames of one turn leave in one PushFrame.
 
-        Whatever else is queued meanwhile comes behind it. Raises OutboxFull and MessageTooLarge as `push`; on a link
-        that is lost the frame is dropped.
+        What is queued after it leaves after it. Raises OutboxFull and MessageTooLarge as `push`; on a closed link the
+        frame is dropped.
         """
         frames = self._pushes.get(sid)
         size = len(frame) if frames is not None else len(frame) + PUSH_HEAD
@@ -154,7 +153,7 @@ class Link:
         self._pushed_bytes += size
 
     def pack(self) -> None:
-        """Queues what `push_to` gathered, an envelope for each player."""
+        """Queue what `push_to` gathered, one envelope for each player."""
         if not self._pushes:
             return
         pushes, self._pushes = self._pushes, {}
@@ -166,7 +165,7 @@ class Link:
             session.context.stats.dropped += sum(map(len, pushes.values()))
 
     def flush(self) -> None:
-        """For the hub, at the end of a turn."""
+        """Write what is queued; called at the end of a turn (session.loop_context.Flushable)."""
         self._flush_scheduled = False
         self.pack()
         self.session.flush()
@@ -175,7 +174,7 @@ class Link:
         return MessageTooLarge(f"{size} bytes with their envelope; a link takes {self._largest}")
 
     def _check_room(self, size: int) -> bool:
-        """Whether an envelope of `size` bytes crowds the link. Raises OutboxFull: the last quarter is for `tell`."""
+        """Whether an envelope of `size` bytes crowds the link. Raises OutboxFull: the last quarter is for events."""
         outbox = self.session.outbox
         bytes = (outbox.bytes + self._pushed_bytes + size) * 4
         frames = (outbox.count + len(self._pushes) + 1) * 4
@@ -186,7 +185,7 @@ class Link:
         return True
 
     def send_event(self, message: msgspec.Struct) -> None:
-        """Queues a rare envelope; there is always room for it, or the link ends."""
+        """Queue a rare envelope. Without room for it the link is closed."""
         self.pack()
         try:
             self.session.send_frame(event(message))
@@ -194,7 +193,7 @@ class Link:
             pass
 
     async def drain(self) -> None:
-        """Waits until all that is queued has been handed to the socket; returns also when the link is lost."""
+        """Wait until everything queued is handed to the socket, or the link is closed."""
         self.pack()
         try:
             await self.session.drain()
@@ -202,9 +201,9 @@ class Link:
             pass
 
     def when_relieved(self, call: Callable[[], None]) -> None:
-        """Calls `call` once no more than an eighth of the room is taken, or the link is lost.
+        """Call `call` once at most an eighth of the room is taken, or the link is closed.
 
-        A link that is always in use is hardly ever empty, so players would wait for that without end.
+        Players cannot wait for an empty link: one that is always in use is hardly ever empty.
         """
         self._relieved.append(call)
         self.session.on_written = self._written
@@ -213,10 +212,10 @@ class Link:
         outbox = self.session.outbox
         if outbox.bytes <= self._low_bytes and outbox.count <= self._low_frames:
             self.session.on_written = None
-            self.session.context.loop.call_soon(self.relieve)  # later: this is within a write of the session's
+            self.session.context.loop.call_soon(self.relieve)  # later: the session is writing now
 
     def relieve(self) -> None:
-        """Tells those who wait for room that there is some, or that the link is lost."""
+        """Run the calls of `when_relieved`: there is room, or the link is closed."""
         calls, self._relieved = self._relieved, []
         for call in calls:
             call()
@@ -226,20 +225,20 @@ class Links:
     """All links of one server, and the dispatcher of their sessions.
 
     dial: makes the session with a server whose id is above ours; raises ConnectError.
+    user: is set before the server listens.
     """
 
-    def __init__(self, registry: Registry, role: Role, dial: Callable[[ServerInfo], Awaitable[Session]]) -> None:
+    def __init__(self, registry: Registry, dial: Callable[[ServerInfo], Awaitable[Session]]) -> None:
+        self.user: LinkUser
         self._registry = registry
-        self._role = role
         self._dial = dial
         self._links: dict[int, Link] = {}
-        self._by_session: dict[Session, Link] = {}  # not in `session.data`, which is the handlers'
+        self._by_session: dict[Session, Link] = {}  # `session.data` belongs to the handlers
         self._dialling: dict[int, asyncio.Task[None]] = {}
         self._probing: dict[Link, asyncio.Task[None]] = {}
-        self._changed = asyncio.Event()
         self._closing = False
 
-    # -- who is reached --
+    # -- links --
 
     def __iter__(self) -> Iterator[Link]:
         return iter(list(self._links.values()))
@@ -248,47 +247,35 @@ class Links:
         return len(self._links)
 
     def get(self, id: int) -> Link | None:
-        """The link to a server; it may be broken just now and come back."""
+        """The link to a server; it may be detached."""
         return self._links.get(id)
 
     def is_open(self, id: int) -> bool:
-        """Whether there is a link to a server, and it is not broken."""
+        """Whether there is a link to a server, and it is not detached."""
         link = self._links.get(id)
         return link is not None and link.session.state is SessionState.OPEN
 
     def of_type(self, type: int) -> list[Link]:
-        """The links to the servers of a type, in order of their ids."""
+        """The links to the servers of a type, ordered by id."""
         return sorted((link for link in self._links.values() if link.type == type), key=lambda link: link.id)
-
-    async def settled(self, seconds: float) -> bool:
-        """Waits up to `seconds` until every server of the registry that we need is linked; whether it is so."""
-        try:
-            async with asyncio.timeout(seconds):
-                while any(self._needs(info) and info.id not in self._links for info in self._registry.servers.values()):
-                    self._changed.clear()
-                    await self._changed.wait()
-        except TimeoutError:
-            return False
-        return True
 
     # -- from the registry --
 
     def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
-        """Dials who is new. An entry that is gone ends a link that is broken, and lets one that works alone."""
-        info = now or before
-        assert info is not None
-        link = self._links.get(info.id)
-        if link is not None:
+        """Dial a new server. If an entry expired or is another process's now, close its link if that is detached."""
+        for id in {info.id for info in (before, now) if info is not None}:
+            link = self._links.get(id)
+            if link is None:
+                continue
             if now is not None and link.is_to(now):
                 link.info = now
             elif link.session.state is SessionState.DETACHED:
-                self._give_up(link, "its process is another now" if now is not None else "its entry is gone")
+                self._close(link, "another process has its id" if now is not None else "its entry expired")
         if now is not None:
             self._dial_if_ours(now)
-        self._changed.set()
 
     def open(self) -> None:
-        """This server has registered: dials those that it must."""
+        """Dial the servers with higher ids; called when this server has registered."""
         for info in self._registry.servers.values():
             self._dial_if_ours(info)
 
@@ -302,7 +289,7 @@ class Links:
         return me is not None and info.id != me.id and bool(info.inner) and not info.type == me.type == GATEWAY
 
     async def _keep_dialled(self, id: int) -> None:
-        """Dials a server until it is linked, and again when that link is lost, as long as it is registered."""
+        """Dial a server until it is linked, and again when that link is closed, as long as it is registered."""
         wait = PROBE_SECONDS
         while not self._closing and (info := self._registry.servers.get(id)) is not None:
             try:
@@ -314,11 +301,11 @@ class Links:
                 continue
             wait = PROBE_SECONDS
             await session.wait_closed()
-            await asyncio.sleep(0)  # `closed` is told first
+            await asyncio.sleep(0)  # `link_closed` is called first
         self._dialling.pop(id, None)
 
-    def is_run(self, link: Link, instance: str) -> None:
-        """The other end says which process it is. It may be a newer one than its entry was of, when it was linked."""
+    def set_instance(self, link: Link, instance: str) -> None:
+        """The other end sent its instance. It may be a newer process than the one of its entry was."""
         link.instance = instance
         info = self._registry.servers.get(link.id)
         if info is not None and link.is_to(info):
@@ -329,20 +316,19 @@ class Links:
     def opened(self, session: Session) -> None:
         """A server is linked."""
         info = self._registry.servers.get(session.uid)
-        if info is None:  # its entry went while it was verified
+        if info is None:  # its entry expired while it was verified
             session.close(CloseCode.VERIFY_FAILED, "not registered")
             return
-        link = Link(info, session, self._role)
+        link = Link(info, session, self.user)
         session.forwarder = link
         self._by_session[session] = link
         self._links[link.id] = link
         log.info("linked", server=link.id, name=info.name)
         link.send_event(Run(self._registry.own.instance))
-        self._role.link_up(link)
-        self._changed.set()
+        self.user.link_opened(link)
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
-        """Hands what arrived to the role."""
+        """Hand received frames to the user of the link."""
         if session.forwarder is not None:
             session.forwarder.forward(frames)
 
@@ -351,25 +337,25 @@ class Links:
         raise LocalError("a link takes no injected messages; `cluster.post` sends one to the other server")
 
     def suspended(self, session: Session) -> None:
-        """A link is broken, and may come back."""
+        """A link is detached, and may be attached again."""
         link = self._by_session.get(session)
         if link is not None and not self._closing:
-            log.info("link broken", server=link.id, name=link.info.name)
+            log.info("link detached", server=link.id, name=link.info.name)
             self._probing[link] = tasks.keep(self._probe(link), "link probe")
 
     def resumed(self, session: Session) -> None:
-        """A link carries again, from where it was."""
+        """A link is attached again, and goes on where it was."""
         link = self._by_session.get(session)
         if link is not None:
-            log.info("link resumed", server=link.id, name=link.info.name)
+            log.info("link attached", server=link.id, name=link.info.name)
             self._end_probe(link)
-            self._role.link_resumed(link)
+            self.user.link_attached(link)
 
     def closed(self, session: Session, handle_rest: bool) -> None:
-        """A link is lost. Not at once: its role may be in the middle of something."""
-        session.context.loop.call_soon(self._lost, session)
+        """A link is closed. Its user is called later, as it may be using the link now."""
+        session.context.loop.call_soon(self._link_closed, session)
 
-    def _lost(self, session: Session) -> None:
+    def _link_closed(self, session: Session) -> None:
         link = self._by_session.pop(session, None)
         if link is not None:
             session.forwarder = None
@@ -378,38 +364,37 @@ class Links:
                 del self._links[link.id]
             code = session.close_code.label if session.close_code is not None else ""
             log.info(
-                "link lost",
+                "link closed",
                 server=link.id,
                 name=link.info.name,
                 code=code,
                 reason=session.close_reason,
-                frames=sum(1 for _ in session.outbox.frames()),  # not acknowledged, or not even sent
+                frames=sum(1 for _ in session.outbox.frames()),  # not acknowledged, or not sent
             )
-            self._role.link_lost(link)
+            self.user.link_closed(link)
             link.relieve()
-            self._changed.set()
         session.handlers_done()
 
-    # -- whether a server whose link broke is still there --
+    # -- probes of detached links --
 
     async def _probe(self, link: Link) -> None:
         try:
             endpoint = parse_endpoint(link.info.inner)
         except GatelinkError:
-            return  # it told no address; the registry has the last word
+            return  # its entry has no address; the link is closed when the entry expires
         refused = 0
         while link.session.state is SessionState.DETACHED:
             now = self._registry.servers.get(link.id)
             if now is not None and not link.is_to(now):
-                self._give_up(link, "its process is another now")
+                self._close(link, "another process has its id")
                 return
             refused = refused + 1 if await _is_refused(endpoint) else 0
             if refused >= REFUSALS:
-                self._give_up(link, "nobody listens at its address")
+                self._close(link, "its address refuses connections")
                 return
             await asyncio.sleep(PROBE_SECONDS)
 
-    def _give_up(self, link: Link, why: str) -> None:
+    def _close(self, link: Link, why: str) -> None:
         link.session.close(CloseCode.GOING_AWAY, why)
 
     def _end_probe(self, link: Link) -> None:
@@ -418,13 +403,10 @@ class Links:
             probe.cancel()
 
     async def close(self) -> None:
-        """Ends the dialling and every link, after what is queued; at once if it is cancelled."""
+        """Close every link, delivering what is queued; abort the links if it is cancelled."""
         self._closing = True
-        tasks = [*self._dialling.values(), *self._probing.values()]
-        for task in tasks:
-            task.cancel()
         try:
-            await asyncio.gather(*tasks, return_exceptions=True)
+            await tasks.cancel_and_wait(*self._dialling.values(), *self._probing.values())
             for link in self:
                 link.session.close(CloseCode.NORMAL, "this server stops")
             for link in self:
@@ -435,7 +417,7 @@ class Links:
 
 
 async def _is_refused(endpoint: Endpoint) -> bool:
-    """Whether the address answers that nobody listens there; a path that is silent tells nothing."""
+    """Whether a connection is refused; a timeout does not count, as the network may be at fault."""
     try:
         async with asyncio.timeout(2 * PROBE_SECONDS):
             if endpoint.scheme == "unix":

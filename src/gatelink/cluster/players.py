@@ -1,7 +1,7 @@
 """The players of a service: each stands for a session that a gateway holds.
 
-A handler does not know the difference: `send`, `kick`, `uid`, `data` are as on a server that holds the connection
-itself. What differs is below: frames come out of ClientFrames and leave as PushFrames, over the gateway's link.
+Handlers see no difference: `send`, `kick`, `uid`, `data` are as on a server that holds the connection itself. Below,
+frames come out of ClientFrames and leave in PushFrames, over the gateway's link.
 """
 
 import asyncio
@@ -16,7 +16,9 @@ from gatelink.cluster.cluster import Cluster
 from gatelink.cluster.links import Link
 from gatelink.cluster.registry import State
 from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
+from gatelink.handlers import Handlers
 from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.session.control_frames import close_code
 from gatelink.session.groups import MAX_NAME, check_name
 from gatelink.session.inbox import Inbox
 from gatelink.session.interfaces import Dispatcher, Forwarder, Peer
@@ -26,8 +28,10 @@ from gatelink.session.rates import TokenBucket
 from gatelink.session.session import NO_CLAIMS
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
 from gatelink.session.stream import Pause
+from gatelink.wire import envelope
 from gatelink.wire.control import MAX_REASON
 from gatelink.wire.envelope import (
+    CLIENT_FRAME,
     PUSH_HEAD,
     RETURNED,
     SID_SIZE,
@@ -37,8 +41,12 @@ from gatelink.wire.envelope import (
     Join,
     Kick,
     Leave,
+    LinkReady,
+    Run,
     SessionOpened,
     broadcast_frames,
+    open_client_frames,
+    open_event,
     push_frames,
 )
 from gatelink.wire.frames import Frame, encode_frame
@@ -46,10 +54,10 @@ from gatelink.wire.frames import Frame, encode_frame
 quiet = RateLimitedLogger(structlog.get_logger("gatelink.service"))
 
 POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
-"""What stands for a policy in a PushFrame."""
+"""Policies by their number in a PushFrame."""
 
 ENVELOPE_HEAD = 1_100
-"""Bytes that an envelope to a gateway is longer than its message, at the most: a group's name has 255 characters."""
+"""Bytes that an envelope to a gateway is longer than its message, at most: a group's name has 255 characters."""
 
 POLICY_NUMBERS = {policy: number for number, policy in enumerate(POLICIES)}
 
@@ -67,7 +75,7 @@ class Player:
     __slots__ = (
         "__weakref__",
         "_closed",
-        "_has_left",
+        "_is_closed_elsewhere",
         "_on_handled",
         "_paused",
         "_pending",
@@ -128,8 +136,8 @@ class Player:
         self.forwarder: Forwarder | None = None
         self._players = players
         self._paused = Pause(0)
-        self._has_left = False  # its gateway has taken it from us, and it may live on there
-        self._pending: list[Frame] | None = None  # what came before it was opened
+        self._is_closed_elsewhere = False  # the session may live on at its gateway
+        self._pending: list[Frame] | None = None  # frames that came before `opened`
         self._on_handled: tuple[Callable[[], None], ...] | None = ()  # None: the last handler has ended
         self._closed: asyncio.Future[None] | None = None
 
@@ -139,7 +147,7 @@ class Player:
 
     @property
     def expires_at(self) -> float | None:
-        """None: gateways do not pass on when the token ends."""
+        """None: gateways do not pass it on."""
         return None
 
     @property
@@ -154,7 +162,7 @@ class Player:
 
     @property
     def held_bytes(self) -> int:
-        """What it keeps in memory: received and not handled. What it is sent waits on the link."""
+        """Bytes received and not yet handled. What is sent to the player waits on the link."""
         return self.inbox.bytes if self.inbox is not None else 0
 
     # -- to the player --
@@ -180,7 +188,7 @@ class Player:
         traffic.bytes += len(frame)
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a whole frame for the player, on the link to its gateway."""
+        """Queue a whole frame for the player, on the link to its gateway."""
         if self.state is not _OPEN and not self._is_answering:
             raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
         try:
@@ -202,11 +210,11 @@ class Player:
 
     @property
     def _is_answering(self) -> bool:
-        """It has left, and a handler is still at what came before that."""
-        return self._has_left and self._on_handled is not None
+        """Whether a handler still answers messages from before the session was closed elsewhere."""
+        return self._is_closed_elsewhere and self._on_handled is not None
 
     async def drain(self) -> None:
-        """Waits until everything queued for the player's gateway has been handed to its socket."""
+        """Wait until everything queued for the player's gateway is handed to its socket."""
         if self.state is _OPEN:
             await self.link.drain()
         if self.close_code is not None:
@@ -215,24 +223,24 @@ class Player:
     # -- at the gateway --
 
     def bind(self, type: int, server: int) -> bool:
-        """Has the player's messages for a `type` of server go to that one from now on; 0 lets the gateway choose.
+        """Send the player's messages for a `type` of server to one server from now on; 0 lets the gateway choose.
 
-        False, and a line in the log, if this server knows no such server that is up. The gateway is asked in any case:
-        it holds the player's messages for the type's `hold_seconds`, in case the server comes. Then it chooses another
-        one, says so in its log, and counts it (`gatelink_missed_binds_total`).
+        Returns False and logs it if this server knows no such server that is up. The gateway is asked in any case: it
+        holds the player's messages for the type's `hold_seconds`, in case the server comes. Then it chooses another
+        one, logs that and counts it (`gatelink_missed_binds_total`).
 
         Raises LocalError for a type that is not 1 to 255, or a server that is not 0 to 2**64 - 1.
         """
         if not 1 <= type <= 255 or not 0 <= server < 1 << 64:
             raise LocalError(f"bind to server {server} of type {type}; types are 1 to 255, ids 0 to 2**64 - 1")
-        self._tell_gateway(Bind(self.sid, type, server))
+        self._send_event(Bind(self.sid, type, server))
         is_there = server == 0 or self._players.knows(type, server)
         if not is_there:
-            quiet.error("a player was bound to a server that is not there", uid=self.uid, type=type, server=server)
+            quiet.error("a player was bound to a server that is not up", uid=self.uid, type=type, server=server)
         return is_there
 
     def inject(self, message: Any) -> None:
-        """As on any session: puts `message` in front of this player's own handlers, as if the player had sent it."""
+        """As on any session: handle `message` as if the player had sent it."""
         self.handlers.inject(self, message)
 
     def join(self, group: str) -> None:
@@ -242,33 +250,33 @@ class Player:
             self.context.groups.join(self, group)
         elif not self._is_answering:
             raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
-        self._tell_gateway(Join(self.sid, name))
+        self._send_event(Join(self.sid, name))
 
     def leave(self, group: str) -> None:
         """Ends a `join`."""
         self.context.groups.leave(self, group)
-        self._tell_gateway(Leave(self.sid, self._players.full_name(group)))
+        self._send_event(Leave(self.sid, self._players.full_name(group)))
 
     def pause(self, why: Pause) -> None:
-        """Its handlers lag: the gateway stops reading from this player, and from nobody else."""
+        """Have the gateway stop reading from this player: its handlers lag."""
         if not self._paused and self.state is _OPEN:
             self.link.send_event(Hold(self.sid, 1))
         self._paused |= why
 
     def resume(self, why: Pause) -> None:
-        """Takes a reason of `pause` back."""
+        """Take a reason of `pause` back."""
         if self._paused and not self._paused & ~why and self.state is _OPEN:
             self.link.send_event(Hold(self.sid, 0))
         self._paused &= ~why
 
-    def _tell_gateway(self, event: msgspec.Struct) -> None:
+    def _send_event(self, event: msgspec.Struct) -> None:
         if self.state is _OPEN or self._is_answering:
             self.link.send_event(event)
 
     # -- from the gateway --
 
     def receive(self, frames: list[Frame]) -> None:
-        """Has the handlers take what the player sent."""
+        """Hand frames of the player to its handlers."""
         if self._pending is not None:
             self._pending += frames
         elif self.state is _OPEN:
@@ -276,14 +284,14 @@ class Player:
             self.handlers.dispatch(self, frames)
 
     def open(self) -> None:
-        """Tells the handlers that the player is here."""
+        """Call the handlers of `on_verified`."""
         self.handlers.opened(self)
 
     def open_after(self, older: "Player") -> None:
-        """Lets the handlers hear the end of the user's session before first; for limits.close_timeout at the most."""
+        """Open it once the user's session before is closed for the handlers, or after limits.close_timeout."""
         self._pending = []
         self.pause(Pause.OPENING)
-        self.context.wheel.call(self.context.limits.close_timeout, self._begin)  # does nothing once it has begun
+        self.context.wheel.call(self.context.limits.close_timeout, self._begin)
         older.after_handlers(self._begin)
 
     def _begin(self) -> None:
@@ -295,40 +303,40 @@ class Player:
         if self.state is _OPEN:
             if frames:
                 self.handlers.dispatch(self, frames)
-        else:  # it has left meanwhile; of one that is not open any more, the dispatcher takes the first frame alone
+        else:  # it was closed meanwhile, and `dispatch` takes only the first frame of a closed session
             for frame in frames:
                 self.handlers.dispatch(self, [frame])
         if self.close_code is not None:
             self.handlers.closed(self, handle_rest=True)
 
-    def left(self, code: CloseCode, reason: str = "") -> None:
-        """The session is over, or another server's; what came before is still handled."""
+    def closed_elsewhere(self, code: CloseCode, reason: str = "") -> None:
+        """The gateway closed the session or gave it to another server; frames from before are still handled."""
         if self.state is _OPEN:
-            self._has_left = True
-            if self._paused:  # the gateway may hear of the pause only when the player has come back to us
+            self._is_closed_elsewhere = True
+            if self._paused:  # else the pause would hold when the player comes back here
                 self.link.send_event(Hold(self.sid, 0))
             self._end(code, reason, handle_rest=True)
 
-    # -- the end --
+    # -- close --
 
     def broken(self, error: PeerError) -> None:
-        """The player sent what ends its session."""
-        self._close_at_gateway(error.code, str(error), "")  # the details are for our log
+        """The player sent an invalid message: close its session."""
+        self._close_at_gateway(error.code, str(error), "")  # the reason is for our log only
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None:
-        """Ends the session at its gateway, which delivers first what was sent before."""
+        """Close the session at its gateway, which first delivers what was sent before."""
         self._close_at_gateway(code, reason, reason)
 
     def kick(self, reason: str = "") -> None:
-        """Ends the session with 4009 kicked; its gateway ends the user's tokens."""
+        """Close the session with 4009 kicked; its gateway revokes the user's tokens."""
         self.close(CloseCode.KICKED, reason)
 
     def abort(self) -> None:
-        """As `close`: what is queued for a player has left for the gateway."""
+        """As `close`: what was sent is at the gateway already."""
         self.close()
 
-    def _close_at_gateway(self, code: CloseCode, reason: str, told: str) -> None:
-        self._tell_gateway(Kick(self.sid, code, told[:MAX_REASON]))
+    def _close_at_gateway(self, code: CloseCode, reason: str, sent: str) -> None:
+        self._send_event(Kick(self.sid, code, sent[:MAX_REASON]))
         if self.state is _OPEN:
             if self._pending is not None:
                 self._pending = []
@@ -348,7 +356,7 @@ class Player:
             self._closed = None
 
     async def wait_closed(self) -> None:
-        """Waits until the session has ended here; it may live on at its gateway."""
+        """Wait until the session is closed here; it may live on at its gateway."""
         if self.state is not _OPEN:
             return
         if self._closed is None:
@@ -356,37 +364,43 @@ class Player:
         await asyncio.shield(self._closed)
 
     def after_handlers(self, call: Callable[[], None]) -> None:
-        """Calls `call` when the last handler of this ended session has ended; at once if it has."""
+        """Call `call` when the last handler of this closed session has ended; at once if it has."""
         if self._on_handled is None:
             call()
         else:
             self._on_handled += (call,)
 
     def handlers_done(self) -> None:
-        """The dispatcher has handled all that came in, and told the end."""
+        """All received frames and the event `closed` have been handled."""
         calls, self._on_handled = self._on_handled, None
         for call in calls or ():
             call()
 
 
 class Players:
-    """The players of one service, found by `(uid, slot)` or by the gateway's link and sid.
+    """The players of one service, by `(uid, slot)` or by the gateway's link and sid; uses the links (links.LinkUser).
 
-    type: the service's type, under which its groups are known at the gateways. group: whose member it is.
+    type: the service's type, which is part of its groups' names at the gateways. posts: handles messages of servers.
     """
 
-    def __init__(self, context: LoopContext, handlers: "Dispatcher[Player]", type: int, group: Cluster) -> None:
+    def __init__(
+        self, context: LoopContext, handlers: "Dispatcher[Player]", posts: Handlers, type: int, cluster: Cluster
+    ) -> None:
+        self.malformed = 0
+        """Envelopes that were dropped."""
+        self.strays = 0
+        """Frames of players that this service does not have, or not any more."""
         self._context = context
         self._handlers = handlers
+        self._posts = posts
         self._type = type
-        self._cluster = group
+        self._cluster = cluster
         self._by_key: dict[tuple[int, int], Player] = {}
         self._by_sid: dict[Link, dict[int, Player]] = {}
-        self._ending: dict[tuple[int, int], Player] = {}  # who has left, and whose handlers have not heard it yet
-        self.emptied = asyncio.Event()
-        """Set when the last player leaves; whoever waits for that clears it first."""
+        self._ending: dict[tuple[int, int], Player] = {}  # closed, with handlers that have not ended
+        self._emptied = asyncio.Event()  # set when the last player leaves
 
-    # -- who is here --
+    # -- players --
 
     def __len__(self) -> int:
         return len(self._by_key)
@@ -395,7 +409,7 @@ class Players:
         return True
 
     def __iter__(self) -> Iterator[Player]:
-        """The players of this moment; they may leave, and others come, while you iterate."""
+        """The players of this moment; players may come and leave while you iterate."""
         return iter(list(self._by_key.values()))
 
     def __contains__(self, session: object) -> bool:
@@ -406,19 +420,25 @@ class Players:
         return ()
 
     def get(self, uid: int, slot: int = 0) -> Player | None:
-        """The player of a user's device, if it is this service's."""
+        """The player of a user's device, if this service has it."""
         return self._by_key.get((uid, slot))
 
     def of(self, link: Link, sid: int) -> Player | None:
-        """The player that a gateway calls `sid`."""
-        return self._by_sid.get(link, _NOBODY).get(sid)
+        """The player with a gateway's `sid`."""
+        return self._by_sid.get(link, _NO_PLAYERS).get(sid)
+
+    async def wait_empty(self) -> None:
+        """Wait until the last player has left."""
+        while self._by_key:
+            self._emptied.clear()
+            await self._emptied.wait()
 
     # -- one message, to one by its uid or to many --
 
     async def push(self, uid: int, message: Any, slot: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> bool:
-        """Sends `message` to a user's device at whatever gateway, a player of this service or not; whether it is there.
+        """Send `message` to a user's device at any gateway, of this service or not; False if it has no session.
 
-        Raises EngineUnavailable for one that is not, and what encoding raises.
+        Raises EngineUnavailable for a user that is no player here, and what encoding raises.
         """
         player = self._by_key.get((uid, slot))
         if player is not None:
@@ -444,9 +464,9 @@ class Players:
     def broadcast(
         self, message: Any, to: Iterable[Peer] | None = None, *, key: int = 0, full: Full = Full.CLOSE
     ) -> int:
-        """Sends `message`, encoded once, to the players of `to` (None: all of this service); how many it is for.
+        """Send `message`, encoded once, to the players of `to` (None: all of this service); return their number.
 
-        It crosses each link once, with the list of those it is for. Raises what encoding raises.
+        It crosses each link once, with the list of its players. Raises what encoding raises.
         """
         encoder = self._context.encoder(type(message))
         frame = encoder.frame(message)
@@ -456,9 +476,9 @@ class Players:
                 by_link.setdefault(player.link, []).append(player.sid)
         sent = 0
         for link, sids in by_link.items():
-            gather_all = max(1, min(_PUSH_AT_ONCE, (link.max_envelope - PUSH_HEAD - len(frame)) // SID_SIZE))
-            for at in range(0, len(sids), gather_all):
-                part = sids[at : at + gather_all]
+            at_once = max(1, min(_PUSH_AT_ONCE, (link.max_envelope - PUSH_HEAD - len(frame)) // SID_SIZE))
+            for at in range(0, len(sids), at_once):
+                part = sids[at : at + at_once]
                 if self._push(link, push_frames(part, [frame], POLICY_NUMBERS[full], key)):
                     sent += len(part)
         encoder.traffic.messages += sent
@@ -468,45 +488,94 @@ class Players:
     def broadcast_gateways(
         self, links: Iterable[Link], message: Any, name: str = "", *, key: int = 0, full: Full = Full.CLOSE
     ) -> None:
-        """Sends `message` once over each link to a gateway, for every player there.
+        """Send `message` once over each link to a gateway, for every player there.
 
-        name: the gateways' name of a group, if it is for its members alone. Raises what encoding raises.
+        name: the gateways' name of a group, to reach only its members. Raises what encoding raises.
         """
         encoder = self._context.encoder(type(message))
         frame = encoder.frame(message)
-        envelope = broadcast_frames(name, [frame], POLICY_NUMBERS[full], key)
+        broadcast = broadcast_frames(name, [frame], POLICY_NUMBERS[full], key)
         for link in links:
-            if self._push(link, envelope):
+            if self._push(link, broadcast):
                 encoder.traffic.messages += 1
                 encoder.traffic.bytes += len(frame)
 
-    def _push(self, link: Link, envelope: bytes) -> bool:
+    def _push(self, link: Link, whole: bytes) -> bool:
         try:
-            link.push(envelope)
+            link.push(whole)
         except (OutboxFull, SessionClosed):
             self._context.stats.dropped += 1
             return False
         return True
 
     def knows(self, type: int, server: int) -> bool:
-        """Whether a server of that id and type is up, as far as is known here."""
+        """Whether a server of that id and type is up, as the registry says."""
         info = self._cluster.registry.servers.get(server)
         return info is not None and info.type == type and info.state is State.UP
 
     def full_name(self, group: str) -> str:
-        """What the gateways call a group of this service. Raises LocalError for one that is empty or too long."""
+        """The gateways' name of a group of this service. Raises LocalError if it is empty or too long."""
         check_name(group)
         name = f"{self._type}/{group}"
         if len(name) > MAX_NAME:
             raise LocalError(f"a group's name of {len(group)} characters; with its type it has at most {MAX_NAME}")
         return name
 
-    # -- from the gateways --
+    # -- from links (links.LinkUser) --
+
+    def link_opened(self, link: Link) -> None: ...
+
+    def link_attached(self, link: Link) -> None: ...
+
+    def link_closed(self, link: Link) -> None:
+        """A gateway died, and the sessions that it held with it."""
+        for player in list(self._by_sid.get(link, _NO_PLAYERS).values()):
+            player.closed_elsewhere(CloseCode.GOING_AWAY, "its gateway is dead")
+        self._by_sid.pop(link, None)
+
+    def envelopes(self, link: Link, frames: list[Frame]) -> None:
+        """Hand each player's frames to its handlers; what they send meanwhile leaves with the answers to this read."""
+        max_frame = self._context.limits.max_frame
+        for id, flags, body in frames:
+            try:
+                if id == CLIENT_FRAME:
+                    sid, received = open_client_frames(body, max_frame)
+                    player = self.of(link, sid)
+                    if player is not None:
+                        player.receive(received)
+                    else:
+                        self.strays += len(received)
+                elif 100 <= id <= 199:
+                    self._event(link, open_event(id, body))
+                else:
+                    self._posts.dispatch(link.session, [(id, flags, body)])
+            except BodyError as error:
+                self.malformed += 1
+                quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
+                player = self.of(link, int.from_bytes(body[:8], "little")) if id == CLIENT_FRAME else None
+                if player is not None:
+                    player.broken(error)  # some of its messages are missing now
+        link.pack()
+
+    def _event(self, link: Link, event: msgspec.Struct) -> None:
+        match event:
+            case SessionOpened():
+                self.opened(link, event)
+            case envelope.SessionClosed(sid=sid, code=code):
+                player = self.of(link, sid)
+                if player is not None:
+                    player.closed_elsewhere(close_code(code))
+            case Run(instance=instance):
+                self._cluster.links.set_instance(link, instance)
+            case LinkReady():
+                pass
+            case _:
+                raise BodyError(f"a {event.__class__.__name__} to a service")
 
     def opened(self, link: Link, event: SessionOpened) -> None:
-        """A player is ours. One of the same user with a lower epoch ends; should that be the newer, this one does.
+        """A gateway gives this service a player; an older session of the same user and slot is closed.
 
-        Raises BodyError for claims that are none, and for a sid that another player has.
+        Raises BodyError for claims that are no JSON object, and for a sid that another player has.
         """
         older = self._by_key.get((event.uid, event.slot))
         known = self.of(link, event.sid)
@@ -514,12 +583,12 @@ class Players:
             raise BodyError(f"a second player with sid {event.sid}")
         if older is not None:
             if older.epoch > event.epoch:
-                return  # late news of an older login: its frames find nobody
+                return  # an older login, delivered late: its frames are strays
             if older.link is link and older.sid == event.sid:
-                return  # told again, on a link that was made anew
+                return  # repeated
         player = Player(self._context, self, self._handlers, link, event)
         if older is not None:
-            older.left(CloseCode.REPLACED, "a newer login of the same user")
+            older.closed_elsewhere(CloseCode.REPLACED, "a newer login of the same user")
         self._by_key[player.uid, player.slot] = player
         self._by_sid.setdefault(link, {})[player.sid] = player
         self._context.stats.verified += 1
@@ -529,19 +598,13 @@ class Players:
         else:
             player.open_after(ending)
 
-    def lost(self, link: Link) -> None:
-        """A gateway is gone, and the sessions that it held with it."""
-        for player in list(self._by_sid.get(link, _NOBODY).values()):
-            player.left(CloseCode.GOING_AWAY, "its gateway is gone")
-        self._by_sid.pop(link, None)
-
     def close(self, code: CloseCode, reason: str) -> None:
-        """Leaves every player to another server; their sessions live on at the gateways."""
+        """Give every player up; their sessions live on at the gateways."""
         for player in self:
-            player.left(code, reason)
+            player.closed_elsewhere(code, reason)
 
     def closed(self, player: Player) -> None:
-        """A player is not this service's any more; its handlers may not have heard so yet."""
+        """A player is closed here; its handlers may still run."""
         key = (player.uid, player.slot)
         if player in self:
             del self._by_key[key]
@@ -551,14 +614,14 @@ class Players:
         if by_sid is not None:
             by_sid.pop(player.sid, None)
         if not self._by_key:
-            self.emptied.set()
+            self._emptied.set()
 
     def _forget(self, key: tuple[int, int], player: Player) -> None:
         if self._ending.get(key) is player:
             del self._ending[key]
 
 
-_NOBODY: Mapping[int, Player] = MappingProxyType({})
+_NO_PLAYERS: Mapping[int, Player] = MappingProxyType({})
 _PUSH_AT_ONCE = 8_192  # sids of 8 bytes: 64 KiB of envelope
 
 

@@ -1,7 +1,10 @@
-"""Which type of server a message belongs to: `id // 1000`, unless a route says otherwise."""
+"""How a gateway routes: the server type of each message, and the rules for each type of server."""
 
 import re
 from collections.abc import Mapping
+from enum import Enum
+
+import msgspec
 
 from gatelink.errors import ConfigError
 from gatelink.wire.base import FIRST_APPLICATION_ID, FRAMEWORK_IDS, LAST_APPLICATION_ID
@@ -11,12 +14,12 @@ _RANGE = re.compile(r"([0-9]{1,5})(?:-([0-9]{1,5}))?")
 
 
 class Routes:
-    """A server type for every message id; 0 where no server may get it.
+    """A server type for every message id: `id // 1000`, unless a range says otherwise; 0 where no server may get it.
 
-    ranges: `{"12000-12099": 30, "14007": 30}`, ids to server type (1..255); 0 for ids that are nobody's. They may
-    name the ids below 11000 that belonged to the original engine, too, but never the framework's.
+    ranges: `{"12000-12099": 30, "14007": 30}`, ids to server type (1..255); 0 for ids that no server may get. They may
+    name ids below 11000, which belonged to the original engine, but not the framework's ids.
 
-    Raises ConfigError naming the range that cannot be.
+    Raises ConfigError, which names the invalid range.
     """
 
     def __init__(self, ranges: Mapping[str, int] | None = None) -> None:
@@ -26,7 +29,7 @@ class Routes:
         taken: dict[int, str] = {}
         for text, type in (ranges or {}).items():
             if not 0 <= type <= 255:
-                raise ConfigError(f"route {text!r} to type {type}; server types are 1 to 255, 0 for nobody")
+                raise ConfigError(f"route {text!r} to type {type}; server types are 1 to 255, 0 for no server")
             for id in _ids(text):
                 if id in taken:
                     raise ConfigError(f"routes {taken[id]!r} and {text!r} both have id {id}; each id has one route")
@@ -50,3 +53,34 @@ def _ids(text: str) -> range:
             "24 and 100 to 199"
         )
     return ids
+
+
+class Pick(Enum):
+    """How a server is picked for a player that has none of its type."""
+
+    LEAST_LOADED = "least-loaded"
+    """The one with the fewest players: those of its last keepalive, and those bound here since then."""
+    RENDEZVOUS = "rendezvous"
+    """By a hash of the uid (Thaler and Ravishankar, 1998): a player gets the same server as long as that is there, and
+    few players move when a server comes or goes."""
+
+
+class OnDeath(Enum):
+    """What happens to the players of a server that died."""
+
+    REBIND = "rebind"
+    """Another server of the type gets them, and is told how many of their frames were lost."""
+    CLOSE = "close"
+    """Their sessions are closed with 4011 going-away."""
+    HOLD = "hold"
+    """They wait up to `hold_seconds` for a server of the same id; then they are rebound."""
+    DROP = "drop"
+    """As `rebind`, but players never wait: without a server of the type, messages for it are dropped at once."""
+
+
+class Rules(msgspec.Struct, frozen=True, kw_only=True):
+    """How gateways treat one type of server. hold_seconds: how long a player waits while there is no server."""
+
+    pick: Pick = Pick.LEAST_LOADED
+    on_death: OnDeath = OnDeath.REBIND
+    hold_seconds: float = 5.0

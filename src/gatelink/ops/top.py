@@ -74,7 +74,7 @@ def view(
 
 
 def _row(info: ServerInfo, now: float) -> list[Text]:
-    told = now - (info.told_at or info.started_at)
+    told = now - (info.updated_at or info.started_at)
     addresses = [*info.outer, f"inner {info.inner}", *([f"admin {info.admin}"] if info.admin else [])]
     return [
         Text(_plain(info.name)),

@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     from gatelink.auth.accounts import Accounts
-    from gatelink.cluster.rules import Rules
+    from gatelink.cluster.routes import Rules
     from gatelink.net.listen import Listen
 
 Key = TypeVar("Key", ServerKey, ClusterKey)
@@ -145,7 +145,7 @@ def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
 
 def build_rules(settings: Settings) -> "dict[int, Rules]":
     """How gateways treat the services, by server type."""
-    from gatelink.cluster.rules import OnDeath, Pick, Rules
+    from gatelink.cluster.routes import OnDeath, Pick, Rules
 
     return {
         each.type: Rules(pick=Pick(each.pick), on_death=OnDeath(each.on_death), hold_seconds=each.hold_seconds)

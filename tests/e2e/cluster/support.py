@@ -74,7 +74,7 @@ class Recorder(Service):
         for kind in (Say.__name__, Move.__name__):
             self.on(kind)(lambda session, message: self.heard.append((session.uid, message.n)))
         self.on(Ask)(lambda session, message: session.send(message))
-        self.talk.posts.on(Post)(lambda link, message: self.posts.append((link.uid, message.n)))
+        self.cluster_handlers.posts.on(Post)(lambda link, message: self.posts.append((link.uid, message.n)))
         if greet:
             self.on_verified(lambda session: self.heard.append((session.uid, "verified")))
         self.on_closed(lambda session: self.heard.append((session.uid, "closed")))
@@ -168,21 +168,24 @@ async def kill(server: Gateway | Service) -> None:
     """Aborts all transports and listeners without a word, and lets the entries expire."""
     links, registry = server.cluster.links, server.cluster.registry
     links._closing = True
-    links._role = Nobody()
+    links.user = Nobody()
     for link in links:
-        link._role = links._role
+        link._user = links.user
     registry._revision = None
     registry._is_replaced = True
     await registry.close()
-    for subscription in [*server.cluster._subscriptions, *([server._serving] if isinstance(server, Gateway) else [])]:
+    for subscription in [
+        *server.cluster._subscriptions,
+        *([server.arbiter._serving] if isinstance(server, Gateway) else []),
+    ]:
         if subscription is not None:
             await subscription.close()
     server.cluster._subscriptions.clear()
     if isinstance(server, Gateway):
-        server._serving = None
+        server.arbiter._serving = None
         server.sessions.arbiter = None
-        if server._renewing is not None:
-            server._renewing.cancel()
+        if server.arbiter._renewing is not None:
+            server.arbiter._renewing.cancel()
     for side in (server._inner, server._clients):
         assert side is not None
         for listener in side.listeners:
@@ -206,11 +209,11 @@ async def kill(server: Gateway | Service) -> None:
 class Nobody:
     """Stands on the links of a process that is no more."""
 
-    def link_up(self, link: Link) -> None: ...
+    def link_opened(self, link: Link) -> None: ...
 
-    def link_resumed(self, link: Link) -> None: ...
+    def link_attached(self, link: Link) -> None: ...
 
-    def link_lost(self, link: Link) -> None: ...
+    def link_closed(self, link: Link) -> None: ...
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None: ...
 

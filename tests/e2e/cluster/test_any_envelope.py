@@ -98,9 +98,9 @@ async def test_any_frames_to_a_gateway() -> None:
 
         async def example(series: list[Make]) -> None:
             if gateway.sessions.get(7) is None:
-                await until(lambda: not router._ways)
+                await until(lambda: not router.players)
                 sessions.append(await log_in(gateway, 7))
-            (there,) = router._ways
+            (there,) = router.players
             frames = [split(make(there)) for make in series]
             before = router.stats.malformed
             router.envelopes(link, frames)
@@ -118,7 +118,7 @@ async def test_any_frames_to_a_gateway() -> None:
             held.close()
         for session in sessions:
             await session.wait_closed()
-        await until(lambda: not router._ways and not router._waiting and not any(router._bound.values()))
+        await until(lambda: not router.players and not router.waiting and not any(router.bound.values()))
         assert not gateway.context.groups._members
         await until(lambda: not len(lobby.players))
         assert link.session.state is SessionState.OPEN
@@ -136,9 +136,9 @@ async def test_any_frames_to_a_service() -> None:
             if lobby.players.of(link, 5) is None:
                 lobby.players.opened(link, envelope.SessionOpened(5, 7, 0, 2**64 - 1, "here", 0, 0, ""))
             frames = [split(make(5)) for make in series]
-            before = lobby.malformed
-            lobby.envelopes(link, frames)
-            assert lobby.malformed - before >= sum(is_wrong(frame, False) for frame in frames)
+            before = lobby.players.malformed
+            lobby.players.envelopes(link, frames)
+            assert lobby.players.malformed - before >= sum(is_wrong(frame, False) for frame in frames)
             await asyncio.sleep(0)
             assert link.session.state is SessionState.OPEN and lobby.cluster.links.get(1) is link
 
@@ -148,5 +148,5 @@ async def test_any_frames_to_a_service() -> None:
             run(loop, example(series))
 
         await asyncio.to_thread(check)
-        lobby.players.lost(link)
+        lobby.players.link_closed(link)
         await until(lambda: not lobby.players._by_key and not lobby.players._by_sid and not lobby.players._ending)

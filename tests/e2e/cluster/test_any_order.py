@@ -69,7 +69,7 @@ class Walk:
             self.services.append(await town.start(service))
         self.lobby = self.services[0]
         for gateway in self.gateways:
-            gateway.on(Local)(self.taker(gateway.member.id))
+            gateway.on(Local)(self.taker(gateway.id))
         for service in self.services:
             service.instead(Say)(take := self.taker(service.id))
             service.instead(Move)(take)
@@ -243,6 +243,6 @@ async def test_in_any_order_each_hears_what_was_said_to_it_once_and_in_order(see
         await until(lambda: not any(len(service.players) for service in walk.services))
         for gateway in walk.gateways:
             router = gateway.router
-            assert not router.stats.malformed and not router._ways and not router._crowded and not router._waiting
-            assert not any(router._bound.values()) and not len(gateway.context.groups)
-        assert not len(walk.lobby.context.groups) and not sum(service.malformed for service in walk.services)
+            assert not router.stats.malformed and not router.players and not router.crowded and not router.waiting
+            assert not any(router.bound.values()) and not len(gateway.context.groups)
+        assert not len(walk.lobby.context.groups) and not sum(service.players.malformed for service in walk.services)

@@ -85,7 +85,7 @@ async def test_a_service_that_does_not_read_pauses_its_players_alone_and_loses_n
             await until(lambda: len(lobby.numbers(7)) == len(lobby.numbers(8)) == 1_500)
             assert lobby.numbers(7) == lobby.numbers(8) == list(range(1_500))
             await until(lambda: not any(session._paused for session in gateway.sessions))
-            assert not gateway.router.stats.lost and not gateway.router._crowded
+            assert not gateway.router.stats.lost and not gateway.router.crowded
 
 
 @pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])
@@ -232,7 +232,7 @@ async def test_a_player_whose_frames_its_service_cannot_take_is_closed_and_nobod
             one.say(4)
             await one.session.wait_closed()
             await until(lambda: lobby.of(7)[-1:] == ["closed"])
-            assert lobby.malformed == 1 and not lobby.numbers(7)
+            assert lobby.players.malformed == 1 and not lobby.numbers(7)
             session = gateway.sessions.get(8)
             await other.ask(5)
             assert link_of(gateway, 20) is link and gateway.sessions.get(8) is session
@@ -270,16 +270,16 @@ async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
             async with asyncio.timeout(20):
                 await asyncio.gather(*(visit(uid % 100 + 1) for uid in range(first, first + 30)))
         router, manager = gateway.router, gateway.sessions
-        await until(lambda: not router._ways and not len(manager) and not lobby.players._by_key)
+        await until(lambda: not router.players and not len(manager) and not lobby.players._by_key)
         await until(lambda: not lobby.players._ending and not room.players._ending)
-        assert not any(router._bound.values()) and not router._waiting and not router._crowded
-        assert set(router._fresh) <= {20, 30}, "by server, until its next keepalive"
+        assert not any(router.bound.values()) and not router.waiting and not router.crowded
+        assert set(router.fresh) <= {20, 30}, "by server, until its next keepalive"
         assert not manager._carried and not manager._logins and not manager._newest and not manager._claiming
         for service in (lobby, room):
             assert not service.players._by_key and not any(service.players._by_sid.values())
             assert not len(service.context.groups) and not service.context.groups._groups_of
         assert not len(gateway.context.groups) and not gateway.context.groups._groups_of
-        assert not lobby.strays and not router.stats.malformed
+        assert not lobby.players.strays and not router.stats.malformed
 
 
 async def test_a_gateway_drops_what_its_own_limit_does_not_allow_and_closes_nobody() -> None:

@@ -8,7 +8,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from gatelink import Server
 from gatelink.cluster.links import Link
-from gatelink.cluster.rules import Rules
+from gatelink.cluster.routes import Rules
 from gatelink.session.states import SessionState
 from gatelink.wire.frames import encode_frame
 from tests.e2e.cluster.support import LOBBY, ROOM, Recorder, Say, between, cluster, player
@@ -83,7 +83,7 @@ async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: N
                 assert value(samples, "engine_calls_total", call="put") >= 1
                 assert value(samples, "engine_seconds_total", call="put") > 0
             assert value(at_gateway, "engine_calls_total", call="create") >= 2, "two logins"
-        await until(lambda: not len(lobby.players) and not gateway.router._ways)
+        await until(lambda: not len(lobby.players) and not gateway.router.players)
         samples = await scrape(gateway)
         assert value(samples, "forwarded_players") == value(samples, "bound_players", type=str(LOBBY)) == 0
 
@@ -94,7 +94,7 @@ async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody()
         lobby = await town.lobby(20, admin=ADMIN)
         async with player(gateway, 7) as client:
             client.move(1, 2)
-            await until(lambda: gateway.router._waiting.get(ROOM))
+            await until(lambda: gateway.router.waiting.get(ROOM))
             assert value(await scrape(gateway), "waiting_players", type=str(ROOM)) == 1
             await until(lambda: gateway.router.stats.lost[ROOM] == 2)
             here, there = gateway.cluster.links.get(20), lobby.cluster.links.get(1)
@@ -106,7 +106,9 @@ async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody()
             stray = lobby.player(7)
             stray.sid = 1
             stray.send(Say(2))
-            await until(lambda: gateway.router.stats.misdirected and lobby.talk.post_fallback.unhandled_posts)
+            await until(
+                lambda: gateway.router.stats.misdirected and lobby.cluster_handlers.post_fallback.unhandled_posts
+            )
             at_gateway, at_lobby = await scrape(gateway), await scrape(lobby)
             assert value(at_gateway, "lost_frames_total", type=str(ROOM)) == 2
             assert value(at_gateway, "holds_total") == 1

@@ -7,7 +7,7 @@ from structlog.testing import capture_logs
 
 from gatelink import CloseCode, LocalError
 from gatelink.cluster.gateway import Gateway
-from gatelink.cluster.rules import OnDeath, Rules
+from gatelink.cluster.routes import OnDeath, Rules
 from gatelink.session.outbox import SendWindow
 from gatelink.session.stream import Pause
 from gatelink.wire.envelope import MOVED, NEW, SERVER_DIED
@@ -41,7 +41,7 @@ async def test_what_a_dead_service_did_not_acknowledge_is_counted_and_what_it_wa
             await until(lambda: waiting(link) == 6)
             await town.kill(one)
             if not is_there:
-                await until(lambda: len(gateway.router._waiting.get(ROOM, ())) == 2)
+                await until(lambda: len(gateway.router.waiting.get(ROOM, ())) == 2)
                 assert all(session._paused & Pause.LINK for session in gateway.sessions)
                 two = await town.room(31)
             await until(lambda: two.numbers(7) == [5, 6] and two.numbers(8) == [7])
@@ -50,7 +50,7 @@ async def test_what_a_dead_service_did_not_acknowledge_is_counted_and_what_it_wa
             a.move(8)
             await until(lambda: two.numbers(7) == [5, 6, 8])
             assert gateway.router.stats.lost == {ROOM: 3} and gateway.router.stats.rebinds == 2
-            assert link not in gateway.router._bound and not window.count
+            assert link not in gateway.router.bound and not window.count
 
 
 async def test_nothing_is_handled_twice_and_handled_plus_lost_is_what_was_sent() -> None:
@@ -99,7 +99,7 @@ async def test_a_rule_can_hold_players_for_the_same_server(back: bool) -> None:
         async with player(gateway, 7) as client:
             await until(lambda: len(one.players) == 1)
             await town.kill(one)
-            await until(lambda: gateway.router._waiting)
+            await until(lambda: gateway.router.waiting)
             client.move(1)
             if back:
                 again = await town.room(30)
@@ -117,9 +117,9 @@ async def test_a_player_whose_idle_service_died_is_read_on() -> None:
         async with player(gateway, 7) as client:
             await until(lambda: len(room.players) == 1)
             await town.kill(room)
-            await until(lambda: gateway.router._waiting)
+            await until(lambda: gateway.router.waiting)
             await client.ask(1)
-            assert len(gateway.router._waiting[ROOM]) == 1 and len(lobby.players) == 1
+            assert len(gateway.router.waiting[ROOM]) == 1 and len(lobby.players) == 1
 
 
 async def test_the_services_of_a_dead_gateway_hear_the_end_of_each_of_its_players() -> None:
@@ -179,14 +179,14 @@ async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_wil
             with capture_logs() as logs:
                 assert lobby.player(7).bind(ROOM, 99) is False
             assert [(line["server"], line["uid"]) for line in logs] == [(99, 7)]
-            await until(lambda: gateway.router._waiting)
+            await until(lambda: gateway.router.waiting)
             client.move(1, 2)
             assert not len(room.players)
             await until(lambda: room.numbers(7) == [1, 2])
             assert gateway.router.stats.missed_binds == 1, "another server got it, and that is told"
             assert lobby.player(7).bind(ROOM, 20) is False, "which is a lobby"
             lobby.player(7).bind(ROOM, 99)
-            await until(lambda: gateway.router._waiting)
+            await until(lambda: gateway.router.waiting)
             client.move(3)
             await until(lambda: gateway.router.stats.held == 2 and any(_held(gateway)))
             assert lobby.player(7).bind(ROOM, 30)  # and what is held goes there at once
@@ -199,7 +199,7 @@ async def test_a_bind_to_a_server_that_is_not_there_holds_and_then_any_other_wil
 
 
 def _held(gateway: Gateway) -> list[list[bytes]]:
-    return [held.envelopes for way in gateway.router._ways.values() for held in way.held.values()]
+    return [route.held for player in gateway.router for route in player.routes.values() if route.is_waiting]
 
 
 async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost() -> None:
@@ -227,7 +227,7 @@ async def test_a_service_that_drains_gives_its_players_away_and_nothing_is_lost(
                 assert one.of(uid)[-1] == "closed"
                 assert two.player(uid).arrival == MOVED and two.player(uid).lost_messages == 0
             await until(lambda: gateway.cluster.links.get(30) is None)
-            assert not gateway.router.stats.lost and not one.strays
+            assert not gateway.router.stats.lost and not one.players.strays
             assert gateway.router.stats.rebinds == 2
 
 
@@ -241,7 +241,7 @@ async def test_a_gateway_that_stops_tells_its_services_the_end_of_its_players() 
         town.servers.remove(one)
         await until(lambda: lobby.of(7) == ["verified", "closed"])
         await until(lambda: 1 not in lobby.cluster.registry.servers and not len(lobby.cluster.links))
-        assert await one.directory.find(7) is None
+        assert await one.arbiter.directory.find(7) is None
         await client.close()
 
 

@@ -25,8 +25,8 @@ class Clock:
 async def test_a_claim_tells_where_the_player_was_and_is_then_found(new_engine: NewEngine) -> None:
     async with new_engine() as engine:
         one, two = Directory(engine, 1), Directory(engine, 2)
-        first, nowhere = await one.claim(7, 0)
-        second, before = await two.claim(7, 0)
+        first, nowhere = await one.take_epoch(7, 0)
+        second, before = await two.take_epoch(7, 0)
         assert nowhere is None and before == Place(1, first)
         assert second > first
         assert await one.find(7) == Place(2, second)
@@ -36,15 +36,15 @@ async def test_a_claim_tells_where_the_player_was_and_is_then_found(new_engine: 
 async def test_an_epoch_is_above_the_last_even_if_this_gateways_clock_is_behind(new_engine: NewEngine) -> None:
     async with new_engine() as engine:
         ahead, behind = Directory(engine, 1, Clock(2_000.0)), Directory(engine, 2, Clock(1_000.0))
-        first, _ = await ahead.claim(7, 0)
-        second, _ = await behind.claim(7, 0)
+        first, _ = await ahead.take_epoch(7, 0)
+        second, _ = await behind.take_epoch(7, 0)
         assert first == 2_000_000_000 and second == first + 1
 
 
 async def test_epochs_of_one_gateway_name_one_session_each_whoever_it_is_of(new_engine: NewEngine) -> None:
     async with new_engine() as engine:
         directory = Directory(engine, 1, Clock(1_000.0))
-        claims = await asyncio.gather(*(directory.claim(uid, 0) for uid in range(50)))
+        claims = await asyncio.gather(*(directory.take_epoch(uid, 0) for uid in range(50)))
         assert len({epoch for epoch, _ in claims}) == 50
 
 
@@ -56,7 +56,7 @@ async def test_of_logins_at_once_on_two_gateways_each_has_its_own_epoch_and_sees
 
         async def log_in(gateway: Directory) -> tuple[Place, Place | None]:
             await asyncio.sleep(random.uniform(0, 0.002))
-            epoch, before = await gateway.claim(7, 0)
+            epoch, before = await gateway.take_epoch(7, 0)
             return Place(gateway.gateway, epoch), before
 
         before_all = None
@@ -71,8 +71,8 @@ async def test_of_logins_at_once_on_two_gateways_each_has_its_own_epoch_and_sees
 async def test_the_end_of_an_older_session_leaves_the_newer_ones_entry(new_engine: NewEngine) -> None:
     async with new_engine() as engine:
         one, two = Directory(engine, 1), Directory(engine, 2)
-        older, _ = await one.claim(7, 0)
-        newer, _ = await two.claim(7, 0)
+        older, _ = await one.take_epoch(7, 0)
+        newer, _ = await two.take_epoch(7, 0)
         one.ended(7, 0, older)
         await one.close()
         assert await two.find(7) == Place(2, newer)
@@ -84,8 +84,8 @@ async def test_the_end_of_an_older_session_leaves_the_newer_ones_entry(new_engin
 async def test_renewing_an_older_session_does_not_take_the_place_of_a_newer_one(new_engine: NewEngine) -> None:
     async with new_engine() as engine:
         one, two = Directory(engine, 1), Directory(engine, 2)
-        older, _ = await one.claim(7, 0)
-        newer, _ = await two.claim(7, 0)
+        older, _ = await one.take_epoch(7, 0)
+        newer, _ = await two.take_epoch(7, 0)
         await one.renew(7, 0, older)
         assert await one.find(7) == Place(2, newer)
 
@@ -93,7 +93,7 @@ async def test_renewing_an_older_session_does_not_take_the_place_of_a_newer_one(
 async def test_an_entry_that_the_engine_lost_is_made_anew(new_engine: NewEngine) -> None:
     async with new_engine() as engine:
         directory = Directory(engine, 1)
-        epoch, _ = await directory.claim(7, 0)
+        epoch, _ = await directory.take_epoch(7, 0)
         await engine.delete("players.7.0")
         await directory.renew(7, 0, epoch)
         assert await directory.find(7) == Place(1, epoch)
@@ -104,11 +104,11 @@ async def test_an_end_with_something_that_waits_is_known_to_the_next_login_for_t
 ) -> None:
     async with new_engine() as engine:
         directory = Directory(engine, 1)
-        epoch, _ = await directory.claim(7, 0)
+        epoch, _ = await directory.take_epoch(7, 0)
         directory.ended(7, 0, epoch, keep=60.0)
         await directory.close()
         assert await directory.find(7) is None
-        epoch, before = await directory.claim(7, 0)
+        epoch, before = await directory.take_epoch(7, 0)
         assert before is not None and before.is_over and before.epoch < epoch
         directory.ended(7, 0, epoch, keep=2.0)
         await directory.close()
@@ -125,7 +125,7 @@ async def test_an_end_that_comes_while_the_engine_is_away_is_written_when_it_is_
     monkeypatch.setattr("gatelink.cluster.directory.RETRY", 0.01)
     async with MemoryEngine() as engine:
         directory = Directory(engine, 1)
-        epoch, _ = await directory.claim(7, 0)
+        epoch, _ = await directory.take_epoch(7, 0)
         users, engine._users = engine._users, 0
         directory.ended(7, 0, epoch)
         failures = engine.stats.failures
@@ -139,11 +139,11 @@ async def test_a_gateway_keeps_the_entries_of_the_sessions_that_it_has_and_of_no
     async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         async with player(one, 7), player(one, 8), player(two, 9):
-            assert len(one.renewals) == 2 and len(two.renewals) == 1
+            assert len(one.arbiter.renewals) == 2 and len(two.arbiter.renewals) == 1
             async with player(two, 7):
-                assert len(one.renewals) == 1 and len(two.renewals) == 2
-            await until(lambda: len(two.renewals) == 1)
-        await until(lambda: not len(one.renewals) and not len(two.renewals))
+                assert len(one.arbiter.renewals) == 1 and len(two.arbiter.renewals) == 2
+            await until(lambda: len(two.arbiter.renewals) == 1)
+        await until(lambda: not len(one.arbiter.renewals) and not len(two.arbiter.renewals))
         assert len(town.engine.when_back) == 4, "a registry and the renewals of each"
         await one.stop()
         await two.stop()
@@ -157,14 +157,14 @@ async def test_entries_outlive_an_engine_that_is_away_for_half_of_their_life(mon
         one, two = await town.gateway(1), await town.gateway(2)
         async with player(one, 7), player(one, 8):
             users, engine._users = engine._users, 0
-            await until(lambda: one.renewals.failed >= 2, "both were due")
+            await until(lambda: one.arbiter.renewals.failed >= 2, "both were due")
             engine._users = users
             failures = engine.stats.failures["get", "EngineUnavailable"]
             written = engine.stats.calls["update"]
             await until(lambda: engine.stats.calls["update"] >= written + 8)
             assert engine.stats.failures["get", "EngineUnavailable"] == failures
             for uid in (7, 8):
-                place = await two.directory.find(uid)
+                place = await two.arbiter.directory.find(uid)
                 assert place is not None and place.gateway == 1
 
 

@@ -6,11 +6,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink import Backoff, ConnectError, Session, SessionClosed
-from gatelink.cluster.cluster import stopped
 from gatelink.cluster.engines.embedded import NatsServer
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.cluster.registry import State
 from gatelink.net.frontend import LEAST_GRACE
+from gatelink.tasks import cancel_and_wait
 from tests.e2e.cluster.support import Ask, Post, Say, cluster, gateway_and_lobby, log_in, player
 from tests.e2e.engines import fresh_bucket, path_to, within
 from tests.e2e.support import leave, until
@@ -116,7 +116,7 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         lobby.cluster.post(30, Post(1))
         with capture_logs() as logs:
             await lobby.stop(0)
-        (lost,) = [entry for entry in logs if entry["event"] == "link lost" and entry["server"] == 30]
+        (lost,) = [entry for entry in logs if entry["event"] == "link closed" and entry["server"] == 30]
         assert lost["frames"] == 1, "the post"
         await until(lambda: 20 not in room.cluster.registry.servers)
         assert not lobby.is_running and not len(lobby.cluster.links)
@@ -132,13 +132,13 @@ async def test_a_gateway_leaves_the_group_though_one_of_its_tasks_takes_its_time
             except asyncio.CancelledError:
                 await through.wait()
 
-        await stopped(gateway._renewing)
-        gateway._renewing = asyncio.create_task(renew())
+        await cancel_and_wait(gateway.arbiter._renewing)
+        gateway.arbiter._renewing = asyncio.create_task(renew())
         async with player(gateway, 7):
             pass
-        await until(lambda: gateway.directory._workers)
+        await until(lambda: gateway.arbiter.directory._workers)
         await gateway.stop(0)
-        assert not gateway.directory._workers and gateway.cluster.registry._keeping is None
+        assert not gateway.arbiter.directory._workers and gateway.cluster.registry._keeping is None
         through.set()
         await until(lambda: 1 not in lobby.cluster.registry.servers)
 

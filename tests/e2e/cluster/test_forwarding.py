@@ -9,7 +9,7 @@ from structlog.testing import capture_logs
 
 from gatelink import ConfigError, Full, Limits, LocalError, MemoryTokens, Session
 from gatelink.cluster.links import GATEWAY
-from gatelink.cluster.rules import Pick, Rules
+from gatelink.cluster.routes import Pick, Rules
 from gatelink.config import WireOptions
 from gatelink.errors import CloseCode, SessionClosed
 from gatelink.session.manager import Duplicate
@@ -34,8 +34,8 @@ async def test_each_message_reaches_the_server_of_its_type_in_order(new_engine: 
         assert lobby.of(7) == ["verified", *range(500), "closed"]
         assert room.of(7) == ["verified", *range(500), "closed"]
         assert room.of(8) == ["verified", *(-n for n in range(500)), "closed"]
-        await until(lambda: not gateway.router._ways)
-        assert not any(gateway.router._bound.values()) and not gateway.router._waiting
+        await until(lambda: not gateway.router.players)
+        assert not any(gateway.router.bound.values()) and not gateway.router.waiting
 
 
 async def test_a_frame_crosses_as_it_came_compressed_or_scrambled_and_among_raw_ones() -> None:
@@ -74,7 +74,7 @@ async def test_ids_of_the_framework_end_the_session_of_who_sends_them_and_no_ser
         await client.rest()
         await client.close()
         await until(lambda: lobby.of(7) == ["verified", "closed"])
-        assert not lobby.malformed and not lobby.strays
+        assert not lobby.players.malformed and not lobby.players.strays
 
 
 async def test_by_rendezvous_a_player_comes_to_the_same_server_whichever_gateway_it_is_on() -> None:
@@ -107,7 +107,7 @@ async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_the
         gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=1.0)})
         async with player(gateway, 7) as client:
             client.say(1, 2, 3)
-            await until(lambda: gateway.router._waiting.get(LOBBY))
+            await until(lambda: gateway.router.waiting.get(LOBBY))
             assert not gateway.router.stats.lost
             there = gateway.sessions.get(7)
             assert there is not None and Pause.LINK in there._paused, "no more is read than is held"
@@ -120,7 +120,7 @@ async def test_what_no_server_takes_is_held_for_the_time_that_the_rules_give_the
             client.say(4)
             await until(lambda: lobby.numbers(7) == [4])
             assert lobby.player(7).lost_messages == 3
-            assert not gateway.router._waiting and not gateway.router._ways[lobby.player(7).sid].held
+            assert not gateway.router.waiting and not gateway.router.players[lobby.player(7).sid].to(LOBBY).held
 
 
 async def test_what_is_held_reaches_a_server_that_comes_in_time_and_ends_with_the_player() -> None:
@@ -129,7 +129,7 @@ async def test_what_is_held_reaches_a_server_that_comes_in_time_and_ends_with_th
         async with player(gateway, 7) as client, player(gateway, 8) as leaver:
             client.say(1, 2, 3)
             leaver.say(9)
-            await until(lambda: len(gateway.router._waiting.get(LOBBY, ())) == 2)
+            await until(lambda: len(gateway.router.waiting.get(LOBBY, ())) == 2)
             there = gateway.sessions.get(8)
             assert there is not None
             there.close()
@@ -339,12 +339,12 @@ async def test_a_player_that_was_away_and_back_before_its_gateway_heard_that_it_
             assert one._paused
             elsewhere = await town.lobby(21)
             router = gateway.router
-            way = router._ways[session.epoch]
-            router._bind_as_told(way, LOBBY, 21)
+            route = router.players[session.epoch].to(LOBBY)
+            route.bind_to(21)
             await until(lambda: elsewhere.of(7) == ["verified"] and lobby.players.get(7) is None)
             gate.set()
             await until(lambda: lobby.of(7)[-1:] == ["closed"])
-            router._bind_as_told(way, LOBBY, 20)
+            route.bind_to(20)
             one.link.session._stream.writable = True
             one.link.session.flush()
             await until(lambda: lobby.players.get(7) is not None)
@@ -421,7 +421,7 @@ async def test_a_player_whose_claims_no_service_can_be_told_is_closed_and_nobody
             await client.close()
             await other.ask(1)
         assert gateway.stats.closed[CloseCode.INTERNAL_ERROR] == 1 and not lobby.of(7)
-        assert not gateway.router._ways
+        assert not gateway.router.players
 
 
 async def test_a_service_starts_once() -> None:

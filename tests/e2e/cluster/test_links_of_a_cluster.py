@@ -3,12 +3,13 @@
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from gatelink import CloseCode
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.links import Link
 from gatelink.cluster.registry import State
-from gatelink.cluster.rules import Rules
+from gatelink.cluster.routes import Rules
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
 from gatelink.wire.frames import encode_frame
@@ -52,7 +53,9 @@ async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link()
                     await until(lambda: proxy.connections > connections, "it is dialled again")  # noqa: B023 - awaited here
                 await until(lambda: len(lobby.numbers(7)) == sent and len(other.heard) == sent)
                 assert lobby.numbers(7) == other.heard == list(range(sent))
-                assert not gateway.router.stats.lost and not lobby.strays and not gateway.router.stats.misdirected
+                assert (
+                    not gateway.router.stats.lost and not lobby.players.strays and not gateway.router.stats.misdirected
+                )
             assert proxy.connections > 15
             await town.kill(lobby)
 
@@ -96,7 +99,7 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
             await until(lambda: link.session.state is SessionState.DETACHED)
             async with player(gateway, 7) as client:
                 client.say(1)
-                await until(lambda: gateway.router._waiting)
+                await until(lambda: gateway.router.waiting)
                 await until(lambda: lobby.numbers(7) == [1], "it waits no longer than that")
             await town.kill(lobby)
 
@@ -185,8 +188,9 @@ async def test_who_has_not_the_group_s_key_is_never_linked() -> None:
         await stranger.start()
         below = Recorder("lobby", LOBBY, member=town.member(21, keys=(ClusterKey.generate(),)))
         below.member = town.member(20 - 19 + 1, keys=(ClusterKey.generate(),))
-        await below.start()
-        assert not await gateway.cluster.links.settled(1.0)
+        with capture_logs() as logs:
+            await below.start()
+            await until(lambda: {line["server"] for line in logs if line["event"] == "not linked"} == {2, 20})
         assert not len(gateway.cluster.links) and not len(stranger.cluster.links)
         await stranger.stop(0)
         await below.stop(0)
@@ -222,6 +226,9 @@ async def test_envelopes_that_are_none_are_dropped_and_counted_and_the_link_stay
             there.push(encode_frame(id, b"\xff"))
         await client.ask(2)
         assert gateway.cluster.links.get(20) is here and here.session.state is SessionState.OPEN
-        assert lobby.malformed >= 9 and gateway.router.stats.malformed >= 9
-        assert lobby.talk.post_fallback.malformed_posts == 1 and lobby.talk.post_fallback.unhandled_posts >= 3
+        assert lobby.players.malformed >= 9 and gateway.router.stats.malformed >= 9
+        assert (
+            lobby.cluster_handlers.post_fallback.malformed_posts == 1
+            and lobby.cluster_handlers.post_fallback.unhandled_posts >= 3
+        )
         assert here.session.close_code is None and CloseCode.NORMAL

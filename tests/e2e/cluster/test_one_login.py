@@ -9,7 +9,8 @@ import pytest
 from gatelink import CloseCode, Limits, ServerKey, VerifyError
 from gatelink.cluster.directory import Directory
 from gatelink.cluster.engines.memory import MemoryEngine
-from gatelink.cluster.gateway import MAX_BACKLOG, Gateway
+from gatelink.cluster.gateway import Gateway
+from gatelink.cluster.login_arbiter import MAX_BACKLOG
 from gatelink.config import WireOptions
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
@@ -38,7 +39,7 @@ async def test_a_login_on_another_gateway_closes_the_older_before_its_own_succes
         body = CATALOG.encode(Ask(5))[1]
         newer.send(encode_frame(12_002, body))
         assert (await newer.frame())[2] == body
-        assert await one.directory.find(7) == await two.directory.find(7)
+        assert await one.arbiter.directory.find(7) == await two.arbiter.directory.find(7)
         await older.close()
         await newer.close()
 
@@ -87,7 +88,7 @@ async def test_a_ticket_is_worth_nothing_after_a_newer_login_elsewhere() -> None
 
 
 async def test_a_login_after_its_gateway_died_waits_for_no_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatelink.cluster.gateway.REPLACE_SECONDS", 600.0)
+    monkeypatch.setattr("gatelink.cluster.login_arbiter.REPLACE_SECONDS", 600.0)
     async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         lobby = await town.lobby(20)
@@ -101,12 +102,12 @@ async def test_a_login_after_its_gateway_died_waits_for_no_answer(monkeypatch: p
 
 
 async def test_a_login_waits_its_time_for_a_gateway_that_does_not_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gatelink.cluster.gateway.REPLACE_SECONDS", 0.5)
+    monkeypatch.setattr("gatelink.cluster.login_arbiter.REPLACE_SECONDS", 0.5)
     async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         client = await RawClient.verified(one, 7)
-        assert one._serving is not None
-        await one._serving.close()
+        assert one.arbiter._serving is not None
+        await one.arbiter._serving.close()
         hung = await town.engine.serve("gateway.1.replace", lambda data: asyncio.Event().wait())  # type: ignore[arg-type, return-value]
         started = asyncio.get_running_loop().time()
         newer = await RawClient.verified(two, 7)
@@ -134,7 +135,7 @@ async def test_late_news_of_the_older_login_does_not_touch_the_newer() -> None:
                 await until(lambda: one.sessions.get(7) is None)
                 link.session._stream.writable = True
                 link.session.flush()
-                await until(lambda: lobby.strays == 3)
+                await until(lambda: lobby.players.strays == 3)
                 await newer.ask(11)
                 assert lobby.numbers(7) == [] and lobby.player(7).gateway == 2
 
@@ -186,7 +187,7 @@ class House:
 
     async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
         await self.lag()
-        epoch, before = await self.directory.claim(uid, slot)
+        epoch, before = await self.directory.take_epoch(uid, slot)
         await self.lag()
         if before is not None and before.gateway != self.id:
             self.houses[before.gateway].manager.supersede(uid, slot, epoch, 0)
@@ -256,7 +257,7 @@ async def test_of_logins_at_once_through_real_gateways_one_is_left_and_the_servi
                 await client.close()
         await until(lambda: not len(lobby.players))
         for gateway in gateways:
-            assert not gateway.sessions._newest and not gateway.sessions._carried and not gateway.router._ways
+            assert not gateway.sessions._newest and not gateway.sessions._carried and not gateway.router.players
 
 
 def _settled(gateways: list[Gateway], lobby: Recorder, uid: int) -> bool:
@@ -273,6 +274,6 @@ async def test_a_session_that_a_newer_login_did_not_reach_ends_when_its_entry_is
         here = one.sessions.get(7)
         assert here is not None
         other = Directory(town.engine, 2)
-        await other.claim(7, 0)
-        assert await one.directory.renew(7, 0, here.epoch) is False
+        await other.take_epoch(7, 0)
+        assert await one.arbiter.directory.renew(7, 0, here.epoch) is False
         await leave(session)

@@ -28,7 +28,7 @@ async def test_a_service_reaches_a_user_at_whatever_gateway_whether_it_knows_the
             await other.ask(5)
             assert lobby.players.get(8) is not None and await push(8, Say(6))
             await until(lambda: other.heard[-1:] == [6])
-            assert (await lobby.cluster.find(8)) == (await two.directory.find(8))
+            assert (await lobby.cluster.find(8)) == (await two.arbiter.directory.find(8))
             lobby.player(8).kick()
             await other.session.wait_closed()
             assert not one.router.stats.misdirected and not two.router.stats.misdirected
@@ -40,7 +40,7 @@ async def test_a_user_whose_connection_broke_is_not_there_though_it_is_waited_fo
             await until(lambda: len(lobby.players) == 1)
             client.session.abort()
         await until(lambda: lobby.players.get(7) is None)
-        await gateway.directory._ends.join()
+        await gateway.arbiter.directory._ends.join()
         assert gateway.sessions._backlogs
         assert await lobby.cluster.find(7) is None
         assert not await lobby.sessions.push(7, Say(2)) and not gateway.router.stats.misdirected

@@ -38,15 +38,15 @@ async def test_a_server_whose_link_is_there_before_its_new_entry_is_known_by_tha
             inner = f"tcp://127.0.0.1:{port}"
             first = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
             registry, links = gateway.cluster.registry, gateway.cluster.links
-            see, late = registry._see, list[ServerInfo]()
-            registry._see = late.append  # type: ignore[method-assign, assignment]  # the engine is slow to tell
+            see, late = registry._set, list[ServerInfo]()
+            registry._set = late.append  # type: ignore[method-assign, assignment]  # the engine is slow to tell
             await town.kill(first)
             await until(lambda: not len(links))
             second = await town.start(Recorder("lobby", LOBBY, member=town.member(20, inner=inner)))
             link = links.get(20)
             assert link is not None and link.info.instance == first.cluster.me.instance
             await until(lambda: late and link.instance == second.cluster.me.instance)
-            registry._see = see  # type: ignore[method-assign]
+            registry._set = see  # type: ignore[method-assign]
             for info in late:
                 see(replace(info, started_at=info.started_at + ahead))
             assert links.get(20) is link and link.info.instance == second.cluster.me.instance
@@ -66,7 +66,7 @@ async def test_an_entry_of_another_run_is_not_taken_for_the_one_that_a_link_is_t
     async with gateway_and_lobby() as (_, gateway, lobby):
         (link,) = gateway.cluster.links
         newer = ServerInfo(id=20, type=LOBBY, name="lobby", inner="tcp://127.0.0.1:9", started_at=0)
-        gateway.cluster.registry._see(newer)
+        gateway.cluster.registry._set(newer)
         assert link.info.instance == lobby.cluster.me.instance and link.session.state is SessionState.OPEN
         assert not link.is_to(newer)
 

@@ -35,16 +35,16 @@ async def with_talk(town: Town, id: int, prepare: Callable[[Recorder], None], na
 def answers(service: Recorder) -> None:
     """Calls with Ask are answered, with Say fail, with Move take for ever."""
 
-    @service.talk.on_call(Ask)
+    @service.on_call(Ask)
     async def ask(request: Ask) -> Ask:
         await asyncio.sleep(0)
         return Ask(service.cluster.me.id * 1_000 + request.n)
 
-    @service.talk.on_call(Say)
+    @service.on_call(Say)
     def say(request: Say) -> Say:
         raise ValueError("never told to the caller")
 
-    @service.talk.on_call(Move)
+    @service.on_call(Move)
     async def move(request: Move) -> Move:
         await asyncio.Event().wait()
         return request
@@ -147,7 +147,7 @@ async def test_a_handler_of_posts_that_raises_takes_the_next_one() -> None:
     async with cluster() as town:
         lobby, room = await town.lobby(20), await town.room(30)
 
-        @room.talk.posts.on(Ask)
+        @room.cluster_handlers.posts.on(Ask)
         def ask(link: Session, message: Ask) -> None:
             raise ValueError("a fault of this handler")
 
@@ -165,7 +165,7 @@ async def test_what_a_handler_of_posts_keeps_in_data_is_its_own() -> None:
         servers: tuple[Gateway | Recorder, ...] = (gateway, lobby, room)
         kept: dict[int, set[object]] = {server.id: set() for server in servers}
         for service in (lobby, room):
-            del service.talk.posts.routes[CATALOG.find(Post).id]
+            del service.cluster_handlers.posts.routes[CATALOG.find(Post).id]
         for server in servers:
 
             def keep(link: Session, message: Post, here: int = server.id) -> None:
@@ -313,7 +313,7 @@ async def test_an_event_reaches_all_who_subscribed_in_order_whatever_a_handler_r
         heard: dict[int, list[int]] = {20: [], 21: []}
 
         def listens(service: Recorder) -> None:
-            @service.talk.on_event("news")
+            @service.on_event("news")
             def news(message: Post) -> None:
                 heard[service.cluster.me.id].append(message.n)
                 if message.n == 3:
@@ -333,21 +333,21 @@ def test_what_is_registered_twice_or_is_no_message_is_refused() -> None:
         n: int
 
     service = Service("lobby", type=LOBBY, catalog=CATALOG)
-    service.talk.on_call(Ask)(lambda request: request)
-    service.talk.on_event("news")(lambda message: None)
+    service.on_call(Ask)(lambda request: request)
+    service.on_event("news")(lambda message: None)
     with pytest.raises(CatalogError, match="Ask"):
-        service.talk.on_call(Ask)(lambda request: request)
+        service.on_call(Ask)(lambda request: request)
     with pytest.raises(CatalogError, match="news"):
-        service.talk.on_event("news")(lambda message: None)
+        service.on_event("news")(lambda message: None)
     with pytest.raises(CatalogError, match="Stranger"):
-        service.talk.on_call(Stranger)
+        service.on_call(Stranger)
 
     async def late(message: Post) -> None: ...
 
     with pytest.raises(CatalogError, match="async"):
-        service.talk.on_event("other")(late)  # type: ignore[type-var]
+        service.on_event("other")(late)  # type: ignore[type-var]
     with pytest.raises(CatalogError, match=r"calls with Post is called with \(request\)"):
-        service.talk.on_call(Post)(lambda link, request: request)  # type: ignore[arg-type, misc]
+        service.on_call(Post)(lambda link, request: request)  # type: ignore[arg-type, misc]
 
 
 @pytest.mark.parametrize("type", [0, 1, 256])

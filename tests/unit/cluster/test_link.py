@@ -44,8 +44,8 @@ def session_on(stream: Any = None, **context: Any) -> Session:
 
 
 def link_on(session: Session) -> Link:
-    role: Any = None
-    return Link(ServerInfo(id=1, type=1, name="gateway"), session, role)
+    user: Any = None
+    return Link(ServerInfo(id=1, type=1, name="gateway"), session, user)
 
 
 def test_a_crowded_link_is_relieved_at_its_low_water_though_it_is_never_empty() -> None:

@@ -8,9 +8,8 @@ from urllib.parse import quote
 import pytest
 import structlog
 
-from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.engine import EngineStats, EngineUnavailable
 from gatelink.cluster.engines.nats_client import NatsConnection
-from gatelink.cluster.engines.stats import EngineStats
 from gatelink.rate_limited_logger import RateLimitedLogger
 from tests.support import MS
 

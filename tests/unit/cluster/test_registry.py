@@ -126,7 +126,7 @@ async def test_an_entry_of_an_earlier_run_that_a_copy_brings_back_does_not_repla
     async with MemoryEngine() as engine:
         old = ServerInfo(id=20, type=12, name="lobby", started_at=1_000.0)
         replaced: list[None] = []
-        async with registry(engine, 20, keepalive=NEVER, replaced=lambda: replaced.append(None)) as one:
+        async with registry(engine, 20, keepalive=NEVER, on_replaced=lambda: replaced.append(None)) as one:
             assert one.me is not None
             await until(lambda: 20 in one.servers)
             await engine.put("servers.20", msgspec.msgpack.encode(old), NEVER)
@@ -144,7 +144,7 @@ async def test_when_the_engine_is_back_an_entry_is_looked_at_before_it_is_writte
     """In a bucket that was made again, another server's entry may have the revision of ours by chance."""
     async with MemoryEngine() as engine:
         replaced: list[None] = []
-        async with registry(engine, 20, keepalive=NEVER, replaced=lambda: replaced.append(None)) as one:
+        async with registry(engine, 20, keepalive=NEVER, on_replaced=lambda: replaced.append(None)) as one:
             assert one.me is not None
             await until(lambda: 20 in one.servers)
             newer = msgspec.structs.replace(one.me, instance="another", started_at=one.me.started_at + 1.0)

@@ -220,13 +220,13 @@ async def test_with_a_directory_no_entry_is_ever_gone_and_a_newer_login_elsewher
         async with running(bench):
             epochs = {}
             for uid in range(20):
-                epochs[uid], _ = await here.claim(uid, 0)
+                epochs[uid], _ = await here.take_epoch(uid, 0)
                 bench.renewals.add(uid, 0, epochs[uid])
             for _ in range(int(3 * TTL / 60)):
                 await bench.advance(60.0)
                 for uid, epoch in epochs.items():
                     assert await elsewhere.find(uid) == Place(1, epoch)
-            newer, _ = await elsewhere.claim(3, 0)
+            newer, _ = await elsewhere.take_epoch(3, 0)
             bench.renewals.all_are_due()
             await until(lambda: bench.replaced == [(3, 0, epochs[3])])
             assert await here.find(3) == Place(2, newer)

@@ -7,7 +7,8 @@ from typing import Any, cast
 import pytest
 
 from gatelink.cluster.links import Link
-from gatelink.cluster.rules import Pick, pick
+from gatelink.cluster.player_route import pick
+from gatelink.cluster.routes import Pick
 
 PLAYERS = range(1, 2_001)
 

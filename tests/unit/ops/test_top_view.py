@@ -19,7 +19,7 @@ def server(id: int, **fields: object) -> ServerInfo:
         "version": "0.1.0",
         "load": Load(sessions=12_345, messages=67_890.0, lag=0.012),
         "started_at": NOW - 93_784,
-        "told_at": NOW - 3,
+        "updated_at": NOW - 3,
     }
     return ServerInfo(**(wanted | fields))  # type: ignore[arg-type]
 

@@ -10,7 +10,7 @@ from gatelink.auth.signed_tokens import SignedTokens
 from gatelink.cluster.engines.embedded import EmbeddedEngine
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.engines.nats import NatsEngine
-from gatelink.cluster.rules import OnDeath, Pick, Rules
+from gatelink.cluster.routes import OnDeath, Pick, Rules
 from gatelink.errors import ConfigError, VerifyError
 from gatelink.keys import key_text
 from gatelink.settings import (

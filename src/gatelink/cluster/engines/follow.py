@@ -6,10 +6,9 @@ from collections.abc import Awaitable, Callable
 
 import msgspec
 
-from gatelink.cluster.engine import EngineError
+from gatelink.cluster.engine import EngineError, EngineStats
 from gatelink.cluster.engines.bucket import ApiError, KeyValueBucket, Message
 from gatelink.cluster.engines.nats_client import NatsConnection
-from gatelink.cluster.engines.stats import EngineStats
 from gatelink.cluster.engines.view import View
 from gatelink.rate_limited_logger import RateLimitedLogger
 

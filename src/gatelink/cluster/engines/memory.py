@@ -11,9 +11,17 @@ from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 import structlog
 
-from gatelink.cluster.engine import CallTimeout, Conflict, EngineUnavailable, Entry, NoResponder, Revision, Subscription
+from gatelink.cluster.engine import (
+    CallTimeout,
+    Conflict,
+    EngineStats,
+    EngineUnavailable,
+    Entry,
+    NoResponder,
+    Revision,
+    Subscription,
+)
 from gatelink.cluster.engines.checks import check_name, check_timeout, check_value, check_write, is_below
-from gatelink.cluster.engines.stats import EngineStats
 from gatelink.cluster.engines.view import View
 from gatelink.cluster.engines.workers import Handler, RequestWorkers, request_failed
 from gatelink.rate_limited_logger import RateLimitedLogger

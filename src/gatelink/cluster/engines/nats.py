@@ -15,6 +15,7 @@ from gatelink import tasks
 from gatelink.cluster.engine import (
     CallTimeout,
     EngineError,
+    EngineStats,
     EngineUnavailable,
     Entry,
     NoResponder,
@@ -25,7 +26,6 @@ from gatelink.cluster.engines.bucket import BucketUnfit, KeyValueBucket, Message
 from gatelink.cluster.engines.checks import check_name, check_timeout, check_value, check_write
 from gatelink.cluster.engines.follow import Follower
 from gatelink.cluster.engines.nats_client import NatsConnection, Receive, Stop, place_of
-from gatelink.cluster.engines.stats import EngineStats
 from gatelink.cluster.engines.view import View
 from gatelink.cluster.engines.workers import RequestWorkers, request_failed
 from gatelink.errors import ConfigError

@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gatelink.cluster.engine import EngineUnavailable, NoResponder
+from gatelink.cluster.engine import EngineStats, EngineUnavailable, NoResponder
 from gatelink.cluster.engines.bucket import Message
 from gatelink.cluster.engines.checks import MAX_VALUE
-from gatelink.cluster.engines.stats import EngineStats
 from gatelink.errors import ConfigError, importing
 from gatelink.rate_limited_logger import RateLimitedLogger
 

@@ -6,9 +6,8 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from gatelink import tasks
-from gatelink.cluster.engine import CallRefused, CallTimeout, EngineError, RequestFailed
+from gatelink.cluster.engine import CallRefused, CallTimeout, EngineError, EngineStats, RequestFailed
 from gatelink.cluster.engines.checks import check_value
-from gatelink.cluster.engines.stats import EngineStats
 from gatelink.rate_limited_logger import RateLimitedLogger
 
 MAX_SERVED = 1_000  # requests handled at a time by one engine; each is a task that waits for a database, a peer, ...

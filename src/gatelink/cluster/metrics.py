@@ -1,26 +1,25 @@
-"""What a gateway or service shows beside a server's metrics; docs/cluster.md says what each means.
+"""Metrics of a gateway or service beside those of a server; docs/cluster.md says what each means.
 
 Labels are bounded: a `type` is a server type, and an engine's calls and errors are gatelink's own.
 """
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gatelink.cluster.engines.stats import EngineStats
+from gatelink.cluster.cluster import Cluster, ClusterHandlers
+from gatelink.cluster.engine import EngineStats
+from gatelink.cluster.login_arbiter import ClusterLoginArbiter
+from gatelink.cluster.player_route import PlayerRouter
+from gatelink.cluster.players import Players
 from gatelink.ops.families import counter, counters, gauge, gauges
 from gatelink.session.states import SessionState
-
-if TYPE_CHECKING:
-    from gatelink.cluster.gateway import Gateway
-    from gatelink.cluster.service import Service
 
 _ENGINE_COUNTERS = {
     "losses": "Connections to the engine that were lost.",
     "resyncs": "Times that a watch of the engine had to begin again.",
-    "contents_lost": "Times that what the engine held was found gone, or older.",
+    "contents_lost": "Times that what the engine held was found missing, or older.",
     "dropped": "Messages of the engine that came faster than they were handled.",
     "served": "Requests through the engine that were handled here.",
     "served_failed": "Of these, those whose handler raised or took longer than the caller waits.",
@@ -29,52 +28,49 @@ _ENGINE_COUNTERS = {
 }
 
 
-def of_gateway(gateway: "Gateway") -> Iterator[Metric]:
-    """Of a gateway that has been started."""
-    router = gateway.router
+def of_gateway(
+    router: PlayerRouter, arbiter: ClusterLoginArbiter, cluster: Cluster, handlers: ClusterHandlers
+) -> Iterator[Metric]:
+    """Metrics of a gateway that has been started."""
     stats = router.stats
-    yield counter("forwarded_frames", "Frames of players that servers were to get.", stats.forwarded)
+    yield counter("forwarded_frames", "Frames of players that were forwarded to servers.", stats.forwarded)
     yield counter("pushed_frames", "Frames of servers that were queued for players.", stats.pushed)
     yield counters("lost_frames", "Frames of players that no server got.", "type", _named(stats.lost))
-    yield counter("misdirected_envelopes", "Envelopes for players who are not here.", stats.misdirected)
+    yield counter("misdirected_envelopes", "Envelopes for players that are not here.", stats.misdirected)
     yield counter("malformed_envelopes", "Envelopes that were dropped.", stats.malformed)
     yield counter("rebinds", "Players whose server died or drained.", stats.rebinds)
     yield counter("holds", "Times that a player waited because there was no server.", stats.held)
-    yield counter("missed_binds", "Players who waited for a server that did not come.", stats.missed_binds)
-    yield gauge("forwarded_players", "Players that frames are forwarded for.", len(router._ways))
+    yield counter("missed_binds", "Players that waited for a server that did not come.", stats.missed_binds)
+    yield gauge("forwarded_players", "Players that frames are forwarded for.", len(router.players))
     bound: Counter[int] = Counter()
-    for link, ways in router._bound.items():
-        bound[link.type] += len(ways)
+    for link, routes in router.bound.items():
+        bound[link.type] += len(routes)
     yield gauges("bound_players", "Players that have a server, by its type.", "type", _named(bound))
-    waiting = {type: len(ways) for type, ways in router._waiting.items()}
+    waiting = {type: len(routes) for type, routes in router.waiting.items()}
     yield gauges("waiting_players", "Players that wait for a server, by its type.", "type", _named(waiting))
-    yield counter("directory_skipped", "Ends of sessions that were left to expire.", gateway.directory.skipped)
-    yield counter("directory_renewals_failed", "Renewals that are tried again.", gateway.renewals.failed)
-    yield from _of_member(gateway)
+    yield counter("directory_skipped", "Ends of sessions that were left to expire.", arbiter.directory.skipped)
+    yield counter("directory_renewals_failed", "Renewals that are tried again.", arbiter.renewals.failed)
+    yield from _of_cluster(cluster, handlers)
 
 
-def of_service(service: "Service") -> Iterator[Metric]:
-    """Of a service that has been started."""
-    yield counter("malformed_envelopes", "Envelopes that were dropped.", service.malformed)
-    yield counter("stray_frames", "Frames of players who are not this service's.", service.strays)
-    yield from _of_member(service)
+def of_service(players: Players, cluster: Cluster, handlers: ClusterHandlers) -> Iterator[Metric]:
+    """Metrics of a service that has been started."""
+    yield counter("malformed_envelopes", "Envelopes that were dropped.", players.malformed)
+    yield counter("stray_frames", "Frames of players that this service does not have.", players.strays)
+    yield from _of_cluster(cluster, handlers)
 
 
-def _of_member(server: "Gateway | Service") -> Iterator[Metric]:
-    group, posts = server.cluster, server.talk.post_fallback
+def _of_cluster(cluster: Cluster, handlers: ClusterHandlers) -> Iterator[Metric]:
+    posts, engine = handlers.post_fallback, cluster.engine
     links = GaugeMetricFamily("gatelink_links", "Links to other servers.", labels=("type", "state"))
-    states = Counter((link.type, link.session.state is SessionState.OPEN) for link in group.links)
+    states = Counter((link.type, link.session.state is SessionState.OPEN) for link in cluster.links)
     for (type, is_open), count in states.items():
         links.add_metric((str(type), "open" if is_open else "broken"), count)
     yield links
     yield counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed_posts)
     yield counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled_posts)
-    yield gauge(
-        "engine_available", "1 while the engine is connected and its bucket can be used.", group.engine.is_available
-    )
-    stats = getattr(group.engine, "stats", None)
-    if isinstance(stats, EngineStats):
-        yield from _of_engine(stats)
+    yield gauge("engine_available", "1 while the engine is connected and its bucket can be used.", engine.is_available)
+    yield from _of_engine(engine.stats)
 
 
 def _of_engine(stats: EngineStats) -> Iterator[Metric]:

@@ -1,0 +1,87 @@
+"""What a gateway and a service have in common: a server that joins a cluster."""
+
+import asyncio
+from typing import Any
+
+import structlog
+
+from gatelink import tasks
+from gatelink.cluster.cluster import Cluster, ClusterHandlers, Membership
+from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.registry import LoadMeter, State
+from gatelink.errors import CloseCode, ConfigError
+from gatelink.server import Listen, Server
+
+log = structlog.get_logger("gatelink.cluster")
+
+
+class ClusterServer(Server):
+    """A server that is a member of a cluster: a `Gateway` or a `Service`.
+
+    member: its membership. `cluster` is there from `start` on. `on_post`, `on_call` and `on_event` register handlers of
+    what other servers send. listen, options: as for `Server`.
+    """
+
+    _links_end = CloseCode.NORMAL
+    is_replaced = False
+    """Whether it stopped because a newer server has its id."""
+
+    def __init__(self, *listen: str | Listen, member: Membership | None, **options: Any) -> None:
+        super().__init__(*listen, **options)
+        self.member = member
+        self.clients = listen
+        self.cluster: Cluster
+        self.cluster_handlers = handlers = ClusterHandlers(self.catalog)
+        self.on_post = handlers.posts.on
+        self.on_call = handlers.on_call
+        self.on_event = handlers.on_event
+        self.on_start(self._prepare)
+
+    @property
+    def advertise(self) -> str:
+        """How other servers reach it; empty for the address that it listens on."""
+        return self.member.advertise if self.member is not None else ""
+
+    async def start(self) -> None:
+        """As `Server.start`; then it joins the cluster. Raises EngineUnavailable, too."""
+        member = self.member
+        if member is None:
+            raise ConfigError("no membership: run it with `gatelink service`, or give member=Membership(...)")
+        if self._running:
+            raise ConfigError("this server is running already")
+        self.id = member.id
+        self.cluster_keys = tuple(member.keys)
+        load = LoadMeter(lambda: len(self.sessions), self._count_messages, self.lag)
+        self.cluster = cluster = Cluster(member, self.catalog, self._inner_frontend, self._replaced, load)
+        self.listen = (*self.clients, Listen(endpoint=member.inner, inner=True, handlers=cluster.links))
+        self.peers = cluster.registry.type_of
+        await super().start()
+
+    @property
+    def trouble(self) -> str:
+        """As `Server.trouble`: without the engine no player can log in."""
+        return self.cluster.trouble
+
+    async def _drain(self, seconds: float) -> None:
+        """Have the other servers send no more players here."""
+        try:
+            async with asyncio.timeout(seconds):
+                await self.cluster.registry.set_state(State.DRAINING)
+        except (EngineUnavailable, TimeoutError):
+            pass  # players that still come are refused
+
+    async def _prepare(self) -> None:
+        """Before anything listens; a subclass sets the user of the links first."""
+        await self.cluster.registry.start()
+
+    async def _leave(self) -> None:
+        await self.cluster.close()
+
+    def _replaced(self) -> None:
+        self.is_replaced = True
+        tasks.keep(self.stop(), "stop")
+        log.error("this server stops: another one has its id", id=self.id)
+
+    def _count_messages(self) -> int:
+        """Messages since the start, for the load."""
+        return sum(route.count for route in self.handlers.routes.values())
