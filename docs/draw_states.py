@@ -8,6 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
+from gatelink.cluster.player_route import ROUTE, RouteState
 from gatelink.net.states import DIAL, LOGIN, DialState, LoginState
 from gatelink.session.states import CONNECTION, SESSION, ConnectionState, SessionState
 
@@ -26,6 +27,7 @@ MACHINES: tuple[tuple[str, str, Table, Enum], ...] = (
     ("A session", "src/gatelink/session/states.py", SESSION, SessionState.OPEN),
     ("A login check", "src/gatelink/net/states.py", LOGIN, LoginState.FIRST_FRAME),
     ("A dialler", "src/gatelink/net/states.py", DIAL, DialState.IDLE),
+    ("A player's route to a type of server", "src/gatelink/cluster/player_route.py", ROUTE, RouteState.UNBOUND),
 )
 """Title, file, table and first state of each."""
 

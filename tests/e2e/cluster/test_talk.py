@@ -273,7 +273,7 @@ async def test_servers_of_a_type_that_is_misspelt_raise_and_of_one_that_is_down_
         lobby, room = await town.lobby(20), await town.room(30)
         assert [info.id for info in lobby.cluster.servers("room")] == [30]
         assert [info.id for info in lobby.cluster.servers("lobby")] == [20]
-        with pytest.raises(LocalError, match="'rooom' was ever here; known types: lobby, room"):
+        with pytest.raises(LocalError, match="'rooom' was registered so far; known types: lobby, room"):
             lobby.cluster.servers("rooom")
         await room.stop()
         await until(lambda: 30 not in lobby.cluster.registry.servers)
