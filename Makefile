@@ -35,7 +35,7 @@ $(RUNS): pyproject.toml
 $(INSTALLED): pyproject.toml
 	$(ENVIRONMENT) dev --cc '$(CC)'
 
-demo: $(RUNS) ## run the arena example as a group of processes, with strict robots (DEMO_ARGS=...)
+demo: $(RUNS) ## run the arena example as a cluster of processes, with strict robots (DEMO_ARGS=...)
 	@$(RUN) -m examples.arena.demo $(DEMO_ARGS)
 
 demo-chat: $(RUNS) ## run the chat example in one process, with strict robots (DEMO_ARGS=...)

@@ -1,4 +1,4 @@
-"""What the demos share."""
+"""Shared parts of the demos."""
 
 import resource
 import socket
@@ -7,7 +7,7 @@ from contextlib import ExitStack, contextmanager
 
 
 class DemoError(Exception):
-    """The demo could not be run to its end; the text says why."""
+    """The demo could not be run to its end. The text has the reason."""
 
 
 OTHER_FILES = 300
@@ -34,7 +34,7 @@ def reserved_ports(count: int = 1) -> Iterator[int]:
             try:
                 for port in range(first + 1, first + count):
                     held.enter_context(_bound(port))
-            except (OSError, OverflowError):  # the next one is another's, or there is none
+            except (OSError, OverflowError):  # the next port is in use, or there is none
                 continue
             yield first
             return
@@ -42,7 +42,7 @@ def reserved_ports(count: int = 1) -> Iterator[int]:
 
 
 def allow_files(robots: int) -> None:
-    """Raise the soft limit of open files for so many robots in this process. Raises DemoError over the hard limit."""
+    """Raise the soft limit of open files for the robots of this process. Raises DemoError over the hard limit."""
     needed = robots + OTHER_FILES
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if resource.RLIM_INFINITY not in (soft, hard) and needed > hard:

@@ -1,1 +1,1 @@
-"""A small game, written once, run as one process or as a group: see README.md."""
+"""A small game, written once, run as one process or as a cluster: see README.md."""

@@ -1,9 +1,9 @@
-"""`make demo`: the arena as a group of processes, and strict robots that say whether everything held.
+"""`make demo`: the arena as a cluster of processes, and strict robots that check everything.
 
-With --kill a room, a lobby, a gateway and nats-server are killed, one after the other, while they play; what was lost
-must then be what the killed process held, and all players must be back soon.
+With --kill, a room, a lobby, a gateway and nats-server are killed while the robots play. Then only messages that the
+killed process had may be lost, and all players must be back soon.
 
-Exit status: 0 it held; 1 it did not, or something did not start or end as it should.
+Exit status: 0 no errors; 1 errors, or a process did not start or end as it should.
 """
 
 import argparse
@@ -19,15 +19,15 @@ from pathlib import Path
 import uvloop
 
 from examples.arena.players import Player, World, live
-from examples.arena.processes import group, victim
+from examples.arena.processes import cluster, victim
 from examples.demo import DemoError, allow_files
 from gatelink.login.client import LoginFailed
 
 ENTERING = 60.0  # s that the robots may take until they are all in a room
 LOGGING_IN = 50  # robots that log in at a time
-TELL_EVERY = 4.0  # s between two lines that say how far it is
+TELL_EVERY = 4.0  # s between two lines of progress
 BACK_SOON = {"room": 5.0, "lobby": 5.0, "nats-server": 5.0, "gateway": 10.0}
-"""What is killed, in this order, and within how many seconds all is back."""
+"""The kills, in order, and the seconds within which all players must be back."""
 
 
 def main() -> int:
@@ -36,7 +36,7 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=20.0, help="how long they play (%(default)s)")
     parser.add_argument("--rooms", type=int, default=0, help="rooms; by default one for 10 robots")
     parser.add_argument("--kill", action="store_true", help="kill a server of each kind while they play")
-    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="of the robots' choices")
+    parser.add_argument("--seed", type=int, default=secrets.randbelow(1 << 32), help="seed of the robots' choices")
     options = parser.parse_args()
     try:
         allow_files(options.count)
@@ -53,10 +53,10 @@ def main() -> int:
 async def demo(options: argparse.Namespace) -> int:
     this = asyncio.current_task()
     assert this is not None
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # the group's processes end with us
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # the cluster ends with it
     print("arena: starting nats-server, a login service, 2 gateways, 2 lobbies and 2 rooms", flush=True)
     with tempfile.TemporaryDirectory(prefix="gatelink-arena-") as folder:
-        async with group(Path(folder)) as (login_url, up):
+        async with cluster(Path(folder)) as (login_url, up):
             print(f"arena: login at {login_url}, seed {options.seed}", flush=True)
             world = World(login_url, options.rooms or max(1, options.count // 10), secrets.token_hex(8))
             players = [Player(world, number, options.seed) for number in range(options.count)]
@@ -85,7 +85,7 @@ async def start(player: Player, number: int) -> None:
 
 
 async def entered(players: list[Player], playing: "list[asyncio.Task[None]]") -> None:
-    """Waits until every robot is in a room."""
+    """Wait until every robot is in a room."""
     deadline = time.monotonic() + ENTERING + len(players) / LOGGING_IN
     tell = time.monotonic() + TELL_EVERY
     while missing := sum(player.visit is None and player.session is None for player in players):
@@ -99,17 +99,17 @@ async def entered(players: list[Player], playing: "list[asyncio.Task[None]]") ->
 
 
 async def play(seconds: float, world: World) -> None:
-    """Lets the robots play, and says every few seconds how far they are."""
+    """Let the robots play, and print their progress every few seconds."""
     end = time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         await asyncio.sleep(min(left, TELL_EVERY))
         if (left := end - time.monotonic()) > 0.1:
             verdict = world.verdict
-            print(f"{left:.0f} s more; so far {verdict.sent:,} sent, {verdict.heard:,} heard", flush=True)
+            print(f"{left:.0f} s more; so far {verdict.sent:,} sent, {verdict.heard:,} received", flush=True)
 
 
 async def kill(kind: str, up: int, world: World, players: list[Player]) -> None:
-    """Kills one process of the group, and waits until every player that it held is in a room again."""
+    """Kill one process of the cluster, and wait until all its players are in a room again."""
     pid = victim(kind, up)
     world.deaths += 1
     world.killed_at = time.monotonic()
@@ -129,11 +129,11 @@ async def kill(kind: str, up: int, world: World, players: list[Player]) -> None:
         flush=True,
     )
     if max(longest, took) > BACK_SOON[kind]:
-        world.verdict.error(f"not all was back {BACK_SOON[kind]:g} s after a {kind} was killed")
+        world.verdict.error(f"not all players were back {BACK_SOON[kind]:g} s after a {kind} was killed")
 
 
 async def back(world: World, players: list[Player], began: float) -> float:
-    """Waits until nobody misses its room; how long that took for the last who missed one."""
+    """Wait until no player misses its room. Returns how long that took if it took too long, else 0."""
     while any(player.lost_at is not None for player in players):
         if time.monotonic() - began > 30:
             world.verdict.error("players did not come back")
@@ -143,7 +143,7 @@ async def back(world: World, players: list[Player], began: float) -> float:
 
 
 async def login_again(world: World, began: float) -> float:
-    """Waits until a login works: it needs the engine. Not a robot's, whose token a newer login would end."""
+    """Wait until a login works, which needs the engine. It is not a robot's: a login ends the user's older token."""
     while time.monotonic() - began < 30:
         try:
             await world.login.register("witness", world.password)
@@ -156,16 +156,16 @@ async def login_again(world: World, began: float) -> float:
 
 
 def say(world: World, count: int) -> int:
-    """Prints what the robots saw; the exit status."""
+    """Print the results of the robots. Returns the exit status."""
     verdict = world.verdict
     lines = [
         f"robots {count}, logins {world.logins} over HTTP, second logins {world.second_logins}, "
         f"changes of room {world.switches}",
         f"steps and words {verdict.sent:,}: told to their own player {verdict.told:,}, to others {verdict.heard:,}",
-        f"shouts {world.shouts:,}, heard {world.shouts_heard:,} times",
+        f"shouts {world.shouts:,}, received {world.shouts_heard:,} times",
     ]
     if world.deaths:
-        lines.append(f"went down with what was killed {verdict.died:,}, refused by the next room {verdict.untaken:,}")
+        lines.append(f"lost with a killed process {verdict.died:,}, refused by the next room {verdict.untaken:,}")
     for what, times in sorted(verdict.errors.items()):
         lines.append(f"ERROR {times} x {what}")
     lost = sum(times for what, times in verdict.errors.items() if "missing" in what or what == "lost")

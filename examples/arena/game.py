@@ -1,6 +1,6 @@
-"""The game's two parts, which do not know whether they run in one process: `app` is a `Server` or a `Service`.
+"""The game's two parts. They run in one process or as a cluster: `app` is a `Server` or a `Service`.
 
-A player asks the lobby for a room, joins it, and what it does there is told to all who are in it.
+A player asks the lobby for a room and joins it. The room sends its steps and words to all players in it.
 """
 
 from hashlib import blake2b
@@ -25,7 +25,7 @@ from gatelink import Server, Service, Session
 
 
 class Lobby:
-    """Knows which server has which room, and tells everybody what is shouted."""
+    """Finds the server of a room, and sends shouts to all players."""
 
     def __init__(self, app: Server) -> None:
         self.app = app
@@ -40,7 +40,7 @@ class Lobby:
         self.app.broadcast(Shouted(session.uid, message.number, message.text))
 
     def server_of(self, room: str) -> int:
-        """The server of a room: the same for all lobbies as long as the same servers are there; 0 in one process."""
+        """The server of a room: the same for all lobbies with the same servers; 0 in one process."""
         if not isinstance(self.app, Service):
             return 0
         servers = [info.id for info in self.app.cluster.servers("room")]

@@ -1,7 +1,7 @@
-"""What one player checks: every step it was told of, its own and the others', in order, once, and none missing.
+"""The checks of one player: it receives every step, its own and the others', once, in order, without a gap.
 
-Steps and words of a visit to a room are numbered from 1, so the number alone tells what is missing. What a server took
-with it when it was killed is missing, too: it is counted apart, and only while the player knows of a death.
+Steps and words of a visit to a room are numbered from 1, so a number shows what is missing. Steps that were lost with a
+killed server are counted separately, and only while the player knows of a kill.
 """
 
 from dataclasses import dataclass, field
@@ -9,13 +9,13 @@ from dataclasses import dataclass, field
 
 @dataclass(slots=True)
 class Verdict:
-    """What all players saw together."""
+    """The counts of all players together."""
 
     sent: int = 0  # steps and words
     told: int = 0  # of the player's own, back from the room
     heard: int = 0  # of others
-    died: int = 0  # sent to a server or over a gateway that was killed, and never told
-    untaken: int = 0  # refused by a room that did not know the player any more, and said so
+    died: int = 0  # sent to a server or over a gateway that was killed, and never received back
+    untaken: int = 0  # refused by a room that no longer knew the player
     errors: dict[str, int] = field(default_factory=dict)  # by what was wrong
 
     def error(self, what: str) -> None:
@@ -37,7 +37,7 @@ class Visit:
 
     @property
     def pending(self) -> int:
-        """Own steps that nobody has told of yet."""
+        """Own steps that have not come back yet."""
         return self.sent - self.told
 
     def next_number(self) -> int:
@@ -46,21 +46,21 @@ class Visit:
         return self.sent
 
     def hear(self, uid: int, number: int) -> None:
-        """Somebody's step, told by the room."""
+        """A player's step, from the room."""
         if uid == self.uid:
             self._hear_own(number)
         else:
             self._hear_other(uid, number)
 
     def refused(self, number: int) -> None:
-        """The room says that it did not take a step: it died and is another now. What came before died with it."""
+        """A step was refused: the room's server died, with all earlier steps, and another one has the room."""
         if number > self.told:
             self._verdict.died += number - 1 - self.told
             self._verdict.untaken += 1
             self.told = number
 
     def end(self, died: bool) -> None:
-        """The visit is over. What is pending went down with a server; if none died, it is lost."""
+        """The visit ends. Pending steps died with a server; if none died, they are lost."""
         if died:
             self._verdict.died += self.pending
         elif self.pending:

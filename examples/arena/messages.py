@@ -1,4 +1,4 @@
-"""What players and servers of the arena say: 41xxx is the lobby's, 42xxx the rooms'."""
+"""The messages of the arena: 41xxx are the lobby's, 42xxx the rooms'."""
 
 from msgspec import Struct
 
@@ -25,7 +25,7 @@ class Entered(Struct):
 
 @message(41003)
 class Shout(Struct):
-    """Player: tell everybody."""
+    """Player: a text for all players."""
 
     number: int
     text: str
@@ -33,7 +33,7 @@ class Shout(Struct):
 
 @message(41004)
 class Shouted(Struct):
-    """Lobby: somebody told everybody."""
+    """Lobby: a player's shout."""
 
     uid: int
     number: int
@@ -49,7 +49,7 @@ class Join(Struct):
 
 @message(42002)
 class Joined(Struct):
-    """Room: you are in, with so many others."""
+    """Room: you are in, with this many others."""
 
     room: str
     others: int
@@ -67,7 +67,7 @@ class Move(Struct):
 
 @message(42004)
 class Moved(Struct):
-    """Room, to all who are in it: a player's step."""
+    """Room, to all players in it: a player's step."""
 
     uid: int
     number: int
@@ -86,7 +86,7 @@ class Chat(Struct):
 
 @message(42006)
 class Chatted(Struct):
-    """Room, to all who are in it: what a player said."""
+    """Room, to all players in it: a player's words."""
 
     uid: int
     number: int
@@ -95,7 +95,7 @@ class Chatted(Struct):
 
 @message(42007)
 class NotHere(Struct):
-    """Room: you are in no room of mine, so that step or word was not taken. Ask the lobby again."""
+    """Room: you are in no room of this server, so your step or word was refused. Ask the lobby again."""
 
     visit: int
     number: int
@@ -108,4 +108,4 @@ class Part(Struct):
 
 @message(42009)
 class Parted(Struct):
-    """Room: you are out; everything that you said before is told."""
+    """Room: you are out, and all that you sent before has been sent to the others."""

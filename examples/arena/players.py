@@ -1,7 +1,7 @@
-"""Strict robots: they log in over HTTP, walk and talk in rooms, change rooms, log in twice, and check what they hear.
+"""Strict robots: they log in over HTTP, walk and talk in rooms, change rooms, log in twice, and check all messages.
 
-When a server dies they go on as an app would: back to the lobby when a room does not know them, back with the token
-they hold when the gateway is gone.
+When a server dies they continue as an app would. If a room does not know them, they go back to the lobby. If the
+gateway has died, they reconnect with their token.
 """
 
 import asyncio
@@ -35,7 +35,7 @@ STEP = 0.5  # s between two steps, on average
 
 
 class World:
-    """What all players of one run share: where to log in, what was killed, and what they saw."""
+    """The shared state of all players of one run: the login, the kills, and the results."""
 
     def __init__(self, login_url: str, rooms: int, password: str) -> None:
         self.login = LoginClient(login_url)
@@ -43,8 +43,8 @@ class World:
         self.password = password
         self.verdict = Verdict()
         self.ending = False
-        self.deaths = 0  # kills so far: when this has changed since a visit began, what is missing may have died
-        self.killed_at = 0.0  # when the last was
+        self.deaths = 0  # kills so far; after a kill during a visit, missing steps may have died
+        self.killed_at = 0.0  # the time of the last kill
         self.logins = 0
         self.second_logins = 0
         self.switches = 0
@@ -64,7 +64,7 @@ class Player:
         self.visit: Visit | None = None
         self.visits = 0
         self.deaths = 0  # world.deaths when the visit began
-        self.lost_at: float | None = None  # since when it is in no room, though it should be
+        self.lost_at: float | None = None  # the time when it lost its room
         self.shout_number = 0
         self._reply: LoginReply
         self._answers: dict[type, asyncio.Future[object]] = {}
@@ -72,7 +72,7 @@ class Player:
     # -- life --
 
     async def run(self) -> None:
-        """Plays until the world ends. Raises what it cannot go on after."""
+        """Play until the world ends. Raises errors after which it can't continue."""
         self._reply = await self._log_in(self.world.login.register)
         await self._connect()
         await self._enter()
@@ -107,13 +107,13 @@ class Player:
             await self._log_in_twice()
 
     async def _switch(self) -> None:
-        """To another room, when the old one has told all that was done there."""
+        """Change rooms, after all steps in the old one have come back."""
         if await self._leave_room():
             self.world.switches += 1
             await self._enter()
 
     async def _log_in_twice(self) -> None:
-        """Logs in again while it is logged in, as from another device that takes over."""
+        """Log in again while it is logged in, as from another device."""
         if not await self._leave_room():
             return
         older = self.session
@@ -128,7 +128,7 @@ class Player:
         await self._enter()
 
     async def _finish(self) -> None:
-        """Leaves when everything is told."""
+        """Leave, after all steps have come back."""
         if self.session is not None and self.session.close_code is None:
             if self.visit is not None:
                 await self._leave_room()
@@ -139,7 +139,7 @@ class Player:
     # -- logging in --
 
     async def _log_in(self, how: Callable[[str, str], Awaitable[LoginReply]]) -> LoginReply:
-        """By HTTP; again and again while the service is away."""
+        """Log in over HTTP, again and again while the service is away."""
         deadline = time.monotonic() + PATIENCE
         while True:
             try:
@@ -152,7 +152,7 @@ class Player:
                 await asyncio.sleep(0.2 + self.random.random() * (error.retry_after or 0.5))
 
     async def _connect(self) -> None:
-        """To the gateway that the login named, or another one if that is gone."""
+        """Connect to the gateway that the login named, or to another one if it is not reachable."""
         deadline = time.monotonic() + PATIENCE
         addresses = [self._reply.addresses["tcp"]]
         while True:
@@ -172,7 +172,7 @@ class Player:
                     pass
 
     async def _come_back(self) -> None:
-        """The connection is gone: back with the token that it holds."""
+        """Reconnect with its token, after the session has closed."""
         assert self.session is not None
         self._suspect(f"a session ended with {self.session.close_code!r}")
         self._lose_room()
@@ -182,7 +182,7 @@ class Player:
     # -- rooms --
 
     async def _enter(self) -> None:
-        """Asks the lobby for a room, and joins it; again while they do not answer."""
+        """Ask the lobby for a room, and join it; again while they do not answer."""
         assert self.session is not None
         room = f"room-{self.random.randrange(self.world.rooms)}"
         deadline = time.monotonic() + PATIENCE
@@ -205,7 +205,7 @@ class Player:
             self._suspect("the room does not answer")
 
     async def _leave_room(self) -> bool:
-        """Out of the room, when all that was done there has been told; False if it was lost meanwhile."""
+        """Leave the room, after all steps there have come back. Returns False if the room was lost meanwhile."""
         visit = self.visit
         if visit is None:
             return False
@@ -289,7 +289,7 @@ class Player:
 
 
 async def live(player: Player) -> None:
-    """Plays; what a player could not go on after is an error of the run."""
+    """Play. An error after which the player can't continue is an error of the run."""
     try:
         await player.run()
     except (GatelinkError, TimeoutError) as error:

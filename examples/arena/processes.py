@@ -1,4 +1,4 @@
-"""The arena's processes, as `gatelink up` runs them, and which of them to kill."""
+"""The arena's processes, which `gatelink up` runs, and those to kill."""
 
 import asyncio
 import sys
@@ -11,10 +11,10 @@ from examples.demo import DemoError, reserved_ports
 from gatelink.login.client import LoginClient, LoginFailed
 
 ROOT = Path(__file__).resolve().parents[2]
-STARTING = 60.0  # s that the group may take until its login service answers and its servers are linked
+STARTING = 60.0  # s that the cluster may take until its login service answers and its servers are linked
 ENDING = 30.0  # s that it may take to end
-TELL_EVERY = 3.0  # s between two lines that say how far it is
-LINKS = 28  # ends of the 14 links among two gateways and four services; the gateways have none between them
+TELL_EVERY = 3.0  # s between two lines of progress
+LINKS = 8  # ends of links between two gateways and four services that must be there before the robots come
 
 CONFIGURATION = """\
 [engine]
@@ -71,8 +71,8 @@ def victim(kind: str, up: int) -> int:
 
 
 @asynccontextmanager
-async def group(folder: Path) -> AsyncIterator[tuple[str, int]]:
-    """`gatelink up` while the block runs: the URL of its login service, and its process id."""
+async def cluster(folder: Path) -> AsyncIterator[tuple[str, int]]:
+    """Run `gatelink up` during the block. Gives the URL of its login service, and its process id."""
     configuration = folder / "cluster.toml"
     with reserved_ports() as login, reserved_ports(2) as gateway, open(folder / "log", "w+") as log:  # noqa: ASYNC230
         configuration.write_text(CONFIGURATION.format(login=login, gateway=gateway))
@@ -95,7 +95,7 @@ async def group(folder: Path) -> AsyncIterator[tuple[str, int]]:
 
 
 async def answering(port: int, up: asyncio.subprocess.Process, log: Path) -> None:
-    """Waits until the login service knows of both gateways, and each of them of the services."""
+    """Wait until the login service knows both gateways, and each gateway knows the services."""
     deadline = time.monotonic() + STARTING
     tell = time.monotonic() + TELL_EVERY
     async with LoginClient(f"http://127.0.0.1:{port}") as client:
@@ -103,17 +103,15 @@ async def answering(port: int, up: asyncio.subprocess.Process, log: Path) -> Non
             if up.returncode is not None:
                 raise DemoError(f"`gatelink up` ended at once, with exit status {up.returncode}")
             try:
-                gateways = len(await client.servers())
+                if len(await client.servers()) == 2 and _count(log, "linked") >= LINKS:
+                    return
             except LoginFailed:
-                gateways = 0
-            ends = _count(log, "linked")
-            if gateways == 2 and ends >= LINKS:
-                return
+                pass
             if time.monotonic() > tell:
                 tell += TELL_EVERY
-                print(f"arena: {gateways} of 2 gateways and {ends} of {LINKS} ends of links are there", flush=True)
+                print(f"arena: {_count(log, 'linked')} of {LINKS} ends of links are there", flush=True)
             await asyncio.sleep(0.1)
-    raise DemoError(f"the group was not ready within {STARTING:g} s")
+    raise DemoError(f"the cluster was not ready within {STARTING:g} s")
 
 
 async def end(up: asyncio.subprocess.Process) -> None:

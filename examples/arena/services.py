@@ -1,4 +1,4 @@
-"""The arena as services of a group: `gatelink up examples/arena/cluster.toml --dev`."""
+"""The arena as services of a cluster: `gatelink up examples/arena/cluster.toml --dev`."""
 
 from examples.arena.game import Lobby, Room
 from examples.arena.messages import LOBBY, ROOM

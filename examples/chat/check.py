@@ -1,30 +1,30 @@
-"""The promise about line numbers, as one robot sees it.
+"""The promise about line numbers, for one robot.
 
 1. `Joined(room, n)` begins a stay in the room. Its lines are n, n + 1, n + 2, ...: no gap, no repeat, no line of
    another room, until the next `Joined`.
-2. A break ends the stay. Lines of it that the server had queued and not sent come first on the next connection; what
-   was on its way is lost. So the first of them may be beyond a gap, and none after it.
-   Since a user's session may have broken before this robot began, it begins as after a break.
-3. In every room numbers only grow: `Joined` never gives one that was seen. What lies between the last line and a
-   `Joined` after a break belongs to the gap of that break.
+2. A break ends the stay. Lines that the server had queued come first on the next connection; lines on their way are
+   lost. So there may be a gap before the first of them, and none after it. A user's session may have broken before this
+   robot began, so it begins as after a break.
+3. In every room numbers only grow: `Joined` never has a number that was seen. Lines between the last line and a
+   `Joined` after a break belong to the gap of that break.
 """
 
 from collections.abc import Callable
 
 
 class LineCheck:
-    """Checks the lines that one robot sees. fail: called with what was seen and what was expected."""
+    """Checks the lines of one robot. fail: called with what was seen and what was expected."""
 
     def __init__(self, fail: Callable[[str], None]) -> None:
         self._fail = fail
         self._room: str | None = None
-        self._next: dict[str, int] = {}  # for each room, the number after the last that was seen or joined at
+        self._next: dict[str, int] = {}  # for each room, the next number
         self._broke = True  # since the last Joined
         self._gap_allowed = True  # nothing came since the break
         self._missed = 0  # lines since the break
 
     def joined(self, room: str, number: int) -> int:
-        """A stay begins; how many lines were missed over a break before it."""
+        """A stay begins. Returns how many lines were missed over a break before it."""
         expected = self._next.get(room, number)
         if number < expected:
             self._fail(f"joined {room} at line {number}; expected {expected} or more, {expected - 1} was there before")
@@ -56,5 +56,5 @@ class LineCheck:
         self._next[room] = number + 1
 
     def broke(self) -> None:
-        """The connection was broken off, by whichever side."""
+        """The connection broke, or one side closed it."""
         self._broke = self._gap_allowed = True

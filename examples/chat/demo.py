@@ -1,6 +1,6 @@
-"""`make demo-chat`: the chat server in one process, strict robots in another, and whether everything held.
+"""`make demo-chat`: the chat server in one process, and strict robots in another.
 
-Exit status: 0 it held; 1 a robot saw an error, or a process did not start, end or exit as it should.
+Exit status: 0 no errors; 1 a robot saw an error, or a process did not start, end or exit as it should.
 """
 
 import argparse
@@ -47,7 +47,7 @@ def main() -> int:
 
 
 def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> int:
-    """Run both processes, which end with `stack` whatever happens; the robots' exit status. Raises DemoError."""
+    """Run both processes, which end with `stack`. Returns the robots' exit status. Raises DemoError."""
     environment = os.environ | {VARIABLE: secrets.token_hex(32)}
     port = stack.enter_context(reserved_ports())
     address = f"tcp://127.0.0.1:{port}"
@@ -61,7 +61,7 @@ def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> in
         stack, environment, "robots", "examples.chat.robots:Chatter",
         "--address", address, "--count", str(count), "--seconds", str(seconds), *extra,
     )  # fmt: skip
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the robots, with their summary; the rest is as always
+    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the robots alone, with their summary
     try:
         status = robots.wait(seconds + STARTING + ENDING)
     except subprocess.TimeoutExpired:
@@ -80,9 +80,9 @@ def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> in
 def start(
     stack: ExitStack, environment: dict[str, str], *arguments: str, log: IO[str] | None = None
 ) -> subprocess.Popen[bytes]:
-    """Start `gatelink` with `arguments`, killed at the latest when `stack` is left.
+    """Start `gatelink` with `arguments`. It is killed, at the latest, at the end of `stack`.
 
-    log: where its output goes, and then Ctrl-C does not reach it; else it has the terminal.
+    log: the file of its output; Ctrl-C then does not reach it. Without one it has the terminal.
     """
     with signals_wait():
         process = subprocess.Popen(
@@ -101,7 +101,7 @@ def start(
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """A signal that asks us to end is heard after the block: in it, a child may exist that nobody would kill."""
+    """Delay signals that end the demo until after the block: inside it, a child may not be on `stack` yet."""
     came: list[int] = []
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
     for number in handlers:

@@ -1,4 +1,4 @@
-"""Two services that talk: posts over their link, calls and events through the engine.
+"""Two services that exchange posts over their link, and calls and events through the engine.
 
 They run in this one process, so that it can be tried alone: python -m examples.cluster_calls.market
 """
@@ -65,7 +65,7 @@ async def main() -> None:
     bank.member = Membership(engine=engine, keys=keys, id=31001)
     shop.member = Membership(engine=engine, keys=keys, id=32001)
     async with engine, bank, shop:
-        while not shop.cluster.servers("bank"):  # noqa: ASYNC110 - they find each other in a moment, by themselves
+        while not shop.cluster.servers("bank"):  # noqa: ASYNC110 - they find each other in a moment
             await asyncio.sleep(0.01)
         costs = await bank.cluster.call("shop", Price("rope"), timeout=2.0)
         print(f"a rope costs {costs.coins}")

@@ -1,4 +1,4 @@
-"""Sends one message of each codec, and prints what comes back."""
+"""Send one message of each codec, and print the answers."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""What protoc would generate from this, made at import so that the example needs no compiler:
+"""The classes that protoc generates from this, made at import so that the example needs no compiler:
 
 message Inventory {
   repeated string items = 1;

@@ -1,4 +1,4 @@
-"""One message a codec. The last two need something else: protobuf installed, and a codec of our own."""
+"""One message for each codec. The last two need more: protobuf, and a codec of your own."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -10,7 +10,7 @@ from examples.codecs.inventory_pb import Inventory
 from gatelink import Catalog
 from gatelink.wire.codecs import F32, U8, U64, Decode, Encode
 
-catalog = Catalog()  # these messages are not in the one that `gatelink.message` fills
+catalog = Catalog()  # not the default catalog, which `gatelink.message` fills
 
 
 @catalog.message(14001)
@@ -23,7 +23,7 @@ class Chat(Struct):
 
 @catalog.message(14002, codec="json")
 class Profile(Struct):
-    """JSON: for clients that have nothing else."""
+    """JSON: for clients that know no other format."""
 
     name: str
     level: int
@@ -31,7 +31,7 @@ class Profile(Struct):
 
 @catalog.message(14003, codec="binary")
 class Shot(Struct):
-    """The base protocol's own layout, little-endian and without gaps: here 17 bytes."""
+    """The base protocol's own layout, little-endian and without padding: here 17 bytes."""
 
     target: U64
     weapon: U8
@@ -41,14 +41,14 @@ class Shot(Struct):
 
 @catalog.message(14004)
 class Voice(bytes):
-    """Raw, the default of a subclass of bytes: the body is what you say it is."""
+    """Raw, the default of a subclass of bytes: you define the body."""
 
 
-catalog.add(14005, Inventory)  # protobuf, the default of what protoc generates
+catalog.add(14005, Inventory)  # protobuf, the default of generated classes
 
 
 class Dataclasses:
-    """A codec of your own: `bind` gives the two functions for one class. What `decode` raises is the peer's fault."""
+    """A codec of your own: `bind` gives the two functions for one class. An error of `decode` is the peer's fault."""
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         return msgspec.json.encode, msgspec.json.Decoder[Any](cls).decode

@@ -1,4 +1,4 @@
-"""Sends everything back, whatever its codec: `default` gets messages decoded, `on_forward` gets frames as they came.
+"""Sends everything back. `default` gets decoded messages, of any codec; `on_forward` gets the raw frames of other ids.
 
 gatelink serve examples.codecs.server:server
 """

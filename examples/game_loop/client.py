@@ -1,4 +1,4 @@
-"""A player who goes east until it is 1 from where it began, then stops and leaves."""
+"""A player that goes east for a distance of 1, then stops and leaves."""
 
 import asyncio
 import sys

@@ -1,4 +1,4 @@
-"""What players and the world say to each other."""
+"""The messages of players and the world."""
 
 from msgspec import Struct
 
@@ -9,7 +9,7 @@ catalog = Catalog()
 
 @catalog.message(13001)
 class Steer(Struct):
-    """Where I want to go: a direction, each part -1, 0 or 1."""
+    """A player's direction: each part -1, 0 or 1."""
 
     dx: int
     dy: int
@@ -17,7 +17,7 @@ class Steer(Struct):
 
 @catalog.message(13002)
 class Position(Struct):
-    """Where a player is now."""
+    """The place of a player."""
 
     uid: int
     x: float

@@ -1,4 +1,4 @@
-"""A world that turns 20 times a second: what players say is queued for the tick, then everybody who moves, moves.
+"""A world with 20 ticks a second: messages wait for the tick, and then all moving players move.
 
 gatelink serve examples.game_loop.server:server
 """
@@ -11,7 +11,7 @@ server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, 
 
 
 class Player:
-    """One session's place in the world; its `session.data`."""
+    """A player's place in the world: the `session.data` of its session."""
 
     def __init__(self) -> None:
         self.x = self.y = 0.0
@@ -19,7 +19,7 @@ class Player:
 
 
 class World:
-    """Its methods named as a message are the handlers: `on_steer` is for Steer."""
+    """A method with the name of a message is its handler: `on_steer` for Steer."""
 
     def on_steer(self, session: Session, message: Steer) -> None:
         session.data.dx = max(-1, min(1, message.dx))
@@ -46,5 +46,5 @@ def move(seconds: float) -> None:
         if player.dx or player.dy:
             player.x += player.dx * SPEED * seconds
             player.y += player.dy * SPEED * seconds
-            # A key for each player: who reads slowly misses where that player was, never where it is.
+            # A key for each player: a slow reader misses old places of the player, never the newest.
             server.sessions.broadcast(Position(session.uid, player.x, player.y), key=session.uid + 1)

@@ -1,4 +1,4 @@
-"""Says hello to the server, and prints what comes back."""
+"""Say hello to the server, and print its answer."""
 
 import asyncio
 import sys

@@ -15,4 +15,4 @@ class Greeter(Robot):
                 self.send(Hello("hello"))
                 answer = await self.expect(Hello)
             if answer.text != f"hello, {self.uid}!":
-                self.fail(f"heard {answer.text!r}, expected hello, {self.uid}!")
+                self.fail(f"got {answer.text!r}, expected hello, {self.uid}!")

@@ -1,4 +1,4 @@
-"""Keeps the accounts. Players can't reach it: it listens for servers alone.
+"""The bank keeps the accounts. Players can't reach it: it listens only for servers.
 
 GROUP_KEY=cluster.key gatelink serve examples.linked_servers.bank:server
 """

@@ -1,4 +1,4 @@
-"""Pays 500 times one coin while the link between the two servers is reset after every 4,000 bytes. It runs both, too.
+"""Pay one coin 500 times, while the link between the two servers is reset after every 4,000 bytes. It runs both.
 
 python -m examples.linked_servers.client
 """
@@ -16,7 +16,7 @@ COINS = 500
 
 
 async def main() -> tuple[int, int]:
-    """What the bank has, and how often the link broke."""
+    """The coins in the bank, and how often the link broke."""
     handlers = Handlers(catalog)
 
     @handlers.on(Paid)

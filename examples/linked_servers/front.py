@@ -1,4 +1,4 @@
-"""Where players are. It knows no account: it asks the bank, over a session like theirs.
+"""The server for players. It has no accounts: it asks the bank, over a session like those of players.
 
 GROUP_KEY=cluster.key gatelink serve examples.linked_servers.front:server
 """

@@ -1,6 +1,6 @@
-"""What players and servers say, and the key that proves that who says it is one of our servers.
+"""The messages of players and servers, and the key that proves that a peer is one of your servers.
 
-gatelink keys new --cluster --out cluster.key makes one; every server of the group has it, and nobody else.
+gatelink keys new --cluster --out cluster.key makes one; all servers of the cluster have it, and nobody else.
 """
 
 import os
@@ -25,7 +25,7 @@ class Pay(Struct):
 
 @catalog.message(19002)
 class Paid(Struct):
-    """To a player: all that was paid so far."""
+    """To a player: the coins paid so far."""
 
     coins: int
 
@@ -40,7 +40,7 @@ class Deposit(Struct):
 
 @catalog.message(19102)
 class Balance(Struct):
-    """Back again."""
+    """From the bank to the front."""
 
     uid: int
     coins: int

@@ -1,4 +1,4 @@
-"""Makes a certificate for 127.0.0.1 that lasts a day: for this example, not for players.
+"""Make a certificate for 127.0.0.1 that is valid for a day: for this example, not for players.
 
 python -m examples.listeners.certificate FOLDER
 """
@@ -15,9 +15,9 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 
 
 def make(folder: Path) -> None:
-    """Writes `certificate.pem` and `key.pem` into `folder`."""
+    """Write `certificate.pem` and `key.pem` into `folder`."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "the doors of gatelink's example")])
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "gatelink's example of listeners")])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()

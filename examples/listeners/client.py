@@ -1,6 +1,6 @@
-"""Gets a token at the desk, as the web site would, and comes in by the TLS door.
+"""Get a token from the Unix socket, as a web site would, and connect to the TLS listener.
 
-export DOORS=...; python -m examples.listeners.client
+export LISTENERS=...; python -m examples.listeners.client
 """
 
 import asyncio
@@ -22,13 +22,13 @@ async def fetch_token(folder: Path, uid: int) -> str:
 
 
 async def enter(address: str, folder: Path, uid: int) -> Session:
-    """A session through the TLS door. A certificate that an authority signed needs no `tls=`."""
+    """A session over the TLS listener. A certificate of a known authority needs no `tls=`."""
     tls = ssl.create_default_context(cafile=folder / "certificate.pem")
     return await connect(address, uid=uid, token=await fetch_token(folder, uid), tls=tls)
 
 
 async def main(address: str) -> None:
-    session = await enter(address, Path(os.environ["DOORS"]), uid=7)
+    session = await enter(address, Path(os.environ["LISTENERS"]), uid=7)
     print(f"in as {session.uid}")
     session.close()
     await session.wait_closed()

@@ -1,6 +1,6 @@
-"""The desk behind the Unix socket: whoever may open it, as the web site that checked a password, gets tokens there.
+"""The token desk at the Unix socket: it gives tokens to programs that may open it, as a web site that checks passwords.
 
-One line in, a uid; one line out, a token for it; then it is over. No gatelink protocol: an accept hook hands it over.
+One line in, a uid; one line out, its token; then it closes. It does not speak gatelink: an accept hook hands it over.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
-"""One server, three doors: TLS for players, TCP for a load balancer, and a Unix socket where a web site gets tokens.
+"""One server with three listeners: TLS for players, TCP for a load balancer, a Unix socket for a web site.
 
-export DOORS=$(mktemp -d); python -m examples.listeners.certificate $DOORS
+export LISTENERS=$(mktemp -d); python -m examples.listeners.certificate $LISTENERS
 gatelink serve examples.listeners.server:server
 """
 
@@ -10,7 +10,7 @@ from pathlib import Path
 from examples.listeners.desk import Desk
 from gatelink import Connection, Limits, Listen, MemoryTokens, Server, Session
 
-folder = Path(os.environ["DOORS"])
+folder = Path(os.environ["LISTENERS"])
 tokens = MemoryTokens(first_use=30, lifetime=3_600)
 banned = {"198.51.100.66"}
 
@@ -39,4 +39,4 @@ server = Server(
 
 @server.on_verified
 def welcome(session: Session) -> None:
-    print(f"{session.uid} came in from {session.address}")
+    print(f"{session.uid} connected from {session.address}")

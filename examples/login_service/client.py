@@ -1,11 +1,11 @@
-"""Logs in over HTTP, and then in to the game: by a forum's password, or by the ID token of an issuer."""
+"""Log in over HTTP, by a forum's password or an ID token, and then to the game."""
 
 from gatelink import connect
 from gatelink.login.client import LoginClient
 
 
 async def main(url: str, user: str = "", password: str = "", id_token: str = "") -> int:
-    """The uid that it got. Raises LoginFailed, whose `code` says why."""
+    """The uid of the login. Raises LoginFailed; its `code` is the reason."""
     async with LoginClient(url) as client:
         reply = await (client.oidc(id_token) if id_token else client.login(user, password))
     session = await connect(reply.addresses["tcp"], uid=reply.uid, token=reply.token)

@@ -1,6 +1,6 @@
-"""A login service of one's own and the game it logs in to, in one process.
+"""Your own login service and its game, in one process.
 
-Its users are somebody else's: those of a forum, asked by a function, and those of an OpenID Connect issuer.
+Its users are those of a forum, which a function asks, and those of an OpenID Connect issuer.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -24,7 +24,7 @@ server = Server("tcp://127.0.0.1:7000", tokens=tokens)
 
 
 async def ask_the_forum(credentials: Mapping[str, Any], address: str) -> Identity:
-    """A real one asks over the network; it has 5 s. The reason of LoginRefused is for the log alone."""
+    """A real function asks over the network, within 5 s. The reason of LoginRefused is only for the log."""
     uid, password = FORUM.get(credentials["user"], (0, ""))
     if not uid or not compare_digest(password.encode(), credentials["password"].encode()):
         raise LoginRefused("the forum does not know this user by this password")
@@ -32,7 +32,7 @@ async def ask_the_forum(credentials: Mapping[str, Any], address: str) -> Identit
 
 
 async def player_of(claims: Mapping[str, Any]) -> Identity:
-    """Whoever the issuer knows; a real one keeps which uid belongs to which subject."""
+    """Accept all users of the issuer. A real function keeps the uid of each subject."""
     return Identity(1_000_000 + int(claims["sub"]), {"name": claims["name"]})
 
 
@@ -44,7 +44,7 @@ def enter(session: Session) -> None:
 
 @asynccontextmanager
 async def running(listen: str, issuer: str, audience: str, keys: str) -> AsyncIterator[LoginService]:
-    """Both, until the block ends. keys: where the issuer publishes them, https:// or a file."""
+    """Run both during the block. keys: the issuer's public keys, https:// or a file."""
     async with engine, server:
         address = str(server.endpoints[0])
         login = LoginService(

@@ -1,4 +1,4 @@
-"""Asks a hundred questions, then prints what the admin port says of that.
+"""Ask a hundred questions, then print the metrics of the admin port.
 
 python -m examples.metrics.client
 """

@@ -1,4 +1,4 @@
-"""A server that can be watched, and work for it: answers that take a moment, and some that fail.
+"""A server with metrics, and work for it: answers that take a moment, and some that fail.
 
 gatelink serve examples.metrics.server:server
 curl -s http://127.0.0.1:9100/metrics | grep ^gatelink_
@@ -30,5 +30,5 @@ server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, 
 async def ask(session: Session, message: Ask) -> None:
     await asyncio.sleep(0.002)  # a database, say
     if not message.about:
-        raise ValueError("nothing was asked")  # counted and logged; the session, and the server, live on
+        raise ValueError("nothing was asked")  # counted and logged; the session continues
     session.send(Answer(f"about {message.about} I know nothing"))

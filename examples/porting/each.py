@@ -1,4 +1,4 @@
-"""A handler object for each session, set when it is verified; and a message of one's own in front of it.
+"""A handler object for each session, set when it is verified, and an injected message before all others.
 
 gatelink serve examples.porting.each:server
 """
@@ -10,7 +10,7 @@ server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog)
 
 
 class Player:
-    """One session's own receiver: it needs to ask nobody whose message it is."""
+    """The receiver of one session: all its messages are from that session."""
 
     def __init__(self, session: Session) -> None:
         self.session = session

@@ -1,4 +1,4 @@
-"""A server that dials a server, and forwards to it what it does not handle itself: byte for byte, without decoding.
+"""A server that connects to a server, and forwards the frames that it does not handle itself, without decoding.
 
 GROUP_KEY=cluster.key gatelink serve examples.porting.front:server
 """

@@ -1,4 +1,4 @@
-"""What the examples of this folder say, in the layout that deployed clients know."""
+"""The messages of the examples in this folder, in the layout of deployed clients."""
 
 import os
 
@@ -15,20 +15,20 @@ cluster_key = load_cluster_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.env
 
 @catalog.message(12_001, codec="binary")
 class Chat(Struct):
-    """To everybody, and from them."""
+    """From a player, and to all players."""
 
     text: str
 
 
 @catalog.message(13_001, codec="binary")
 class Walk(Struct):
-    """How far to go; comes back as where the player is."""
+    """From a player: how far to go. To a player: its place."""
 
     steps: U64
 
 
 @catalog.message(13_002, codec="binary")
 class Enter(Struct):
-    """A server says whose player it brings."""
+    """From a server: the player of this session."""
 
     uid: U64

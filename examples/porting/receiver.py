@@ -1,4 +1,4 @@
-"""A receiver of one's own: an object whose methods are named as the messages, and a second one beside it.
+"""Your own receiver: an object with methods that have the names of the messages, and a second one beside it.
 
 gatelink serve examples.porting.receiver:server
 """
@@ -10,7 +10,7 @@ server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog)
 
 
 class Room:
-    """Takes part in what is said."""
+    """Handles the players' words."""
 
     def on_chat(self, session: Session, message: Chat) -> None:
         server.sessions.broadcast(message)
@@ -20,7 +20,7 @@ class Room:
 
 
 class Log:
-    """Hears the same, after the room."""
+    """Receives the same messages, after the room."""
 
     def on_verified(self, session: Session) -> None:
         session.data = ["came"]

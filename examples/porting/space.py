@@ -1,4 +1,4 @@
-"""A backend: it knows its players by the session of the server that brings them. It says that its type is SPACE.
+"""A backend: it knows its players by the session of the server that forwards them. Its type is SPACE.
 
 GROUP_KEY=cluster.key gatelink serve examples.porting.space:server
 """

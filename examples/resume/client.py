@@ -1,4 +1,4 @@
-"""Counts to a thousand while every connection is reset after 4,000 bytes. It runs the server, too.
+"""Count to a thousand, while every connection is reset after 4,000 bytes. It runs the server too.
 
 python -m examples.resume.client
 """

@@ -1,4 +1,4 @@
-"""Sealed connections, and sessions that outlive them: it sends every number back.
+"""Sealed connections, and sessions that survive their breaks: it sends every number back.
 
 gatelink serve examples.resume.server:server
 """
@@ -15,7 +15,7 @@ class Number(Struct):
     n: int
 
 
-key = ServerKey.generate()  # a game keeps its own: key.to_hex() is the secret, ServerKey.from_hex reads it
+key = ServerKey.generate()  # a game stores its key: key.to_hex() is the secret, ServerKey.from_hex reads it
 server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, keys=[key], sealed_only=True)
 
 

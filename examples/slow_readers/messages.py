@@ -1,4 +1,4 @@
-"""A camera's stills, wanted in one of three ways, and a film, wanted whole."""
+"""A camera's stills, sent in one of three ways, and a film."""
 
 from typing import Literal
 
@@ -11,7 +11,7 @@ catalog = Catalog()
 
 @catalog.message(16001)
 class Watch(Struct):
-    """latest: the newest still is enough. recent: as many as fit, the oldest go first. all: every one, or none."""
+    """latest: only the newest still. recent: as many as fit, the oldest are dropped. all: every still, or a close."""
 
     how: Literal["latest", "recent", "all"]
 
@@ -24,7 +24,7 @@ class Still(Struct):
 
 @catalog.message(16003)
 class Download(Struct):
-    """The film, please."""
+    """A request for the film."""
 
 
 @catalog.message(16004)

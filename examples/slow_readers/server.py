@@ -1,4 +1,4 @@
-"""Who reads slowly costs only itself, and gets what it asked for: the newest, the most recent, all, or the end.
+"""Slow readers delay nobody else. Each gets what it asked for: the newest still, recent ones, or all.
 
 gatelink serve examples.slow_readers.server:server
 """
@@ -37,7 +37,7 @@ def take_picture(seconds: float) -> None:
             watchers[session.data].append(session)
     server.sessions.broadcast(still, to=watchers["latest"], key=LATEST)
     server.sessions.broadcast(still, to=watchers["recent"], full=Full.DROP_OLDEST)
-    server.sessions.broadcast(still, to=watchers["all"])  # Full.CLOSE: who misses one is out, with 4006 slow-consumer
+    server.sessions.broadcast(still, to=watchers["all"])  # Full.CLOSE: if it does not fit, close 4006
 
 
 @server.on(Download)
@@ -45,4 +45,4 @@ async def download(session: Session, message: Download) -> None:
     parts = len(FILM) // PART
     for part in range(parts):
         session.send(Part(part + 1, parts, FILM[part * PART : (part + 1) * PART]))
-        await session.drain()  # waits until the socket has taken it: as fast as the peer reads, and no faster
+        await session.drain()  # waits for the socket: as fast as the peer reads

@@ -1,4 +1,4 @@
-"""A slow reader: a hundred pictures are taken while the network holds everything back.
+"""A slow reader: a hundred stills are taken while the network delivers nothing.
 
 python -m examples.slow_readers.slow latest    # or recent, or all
 """
@@ -15,7 +15,7 @@ from gatelink.testing import ChaosProxy
 
 
 class Watcher:
-    """Remembers the numbers of the stills it saw, and leaves with the first above `goal`."""
+    """Keeps the numbers of its stills, and leaves with the first above `goal`."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -30,7 +30,7 @@ class Watcher:
 
 
 async def main(how: Any) -> Watcher:
-    """What a watcher saw who wanted it so, and was held back."""
+    """The numbers that a slow watcher of this kind gets."""
     watcher = Watcher()
     handlers = Handlers(catalog)
     handlers.register(watcher)
@@ -43,7 +43,7 @@ async def main(how: Any) -> Watcher:
         proxy.pause()
         for _ in range(100):
             camera.take_picture(0)
-            await asyncio.sleep(0)  # the server writes what it can
+            await asyncio.sleep(0)  # the server writes as much as it can
         watcher.goal = camera.number
         proxy.resume()
         await session.wait_closed()

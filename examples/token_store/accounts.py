@@ -1,4 +1,4 @@
-"""Tokens in SQLite: issued by one process, checked by another, ended for everybody at once.
+"""Tokens in SQLite: one process issues them, another checks them, and both can revoke them.
 
 python -m examples.token_store.accounts FILE UID NAME [moderator]    prints a new token
 """
@@ -20,7 +20,7 @@ TABLE = "CREATE TABLE IF NOT EXISTS tokens (digest BLOB PRIMARY KEY, uid INTEGER
 
 
 class SqliteTokens:
-    """A `Tokens` of your own needs `verify` and no more. Only digests are kept: who reads the file gets nowhere."""
+    """Your own `Tokens` needs only `verify`. The file has only digests, so a thief of the file can't log in."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -39,8 +39,8 @@ class SqliteTokens:
             db.execute("DELETE FROM tokens WHERE uid = ?", (uid,))
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
-        """As `gatelink.Tokens`: raises VerifyError with words for the log."""
-        row = await asyncio.to_thread(self._find, sha256(token).digest())  # a disk must not stop the loop
+        """As `gatelink.Tokens`. Raises VerifyError with a text for the log."""
+        row = await asyncio.to_thread(self._find, sha256(token).digest())  # a disk must not block the loop
         if row is None or row[0] != uid:
             raise VerifyError(f"not a token of uid {uid}")
         _, name, role, ends = row

@@ -1,4 +1,4 @@
-"""Comes in with a token and stays until the session ends; with a third argument bans that user first.
+"""Log in with a token and stay until the session closes. With a third argument, ban that user first.
 
 python -m examples.token_store.client UID TOKEN [UID]
 """

@@ -1,4 +1,4 @@
-"""What moderators and players hear and say."""
+"""The messages of moderators and players."""
 
 from msgspec import Struct
 
@@ -14,14 +14,14 @@ class Welcome(Struct):
 
 @catalog.message(15002)
 class Ban(Struct):
-    """From a moderator: this user is out, and stays out."""
+    """From a moderator: ban this user."""
 
     uid: int
 
 
 @catalog.message(15003)
 class Banned(Struct):
-    """To the moderator: it is done."""
+    """To the moderator: the user is banned."""
 
     uid: int
     sessions: int  # that were open

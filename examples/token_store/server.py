@@ -1,4 +1,4 @@
-"""Players come in with tokens of SQLite; a moderator revokes them and kicks.
+"""Players log in with tokens from SQLite; a moderator revokes tokens and kicks players.
 
 export ACCOUNTS=$(mktemp -d)/accounts.db; gatelink serve examples.token_store.server:server
 """
@@ -27,7 +27,7 @@ async def ban(session: Session, message: Ban) -> None:
     if claims["role"] != "moderator":
         session.kick("only a moderator can ban")
         return
-    await asyncio.to_thread(tokens.revoke, message.uid)  # first, so that a kicked client can't just come back
+    await asyncio.to_thread(tokens.revoke, message.uid)  # first, so that a kicked client can't log in again
     found = server.sessions.get(message.uid)
     if found is not None:
         found.kick("banned by a moderator")

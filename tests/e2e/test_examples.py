@@ -144,46 +144,46 @@ async def test_the_world_moves_a_player_tick_by_tick(capsys: pytest.CaptureFixtu
     assert steps == sorted(set(steps)) and steps[-1] >= 1
 
 
-# -- doors --
+# -- listeners --
 
 
 @pytest.fixture(scope="module")
-def doors(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The folder of the doors' certificate and desk; the server's module reads its name when it is imported."""
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the listeners' certificate and desk; the server's module reads its name when it is imported."""
     from examples.listeners import certificate
 
-    folder = tmp_path_factory.mktemp("doors")
-    certificate.make(folder)
-    os.environ["DOORS"] = str(folder)
-    return folder
+    made = tmp_path_factory.mktemp("listeners")
+    certificate.make(made)
+    os.environ["LISTENERS"] = str(made)
+    return made
 
 
-async def test_a_player_gets_a_token_at_the_desk_and_in_by_tls(doors: Path) -> None:
+async def test_a_player_gets_a_token_at_the_desk_and_in_by_tls(folder: Path) -> None:
     from examples.listeners import client
     from examples.listeners.server import server
 
     async with running(server) as (tls, _, _):
-        session = await client.enter(tls, doors, uid=7)
+        session = await client.enter(tls, folder, uid=7)
         assert server.sessions.get(7) is not None
         await leave(session)
         with pytest.raises(ConnectError) as refused:
-            trusted = ssl.create_default_context(cafile=doors / "certificate.pem")
+            trusted = ssl.create_default_context(cafile=folder / "certificate.pem")
             await connect(tls, uid=7, token="a guess", tls=trusted)
         assert refused.value.code is CloseCode.VERIFY_FAILED
 
 
-async def test_the_balancers_door_counts_and_bans_by_the_address_it_names(doors: Path) -> None:
+async def test_the_balancers_listener_counts_and_bans_by_the_address_it_names(folder: Path) -> None:
     from examples.listeners.client import fetch_token
     from examples.listeners.server import server
 
     async with running(server) as (_, tcp, _):
         port = int(tcp.rpartition(":")[2])
-        peers = [await Peer.come_in(port, "203.0.113.7", uid, await fetch_token(doors, uid)) for uid in (1, 2)]
+        peers = [await Peer.come_in(port, "203.0.113.7", uid, await fetch_token(folder, uid)) for uid in (1, 2)]
         assert [await peer.first_id() for peer in peers] == [VERIFY_SUCCEEDED, VERIFY_SUCCEEDED]
         assert [session.uid for session in server.sessions.at("203.0.113.7")] == [1, 2]
 
         for host, reason in (("203.0.113.7", "address-full"), ("198.51.100.66", "accept-hook")):
-            peer = await Peer.come_in(port, host, 3, await fetch_token(doors, 3))
+            peer = await Peer.come_in(port, host, 3, await fetch_token(folder, 3))
             assert await peer.first_id() is None
             assert server.stats.refused[reason] == 1
             peer.writer.close()
