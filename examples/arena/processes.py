@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 STARTING = 60.0  # s that the cluster may take until its login service answers and its servers are linked
 ENDING = 30.0  # s that it may take to end
 TELL_EVERY = 3.0  # s between two lines of progress
-LINKS = 8  # ends of links between two gateways and four services that must be there before the robots come
+LINKS = 28  # ends of the 14 links among two gateways and four services; the gateways have none between them
 
 CONFIGURATION = """\
 [engine]
@@ -103,13 +103,15 @@ async def answering(port: int, up: asyncio.subprocess.Process, log: Path) -> Non
             if up.returncode is not None:
                 raise DemoError(f"`gatelink up` ended at once, with exit status {up.returncode}")
             try:
-                if len(await client.servers()) == 2 and _count(log, "linked") >= LINKS:
-                    return
+                gateways = len(await client.servers())
             except LoginFailed:
-                pass
+                gateways = 0
+            ends = _count(log, "linked")
+            if gateways == 2 and ends >= LINKS:
+                return
             if time.monotonic() > tell:
                 tell += TELL_EVERY
-                print(f"arena: {_count(log, 'linked')} of {LINKS} ends of links are there", flush=True)
+                print(f"arena: {gateways} of 2 gateways and {ends} of {LINKS} ends of links are there", flush=True)
             await asyncio.sleep(0.1)
     raise DemoError(f"the cluster was not ready within {STARTING:g} s")
 
