@@ -21,6 +21,7 @@ from tests.e2e.support import (
     EchoServer,
     Note,
     RawClient,
+    closing,
     frame_of,
     neighbour,
     serving,
@@ -169,13 +170,11 @@ async def _send(client: RawClient, data: bytes, whole: bool) -> None:
 
 
 async def test_good_messages_before_a_bad_one_are_handled_and_answered() -> None:
-    async with serving() as server:
-        client = await RawClient.verified(server, UID)
+    async with serving() as server, closing(RawClient.verified(server, UID)) as client:
         client.send(frame_of(Echo(1)), frame_of(Note(2)), header(0), frame_of(Note(3)))
         assert [id for id, _, _ in await client.rest()] == [11_001]
         assert server.notes == [(UID, 2)]
         assert server.ended == [(UID, CloseCode.PROTOCOL_ERROR)]
-        await client.close()
 
 
 async def test_a_real_snappy_bomb_is_found_by_its_declared_size() -> None:
@@ -205,12 +204,10 @@ async def test_a_declared_length_allocates_nothing() -> None:
 
 
 async def test_unhandled_application_messages_are_counted_and_nothing_else() -> None:
-    async with serving() as server:
-        client = await RawClient.verified(server, UID)
+    async with serving() as server, closing(RawClient.verified(server, UID)) as client:
         client.send(encode_frame(11_999, b"?"), encode_frame(59_999, b"?", 3))
         await client.echo(1)
         assert server.stats.unhandled == 2
-        await client.close()
 
 
 # -- silence, drips and breaks --
@@ -265,13 +262,11 @@ async def test_a_peer_that_ends_its_stream_and_goes_on_reading_gets_what_was_wri
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("gatelink.handlers.TURN_SECONDS", 60.0)  # all in one turn: after the end nobody is answered
-    async with serving() as server:
-        client = await RawClient.verified(server, UID)
+    async with serving() as server, closing(RawClient.verified(server, UID)) as client:
         client.send(*(frame_of(Echo(n)) for n in range(100)))
         client.writer.write_eof()
         assert [CATALOG.by_id[id].decode(body).n for id, _, body in await client.rest()] == list(range(100))
         assert server.ended == [(UID, CloseCode.NORMAL)]
-        await client.close()
 
 
 async def test_urgent_bytes_are_no_way_around() -> None:

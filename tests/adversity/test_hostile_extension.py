@@ -27,6 +27,7 @@ from tests.e2e.support import (
     EchoServer,
     Note,
     RawClient,
+    closing,
     frame_of,
     leave,
     make_certificate,
@@ -236,11 +237,9 @@ async def test_a_later_login_makes_the_older_ticket_worthless_and_is_not_touched
 
 
 async def test_a_resume_without_hello_is_closed_without_a_word() -> None:
-    async with serving(keys=[KEY]) as server, broken(server) as (_, ticket):
-        client = await RawClient.open(server)
+    async with serving(keys=[KEY]) as server, broken(server) as (_, ticket), closing(RawClient.open(server)) as client:
         client.send(control_frame(honest(ticket, NO_HANDSHAKE)))
         assert await client.reader.read() == b""
-        await client.close()
 
 
 async def test_a_second_resume_on_a_connection_is_a_protocol_error() -> None:
@@ -395,12 +394,10 @@ async def test_who_acknowledges_what_was_never_sent_is_closed(counts: tuple[int,
 
 
 async def test_whoever_takes_a_count_back_is_closed() -> None:
-    async with serving(keys=[KEY]) as server:
-        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+    async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:
         await client.echo(1)
         client.say(Pong(1, 1, 0), Ack(0))
         assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
-        await client.close()
 
 
 async def test_what_comes_behind_a_resume_is_heard_once() -> None:

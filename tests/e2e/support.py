@@ -6,11 +6,11 @@ import os
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 from ipaddress import ip_address
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
 from cryptography import x509
@@ -216,6 +216,23 @@ async def neighbour(server: Server, uid: int = 4_000_000_000) -> AsyncIterator[R
         await chatting
         await client.echo(-1)
         assert server.sessions.get(uid) is session
+        await client.close()
+
+
+class Closable(Protocol):
+    async def close(self) -> None: ...
+
+
+_Client = TypeVar("_Client", bound=Closable)
+
+
+@contextlib.asynccontextmanager
+async def closing(opening: Awaitable[_Client]) -> AsyncIterator[_Client]:
+    """Await a client of bytes, and close it at the end: `async with closing(RawClient.open(server)) as client`."""
+    client = await opening
+    try:
+        yield client
+    finally:
         await client.close()
 
 

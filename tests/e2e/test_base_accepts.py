@@ -12,7 +12,7 @@ from gatelink.wire.frames import encode_frame
 from tests.e2e.base_clients import CATALOG, LOBBY, SAY, WORLDS, Say, World, say, world
 from tests.e2e.cluster.support import CATALOG as TOWN_CATALOG
 from tests.e2e.cluster.support import Recorder, cluster
-from tests.e2e.support import TCP, RawClient, token_of, until, verify_request
+from tests.e2e.support import TCP, RawClient, closing, token_of, until, verify_request
 from tests.support import MS
 
 UNKNOWN = (5, 23, 25, 58, 99, 200, 10_999, 59_000)
@@ -28,12 +28,10 @@ async def goes_on(there: World, client: BaseClient) -> bool:
 
 @pytest.mark.parametrize("name", WORLDS)
 async def test_a_request_with_fields_of_a_newer_client_is_understood(name: str) -> None:
-    async with world(name) as there:
-        client = await RawClient.open(there.front)
+    async with world(name) as there, closing(RawClient.open(there.front)) as client:
         request = verify_request(7)
         client.send(encode_frame(1, request[6:] + b"\x05\x00extra"))
         assert (await client.frame())[0] == 2
-        await client.close()
 
 
 @pytest.mark.parametrize("name", WORLDS)

@@ -16,7 +16,7 @@ from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.errors import ConfigError
 from tests.e2e.engines import NewEngine
-from tests.e2e.support import RawClient, serving, until, verify_request
+from tests.e2e.support import RawClient, closing, serving, until, verify_request
 from tests.e2e.tokens import Clock, is_refused, opened, refusal, round_trips, verify
 
 
@@ -203,12 +203,10 @@ class TestALogin:
 
     async def test_it_takes_a_token_of_the_engine(self, new_engine: NewEngine) -> None:
         async with opened(new_engine(), "engine") as login, opened(new_engine(), "engine") as tokens:
-            async with serving(tokens=tokens) as server:
-                client = await RawClient.open(server)
+            async with serving(tokens=tokens) as server, closing(RawClient.open(server)) as client:
                 client.send(verify_request(7, (await login.issue(7, {"name": "Ann"})).encode()))
                 assert (await client.frame())[0] == 2
                 assert server.session(7).claims == {"name": "Ann"}
-                await client.close()
 
     async def test_without_the_engine_it_is_refused_and_sessions_go_on(self) -> None:
         engine = MemoryEngine()

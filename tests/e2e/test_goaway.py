@@ -15,7 +15,7 @@ from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
 from gatelink.wire.control import Close, GoAway
 from tests.e2e.extension import ExtendedClient
-from tests.e2e.support import TCP, EchoServer, Note, RawClient, make_certificate, open_sockets, serving, until
+from tests.e2e.support import TCP, EchoServer, Note, RawClient, closing, make_certificate, open_sockets, serving, until
 from tests.e2e.talk import KEY, SOON, Talk
 from tests.e2e.test_links import close_when_the_server_does
 from tests.support import MS
@@ -98,11 +98,9 @@ async def test_a_client_that_does_not_reconnect_ends_with_4011() -> None:
 
 
 async def test_a_base_client_can_not_be_asked() -> None:
-    async with serving() as server:
-        client = await RawClient.verified(server, 7)
+    async with serving() as server, closing(RawClient.verified(server, 7)) as client:
         assert not server.session(7).go_away(0)
         await client.echo(1)
-        await client.close()
 
 
 async def test_clients_leave_one_after_the_other_not_all_at_once() -> None:
@@ -197,11 +195,9 @@ async def test_a_client_without_a_session_to_resume_goes_home_when_nobody_answer
 
 
 async def test_a_server_hears_no_goaway_from_its_client() -> None:
-    async with serving(keys=[KEY]) as server:
-        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+    async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:
         client.say(GoAway(0))
         assert (await client.end())[-1] == Close(CloseCode.PROTOCOL_ERROR, "")
-        await client.close()
 
 
 # -- TICKET --

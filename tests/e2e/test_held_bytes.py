@@ -14,6 +14,7 @@ from tests.e2e.support import (
     EchoServer,
     Note,
     RawClient,
+    closing,
     frame_of,
     make_certificate,
     neighbour,
@@ -95,8 +96,7 @@ async def test_an_error_while_weighing_does_not_end_the_weighing(monkeypatch: py
     monkeypatch.setattr(memory_guard, "INTERVAL", 0.01)
     monkeypatch.setattr(tasks, "FIRST_PAUSE", 0.0)
     limits = Limits(max_held_bytes=400_000, max_outbox_bytes=8_000_000)
-    async with serving(limits=limits) as server:
-        client = await RawClient.verified(server, 7)
+    async with serving(limits=limits) as server, closing(RawClient.verified(server, 7)):
         wrong = property(lambda session: 1 // 0)
         with monkeypatch.context() as patch:
             patch.setattr(Session, "held_bytes", wrong)
@@ -105,4 +105,3 @@ async def test_an_error_while_weighing_does_not_end_the_weighing(monkeypatch: py
         for _ in range(100):
             server.session(7).send(Blob(bytes(60_000)))
         await until(lambda: server.ended == [(7, CloseCode.SLOW_CONSUMER)])
-        await client.close()

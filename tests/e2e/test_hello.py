@@ -19,6 +19,7 @@ from tests.e2e.support import (
     Echo,
     EchoServer,
     RawClient,
+    closing,
     frame_of,
     leave,
     neighbour,
@@ -41,12 +42,10 @@ async def dial(server: EchoServer, **how: Any) -> Session:
 
 
 async def test_hello_is_answered_before_anything_else() -> None:
-    async with serving() as server:
-        client = await RawClient.open(server)
+    async with serving() as server, closing(RawClient.open(server)) as client:
         client.send(control_frame(Hello(features=Features.PING)), verify_request(7))
         expected = control_frame(Hello(features=Features.PING)) + verify_succeeded(7)
         assert await client.reader.readexactly(len(expected)) == expected
-        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -55,47 +54,37 @@ async def test_hello_is_answered_before_anything_else() -> None:
 async def test_the_features_are_the_intersection_and_resume_is_not_for_plain_connections(
     features: int, agreed: int
 ) -> None:
-    async with serving() as server:
-        client = await ExtendedClient.extended(server, features=features)
+    async with serving() as server, closing(ExtendedClient.extended(server, features=features)) as client:
         assert client.agreed == Hello(1, agreed)
-        await client.close()
 
 
 async def test_the_version_is_not_above_the_clients_nor_ours() -> None:
-    async with serving() as server:
-        client = await RawClient.open(server)
+    async with serving() as server, closing(RawClient.open(server)) as client:
         client.send(control_frame(Hello(version=200)))
         assert await client.frame() == (0, CONTROL, control_frame(Hello(version=1))[4:])
-        await client.close()
 
 
 async def test_unknown_keys_are_ignored() -> None:
-    async with serving() as server:
-        client = await ExtendedClient.open(server)
+    async with serving() as server, closing(ExtendedClient.open(server)) as client:
         keys = b"\x03" + b"\x02\x03\x001.2" + b"\xc8\x02\x00zz" + b"\x01\x01\x00\x05"
         client.send(encode_control_frame(b"\x01\x01" + bytes(8) + keys), verify_request(7))
         assert await client.control() == Hello(1, 0)
         assert (await client.frame())[0] == 2
         assert server.sessions.get(7, 5) is not None
-        await client.close()
 
 
 async def test_records_of_types_to_come_are_ignored_before_verification_too() -> None:
-    async with serving() as server:
-        client = await ExtendedClient.extended(server)
+    async with serving() as server, closing(ExtendedClient.extended(server)) as client:
         client.send(encode_control_frame(b"\x80new"), verify_request(7))
         assert (await client.frame())[0] == 2
-        await client.close()
 
 
 async def test_ignored_records_count_against_what_the_unverified_may_send() -> None:
-    async with serving() as server:
-        client = await ExtendedClient.extended(server)
+    async with serving() as server, closing(ExtendedClient.extended(server)) as client:
         for _ in range(4):
             client.send(encode_control_frame(b"\x80"))
         assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
         assert server.stats.refused == {"unverified-limit": 1}
-        await client.close()
 
 
 HELLO = control_frame(Hello(features=Features.PING))
@@ -141,8 +130,7 @@ async def test_a_hello_after_verification_is_a_protocol_error(extended: bool) ->
 
 async def test_a_base_client_never_receives_a_control_record() -> None:
     limits = Limits(heartbeat_interval=50 * MS, heartbeat_timeout=10_000 * MS)
-    async with serving(limits=limits, resume_plain=True) as server:
-        client = await RawClient.open(server)
+    async with serving(limits=limits, resume_plain=True) as server, closing(RawClient.open(server)) as client:
         client.send(verify_request(7))
         seen = await client.reader.readexactly(len(verify_succeeded(7)))
         client.send(*[frame_of(Echo(n)) for n in range(200)])
@@ -157,15 +145,12 @@ async def test_a_base_client_never_receives_a_control_record() -> None:
         last = await newer.reader.read()  # with the heartbeats of the second for which the older one stayed open
         assert last.replace(HEARTBEAT_FRAME, b"") == b"", "an error closes it without a word"
         await newer.close()
-        await client.close()
 
 
 async def test_an_extended_peer_hears_that_its_token_was_refused() -> None:
-    async with serving() as server:
-        client = await ExtendedClient.extended(server)
+    async with serving() as server, closing(ExtendedClient.extended(server)) as client:
         client.send(verify_request(7, b"wrong"))
         assert await client.end() == [(VERIFY_FAILED, 0, b""), closed(CloseCode.VERIFY_FAILED)]
-        await client.close()
 
 
 async def test_close_reaches_the_client_with_its_code_and_words() -> None:
@@ -177,8 +162,7 @@ async def test_close_reaches_the_client_with_its_code_and_words() -> None:
 
 
 async def test_close_reaches_the_server_with_its_code_and_after_what_was_said_before_it() -> None:
-    async with serving() as server:
-        client = await ExtendedClient.logged_in(server, 7)
+    async with serving() as server, closing(ExtendedClient.logged_in(server, 7)) as client:
         heard = []
 
         @server.instead(Echo)
@@ -190,7 +174,6 @@ async def test_close_reaches_the_server_with_its_code_and_after_what_was_said_be
         await until(lambda: server.ended)
         assert heard == list(range(50))
         assert server.ended == [(7, CloseCode.NORMAL)]
-        await client.close()
 
 
 async def test_many_frames_behind_a_close_are_not_heard() -> None:
@@ -204,24 +187,20 @@ async def test_many_frames_behind_a_close_are_not_heard() -> None:
 
 
 async def test_what_went_wrong_inside_is_for_the_log_not_for_the_peer() -> None:
-    async with serving() as server:
-        client = await ExtendedClient.logged_in(server, 7)
+    async with serving() as server, closing(ExtendedClient.logged_in(server, 7)) as client:
         client.send(encode_frame(11_001, b"\xc1"))  # no msgpack
         assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
-        await client.close()
 
 
 # -- PING --
 
 
 async def test_a_ping_is_answered_and_heartbeats_are_ignored() -> None:
-    async with serving() as server:
-        client = await ExtendedClient.logged_in(server, 7)
+    async with serving() as server, closing(ExtendedClient.logged_in(server, 7)) as client:
         client.send(HEARTBEAT_FRAME, control_frame(Ping(0xDEADBEEF, 0)), HEARTBEAT_FRAME)
         pong = await client.control()
         assert isinstance(pong, Pong) and pong.sent_at == 0xDEADBEEF and pong.server_time
         await client.echo(1)
-        await client.close()
 
 
 async def test_both_sides_measure_the_round_trip_and_send_no_heartbeat() -> None:
@@ -238,11 +217,9 @@ async def test_both_sides_measure_the_round_trip_and_send_no_heartbeat() -> None
 
 async def test_without_the_ping_feature_the_heartbeats_are_the_base_ones() -> None:
     limits = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=10_000 * MS)
-    async with serving(limits=limits) as server:
-        client = await ExtendedClient.logged_in(server, 7, features=0)
+    async with serving(limits=limits) as server, closing(ExtendedClient.logged_in(server, 7, features=0)) as client:
         assert await client.reader.readexactly(6) == bytes.fromhex("020000000400")
         assert HEARTBEAT == 4
-        await client.close()
 
 
 # -- which device it is --
@@ -321,9 +298,7 @@ async def test_resume_where_the_server_does_not_offer_it_fails_and_says_what_to_
 
 
 async def test_all_features_reach_the_session() -> None:
-    async with serving(resume_plain=True) as server:
-        client = await ExtendedClient.logged_in(server, 7)
+    async with serving(resume_plain=True) as server, closing(ExtendedClient.logged_in(server, 7)) as client:
         session = server.session(7)
         assert session is not None and extension_of(session).features == BOTH
         assert client.ticket == session.ticket and client.ticket.window == 120
-        await client.close()

@@ -19,7 +19,7 @@ import pytest
 import gatelink
 from gatelink import Session
 from tests.e2e.cluster.support import CATALOG, Ask, cluster, player
-from tests.e2e.support import Echo, RawClient, frame_of, serving
+from tests.e2e.support import Echo, RawClient, closing, frame_of, serving
 
 SOURCE = Path(gatelink.__file__).parent
 PAGE = SOURCE.parents[1] / "docs" / "architecture.md"
@@ -75,8 +75,7 @@ async def shortest(tracer: Tracer, send: Callable[[int], Awaitable[None]]) -> li
 
 async def on_one_server(tracer: Tracer, in_handler: Callable[[], None]) -> list[str]:
     """Of an echo. `in_handler` starts or stops the tracer, which runs from the client's write to its read otherwise."""
-    async with serving() as server:
-        client = await RawClient.verified(server, 7)
+    async with serving() as server, closing(RawClient.verified(server, 7)) as client:
 
         @server.instead(Echo)
         def handler(session: Session, message: Echo) -> None:
@@ -91,7 +90,6 @@ async def on_one_server(tracer: Tracer, in_handler: Callable[[], None]) -> list[
             tracer.stop()
 
         files = await shortest(tracer, send)
-        await client.close()
     return files
 
 

@@ -40,6 +40,7 @@ from tests.e2e.support import (
     EchoServer,
     Note,
     RawClient,
+    closing,
     frame_of,
     leave,
     make_certificate,
@@ -280,15 +281,13 @@ async def test_a_handshake_that_is_not_for_this_server_closes_without_a_word(key
 async def test_who_repeats_a_recorded_handshake_gets_no_further() -> None:
     """Without the group key its answer can't be read, so nothing can be said after it."""
     recorded = Initiator(GROUP, Hello(features=BOTH), OTHER, ME).frame
-    async with group() as server:
-        near = await RawClient.open(server.endpoints[1])
+    async with group() as server, closing(RawClient.open(server.endpoints[1])) as near:
         near.send(recorded)
         assert (await near.frame())[0] == 0
         near.send(verify_request(OTHER, b"", TYPE))
         seen = await near.rest_bytes()
         assert seen[3] == SEALED and len(seen) == 4 + int.from_bytes(seen[:3], "little"), "CLOSE, which it can't read"
         assert len(server.links) == 0 and server.stats.refused["wrong-first-message"] == 1
-        await near.close()
 
 
 @pytest.mark.parametrize("id, source", [(OTHER, 0), (OTHER + 1, TYPE), (0, TYPE)], ids=["client", "another", "nobody"])

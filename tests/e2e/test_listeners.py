@@ -20,6 +20,7 @@ from tests.e2e.support import (
     Echo,
     EchoServer,
     RawClient,
+    closing,
     frame_of,
     make_certificate,
     neighbour,
@@ -65,10 +66,8 @@ def has_ipv6() -> bool:
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6, as many a container")
 async def test_ipv6_works_like_ipv4() -> None:
-    async with serving("tcp://[::1]:0") as server:
-        client = await RawClient.verified(server, 7)
+    async with serving("tcp://[::1]:0") as server, closing(RawClient.verified(server, 7)):
         assert server.session(7).address == "::1"
-        await client.close()
 
 
 async def test_several_connections_are_accepted_in_one_turn_of_the_loop() -> None:
@@ -103,12 +102,10 @@ async def test_accepted_sockets_send_small_writes_at_once(tmp_path: Path) -> Non
 @pytest.mark.parametrize(("limits", "seconds"), [(Limits(), 60), (Limits(max_outbox_age=90.0), 90)])
 async def test_the_kernel_gives_up_a_path_that_acknowledges_nothing(limits: Limits, seconds: int) -> None:
     """Nothing else can tell, while a session is not read, that its peer is gone without a word."""
-    async with serving(limits=limits) as server:
-        client = await RawClient.verified(server, 7)
+    async with serving(limits=limits) as server, closing(RawClient.verified(server, 7)):
         (connection,) = server.connections
         accepted = connection.transport.get_extra_info("socket")
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1_000
-        await client.close()
 
 
 async def test_a_limit_beyond_what_an_option_can_say_is_no_error() -> None:
@@ -176,10 +173,8 @@ async def test_listening_needs_an_endpoint_and_tls_a_certificate(tmp_path: Path)
 
 async def test_what_the_kernel_has_no_number_for_is_the_most_that_it_has() -> None:
     limits = Limits(heartbeat_timeout=inf, max_outbox_age=inf, backlog=2**31 - 1, write_high_water=2**31 - 1)
-    async with serving(limits=limits) as server:
-        client = await RawClient.verified(server, 7)
+    async with serving(limits=limits) as server, closing(RawClient.verified(server, 7)) as client:
         await client.echo(1)
-        await client.close()
 
 
 # -- Unix sockets --
@@ -190,10 +185,8 @@ async def test_the_socket_file_that_a_crash_left_is_replaced_and_taken_away_at_t
     with socket.socket(socket.AF_UNIX) as crashed:
         crashed.bind(str(path))
         crashed.listen()
-    async with serving(f"unix://{path}") as server:
-        client = await RawClient.verified(server, 7)
+    async with serving(f"unix://{path}") as server, closing(RawClient.verified(server, 7)) as client:
         await client.echo(1)
-        await client.close()
     assert not path.exists()
 
 
@@ -281,8 +274,7 @@ PROXIED = Listen(endpoint=TCP, proxies=LOOPBACK)
 @pytest.mark.parametrize("source", ["203.0.113.9", "2001:db8::9"])
 @pytest.mark.parametrize("pieces", ["whole", "header first", "bytes"])
 async def test_the_proxy_header_gives_the_sessions_address(source: str, pieces: str) -> None:
-    async with serving(PROXIED) as server:
-        client = await RawClient.open(server)
+    async with serving(PROXIED) as server, closing(RawClient.open(server)) as client:
         header, login = proxy_header(source), verify_request(7) + frame_of(Echo(1))
         match pieces:
             case "whole":
@@ -299,16 +291,13 @@ async def test_the_proxy_header_gives_the_sessions_address(source: str, pieces: 
         assert await client.message() == Echo(1)
         assert server.session(7).address == source
         assert server.sessions.at(source) == [server.session(7)]
-        await client.close()
 
 
 async def test_a_local_proxy_header_leaves_the_sockets_address() -> None:
-    async with serving(PROXIED) as server:
-        client = await RawClient.open(server)
+    async with serving(PROXIED) as server, closing(RawClient.open(server)) as client:
         client.send(proxy_header(None), verify_request(7))
         assert (await client.frame())[0] == 2
         assert server.session(7).address == "127.0.0.1"
-        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -465,11 +454,9 @@ async def test_a_protocol_that_fails_when_it_is_handed_the_stream_closes_it() ->
     def hook(connection: Connection) -> None:
         connection.hand_over(Failing())
 
-    async with serving(Listen(endpoint=TCP, accept=hook)) as server:
-        client = await RawClient.open(server)
+    async with serving(Listen(endpoint=TCP, accept=hook)) as server, closing(RawClient.open(server)) as client:
         assert await client.rest() == []
         assert server.stats.refused == {"accept-hook": 1}
-        await client.close()
 
 
 async def test_a_hook_sees_nobody_that_the_limits_refuse() -> None:

@@ -26,6 +26,7 @@ from tests.e2e.support import (
     EchoServer,
     Note,
     RawClient,
+    closing,
     frame_of,
     neighbour,
     serving,
@@ -45,8 +46,7 @@ REQUESTS = [vector for vector in VECTORS if vector["name"] == "ClientVertifyReq"
 @pytest.mark.parametrize("vector", REQUESTS, ids=lambda v: f"{v['fields']['UID']}-{v['flags']}-{v['note']}")
 async def test_the_original_clients_requests_are_understood(vector: dict[str, Any]) -> None:
     uid, source = vector["fields"]["UID"], vector["fields"]["Source"]
-    async with serving(tokens=AnyToken(), id=0x0102030405060708) as server:
-        client = await RawClient.open(server)
+    async with serving(tokens=AnyToken(), id=0x0102030405060708) as server, closing(RawClient.open(server)) as client:
         client.send(bytes.fromhex(vector["frame"]))
         if source:  # who says it is a server is not believed
             assert await client.rest() == []
@@ -55,19 +55,16 @@ async def test_the_original_clients_requests_are_understood(vector: dict[str, An
             answer = verify_succeeded(uid, source_id=0x0102030405060708)
             assert await client.reader.readexactly(len(answer)) == answer
             assert server.session(uid).source == 0
-        await client.close()
 
 
 @pytest.mark.parametrize("vector", [v for v in VECTORS if v["name"] == "ClientVertifySucceedRet" and not v["flags"]])
 async def test_the_answer_has_the_originals_bytes(vector: dict[str, Any]) -> None:
     fields = vector["fields"]
-    async with serving(tokens=AnyToken(), id=fields["SourceID"]) as server:
-        client = await RawClient.open(server)
+    async with serving(tokens=AnyToken(), id=fields["SourceID"]) as server, closing(RawClient.open(server)) as client:
         client.send(verify_request(fields["UID"]))
         expected = bytes.fromhex(vector["frame"])
         seen = await client.reader.readexactly(len(expected))
         assert seen[:-1] == expected[:-1] and seen[-1] == 0  # a new session is type 0
-        await client.close()
 
 
 async def test_a_wrong_token_gets_the_failure_message_and_then_the_end() -> None:
@@ -81,12 +78,10 @@ async def test_a_wrong_token_gets_the_failure_message_and_then_the_end() -> None
 
 
 async def test_a_refused_peer_that_does_not_leave_is_cut_off() -> None:
-    async with serving(limits=Limits(close_timeout=200 * MS)) as server:
-        client = await RawClient.open(server)
+    async with serving(limits=Limits(close_timeout=200 * MS)) as server, closing(RawClient.open(server)) as client:
         client.send(verify_request(7, b"wrong"))
         await until(lambda: server.stats.refused["verify-failed"])
         await until(lambda: not server._admission.connections)
-        await client.close()
 
 
 async def test_a_token_of_another_uid_is_refused() -> None:
@@ -94,22 +89,18 @@ async def test_a_token_of_another_uid_is_refused() -> None:
         async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
             return Identity(uid + 1)
 
-    async with serving(tokens=Confused()) as server:
-        client = await RawClient.open(server)
+    async with serving(tokens=Confused()) as server, closing(RawClient.open(server)) as client:
         client.send(verify_request(7))
         assert await client.reader.read() == VERIFY_FAILED_FRAME
         assert len(server.sessions) == 0
-        await client.close()
 
 
 async def test_issued_tokens_let_in_with_their_logins() -> None:
     tokens = MemoryTokens()
-    async with serving(tokens=tokens) as server:
-        client = await RawClient.open(server)
+    async with serving(tokens=tokens) as server, closing(RawClient.open(server)) as client:
         client.send(verify_request(7, tokens.issue(7, {"name": "Ann"}).encode()))
         assert (await client.frame())[0] == 2
         assert server.session(7).claims == {"name": "Ann"}
-        await client.close()
 
 
 async def test_tokens_that_answer_too_late_refuse_and_touch_nobody_else() -> None:
@@ -151,12 +142,10 @@ async def test_a_check_that_was_cancelled_inside_is_a_backend_that_failed() -> N
         async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
             raise asyncio.CancelledError
 
-    async with serving(tokens=Cancelled()) as server:
-        client = await RawClient.open(server)
+    async with serving(tokens=Cancelled()) as server, closing(RawClient.open(server)) as client:
         client.send(verify_request(7))
         assert await client.rest() == []
         assert server.stats.refused == {"tokens-unavailable": 1}
-        await client.close()
 
 
 @pytest.mark.parametrize("failure", [VerifyError("wrong"), OSError("gone"), TimeoutError()], ids=repr)
@@ -213,8 +202,7 @@ async def test_what_follows_the_request_at_once_is_handled_in_order_after_it() -
             return Identity(uid)
 
     tokens = Gated()
-    async with serving(tokens=tokens) as server:
-        client = await RawClient.open(server)
+    async with serving(tokens=tokens) as server, closing(RawClient.open(server)) as client:
         client.send(verify_request(7), frame_of(Echo(1)), frame_of(Echo(2)))
         await until(lambda: [connection.buffered for connection in server.connections] not in ([], [0]))
         client.send(frame_of(Echo(3))[:5])
@@ -223,7 +211,6 @@ async def test_what_follows_the_request_at_once_is_handled_in_order_after_it() -
         await client.frame()
         client.send(frame_of(Echo(3))[5:])
         assert [(await client.message()).n for _ in range(3)] == [1, 2, 3]
-        await client.close()
 
 
 @pytest.mark.parametrize(
@@ -236,12 +223,10 @@ async def test_what_follows_the_request_at_once_is_handled_in_order_after_it() -
 )
 async def test_who_sends_more_than_the_unverified_may_is_refused(first: bytes) -> None:
     """A control record of a type that is ignored is no login request."""
-    async with serving() as server:
-        client = await RawClient.open(server)
+    async with serving() as server, closing(RawClient.open(server)) as client:
         client.send(first)
         await client.rest()
         assert server.stats.refused == {"unverified-limit": 1}
-        await client.close()
 
 
 async def test_a_token_of_a_thousand_bytes_is_taken_and_one_more_is_not() -> None:

@@ -24,6 +24,7 @@ from tests.e2e.support import (
     EchoServer,
     Note,
     RawClient,
+    closing,
     frame_of,
     leave,
     make_certificate,
@@ -157,15 +158,13 @@ async def test_a_message_larger_than_a_record_spans_several(size: int) -> None:
 
 
 async def test_a_burst_of_replies_is_one_record() -> None:
-    async with serving(keys=[KEY]) as server:
-        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+    async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:
         stream: Any = client.stream
         before = stream._receive.n
         client.send(*[frame_of(Echo(n)) for n in range(16)])
         for n in range(16):
             assert await client.message() == Echo(n)
         assert stream._receive.n == before + 1
-        await client.close()
 
 
 class NoiseClient(RawClient):
@@ -220,12 +219,10 @@ async def test_a_client_of_another_noise_library_is_a_client() -> None:
 
 @pytest.mark.parametrize("data", [verify_request(7), control_frame(Hello(features=BOTH))], ids=["login", "hello"])
 async def test_a_server_that_requires_sealing_refuses_plain_without_a_word(data: bytes) -> None:
-    async with serving(keys=[KEY], sealed_only=True) as server:
-        client = await RawClient.open(server)
+    async with serving(keys=[KEY], sealed_only=True) as server, closing(RawClient.open(server)) as client:
         client.send(data)
         assert await client.reader.read() == b""
         assert server.stats.refused == {"wrong-first-message": 1}
-        await client.close()
 
 
 async def test_plain_and_sealed_live_side_by_side_where_sealing_is_not_required() -> None:
@@ -251,11 +248,9 @@ async def test_an_unknown_key_closes_without_a_word() -> None:
 
 
 async def test_a_handshake_for_a_server_without_keys_closes_without_a_word() -> None:
-    async with serving() as server:
-        client = await RawClient.open(server)
+    async with serving() as server, closing(RawClient.open(server)) as client:
         client.send(Initiator(KEY.public, Hello()).frame)
         assert await client.reader.read() == b""
-        await client.close()
 
 
 async def test_while_keys_are_changed_clients_of_both_are_served() -> None:
@@ -282,31 +277,25 @@ async def test_until_verified_records_are_small() -> None:
 
 
 async def test_until_verified_frames_in_records_are_small_too() -> None:
-    async with serving(keys=[KEY]) as server:
-        client = await ExtendedClient.extended(server, KEY.public)
+    async with serving(keys=[KEY]) as server, closing(ExtendedClient.extended(server, KEY.public)) as client:
         client.send(encode_frame(1, bytes(1_023)))
         assert await client.end() == [closed(CloseCode.FRAME_TOO_LARGE)]
         assert server.stats.refused == {"frame-too-large": 1}
-        await client.close()
 
 
 async def test_verified_records_may_be_as_large_as_noise_allows() -> None:
-    async with serving(keys=[KEY]) as server:
-        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+    async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:
         assert client.stream is not None
         client.writer.write(client.stream._seal_record(frame_of(Blob(bytes(65_519 - 6)))))
         assert await client.control() == Ack(1)
         assert await client.message() == Blob(bytes(65_519 - 6))
-        await client.close()
 
 
 async def test_what_stands_behind_a_handshake_is_refused() -> None:
     """It could not be sealed: the answer is not there yet."""
-    async with serving(keys=[KEY]) as server:
-        client = await RawClient.open(server)
+    async with serving(keys=[KEY]) as server, closing(RawClient.open(server)) as client:
         client.send(Initiator(KEY.public, Hello()).frame, verify_request(7))
         assert await client.reader.read() == b""
-        await client.close()
 
 
 # -- what ends it --
@@ -337,8 +326,7 @@ async def test_anything_unsealed_after_the_handshake_is_a_protocol_error(data: b
 @pytest.mark.parametrize("bit", [0, 8, 24, 31, 32, 100, 159, 160, 200, -1])
 async def test_a_flipped_bit_closes_and_delivers_nothing(bit: int) -> None:
     """In the length, the flags, the ciphertext, the tag."""
-    async with serving(keys=[KEY]) as server:
-        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+    async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:
         assert client.stream is not None
         record = bytearray(client.stream.seal(frame_of(Note(1)) * 3))
         bit %= 8 * len(record)
@@ -346,20 +334,17 @@ async def test_a_flipped_bit_closes_and_delivers_nothing(bit: int) -> None:
         client.writer.write(bytes(record) + client.stream.seal(frame_of(Note(2)) * 3) + bytes(400))
         assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
         assert server.notes == [] and server.ended == [(7, CloseCode.PROTOCOL_ERROR)]
-        await client.close()
 
 
 @pytest.mark.parametrize("how", ["replayed", "reordered", "missing"])
 async def test_records_come_once_and_in_order_or_it_closes(how: str) -> None:
-    async with serving(keys=[KEY]) as server:
-        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+    async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:
         assert client.stream is not None
         first, second, third = (client.stream.seal(frame_of(Note(n))) for n in range(3))
         sent = {"replayed": (first, first), "reordered": (first, third, second), "missing": (first, third)}[how]
         client.writer.write(b"".join(sent))
         assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
         assert server.notes == [(7, 0)]
-        await client.close()
 
 
 async def test_a_record_of_another_connection_is_nothing_here() -> None:

@@ -18,6 +18,7 @@ from tests.e2e.support import (
     EchoServer,
     Note,
     RawClient,
+    closing,
     frame_of,
     leave,
     make_certificate,
@@ -63,36 +64,30 @@ async def test_a_message_comes_back_over_every_kind_of_stream(stream: Stream) ->
 async def test_a_large_burst_comes_back_in_order_over_every_kind_of_stream(stream: Stream) -> None:
     """More than one turn's share of frames and bytes, each way, in a few writes."""
     listen, tls = stream
-    async with serving(listen) as server:
-        client = await RawClient.verified(server.endpoint, 7, tls)
+    async with serving(listen) as server, closing(RawClient.verified(server.endpoint, 7, tls)) as client:
         burst = [Echo(n, "x" * (n % 700)) for n in range(3_000)]
         client.send(*map(frame_of, burst))
         assert [await client.message() for _ in burst] == burst
-        await client.close()
 
 
 async def test_a_stream_cut_into_single_bytes_is_the_same_stream(stream: Stream) -> None:
     listen, tls = stream
-    async with serving(listen) as server:
-        client = await RawClient.open(server.endpoint, tls)
+    async with serving(listen) as server, closing(RawClient.open(server.endpoint, tls)) as client:
         for byte in verify_request(7) + frame_of(Echo(1)) + frame_of(Blob()) + frame_of(Blob(b"2")):
             client.send(bytes([byte]))
             await asyncio.sleep(0)
         await client.frame()
         assert [await client.message() for _ in range(3)] == [Echo(1), Blob(), Blob(b"2")]
-        await client.close()
 
 
 async def test_frames_of_every_size_up_to_the_limit_arrive_and_the_first_over_it_does_not() -> None:
-    async with serving(limits=Limits(max_frame=5_000)) as server:
-        client = await RawClient.verified(server, 7)
+    async with serving(limits=Limits(max_frame=5_000)) as server, closing(RawClient.verified(server, 7)) as client:
         for size in (0, 1, 3, 4, 5, 4_997, 4_998):
             client.send(frame_of(Blob(b"x" * size)))
             assert await client.message() == Blob(b"x" * size)
         client.send(frame_of(Blob(b"x" * 4_999)))
         assert await client.rest() == []
         assert server.ended == [(7, CloseCode.FRAME_TOO_LARGE)]
-        await client.close()
 
 
 @pytest.mark.parametrize("options", [WireOptions(scramble=True), WireOptions(compress_over=64, scramble=True)])
@@ -111,15 +106,13 @@ async def test_compressed_and_scrambled_messages_are_the_same_messages(options: 
 
 
 async def test_typed_and_raw_messages_leave_in_the_order_they_were_sent() -> None:
-    async with serving() as server:
-        client = await RawClient.verified(server, 7)
+    async with serving() as server, closing(RawClient.verified(server, 7)) as client:
         session = server.session(7)
         for n in range(0, 300, 3):
             session.send(Echo(n))
             session.send_raw(11_001, CATALOG.encode(Echo(n + 1))[1])
             session.send_frame(frame_of(Echo(n + 2)))
         assert [(await client.message()).n for _ in range(300)] == list(range(300))
-        await client.close()
 
 
 async def test_async_handlers_of_one_session_run_in_order_and_sessions_do_not_wait_for_each_other() -> None:
@@ -305,14 +298,12 @@ async def test_a_silent_peer_hears_heartbeats_and_then_ends() -> None:
 
 
 async def test_a_peer_that_answers_heartbeats_stays() -> None:
-    async with serving(limits=HEARTBEATS) as server:
-        client = await RawClient.verified(server, 7)
+    async with serving(limits=HEARTBEATS) as server, closing(RawClient.verified(server, 7)) as client:
         session = server.session(7)
         for _ in range(13):
             assert await client.reader.readexactly(6) == encode_frame(4, b"")
             client.send(encode_frame(4, b""))
         assert server.sessions.get(7) is session
-        await client.close()
 
 
 async def test_two_idle_gatelink_sides_stay_connected() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from gatelink import Full, Handlers, Limits, LocalError, MessageTooLarge, connect
-from tests.e2e.support import CATALOG, Blob, Note, RawClient, frame_of, serving, token_of, until
+from tests.e2e.support import CATALOG, Blob, Note, RawClient, closing, frame_of, serving, token_of, until
 
 LARGEST = 100_000
 LIMITS = Limits(max_outbox_bytes=LARGEST, max_frame=200_000)
@@ -20,8 +20,7 @@ HEAD = 6
 async def test_a_message_over_the_limit_raises_whatever_is_queued_and_nobody_is_closed(
     waiting: int, full: Full
 ) -> None:
-    async with serving(limits=LIMITS) as server:
-        client = await RawClient.verified(server, 7)
+    async with serving(limits=LIMITS) as server, closing(RawClient.verified(server, 7)) as client:
         session = server.session(7)
         session.join("red")
         too_large = Blob(LARGEST - HEAD + 1)
@@ -47,7 +46,6 @@ async def test_a_message_over_the_limit_raises_whatever_is_queued_and_nobody_is_
         for n in (*range(waiting), -1):
             assert await client.message() == Note(n)
         assert session.close_code is None and session.outbox.dropped == 0
-        await client.close()
 
 
 async def test_many_messages_in_one_turn_end_no_session_whose_peer_reads() -> None:

@@ -4,7 +4,7 @@ import asyncio
 import time
 
 from gatelink import CloseCode, Limits, Session
-from tests.e2e.support import Echo, EchoServer, Note, RawClient, frame_of, until, verify_request
+from tests.e2e.support import Echo, EchoServer, Note, RawClient, closing, frame_of, until, verify_request
 from tests.support import MS
 
 
@@ -24,15 +24,13 @@ async def test_messages_are_handled_in_the_tick_and_then_on_tick_is_called() -> 
 
 
 async def test_messages_of_many_ticks_stay_in_order() -> None:
-    async with EchoServer(tick_hz=200) as server:
-        client = await RawClient.verified(server, 7)
+    async with EchoServer(tick_hz=200) as server, closing(RawClient.verified(server, 7)) as client:
         for n in range(100):
             client.send(frame_of(Note(n)), frame_of(Note(n + 1_000)))
             await asyncio.sleep(MS)
         await client.echo(1)
         assert server.notes == [(7, n + more) for n in range(100) for more in (0, 1_000)]
         assert 1 < server.stats.ticks
-        await client.close()
 
 
 async def test_on_tick_hears_the_time_that_has_passed() -> None:

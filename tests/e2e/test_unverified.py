@@ -16,6 +16,7 @@ from tests.e2e.support import (
     VERIFY_FAILED_FRAME,
     EchoServer,
     RawClient,
+    closing,
     leave,
     make_certificate,
     neighbour,
@@ -338,11 +339,9 @@ async def test_a_token_backend_that_fails_is_told_as_4013() -> None:
     ],
 )
 async def test_what_is_wrong_after_hello_is_told(data: bytes, code: CloseCode) -> None:
-    async with serving() as server:
-        client = await ExtendedClient.extended(server)
+    async with serving() as server, closing(ExtendedClient.extended(server)) as client:
         client.send(data)
         assert await client.end() == [closed(code)]
-        await client.close()
 
 
 async def test_a_wrong_token_after_hello_is_told_as_a_base_client_is_and_with_4001() -> None:
@@ -423,8 +422,6 @@ async def test_a_check_of_the_version_that_fails_lets_nobody_in(capsys: pytest.C
     def fails(version: str) -> bool:
         raise ValueError("no such version")
 
-    async with serving(accept_version=fails) as server:
-        client = await ExtendedClient.extended(server)
+    async with serving(accept_version=fails) as server, closing(ExtendedClient.extended(server)) as client:
         assert await client.end() == [closed(CloseCode.CLIENT_TOO_OLD)]
-        await client.close()
     assert "accept_version failed" in capsys.readouterr().out

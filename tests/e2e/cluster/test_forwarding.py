@@ -17,7 +17,7 @@ from gatelink.session.stream import Pause
 from gatelink.wire.frames import encode_frame
 from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Move, Say, cluster, gateway_and_lobby, log_in, player
 from tests.e2e.engines import NewEngine
-from tests.e2e.support import RawClient, leave, until, verify_request
+from tests.e2e.support import RawClient, closing, leave, until, verify_request
 
 
 async def test_each_message_reaches_the_server_of_its_type_in_order(new_engine: NewEngine) -> None:
@@ -255,8 +255,7 @@ async def test_a_group_is_of_its_type_and_stays_when_a_player_moves() -> None:
 
 
 async def test_a_key_replaces_what_waits_at_the_gateway() -> None:
-    async with gateway_and_lobby() as (_, gateway, lobby):
-        client = await RawClient.verified(gateway, 7)
+    async with gateway_and_lobby() as (_, gateway, lobby), closing(RawClient.verified(gateway, 7)) as client:
         await until(lambda: len(lobby.players) == 1)
         session = gateway.sessions.get(7)
         assert session is not None and session._stream is not None
@@ -269,7 +268,6 @@ async def test_a_key_replaces_what_waits_at_the_gateway() -> None:
         session.flush()
         kind = CATALOG.of_type(Say)
         assert [kind.decode((await client.frame())[2]).n for _ in range(2)] == [49, 100]
-        await client.close()
 
 
 async def test_who_does_not_read_is_closed_at_the_gateway_and_its_services_hear() -> None:

@@ -27,7 +27,7 @@ from tests.e2e.login.support import (
     problem_in,
     serving_login,
 )
-from tests.e2e.support import until
+from tests.e2e.support import closing, until
 from tests.support import MS
 
 LOGIN = json.dumps(ANNA).encode()
@@ -124,32 +124,27 @@ async def test_a_body_that_trickles_is_answered_408_and_closed(chunked: bool, tm
 
 
 async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
-    async with serving_login(tmp_path) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         request = post("/v1/register", LOGIN)
         for n in range(len(request)):
             await peer.send(request[n : n + 1])
             await asyncio.sleep(0)
         assert (await peer.response())[0] == 201
-        await peer.close()
 
 
 @pytest.mark.parametrize("size", [16_385, 100_000, MOST_DISCARDED, 50 * MOST_DISCARDED])
 async def test_a_body_that_is_too_large_is_answered_413(size: int, tmp_path: Path) -> None:
-    async with serving_login(tmp_path) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)
         if size <= MOST_DISCARDED:  # who announces more is answered before it sends
             await peer.send(b"x" * size)
         status, headers, body = await peer.response()
         assert (status, headers["connection"]) == (413, "close")
         assert headers["content-type"] == "application/problem+json" and b"16384" in body
-        await peer.close()
 
 
 async def test_a_chunked_body_without_end_is_answered_413(tmp_path: Path) -> None:
-    async with serving_login(tmp_path) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n")
 
         async def flood() -> None:
@@ -160,7 +155,6 @@ async def test_a_chunked_body_without_end_is_answered_413(tmp_path: Path) -> Non
         assert (await peer.response())[0] == 413
         flooding.cancel()
         await asyncio.gather(flooding, return_exceptions=True)
-        await peer.close()
 
 
 async def test_the_largest_body_is_read(tmp_path: Path) -> None:
@@ -184,13 +178,11 @@ async def test_the_largest_body_is_read(tmp_path: Path) -> None:
 async def test_what_is_no_request_is_a_problem_and_closed(
     head: bytes, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async with serving_login(tmp_path) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         await peer.send(head + b"\r\n")
         status, headers, body = await peer.response()
         assert (status, headers["content-type"]) == (400, "application/problem+json") and b"bad-request" in body
         assert await peer.rest() == b""
-        await peer.close()
     assert not caplog.text
 
 
@@ -205,8 +197,7 @@ async def test_what_is_no_request_is_a_problem_and_closed(
     ids=["many headers", "a long header", "a long path"],
 )
 async def test_too_long_a_head_is_a_problem_and_closed(head: bytes, in_pieces: bool, tmp_path: Path) -> None:
-    async with serving_login(tmp_path) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         if in_pieces:
             await peer.send(head)
         else:
@@ -214,7 +205,6 @@ async def test_too_long_a_head_is_a_problem_and_closed(head: bytes, in_pieces: b
         status, headers, _ = await peer.response()
         assert status in (400, 431) and headers["content-type"] == "application/problem+json"
         assert headers["connection"] == "close" and await peer.rest() == b""
-        await peer.close()
 
 
 async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_path: Path) -> None:
@@ -248,12 +238,10 @@ async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_p
     ],
 )
 async def test_a_request_that_ends_where_a_proxy_may_not_think_so_hides_no_other(begun: bytes, tmp_path: Path) -> None:
-    async with serving_login(tmp_path) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\n" + begun + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
         answer = await peer.rest()
         assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
-        await peer.close()
 
 
 async def test_a_body_whose_end_never_came_logs_nobody_in(tmp_path: Path) -> None:
@@ -476,8 +464,7 @@ async def test_who_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
 @pytest.mark.parametrize("together", [True, False])
 async def test_a_request_behind_another_is_not_read_and_the_connection_ends(together: bool, tmp_path: Path) -> None:
     stuck = Stuck()
-    async with serving_login(tmp_path, methods={"password": stuck}) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path, methods={"password": stuck}) as service, closing(RawHttp.open(service)) as peer:
         behind = post("/v1/login", LOGIN) * 3
         await peer.send(post("/v1/login", LOGIN) + (behind if together else b""))
         await until(lambda: service.limited_app.active == 1)
@@ -491,7 +478,6 @@ async def test_a_request_behind_another_is_not_read_and_the_connection_ends(toge
         assert not together or headers["connection"] == "close"
         assert await peer.rest() == b""
         assert service.logins.outcomes == {("password", "succeeded"): 1}
-        await peer.close()
 
 
 async def test_stopping_answers_what_is_under_way_and_closes_the_rest(tmp_path: Path) -> None:
