@@ -1,5 +1,5 @@
-# `make` lists the verbs. Everything runs from .venv, which every verb makes and keeps current: the demos put what they run
-# into it, all others the tools too.
+# `make` lists the verbs. Everything runs from .venv, which every verb makes and keeps current. The demos install only what
+# they run; all other verbs install the tools too.
 
 PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
 	$$python -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$python; break; }; done)
@@ -76,7 +76,7 @@ bench: $(INSTALLED) ## throughput and latency against the limit, sealed against 
 	$(RUN) -m benchmarks.forward --one-core
 	$(RUN) -m benchmarks.rooms
 
-bench-once: $(INSTALLED) ## one short round of every benchmark, so that they cannot rot
+bench-once: $(INSTALLED) ## one short round of every benchmark, as a test of them
 	$(RUN) -m benchmarks.run --rounds 1 --seconds 1
 	$(RUN) -m benchmarks.sealed --rounds 1 --seconds 1
 	$(RUN) -m benchmarks.handshakes --rounds 1 --logins 200

@@ -1,4 +1,4 @@
-"""Processes of a measurement that are told what to do: a JSON line on stdin each time, and one on stdout in answer.
+"""Processes of a measurement, with commands: a JSON line on stdin for each, and a JSON line on stdout as its answer.
 
     with Child("benchmarks.chaos.server", core=0) as server:   # here
         port = server.ask("start", sessions=1_000)["port"]
@@ -22,7 +22,7 @@ from typing import Any, Self
 from benchmarks.harness import ENDING, ROOT, BenchmarkError, end, pinned, tail
 
 ANSWER_BYTES = 1 << 20
-"""What one line may have."""
+"""Bytes of one line, at most."""
 
 
 class Child:
@@ -44,12 +44,12 @@ class Child:
         self.pid = self._process.pid
 
     def ask(self, command: str, seconds: float = 60.0, **arguments: Any) -> Any:
-        """What the child's `command` returns. Raises BenchmarkError when it fails, ends, or takes over `seconds`."""
+        """The result of the child's `command`. Raises BenchmarkError if it fails, ends, or takes over `seconds`."""
         self.tell(command, **arguments)
         return self.answer(seconds)
 
     def tell(self, command: str, **arguments: Any) -> None:
-        """Lets the child begin with `command`; `answer` waits for what comes of it."""
+        """Let the child begin with `command`. `answer` waits for its result."""
         assert self._process.stdin is not None
         try:
             self._process.stdin.write(json.dumps([command, arguments]).encode() + b"\n")
@@ -57,7 +57,7 @@ class Child:
             raise self._failed("ended") from None
 
     def answer(self, seconds: float = 60.0) -> Any:
-        """The answer to the oldest `tell` that has none."""
+        """The answer to the oldest `tell` without one."""
         assert self._process.stdout is not None
         while b"\n" not in self._rest:
             if not select.select([self._process.stdout], [], [], seconds)[0]:
@@ -89,7 +89,7 @@ class Child:
 
 
 async def obey(commands: Mapping[str, Callable[..., Any]]) -> None:
-    """Does what each line of stdin says, one after the other, until stdin ends.
+    """Run the command of each line of stdin, one after the other, until stdin ends.
 
     What a command, a plain or async function, returns is the answer; what it raises ends the process.
     """

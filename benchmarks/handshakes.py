@@ -105,8 +105,8 @@ def run(rounds: int, logins: int) -> dict[str, list[Sample]]:
     seen: dict[str, list[Sample]] = {way: [] for way in WAYS}
     with tempfile.TemporaryDirectory() as directory, ExitStack() as stack:
         make_certificate(Path(directory))
-        door = f"{sys.executable} -m benchmarks.listeners"
-        commands = {"tls": f"{door} tls {{port}} {directory}", "link": f"{door} link {{port}}"}
+        server = f"{sys.executable} -m benchmarks.listeners"
+        commands = {"tls": f"{server} tls {{port}} {directory}", "link": f"{server} link {{port}}"}
         echo = stack.enter_context(serving(SERVER_COMMAND, server_core))
         servers = {
             way: stack.enter_context(serving(commands[way], server_core)) if way in commands else echo for way in WAYS

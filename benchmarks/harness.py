@@ -1,4 +1,4 @@
-"""What every benchmark here needs: pinned children that end with it, the kernel's counters, and what ran where."""
+"""For every benchmark: pinned children that end with it, the kernel's counters, and a description of the machine."""
 
 import os
 import platform
@@ -30,7 +30,7 @@ TICKS = os.sysconf("SC_CLK_TCK")
 
 
 class BenchmarkError(Exception):
-    """A benchmark could not be run to its end; the text says why."""
+    """A benchmark could not be run to its end. The text has the reason."""
 
 
 def guarded(benchmark: Callable[[], None], seconds: float) -> int:
@@ -183,7 +183,7 @@ def wait_until_idle(pid: int) -> None:
 
 
 def environment() -> dict[str, str]:
-    """What a figure depends on: machine, kernel, Python and libraries."""
+    """The machine, kernel, Python and libraries."""
     found = {
         "cpu": f"{_cpu_model()}, {os.cpu_count()} cores",
         "kernel": f"{platform.system()} {platform.release()}",

@@ -1,4 +1,4 @@
-"""How late an event loop runs, what everybody on it waits for; and how much of its core it had."""
+"""How late the timers of an event loop run, and how much of its core the process had."""
 
 import asyncio
 from pathlib import Path

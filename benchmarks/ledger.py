@@ -1,4 +1,4 @@
-"""What became of numbered messages: each must come once, and in order."""
+"""A ledger of numbered messages: each must come once, and in order."""
 
 from collections import Counter
 
@@ -15,7 +15,7 @@ class Ledger:
         self._missing: set[int] = set()  # passed over, and not come since
 
     def take(self, number: int) -> None:
-        """Message `number` has come."""
+        """Note message `number`."""
         if number == self.next:
             self.next += 1
         elif number > self.next:

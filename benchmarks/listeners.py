@@ -1,4 +1,4 @@
-"""The server under test behind another door: TLS, or the inner one, for servers of its group.
+"""The server under test with another listener: TLS, or the inner one, for servers of its cluster.
 
 python -m benchmarks.listeners tls PORT DIRECTORY    # with certificate.pem and key.pem in it
 python -m benchmarks.listeners link PORT
@@ -43,5 +43,5 @@ def link(port: str) -> Server:
 
 
 if __name__ == "__main__":
-    door, port, *directory = sys.argv[1:]
-    (tls(port, Path(*directory)) if door == "tls" else link(port)).run()
+    kind, port, *directory = sys.argv[1:]
+    (tls(port, Path(*directory)) if kind == "tls" else link(port)).run()

@@ -145,7 +145,7 @@ async def ask(port: int, gather_all: int, path: str, bodies: Iterator[dict[str, 
 
 
 class Load:
-    """What logs in: the users that it made, and the numbers that nobody had yet."""
+    """The users of the benchmark: those with accounts, and the next free numbers."""
 
     def __init__(self, servers: dict[str, tuple[int, int]], nats_pid: int, users: int, seconds: float) -> None:
         self._servers = servers  # pid and port

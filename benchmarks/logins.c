@@ -1,8 +1,8 @@
 // Logins for the frame format in docs/protocol.md: how many a second, and how long each takes, from connect to verified.
 //   cc -O2 -pthread -o logins logins.c -l:libcrypto.so.3 -l:libssl.so.3
 //   ./logins plain|sealed|link|tls HOST PORT COUNT CLIENTS FIRST [KEY]
-// CLIENTS threads log in one after the other, COUNT in all, as users FIRST, FIRST + 1, ... (link: as servers of the group, to
-// server 1), and stay. KEY is the server's public key (sealed) or the group's (link) in hex. It prints what it saw, and
+// CLIENTS threads log in one after the other, COUNT in all, as users FIRST, FIRST + 1, ... (link: as servers of the cluster, to
+// server 1), and stay. KEY is the server's public key (sealed) or the cluster's (link) in hex. It prints what it saw, and
 // ends when its standard input does: until then every session lives.
 #define _GNU_SOURCE
 #include "noise.h"

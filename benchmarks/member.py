@@ -1,4 +1,4 @@
-"""One server of the group under test: a gateway, or a service that echoes and has one room.
+"""One server of the cluster under test: a gateway, or a service that echoes and has one room.
 
 python -m benchmarks.member gateway --engine URL --id 1 --port 7000
 python -m benchmarks.member service --engine URL --id 20
@@ -25,7 +25,7 @@ ROOM = "room"
 
 @message(20004)
 class Sit(bytes):
-    """Into the room; comes back as it came."""
+    """Joins the room; comes back unchanged."""
 
 
 def gateway(member: Membership, port: int) -> Server:

@@ -37,7 +37,7 @@ enum { NK = 1, NNPSK0 = 2, TAG = 16, SEALED = 4, CONTROL = 0x80, MAX_PLAINTEXT =
 
 typedef struct { EVP_CIPHER_CTX *ctx; uint64_t n; } Cipher;
 typedef struct { uint8_t h[32], ck[32]; Cipher cipher; } Symmetric;
-typedef struct { int pattern; uint8_t key[32]; uint64_t features, from, to; } Peer; // key: the server's public one, or the group's
+typedef struct { int pattern; uint8_t key[32]; uint64_t features, from, to; } Peer; // key: the server's public one, or the cluster's
 
 static void fail(const char *what) { fprintf(stderr, "%s\n", what); exit(1); }
 

@@ -1,4 +1,4 @@
-"""What a player costs on a gateway and on a service, and how long a room's message takes to all who are in it.
+"""What a player costs on a gateway and on a service, and how long a room's message takes to all its players.
 
     python -m benchmarks.rooms [--sessions 4000] [--settle 12] [--players 1000] [--shouts 200]
 
@@ -41,9 +41,9 @@ class Memory(NamedTuple):
 
 
 class FanOut(NamedTuple):
-    """What became of the shouts in the full room."""
+    """The results of the shouts in the full room."""
 
-    times: list[float]  # s from the shout to the last who heard it
+    times: list[float]  # s from the shout to its last receiver
     gateway_us: float  # us of both gateways' processor time for each delivery
     service_us: float  # us of the service's for each shout
 
@@ -73,7 +73,7 @@ def memory(gateway: tuple[int, int], service_pid: int, sessions: int, settle: fl
 
 
 def seat(player: socket.socket) -> None:
-    """Binds a player to the service and puts it into the room."""
+    """Bind a player to the service and put it into the room."""
     player.settimeout(ANSWER)
     player.sendall(frame(SIT))
     read_until(player, SIT)
@@ -103,7 +103,7 @@ def fan_out(gateways: list[tuple[int, int]], service_pid: int, players: int, sho
 
 
 def shout(selector: selectors.BaseSelector, player: socket.socket, players: int) -> float:
-    """Seconds until everybody has heard what `player` says. Raises BenchmarkError for who hears it twice, or never."""
+    """Seconds until all players have a shout of `player`. Raises BenchmarkError if one gets it twice or never."""
     began = time.perf_counter()
     player.send(frame(SHOUT, BODY))
     heard = 0
@@ -120,7 +120,7 @@ def shout(selector: selectors.BaseSelector, player: socket.socket, players: int)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.rooms", description="Players and rooms of a group.")
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.rooms", description="Players and rooms of a cluster.")
     parser.add_argument("--sessions", type=int, default=4_000, help="idle players, for memory (4000)")
     parser.add_argument("--settle", type=float, default=12.0, help="seconds before the second look (12)")
     parser.add_argument("--players", type=int, default=1_000, help="players in the room, on two gateways (1000)")

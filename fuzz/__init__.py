@@ -1,1 +1,1 @@
-"""Fuzz targets: `python -m fuzz.fuzz_frames --seconds 60`. A target's first line is what must hold for any bytes."""
+"""Fuzz targets: `python -m fuzz.fuzz_frames --seconds 60`. The first line of a target is its promise for any bytes."""

@@ -1,4 +1,4 @@
-"""Any payload: a control record that encodes to the same bytes, None where it is to be ignored, or a ProtocolError."""
+"""Any payload: a control record that encodes to the same bytes, None if it must be ignored, or a ProtocolError."""
 
 from fuzz.harness import main
 from gatelink.errors import ProtocolError
@@ -32,7 +32,7 @@ def check(payload: bytes) -> None:
 
 
 def check_hello(hello: Hello) -> None:
-    """What a HELLO has that we don't know is gone; the rest stays, and it can be answered."""
+    """Unknown keys of a HELLO are dropped; the rest stays, and the HELLO can be answered."""
     again: Control | None = decode_control(encode_control(hello))
     assert again == hello, f"{hello} became {again}"
     for features in (0, Features.PING, Features.PING | Features.RESUME):

@@ -36,7 +36,7 @@ def check(data: bytes) -> None:
 
 
 def pack(id: int, body: bytes) -> Encoded:
-    """What was opened, whole again. Raises BodyError for what can't be opened."""
+    """Open an envelope and pack it again. Raises BodyError."""
     if id == CLIENT_FRAME:
         sid, sent = open_client_frames(body, MAX_FRAME)
         for inner in sent:

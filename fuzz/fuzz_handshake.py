@@ -1,4 +1,4 @@
-"""Any bytes as a HANDSHAKE, or as what is authenticated inside of one: a sealed connection, or a ProtocolError.
+"""Any bytes as a HANDSHAKE, or as what is authenticated inside one: a sealed connection, or a ProtocolError.
 
 The first byte chooses the pattern, the side that is attacked, and whether the attacker holds its keys.
 """
@@ -24,13 +24,13 @@ from gatelink.wire.noise import HandshakeState, Pattern, prologue
 from gatelink.wire.secure import SecureStream
 
 SERVER_KEY = ServerKey(X25519PrivateKey.from_private_bytes(bytes([1]) * 32))
-GROUP_KEY = ClusterKey(bytes([2]) * 32)
+CLUSTER_KEY = ClusterKey(bytes([2]) * 32)
 SERVER, OTHER_SERVER = 1, 2
 FEATURES = Features.PING | Features.RESUME
 HELLO = Hello(features=FEATURES)
 
 NNPSK0, INITIATOR, AUTHENTIC = 1, 2, 4
-"""Bits of the first byte. 0: an NK responder gets bytes from anybody."""
+"""Bits of the first byte. 0: an NK responder gets any bytes."""
 
 
 def check(data: bytes) -> None:
@@ -50,9 +50,9 @@ def check(data: bytes) -> None:
 
 
 def attack_responder(pattern: Pattern, hello: bytes) -> None:
-    """A client, or a server that holds the group key, says `hello`."""
+    """A client, or a server with the cluster key, sends `hello`."""
     fields = fields_of(pattern)
-    state = HandshakeState(pattern, True, prologue(fields), rs=SERVER_KEY.public, psk=GROUP_KEY.psk)
+    state = HandshakeState(pattern, True, prologue(fields), rs=SERVER_KEY.public, psk=CLUSTER_KEY.psk)
     record = decode_control(bytes([2]) + fields + state.write_message(hello))
     assert isinstance(record, Handshake)
     sealing = responder().respond(record, FEATURES)
@@ -64,14 +64,14 @@ def attack_responder(pattern: Pattern, hello: bytes) -> None:
 
 
 def attack_initiator(pattern: Pattern, payload: bytes, authentic: bool) -> None:
-    """A server answers with `payload`, or, authentic, says it inside of its answer."""
-    initiator = Initiator(GROUP_KEY, HELLO, OTHER_SERVER, SERVER) if pattern is Pattern.NNPSK0 else client()
+    """A server answers with `payload`, or, authentic, sends it inside its answer."""
+    initiator = Initiator(CLUSTER_KEY, HELLO, OTHER_SERVER, SERVER) if pattern is Pattern.NNPSK0 else client()
     if not authentic:
         initiator.finish(payload)
         raise AssertionError("an answer that nobody could make was believed")
     first: Control | None = decode_control(initiator.frame[HEADER_SIZE:])
     assert isinstance(first, Handshake)
-    state = HandshakeState(pattern, False, prologue(first.fields), s=SERVER_KEY.private, psk=GROUP_KEY.psk)
+    state = HandshakeState(pattern, False, prologue(first.fields), s=SERVER_KEY.private, psk=CLUSTER_KEY.psk)
     assert decode_control(state.read_message(first.message)) == HELLO
     sealing = initiator.finish(encode_control(HandshakeAnswer(state.write_message(payload))))
     assert not sealing.agreed.features & ~HELLO.features and sealing.agreed.version <= HELLO.version
@@ -86,7 +86,7 @@ def check_streams(sealing: Sealing, other: SecureStream, handshake_hash: bytes) 
 
 
 def responder() -> Responder:
-    return Responder([SERVER_KEY], [GROUP_KEY], SERVER)
+    return Responder([SERVER_KEY], [CLUSTER_KEY], SERVER)
 
 
 def client() -> Initiator:
@@ -96,7 +96,7 @@ def client() -> Initiator:
 def fields_of(pattern: Pattern) -> bytes:
     if pattern is Pattern.NK:
         return handshake_fields(pattern, SERVER_KEY.key_id, 0, 0)
-    return handshake_fields(pattern, GROUP_KEY.key_id, OTHER_SERVER, SERVER)
+    return handshake_fields(pattern, CLUSTER_KEY.key_id, OTHER_SERVER, SERVER)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
-"""Sealed records lost, repeated, cut, changed or made up: what came in order is opened, then there is an error.
+"""Sealed records lost, repeated, cut, changed or made up: records in order are opened, then there is an error.
 
-The same whole or byte by byte. The input is a script for an attacker between two peers who share keys.
+The same whole or byte by byte. The input is a script for an attacker between two peers with shared keys.
 """
 
 from enum import IntEnum
@@ -16,7 +16,7 @@ LONGEST = 2_000  # bytes of a script's stream: more would be slower and show not
 
 
 class Step(IntEnum):
-    """What a script's byte says, modulo 6. A number follows; then for CHANGE a byte, for MAKE_UP so many bytes."""
+    """A byte of a script, modulo 6. A number follows; then a byte for CHANGE, that many bytes for MAKE_UP."""
 
     PASS = 0  # a record of so many bytes arrives
     LOSE = 1  # it does not
@@ -79,7 +79,7 @@ def attack(script: bytes) -> tuple[dict[bytes, bytes], bytes]:
 
 
 def expected(records: dict[bytes, bytes], stream: bytes) -> tuple[bytes, bool]:
-    """What a receiver that gets `stream` may give out, and whether it must then report an error."""
+    """The plaintext that a receiver of `stream` may give, and whether it must then report an error."""
     plaintexts = b""
     for record, plaintext in records.items():
         if not stream.startswith(record) or len(record) > HEADER_SIZE + MAX_RECORD:

@@ -32,7 +32,7 @@ SAVED = re.compile(r"Test unit written to (\S+)")
 
 
 def main(check: Callable[[bytes], None]) -> None:
-    """Runs the target whose `check` this is: it takes any bytes, and raises when what its module promises is false."""
+    """Run a target. check: takes any bytes, and raises if the promise of its module is broken."""
     target = Path(sys.modules[check.__module__].__file__ or "").stem
     parser = argparse.ArgumentParser(prog=f"python -m fuzz.{target}", description=sys.modules[check.__module__].__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="how long to fuzz (default: 60)")
@@ -46,7 +46,7 @@ def main(check: Callable[[bytes], None]) -> None:
 
 
 def fuzz(target: str, seconds: int) -> int:
-    """Fuzzes `target` in a process of its own; the exit status."""
+    """Fuzz `target` in another process. Returns the exit status."""
     corpus = CORPUS / target
     for folder in (corpus, CRASHES):
         folder.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""Writes the inputs that fuzzing begins with: `python -m fuzz.make_seeds`; fuzz/seeds/TARGET/NAME is what it made.
+"""Write the first inputs for fuzzing, fuzz/seeds/TARGET/NAME: `python -m fuzz.make_seeds`.
 
 An input that broke a target once is a seed for good: it is added to `BROKE`, by name.
 """
@@ -62,7 +62,7 @@ def first_handshake(pattern: Pattern) -> bytes:
         True,
         prologue(fields),
         rs=fuzz_handshake.SERVER_KEY.public,
-        psk=fuzz_handshake.GROUP_KEY.psk,
+        psk=fuzz_handshake.CLUSTER_KEY.psk,
         e=X25519PrivateKey.from_private_bytes(bytes([3]) * 32),
     )
     return bytes([control.ControlType.HANDSHAKE]) + fields + state.write_message(hello())

@@ -1,10 +1,10 @@
 """`python tools/environment.py EXTRA`: make .venv with gatelink (editable) and an extra, or bring it up to date.
 
-EXTRA is `login`, for what the demos run, or `dev`, for the tools too. All needs are checked before anything is made,
-and each that is missing is told with its fix. While pip works, a line every two seconds says what it is at.
+EXTRA is `login`, for the demos, or `dev`, for the tools too. All needs are checked before anything is made,
+and each missing one is reported with its fix. While pip works, a line every two seconds shows its progress.
 
-It runs on the machine's own Python and imports the standard library alone; an older Python must be able to read it, and
-to say that it is too old.
+It runs on the machine's own Python and imports only the standard library. An older Python must be able to parse it, so
+that it can report that it is too old.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import IO
 
 OLDEST = (3, 11)
 DOWNLOADS = {"login": (35, 200), "dev": (190, 560)}
-"""About how many MB an extra and all it needs are to download, and on the disk."""
+"""MB, about, of an extra and its dependencies: to download, and on the disk."""
 
 EVERY = 2.0  # s between two lines while pip works
 ROOT = Path(__file__).resolve().parent.parent

@@ -1,4 +1,4 @@
-"""All clients, in a process of their own: `python -m benchmarks.chaos.clients`, told by its stdin."""
+"""All clients, in a process of their own: `python -m benchmarks.chaos.clients`, with commands on its stdin."""
 
 import asyncio
 from collections import Counter
@@ -50,7 +50,7 @@ class Clients:
             self.undisturbed.add(took)
 
     async def login(self, port: int, key: str, sessions: int) -> int:
-        """Logs in as uid 1 to `sessions`; how many are."""
+        """Log in as uid 1 to `sessions`. Returns how many are logged in."""
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(uid: int) -> Session:

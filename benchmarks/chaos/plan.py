@@ -1,4 +1,4 @@
-"""Which connection breaks how, and at which byte: a function of the seed and the connection's number alone."""
+"""How and at which byte each connection breaks: a function of the seed and the connection's number alone."""
 
 from collections.abc import Callable, Sequence
 from random import Random

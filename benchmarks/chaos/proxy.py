@@ -1,4 +1,4 @@
-"""The proxy, in a process of its own: `python -m benchmarks.chaos.proxy`, told by its stdin."""
+"""The proxy, in a process of its own: `python -m benchmarks.chaos.proxy`, with commands on its stdin."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The server, in a process of its own: `python -m benchmarks.chaos.server`, told by its stdin."""
+"""The server, in a process of its own: `python -m benchmarks.chaos.server`, with commands on its stdin."""
 
 from typing import Any
 
@@ -38,7 +38,7 @@ class ChaosServer:
         return {"port": self.server.endpoints[0].port, "key": self.key.public.hex()}
 
     def begin(self, messages: int, over: float, seed: int) -> int:
-        """Begins to send to everybody who is here, for `over` seconds; how many they are."""
+        """Begin to send to all sessions, for `over` seconds. Returns their number."""
         sessions = list(self.users.values())
         self.side.begin(sessions, messages, over, f"{seed}/down")
         return len(sessions)

@@ -1,4 +1,4 @@
-"""What both sides do: send numbered messages in bursts, and keep a ledger of what they hear."""
+"""Both sides: send numbered messages in bursts, and keep a ledger of the messages that they receive."""
 
 import asyncio
 from collections import Counter
@@ -27,7 +27,7 @@ class Numbered(bytes):
 
 
 def body(number: int) -> Numbered:
-    """What message `number` must be, to the last byte."""
+    """The bytes of message `number`."""
     return Numbered((number.to_bytes(4, "little") + b"%020d" % number * 3)[: 4 + number * 7 % 61])
 
 
@@ -87,7 +87,7 @@ class Frontend:
                 self.sent += len(burst)
 
     def losses(self, messages: int) -> Counter[str]:
-        """What became of the `messages` that every session was to bring."""
+        """The results for the `messages` of every session."""
         total = Counter(lost=0, doubled=0, reordered=0, corrupt=self.corrupt)
         for ledger in self._ledgers.values():
             total.update(ledger.losses(messages))

@@ -2,8 +2,8 @@
 
     python -m benchmarks.hostile [--short]
 
-The server has core 0 to itself. On core 1 are the attackers, who take half of it at most and let the good clients go
-first, and the good clients, who measure. The method is in benchmarks/README.md.
+The server has core 0 to itself. On core 1 are the attackers, which take half of it at most with lower priority, and
+the good clients, which measure. The method is in benchmarks/README.md.
 """
 
 import argparse
@@ -185,7 +185,7 @@ def judge(run: Run, lost: dict[str, int], timed: bool) -> bool:
     refused, let_in = (sum(column) for column in zip(*newcomers, strict=True))
     aims[f"newcomers during the attacks: {let_in} logged in, {refused} did not get in"] = not refused
     late = max(phase.clients["lag"]["p99"] for phase in run.phases)
-    aims[f"the good clients, who measure, had time: their own loop was {late * 1_000:.1f} ms late (p99)"] = late <= LATE
+    aims[f"the good clients had time to measure: their own loop was {late * 1_000:.1f} ms late (p99)"] = late <= LATE
     slow = max(attack["late"] for phase in run.phases for attack in phase.attackers["attacks"].values())
     busy = max(phase.attackers["cpu"] + phase.clients["cpu"] for phase in run.phases)
     aims[f"the load was not the bottleneck: its core {busy:.0%} busy, attackers {slow:.1f} s late at most"] = (
@@ -199,7 +199,7 @@ def judge(run: Run, lost: dict[str, int], timed: bool) -> bool:
 
 
 def memory_bound(scale: Scale, quiet: int) -> int:
-    """What the limits allow the attackers: full outboxes, unverified connections, and backlogs of those who left."""
+    """What the limits allow the attackers: full outboxes, unverified connections, and backlogs of clients that left."""
     queued = min(scale.deaf * (LIMITS.max_outbox_bytes + LIMITS.write_high_water), LIMITS.max_held_bytes)
     return quiet + queued + LIMITS.max_backlog_bytes + LIMITS.max_connections * UNVERIFIED_BYTES
 

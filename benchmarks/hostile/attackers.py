@@ -1,4 +1,4 @@
-"""The attackers, in a process of their own: `python -m benchmarks.hostile.attackers`, told by its stdin."""
+"""The attackers, in a process of their own: `python -m benchmarks.hostile.attackers`, with commands on its stdin."""
 
 import asyncio
 import os

@@ -1,4 +1,4 @@
-"""The good clients, in a process of their own: `python -m benchmarks.hostile.clients`, told by its stdin.
+"""The good clients, in a process of their own: `python -m benchmarks.hostile.clients`, with commands on its stdin.
 
 Every session has an address of its own. Half of them are sealed.
 """

@@ -1,4 +1,4 @@
-"""The server under load, in a process of its own: `python -m benchmarks.hostile.server`, told by its stdin."""
+"""The server under load, in a process of its own: `python -m benchmarks.hostile.server`, with commands on its stdin."""
 
 import asyncio
 import os
