@@ -202,7 +202,7 @@ class Server:
 
     @property
     def endpoints(self) -> list[Endpoint]:
-        """Where it listens, with the ports that were taken."""
+        """The endpoints that it listens at, with the ports that were taken."""
         return [listener.endpoint for listener in self._listeners]
 
     @property
@@ -244,7 +244,7 @@ class Server:
 
     @property
     def trouble(self) -> str:
-        """Why it cannot take new players just now, as /healthz says it; "" if it can."""
+        """The reason why it cannot take new players now, as /healthz says it; "" if it can."""
         return ""
 
     async def _join(self) -> None:
@@ -254,7 +254,7 @@ class Server:
         """Leaves the cluster; may be called again, and before `_join` has ended."""
 
     def metrics(self) -> "Exposition":
-        """What this run has counted and holds, for Prometheus. Raises ConfigError before the first `start`."""
+        """The metrics of this run for Prometheus. Raises ConfigError before the first `start`."""
         from gatelink.ops.metrics import Metrics  # keeps prometheus out of processes without an admin port
 
         return Metrics(self._started(self._clients), self.sessions, self.handlers, self.lag, self._cluster_metrics)
@@ -325,12 +325,12 @@ class Server:
         if address:
             parse_endpoint(address)
         clients = self._started(self._clients)
-        clients.shut()
+        clients.stop_accepting()
         asked = sum(session.go_away(within, address) for session in clients.sessions)
         log.info("draining", sessions=len(clients.sessions), asked=asked, within=within, address=address)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(within + 1):
-                await clients.admission.empty()
+                await clients.admission.wait_empty()
 
     async def stop(self, grace: float | None = None) -> None:
         """Accepts nothing more, lets handlers end and delivers what is queued, closes every session with 4011.
@@ -349,8 +349,8 @@ class Server:
         clock = self.context.wheel.clock
         deadline = clock() + grace
         clients, inner = self._started(self._clients), self._started(self._inner)
-        clients.shut()
-        inner.shut()
+        clients.stop_accepting()
+        inner.stop_accepting()
         await clients.close(deadline, self.handlers.tick)
         await inner.close(max(deadline, clock() + LEAST_GRACE))  # last: servers may hear of the clients that closed
         while self._to_stop:

@@ -48,7 +48,7 @@ class Acceptor:
         return self.reader(self.connection(self._made))
 
     def reader(self, connection: Connection) -> "UnverifiedReader":
-        """What reads for `connection` until its peer is verified."""
+        """The reader of `connection` until its peer is verified."""
         return UnverifiedReader(connection, self.buffer)
 
     def deadline(self) -> float:
@@ -109,7 +109,7 @@ class UnverifiedReader(asyncio.BufferedProtocol):
         self._connection.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """What was read behind a PROXY protocol header."""
+        """Takes the bytes that were read behind a PROXY protocol header."""
         self._connection.data_received(data)
 
     def eof_received(self) -> bool:

@@ -168,7 +168,7 @@ class Admission:
         if address is not None:
             self._addresses.leave(address)
 
-    async def empty(self) -> None:
+    async def wait_empty(self) -> None:
         """Waits until no connection is left."""
         while self.connections:
             self._emptied.clear()

@@ -1,4 +1,4 @@
-"""What is remembered of each address: how often it connects, and how often what came from it could not be verified.
+"""The record of each address: how often it connects, and how often its logins fail.
 
 Both are bounded in number (limits.max_addresses). Over it the record of the oldest address is cleared. A client that
 changes its address a thousand times clears only its own bans, and no other client is refused for it.

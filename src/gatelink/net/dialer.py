@@ -57,7 +57,7 @@ TokenSource = Callable[[], str | Awaitable[str]]
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """How long to wait before each attempt to reconnect: a random part of a time that doubles ("full jitter").
+    """The delays before attempts to reconnect: each a random part of a time that doubles ("full jitter").
 
     first, most: seconds; attempts: after so many in a row the session ends.
     """
@@ -75,7 +75,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """How this side speaks the extension: its HELLO; and if it seals, the server's public key or the cluster's.
+    """The extension as this side speaks it: its HELLO; and if it seals, the server's public key or the cluster's key.
 
     peer_id: with the cluster's key, the server that it calls.
     """
@@ -230,7 +230,7 @@ class Dialer:
 
     @property
     def _ticket(self) -> Ticket | None:
-        """What resumes the session; None if it can't be resumed."""
+        """The ticket of the session; None if it can't be resumed."""
         return self._session.ticket if self._session is not None else None
 
     def _agree(self, connection: Connection, ours: Hello, agreed: Hello) -> None:

@@ -160,7 +160,7 @@ class AddressTable:
         self.counted_key = counted_key
 
     def __len__(self) -> int:
-        """How many keys hold a connection."""
+        """The number of keys that hold a connection."""
         return len(self._counts)
 
     def enter(self, host: str) -> bool:

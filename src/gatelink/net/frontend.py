@@ -59,12 +59,12 @@ class Frontend:
         await listener.open()
         return listener
 
-    def shut(self) -> None:
+    def stop_accepting(self) -> None:
         """Accepts nothing more; refuses the connections that are not verified yet."""
         self.admission.open = False
         for listener in self.listeners:
             listener.close()
-        self.logins.stop()
+        self.logins.refuse_all()
 
     async def close(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
         """Lets handlers finish, delivers what is queued, closes every session; returns when nothing is left.
@@ -79,7 +79,7 @@ class Frontend:
         await self.sessions.close(self.end_code, "the server stops", deadline)
         for connection in list(self.admission.connections):
             connection.abort()
-        await self.admission.empty()
+        await self.admission.wait_empty()
         self.memory_guard.close()
         tick()
         last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - context.wheel.clock()))

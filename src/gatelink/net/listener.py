@@ -1,4 +1,4 @@
-"""Where connections come in: the listening sockets of one `Listen`."""
+"""The listening sockets of one `Listen`."""
 
 import asyncio
 import contextlib

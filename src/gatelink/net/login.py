@@ -60,8 +60,8 @@ class LoginChecks:
         self.sessions = sessions
         self.running: set[Login] = set()
 
-    def stop(self) -> None:
-        """The server stops: refuse all of them."""
+    def refuse_all(self) -> None:
+        """The server stops, and refuses the connections that are not verified yet."""
         for login in list(self.running):
             login.refuse("stopping", CloseCode.GOING_AWAY)
 
@@ -74,7 +74,7 @@ class LoginChecks:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LoginRules:
-    """What a login at one frontend must show, and what it is answered.
+    """The conditions for logins at one frontend, and the answers to them.
 
     tokens: check the tokens. responder: answers HANDSHAKEs; its keys say which peers can get in with one.
     id, source: the server's own, for its answers. sealed_only: whether plain logins are refused.
@@ -257,7 +257,9 @@ class Login(Item):
             case None if self._agreed is not None:
                 pass  # of a type that is ignored
             case _:
-                raise ProtocolError(f"{type(record).__name__} before verification")
+                what = "a control record of an ignored type" if record is None else type(record).__name__
+                due = "HELLO, HANDSHAKE or ClientVertifyReq" if self._agreed is None else "ClientVertifyReq or RESUME"
+                raise ProtocolError(f"{what}, where {due} was due")
 
     def _shake_hands(self, record: Handshake) -> None:
         """Answers a HANDSHAKE, whose turn it is."""

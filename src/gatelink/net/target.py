@@ -1,4 +1,4 @@
-"""Where a session's server is: the endpoint that was dialled first, or one that the server gave (docs/protocol.md)."""
+"""The endpoint of a session's server: the first that was dialled, or one that the server gave (docs/protocol.md)."""
 
 import ssl
 
@@ -20,7 +20,7 @@ def is_as_safe(there: Endpoint, here: Endpoint) -> bool:
 
 
 class Target:
-    """Where a session is dialled.
+    """The endpoint that a session is dialled at.
 
     endpoint: the next place. Raises ConfigError for a TLS context that goes with no tls:// endpoint.
     """
@@ -35,7 +35,7 @@ class Target:
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """What `endpoint` is dialled with."""
+        """The TLS context for `endpoint`; None for one without TLS."""
         if self.endpoint.scheme != "tls":
             return None
         if self._tls is None:

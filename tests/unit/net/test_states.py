@@ -248,7 +248,7 @@ class LoginWalk:
                 if self.login.is_open:
                     self.login.on_deadline(0)
             case A.STOP:
-                self.checks.stop()
+                self.checks.refuse_all()
             case A.REVOKED:
                 self.checks.tokens_revoked(7)
             case _:
