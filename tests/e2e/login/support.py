@@ -20,7 +20,7 @@ from gatelink.login.gateways import GatewayInfo, StaticGateways
 from gatelink.login.limits import LoginLimits, Rule
 from gatelink.login.messages import Problem
 from gatelink.login.service import LoginService
-from tests.support import TEST_TIMEOUT
+from tests.support import MS, TEST_TIMEOUT
 
 ANNA = {"user": "anna", "password": "correct horse"}
 GATEWAY = GatewayInfo(
@@ -104,6 +104,20 @@ class RawHttp:
     async def open(cls, service: LoginService) -> "RawHttp":
         url = httpx.URL(service.url)
         return cls(*await asyncio.open_connection(url.host, url.port))
+
+    @asynccontextmanager
+    async def trickling(self, piece: bytes) -> AsyncIterator[None]:
+        """It sends `piece` every 10 ms, until the end or a reset."""
+
+        async def trickle() -> None:
+            while True:
+                await self.send(piece)
+                await asyncio.sleep(10 * MS)
+
+        task = asyncio.create_task(trickle())
+        yield
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
 
     async def send(self, data: bytes) -> None:
         self.writer.write(data)

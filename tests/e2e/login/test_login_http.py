@@ -1,4 +1,4 @@
-"""Slow, large, many and odd requests at the login service: each costs only who sends it."""
+"""Slow, large, many and odd requests at the login service: each costs only its sender."""
 
 import asyncio
 import json
@@ -31,60 +31,58 @@ from tests.e2e.support import closing, until
 from tests.support import MS
 
 LOGIN = json.dumps(ANNA).encode()
+HEALTH = b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n"
 
 
 @pytest.mark.parametrize("begun", [b"", b"POST /v1/lo", b"POST /v1/login HTTP/1.1\r\nhost: x\r\n"])
 async def test_a_head_that_trickles_is_cut_off_at_the_deadline(begun: bytes, tmp_path: Path) -> None:
-    async with serving_login(tmp_path, limits=limits(head_timeout=200 * MS)) as service:
-        slow = await RawHttp.open(service)
+    async with (
+        serving_login(tmp_path, limits=limits(head_timeout=200 * MS)) as service,
+        closing(RawHttp.open(service)) as slow,
+    ):
         loop = asyncio.get_running_loop()
         started = loop.time()
-
-        async def trickle() -> None:
-            await slow.send(begun)
-            while True:
-                await slow.send(b"x")
-                await asyncio.sleep(10 * MS)
-
-        trickling = asyncio.create_task(trickle())
-        assert await slow.rest() == b""
-        assert loop.time() - started > 150 * MS
-        trickling.cancel()
-        await asyncio.gather(trickling, return_exceptions=True)
+        await slow.send(begun)
+        async with slow.trickling(b"x"):
+            assert await slow.rest() == b""
+            assert loop.time() - started > 150 * MS
         await slow.close()
         await until(lambda: service.admission.count == 0)
 
 
 async def test_a_connection_may_not_idle_for_ever_between_requests(tmp_path: Path) -> None:
-    async with serving_login(tmp_path, limits=limits(head_timeout=1_500 * MS)) as service:
-        peer = await RawHttp.open(service)
+    async with (
+        serving_login(tmp_path, limits=limits(head_timeout=1_500 * MS)) as service,
+        closing(RawHttp.open(service)) as peer,
+    ):
         for _ in range(3):
-            await peer.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            await peer.send(HEALTH)
             assert (await peer.response())[0] == 200
         await peer.send(b"GET /hea")
         assert await peer.rest() == b""
-        await peer.close()
 
 
 async def test_a_connection_idles_between_requests_longer_than_a_head_may_take(tmp_path: Path) -> None:
     """A balancer keeps it for 60 s, and must not find it closed."""
     assert limits().keep_alive > 60
-    async with serving_login(tmp_path, limits=limits(head_timeout=100 * MS)) as service:
-        peer = await RawHttp.open(service)
+    async with (
+        serving_login(tmp_path, limits=limits(head_timeout=100 * MS)) as service,
+        closing(RawHttp.open(service)) as peer,
+    ):
         for _ in range(2):
-            await peer.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            await peer.send(HEALTH)
             assert (await peer.response())[0] == 200
             await asyncio.sleep(300 * MS)
-        await peer.close()
 
 
 async def test_a_connection_that_idles_for_too_long_is_closed(tmp_path: Path) -> None:
-    async with serving_login(tmp_path, limits=limits(keep_alive=100 * MS)) as service:
-        peer = await RawHttp.open(service)
-        await peer.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+    async with (
+        serving_login(tmp_path, limits=limits(keep_alive=100 * MS)) as service,
+        closing(RawHttp.open(service)) as peer,
+    ):
+        await peer.send(HEALTH)
         assert (await peer.response())[0] == 200
         assert await peer.rest() == b""
-        await peer.close()
 
 
 async def test_the_service_listens_on_every_address_of_its_name(tmp_path: Path) -> None:
@@ -95,29 +93,23 @@ async def test_the_service_listens_on_every_address_of_its_name(tmp_path: Path) 
             for port in (httpx.URL(service.url).port, service.admin_port):
                 for *_, where in socket.getaddrinfo("localhost", port, type=socket.SOCK_STREAM):
                     reader, writer = await asyncio.open_connection(str(where[0]), port)
-                    writer.write(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+                    writer.write(HEALTH)
                     assert (await reader.readline()).startswith(b"HTTP/1.1 200 ")
                     writer.close()
 
 
 @pytest.mark.parametrize("chunked", [False, True])
 async def test_a_body_that_trickles_is_answered_408_and_closed(chunked: bool, tmp_path: Path) -> None:
-    async with serving_login(tmp_path, limits=limits(timeout=200 * MS)) as service:
-        peer = await RawHttp.open(service)
+    async with (
+        serving_login(tmp_path, limits=limits(timeout=200 * MS)) as service,
+        closing(RawHttp.open(service)) as peer,
+    ):
         length = b"transfer-encoding: chunked" if chunked else b"content-length: 1000"
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\n" + length + b"\r\n\r\n")
-
-        async def trickle() -> None:
-            while True:
-                await peer.send(b"1\r\n \r\n" if chunked else b" ")
-                await asyncio.sleep(10 * MS)
-
-        trickling = asyncio.create_task(trickle())
-        status, headers, body = await peer.response()
-        assert (status, headers["connection"]) == (408, "close")
-        assert headers["content-type"] == "application/problem+json" and b"too-slow" in body
-        trickling.cancel()
-        await asyncio.gather(trickling, return_exceptions=True)
+        async with peer.trickling(b"1\r\n \r\n" if chunked else b" "):
+            status, headers, body = await peer.response()
+            assert (status, headers["connection"]) == (408, "close")
+            assert headers["content-type"] == "application/problem+json" and b"too-slow" in body
         assert await peer.rest() == b""
         await peer.close()
         assert service.limited_app.active == 0
@@ -208,8 +200,7 @@ async def test_too_long_a_head_is_a_problem_and_closed(head: bytes, in_pieces: b
 
 
 async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_path: Path) -> None:
-    async with serving_login(tmp_path) as service:
-        peer = await RawHttp.open(service)
+    async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n")
         await until(lambda: service.admission.count == 1)
         await peer.send(b"no chunk\r\n")
@@ -239,7 +230,7 @@ async def test_a_body_that_goes_wrong_while_it_is_read_ends_the_connection(tmp_p
 )
 async def test_a_request_that_ends_where_a_proxy_may_not_think_so_hides_no_other(begun: bytes, tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
-        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\n" + begun + b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\n" + begun + HEALTH)
         answer = await peer.rest()
         assert answer.startswith(b"HTTP/1.1 400 ") and answer.count(b"HTTP/1.1") == 1
 
@@ -359,7 +350,7 @@ async def test_connections_are_limited_in_all_and_by_network(tmp_path: Path) -> 
             await until(partial(_holds, admission, 2))
             again = await RawHttp.open(service)
             stack.push_async_callback(again.close)
-            await again.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            await again.send(HEALTH)
             assert (await again.response())[0] == 200
 
 
@@ -379,10 +370,10 @@ async def test_the_connection_that_is_idle_for_the_longest_gives_way_to_a_new_on
         await until(lambda: service.limited_app.active == 1)
         silent = await opened()
         trickling = await opened(b"POST /v1/lo")
-        used = await opened(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        used = await opened(HEALTH)
         assert (await used.response())[0] == 200
         for gone in (silent, trickling, used):
-            another = await opened(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+            another = await opened(HEALTH)
             assert (await another.response())[0] == 200
             assert await gone.rest() == b""
         assert service.admission.refused == {"idle": 3} and service.admission.count == 4
@@ -424,7 +415,7 @@ async def test_a_network_that_asks_too_often_is_told_and_then_cut_off_and_nobody
         url = httpx.URL(service.url)
         other = RawHttp(*await asyncio.open_connection(url.host, url.port, local_addr=("127.0.1.1", 0)))
         stack.push_async_callback(other.close)
-        await other.send(b"GET /healthz HTTP/1.1\r\nhost: x\r\n\r\n")
+        await other.send(HEALTH)
         assert (await other.response())[0] == 200
 
 
@@ -450,8 +441,10 @@ async def test_addresses_of_one_network_share_a_bucket_behind_a_proxy_too(addres
 
 
 async def test_who_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
-    async with serving_login(tmp_path, limits=limits(head_timeout=500 * MS, timeout=500 * MS)) as service:
-        peer = await RawHttp.open(service)
+    async with (
+        serving_login(tmp_path, limits=limits(head_timeout=500 * MS, timeout=500 * MS)) as service,
+        closing(RawHttp.open(service)) as peer,
+    ):
         peer.writer.transport.pause_reading()  # type: ignore[attr-defined]
         with pytest.raises((ConnectionResetError, BrokenPipeError)):
             while True:
