@@ -13,8 +13,8 @@ MOST_CHANGES = 8
 LATE = 2 * KEEPALIVE
 """Seconds after which a server's last report is shown as late."""
 
-COLUMNS = ("name", "id", "state", "sessions", "messages/s", "lag", "told", "age", "version", "addresses")
-_FIGURES = {"id", "sessions", "messages/s", "lag", "told", "age"}
+COLUMNS = ("name", "id", "state", "sessions", "messages/s", "lag", "report", "age", "version", "addresses")
+_FIGURES = {"id", "sessions", "messages/s", "lag", "report", "age"}
 _FROM_WIDTH = {"age": 88, "version": 100, "addresses": 130}
 """The width of the terminal from which a column is shown."""
 
@@ -74,7 +74,7 @@ def view(
 
 
 def _row(info: ServerInfo, now: float) -> list[Text]:
-    told = now - (info.updated_at or info.started_at)
+    report = now - (info.updated_at or info.started_at)
     addresses = [*info.outer, f"inner {info.inner}", *([f"admin {info.admin}"] if info.admin else [])]
     return [
         Text(_plain(info.name)),
@@ -83,7 +83,7 @@ def _row(info: ServerInfo, now: float) -> list[Text]:
         Text(f"{info.load.sessions:,}"),
         Text(f"{info.load.messages:,.0f}"),
         Text(f"{info.load.lag * 1000:.0f} ms"),
-        Text(_span(told), style="red" if told > LATE else ""),
+        Text(_span(report), style="red" if report > LATE else ""),
         Text(_span(now - info.started_at)),
         Text(_plain(info.version)),
         Text(_plain(", ".join(addresses))),
