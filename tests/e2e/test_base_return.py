@@ -1,9 +1,11 @@
 """Who is back, and what follows it: the same token while the older session is there (docs/protocol.md)."""
 
 import asyncio
+import socket
 import struct
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from typing import Any
 
 import pytest
 
@@ -33,6 +35,9 @@ async def stuck(there: World, uid: int = 7, token: bytes = b"first", count: int 
     client.stop_reading()
     front = there.front.sessions.get(uid)
     assert front is not None
+    stream: Any = front._stream
+    kernel = stream.transport.get_extra_info("socket")
+    kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # or a kernel with much memory may take everything
     for n in range(count):
         front.send(Say(n, b"x" * 500))
     await until(lambda: front.outbox.sent and front._stream is not None and not front._stream.writable)

@@ -27,7 +27,7 @@ def warnings_in(logs: list[Any]) -> list[str]:
 
 
 PLAIN = "players' tokens come in unencrypted from every network"
-ADMIN = "the admin port asks for no login, and every network can reach it"
+ADMIN = "the admin port has no login, and every network can reach it"
 GROUP = ClusterKey.generate()
 
 
