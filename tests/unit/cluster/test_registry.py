@@ -165,3 +165,14 @@ async def registry_without_watch(engine: MemoryEngine, id: int) -> AsyncIterator
         yield
     finally:
         await one.close()
+
+
+def test_an_entry_has_the_names_that_every_version_reads() -> None:
+    """Servers of two versions share a registry while a cluster is updated."""
+    info = ServerInfo(id=20, type=12, name="lobby", wants_login_events=True, updated_at=7.5)
+    entry = msgspec.msgpack.decode(msgspec.msgpack.encode(info))
+    assert entry["greets"] is True and entry["told_at"] == 7.5
+    assert set(entry) == {
+        *("id", "type", "name", "inner", "outer", "public_key", "greets", "version", "state", "load", "admin"),
+        *("instance", "started_at", "told_at"),
+    }
