@@ -210,12 +210,14 @@ class Routing(RuleBasedStateMachine):
         if id in self.links:
             self.links[id].relieve()
 
-    @rule(data=st.data())
-    def time_is_over(self, data: st.DataObject) -> None:
-        if self.wheel.due:
-            item = data.draw(st.sampled_from(self.wheel.due))
-            self.wheel.due.remove(item)
-            item.call()
+    @rule(uid=st.sampled_from(PLAYERS), type=st.sampled_from(TYPES))
+    def time_is_over(self, uid: int, type: int) -> None:
+        for item in self.wheel.due:
+            route = item.call.__self__
+            if route.type == type and route.player.session.uid == uid:
+                self.wheel.due.remove(item)
+                item.call()
+                return
 
     @invariant()
     def every_table_agrees(self) -> None:
