@@ -223,9 +223,7 @@ class Routing(RuleBasedStateMachine):
     def every_table_agrees(self) -> None:
         router = self.router
         routes = [route for player in router for route in player.routes.values()]
-        assert {player.session for player in router} == {
-            session for session in self.sessions.values() if session.close_code is None
-        }
+        assert set(router.players) == {each.epoch for each in self.sessions.values() if each.close_code is None}
         for route in routes:
             is_bound = route.state is RouteState.BOUND
             assert (route.link is not None) == is_bound
