@@ -21,20 +21,20 @@ log = structlog.get_logger("gatelink.directory")
 
 PREFIX = "players"
 TTL = 3_600.0
-"""Seconds that an entry lives; gateways renew those of their sessions (renewals.py) before a third of it is over."""
+"""Seconds that an entry lives; gateways renew it (renewals.py) before a third of that is over."""
 
 MAX_WAITING = 20_000
-"""Ends of sessions that wait to be written; those over it are left to expire."""
+"""Ends of sessions that wait to be written; over it, entries are left to expire."""
 
 WORKERS = 8
 RETRY = 1.0
-"""Seconds after which what the engine did not do is tried again."""
+"""Seconds before a failed call is tried again."""
 
 
 class Place(msgspec.Struct, frozen=True, array_like=True):
     """Where a player's session is: the id of its gateway, and its epoch, which is also its sid there.
 
-    is_over: it has ended, and what waits there is for the next login.
+    is_over: the session is closed, and a backlog waits there for the next login.
     """
 
     gateway: int
@@ -47,14 +47,14 @@ _decode = msgspec.msgpack.Decoder(Place).decode
 
 
 class Directory:
-    """The group's directory, as one gateway writes it. clock: unix seconds."""
+    """The cluster's directory, as one gateway writes it. clock: unix seconds."""
 
     def __init__(self, engine: Engine, gateway: int, clock: Callable[[], float] = time.time) -> None:
         self.gateway = gateway
         self.ttl = TTL
         """Seconds that an entry lives after each write."""
         self.skipped = 0
-        """Ends that were not written, because too many waited while the engine was away; they expire."""
+        """Ends that were not written: too many waited while the engine could not be reached. They expire."""
         self._engine = engine
         self._clock = clock
         self._last = 0
@@ -74,21 +74,21 @@ class Directory:
             try:
                 await self._write(key, Place(self.gateway, epoch), self.ttl, entry)
             except Conflict:
-                continue  # another login of the same player; one of the two must be the newer
+                continue  # another login of the same player at the same time
             return epoch, before
 
     async def find(self, uid: int, slot: int = 0) -> Place | None:
-        """Where a player's newest login is, if that has not ended. Raises EngineUnavailable."""
+        """The place of a player's newest login, unless it is closed. Raises EngineUnavailable."""
         entry = await self._engine.get(_key(uid, slot))
         place = _decode(entry.value) if entry is not None else None
         return None if place is None or place.is_over else place
 
     async def renew(self, uid: int, slot: int, epoch: int) -> bool:
-        """Keeps the entry of a session that lives on; makes it anew if the engine lost it.
+        """Keep a session's entry alive; write it again if the engine lost it.
 
-        False if there is a newer login, whose entry is left alone.
+        Returns False, and writes nothing, if there is a newer login.
 
-        Raises Conflict if the entry changes at this moment: a newer login came first, or this one ended;
+        Raises Conflict if the entry is changing: a newer login came first, or this one was closed;
         EngineUnavailable.
         """
         key = _key(uid, slot)
@@ -99,7 +99,7 @@ class Directory:
         return True
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float = 0.0) -> None:
-        """The session is over: its entry goes soon, or `keep` seconds later if something waits here for the player."""
+        """A session is closed: delete its entry soon, or `keep` seconds later if a backlog waits for the player."""
         if not self._workers:
             self._workers = [tasks.live(self._write_ends, "directory ends") for _ in range(WORKERS)]
         try:
@@ -108,17 +108,15 @@ class Directory:
             self.skipped += 1
 
     async def close(self, seconds: float = 1.0) -> None:
-        """Writes what waits to be written, for up to `seconds`."""
+        """Write the ends that wait, for up to `seconds`."""
         try:
             async with asyncio.timeout(seconds):
                 await self._ends.join()
         except TimeoutError:
             self.skipped += self._ends.qsize()
         finally:
-            for worker in self._workers:
-                worker.cancel()
-        await asyncio.gather(*self._workers, return_exceptions=True)
-        self._workers.clear()
+            workers, self._workers = self._workers, []
+            await tasks.cancel_and_wait(*workers)
 
     def _next_epoch(self, before: Place | None) -> int:
         self._last = max(self._last + 1, int(self._clock() * 1_000_000), before.epoch + 1 if before is not None else 0)
@@ -143,7 +141,7 @@ class Directory:
                 self._ends.task_done()
 
     async def _try_to_end(self, key: str, epoch: int, keep: float) -> bool:
-        """False while the engine is away."""
+        """False while the engine cannot be reached."""
         try:
             await self._write_end(key, epoch, keep)
         except EngineUnavailable:

@@ -1,7 +1,7 @@
-"""What the servers of a group share: keys that expire, events, and requests with a deadline.
+"""What the servers of a cluster share: keys that expire, events, and requests with a deadline.
 
-Players' frames never go through the engine. When it is away, sessions and links live on; a call that needs it raises
-`EngineUnavailable` after its deadline, and watches and subscriptions heal by themselves.
+Players' frames never go through the engine. While it cannot be reached, sessions and links live on. A call raises
+`EngineUnavailable` after its deadline; watches and subscriptions recover by themselves.
 
 Two implementations pass the same tests: `engines.memory.MemoryEngine` (one process) and `engines.nats.NatsEngine`.
 """
@@ -18,7 +18,7 @@ import msgspec
 from gatelink.errors import GatelinkError
 
 Revision = NewType("Revision", int)
-"""Which write made an entry what it is. Opaque: good to compare with another of the same key, for nothing else."""
+"""Identifies one write of a key. Opaque: only to be compared with another of the same key."""
 
 
 MAX_REFUSAL = 1_000
@@ -26,25 +26,25 @@ MAX_REFUSAL = 1_000
 
 
 class EngineError(GatelinkError):
-    """Something that the engine did not do."""
+    """The engine did not do what it was asked."""
 
 
 class EngineUnavailable(EngineError):
-    """The engine did not answer before the deadline; whether it did what it was asked is not known."""
+    """The engine did not answer before the deadline. It may have done what it was asked."""
 
 
 class Conflict(EngineError):
-    """The entry is not what the writer thought: another write came first, it is there already, or it is gone."""
+    """The entry is not the expected one: another write came first, or it exists already, or it is gone."""
 
 
 class NoResponder(EngineError):
-    """Nobody serves the subject of a request."""
+    """No server answers the subject of a request."""
 
 
 class RequestFailed(EngineError):
-    """Whoever serves the subject raised.
+    """The handler of the request raised.
 
-    code, reason: what it said with `CallRefused`; 0 and "" for any other exception, whose words are in its own log.
+    code, reason: of its `CallRefused`; 0 and "" for any other exception, which that server logs.
     """
 
     def __init__(self, text: str, code: int = 0, reason: str = "") -> None:
@@ -54,10 +54,7 @@ class RequestFailed(EngineError):
 
 
 class CallTimeout(RequestFailed):
-    """The engine is there, and whoever serves the subject did not answer before the deadline.
-
-    Whether the request was handled is not known.
-    """
+    """The handler of the request did not answer before the deadline. It may have handled the request."""
 
 
 class CallRefused(GatelinkError):
@@ -85,7 +82,7 @@ class Entry(msgspec.Struct, frozen=True):
 
 
 class Change(msgspec.Struct, frozen=True):
-    """What became of a key: its new value, or None if it was deleted or expired."""
+    """The new value of a key, or None if it was deleted or expired."""
 
     key: str
     value: bytes | None
@@ -105,10 +102,10 @@ class Watch(Protocol):
 
 
 class Subscription(Protocol):
-    """A subject that is being listened to."""
+    """A subscription to a subject."""
 
     async def close(self) -> None:
-        """Ends it, when what was under way has been handled; nothing is called after this."""
+        """End it once its messages are handled; the handler is not called after this."""
 
 
 class EngineStats:
@@ -148,8 +145,8 @@ class EngineStats:
 class Engine(Protocol):
     """Keys, events and requests. Every call has a deadline of its own and raises EngineUnavailable after it.
 
-    A call waits for an engine that is away, in case it comes back in time. One that was under way when the connection
-    was lost raises at once: nobody knows whether it was done.
+    A call waits for an engine that cannot be reached, in case it comes back in time. A call that had been sent when the
+    connection was lost raises at once: it may have been done.
 
     Keys and subjects are words of `A-Z a-z 0-9 _ - =` joined by dots; others raise ValueError. Values are bytes of up
     to 1 MiB less 1 KiB. A `ttl` is in seconds, at least 1, and rounded up; the key is kept up to a second longer.
@@ -157,16 +154,16 @@ class Engine(Protocol):
 
     stats: EngineStats
     when_back: set[Callable[[], None]]
-    """Called each time that the engine can be used again, or was found to have lost or changed what it held.
+    """Called when the engine can be used again, or lost entries, or has older ones.
 
-    What a process must have there, it looks after then.
+    A process then writes its own entries again.
     """
 
     async def start(self) -> None:
         """Connects. Raises EngineUnavailable, or ConfigError for an engine that cannot do what is needed."""
 
     async def close(self) -> None:
-        """Ends every subscription, watch and request."""
+        """End every subscription, watch and request."""
 
     async def __aenter__(self) -> Self: ...
 
@@ -174,41 +171,41 @@ class Engine(Protocol):
 
     @property
     def is_available(self) -> bool:
-        """Whether it is connected and, when that was last tried, could be written to; for health and metrics."""
+        """Whether it is connected and the last test write succeeded; for health and metrics."""
 
     async def get(self, key: str) -> Entry | None: ...
 
     async def put(self, key: str, value: bytes, ttl: float) -> Revision:
-        """Writes, whatever is there."""
+        """Write a key, whatever it is now."""
 
     async def create(self, key: str, value: bytes, ttl: float) -> Revision:
-        """Writes what is not there yet, or expired. Raises Conflict."""
+        """Write a key that does not exist, or expired. Raises Conflict."""
 
     async def update(self, key: str, value: bytes, ttl: float, revision: Revision) -> Revision:
-        """Replaces the write that `revision` names, and with it its expiry. Raises Conflict."""
+        """Replace the write that `revision` names, and its expiry. Raises Conflict."""
 
     async def delete(self, key: str, revision: Revision | None = None) -> None:
-        """Takes the key away if it is there; with a `revision`, only that write, else raises Conflict."""
+        """Delete a key if it exists; with a `revision`, only that write, else raises Conflict."""
 
     def watch(self, prefix: str) -> AbstractAsyncContextManager[Watch]:
         """All keys below `prefix`: its words and at least one more. Entered, its `entries` are complete."""
 
     async def publish(self, subject: str, data: bytes) -> None:
-        """Tells all who subscribed; who is away misses it."""
+        """Send an event to all subscribers that are connected now."""
 
     async def subscribe(self, subject: str, handler: Callable[[bytes], None]) -> Subscription:
-        """Has `handler` called, in order, with what is published from now on. What it raises is logged."""
+        """Call `handler` with each event published from now on, in order. What it raises is logged."""
 
     async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
-        """Answers requests, each in a task of its own; one of those who serve the subject gets each request.
+        """Answer requests, each in a task of its own; of several servers, one gets each request.
 
-        `handler` is cancelled when the caller's deadline is over. What it raises is logged, and fails the request;
-        CallRefused is not logged, and tells the caller why. Over 1,000 at a time are refused.
+        `handler` is cancelled at the caller's deadline. What it raises is logged, and fails the request; CallRefused
+        is not logged, and its reason goes to the caller. Over 1,000 at a time are refused.
         """
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - goes with the call
-        """The answer of whoever serves `subject`.
+        """Send a request and return the answer.
 
         Raises NoResponder at once, RequestFailed; after `timeout` seconds CallTimeout, or EngineUnavailable if the
-        engine is away.
+        engine cannot be reached.
         """

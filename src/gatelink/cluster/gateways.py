@@ -1,4 +1,4 @@
-"""The gateways of a group as the login service sees them: whoever the registry has."""
+"""The gateways of the registry, for the login service."""
 
 from collections.abc import Sequence
 
@@ -8,14 +8,14 @@ from gatelink.login.gateways import GatewayInfo, least_loaded
 
 
 class RegistryGateways:
-    """The gateways that are registered (login.gateways.Gateways)."""
+    """The registered gateways (login.gateways.Gateways)."""
 
     def __init__(self, registry: Registry) -> None:
         self._registry = registry
         self._sent: dict[tuple[int, float], int] = {}  # players sent to a gateway since its last keepalive
 
     def choose(self, uid: int, transport: str = "") -> GatewayInfo:
-        """The least loaded that is up. Raises NoGateway."""
+        """The least loaded gateway that is up. Raises NoGateway."""
         chosen = least_loaded(self.all(), uid, transport)
         info = self._registry.servers[chosen.id]
         key = (info.id, info.updated_at)

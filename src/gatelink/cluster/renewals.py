@@ -1,4 +1,4 @@
-"""When a gateway renews the directory's entries of its sessions: each by its own due time, well before it expires."""
+"""Renewal of a gateway's entries in the directory: each has a due time, well before it expires."""
 
 import asyncio
 import heapq
@@ -16,17 +16,17 @@ from gatelink.rate_limited_logger import RateLimitedLogger
 log = structlog.get_logger("gatelink.directory")
 
 AT_ONCE = 128
-"""Renewals under way. At two calls of 2 s each, the slowest that there are, these are 38,400 in a third of the TTL."""
+"""Renewals at a time. At two calls of 2 s each, the slowest possible, these are 38,400 in a third of the TTL."""
 
 Key = tuple[int, int, int]
 """(uid, slot, epoch)"""
 
 
 class Renewals:
-    """The entries of one gateway that must be kept.
+    """The entries of one gateway that are kept alive.
 
-    An entry is due between a sixth and a third of the TTL after its last write, at random, so that those that were
-    written together part. One that failed is due again a second later. When the engine is back, call `all_are_due`.
+    An entry is due between a sixth and a third of the TTL after its last write, at random, so that entries written
+    together spread. A failed one is due again a second later. When the engine is back, call `all_are_due`.
 
     renew: writes one entry, as `Directory.renew`. replaced: called with (uid, slot, epoch) of a session that has a
     newer login. ttl: seconds that an entry lives. clock: seconds.
@@ -40,13 +40,13 @@ class Renewals:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed = 0
-        """Renewals that were not done, and are tried again."""
+        """Renewals that failed and are tried again."""
         self._renew = renew
         self._replaced = replaced
         self._ttl = ttl
         self._clock = clock
         self._due: dict[Key, float] = {}
-        self._queue: list[tuple[float, Key]] = []  # a heap; what is not as in `_due` any more stays a while
+        self._queue: list[tuple[float, Key]] = []  # a heap; outdated items stay a while
         self._under_way: dict[Key, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
 
@@ -54,26 +54,26 @@ class Renewals:
         return len(self._due)
 
     def add(self, uid: int, slot: int, epoch: int) -> None:
-        """An entry that has just been written."""
+        """Keep an entry that has just been written."""
         self._set((uid, slot, epoch), self._later())
 
     def discard(self, uid: int, slot: int, epoch: int) -> None:
-        """An entry that need not be kept any more."""
+        """Keep an entry no longer."""
         self._due.pop((uid, slot, epoch), None)
 
     def all_are_due(self) -> None:
-        """The engine may have lost entries, or have newer ones: each is looked at, as fast as `AT_ONCE` allows."""
+        """Renew every entry now, `AT_ONCE` at a time: the engine may have lost entries, or have newer ones."""
         now = self._clock()
         self._due = dict.fromkeys(self._due, now)
         self._queue = [(now, key) for key in self._due]
         self.wake()
 
     def wake(self) -> None:
-        """The clock may have come to what is due."""
+        """Look again what is due."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Renews what is due until it is cancelled."""
+        """Renew what is due until it is cancelled."""
         try:
             while True:
                 self._wake.clear()
@@ -84,13 +84,10 @@ class Renewals:
                 except TimeoutError:
                     pass
         finally:
-            under_way = list(self._under_way.values())
-            for task in under_way:
-                task.cancel()
-            await asyncio.gather(*under_way, return_exceptions=True)
+            await tasks.cancel_and_wait(*self._under_way.values())
 
     def _begin_due(self) -> float | None:
-        """Begins what is due, as much as may be under way; seconds until there is more to do, None: until woken."""
+        """Begin what is due, up to AT_ONCE; return the seconds until more is due, None to wait for `wake`."""
         now = self._clock()
         queue = self._queue
         while queue:
@@ -116,7 +113,7 @@ class Renewals:
                 elif self._due.pop(key, None) is not None:
                     self._replaced(*key)
         except Conflict:
-            pass  # a newer login came first, or it ended: the next time tells
+            pass  # a newer login came first, or it was closed: the next renewal finds out
         except EngineUnavailable:
             self.failed += 1
         except Exception as error:
@@ -125,8 +122,8 @@ class Renewals:
         finally:
             del self._under_way[key]
             now_due = self._due.get(key)
-            if now_due is not None:  # else it ended meanwhile
-                self._set(key, due if now_due == before else now_due)  # the latter: the engine was lost meanwhile
+            if now_due is not None:  # else it was discarded meanwhile
+                self._set(key, due if now_due == before else now_due)  # the latter after `all_are_due`
             self.wake()
 
     def _set(self, key: Key, due: float) -> None:

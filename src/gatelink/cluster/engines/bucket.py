@@ -1,8 +1,8 @@
-"""The keys of a group as a key-value bucket of JetStream: a stream that keeps the last message of each subject.
+"""The keys of a cluster in a key-value bucket of JetStream: a stream that keeps the last message of each subject.
 
 NATS' key-value stores are such streams (architecture decision record 8); expiry is each message's own `Nats-TTL`, and
-what expires or is deleted leaves a marker for a while, so that watches hear of it (43, 48). Spoken to directly, since
-the client's own `KeyValue.put` and `update` write what never expires. Nothing here knows a connection.
+what expires or is deleted leaves a marker for a while, so that watches see it (43, 48). The stream is used directly,
+since the client's own `KeyValue.put` and `update` write entries that never expire. Nothing here knows a connection.
 """
 
 import re
@@ -53,7 +53,7 @@ class Ask(Protocol):
 
 
 class ApiError(msgspec.Struct):
-    """How JetStream says no."""
+    """An error of JetStream."""
 
     code: int = 0
     err_code: int = 0
@@ -90,8 +90,8 @@ class _Stream(msgspec.Struct):
 class KeyValueBucket:
     """The keys of the bucket `name`; `replicas` are made of it if it has to be made.
 
-    It keeps a key of its own, the mark, which nobody else writes. While the mark is what was written last, the bucket
-    has what it had; else somebody emptied it, made it again, or restored an older copy.
+    It has a key of its own, the mark. While the mark is the one written last, the bucket has its contents. Else it was
+    emptied, made again, or restored from an older copy.
     """
 
     def __init__(self, name: str, replicas: int) -> None:
@@ -99,9 +99,9 @@ class KeyValueBucket:
         self.prefix = f"$KV.{name}."
         self._replicas = replicas
         self.lacks = ""
-        """Options that the bucket lacks and is used without; "" as a rule."""
+        """Options that the bucket lacks and is used without; "" if none."""
         self.full = ""
-        """Why a new key does not fit; "" as a rule. A limit that somebody set is left alone."""
+        """Why a new key does not fit; "" if it does. A limit that an operator set is not changed."""
         self._is_ours = False  # it was made or accepted once
         self._mark = f"marks.{secrets.token_hex(8)}"
         self._last_mark: Revision | None = None  # the last write of the mark that was acknowledged
@@ -112,7 +112,7 @@ class KeyValueBucket:
         """Makes the bucket, or checks the one that is there. Raises ConfigError, EngineUnavailable, NoResponder.
 
         At first a bucket with wrong options is refused, since it may be another application's. Later it is this
-        group's, and options that somebody changed are mended.
+        cluster's, and changed options are set back.
         """
         found = await self._find(ask)
         config = found.config

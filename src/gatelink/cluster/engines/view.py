@@ -1,4 +1,4 @@
-"""What a watch shows: the entries now, and what changed since its reader last looked."""
+"""A watch: the entries now, and the changes that its reader has not read yet."""
 
 import asyncio
 from collections.abc import Mapping
@@ -12,39 +12,39 @@ class View:
     """A `Watch` that an engine writes. One reader iterates it.
 
     Unread changes are kept by key, so a key is reported once however often it changed, and one that came and went
-    unread not at all: what is kept is bounded by what is there and what the reader was told of. Iteration ends when
+    unread not at all: what is kept is bounded by the entries and the keys that the reader knows. Iteration ends when
     the engine closes.
     """
 
     def __init__(self) -> None:
         self._entries: dict[str, bytes] = {}
         self.entries: Mapping[str, bytes] = MappingProxyType(self._entries)
-        self._told: set[str] = set()  # keys that are there as far as the reader knows
+        self._reported: set[str] = set()  # keys that the reader knows
         self._unread: dict[str, None] = {}  # an ordered set
         self._wake = asyncio.Event()
         self._ended = False
 
     def open(self, entries: Mapping[str, bytes]) -> None:
-        """What is there when the reader comes."""
+        """Set the entries that the reader begins with."""
         self._entries.update(entries)
-        self._told.update(entries)
+        self._reported.update(entries)
 
     def set(self, key: str, value: bytes | None) -> None:
-        """What `key` is now; None if it is gone. The same value again is no change."""
+        """Set the value of `key`; None if it is gone. The same value again is no change."""
         if self._entries.get(key) == value:
             return
         if value is not None:
             self._entries[key] = value
         else:
             del self._entries[key]
-            if key not in self._told:
+            if key not in self._reported:
                 self._unread.pop(key, None)
                 return
         self._unread[key] = None
         self._wake.set()
 
     def replace(self, entries: Mapping[str, bytes]) -> None:
-        """All that is there now, after a time that nothing was heard in."""
+        """Set all entries, after a time without changes."""
         for key in self._entries.keys() - entries.keys():
             self.set(key, None)
         for key, value in entries.items():
@@ -68,7 +68,7 @@ class View:
         del self._unread[key]
         value = self._entries.get(key)
         if value is None:
-            self._told.discard(key)
+            self._reported.discard(key)
         else:
-            self._told.add(key)
+            self._reported.add(key)
         return Change(key, value)

@@ -1,4 +1,4 @@
-"""The tasks that answer requests: a bounded number at a time, each for no longer than its caller waits."""
+"""The tasks that answer requests: a bounded number, each bounded by its caller's deadline."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -19,7 +19,7 @@ _decode_refusal = msgspec.msgpack.Decoder(tuple[int, str]).decode
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Answer = Callable[[bytes, str], Awaitable[None]]
-"""Sends `(data, failure)` to who asked; `failure` is "" if there is none. The data of a refusal is why."""
+"""Sends `(data, failure)` to the caller; `failure` is "" if there is none. A refusal's data is its code and reason."""
 
 
 class RequestWorkers:
@@ -31,7 +31,7 @@ class RequestWorkers:
         self._tasks: set[asyncio.Task[None]] = set()
 
     async def take(self, subject: str, handler: Handler, data: bytes, timeout: float, answer: Answer) -> None:  # noqa: ASYNC109
-        """Has `handler` answer. It is cancelled after `timeout` seconds, when nobody waits for it any more."""
+        """Have `handler` answer; cancel it after `timeout` seconds, when its caller has given up."""
         self._stats.served += 1
         if len(self._tasks) >= MAX_SERVED:
             self._stats.served_refused += 1
@@ -42,11 +42,8 @@ class RequestWorkers:
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Ends what is being handled."""
-        tasks = list(self._tasks)
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+        """Cancel the requests that are being handled."""
+        await tasks.cancel_and_wait(*self._tasks)
 
     async def _handle(self, subject: str, handler: Handler, data: bytes, timeout: float, answer: Answer) -> None:  # noqa: ASYNC109
         result, failure = b"", ""
@@ -65,15 +62,15 @@ class RequestWorkers:
 
 
 def request_failed(subject: str, failure: str, data: bytes) -> EngineError:
-    """What the caller is told of a `failure`, with the data that came with it."""
+    """The caller's error for a `failure` and its data."""
     if failure == BUSY:
-        return RequestFailed(f"{subject}: refused, whoever serves it is handling {MAX_SERVED} requests")
+        return RequestFailed(f"{subject}: refused, that server is handling {MAX_SERVED} requests already")
     if failure == LATE:
-        return CallTimeout(f"{subject}: whoever serves it took longer than the caller waits")
+        return CallTimeout(f"{subject}: its handler took longer than the caller waits")
     if failure == REFUSED:
         try:
             code, reason = _decode_refusal(data)
         except (msgspec.MsgspecError, UnicodeError):
-            return RequestFailed(f"{subject}: refused, and the reason did not decode")
+            return RequestFailed(f"{subject}: refused, and its reason cannot be read")
         return RequestFailed(f"{subject}: refused with code {code}" + (f": {reason}" if reason else ""), code, reason)
-    return RequestFailed(f"{subject}: whoever serves it failed; the cause is in its log")
+    return RequestFailed(f"{subject}: its handler failed; that server's log has the cause")
