@@ -16,10 +16,9 @@ from math import inf
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
 
-import structlog
-
 from gatelink.calls import contain, invoke_plain, is_async, is_generator, refuse_unrun
 from gatelink.errors import BodyError, CatalogError, ConfigError, LocalError, PeerError, SessionClosed
+from gatelink.logger import Logger
 from gatelink.session import builtin_messages
 from gatelink.session.inbox import Inbox
 from gatelink.session.interfaces import MessageSource, Peer
@@ -31,7 +30,7 @@ from gatelink.wire.frames import Frame, encode_frame
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
-log = structlog.get_logger("gatelink.handlers")
+log = Logger("gatelink.handlers")
 
 TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
 """Upper bounds, in seconds, of the handler time histogram; most calls end in the first, and cost one comparison."""

@@ -25,6 +25,7 @@ from gatelink.calls import invoke, invoke_plain
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError
 from gatelink.handlers import Handlers, check_handler
+from gatelink.logger import Logger
 from gatelink.net.admission import Admission
 from gatelink.net.certificates import INTERVAL as CERTIFICATE_INTERVAL
 from gatelink.net.connection import Connection
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
 
     from gatelink.ops.families import Exposition
 
-log = structlog.get_logger("gatelink.server")
+log = Logger("gatelink.server")
 
 
 class Server:

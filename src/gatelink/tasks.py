@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
-import structlog
-
+from gatelink.logger import Logger
 from gatelink.rate_limited_logger import RateLimitedLogger
 
 FIRST_PAUSE = 0.1
@@ -25,7 +24,7 @@ failures: Counter[str] = Counter()
 
 _kept: set[asyncio.Task[None]] = set()
 
-quiet = RateLimitedLogger(structlog.get_logger("gatelink.tasks"))
+quiet = RateLimitedLogger(Logger("gatelink.tasks"))
 
 
 def keep(work: Coroutine[object, object, None], name: str) -> asyncio.Task[None]:

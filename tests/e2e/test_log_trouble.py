@@ -8,12 +8,14 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import structlog
 from msgspec import Struct
 
-from gatelink import Catalog, ConnectError, Handlers, Session, connect
-from tests.e2e.support import leave
+from gatelink import Catalog, CloseCode, ConnectError, Handlers, Session, connect
+from tests.e2e.support import EchoServer, Note, RawClient, frame_of, leave, until
 from tests.processes import Process
 from tests.support import TEST_TIMEOUT
 
@@ -183,3 +185,31 @@ async def test_a_login_service_with_a_full_disk_starts_and_ends(tmp_path: Path) 
         writer.close()
         process.send_signal(signal.SIGTERM)
         assert await process.wait() == 0
+
+
+async def test_a_program_s_own_log_that_raises_takes_no_event_from_a_session() -> None:
+    def fail(logger: object, method: str, event: Any) -> Any:
+        raise RuntimeError("the log is not there")
+
+    server = EchoServer()
+    begun: list[int] = []
+    server.on_verified(lambda session: begun.append(session.uid))
+    before = structlog.get_config()
+    structlog.configure(processors=[fail])
+    try:
+        async with server:
+            older = await RawClient.verified(server, 7)
+            newer = await RawClient.verified(server, 7)  # replaces it
+            await newer.echo(1)
+            await until(lambda: server.ended == [(7, CloseCode.REPLACED)])
+            wrong = await RawClient.open(server)
+            wrong.send(frame_of(Note(1)))
+            await wrong.rest()
+            await newer.close()
+            await until(lambda: len(server.ended) == 2)
+            await older.close()
+            await wrong.close()
+            await server.stop(0)
+    finally:
+        structlog.configure(**before)
+    assert begun == [7, 7]

@@ -60,11 +60,11 @@ def test_wire_knows_no_loop_socket_clock_or_log() -> None:
 
 
 def test_session_imports_nothing_above_wire() -> None:
-    assert_imports_only("session", {"errors", "config", "stats", "wire", "session"})
+    assert_imports_only("session", {"errors", "config", "logger", "stats", "wire", "session"})
 
 
 def test_handlers_import_nothing_above_session() -> None:
-    below = {"errors", "config", "stats", "calls", "wire", "session"}
+    below = {"errors", "config", "logger", "stats", "calls", "wire", "session"}
     assert_imports_only("handlers", below)
 
 
@@ -84,6 +84,19 @@ def test_deadlines_have_one_clock_the_wheel_s() -> None:
                     if text.endswith("loop") or text.endswith("loop()") or name == "monotonic":
                         wrong.append(f"{where(path)}:{node.lineno} calls {text}.{name}()")
     assert not wrong, "deadlines are read from one clock, Wheel.clock, but\n" + "\n".join(wrong)
+
+
+def test_only_our_logger_calls_structlog_s() -> None:
+    """structlog's own raises what the program's set-up raises."""
+    wrong = [
+        f"{where(path)}:{node.lineno}"
+        for path in sources()
+        if where(path) != "logger.py"
+        for node in ast.walk(ast.parse(path.read_text(), filename=str(path)))
+        if isinstance(node, ast.Attribute) and node.attr in ("get_logger", "getLogger", "wrap_logger")
+        if ast.unparse(node) != "logging.getLogger"
+    ]
+    assert not wrong, "a line is logged with gatelink.logger.Logger, which raises nothing, but see\n" + "\n".join(wrong)
 
 
 def test_net_imports_nothing_that_sits_on_it() -> None:

@@ -119,11 +119,10 @@ def _write_private(path: Path, url: str) -> Path:
 
 async def _keep(server: "NatsServer") -> None:
     """Start a nats-server again whenever it has died."""
-    import structlog
-
     from gatelink.errors import GatelinkError
+    from gatelink.logger import Logger
 
-    log = structlog.get_logger("gatelink.up")
+    log = Logger("gatelink.up")
     wait = 0.2
     while True:
         await _end_of(server)

@@ -15,7 +15,6 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 import msgspec
-import structlog
 
 from gatelink import tasks
 from gatelink.calls import invoke, invoke_plain
@@ -25,6 +24,7 @@ from gatelink.cluster.links import Link, Links
 from gatelink.cluster.registry import LoadMeter, OnChange, Registry, ServerInfo, State
 from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
 from gatelink.handlers import Fallback, Handlers, Route, check_handler
+from gatelink.logger import Logger
 from gatelink.net.client import connect_server
 from gatelink.net.dialer import Backoff
 from gatelink.net.frontend import Frontend
@@ -36,7 +36,7 @@ from gatelink.wire.frames import Frame, encode_frame
 from gatelink.wire.keys import ClusterKey
 from gatelink.wire.messages import Catalog
 
-log = structlog.get_logger("gatelink.cluster")
+log = Logger("gatelink.cluster")
 quiet = RateLimitedLogger(log)
 
 _M = TypeVar("_M")

@@ -12,12 +12,12 @@ import time
 from collections.abc import Callable
 
 import msgspec
-import structlog
 
 from gatelink import tasks
 from gatelink.cluster.engine import Conflict, Engine, EngineUnavailable, Entry, Revision
+from gatelink.logger import Logger
 
-log = structlog.get_logger("gatelink.directory")
+log = Logger("gatelink.directory")
 
 PREFIX = "players"
 TTL = 3_600.0

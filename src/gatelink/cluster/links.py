@@ -11,11 +11,11 @@ from functools import partial
 from typing import Any, Protocol
 
 import msgspec
-import structlog
 
 from gatelink import tasks
 from gatelink.cluster.registry import Registry, ServerInfo
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, LocalError, MessageTooLarge, SessionClosed
+from gatelink.logger import Logger
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
@@ -23,7 +23,7 @@ from gatelink.session.states import SessionState
 from gatelink.wire.envelope import PUSH_HEAD, Run, event, push_to_one
 from gatelink.wire.frames import HEADER_SIZE, Frame
 
-log = structlog.get_logger("gatelink.links")
+log = Logger("gatelink.links")
 
 PROBE_SECONDS = 0.25
 """Seconds between two probes of the address behind a detached link."""
@@ -340,16 +340,16 @@ class Links:
         """A link is detached, and may be attached again."""
         link = self._by_session.get(session)
         if link is not None and not self._closing:
-            log.info("link detached", server=link.id, name=link.info.name)
             self._probing[link] = tasks.keep(self._probe(link), "link probe")
+            log.info("link detached", server=link.id, name=link.info.name)
 
     def resumed(self, session: Session) -> None:
         """A link is attached again, and goes on where it was."""
         link = self._by_session.get(session)
         if link is not None:
-            log.info("link attached", server=link.id, name=link.info.name)
             self._end_probe(link)
             self.user.link_attached(link)
+            log.info("link attached", server=link.id, name=link.info.name)
 
     def closed(self, session: Session, handle_rest: bool) -> None:
         """A link is closed. Its user is called later, as it may be using the link now."""

@@ -6,18 +6,18 @@ See docs/protocol.md, "Newer logins win".
 import asyncio
 
 import msgspec
-import structlog
 
 from gatelink import tasks
 from gatelink.cluster.directory import Directory
 from gatelink.cluster.engine import Engine, EngineError, Subscription
 from gatelink.cluster.renewals import Renewals
 from gatelink.errors import CloseCode
+from gatelink.logger import Logger
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import DUPLICATE_LOGIN_FRAME, SessionManager
 from gatelink.session.session import Session
 
-log = structlog.get_logger("gatelink.gateway")
+log = Logger("gatelink.gateway")
 
 REPLACE_SECONDS = 1.0
 """How long a login waits for the gateway of the login before; that gateway may be dead."""

@@ -3,16 +3,15 @@
 import asyncio
 from typing import Any
 
-import structlog
-
 from gatelink import tasks
 from gatelink.cluster.cluster import Cluster, ClusterHandlers, Membership
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.registry import LoadMeter, State
 from gatelink.errors import CloseCode, ConfigError
+from gatelink.logger import Logger
 from gatelink.server import Listen, Server
 
-log = structlog.get_logger("gatelink.cluster")
+log = Logger("gatelink.cluster")
 
 
 class ClusterServer(Server):

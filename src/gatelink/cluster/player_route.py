@@ -12,7 +12,6 @@ from itertools import groupby
 from typing import Any
 
 import msgspec
-import structlog
 
 from gatelink.cluster.links import Link, Links
 from gatelink.cluster.players import POLICIES
@@ -20,6 +19,7 @@ from gatelink.cluster.registry import ServerInfo, State
 from gatelink.cluster.routes import OnDeath, Pick, Rules
 from gatelink.errors import BodyError, CloseCode, LocalError, SessionClosed
 from gatelink.handlers import Handlers
+from gatelink.logger import Logger
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.control_frames import close_code
 from gatelink.session.groups import Member
@@ -33,7 +33,7 @@ from gatelink.wire import envelope
 from gatelink.wire.envelope import MOVED, NEW, RETURNED, SERVER_DIED, Encoded, client_frames
 from gatelink.wire.frames import Frame
 
-log = structlog.get_logger("gatelink.gateway")
+log = Logger("gatelink.gateway")
 quiet = RateLimitedLogger(log)
 
 MAX_CLAIMS = 0xFFFF

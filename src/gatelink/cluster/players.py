@@ -10,13 +10,13 @@ from types import MappingProxyType
 from typing import Any
 
 import msgspec
-import structlog
 
 from gatelink.cluster.cluster import Cluster
 from gatelink.cluster.links import Link
 from gatelink.cluster.registry import State
 from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, SessionClosed
 from gatelink.handlers import Handlers
+from gatelink.logger import Logger
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.control_frames import close_code
 from gatelink.session.groups import MAX_NAME, check_name
@@ -51,7 +51,7 @@ from gatelink.wire.envelope import (
 )
 from gatelink.wire.frames import Frame, encode_frame
 
-quiet = RateLimitedLogger(structlog.get_logger("gatelink.service"))
+quiet = RateLimitedLogger(Logger("gatelink.service"))
 
 POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
 """Policies by their number in a PushFrame."""

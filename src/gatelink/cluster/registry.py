@@ -14,15 +14,15 @@ from functools import partial
 from time import perf_counter
 
 import msgspec
-import structlog
 
 from gatelink import tasks
 from gatelink.cluster.engine import Conflict, Engine, EngineUnavailable, Revision
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 from gatelink.ops.lag import LoopLag
 from gatelink.rate_limited_logger import RateLimitedLogger
 
-log = structlog.get_logger("gatelink.registry")
+log = Logger("gatelink.registry")
 quiet = RateLimitedLogger(log)
 
 PREFIX = "servers"
@@ -262,12 +262,12 @@ class Registry:
             return
         self._revision = None
         self._is_replaced = True
-        newer = found.inner if found is not None else ""
-        log.error("replaced by a newer server of the same id", id=self.me.id, newer=newer)
         if self._on_replaced is not None:
             self._on_replaced()
         if self._keeping is not None:
             self._keeping.cancel()
+        newer = found.inner if found is not None else ""
+        log.error("replaced by a newer server of the same id", id=self.me.id, newer=newer)
 
     async def _watch(self, ready: "asyncio.Future[None]") -> None:
         try:

@@ -6,14 +6,13 @@ import random
 import time
 from collections.abc import Awaitable, Callable
 
-import structlog
-
 from gatelink import tasks
 from gatelink.cluster.directory import RETRY
 from gatelink.cluster.engine import Conflict, EngineUnavailable
+from gatelink.logger import Logger
 from gatelink.rate_limited_logger import RateLimitedLogger
 
-log = structlog.get_logger("gatelink.directory")
+log = Logger("gatelink.directory")
 
 AT_ONCE = 128
 """Renewals at a time. At two calls of 2 s each, the slowest possible, these are 38,400 in a third of the TTL."""

@@ -4,13 +4,13 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import msgspec
-import structlog
 
 from gatelink.auth.accounts import AccountExists
 from gatelink.auth.errors import InvalidCredential, LoginRefused, Unavailable
 from gatelink.auth.passwords import Busy
 from gatelink.cluster.engine import EngineError
 from gatelink.errors import GatelinkError, importing
+from gatelink.logger import Logger
 from gatelink.login.gateways import NoGateway
 from gatelink.login.logins import Logins
 from gatelink.login.messages import (
@@ -45,7 +45,7 @@ with importing(__name__, "login"):
     from litestar.params import JSONBody
     from litestar.types import ExceptionHandlersMap
 
-quiet = RateLimitedLogger(structlog.get_logger("gatelink.login.http"))
+quiet = RateLimitedLogger(Logger("gatelink.login.http"))
 
 DOCUMENT = "/openapi.json"
 PAGE = "/docs"

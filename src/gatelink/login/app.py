@@ -8,16 +8,15 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from ipaddress import ip_address
 from typing import Any
 
-import structlog
-
 from gatelink.config import Network, networks
+from gatelink.logger import Logger
 from gatelink.login.limits import LoginLimits
 from gatelink.login.messages import RETRY_AFTER, Problem, problem, response_of
 from gatelink.login.networks import RequestRates
 from gatelink.net.endpoints import contains
 from gatelink.rate_limited_logger import RateLimitedLogger
 
-log = structlog.get_logger("gatelink.login.http")
+log = Logger("gatelink.login.http")
 quiet = RateLimitedLogger(log)
 
 MOST_DISCARDED = 1_048_576

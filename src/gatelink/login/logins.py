@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-import structlog
-
 from gatelink.auth.accounts import AccountExists, Accounts
 from gatelink.auth.errors import InvalidCredential, Unavailable
 from gatelink.auth.methods import LoginMethod, LoginRefused
@@ -16,12 +14,13 @@ from gatelink.auth.tokens import Identity, Issuer
 from gatelink.calls import invoke
 from gatelink.cluster.engine import EngineError
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 from gatelink.login.gateways import Gateways, NoGateway
 from gatelink.login.messages import LoginReply
 from gatelink.login.throttle import Throttle, TooMany
 from gatelink.rate_limited_logger import RateLimitedLogger
 
-log = structlog.get_logger("gatelink.login.http")
+log = Logger("gatelink.login.http")
 quiet = RateLimitedLogger(log)
 
 METHODS = ("password", "guest", "oidc")

@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Self
 
-import structlog
 from prometheus_client.core import CounterMetricFamily, Metric
 
 from gatelink.auth.accounts import Accounts
@@ -12,6 +11,7 @@ from gatelink.auth.methods import LoginMethod
 from gatelink.auth.tokens import Issuer
 from gatelink.cluster.engine import Engine
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 from gatelink.login.api import LegacyStatus, build
 from gatelink.login.app import LimitedApp
 from gatelink.login.gateways import Gateways
@@ -26,7 +26,7 @@ from gatelink.ops.families import Exposition, counter, counters, gauge
 from gatelink.ops.http import HttpServer
 from gatelink.ops.lag import LoopLag
 
-log = structlog.get_logger("gatelink.login.http")
+log = Logger("gatelink.login.http")
 
 
 class LoginService:

@@ -3,10 +3,9 @@
 import asyncio
 from collections.abc import Callable
 
-import structlog
-
 from gatelink.calls import invoke_plain
 from gatelink.config import networks
+from gatelink.logger import Logger
 from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import contains
@@ -16,7 +15,7 @@ from gatelink.session.loop_context import LoopContext
 from gatelink.session.states import ConnectionState
 from gatelink.wire.frames import FrameDecoder
 
-quiet = RateLimitedLogger(structlog.get_logger("gatelink.listener"))
+quiet = RateLimitedLogger(Logger("gatelink.listener"))
 
 Welcome = Callable[[Connection, float], object]
 """Begins the login check of an admitted connection: sets its receiver. The float: by when, on the wheel's clock."""

@@ -8,9 +8,8 @@ once, so connections that send none, however many, keep no client out.
 import asyncio
 from functools import partial
 
-import structlog
-
 from gatelink.errors import CloseCode, PeerError
+from gatelink.logger import Logger
 from gatelink.net.bans import BanTable, ConnectRates
 from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.endpoints import AddressTable, address_key
@@ -19,7 +18,7 @@ from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.stream import FrameReceiver
 
-quiet = RateLimitedLogger(structlog.get_logger("gatelink.refusals"))
+quiet = RateLimitedLogger(Logger("gatelink.refusals"))
 
 LOGGED_APART = frozenset({"verify-failed", "tokens-unavailable", "resume-refused"})
 """Reasons whose log lines say more, and are written where that is known."""

@@ -4,12 +4,12 @@ import os
 import ssl
 from datetime import UTC, datetime
 
-import structlog
 from cryptography import x509
 
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 
-log = structlog.get_logger("gatelink.listener")
+log = Logger("gatelink.listener")
 
 INTERVAL = 0.5
 """Seconds between two looks at the files."""

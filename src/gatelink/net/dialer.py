@@ -12,10 +12,10 @@ from collections.abc import Awaitable, Callable, Iterator
 from time import time
 
 import msgspec
-import structlog
 
 from gatelink import tasks
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, PeerError, ProtocolError
+from gatelink.logger import Logger
 from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.endpoints import Endpoint, failure
 from gatelink.net.states import DIAL, DialEvent, DialState
@@ -40,7 +40,7 @@ from gatelink.wire.handshake import Initiator, check_answer
 from gatelink.wire.keys import ClusterKey
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
 
-log = structlog.get_logger("gatelink.client")
+log = Logger("gatelink.client")
 
 PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCode.INTERNAL_ERROR}
 """Codes of a CLOSE before the verdict that say nothing of this session: the next attempt may well succeed."""

@@ -10,12 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-import structlog
-
 from gatelink.auth.tokens import Identity, Tokens
 from gatelink.calls import invoke, invoke_plain
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
+from gatelink.logger import Logger
 from gatelink.net.admission import Admission, TooManyUnverified
 from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.states import LOGIN, LoginEvent, LoginState
@@ -42,7 +41,7 @@ from gatelink.wire.frames import CONTROL, Frame, encode_frame
 from gatelink.wire.handshake import Responder
 from gatelink.wire.resume import NO_HANDSHAKE, resumed, verify_resume
 
-log = structlog.get_logger("gatelink.login")
+log = Logger("gatelink.login")
 quiet = RateLimitedLogger(log)
 
 VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
@@ -482,6 +481,7 @@ class Login(Item):
         if backlog is not None:
             session.adopt(backlog.frames)
         self._checks.admission.login_succeeded(session.address)
+        # Before the session's own lines. The logger raises nothing.
         log.info("verified", uid=session.uid, address=session.address, back=session.returned)
         if replaced is None:
             self._begin(session)

@@ -8,17 +8,16 @@ memory for them, up to some 100 bytes each, comes on top.
 import asyncio
 from collections.abc import Iterator, Set
 
-import structlog
-
 from gatelink import tasks
 from gatelink.errors import CloseCode
+from gatelink.logger import Logger
 from gatelink.net.connection import Connection
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 
-log = structlog.get_logger("gatelink.memory")
+log = Logger("gatelink.memory")
 
 INTERVAL = 1.0
 AT_ONCE = 1_000

@@ -2,16 +2,15 @@
 
 import ssl
 
-import structlog
-
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.control_frames import printable
 from gatelink.session.session import Session
 from gatelink.wire.control import Ticket
 
-quiet = RateLimitedLogger(structlog.get_logger("gatelink.dialer"))
+quiet = RateLimitedLogger(Logger("gatelink.dialer"))
 
 
 def is_as_safe(there: Endpoint, here: Endpoint) -> bool:

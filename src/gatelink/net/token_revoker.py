@@ -3,15 +3,14 @@
 from collections import deque
 from typing import Protocol, runtime_checkable
 
-import structlog
-
 from gatelink import tasks
 from gatelink.calls import invoke
+from gatelink.logger import Logger
 from gatelink.net.login import LoginChecks
 from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.session import Session
 
-quiet = RateLimitedLogger(structlog.get_logger("gatelink.sessions"))
+quiet = RateLimitedLogger(Logger("gatelink.sessions"))
 
 WORKERS = 8
 """Kicks that are handled at a time; each waits for an engine or a database."""

@@ -6,8 +6,7 @@ It has no login. Bind it where only your monitoring can reach it.
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import TYPE_CHECKING, Any, Protocol
 
-import structlog
-
+from gatelink.logger import Logger
 from gatelink.net.endpoints import is_everywhere, parse_admin
 from gatelink.ops.lag import LoopLag
 
@@ -15,7 +14,7 @@ if TYPE_CHECKING:
     from gatelink.ops.families import Exposition
     from gatelink.ops.http import HttpServer
 
-log = structlog.get_logger("gatelink.admin")
+log = Logger("gatelink.admin")
 
 FIX = "listen on a private address, or close the port in the firewall"
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 import structlog
 from structlog.typing import Processor
 
+from gatelink.logger import Logger
 from gatelink.ops.log_writer import LogFile, LogWriter
 
 Format = Literal["console", "json"]
@@ -22,7 +23,7 @@ LAST_LINES = 1.0
 """Seconds that the queued lines have at the end of the process."""
 
 _NAME = "gatelink.logs"
-log = structlog.get_logger(_NAME)
+log = Logger(_NAME)
 
 _writer = LogWriter()
 _file: LogFile | None = None
@@ -84,7 +85,7 @@ def flush(seconds: float = LAST_LINES) -> bool:
 
 def dropped() -> int:
     """How many lines could not be written, since the process started."""
-    return _writer.dropped
+    return _writer.dropped + Logger.lost
 
 
 def reopen() -> None:
@@ -144,5 +145,5 @@ class _Handler(logging.Handler):
             text = record.getMessage()
         except Exception as error:  # its arguments do not fit its text
             text = f"{record.msg} (not shown: {type(error).__name__})"
-        logger = structlog.get_logger(record.name)
+        logger = Logger(record.name)
         (logger.error if record.levelno >= logging.ERROR else logger.warning)(text, exc_info=record.exc_info)

@@ -13,14 +13,14 @@ from time import monotonic
 from types import FrameType
 from typing import Any, TypeVar
 
-import structlog
 import uvloop
 
+from gatelink.logger import Logger
 from gatelink.ops import logs
 
 T = TypeVar("T")
 
-log = structlog.get_logger("gatelink.process")
+log = Logger("gatelink.process")
 
 SPARE = 4.5
 """Seconds that a stop may take beyond its grace: for cancelled handlers, `on_stop` and the engine. `gatelink up` allows

@@ -14,11 +14,11 @@ from contextlib import suppress
 from functools import partial
 
 import msgspec
-import structlog
 
 from gatelink import tasks
+from gatelink.logger import Logger
 
-log = structlog.get_logger("gatelink.supervisor")
+log = Logger("gatelink.supervisor")
 
 FIRST_WAIT = 0.2
 MOST_WAIT = 10.0
@@ -150,9 +150,9 @@ class Supervisor:
     async def _kill(self, stages: Sequence[int], keepers: "Mapping[Program, asyncio.Task[None]]") -> None:
         late = [program for program, keeper in keepers.items() if program.stage in stages and not keeper.done()]
         for program in late:
-            log.error("did not end, and is killed", program=program.name)
             if program.name in self._children:
                 _signal(self._children[program.name], signal.SIGKILL)
+            log.error("did not end, and is killed", program=program.name)
         if late:
             await asyncio.wait([keepers[program] for program in late], timeout=MOST_WAIT)
 
@@ -166,20 +166,20 @@ class Supervisor:
             if stopping.is_set():
                 return
             if status == UNUSABLE:
-                log.error("can't run as it is configured", program=program.name)
                 if self._unusable is None:
                     self._unusable = program.name
                     self.cause = self._last_lines.get(program.name, "")
                 self._over.set()
+                log.error("can't run as it is configured", program=program.name)
                 return
             if status == REPLACED:
                 log.error("ended for good: a newer process has its server id", program=program.name)
                 return
             if time.monotonic() - began > STEADY:
                 wait = FIRST_WAIT
+            self.restarts += 1
             say = log.info if status == 0 else log.error  # status 0: somebody ended it by hand
             say("ended, and is started again", program=program.name, status=status, seconds=round(wait, 1))
-            self.restarts += 1
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await stopping.wait()

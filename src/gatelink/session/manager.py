@@ -13,9 +13,8 @@ from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
 from typing import Any
 
-import structlog
-
 from gatelink.errors import CloseCode, LocalError, SessionClosed, VerifyError
+from gatelink.logger import Logger
 from gatelink.session.control_frames import control_frame
 from gatelink.session.groups import Member
 from gatelink.session.interfaces import LoginArbiter
@@ -27,7 +26,7 @@ from gatelink.session.timers import Call, Item
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.frames import encode_frame
 
-log = structlog.get_logger("gatelink.sessions")
+log = Logger("gatelink.sessions")
 
 Key = tuple[int, int]
 """(uid, slot)"""

@@ -4,13 +4,12 @@ import asyncio
 from collections.abc import Callable
 from typing import cast
 
-import structlog
-
 from gatelink.config import Limits
+from gatelink.logger import Logger
 from gatelink.session.inbox import Inbox
 from gatelink.session.timers import Call, Wheel
 
-log = structlog.get_logger("gatelink.handlers")
+log = Logger("gatelink.handlers")
 
 LONG = 10.0
 """Seconds after which the log has a handler that still runs."""

@@ -16,11 +16,10 @@ import secrets
 import stat
 from pathlib import Path
 
-import structlog
-
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 
-log = structlog.get_logger("gatelink.settings")
+log = Logger("gatelink.settings")
 
 DEV_SECRET = "GATELINK_DEV_SECRET"
 """The environment variable that throw-away secrets are made from; without `--dev` it is not used."""

@@ -14,14 +14,13 @@ import time
 from pathlib import Path
 from typing import Self
 
-import structlog
-
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 from gatelink.ops.supervisor import tied_to_parent
 
-log = structlog.get_logger("gatelink.engine")
+log = Logger("gatelink.engine")
 
 START_TIMEOUT = 10.0  # s; it takes some 20 ms
 STOP_TIMEOUT = 5.0  # s that it has to write what it holds, before it is killed

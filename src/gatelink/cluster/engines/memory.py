@@ -9,8 +9,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from functools import partial
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
-import structlog
-
 from gatelink.cluster.engine import (
     CallTimeout,
     Conflict,
@@ -24,6 +22,7 @@ from gatelink.cluster.engine import (
 from gatelink.cluster.engines.checks import check_name, check_timeout, check_value, check_write, is_below
 from gatelink.cluster.engines.view import View
 from gatelink.cluster.engines.workers import Handler, RequestWorkers, request_failed
+from gatelink.logger import Logger
 from gatelink.rate_limited_logger import RateLimitedLogger
 
 TICK = 0.05  # s; expiries are looked for at most this often, so a watch hears of one so much later
@@ -76,7 +75,7 @@ class MemoryEngine:
         self._subscribed: dict[str, list[_Subscription[Callable[[bytes], None]]]] = {}
         self._served: dict[str, list[_Subscription[Handler]]] = {}
         self._requests: set[asyncio.Future[tuple[bytes, str]]] = set()
-        self._log = RateLimitedLogger(structlog.get_logger("gatelink.engine"))
+        self._log = RateLimitedLogger(Logger("gatelink.engine"))
         self._workers = RequestWorkers(self.stats, self._log)
 
     async def start(self) -> None:

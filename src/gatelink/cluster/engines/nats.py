@@ -9,8 +9,6 @@ from pathlib import Path
 from time import monotonic
 from typing import Self, TypeVar
 
-import structlog
-
 from gatelink import tasks
 from gatelink.cluster.engine import (
     CallTimeout,
@@ -29,9 +27,10 @@ from gatelink.cluster.engines.nats_client import NatsConnection, Receive, Stop, 
 from gatelink.cluster.engines.view import View
 from gatelink.cluster.engines.workers import RequestWorkers, request_failed
 from gatelink.errors import ConfigError
+from gatelink.logger import Logger
 from gatelink.rate_limited_logger import RateLimitedLogger
 
-log = structlog.get_logger("gatelink.engine")
+log = Logger("gatelink.engine")
 
 MAX_CALLS = 10_000  # under way at a time; more are refused
 ALIVE_INTERVAL, ALIVE_TIMEOUT = 2.0, 5.0  # s between two questions whether the connection lives, and for the answer
