@@ -123,6 +123,7 @@ def test_engines_know_nothing_of_servers_and_sessions() -> None:
             and not name.startswith(
                 (
                     "gatelink.errors.",
+                    "gatelink.logger.",
                     "gatelink.rate_limited_logger.",
                     "gatelink.tasks",
                     "gatelink.ops.supervisor.tied_to_parent",
@@ -145,6 +146,7 @@ def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
         {
             "errors",
             "config",
+            "logger",
             "rate_limited_logger",
             "calls",
             "tasks",
