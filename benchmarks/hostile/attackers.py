@@ -9,7 +9,7 @@ from typing import Any
 import uvloop
 
 from benchmarks.children import obey
-from benchmarks.hostile.server import CATALOG, Echo
+from benchmarks.hostile.server import CATALOG, FIRST_SLOW_UID, Echo
 from benchmarks.hostile.swarm import GONE, Attack, Peer, Periodic, Swarm
 from benchmarks.lateness import Core
 from benchmarks.rawclient import frame, verify_request
@@ -67,6 +67,26 @@ class Deaf(Periodic):
         self.send(peer, b"" if peer.rest else self.request)
 
 
+class WritesOn(Periodic):
+    """Writes its login request, whose check takes long, and behind it all that the kernel takes."""
+
+    name = "writes on"
+    period = 0.5
+    send_buffer = 16_384
+    more = frame(CATALOG.find(Echo).id, bytes(100)) * 1_000
+
+    uid = FIRST_SLOW_UID
+
+    def connected(self, peer: Peer) -> None:
+        self.uid += 1
+        self.send(peer, verify_request(self.uid))
+        self.again(peer)
+        super().connected(peer)
+
+    def again(self, peer: Peer) -> None:
+        self.send(peer, b"" if peer.rest else self.more)
+
+
 class Garbage(Attack):
     """Sends what is no login."""
 
@@ -120,7 +140,7 @@ class Attackers:
         self._before: dict[str, tuple[int, int]] = {}  # what each attack had opened and lost then
         self._work: asyncio.Task[None] | None = None
 
-    def start(self, where: dict[str, Any], silent: int, deaf: int, dribble: int) -> list[str]:
+    def start(self, where: dict[str, Any], silent: int, deaf: int, dribble: int, writes_on: int) -> list[str]:
         """Begins, with every attack off; their names."""
         key, plain, sealed = bytes.fromhex(where["key"]), where["plain"], where["sealed"]
         Handshakes.frames = tuple(Initiator(key, Hello(features=0, slot=0)).frame for _ in range(HANDSHAKES))
@@ -128,6 +148,7 @@ class Attackers:
             (Silent, plain, silent, silent / 5),
             (Deaf, plain, deaf, deaf / 3),
             (Dribble, plain, dribble, dribble / 3),
+            (WritesOn, plain, writes_on, writes_on / 3),
             (Garbage, plain, FLOOD, 0),
             (WrongTokens, plain, FLOOD, 0),
             (Handshakes, sealed, FLOOD, 0),

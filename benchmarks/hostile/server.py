@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,13 @@ import uvloop
 from benchmarks.children import obey
 from benchmarks.harness import HOST
 from benchmarks.lateness import Core, Lateness, summary
-from gatelink import Catalog, Limits, Server, ServerKey, Session, StaticTokens
+from gatelink import Catalog, Identity, Limits, Server, ServerKey, Session, StaticTokens
+from gatelink.net.connection import Connection
 
 CATALOG = Catalog()
 LIMITS = Limits(exempt=())  # the defaults, and no address is trusted: all of the load comes from 127.0.0.0/8
+FIRST_SLOW_UID = 20_000_000
+"""From here on, the check of a user's token does not end by itself."""
 NEWS_PERIOD = 0.2  # s between two broadcasts
 PAGE = os.sysconf("SC_PAGE_SIZE")
 
@@ -29,6 +33,15 @@ class News(bytes):
     """To everybody; numbered in its first 8 bytes."""
 
 
+class SlowForSome(StaticTokens):
+    """Tokens whose backend answers at once for the good, and never for `WritesOn`."""
+
+    async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+        if uid >= FIRST_SLOW_UID:
+            await asyncio.Event().wait()
+        return await super().verify(token, uid, source, address)
+
+
 class HostileServer:
     """Two listeners, one for plain and one for sealed connections; an echo; and news for everybody."""
 
@@ -37,7 +50,7 @@ class HostileServer:
         self.server = Server(
             f"tcp://{HOST}:0",
             f"tcp://{HOST}:0",
-            tokens=StaticTokens(),
+            tokens=SlowForSome(),
             catalog=CATALOG,
             limits=LIMITS,
             keys=[self.key],
@@ -81,9 +94,14 @@ class HostileServer:
             "waited": waited,
             "memory": memory(),
             "most_memory": self.most_memory,
+            "most_unverified": max((each.held_bytes for each in self._unverified()), default=0),
         }
         self.most_memory = 0
         return seen
+
+    def _unverified(self) -> Iterator[Connection]:
+        """The connections without a session."""
+        return (each for each in self.server.connections if not isinstance(each.receiver, Session))
 
     async def main(self) -> None:
         self.lateness = Lateness()

@@ -42,6 +42,7 @@ class Attack(ABC):
 
     name: str
     receive_buffer = 0  # bytes; 0: the system's
+    send_buffer = 0
     watched = WATCHED
 
     def __init__(self, swarm: "Swarm", port: int, most: int, pace: float, addresses: int) -> None:
@@ -169,6 +170,8 @@ class Swarm:
         connection.setsockopt(socket.IPPROTO_IP, IP_BIND_ADDRESS_NO_PORT, 1)
         if attack.receive_buffer:
             connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, attack.receive_buffer)
+        if attack.send_buffer:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, attack.send_buffer)
         connection.bind((attack.address(), 0))
         attack.opened += 1
         error = connection.connect_ex((HOST, attack.port))
