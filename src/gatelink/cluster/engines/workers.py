@@ -73,4 +73,4 @@ def request_failed(subject: str, failure: str, data: bytes) -> EngineError:
         except (msgspec.MsgspecError, UnicodeError):
             return RequestFailed(f"{subject}: refused, and its reason cannot be read")
         return RequestFailed(f"{subject}: refused with code {code}" + (f": {reason}" if reason else ""), code, reason)
-    return RequestFailed(f"{subject}: its handler failed; that server's log has the cause")
+    return RequestFailed(f"{subject}: its handler failed; the cause is in its log")
