@@ -13,7 +13,11 @@ from gatelink.wire.keys import ClusterKey, ServerKey
 
 Key = ServerKey | ClusterKey
 
-_KINDS: dict[str, type[ServerKey] | type[ClusterKey]] = {"server-key": ServerKey, "cluster-key": ClusterKey}
+_KINDS: dict[str, type[ServerKey] | type[ClusterKey]] = {
+    "server-key": ServerKey,
+    "cluster-key": ClusterKey,
+    "group-key": ClusterKey,  # as files of an earlier version begin
+}
 _MOST = 4_096  # bytes read of a file: enough to see that it is no key
 
 

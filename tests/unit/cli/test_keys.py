@@ -59,6 +59,11 @@ def test_without_a_file_standard_output_is_the_file_and_no_two_keys_are_alike(gr
     assert len(found) == 2
 
 
+def test_a_key_file_of_an_earlier_version_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "old.key").write_text("group-key " + "02" * 32 + "\n")
+    assert load_cluster_key(tmp_path / "old.key").psk == GROUP_KEY.psk
+
+
 @both_kinds
 def test_only_the_owner_can_read_a_new_file_whatever_the_umask(key: Key, tmp_path: Path) -> None:
     before = os.umask(0)
