@@ -27,8 +27,9 @@ def check(file: File, dev: Dev = False) -> None:
 
     The modules of the services are imported from the current directory, as in `gatelink up`.
 
-    All errors are shown together, one line each, with the file, the line and the fix. If the login signs its tokens,
-    their public keys are shown too.
+    Each error is one line, with the file, the line and the fix. Wrong keys and values are shown first, all together;
+    without any, the errors of secrets, certificates and services. If the login signs its tokens, their public keys
+    are shown too.
 
     Exit status: 0 it is good, 1 it is not, 78 the file can't be read.
     """

@@ -59,7 +59,7 @@ def load_class(reference: str, base: type[T]) -> type[T]:
 def _load(reference: str, fits: Callable[[Any], bool], wanted: str, example: str) -> Any:
     module_name, _, name = reference.partition(":")
     if not module_name or not name:
-        raise ConfigError(f"{reference!r} is not MODULE:NAME; write it as mygame.main:{example}")
+        raise ConfigError(f"{reference!r} is not MODULE:NAME; write it as {_module(reference)}:{example}")
     module = load_module(module_name)
     found: Any = getattr(module, name, None)
     if fits(found):
@@ -78,6 +78,8 @@ def load_module(name: str) -> ModuleType:
 
     Raises ConfigError if there is none, or if its import raises. In that case the traceback has been printed.
     """
+    if "/" in name or name.startswith("."):
+        raise ConfigError(f"no module {name!r}; write {_module(name)}, not a file's path")
     here = os.getcwd()
     if here not in sys.path:
         sys.path.insert(0, here)
@@ -85,13 +87,19 @@ def load_module(name: str) -> ModuleType:
         return importlib.import_module(name)
     except (Exception, SystemExit) as error:  # the SystemExit(0) of argparse would look like success
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
-            path = "/" in name or name.endswith(".py")
-            fix = "write mygame.main, not a file's path" if path else f"looked in {here} and where Python looks"
+            path = name.endswith(".py")
+            fix = f"write {_module(name)}, not a file's path" if path else f"looked in {here} and where Python looks"
             raise ConfigError(f"no module {error.name!r}; {fix}") from None
         if isinstance(error, LocalError):  # its text is complete, but for the place
             raise ConfigError(f"{_place(error)}: {error}") from None
         traceback.print_exception(error.with_traceback(_without_importer(error.__traceback__)))
         raise ConfigError(f"module {name} can't be imported: {type(error).__name__}, see above") from None
+
+
+def _module(path: str) -> str:
+    """The module in the file `path`, as an example of how to write it; `mygame.main` if `path` fits no module."""
+    module = path.partition(":")[0].removeprefix("./").removesuffix(".py").replace("/", ".")
+    return module if all(part.isidentifier() for part in module.split(".")) else "mygame.main"
 
 
 def _place(error: BaseException) -> str:

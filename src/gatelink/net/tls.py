@@ -94,7 +94,8 @@ class TlsServer:
         except OSError as error:  # an SSLError is one, too
             if connection.state is ConnectionState.UNVERIFIED:  # else it was closed here
                 late = isinstance(error, ConnectionAbortedError)
-                why = "the TLS handshake took too long" if late else f"{failure(error)}; a plain client dials tcp://"
+                hint = "likely: the client dialled tcp://, or does not trust the certificate"
+                why = "the TLS handshake took too long" if late else f"{failure(error)}; {hint}"
                 admission.refuse(connection, "verify-timeout" if late else "tls-handshake", why)
             connection.connection_lost(error)
 

@@ -1,5 +1,6 @@
 """`MODULE:NAME` on the command line: what is found, and what is said when it is not."""
 
+import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,9 +31,19 @@ def test_an_object_is_found_in_the_current_directory(here: Path) -> None:
     assert isinstance(load("loading_a:game", Server), Server)
 
 
-@pytest.mark.parametrize("reference", ["", "loading_a", "loading_a:", ":server"])
-def test_a_reference_that_is_none_is_refused_with_how_it_is_written(reference: str) -> None:
-    with pytest.raises(ConfigError, match=r"is not MODULE:NAME; write it as mygame\.main:server"):
+@pytest.mark.parametrize(
+    ("reference", "fix"),
+    [
+        ("", "mygame.main:server"),
+        (":server", "mygame.main:server"),
+        ("../game.py", "mygame.main:server"),
+        ("loading_a", "loading_a:server"),
+        ("loading_a:", "loading_a:server"),
+        ("game/loading_a.py", "game.loading_a:server"),
+    ],
+)
+def test_a_reference_that_is_none_is_refused_with_how_it_is_written(reference: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=f"is not MODULE:NAME; write it as {re.escape(fix)}$"):
         load(reference, Server)
 
 
@@ -41,9 +52,18 @@ def test_a_module_that_is_not_there_is_named_with_where_it_was_looked_for(here: 
         load("loading_none.main:server", Server)
 
 
-@pytest.mark.parametrize("reference", ["loading_b.py:server", "game/loading_b.py:server"])
-def test_a_path_is_refused_with_what_to_write_instead(reference: str) -> None:
-    with pytest.raises(ConfigError, match="not a file's path"):
+@pytest.mark.parametrize(
+    ("reference", "fix"),
+    [
+        ("loading_b.py:server", "loading_b"),
+        ("./loading_b.py:server", "loading_b"),
+        ("game/loading_b.py:server", "game.loading_b"),
+        (".loading_b:server", "mygame.main"),
+        ("/srv/loading_b.py:server", "mygame.main"),
+    ],
+)
+def test_a_path_is_refused_with_what_to_write_instead(reference: str, fix: str) -> None:
+    with pytest.raises(ConfigError, match=f"; write {re.escape(fix)}, not a file's path"):
         load(reference, Server)
 
 
