@@ -8,6 +8,7 @@ from typing import Any
 import msgspec
 
 from gatelink import Catalog, Handlers, Server, Session, StaticTokens
+from gatelink.cluster.engine import Engine
 from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.service import Service
 from gatelink.testing import BaseClient
@@ -68,8 +69,13 @@ class World:
 
 
 @asynccontextmanager
-async def world(name: str, services: dict[str, Any] | None = None, **options: Any) -> AsyncIterator[World]:
-    """One of `WORLDS`. options: of what clients connect to. services: of the service behind a gateway."""
+async def world(
+    name: str, services: dict[str, Any] | None = None, engine: Engine | None = None, **options: Any
+) -> AsyncIterator[World]:
+    """One of `WORLDS`. options: of what clients connect to. services: of the service behind a gateway.
+
+    engine: of their cluster, not started; None: one in memory.
+    """
     options = {"tokens": StaticTokens()} | options
     if name == "one process":
         server = Server(TCP, catalog=CATALOG, **options)
@@ -78,7 +84,7 @@ async def world(name: str, services: dict[str, Any] | None = None, **options: An
         async with server:
             yield found
         return
-    async with cluster() as town:
+    async with cluster(engine) as town:
         lobby = Service("lobby", type=LOBBY, catalog=CATALOG, member=town.member(12_001), **(services or {}))
         gateway = Gateway(TCP, member=town.member(1), catalog=CATALOG, **options)
         found = World(gateway, lobby, town)

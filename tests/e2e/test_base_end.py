@@ -4,14 +4,26 @@ Their code hears the end from the reader, at once, and messages in the next fram
 """
 
 import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
 
 import pytest
 
-from gatelink import CloseCode, Limits
+from gatelink import CloseCode, Limits, Listen
 from gatelink.testing import BaseClient
 from tests.e2e.base_clients import SAY, WORLDS, Say, World, world
 from tests.e2e.extension import ExtendedClient
-from tests.e2e.support import AnyToken, Echo, serving, token_of, until
+from tests.e2e.support import (
+    AnyToken,
+    Echo,
+    RawClient,
+    closing,
+    make_certificate,
+    serving,
+    token_of,
+    until,
+    verify_request,
+)
 from tests.support import MS
 
 LAST, FAILED, DUPLICATE, END = 99, 3, 24, 0
@@ -136,3 +148,31 @@ async def test_who_speaks_the_extension_is_told_why_and_does_not_wait() -> None:
         await wrong.end()
         await client.close()
         await wrong.close()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+async def test_a_stop_with_time_lets_each_client_hear_its_last_message_first(name: str) -> None:
+    async with world(name) as there, AsyncExitStack() as stack:
+        clients = [await stack.enter_async_context(await there.client(uid)) for uid in range(1, TIMES + 1)]
+        for uid in range(1, TIMES + 1):
+            session = there.front.sessions.get(uid)
+            assert session is not None
+            session.send(Say(LAST))
+        await there.front.stop(5)
+        for client in clients:
+            await client.closed()
+            assert [heard.id for heard in client.events] == [2, SAY, END]
+
+
+async def test_over_tls_the_end_comes_after_the_last_message_too(tmp_path: Path) -> None:
+    """TLS has no half-open streams: the server closes at once when the time has passed."""
+    certificate, key, context = make_certificate(tmp_path)
+    listen = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=key)
+    async with serving(listen, limits=Limits(base_linger=FOREVER)) as server:
+        async with closing(RawClient.open(server, context)) as client:
+            client.send(verify_request(7))
+            await client.frame()
+            server.session(7).send(Echo(5))
+            server.session(7).close()
+            assert (await client.message()).n == 5
+            assert not client.reader.at_eof() and len(server.connections) == 1 and len(server.sessions) == 0

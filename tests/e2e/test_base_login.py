@@ -3,16 +3,22 @@
 import asyncio
 import struct
 from pathlib import Path
+from random import Random
 
 import pytest
 
 from gatelink import Identity, Limits, Listen
 from gatelink.testing import BaseClient
+from gatelink.wire.frames import encode_frame
 from tests.e2e.base_clients import SAY, WORLDS, say, world
-from tests.e2e.support import Echo, RawClient, frame_of, make_certificate, serving, token_of, until, verify_request
+from tests.e2e.support import TCP, Echo, RawClient, frame_of, make_certificate, serving, token_of, until, verify_request
 from tests.support import MS
 
 COUNTS = (1, 4, 6, 10, 200)
+PROXY_HEADERS = (
+    b"PROXY TCP4 192.0.2.7 192.0.2.8 1000 2000\r\n",
+    b"\r\n\r\n\0\r\nQUIT\n\x21\x11\0\x0c\xc0\0\x02\x07\xc0\0\x02\x08\0\1\0\2",
+)
 
 
 class Gated:
@@ -140,4 +146,35 @@ async def test_over_tls_messages_behind_the_request_arrive_too(tmp_path: Path) -
         client.send(verify_request(7), *(frame_of(Echo(n, "x" * 50)) for n in range(200)))
         assert (await client.frame())[0] == 2
         assert [(await client.message()).n for _ in range(200)] == list(range(200))
+        await client.close()
+
+
+@pytest.mark.parametrize("count, size", [(200, 50), (200, 1_100), (3, 60_000)])
+@pytest.mark.parametrize("header", PROXY_HEADERS, ids=["version 1", "version 2"])
+async def test_behind_a_proxy_header_and_a_request_in_one_write_messages_arrive_too(
+    header: bytes, count: int, size: int
+) -> None:
+    listen = Listen(endpoint=TCP, proxies=("127.0.0.0/8",))
+    async with serving(listen) as server:
+        client = await RawClient.open(server)
+        client.send(header + verify_request(7) + b"".join(frame_of(Echo(n, "x" * size)) for n in range(count)))
+        assert (await client.frame())[0] == 2
+        assert [(await client.message()).n for _ in range(count)] == list(range(count))
+        await client.close()
+
+
+@pytest.mark.parametrize("name", WORLDS)
+@pytest.mark.parametrize("seed", range(3))
+async def test_messages_behind_the_request_may_be_cut_anywhere(name: str, seed: int) -> None:
+    random = Random(seed)
+    async with world(name) as there:
+        client = await RawClient.open(there.front)
+        frames = (encode_frame(SAY, say(n, b"x" * random.randrange(2_500))) for n in range(60))
+        data = verify_request(7) + b"".join(frames)
+        while data:
+            size = random.choice([1, 3, 7, 100, 2_048, 5_000])
+            client.send(data[:size])
+            data = data[size:]
+            await asyncio.sleep(0)
+        await until(lambda: there.numbers(7) == list(range(60)))
         await client.close()

@@ -4,17 +4,19 @@ import asyncio
 import socket
 import struct
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
+import msgspec
 import pytest
 
-from gatelink import CloseCode, Limits
+from gatelink import CloseCode, Limits, Session
 from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.login_arbiter import MAX_BACKLOG
 from gatelink.session.outbox import Full
 from gatelink.testing import BaseClient
 from tests.e2e.base_clients import CATALOG, SAY, WORLDS, Say, World, world
+from tests.e2e.engines import NewEngine
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import TCP, AnyToken, RawClient, serving, token_of, until, verify_request
 from tests.support import MS
@@ -131,24 +133,44 @@ async def test_applications_hear_which_was_told(name: str) -> None:
         assert there.opened == [(7, False), (7, True), (7, False), (7, True), (7, False)]
 
 
+@asynccontextmanager
+async def two_gateways(new_engine: NewEngine, limits: Limits = WIDE) -> AsyncIterator[tuple[World, Gateway]]:
+    """A gateway, and another of the same cluster that has an engine client of its own, as another process does."""
+    engine, own = new_engine(), new_engine()
+    async with world("gateway", engine=engine, tokens=AnyToken(), limits=limits) as there, AsyncExitStack() as stack:
+        if own is not engine:
+            await stack.enter_async_context(own)
+        assert there.town is not None
+        member = there.town.member(2, engine=own)
+        other = await stack.enter_async_context(
+            Gateway(TCP, member=member, catalog=CATALOG, tokens=AnyToken(), limits=limits)
+        )
+        await until(lambda: len(other.cluster.links) == 1)
+        yield there, other
+
+
+async def fill(front: Session) -> None:
+    """Send until the kernel is full, and the outbox is empty."""
+    n = 1_000_000
+    while front._stream is not None and front._stream.writable:
+        front.send(Say(n, b"x" * 50_000))
+        n += 1
+        await asyncio.sleep(0)
+    front.outbox.drain()
+
+
 @pytest.mark.parametrize("waiting", [100, 900], ids=["within", "over"])
 @pytest.mark.parametrize("token", [b"first", b"second"])
-async def test_it_follows_to_another_gateway_within_the_bound(waiting: int, token: bytes) -> None:
+async def test_it_follows_to_another_gateway_within_the_bound(
+    waiting: int, token: bytes, new_engine: NewEngine
+) -> None:
     """900 messages of 500 bytes are over the bound: they are dropped and counted, and the login is told type 1."""
-    async with both("gateway") as there:
-        assert there.town is not None
-        other = Gateway(TCP, member=there.town.member(2), catalog=CATALOG, tokens=AnyToken(), limits=WIDE)
-        await there.town.start(other)
+    async with two_gateways(new_engine) as (there, other):
         older = await there.client(7, b"first")
         older.stop_reading()
         front = there.front.sessions.get(7)
         assert front is not None
-        n = 0
-        while front._stream is not None and front._stream.writable:  # until the kernel is full
-            front.send(Say(n, b"x" * 50_000))
-            n += 1
-            await asyncio.sleep(0)
-        front.outbox.drain()
+        await fill(front)
         for n in range(waiting):
             front.send(Say(n, b"x" * 500))
         async with BaseClient(7, token) as newer:
@@ -161,6 +183,36 @@ async def test_it_follows_to_another_gateway_within_the_bound(waiting: int, toke
                 await until(lambda: front.close_code is CloseCode.REPLACED)
                 assert numbers(newer) == []
                 assert (there.front.stats.backlogs_dropped >= waiting) is (token == b"first")
+        await older.close()
+
+
+@pytest.mark.parametrize("token", [b"first", b"second"])
+async def test_what_a_broken_session_left_follows_the_same_token_to_another_gateway(
+    token: bytes, new_engine: NewEngine
+) -> None:
+    limits = msgspec.structs.replace(WIDE, heartbeat_interval=100 * MS, heartbeat_timeout=400 * MS)
+    async with two_gateways(new_engine, limits) as (there, other):
+        older = await there.client(7, b"first")
+        older.stop_reading()
+        front = there.front.sessions.get(7)
+        assert front is not None
+        await fill(front)
+        for n in range(100):
+            front.send(Say(n, b"x" * 500))
+        await front.wait_closed()
+        assert front.close_code is CloseCode.HEARTBEAT_TIMEOUT
+        async with BaseClient(7, token) as newer:
+            await newer.open(str(other.endpoints[0]))
+            assert (await newer.verified()).type == int(token == b"first")
+            await until(lambda: there.opened == [(7, False), (7, token == b"first")])
+            if token == b"first":
+                await newer.until(lambda: numbers(newer)[-1:] == [99])
+            else:
+                await until(lambda: there.front.stats.backlogs_dropped >= 100)
+            newer.send(SAY, b"\0" * 6)
+            await newer.until(lambda: numbers(newer)[-1:] == [0])
+            moved = [n for n in numbers(newer)[:-1] if n < 1_000_000]
+            assert moved == (list(range(100)) if token == b"first" else [])
         await older.close()
 
 
