@@ -1,9 +1,9 @@
-"""The table from messages and events to your code, and the one way in which that code is called.
+"""The table of handlers, by message and event, and the code that calls them.
 
-Per session, messages and events are handled in the order they came, one at a time; sessions do not wait for each
-other. A handler is called where the frames were read. From the first one that returns what is to be awaited on, what a
-session receives goes through its inbox, which one task drains in order and then ends. In tick mode everything goes
-through the inboxes, and `tick` drains them.
+The messages and events of one session are handled one at a time, in the order in which they came. Sessions do not wait
+for each other. A handler is called directly by the read that brought its message. When a handler returns an awaitable,
+one task awaits it. Until that task ends, everything that the session receives goes through its inbox, which the task
+empties in order. In tick mode everything goes through the inboxes, and `tick` empties them.
 """
 
 import asyncio
@@ -33,18 +33,18 @@ from gatelink.wire.messages import catalog as default_catalog
 log = Logger("gatelink.handlers")
 
 TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
-"""Upper bounds, in seconds, of the handler time histogram; most calls end in the first, and cost one comparison."""
+"""Upper bounds, in seconds, of the handler time histogram. Most calls fall into the first, at one comparison."""
 
 TURN_SECONDS = 0.005
-"""How long one session's handlers may hold the loop before the others have their turn; one call may take longer."""
+"""How long one session's handlers may hold the loop before other sessions have a turn. One call may take longer."""
 
 _OPEN = SessionState.OPEN
 _FIRST_BUCKET = TIME_BUCKETS[0]
 _TURN_OVER = object()
-"""What `_run` gives when other sessions have their turn."""
+"""`_run` returns this when other sessions are to have a turn."""
 
 _OTHER_TABLE = object()
-"""What `_run` gives when a handler gave the session another table."""
+"""`_run` returns this when a handler gave the session another table."""
 
 _M = TypeVar("_M")
 _S = TypeVar("_S", bound=Peer)
@@ -52,7 +52,7 @@ _R = TypeVar("_R")
 _H = TypeVar("_H", bound=Callable[[Any, Any], Any])
 _E = TypeVar("_E", bound=Callable[[Any], Any])
 
-VERIFIED, CLOSED, SUSPENDED, RESUMED = -1, -2, -3, -4  # events stand in an inbox like messages, below every id
+VERIFIED, CLOSED, SUSPENDED, RESUMED = -1, -2, -3, -4  # events wait in an inbox like messages: lower ids
 
 
 class RawFrame(NamedTuple):
@@ -78,12 +78,12 @@ class Route:
         self.decode = decode
         self.count = 0  # messages handled
         self.bytes = 0  # of their frames
-        self.logged = -inf  # when, by the wheel's clock, a failure was logged last; at most one a second is
+        self.logged = -inf  # when, by the wheel's clock, a failure was last logged: at most one a second is
         self.seconds = 0.0  # in decoding and handling
-        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; the first is not counted: it is the rest
+        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; [0] stays 0: it is `count` less the others
 
     def handled(self, size: int, seconds: float) -> None:
-        """Counts one call; `dispatch` does the same in line."""
+        """Counts one call; `_run` has the same code inlined."""
         self.count += 1
         self.bytes += size + 6
         self.seconds += seconds
@@ -99,10 +99,10 @@ class Route:
 
 
 class Fallback:
-    """What becomes of a message that no handler takes, that does not decode, or whose handler fails."""
+    """Deals with messages that have no handler, that do not decode, or whose handler fails."""
 
     def unrouted(self, table: "Handlers", session: MessageSource, frame: Frame) -> None:
-        """Nothing in `table` handles it: the framework's own, a forwarded one, or not for us."""
+        """Deals with a frame that has no handler in `table`: one of the framework's, one to forward, or one to drop."""
         id, flags, body = frame
         context = session.context
         traffic = context.stats.unrouted_of(context.name_of(id))
@@ -127,13 +127,13 @@ class Fallback:
             self.failed(session, _FORWARD, error)
 
     def malformed(self, session: MessageSource, route: Route, error: Exception) -> None:
-        """The body of a message could not be read: the peer's fault, whatever its codec raised."""
+        """A message did not decode. That is the peer's fault, whatever the codec raised."""
         if not isinstance(error, PeerError):
             error = BodyError(f"{route.name} does not decode: {type(error).__name__}")
         session.broken(error)
 
     def failed(self, session: MessageSource, route: Route, error: Exception) -> None:
-        """A handler raised: logged, counted, and no concern of other sessions."""
+        """A handler raised: count and log it. Other sessions are not affected."""
         if isinstance(error, SessionClosed) and session.state is not _OPEN:
             return  # it wrote to a peer that had just left
         context = session.context
@@ -153,7 +153,7 @@ class Fallback:
 
 
 class Observer(Protocol):
-    """Hears of each session of a table before its handlers do, and of its end after them."""
+    """Is told of each session of a table before its handlers are, and of its end after them."""
 
     def opened(self, session: Any) -> None: ...
 
@@ -164,7 +164,7 @@ class Handlers:
     """A table of handlers. One is shared by a server and all its sessions, unless a session is given its own.
 
     catalog: where message types, names and codecs are looked up; the default is what `@message` registers in.
-    fallback: what becomes of messages that can't be handled. observer: hears of sessions before and after the handlers.
+    fallback: deals with messages that can't be handled. observer: told of sessions before and after the handlers.
     """
 
     def __init__(self, catalog: Catalog = default_catalog, fallback: Fallback | None = None) -> None:
@@ -173,7 +173,7 @@ class Handlers:
         self.observer: Observer | None = None
         self.routes: dict[int, Route] = {}  # by message id; events have ids below 0
         self.defaults: dict[int, Route] = {}  # the default handler, once for each message that came to it
-        self.rates: dict[int, float] = {}  # messages a second of one session, by the ids of those that have a rate
+        self.rates: dict[int, float] = {}  # by message id, how many one session may send in a second
         self.forward: Callable[[Any, RawFrame], None] | None = None
         self.ticking = False  # what arrives waits for `tick`
         self._default: Callable[..., Any] | None = None
@@ -193,11 +193,13 @@ class Handlers:
     def on(self, what: type | int | str, *, rate: float | None = None, also: bool = False) -> Callable[[_H], _H]:
         """Decorator: the handler of a message, given by its type, id or wire name: `handler(session, message)`.
 
-        rate: how many of them one session may send in a second, and at once; more are dropped, undecoded, and counted.
-        also: the message may have other handlers. All of them get the same object, one after the other, in the order in
-        which they were registered. One that fails keeps it from no other; one that ends the session is the last.
-        Raises CatalogError for a message that is not registered, or that has a handler if this is not to be one `also`,
-        and for a function that can't be called with these two; ConfigError for a rate of 0, or another than before.
+        rate: how many of these messages one session may send in a second, and at once. More are counted and dropped,
+        without decoding them.
+        also: the message may have several handlers. They all get the same object, one after the other, in the order of
+        registration. The others are still called if one fails, but not if one ends the session.
+        Raises CatalogError for a message that is not registered, for one that has a handler already (without `also`),
+        and for a function that can't be called with (session, message); ConfigError for a rate that is not above 0, or
+        that differs from the rate the message has.
         """
         if not isinstance(what, (type, int, str)):
             raise CatalogError(f"say of which message {what!r} is the handler, as @server.on(Hello)")
@@ -219,10 +221,10 @@ class Handlers:
         return register
 
     def register(self, owner: object, *, also: bool = False) -> None:
-        """Registers every method of `owner` that is named as a message, `Say` or `on_say`, or event, `on_closed`.
+        """Registers each method of `owner` that has the name of a message (`Say`, `on_say`) or an event (`on_closed`).
 
-        also: what it has methods for may have other handlers, as in `on`. Raises CatalogError for a method `on_...`
-        that names neither, so that a typing error is found at start.
+        also: these messages and events may have several handlers, as in `on`. Raises CatalogError for any other method
+        `on_...`, so that a misspelt name is found at start.
         """
         events = {"on_verified": VERIFIED, "on_closed": CLOSED, "on_suspended": SUSPENDED, "on_resumed": RESUMED}
         by_method = {f"on_{_snake(name)}": kind for name, kind in self.catalog.by_name.items()}
@@ -236,7 +238,7 @@ class Handlers:
                 raise CatalogError(f"{type(owner).__name__}.{name} names no message of the catalog; register it first")
 
     def default(self, handler: _H) -> _H:
-        """Decorator: takes every message that the catalog knows and that has no handler of its own; one a table."""
+        """Decorator: the handler of all messages of the catalog that have none of their own; one for each table."""
         if self._default is not None:
             raise CatalogError("there is a default handler already; one table has one")
         check_handler(handler, "default", "session", "message")
@@ -260,7 +262,7 @@ class Handlers:
         return self._on_event(RESUMED, "resumed", handler)
 
     def on_forward(self, handler: Callable[[Any, RawFrame], None]) -> Callable[[Any, RawFrame], None]:
-        """Decorator: `handler(session, frame)`, a plain function, for ids that nothing handles; one a table."""
+        """Decorator: `handler(session, frame)`, a plain function, for ids without a handler; one for each table."""
         if self.forward is not None:
             raise CatalogError("there is a forward handler already; one table has one")
         check_handler(handler, "on_forward", "session", "frame", asynchronous=False)
@@ -292,7 +294,7 @@ class Handlers:
     # -- what a session receives --
 
     def dispatch(self, session: MessageSource, frames: list[Frame]) -> None:
-        """Handles what one read brought. Never raises what a handler or a peer did wrong."""
+        """Handles the frames of one read. Never raises an error of a handler or a peer."""
         if session.inbox is not None or self.ticking:
             self.queue(session, self._within_rates(session, frames) if self.rates else frames)
             return
@@ -314,14 +316,14 @@ class Handlers:
             self.queue(session, left, asyncio.sleep(0))
 
     def _run(self, session: MessageSource, frames: Iterator[Frame], seconds: float, only_open: bool) -> Any:
-        """Calls the handlers of `frames`, one after the other: the one place that calls them.
+        """Calls the handlers of `frames`, one after the other. Nothing else calls handlers.
 
-        Ends early at a handler that returned what is to be awaited, which it gives; after `seconds`, with `_TURN_OVER`;
-        when the session was given another table, with `_OTHER_TABLE`; and, with `only_open`, when the session has
-        ended, with None. `frames` then has the rest.
+        Returns None when all frames are handled, or, with `only_open`, when the session has ended. It returns before
+        the end of `frames`: an awaitable, if a handler returned one; `_TURN_OVER`, after `seconds`; `_OTHER_TABLE`, if
+        the session was given another table. The frames not handled are then still in the iterator.
         """
         routes = self.routes
-        table = session.handlers  # another one than this for posts, whose table no session has
+        table = session.handlers  # not `self` where this table handles posts: no session has that table
         start = perf_counter()
         until = start + seconds
         for frame in frames:
@@ -363,7 +365,7 @@ class Handlers:
     def _rest(
         self, session: MessageSource, route: Route, result: object, size: int, start: float
     ) -> Coroutine[Any, Any, None] | None:
-        """What is left of a call that returned `result`: a plain function, too, may return what is to be awaited."""
+        """The rest of a call that returned `result`: an awaitable, or None. A plain function may return one too."""
         if inspect.isawaitable(result):
             return self._await(session, route, result, size, start)
         try:
@@ -373,7 +375,7 @@ class Handlers:
         return None
 
     async def _await(self, session: MessageSource, route: Route, result: Any, size: int, start: float) -> None:
-        inbox = cast(Inbox, session.inbox)  # this runs in its task
+        inbox = cast(Inbox, session.inbox)  # this runs in the inbox's task
         inbox.begin(route.name, session.context.wheel.now)
         try:
             while inspect.isawaitable(result):
@@ -382,20 +384,20 @@ class Handlers:
         except BaseException as error:
             self.fallback.failed(session, route, self._cause(session, inbox, error))
         else:
-            if inbox.end_timeout():  # it caught its cancellation
+            if inbox.end_timeout():  # the handler timed out, and caught its cancellation
                 self.fallback.failed(session, route, _timed_out(session))
         finally:
             inbox.name = ""
         route.handled(size, perf_counter() - start)
 
     def _cause(self, session: MessageSource, inbox: Inbox, error: BaseException) -> Exception:
-        """Why an async handler failed. Raises what is not the handler's, as the cancellation of its task."""
+        """The error with which an async handler failed. Raises errors that are not its own, as a cancelled task's."""
         if inbox.end_timeout() and not cast("asyncio.Task[None]", inbox.task).cancelling():
             return _timed_out(session)
         return contain(error)
 
     def _default_route(self, id: int) -> Route | None:
-        """The default handler as the route of a message that the catalog knows."""
+        """A route to the default handler, for a message that the catalog knows; else None."""
         if self._default is None or id in FRAMEWORK_IDS or id < 0:
             return None
         route = self.defaults.get(id)
@@ -406,9 +408,9 @@ class Handlers:
     def inject(self, session: MessageSource, message: Any) -> None:
         """Handles `message` as if the session's peer had sent it, after what has been received.
 
-        It is not handled before this returns, and no rate holds for it. It is dropped if the session ends first. Raises
-        SessionClosed for one that has ended; LocalError if twice limits.max_inbox messages wait for the handlers; what
-        encoding raises.
+        It is handled after this call returns. Rates do not apply to it. It is dropped if the session ends first. Raises
+        SessionClosed if the session has ended; LocalError if twice limits.max_inbox messages wait for the handlers; and
+        what encoding the message raises.
         """
         if session.close_code is not None:
             raise SessionClosed(session.close_code, session.close_reason)
@@ -426,8 +428,8 @@ class Handlers:
     def _take_injected(self, session: MessageSource) -> None:
         frames = self._injected.pop(session)
         if session.close_code is None:
-            handlers = session.handlers
-            (handlers if isinstance(handlers, Handlers) else self).queue(session, frames)
+            table = session.handlers if isinstance(session.handlers, Handlers) else self
+            table.queue(session, frames)
 
     # -- its events --
 
@@ -446,7 +448,7 @@ class Handlers:
         self._emit(session, RESUMED)
 
     def closed(self, session: MessageSource, handle_rest: bool) -> None:
-        """The session has ended. handle_rest: what arrived before is still to be handled."""
+        """The session has ended. handle_rest: whether messages that arrived before are still handled."""
         if self.observer is not None:
             session.after_handlers(partial(self.observer.closed, session))
         inbox = session.inbox
@@ -456,7 +458,7 @@ class Handlers:
         session.context.loop.call_soon(self._emit_closed, session)
 
     def _emit_closed(self, session: MessageSource) -> None:
-        """The last event of a session; then what waits for its last handler is called."""
+        """Emits the last event of a session; once that is handled, calls the session's `handlers_done`."""
         if CLOSED in self.routes:
             self._emit(session, CLOSED)
         if session.inbox is None:
@@ -482,10 +484,10 @@ class Handlers:
             if inbox is not None and inbox.task is None:
                 self._drain(session, inbox)
 
-    # -- the inbox: from the first async handler on, and in tick mode --
+    # -- the inbox: while an async handler runs, and in tick mode --
 
     def queue(self, session: MessageSource, frames: list[Frame], first: Awaitable[None] | None = None) -> None:
-        """Has `frames` handled in their turn, after what stands in the inbox; and after awaiting `first`."""
+        """Puts `frames` in the inbox: they are handled after `first` is awaited and after what is in it already."""
         inbox = session.inbox
         if inbox is None:
             inbox = session.inbox = Inbox(session.uid)
@@ -503,7 +505,7 @@ class Handlers:
             self._drain(session, inbox, first)
 
     def _drain(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None = None) -> None:
-        """Handles what stands in the inbox; from the first async handler on in a task. In a tick, nothing later."""
+        """Handles what is in the inbox; from the first async handler on, in a task. A tick handles nothing newer."""
         inbox.share = len(inbox.items) if self.ticking else sys.maxsize
         awaitable = awaitable or self._handle_next(session, inbox)
         if awaitable is None:
@@ -525,10 +527,10 @@ class Handlers:
             self._drained(session, inbox)
 
     def _handle_next(self, session: MessageSource, inbox: Inbox) -> Awaitable[None] | None:
-        """Handles frames up to the first that has an async handler: what is left of that one; None at the end.
+        """Handles frames up to the first with an async handler; returns what to await, or None if none are left.
 
-        When its turn is over, what is to be awaited is only the next turn. A tick has no turns: it handles all that
-        came before it, of each session no more than its inbox holds.
+        When the session's turn is over, this returns a wait for the next turn of the loop. A tick has no turns: it
+        handles all messages that came before it (`inbox.share`).
         """
         seconds = inf if self.ticking else TURN_SECONDS
         while inbox.items and inbox.share:
@@ -543,7 +545,7 @@ class Handlers:
         return None
 
     def _from_inbox(self, session: MessageSource, inbox: Inbox) -> Iterator[Frame]:
-        """Takes frames out of the inbox, and reads on from the peer once there is room."""
+        """Takes frames out of the inbox, and resumes reading from the peer once there is room."""
         items = inbox.items
         limits = session.context.limits
         while items and inbox.share:
@@ -561,11 +563,11 @@ class Handlers:
             session.inbox = None
             if inbox.is_last:
                 session.handlers_done()
-        else:  # for the next tick, or left by a burst that was cancelled
+        else:  # they wait for the next tick, or a burst was cancelled before it handled them
             self._waiting[session] = None
 
     def _within_rates(self, session: MessageSource, frames: list[Frame]) -> list[Frame]:
-        """`frames` without those that are over the rate of their type; nothing of these is decoded."""
+        """`frames` without those that exceed the rate of their type. These are dropped undecoded."""
         buckets = session.type_rates
         if buckets is None:
             buckets = session.type_rates = {}
@@ -595,14 +597,14 @@ class _Joined:
         self._failed = failed
 
     def __call__(self, session: MessageSource, message: Any) -> Awaitable[None] | None:
-        """Calls them; what is left, if one of them returned what is to be awaited."""
+        """Calls the handlers in order. If one returns an awaitable, returns a coroutine for it and the rest."""
         return self._call(session, message, 0)
 
     def _call(self, session: MessageSource, message: Any, at: int) -> Awaitable[None] | None:
-        was = session.close_code
+        code_before = session.close_code
         for index in range(at, len(self.calls)):
-            if session.close_code is not was:
-                break  # the one before ended the session
+            if session.close_code is not code_before:
+                break  # the handler before this one ended the session
             try:
                 result = self.calls[index](session, message)
             except Exception as error:
@@ -613,20 +615,20 @@ class _Joined:
         return None
 
     async def _go_on(self, result: Awaitable[Any], session: MessageSource, message: Any, at: int) -> None:
-        was = session.close_code
+        code_before = session.close_code
         try:
             await result
         except Exception as error:
             self._failed(session, error)
-        if session.close_code is was and (rest := self._call(session, message, at)) is not None:
+        if session.close_code is code_before and (rest := self._call(session, message, at)) is not None:
             await rest
 
 
 def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchronous: bool | None = None) -> None:
-    """Finds out at start what would else fail at each message. Raises CatalogError.
+    """Checks a handler at start, so that it does not fail at each message. Raises CatalogError.
 
-    of: what it handles, in words. arguments: the names of those that it is called with. asynchronous: whether it is
-    awaited; None: if it is `async def`.
+    of: what it handles, in words. arguments: the names of its arguments. asynchronous: True if it must be `async def`,
+    False if it must not, None if it may be either.
     """
     if is_generator(handler):
         raise CatalogError(f"the handler of {of} has a `yield`, so a call would run nothing of it; write it without")
@@ -637,7 +639,7 @@ def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchr
     try:
         signature = inspect.signature(handler)
     except ValueError:
-        return  # one written in C that does not say
+        return  # a function written in C that does not tell its signature
     except TypeError:
         raise CatalogError(f"the handler of {of} is {handler!r}, which can't be called") from None
     try:

@@ -436,7 +436,7 @@ class Server:
             self.reload()
 
         calls = {signal.SIGTERM: on_signal, signal.SIGINT: on_signal, signal.SIGHUP: on_hangup}
-        with process.signals(calls, gather_all=set_deadline):
+        with process.signals(calls, at_once=set_deadline):
             try:
                 await living
             except asyncio.CancelledError:

@@ -99,6 +99,6 @@ async def _serve(settings: "Settings", engine: "Engine", listen: str | None, adm
     asked = asyncio.Event()
     calls = {signal.SIGTERM: asked.set, signal.SIGINT: asked.set, signal.SIGHUP: logs.reopen}
     grace = settings.limits.close_timeout
-    with process.signals(calls, gather_all=lambda: process.stop_within(grace)):
+    with process.signals(calls, at_once=lambda: process.stop_within(grace)):
         async with engine, open_login(settings, engine, admin=admin):
             await asked.wait()

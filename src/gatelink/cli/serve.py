@@ -70,7 +70,7 @@ async def _reloading(command: list[str]) -> None:
         _signal(child, signal.SIGTERM if asked < 3 else signal.SIGKILL)
 
     calls = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: lambda: _signal(child, signal.SIGHUP)}
-    with process.signals(calls, gather_all=lambda: None):
+    with process.signals(calls, at_once=lambda: None):
         async for changes in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopping):
             logs.write(f"gatelink: {len(changes)} files changed, restarting")
             _signal(child, signal.SIGTERM)

@@ -22,16 +22,16 @@ if TYPE_CHECKING:
     from gatelink.settings import Settings
 
 FRONT, BACK = 1, 0
-"""Stages: gateways and the login stop first, while the services behind them still answer."""
+"""Stages of stopping: FRONT, the gateways and the login, stops first, while the services in BACK still answer."""
 
 SPARE = 5.0
-"""Seconds that a process may take to end beyond its own settings: for cancelled handlers, and a busy machine."""
+"""Seconds added to the time that the settings give a process to end: for cancelled handlers, and a busy machine."""
 
 ENGINE_END = 15.0
-"""Seconds that the engine and killed processes may take to end after that."""
+"""Seconds that the engine, and processes that had to be killed, may take to end once all other processes have."""
 
 LONGEST_WAIT = 10.0
-"""Seconds, at most, between two attempts to start a nats-server that fails to start."""
+"""The longest time, in seconds, between two attempts to start a nats-server."""
 
 COLOURS = ("cyan", "green", "yellow", "magenta", "blue", "bright_cyan", "bright_green", "bright_yellow")
 
@@ -44,7 +44,8 @@ def up(
 
     All logs are one stream, each line with the name of its process. A process that ends is started again, each time
     after a longer wait. Ctrl-C drains the gateways and the login first, then the services, and stops the engine last. A
-    second Ctrl-C does not wait for players. Exit status: 0 it was told to stop, 78 a process can't run as configured.
+    second Ctrl-C does not wait for players. Exit status: 0 after a signal to stop, 78 if a process can't run as
+    configured.
     """
     from gatelink.ops.logs import configure
     from gatelink.settings import load, problems_with_secrets
@@ -52,7 +53,7 @@ def up(
     process.prepare()
     settings = load(file, dev=dev)
     configure(settings.logs.format, settings.logs.level)
-    problems = problems_with_secrets(settings, file)  # with --dev it also makes those that are missing
+    problems = problems_with_secrets(settings, file)  # with --dev this also creates the missing secrets
     if problems:
         logs.say("\n".join(problems))
         sys.exit(os.EX_CONFIG)
@@ -60,7 +61,7 @@ def up(
 
 
 async def run(settings: "Settings", file: Path, dev: bool) -> int:
-    """Run until a signal, or until a process can't run. Returns the exit status."""
+    """Run until a signal, or until a process can't run as configured. Returns the exit status."""
     from gatelink.errors import ConfigError
     from gatelink.ops.supervisor import Supervisor
 
@@ -78,12 +79,12 @@ async def run(settings: "Settings", file: Path, dev: bool) -> int:
             supervisor.forward(signal.SIGHUP)
 
         calls = {signal.SIGINT: supervisor.stop, signal.SIGTERM: supervisor.stop, signal.SIGHUP: on_hangup}
-        with process.signals(calls, gather_all=lambda: process.stop_within(2 * grace(settings), ENGINE_END)):
-            unusable = await supervisor.run()
-    if unusable is None:
+        with process.signals(calls, at_once=lambda: process.stop_within(2 * grace(settings), ENGINE_END)):
+            misconfigured = await supervisor.run()
+    if misconfigured is None:
         return 0
     cause = supervisor.cause.removeprefix("gatelink: ") or "it said nothing"
-    logs.say(f"gatelink: {unusable} can't run as it is configured: {cause}")
+    logs.say(f"gatelink: {misconfigured} can't run as it is configured: {cause}")
     return os.EX_CONFIG
 
 
@@ -94,27 +95,28 @@ def grace(settings: "Settings") -> float:
 
 
 async def _engine(settings: "Settings", stack: AsyncExitStack) -> str:
-    """Run a nats-server as a child while the stack is open, and start it again when it dies. Returns its URL.
+    """Run a nats-server as a child until the stack closes, and start it again when it dies. Returns its URL.
 
-    The URL, with its password, is also in a file for other commands of this user, as `gatelink top`.
+    The URL, which has the password, is also written to a file, for other commands of this user such as `gatelink top`.
     """
     from gatelink.cluster.engines.embedded import NatsServer
 
     server = NatsServer(settings.engine.data)
     await server.start()
     stack.push_async_callback(server.stop)
-    stack.callback(_write_private(url_file(settings), server.url).unlink, missing_ok=True)
+    file = url_file(settings)
+    _write_private(file, server.url)
+    stack.callback(file.unlink, missing_ok=True)
     watching = tasks.live(partial(_keep, server), "keeping the engine")
     stack.callback(watching.cancel)
     return server.url
 
 
-def _write_private(path: Path, url: str) -> Path:
+def _write_private(path: Path, url: str) -> None:
     """Write a file that only this user may read."""
     path.unlink(missing_ok=True)
     with open(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600), "w") as file:
         file.write(url)
-    return path
 
 
 async def _keep(server: "NatsServer") -> None:
@@ -137,18 +139,18 @@ async def _keep(server: "NatsServer") -> None:
 
 
 async def _end_of(server: "NatsServer") -> None:
-    """Wait until it does not run."""
+    """Wait until the nats-server has ended."""
     if not server.is_running:
         return
     ended = asyncio.Event()
     loop = asyncio.get_running_loop()
-    process = os.pidfd_open(server.pid)  # readable once the process has ended
-    loop.add_reader(process, ended.set)
+    pidfd = os.pidfd_open(server.pid)  # readable once the process has ended
+    loop.add_reader(pidfd, ended.set)
     try:
         await ended.wait()
     finally:
-        loop.remove_reader(process)
-        os.close(process)
+        loop.remove_reader(pidfd)
+        os.close(pidfd)
     assert not server.is_running
 
 
@@ -174,7 +176,7 @@ def programs(settings: "Settings", file: Path, dev: bool) -> "list[Program]":
 
 
 def writer(names: list[str]) -> Callable[[str, str], None]:
-    """A function that writes a line to standard error, after the name of its process; in colour on a terminal."""
+    """Return a function that writes the name of a process and a line to standard error; in colour on a terminal."""
     width = max(map(len, names), default=0)
     is_terminal = sys.stderr is not None and sys.stderr.isatty()
     styles = dict(zip(names, COLOURS * (len(names) // len(COLOURS) + 1), strict=False))

@@ -31,7 +31,7 @@ _PROOF = b"gatelink token proof"
 
 
 class _SessionObserver:
-    """Gives each new session its route, and has its directory entry renewed (handlers.Observer)."""
+    """Tells the router of each session, and the login arbiter, which renews its directory entry (handlers.Observer)."""
 
     def __init__(self, router: PlayerRouter, arbiter: ClusterLoginArbiter) -> None:
         self._router = router
@@ -39,7 +39,7 @@ class _SessionObserver:
 
     def opened(self, session: Session) -> None:
         self._router.opened(session)
-        if session.close_code is None:
+        if session.close_code is None:  # else the router closed it
             self._arbiter.opened(session)
 
     def closed(self, session: Session) -> None:
@@ -49,13 +49,15 @@ class _SessionObserver:
 class Gateway(ClusterServer):
     """A `Server` in front of a cluster.
 
-    A message that has a handler here is handled here. Any other goes unchanged to a server of the type in its route.
+    It handles the messages that have a handler here. It forwards every other message, unchanged, to a server of the
+    type that `routes` gives.
 
-    member: its membership in the cluster. routes: which type of server a message belongs to.
+    member: the gateway's membership in the cluster. routes: the server type of each message.
     rules: by server type, how a server is picked for a player, and what happens when that server dies.
-    outer: how clients reach it, if not under the addresses it listens on. name: in the registry and in logs.
-    drain_seconds: how long players have to go to another gateway when this one stops.
-    The rest is as for `Server`.
+    outer: the addresses that clients dial, if they differ from those it listens on.
+    name: the gateway's name in the registry and in logs.
+    drain_seconds: the time that players have to go to another gateway when this one stops.
+    The other options are those of `Server`.
     """
 
     def __init__(
@@ -73,10 +75,12 @@ class Gateway(ClusterServer):
             raise ConfigError("duplicate=REFUSE_NEW: in a cluster the newer login wins; leave it out for a Gateway")
         super().__init__(*listen, member=member, id=member.id, cluster_key=member.keys, **options)
         in_one_read = self.limits.max_frame + self.limits.turn_bytes
-        if in_one_read > (most := self.link_limits.max_frame - CLIENT_HEAD):
+        most = self.link_limits.max_frame - CLIENT_HEAD
+        if in_one_read > most:
             raise ConfigError(
-                f"limits.max_frame and turn_bytes make {in_one_read}, which one envelope to a service must hold; a "
-                f"link takes {most} (link_limits.max_frame {self.link_limits.max_frame}, less the envelope's head)"
+                f"one envelope to a service must hold {in_one_read} bytes (limits.max_frame + limits.turn_bytes), but "
+                f"a link takes {most} (link_limits.max_frame {self.link_limits.max_frame}, less the envelope's head); "
+                "lower the first or raise the second"
             )
         self.routes = routes or Routes()
         self.rules = dict(rules or {})
@@ -87,10 +91,10 @@ class Gateway(ClusterServer):
         self.arbiter: ClusterLoginArbiter
 
     async def stop(self, grace: float | None = None) -> None:
-        """As `Server.stop`; first the other servers learn that it drains.
+        """Tell the other servers that this gateway drains, then stop as `Server.stop` does.
 
-        Without a grace, players have `drain_seconds` to go to another gateway. Clients of the extension get its
-        address.
+        Without `grace`, players first have `drain_seconds` to go to another gateway. Clients that speak the extension
+        are told the address of that gateway.
         """
         if self.is_running:
             await self._drain(self.limits.close_timeout if grace is None else grace)
@@ -103,11 +107,12 @@ class Gateway(ClusterServer):
         return self.drain_seconds + super().stop_seconds
 
     def _known_types(self) -> set[int]:
-        """The server types that its rules, its routes, or messages of its catalog name."""
-        return {*self.rules, *self.routes.types, *(self.routes.table[id] for id in self.catalog.by_id)}
+        """The server types in the rules, in the routes, and in the routes of the catalog's messages."""
+        types_of_messages = {self.routes.table[id] for id in self.catalog.by_id}
+        return types_of_messages.union(self.rules, self.routes.types)
 
     def _other_gateway(self) -> str:
-        """The address of a gateway that is up, over the same transport; empty if there is none."""
+        """The address, for the same transport, of the other gateway with the fewest sessions; "" if there is none."""
         me = self.cluster.me
         scheme = me.outer[0].partition("://")[0] if me.outer else ""
         others = [info for info in self.cluster.registry.of_type(GATEWAY) if info.id != me.id]
@@ -130,7 +135,7 @@ class Gateway(ClusterServer):
 
     async def _prepare(self) -> None:
         cluster = self.cluster
-        self.router = cluster.links.user = PlayerRouter(
+        self.router = PlayerRouter(
             self.context,
             cluster.links,
             self.cluster_handlers.posts,
@@ -140,6 +145,7 @@ class Gateway(ClusterServer):
             self._known_types(),
             self.handlers.routes,
         )
+        cluster.links.user = self.router
         cluster.on_change(self.router.registry_changed)
         self.arbiter = ClusterLoginArbiter(cluster.engine, self.id, self.context, self.sessions)
         self.sessions.arbiter = self.arbiter
@@ -149,12 +155,13 @@ class Gateway(ClusterServer):
 
     async def _join(self) -> None:
         await self.arbiter.start()
+        *for_clients, for_servers = self.endpoints  # the last endpoint is the one for other servers
         me = ServerInfo(
             id=self.id,
             type=GATEWAY,
             name=self.name,
-            inner=self.advertise or str(self.endpoints[-1]),
-            outer=self.outer or tuple(map(str, self.endpoints[:-1])),
+            inner=self.advertise or str(for_servers),
+            outer=self.outer or tuple(map(str, for_clients)),
             public_key=self.public_key.hex() if self.public_key is not None else "",
             version=__version__,
             admin=self.admin_address,

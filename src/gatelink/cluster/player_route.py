@@ -1,7 +1,7 @@
-"""A gateway's routes: which server the frames of each player go to, and what the servers send back.
+"""A gateway's routes: to which servers each player's frames go, and what the servers send back.
 
-Frames are not decoded. The first frame of a type binds the player to a server of that type, which gets SessionOpened
-before it. Each frame is packed into an envelope and queued on that server's link.
+Frames are not decoded. A player's first frame for a type of server binds the player to one server of that type. That
+server gets SessionOpened, then the player's frames, packed into envelopes and queued on the server's link.
 """
 
 from collections import Counter
@@ -50,9 +50,9 @@ class RouteState(Enum):
     BOUND = auto()
     """The player's frames go to one server."""
     WAITING = auto()
-    """There is no server: the player gets the next one of the type, or after `hold_seconds` none."""
+    """No server of the type is there. The player gets the next one that comes, or none after `hold_seconds`."""
     PINNED = auto()
-    """The player waits for one server by its id: `bind` named it, or it died under the rule `hold`."""
+    """The player waits for one particular server: `bind` named it, or it died under the rule `hold`."""
 
 
 class RouteEvent(Enum):
@@ -61,11 +61,11 @@ class RouteEvent(Enum):
     UNBIND = auto()
     """The server loses the player: it died or drains, the player left, or `bind` names another server."""
     WAIT = auto()
-    """No server of the type can be had."""
+    """No server of the type is there."""
     PIN = auto()
-    """The server that the player is to get cannot be had."""
+    """The particular server that the player must get is not there."""
     UNPIN = auto()
-    """Any server of the type will do from now on."""
+    """The player no longer waits for a particular server: any server of the type will do."""
     STOP = auto()
     """The wait is over: no server came in time, or the player left."""
 
@@ -90,10 +90,13 @@ ROUTE = {
 class TypeRoute:
     """One player's route to the servers of one type.
 
-    state: of ROUTE. link: to the player's server while BOUND. pinned: the id of the server to wait for while PINNED.
-    held: envelopes that wait for a server while WAITING or PINNED; the player is not read once there is one.
-    arrival: how the player comes to the next server. lost: frames that no server got since the last SessionOpened.
-    is_crowded: the link has too much to carry. is_lagging: the server's handlers lag behind this player.
+    state: a state of the table ROUTE. link: to the player's server, while BOUND.
+    pinned: the id of the server to wait for, while PINNED. 0: any server.
+    held: envelopes that wait for a server, while WAITING or PINNED. Reading from the player is paused while there are
+    any.
+    arrival: why the player will come to its next server, for its SessionOpened.
+    lost: frames that no server got since the last SessionOpened.
+    is_crowded: the link's queue is too long. is_lagging: the server's handlers lag behind this player's messages.
     """
 
     __slots__ = (
@@ -141,7 +144,7 @@ class TypeRoute:
     # -- frames --
 
     def forward(self, envelope: Encoded) -> None:
-        """Queue an envelope of the player's frames: on the link of its server, or here until there is one."""
+        """Queue an envelope of the player's frames: on the link of its server, or here until there is a server."""
         if self.link is None and not self.is_waiting:
             self.bind(SERVER_DIED if self.lost else NEW)
         if self.link is not None:
@@ -152,7 +155,7 @@ class TypeRoute:
             self.wait(SERVER_DIED if self.lost else NEW, [envelope])
 
     def send(self, link: Link, envelope: Encoded) -> None:
-        """Queue an envelope on the link; if that has too much to carry, pause reading from the player."""
+        """Queue an envelope on the link. If the link's queue is then too long, pause reading from the player."""
         try:
             if link.push(envelope) and not self.is_crowded:
                 self.is_crowded = True
@@ -164,7 +167,7 @@ class TypeRoute:
     # -- to a server and away from it --
 
     def bind(self, arrival: int) -> bool:
-        """Bind the player to a server of the type and send it what was held; False if there is none."""
+        """Bind the player to a server of the type and send the held envelopes; False if there is no server."""
         link = self._router.pick(self)
         if link is None:
             return False
@@ -193,14 +196,14 @@ class TypeRoute:
     def unbind(self, link: Link, code: CloseCode) -> None:
         """Take the player from its server, which gets SessionClosed.
 
-        The player stays in its groups: they belong to the type of server, not to the one.
+        The player stays in its groups: they belong to all servers of the type.
         """
         self._router.bound[link].discard(self)
         link.send_event(envelope.SessionClosed(self._player.sid, code))
         self.forget_link(link)
 
     def forget_link(self, link: Link) -> None:
-        """Take the player from a server that may be dead."""
+        """Take the player from a server that may be dead, and so is sent nothing."""
         self._step(RouteEvent.UNBIND)
         self.link = None
         if self.is_crowded:
@@ -210,7 +213,7 @@ class TypeRoute:
         self._player.read_on()
 
     def bind_to(self, server: int) -> None:
-        """Do what a Bind says: the player goes to that server, or waits for it. Server 0 lets the gateway choose."""
+        """Obey a Bind: move the player to that server, or let it wait for it. Server 0 lets the gateway choose."""
         before = self.link
         if before is not None:
             if before.id == server:
@@ -234,7 +237,7 @@ class TypeRoute:
         self.bind_or_wait(MOVED)
 
     def server_died(self, link: Link, unsent: list[Encoded]) -> None:
-        """Do what the rules of the type say. unsent: the player's envelopes that were queued and not sent."""
+        """The player's server died: apply the rules of the type. unsent: the player's envelopes that were not sent."""
         self.forget_link(link)
         rule = self._router.rules_of(self.type).on_death
         if rule is OnDeath.CLOSE:
@@ -249,7 +252,7 @@ class TypeRoute:
     # -- while there is no server --
 
     def bind_or_wait(self, arrival: int, envelopes: Sequence[Encoded] = ()) -> None:
-        """Bind the player and send `envelopes`, or hold them for a server; lose them where the rule is to drop."""
+        """Bind the player and send `envelopes`. Without a server hold them, or lose them if the rule is to drop."""
         if self.bind(arrival):
             for each in envelopes:
                 self.forward(each)
@@ -260,7 +263,7 @@ class TypeRoute:
             self.wait(arrival, envelopes)
 
     def wait(self, arrival: int, envelopes: Sequence[Encoded]) -> None:
-        """Hold `envelopes` until a server comes, for the type's `hold_seconds` from the first call."""
+        """Hold `envelopes` until a server comes, at most until the type's `hold_seconds` after the wait began."""
         if not self.is_waiting:
             self._step(RouteEvent.PIN if self.pinned else RouteEvent.WAIT)
             self.arrival = arrival
@@ -273,7 +276,7 @@ class TypeRoute:
             self._player.session.pause(Pause.LINK)
 
     def _end_wait(self) -> list[Encoded]:
-        """Stop the timer; what was held is the caller's."""
+        """Stop the timer; return the held envelopes, which the caller must send or count as lost."""
         if self._timer is not None:
             self._router.context.wheel.cancel(self._timer)
             self._timer = None
@@ -285,7 +288,7 @@ class TypeRoute:
         return held
 
     def _no_server_came(self) -> None:
-        """The time is over: any server of the type will do, and without one what was held is lost."""
+        """`hold_seconds` are over: any server of the type will do. Without one the held envelopes are lost."""
         uid = self._player.session.uid
         if self.state is RouteState.PINNED:
             self._router.stats.missed_binds += 1
@@ -310,7 +313,7 @@ class TypeRoute:
         self._router.lose(self.type, held)
 
     def close(self, code: CloseCode) -> None:
-        """The player left: its server gets SessionClosed, and what was held is lost."""
+        """The player left: send its server SessionClosed; the held envelopes are lost."""
         if self.link is not None:
             self.unbind(self.link, code)
         elif self.is_waiting:
@@ -320,7 +323,7 @@ class TypeRoute:
 class PlayerRoute:
     """One player at a gateway, and its routes by server type (session.interfaces.Forwarder).
 
-    sid: the number by which gateway and services name the session. claims: as a SessionOpened has them.
+    sid: the session's number between the gateway and its services. claims: JSON, for SessionOpened.
     """
 
     __slots__ = ("_router", "claims", "routes", "session", "sid")
@@ -333,21 +336,22 @@ class PlayerRoute:
         self.routes: dict[int, TypeRoute] = {}
 
     def forward(self, frames: list[Frame]) -> bool:
-        """Send frames to their servers, one envelope for each run of one type.
+        """Send frames to their servers. Consecutive frames for one type of server share an envelope.
 
-        False, and sends nothing, if a frame is handled here or belongs to no server.
+        Returns False, and sends nothing, if one of the frames has a handler here or no type of server.
         """
         router = self._router
         table = router.table
         handled_here = router.handled_here
         type = table[frames[0][0]]
+        is_mixed = False
         for id, _, _ in frames:
             to = table[id]
             if not to or id in handled_here:
                 return False
             if to != type:
-                type = 0
-        if type:
+                is_mixed = True
+        if not is_mixed:
             self._send(type, frames)
         else:
             for type, run in groupby(frames, key=lambda frame: table[frame[0]]):
@@ -361,7 +365,7 @@ class PlayerRoute:
             route.send(route.link, client_frames(self.sid, frames))
         elif type in self._router.known:
             self.to(type).forward(client_frames(self.sid, frames))
-        else:  # no server of the type ever registered: the frames would wait in vain
+        else:  # no server of the type was ever registered, so do not wait for one
             self._router.context.stats.unhandled += len(frames)
             quiet.info("messages are dropped: no server of their type was registered", type=type, uid=self.session.uid)
 
@@ -373,13 +377,13 @@ class PlayerRoute:
         return route
 
     def greet(self, type: int) -> None:
-        """Bind the player to a server that wants login events, unless it has one of the type or waits for one."""
+        """Bind the player to a server of a type that wants login events, unless it has one or waits for one."""
         route = self.to(type)
         if route.state is RouteState.UNBOUND:
             route.bind(SERVER_DIED if route.lost else NEW)
 
     def read_on(self) -> None:
-        """Resume reading from the player where no route stands in the way any more."""
+        """Resume reading from the player, for each reason that no route has any more."""
         routes = self.routes.values()
         if self.session.close_code is not None:
             return  # a closed session reads no more
@@ -389,7 +393,7 @@ class PlayerRoute:
             self.session.resume(Pause.HANDLERS)
 
     def lags(self, link: Link, on: bool) -> None:
-        """Pause reading from the player while its server's handlers lag; ignored if the server lost the player."""
+        """Pause or resume reading, as the server's handlers lag or not. Ignored if the player has left that server."""
         route = self.routes.get(link.type)
         if route is None or route.link is not link:
             return
@@ -412,23 +416,24 @@ class ForwardStats:
         self.forwarded = 0  # frames from players to servers
         self.pushed = 0  # frames from servers to players
         self.lost: Counter[int] = Counter()  # frames that no server got, by server type
-        self.misdirected = 0  # envelopes for sessions that are not here any more
+        self.misdirected = 0  # deliveries and events for sessions that are not here any more
         self.malformed = 0  # envelopes that were dropped
         self.rebinds = 0  # players whose server died or drains
-        self.missed_binds = 0  # players that waited for a server, by its id, which did not come
+        self.missed_binds = 0  # players that waited for a particular server in vain
         self.held = 0  # times that a player waited because there was no server
 
 
 class PlayerRouter:
-    """All routes of one gateway, and what stands on its links (links.LinkUser).
+    """All routes of one gateway, and the user of its links (links.LinkUser).
 
-    context: of the sessions of clients. max_frame: bytes of the largest frame that a server may send to a player.
-    posts: handles messages between servers. table: the server type of each message id. rules: by server type.
-    known: types that there may be servers of; those in the registry are added, messages for others are dropped.
-    handled_here: ids that have a handler.
+    context: that of the client sessions. posts: handles messages between servers.
+    max_frame: bytes of the largest frame that a server may send to a player.
+    table: the server type of each message id, 0 for none. rules: by server type.
+    known: the server types to wait for. Types in the registry are added; messages for any other type are dropped.
+    handled_here: ids of the messages that have a handler in the gateway.
 
-    Read by metrics and by TypeRoute: players, by sid. bound: by link. waiting: by type. crowded: by the link that has
-    too much to carry. fresh: by server id, the players bound since its last keepalive.
+    players: by sid. bound: routes by link. waiting: routes by server type. crowded: routes by the link whose queue is
+    too long. fresh: by server id, the number of players bound since the server's last keepalive.
     """
 
     def __init__(
@@ -468,7 +473,7 @@ class PlayerRouter:
         return self._rules.get(type, _DEFAULT_RULES)
 
     def pick(self, route: TypeRoute) -> Link | None:
-        """The link to the server that a player gets; None if it cannot be had now."""
+        """The link to the server that a player is to get; None if there is none now."""
         if route.pinned:
             found = self._links.get(route.pinned)
             return found if found is not None and found.type == route.type else None
@@ -480,7 +485,7 @@ class PlayerRouter:
         return pick(up, self.rules_of(route.type).pick, route.player.session.uid, self.fresh.__getitem__)
 
     def crowd(self, link: Link, route: TypeRoute) -> None:
-        """Have the player read again when the link has room."""
+        """Remember to resume reading from the player when the link has room."""
         crowd = self.crowded.get(link)
         if crowd is None:
             crowd = self.crowded[link] = set()
@@ -498,13 +503,13 @@ class PlayerRouter:
             if frames:
                 self.stats.lost[type] += frames
                 player = self.players.get(sid)
-                if player is not None:  # else it left
+                if player is not None:  # else the player left
                     player.to(type).lost += frames
 
     # -- players (handlers.Observer calls these) --
 
     def opened(self, session: Session) -> None:
-        """Give a new session its route; the servers that want login events get it at once."""
+        """Give a new session its routes, and bind it at once to servers that want login events."""
         try:
             claims = claims_text(session.claims)
         except (TypeError, LocalError) as error:
@@ -517,7 +522,7 @@ class PlayerRouter:
             player.greet(type)
 
     def closed(self, session: Session) -> None:
-        """Take the route of a session away, after the last of its frames."""
+        """Remove the routes of a session, after its last frame was handled."""
         session.forwarder = None
         player = self.players.pop(session.epoch, None)
         if player is not None:
@@ -526,7 +531,7 @@ class PlayerRouter:
     # -- from the registry --
 
     def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
-        """Give the players of a server that begins to drain to others. Each keepalive has the server's new load."""
+        """Move the players of a server that begins to drain. Every change brings its new load, so restart `fresh`."""
         for info in (before, now):
             if info is not None:
                 self.fresh.pop(info.id, None)
@@ -548,7 +553,7 @@ class PlayerRouter:
         link.send_event(envelope.LinkReady())
 
     def link_attached(self, link: Link) -> None:
-        """Bind the players that wait for a server of the type; if it wants login events, those without one too."""
+        """Bind the players that wait for a server of the type, and if it wants login events, all that have none."""
         for route in list(self.waiting.get(link.type, ())):
             route.bind(route.arrival)
         if link.info.wants_login_events:
@@ -556,9 +561,9 @@ class PlayerRouter:
                 player.greet(link.type)
 
     def link_closed(self, link: Link) -> None:
-        """A server died. What it was sent and did not acknowledge is lost: it may have been handled.
+        """A server died. Envelopes that were only queued go to each player's next server.
 
-        What was only queued goes to the player's next server.
+        Envelopes that it was sent and did not acknowledge count as lost: it may have handled them.
         """
         unsent: dict[int, list[Encoded]] = {}  # by sid
         for frame in link.session.outbox.drain():
@@ -566,7 +571,7 @@ class PlayerRouter:
         self.lose(link.type, link.session.outbox.frames())
         for route in self.bound.pop(link, set()):
             route.server_died(link, unsent.pop(route.player.sid, []))
-        for envelopes in unsent.values():  # of players that left or were moved before
+        for envelopes in unsent.values():  # of players that had left, or had another server by then
             self.lose(link.type, envelopes)
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None:
@@ -607,7 +612,7 @@ class PlayerRouter:
                 self._deliver(player.session, frames, policy, key)
 
     def _that_fit(self, frames: list[Encoded]) -> list[Encoded]:
-        """`frames` without those over this gateway's limit; a service may have a larger max_outbox_bytes."""
+        """`frames` without those over this gateway's limit. A service with a larger max_outbox_bytes may send them."""
         most = self.context.max_message
         fit = [frame for frame in frames if len(frame) <= most]
         if len(fit) < len(frames):
@@ -637,7 +642,7 @@ class PlayerRouter:
                 else:
                     self._player_event(link, player, event)
             case _:
-                raise BodyError(f"a {type(event).__name__} to a gateway")
+                raise BodyError(f"a {type(event).__name__} is not for a gateway")
 
     def _player_event(
         self,
@@ -672,9 +677,10 @@ def claims_text(claims: Mapping[str, Any]) -> str:
 
 
 def pick(links: Sequence[Link], how: Pick, uid: int, fresh: Callable[[int], int]) -> Link | None:
-    """One of `links` for a player; None if there are none.
+    """Choose one of `links` for a player; None if there are none.
 
-    fresh: gives the players that this gateway bound to a server since the server's last keepalive.
+    fresh: gives, for a server's id, the players that this gateway bound to it since its last keepalive. The load in
+    the keepalive does not count these yet.
     """
     if not links:
         return None

@@ -1,4 +1,4 @@
-"""Renewal of a gateway's entries in the directory: each has a due time, well before it expires."""
+"""Renews a gateway's entries in the directory. Each entry has a due time, well before it expires."""
 
 import asyncio
 import heapq
@@ -15,7 +15,7 @@ from gatelink.rate_limited_logger import RateLimitedLogger
 log = Logger("gatelink.directory")
 
 AT_ONCE = 128
-"""Renewals at a time. At two calls of 2 s each, the slowest possible, these are 38,400 in a third of the TTL."""
+"""Renewals at a time. The slowest makes two calls of 2 s: even so, 38,400 entries are renewed in a third of the TTL."""
 
 Key = tuple[int, int, int]
 """(uid, slot, epoch)"""
@@ -24,11 +24,13 @@ Key = tuple[int, int, int]
 class Renewals:
     """The entries of one gateway that are kept alive.
 
-    An entry is due between a sixth and a third of the TTL after its last write, at random, so that entries written
-    together spread. A failed one is due again a second later. When the engine is back, call `all_are_due`.
+    An entry is due between a sixth and a third of the TTL after its last write. The time is random, so that entries
+    written together are not renewed together. After a failed renewal an entry is due again a second later. When the
+    engine is back, call `all_are_due`.
 
-    renew: writes one entry, as `Directory.renew`. replaced: called with (uid, slot, epoch) of a session that has a
-    newer login. ttl: seconds that an entry lives. clock: seconds.
+    renew: writes one entry, as `Directory.renew` does; returns False if a newer login replaced it.
+    replaced: called with the (uid, slot, epoch) of such an entry.
+    ttl: the seconds that an entry lives. clock: gives the time in seconds.
     """
 
     def __init__(
@@ -39,13 +41,13 @@ class Renewals:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.failed = 0
-        """Renewals that failed and are tried again."""
+        """The number of failed renewals. Each is tried again."""
         self._renew = renew
         self._replaced = replaced
         self._ttl = ttl
         self._clock = clock
         self._due: dict[Key, float] = {}
-        self._queue: list[tuple[float, Key]] = []  # a heap; outdated items stay a while
+        self._queue: list[tuple[float, Key]] = []  # a heap; an item is outdated unless `_due` has the same time
         self._under_way: dict[Key, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
 
@@ -53,26 +55,26 @@ class Renewals:
         return len(self._due)
 
     def add(self, uid: int, slot: int, epoch: int) -> None:
-        """Keep an entry that has just been written."""
+        """Keep an entry alive that has just been written."""
         self._set((uid, slot, epoch), self._later())
 
     def discard(self, uid: int, slot: int, epoch: int) -> None:
-        """Keep an entry no longer."""
+        """Stop renewing an entry."""
         self._due.pop((uid, slot, epoch), None)
 
     def all_are_due(self) -> None:
-        """Renew every entry now, `AT_ONCE` at a time: the engine may have lost entries, or have newer ones."""
+        """Renew every entry now, `AT_ONCE` at a time: the engine may have lost entries, or may have newer ones."""
         now = self._clock()
         self._due = dict.fromkeys(self._due, now)
         self._queue = [(now, key) for key in self._due]
         self.wake()
 
     def wake(self) -> None:
-        """Look again what is due."""
+        """Make `run` check again what is due."""
         self._wake.set()
 
     async def run(self) -> None:
-        """Renew what is due until it is cancelled."""
+        """Renew entries as they fall due, until cancelled."""
         try:
             while True:
                 self._wake.clear()
@@ -86,7 +88,7 @@ class Renewals:
             await tasks.cancel_and_wait(*self._under_way.values())
 
     def _begin_due(self) -> float | None:
-        """Begin what is due, up to AT_ONCE; return the seconds until more is due, None to wait for `wake`."""
+        """Begin the due renewals, up to AT_ONCE; return the seconds until the next, or None to wait for `wake`."""
         now = self._clock()
         queue = self._queue
         while queue:
@@ -112,7 +114,7 @@ class Renewals:
                 elif self._due.pop(key, None) is not None:
                     self._replaced(*key)
         except Conflict:
-            pass  # a newer login came first, or it was closed: the next renewal finds out
+            pass  # a newer login or a logout changed the entry meanwhile: the next renewal sees which
         except EngineUnavailable:
             self.failed += 1
         except Exception as error:
@@ -120,9 +122,10 @@ class Renewals:
             quiet.error("an entry of the directory was not renewed", uid=key[0], exc_info=error)
         finally:
             del self._under_way[key]
-            now_due = self._due.get(key)
-            if now_due is not None:  # else it was discarded meanwhile
-                self._set(key, due if now_due == before else now_due)  # the latter after `all_are_due`
+            due_now = self._due.get(key)
+            if due_now is not None:  # else `discard` was called meanwhile
+                was_changed = due_now != before  # `all_are_due` was called meanwhile
+                self._set(key, due_now if was_changed else due)
             self.wake()
 
     def _set(self, key: Key, due: float) -> None:

@@ -1,4 +1,4 @@
-"""Dials, logs in, and gives the connection to the session; again each time that the session loses it.
+"""Dials, logs in, and gives the connection to the session. Does so again whenever the session loses its connection.
 
 base         ClientVertifyReq ->                                   <- ClientVertifySucceedRet
 extension    HELLO ->  <- HELLO  ClientVertifyReq or RESUME ->     <- ClientVertifySucceedRet or RESUMED
@@ -43,23 +43,23 @@ from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
 log = Logger("gatelink.client")
 
 PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCode.INTERNAL_ERROR}
-"""Codes of a CLOSE before the verdict that say nothing of this session: the next attempt may well succeed."""
+"""Codes of a CLOSE before the login is verified that are not about this session: the next attempt may succeed."""
 
 FINAL = frozenset({CloseCode.VERIFY_FAILED, CloseCode.REPLACED, CloseCode.RESUME_REFUSED})
-"""Codes of an attempt after which the session is not dialled again, however the server sent them."""
+"""Codes of a failed attempt after which the session ends. The server sends them as a message or as a CLOSE."""
 
 SHORT_LIFE = 5.0
-"""Seconds. A connection that ends sooner, without a reason or by a GOAWAY, does not reset the delays: the next may end
-the same way, as after a kick, a message that the server refuses, or at a server that sends all clients away."""
+"""Seconds. If a connection ends sooner, by a GOAWAY or without a reason, the delays go on growing: the next may end the
+same way. Examples are a kick, a message that the server refuses, and a server that sends all clients away."""
 
 TokenSource = Callable[[], str | Awaitable[str]]
 """Gives a fresh token for each login."""
 
 
 class Backoff(msgspec.Struct, frozen=True, kw_only=True):
-    """The delays before attempts to reconnect: each a random part of a time that doubles ("full jitter").
+    """The delays before attempts to reconnect. Each is random, between 0 and a time that doubles ("full jitter").
 
-    first, most: seconds; attempts: after so many in a row the session ends.
+    first, most: the first and the longest such time, in seconds. attempts: after so many in a row the session ends.
     """
 
     first: float = 0.5
@@ -67,7 +67,7 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
     attempts: int = 20
 
     def delays(self, doubled: int = 0) -> Iterator[float]:
-        """The seconds to wait before each attempt; as if `doubled` attempts had failed before."""
+        """The seconds to wait before each attempt. doubled: begin as if so many attempts had failed before."""
         longest = min(self.first * 2 ** min(doubled, 64), max(self.first, self.most))
         for _ in range(self.attempts):
             yield random.uniform(0, longest)
@@ -75,9 +75,10 @@ class Backoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Offer(msgspec.Struct, frozen=True):
-    """The extension as this side speaks it: its HELLO; and if it seals, the server's public key or the cluster's key.
+    """How this side offers the extension.
 
-    peer_id: with the cluster's key, the server that it calls.
+    hello: its HELLO. key: to seal, the server's public key or the cluster's key. peer_id: the server that is dialled,
+    with the cluster's key; else 0.
     """
 
     hello: Hello
@@ -86,7 +87,7 @@ class Offer(msgspec.Struct, frozen=True):
 
 
 class Dialer:
-    """Dials for one session: its owner, and the receiver of each new connection until the session has it."""
+    """Dials for one session. It owns the session, and receives from each connection until the session does."""
 
     accepting = False
 
@@ -111,8 +112,8 @@ class Dialer:
         self._offer = offer
         self._token = token
         self._verified_at = 0.0
-        self._source = 0  # of the server, as it answered
-        self._short_lives = 0  # connections in a row that ended without a reason within SHORT_LIFE
+        self._source = 0  # the server's type, from its answer
+        self._short_lives = 0  # connections in a row that ended within SHORT_LIFE by a GOAWAY or without a reason
         self._answered = False  # a frame came on this connection
         self._initiator: Initiator | None = None
         self._agreed: Hello | None = None
@@ -128,7 +129,7 @@ class Dialer:
         return self._target.endpoint
 
     async def dial(self) -> Session:
-        """Connects and verifies; the session, which is `OPEN`. Raises ConnectError."""
+        """Connects and logs in. Returns the session, which is OPEN. Raises ConnectError."""
         loop = self._context.loop
         endpoint = self._endpoint
         self._answer = loop.create_future()
@@ -139,7 +140,7 @@ class Dialer:
                 await self._open()
                 return await self._answer
         except TimeoutError:
-            if self._answer.done() and not self._answer.cancelled():  # it came first; then the loop stood still
+            if self._answer.done() and not self._answer.cancelled():  # it came in time, but the loop was blocked
                 return self._answer.result()
             silent = self._connection is not None and not self._answered
             hint = "; it took the connection and said nothing: is this a gatelink listener?" if silent else ""
@@ -149,11 +150,11 @@ class Dialer:
             raise ConnectError(f"{endpoint}: {failure(error)}{_tls_hint(endpoint, error)}") from error
         finally:
             if not self._answer.cancel() and not self._answer.cancelled():
-                self._answer.exception()  # it was raised already, or comes after another
+                self._answer.exception()  # marks it as retrieved: it was raised, or another error is
             self._reset()
 
     async def _fresh_request(self, source: TokenSource) -> ClientVerifyRequest:
-        """The login with a fresh token. Raises ConnectError, without what it got."""
+        """The login request with a fresh token. Raises ConnectError, whose text never has the token."""
         try:
             given = source()
             token = given if isinstance(given, str) else await given
@@ -163,7 +164,7 @@ class Dialer:
             task = asyncio.current_task()
             if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
                 raise
-            # The error of an application may hold a token.
+            # Only our own errors are quoted: that of an application may hold the token, as may MessageTooLarge.
             words = f": {error}" if isinstance(error, GatelinkError) and not isinstance(error, MessageTooLarge) else ""
             raise ConnectError(
                 f"{self._endpoint}: no token: the function given as `token` must give a str of at most 65,535 bytes, "
@@ -172,7 +173,7 @@ class Dialer:
         return request
 
     async def _open(self) -> None:
-        """Makes the connection. uvloop forgets one whose making is cancelled after `connection_made`; so it is not."""
+        """Opens the connection. It is not cancelled after `connection_made`: uvloop would never close it then."""
         loop = self._context.loop
         endpoint = self._endpoint
         if endpoint.scheme == "unix":
@@ -189,13 +190,13 @@ class Dialer:
                 opening.cancel()
 
     def abandon(self) -> None:
-        """Abort the session of a `dial` that failed, or was cancelled in the moment in which it succeeded."""
+        """Abort the session, if there is one, of a `dial` that failed or was cancelled just as it succeeded."""
         if self._session is not None:
             self._session.abort()
 
     def _make(self) -> Connection:
         limits = self._context.limits
-        # One frame at a time: what comes behind the answer to a handshake is sealed, and no frame for this decoder.
+        # One frame at a time: the bytes after the answer to a handshake are sealed, and this decoder can't read them.
         return Connection(FrameDecoder(limits.max_frame, 1, limits.turn_bytes), self._made)
 
     def _made(self, connection: Connection) -> None:
@@ -220,7 +221,7 @@ class Dialer:
             else:
                 self._step(DialEvent.SEND_HELLO)
                 connection.write(control_frame(self._offer.hello))
-        except PeerError as error:  # the server's key is no point of the curve
+        except PeerError as error:  # the server's key is not a point on the curve
             self.broken(error)
 
     @property
@@ -234,7 +235,7 @@ class Dialer:
         return self._session.ticket if self._session is not None else None
 
     def _agree(self, connection: Connection, ours: Hello, agreed: Hello) -> None:
-        """The server speaks the extension as `agreed`: log in, or resume."""
+        """The server answered our HELLO with `agreed`: log in, or resume."""
         self._agreed = agreed
         if ours.features & Features.RESUME and not agreed.features & Features.RESUME:
             text = f"{self._endpoint}: resume is for sealed or TLS connections; give server_key, or dial tls://"
@@ -262,7 +263,7 @@ class Dialer:
     # -- from a connection that is not verified yet (FrameReceiver) --
 
     def receive(self, frames: list[Frame]) -> None:
-        ((id, flags, body),) = frames  # the decoder gives one at a time (`_make`)
+        ((id, flags, body),) = frames  # `_make` sets the decoder to one frame at a time
         self._answered = True
         connection = self._connection
         assert connection is not None
@@ -283,11 +284,11 @@ class Dialer:
         self._initiator = None
         self._handshake_hash = sealing.handshake_hash
         connection.seal(sealing.stream)
-        if self.state is DialState.HANDSHAKE:  # else there was something behind the answer, and that was wrong
+        if self.state is DialState.HANDSHAKE:  # else bytes after the answer were wrong, and the attempt has failed
             self._agree(connection, self._offer.hello, sealing.agreed)
 
     def _control(self, connection: Connection, payload: bytes) -> None:
-        """A control record before the verdict. Raises ProtocolError for one that is not due."""
+        """A control record before the login is verified. Raises ProtocolError for one that is not due."""
         match decode_control(payload), self.state:
             case None, _:
                 pass  # of a type that is ignored
@@ -326,7 +327,7 @@ class Dialer:
             self._verified(connection, None)
 
     def _refused(self, code: CloseCode, reason: str) -> None:
-        """The server closed before it verified us, or resumed the session."""
+        """The server sent CLOSE instead of verifying us or resuming the session."""
         text = "the session can't be resumed" if code is CloseCode.RESUME_REFUSED else printable(reason)
         self._fail(ConnectError(f"{self._endpoint}: the server closed: {code.label} {text}", code))
         if self._session is not None and code not in PASSING:
@@ -348,7 +349,7 @@ class Dialer:
         self._fail(ConnectError(f"{self._endpoint}: {text}; {self._likely_causes()}"))
 
     def _likely_causes(self) -> str:
-        """The likely reasons of a server that closes without a word; its log has the right one."""
+        """The likely reasons for which a server closed without a message. Only its log has the real one."""
         connection, extension = self._connection, self._offer
         if connection is not None and connection.buffered and not self._answered:
             return "what it sent is no gatelink frame: a TLS listener is dialled as tls://, an HTTP port not at all"
@@ -399,7 +400,7 @@ class Dialer:
             self._answer.set_result(session)
 
     def _resumed(self, connection: Connection, answer: Resumed, ticket: Ticket) -> None:
-        """The server resumes our session. Raises ProtocolError if it is not our server, or has a wrong count."""
+        """The server resumes our session. Raises ProtocolError if its mac or its count is wrong."""
         session = self._session
         extension = session.extension if session is not None else None
         if session is None or extension is None:
@@ -417,7 +418,7 @@ class Dialer:
             self._answer.set_result(session)
 
     def _bind(self, connection: Connection, session: Session | None) -> None:
-        """Gives the connection to the session; to none if that is still to be made."""
+        """Gives the connection to the session. None: the session is made next, and becomes the receiver then."""
         self._step(DialEvent.BIND)
         self._connection = None
         self._verified_at = self._context.wheel.clock()
@@ -469,19 +470,19 @@ class Dialer:
 
     async def _dial_again(self, session: Session, backoff: Backoff, wait: float | None) -> None:
         for seconds in backoff.delays(max(0, self._short_lives - 1)):
-            if wait is not None:  # a server may ask for 0 s, again and again
+            if wait is not None:  # the server said when; but it may say 0 s, again and again
                 seconds = wait if self._short_lives < 2 else max(wait, seconds)
                 wait = None
             await asyncio.sleep(seconds)
             try:
                 await self.dial()
-                return  # if the session was detached again by now, another task dials
+                return  # if the session is detached again by now, another task dials
             except ConnectError as error:
                 if error.code in FINAL:
                     session.close(error.code, "the server does not take this session back")
-                if self._ticket is None:  # else only the server that has the session can resume it
+                if self._ticket is None:  # with a ticket, only the server that has the session can resume it
                     self._target.go_home()
-            except Exception as error:  # not foreseen; the next attempt may succeed
+            except Exception as error:  # unforeseen; the next attempt may succeed
                 tasks.failures["dialling again"] += 1
                 log.error("an attempt to connect failed", exc_info=error)
             if session.state is not SessionState.DETACHED:
@@ -490,7 +491,7 @@ class Dialer:
 
 
 def _tls_hint(endpoint: Endpoint, error: OSError | UnicodeError) -> str:
-    """A hint at what may be wrong where a TLS handshake failed."""
+    """A hint at what may be wrong, if a TLS handshake failed; else ""."""
     if endpoint.scheme != "tls":
         return ""
     if isinstance(error, ssl.SSLCertVerificationError):

@@ -1,7 +1,8 @@
 """The login check: from the first frame of a connection to its session (docs/protocol.md, "Base messages").
 
-The first message is ClientVertifyReq, before an absolute deadline and within the limits for unverified connections. Any
-other is refused without an answer. A verified peer gets a `Session`; until then nothing of another session is touched.
+The first message must be ClientVertifyReq. It must come before an absolute deadline and within the limits for
+unverified connections. Any other message is refused without an answer. A verified peer gets a `Session`. Until a peer
+is verified, its connection changes nothing in other sessions.
 """
 
 import asyncio
@@ -48,7 +49,7 @@ VERIFY_FAILED_FRAME = encode_frame(VERIFY_FAILED, b"")
 
 
 class LoginChecks:
-    """The login checks of one frontend that are under way, and what they share."""
+    """The login checks of one frontend that are under way, and the objects that they share."""
 
     def __init__(
         self, context: LoopContext, rules: "LoginRules", admission: Admission, sessions: SessionManager
@@ -60,12 +61,12 @@ class LoginChecks:
         self.running: set[Login] = set()
 
     def refuse_all(self) -> None:
-        """The server stops, and refuses the connections that are not verified yet."""
+        """The server stops: refuse the connections that are not verified yet."""
         for login in list(self.running):
             login.refuse("stopping", CloseCode.GOING_AWAY)
 
     def tokens_revoked(self, uid: int) -> None:
-        """A user's tokens were revoked. A check that has seen one of them must start again, with a new connection."""
+        """A user's tokens were revoked: refuse the checks that accepted one. The client may connect again."""
         for login in list(self.running):
             if login.uid == uid:
                 login.refuse("tokens-ended", CloseCode.GOING_AWAY)
@@ -75,10 +76,10 @@ class LoginChecks:
 class LoginRules:
     """The conditions for logins at one frontend, and the answers to them.
 
-    tokens: check the tokens. responder: answers HANDSHAKEs; its keys say which peers can get in with one.
-    id, source: the server's own, for its answers. sealed_only: whether plain logins are refused.
-    resume_plain: whether sessions on plain connections can be resumed.
-    accept_version: whether clients with an application version are still served.
+    tokens: checks the tokens. responder: answers HANDSHAKEs from peers that have one of its keys.
+    id, source: this server's id and type, for its answers. sealed_only: refuse logins that are not sealed.
+    resume_plain: allow sessions on plain connections to be resumed.
+    accept_version: returns whether clients of an application version are still served.
     """
 
     tokens: Tokens
@@ -91,10 +92,10 @@ class LoginRules:
 
 
 class Login(Item):
-    """One connection's login check, and its receiver until a session is.
+    """One connection's login check, and the connection's receiver until the session is.
 
-    handlers: of the session. resume_at: the address in its ticket, empty for the one that the client dialled.
-    until: when, on the wheel's clock, the check is refused. uid: the user, once a token has said so.
+    handlers: the table of the session. resume_at: the address in its ticket; empty: the one that the client dialled.
+    until: the deadline of the check, on the wheel's clock. uid: the user, once the token has been verified.
     """
 
     __slots__ = (
@@ -134,11 +135,11 @@ class Login(Item):
         self._connection = connection
         self._frames = 0  # received since the connection's start
         self._size = 0  # bytes of their bodies
-        self._pending: list[Frame] = []  # of them, those that are not taken yet
+        self._pending: list[Frame] = []  # frames received and not handled yet
         self._task: asyncio.Task[None] | None = None
         self._agreed: Hello | None = None  # our HELLO, once the peer has sent its own
         self._slot = 0
-        self._from_server = 0  # which server made the handshake, 0: a client
+        self._from_server = 0  # the server id in the HANDSHAKE; 0: a client
         self._handshake_hash = NO_HANDSHAKE
         self.uid: int | None = None
         connection.receiver = self
@@ -202,7 +203,7 @@ class Login(Item):
     # -- up to the credentials --
 
     def _go_on(self) -> None:
-        """Takes frames up to the one with the credentials; what comes after it waits for the answer."""
+        """Handles frames up to the one with the credentials. Frames after that wait in `_pending`."""
         try:
             while self._pending and self.state in (LoginState.FIRST_FRAME, LoginState.AGREED):
                 frame = self._pending.pop(0)
@@ -214,7 +215,7 @@ class Login(Item):
             self.broken(error)
 
     def _check(self, request: ClientVerifyRequest) -> None:
-        """Has the token checked. What a base client has written behind the request is not looked at meanwhile."""
+        """Starts the check of the token. What a base client sent after the request is not decoded meanwhile."""
         self._step(LoginEvent.REQUEST)
         self._checks.admission.credentials_received(self._connection)
         tasks = self._context.tasks
@@ -227,16 +228,16 @@ class Login(Item):
 
     @property
     def _holds(self) -> bool:
-        """Whether what arrives is kept as bytes: a base client's, from its request on."""
+        """Whether incoming bytes are kept undecoded: those of a base client, while its token is checked."""
         return self.state is LoginState.CHECKING and self._agreed is None
 
     def _agree(self, agreed: Hello) -> None:
-        """The peer speaks the extension, and waits for answers: what it sends too early is found at once."""
+        """The peer speaks the extension, and must wait for answers. Decode its frames at once, to see if it does."""
         self._agreed = agreed
         self._connection.take_together(self._context.limits.max_unverified_frames + 1)
 
     def _control(self, record: Control | None) -> None:
-        """Takes a control record. Raises ProtocolError for one that is not due."""
+        """Handles a control record. Raises ProtocolError for one that is not due."""
         state = self.state
         match record:
             case Hello() if (state, LoginEvent.HELLO) in LOGIN and not self._rules.sealed_only:
@@ -261,7 +262,7 @@ class Login(Item):
                 raise ProtocolError(f"{what}, where {due} was due")
 
     def _shake_hands(self, record: Handshake) -> None:
-        """Answers a HANDSHAKE, whose turn it is."""
+        """Answers a HANDSHAKE when its turn in the queue has come."""
         if self.state is not LoginState.QUEUED:
             return
         try:
@@ -281,7 +282,7 @@ class Login(Item):
         self._check_version(sealing.hello)
 
     def _check_version(self, hello: Hello) -> None:
-        """Refuses a client whose application is too old. It has got our HELLO, so it can be sent the reason."""
+        """Refuses a client whose application is too old. It has our HELLO by now, so it can be sent the reason."""
         accept_version = self._rules.accept_version
         if accept_version is None:
             return
@@ -319,7 +320,7 @@ class Login(Item):
     def _resume(self, record: Resume, agreed: Hello) -> None:
         """Attaches the connection to the session of a ticket (docs/protocol.md, "Resume").
 
-        The session has lost its old connection, or will notice only now that it has.
+        The session may still have its old connection, if it did not notice that connection's end.
         """
         sessions = self._checks.sessions
         session = sessions.by_ticket(record.session_id)
@@ -403,7 +404,7 @@ class Login(Item):
                 self.uid = request.uid
                 proofs = () if context.between_servers else sessions.proofs_of(token)
                 epoch = await sessions.claim(request.uid, self._slot, proofs)
-            if self.is_open:  # else this was cancelled, and `verify` went on regardless
+            if self.is_open:  # else the check ended meanwhile, and `verify` ignored its cancellation
                 self._admit(request, identity, epoch, proofs)
         except VerifyError as error:
             quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
@@ -413,7 +414,7 @@ class Login(Item):
         except TimeoutError:
             quiet.error("tokens did not answer", uid=request.uid, seconds=context.limits.token_timeout)
             self.refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
-        except GatelinkError as error:  # as the engine's: its words are enough
+        except GatelinkError as error:  # an error of the engine, for example: its text is enough
             quiet.error("login impossible", uid=request.uid, error=f"{type(error).__name__}: {error}")
             self.refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         except Exception as error:
@@ -424,7 +425,7 @@ class Login(Item):
                 sessions.release(request.uid, self._slot, epoch)
 
     async def _identity(self, token: bytes, uid: int, source: int) -> Identity:
-        """The identity that the token proves; measures how long that took."""
+        """The identity that the token proves. Measures the time of `verify`."""
         started = time.perf_counter()
         try:
             return await invoke(self._rules.tokens.verify, token, uid, source, self._address)
@@ -434,7 +435,7 @@ class Login(Item):
     # -- verified --
 
     def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int, proofs: tuple[bytes, ...]) -> None:
-        """Makes the session, and gives it what the peer sent meanwhile."""
+        """Makes the session of a verified peer, and answers."""
         context, sessions, rules = self._context, self._checks.sessions, self._rules
         connection = self._connection
         extension = None
@@ -489,14 +490,15 @@ class Login(Item):
             self._begin_after(replaced, session)
 
     def _begin(self, session: Session) -> None:
-        """Gives the session to its handlers, and then what it sent meanwhile."""
+        """Opens the session, and gives its handlers the frames that the peer sent meanwhile."""
         session.open()
-        if self._pending and self._connection.state is ConnectionState.BOUND:  # else it will all be sent again
+        # If the connection is lost already, the peer sends them again.
+        if self._pending and self._connection.state is ConnectionState.BOUND:
             session.receive(self._pending)
         self._connection.resume(Pause.UNVERIFIED)
 
     def _begin_after(self, replaced: Session, session: Session) -> None:
-        """Begins once the handlers of the older login have ended, or after limits.close_timeout."""
+        """Begins the session when the handlers of the older login have ended, or after limits.close_timeout."""
         session.pause(Pause.OPENING)
         begun = False
 
@@ -512,7 +514,7 @@ class Login(Item):
         replaced.after_handlers(begin)
 
     def _bind(self, session: Session) -> None:
-        """Gives the connection to the session, whose rates bound what the peer may send from now on."""
+        """Gives the connection to the session. From now on the session's rates apply to the peer."""
         context = self._context
         exempt = context.between_servers or self._checks.admission.is_exempt(self._address)
         if session.meter is None and not exempt:
@@ -523,13 +525,14 @@ class Login(Item):
 
     def _refuse_excess(self) -> None:
         self._checks.admission.login_failed(self._address)
-        why = "more came before the login was through than limits.max_unverified_frames or max_unverified_bytes"
+        why = "more than limits.max_unverified_frames or max_unverified_bytes came before the login was verified"
         self.refuse("unverified-limit", CloseCode.PROTOCOL_ERROR, why=why)
 
     def refuse(self, reason: str, code: CloseCode, answer: bytes = b"", why: str = "") -> None:
-        """Closes the connection after `answer`, and after CLOSE with `code` if we have answered a HELLO or HANDSHAKE.
+        """Sends `answer`, then CLOSE with `code` if we have answered a HELLO or HANDSHAKE; then closes the connection.
 
-        Without anything to write it is dropped; else the peer has a moment to read it. Does nothing after the check.
+        The peer has a moment to read these. If there is nothing to send, the connection is dropped. Does nothing if the
+        check has ended.
         """
         if not self.is_open:
             return
@@ -541,7 +544,7 @@ class Login(Item):
             self._connection.drop()
             return
         self._connection.write(answer)
-        if self._agreed is None:  # a base client reads its answer before it sees the end of the stream
+        if self._agreed is None:  # give a base client time to read its answer before the end of the stream
             self._connection.discard_input()
             self._context.wheel.call(self._context.limits.base_linger, self._close)
         else:
@@ -552,7 +555,7 @@ class Login(Item):
         self._context.wheel.call(self._context.limits.close_timeout, self._connection.abort)
 
     def _finish(self, event: LoginEvent) -> None:
-        """Takes the step that ends the check, and releases all that it has."""
+        """Takes the step that ends the check, and releases everything that it holds."""
         self._step(event)
         self._checks.admission.credentials_received(self._connection)
         self._context.wheel.cancel(self)
@@ -577,7 +580,7 @@ _BEGINNINGS = {
 
 
 def looks_like(head: bytes) -> str:
-    """Name the protocol of a peer whose first bytes make no frame, for the log; "" for an unknown one."""
+    """Names the protocol of a peer whose first bytes are no frame, for the log; "" if it is not known."""
     for start, name in _BEGINNINGS.items():
         if head.startswith(start):
             return f"; it begins as {name}"

@@ -162,16 +162,16 @@ def prepare() -> None:
 
 
 @contextlib.contextmanager
-def signals(calls: Mapping[signal.Signals, Callable[[], None]], gather_all: Callable[[], None]) -> Iterator[None]:
+def signals(calls: Mapping[signal.Signals, Callable[[], None]], at_once: Callable[[], None]) -> Iterator[None]:
     """Call a function in the running loop for each signal, within the block.
 
-    gather_all: called for SIGTERM and SIGINT in the signal handler itself, also while a handler blocks the loop.
+    at_once: called for SIGTERM and SIGINT in the signal handler itself, also while a handler blocks the loop.
     """
     loop = asyncio.get_running_loop()
 
     def receive(number: int, frame: FrameType | None) -> None:
         if number != signal.SIGHUP:
-            gather_all()
+            at_once()
         loop.call_soon_threadsafe(calls[signal.Signals(number)])
 
     before = {number: signal.signal(number, receive) for number in calls}

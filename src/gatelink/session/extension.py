@@ -1,8 +1,8 @@
-"""What a session has when its peer said HELLO: measured heartbeats, acknowledgements, GOAWAY, and resume where agreed.
+"""The part of a session whose peer speaks the extension: measured heartbeats, acknowledgements, GOAWAY and resume.
 
-The two counts of a resume live here: `received`, what this side took in, and the send window's, what the other side has
-(docs/protocol.md, "What counts", "Retention", "Resume"). An `Extension` knows bytes, counts and times. It knows no
-connection: its session asks it what to write, when to wake, and how a read ended.
+A resume needs two counts of messages: `received` is how many this side has taken in, and the send window knows how many
+the peer has taken in (docs/protocol.md, "What counts", "Retention", "Resume"). An `Extension` handles bytes, counts and
+times, and no connection: its session asks it what to write, when to wake, and how a read ended.
 """
 
 import random
@@ -22,22 +22,22 @@ from gatelink.wire.base import BASE_IDS
 from gatelink.wire.control import Features, decode_control
 from gatelink.wire.frames import Frame
 
-_LAST_BASE_ID = max(BASE_IDS)  # up to here ids are not, or not always, messages that count
+_LAST_BASE_ID = max(BASE_IDS)  # not every frame with an id up to here is a message that counts
 
 DETACHING = frozenset({CloseCode.HEARTBEAT_TIMEOUT, CloseCode.SLOW_CONSUMER, CloseCode.GOING_AWAY})
-"""Codes of a CLOSE that detach a ticketed session; every other one ends it (docs/protocol.md, "Resume")."""
+"""Codes of a CLOSE that detach a session with a ticket; every other code ends it (docs/protocol.md, "Resume")."""
 
 PONGS_PER_SECOND = 4
 
 PROBE_SECONDS = 1.0
-"""How often, at the most, a peer that is doubtful is asked for a sign of life."""
+"""The least time, in seconds, between two PINGs to a peer that may have lost what it was sent."""
 
 MEASURE_INTERVALS = 3
-"""After so many heartbeat intervals a PING goes to a peer that is heard all the time, too, so that `rtt` is true."""
+"""A peer that is never silent gets a PING after so many heartbeat intervals, so that `rtt` stays current."""
 
 
 class Strength(IntEnum):
-    """How well a connection is protected; a ticket is used only on one at least as strong as its first."""
+    """How well a connection is protected. A session resumes only on a connection at least as strong as its first."""
 
     PLAIN = 0
     TLS = 1
@@ -45,7 +45,7 @@ class Strength(IntEnum):
 
 
 class PeerClosed:
-    """The peer's CLOSE: its last word. What came before it is still handled."""
+    """The peer's CLOSE. The messages before it are still handled."""
 
     __slots__ = ("code", "reason")
 
@@ -57,14 +57,16 @@ class PeerClosed:
 class Extension:
     """The extension's part of one session.
 
-    features: what both sides of its connection have. strength: of its first connection. accepting: this side accepted
-    the connection. window: the session's outbox, if the two agreed on resume. rtts: where measured round trips go.
+    features: those that both sides of the connection have. strength: that of the session's first connection.
+    accepting: whether this side accepted the connection. window: the session's outbox, if both sides agreed on resume.
+    rtts: the histogram of measured round trips.
 
-    ticket: what resumes the session, None while it can't be resumed. received: messages taken in since the start.
-    attempt: number of the last resume. rtt: seconds that a round trip takes, smoothed as TCP does (RFC 6298); None
-    before the first PONG. going_away: the last GOAWAY of its server, and when this side leaves.
-    controls_due: an ACK, PONGs or a GOAWAY leave with the next write. needs_care: the last read ended the session
-    (`end`), or moved the next deadline.
+    ticket: the ticket that resumes the session; None while it can't be resumed.
+    received: messages taken in since the session's start. attempt: the number of the last resume.
+    rtt: seconds that a round trip takes, smoothed as in TCP (RFC 6298); None before the first PONG.
+    going_away: the server's last GOAWAY, and the time at which this side leaves because of it.
+    controls_due: control records are to be sent with the next write. lags: the reasons to send no acknowledgements.
+    needs_care: the last read ended the session (then `end` says how), or moved the next deadline.
     """
 
     __slots__ = (
@@ -119,31 +121,34 @@ class Extension:
         self.attempt = 0
         self.rtt: float | None = None
         self.going_away: tuple[control.GoAway, float] | None = None
-        self.beat_at = 0.0  # when the session looks at its heartbeat again
-        self.lags = Pause(0)  # the handlers, so that nothing is acknowledged
+        self.beat_at = 0.0  # when the session checks its heartbeat again
+        self.lags = Pause(0)
         self.end: PeerClosed | PeerError | None = None
-        self.peer_code: CloseCode | None = None  # what the CLOSE said that ended the last connection
+        self.peer_code: CloseCode | None = None  # the code of the CLOSE that ended the last connection
         self.controls_due = False
         self.needs_care = False
         self._accepting = accepting
         self._limits = limits
         self._rtts = rtts
-        self._fresh_frames = 0  # taken in and not acknowledged
+        self._fresh_frames = 0  # messages taken in and not acknowledged, and their bytes
         self._fresh_bytes = 0
         self._received_bytes = 0
-        self._room = (0, 0)  # up to which counts of frames and bytes is read while handlers lag
-        self._ack_due = False  # a deadline for an ACK stands
+        self._room = (0, 0)  # the counts of frames and bytes up to which the peer is read while handlers lag
+        self._ack_due = False  # an ACK is due within ACK_SECONDS
         self._go_away = b""  # a GOAWAY that leaves with the next write
         self._measure_at = 0.0
-        self._ping = 0  # the outstanding PING's sent-at, 0: none
+        self._ping = 0  # `sent_at` of the PING that has no PONG yet; 0: none
         self._pinged_at = 0.0
-        self._pings: tuple[int, ...] = ()  # the sent-at of those to be answered with the next write
-        self._answered = (0.0, 0)  # since when, and how many PINGs
+        self._pings: tuple[int, ...] = ()  # `sent_at` of the PINGs to be answered with the next write
+        self._answered = (0.0, 0)  # the start of the current second, and the PINGs answered in it
 
     # -- what the peer sent --
 
     def receive(self, frames: list[Frame], now: float) -> list[Frame]:
-        """Counts the messages of a read, and hears its control records; the messages before what ends the session."""
+        """Counts the messages of a read and processes its control records.
+
+        Returns the messages; after a record that ends the session, only those before it.
+        """
         size = 0
         for id, _, body in frames:
             if id <= _LAST_BASE_ID:
@@ -172,7 +177,7 @@ class Extension:
         return messages
 
     def _count(self, frames: int, size: int) -> None:
-        """Counts messages; those that the codec or a handler refuses count as well."""
+        """Counts messages, including those that the codec or a handler will refuse."""
         self.received += frames
         self._received_bytes += size
         self._fresh_frames += frames
@@ -184,11 +189,11 @@ class Extension:
 
     @property
     def is_over_window(self) -> bool:
-        """The peer has sent more than a window of this side's size since the handlers began to lag."""
+        """Whether the peer has sent more than one window, of this side's size, since the handlers began to lag."""
         return self.received > self._room[0] or self._received_bytes > self._room[1]
 
     def _hear(self, payload: bytes, now: float) -> PeerClosed | None:
-        """One control record; the CLOSE, if it is one. Raises ProtocolError."""
+        """Processes one control record; returns it if it is a CLOSE. Raises ProtocolError."""
         match decode_control(payload):
             case None:
                 pass
@@ -212,7 +217,7 @@ class Extension:
         return None
 
     def acknowledged(self, received: int) -> None:
-        """The peer has taken in so many messages. Raises ProtocolError for a count that can't be."""
+        """The peer has taken in so many messages. Raises ProtocolError for an impossible count."""
         if self.window is not None:
             self.window.acknowledge(received)
 
@@ -237,7 +242,7 @@ class Extension:
     # -- what goes to the peer --
 
     def take_controls(self) -> bytes:
-        """The control records that are due, for the front of the next write."""
+        """Takes out the control records that are due, to go at the front of the next write."""
         self.controls_due = False
         controls = b""
         if self._pings:
@@ -250,7 +255,7 @@ class Extension:
         return controls
 
     def take_ack(self) -> bytes:
-        """An ACK of all that was taken in; b"" if everything is acknowledged."""
+        """An ACK of all messages taken in; b"" if all are acknowledged."""
         return control_frame(control.Ack(self._take_count())) if self._fresh_frames else b""
 
     def _pong(self, sent_at: int) -> bytes:
@@ -258,44 +263,46 @@ class Extension:
         return control_frame(control.Pong(sent_at, self._take_count(), server_time))
 
     def _take_count(self) -> int:
-        """`received`, for a record that leaves now; while the handlers lag, the count that was sent last."""
+        """The count for a record that is sent now: `received`; while the handlers lag, the count that was sent last."""
         if self.lags:
             return self.received - self._fresh_frames
         self._fresh_frames = self._fresh_bytes = 0
         return self.received
 
     def go_away(self, within: float, address: str) -> None:
-        """Has a GOAWAY leave with the next write: come back within so many seconds, at `address` (empty: here)."""
+        """Sends a GOAWAY with the next write: connect again within so many seconds, at `address` (empty: here)."""
         self._go_away = control_frame(control.GoAway(round(min(within * 1_000, control.MAX_U32)), address))
         self.controls_due = True
 
     def beat(self, now: float, silent: float, interval: float) -> tuple[bytes, float]:
-        """A PING to a peer that is silent; often while it may not have got what it was sent; at times, to measure.
+        """Returns a PING if one is due, else b"", and the seconds until the next call.
 
-        silent: seconds since it was heard. Gives the bytes to write, perhaps none, and the seconds until the next time.
+        A PING is due after `silent` seconds of one interval; sooner, if the peer has not acknowledged a message in
+        time; and every MEASURE_INTERVALS intervals, to measure the round trip. silent: seconds since the last read.
         """
         patience = ACK_SECONDS + 4 * (self.rtt or 0.0)
         doubtful = self.window is not None and self.window.kept > 0 and silent > patience
         ping = b""
         if doubtful or silent >= interval or now >= self._measure_at:
             self._measure_at = now + MEASURE_INTERVALS * interval
-            if not self._ping:  # else the first answer is to the first of them
-                self._pinged_at = perf_counter()  # the loop's time stands still within a turn
+            if not self._ping:  # else repeat the outstanding PING, so that its PONG measures from the first one
+                self._pinged_at = perf_counter()  # not `now`: the loop's clock stands still within a turn
                 self._ping = max(1, int(self._pinged_at * 1_000_000))
             ping = control_frame(control.Ping(self._ping, self._take_count()))
             silent = 0.0
-        return ping, min(interval - silent, max(PROBE_SECONDS, patience) if doubtful else inf)
+        probe = max(PROBE_SECONDS, patience) if doubtful else inf
+        return ping, min(interval - silent, probe)
 
     # -- deadlines --
 
     def next_wake(self, now: float) -> float:
-        """Seconds until the first of what is to come: the heartbeat, an ACK, or leaving after a GOAWAY."""
+        """Seconds until the next thing that is due: a heartbeat check, an ACK, or leaving after a GOAWAY."""
         leave_at = self.going_away[1] if self.going_away is not None else inf
         due = max(0.0, min(self.beat_at, leave_at) - now)
         return min(ACK_SECONDS, due) if self._ack_due else due
 
     def acknowledge_late(self) -> None:
-        """The deadline of an ACK has come: it leaves with the next write, unless one left before."""
+        """The deadline of an ACK has come: send it with the next write, unless one was sent before."""
         if self._ack_due:
             self._ack_due = False
             if self._fresh_frames:
@@ -304,10 +311,10 @@ class Extension:
     # -- handlers that lag --
 
     def withhold_acks(self, why: Pause) -> bool:
-        """Whether a peer whose handlers lag is no longer acknowledged, instead of no longer read.
+        """Stop acknowledging the peer because its handlers lag. False if reading must be paused instead.
 
-        One that keeps to its window stops by itself, and its own acknowledgements are still heard: a handler may be
-        waiting for just these, in `drain`.
+        A peer that keeps to its window then stops by itself, and its acknowledgements are still read: a handler may be
+        waiting for them in `drain`.
         """
         if self.window is None or not why & LAGGING:
             return False
@@ -318,15 +325,15 @@ class Extension:
         return True
 
     def give_acks(self, why: Pause) -> None:
-        """The opposite of `withhold_acks`: once no reason is left, an ACK is due."""
+        """Undo `withhold_acks` for this reason. When no reason is left, an ACK is due."""
         if self.lags:
             self.lags &= ~why
             self.controls_due |= not self.lags
 
     def closing(self, between_servers: bool) -> bytes:
-        """The session ends on this side; what stands before its last words.
+        """The session ends on this side: return the bytes to send before its CLOSE.
 
-        Between servers what is not acknowledged counts as lost, so an ACK of all that was handled goes first.
+        Between servers, messages that are not acknowledged count as lost, so a last ACK goes first.
         """
         if self.window is not None:
             self.window.lift()
@@ -336,17 +343,17 @@ class Extension:
     # -- resume --
 
     def issue_ticket(self, address: str = "") -> control.Ticket:
-        """Makes the session resumable at `address` (empty: where it came in)."""
+        """Make a ticket that resumes the session at `address` (empty: the address that the client dialled)."""
         window = ceil(min(self._limits.resume_window, control.MAX_U32))
         self.ticket = control.Ticket(secrets.token_bytes(16), secrets.token_bytes(32), window, address)
         return self.ticket
 
     def can_resume_from(self, received: int) -> bool:
-        """Whether a peer that took in `received` messages can go on here: what it lacks is still kept."""
+        """Whether a peer that has taken in `received` messages can resume: the messages it lacks are still kept."""
         return self.window is not None and self.window.acknowledged <= received <= self.window.sent
 
     def resume(self, received: int) -> bytes:
-        """Goes on with a peer that has `received`: what it lacks, to be sent again."""
+        """Resume with a peer that has taken in `received` messages: return the bytes of those that it lacks."""
         self.peer_code = None
         self._fresh_frames = self._fresh_bytes = 0
         if self.window is None:
@@ -355,7 +362,7 @@ class Extension:
         return self.window.unacknowledged()
 
     def attached(self) -> None:
-        """The session has a new connection; what was due on the old one is void."""
+        """The session has a new connection: forget what was due on the old one."""
         self._ping = 0
         self._pings = ()
         self._go_away = b""

@@ -1,7 +1,8 @@
-"""One verified peer: how it is heard and reached, and its end.
+"""One verified peer: receiving from it, sending to it, and the end of its session.
 
-A session lives through `states.SESSION`. Below it is its stream, above it the table of handlers. `receive` and `send`
-are the hot path: what arrives goes to the handlers in one call a read, and what is sent leaves in one write a turn.
+The states of a session are in `states.SESSION`. Below a session is its stream, above it the table of handlers.
+`receive` and `send` are the hot path: the frames of one read go to the handlers in one call, and the messages sent in
+one turn of the loop leave in one write.
 """
 
 import asyncio
@@ -30,11 +31,11 @@ HEARTBEAT_FRAME = encode_frame(HEARTBEAT, b"")
 NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
 
 LEAST_BEAT = 0.25
-"""Seconds, at least, between two looks at a session's heartbeat, whatever its peer does; the interval if that is less.
-Ten thousand sessions that are looked at each tick cost 40 % of a core."""
+"""The least time, in seconds, between two checks of a session's heartbeat; the heartbeat interval, if that is shorter.
+Ten thousand sessions that are checked at each tick cost 40 % of a core."""
 
 LINGER_AFTER_FAREWELL = 10
-"""How many times longer a base client's stream stays open after UserDuplicateLoginNotify: its user must see that."""
+"""A base client's stream stays open so many times longer after UserDuplicateLoginNotify: the user must see that."""
 
 _OPEN = SessionState.OPEN
 
@@ -43,18 +44,19 @@ class Session(Item):
     """One verified peer.
 
     uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
-    source: the type of the peer, as it says: 0 for a client, else a server's. address: the peer's host, as the listener
-    saw it.
-    returned: whether the client was told that it is back (type 1 of ClientVertifySucceedRet), not new. What the older
-    session had queued follows then, and the client still has its state.
-    claims: what the token said of the user. data: yours, for whatever you want to keep with a session.
-    expires_at: when the token ends, in unix seconds. None: never, or not known, as at a client and at a service. The
-    session goes on after that, unless you end it.
+    source: 0 for a client, else the type of server that the peer says it is.
+    address: the peer's host, as the listener saw it.
+    returned: True if the client was told that it is back, not new (type 1 of ClientVertifySucceedRet). The client then
+    still has its state, and gets the messages that its older session had queued.
+    claims: what the token says of the user. data: yours, for whatever you want to keep with a session.
+    expires_at: when the token ends, in unix seconds. None: it never ends, or the time is not known here, as in a client
+    or a service. The session goes on after that time, unless you end it.
     verified_at: unix seconds. last_heard: seconds of the wheel's clock (timers.py).
-    close_code, close_reason: why it ended; None and "" before.
+    close_code, close_reason: why the session ended; None and "" while it has not.
 
-    Its parts: `outbox` has what is queued and outlives connections; `extension` is there if the peer said HELLO;
-    `meter` if the session has rates; `inbox` while messages wait for handlers; `forwarder` if frames go elsewhere.
+    Its parts: `outbox` holds the queued messages, and outlives connections. The others may be None: `extension` is set
+    if the peer sent HELLO, `meter` if the session has rates, `inbox` while messages wait for handlers, and `forwarder`
+    if frames may go to other servers.
     """
 
     __slots__ = (
@@ -115,9 +117,9 @@ class Session(Item):
         proof: bytes = b"",
         linger: float = 0.0,
     ) -> None:
-        """proof: a keyed hash of the token (`SessionManager.proofs_of`), empty if there is none to compare.
+        """proof: a keyed hash of the token (`SessionManager.proofs_of`), to compare logins by; empty if there is none.
 
-        linger: seconds from its last message to the end of its stream.
+        linger: seconds that the stream stays open after the session's last message.
         """
         self._tick = 0
         self.context = context
@@ -138,7 +140,7 @@ class Session(Item):
         self.state = _OPEN
         self.close_code: CloseCode | None = None
         self.close_reason = ""
-        self.last_heard = context.wheel.read_clock()  # `now` is old where nothing was set for long
+        self.last_heard = context.wheel.read_clock()  # not `wheel.now`, which stands still while no timer is set
         self.extension = extension
         window = extension.window if extension is not None else None
         self.outbox = window or Outbox(context.limits.max_outbox_frames, context.limits.max_outbox_bytes)
@@ -151,10 +153,10 @@ class Session(Item):
         self._flush_scheduled = False
         self.on_written: Callable[[], None] | None = None
         """Called after each write of messages, while it is set."""
-        self._farewell = b""  # goes out behind the last message
-        self._written = b""  # what was written last, if the stream did not take all of it at once
+        self._farewell = b""  # written after the last message
+        self._written = b""  # the last write, if the stream did not take all of it at once
         self._linger = linger
-        self._lingers = False  # all is written, and the stream ends at the next deadline
+        self._lingers = False  # everything is written; the stream is closed at the next deadline
         self._drained: asyncio.Future[None] | None = None
         self._on_handled: tuple[Callable[[], None], ...] | None = ()  # None: the last handler has ended
         self._closed: asyncio.Future[None] | None = None
@@ -170,22 +172,22 @@ class Session(Item):
 
     @property
     def ticket(self) -> Ticket | None:
-        """What resumes the session; None while it can't be resumed."""
+        """The ticket that resumes the session; None while it can't be resumed."""
         return self.extension.ticket if self.extension is not None else None
 
     @property
     def rtt(self) -> float | None:
-        """Seconds of a round trip, smoothed; None where it is not measured."""
+        """Seconds of a round trip, smoothed; None if it is not measured."""
         return self.extension.rtt if self.extension is not None else None
 
     @property
     def carried_bytes(self) -> int:
-        """What its connection keeps in memory: not yet decoded, written and not yet out."""
+        """Bytes that its connection keeps in memory: received and not yet decoded, or written and not yet sent."""
         return self._stream.held_bytes if self._stream is not None else 0
 
     @property
     def held_bytes(self) -> int:
-        """What it keeps in memory: queued, sent and not acknowledged, received and not handled."""
+        """Bytes that it keeps in memory itself: queued, sent and not acknowledged, or received and not handled."""
         return self.outbox.held_bytes + (self.inbox.bytes if self.inbox is not None else 0)
 
     # -- to the peer --
@@ -193,15 +195,16 @@ class Session(Item):
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
 
-        key: not 0 replaces a message queued under the same key. full: what happens when the queue is full.
-        Raises SessionClosed; MessageTooLarge; InvalidMessage if its receiver's decoder would refuse it; CatalogError if
-        its class is not registered; LocalError if it is the framework's own, or if another thread calls this: that is
-        noticed only while nothing else is queued.
+        key: if it is not 0, the message replaces one that is queued under the same key.
+        full: what happens when the queue is full.
+        Raises SessionClosed; MessageTooLarge; InvalidMessage if the receiver's decoder would refuse the message;
+        CatalogError if its class is not registered; LocalError if the message is one of the framework's own, or if
+        another thread calls this (which is noticed only while nothing else is queued).
         """
         cls = type(message)
         encoder = self.context.encoders.get(cls) or self.context.encoder(cls)
         frame = encoder.frame(message)
-        if self.state is not _OPEN:  # from here on as `send_frame`, in line: the call was a twentieth of an echo
+        if self.state is not _OPEN:  # the rest is `send_frame` inlined: the call took 5 % of an echo
             self._check_sendable()
         try:
             self.outbox.push(frame, full, key)
@@ -214,9 +217,9 @@ class Session(Item):
         traffic.bytes += len(frame)
 
     def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a message by its id and encoded body, in one order with the typed ones.
+        """Queues a message given by its id and encoded body. It keeps its place among the messages of `send`.
 
-        Raises SessionClosed; MessageTooLarge; LocalError for an id of the framework's.
+        Raises SessionClosed; MessageTooLarge; LocalError for an id of the framework's own.
         """
         self.context.check_sendable(id)
         frame = encode_frame(id, body, flags)
@@ -227,7 +230,7 @@ class Session(Item):
         traffic.bytes += len(frame)
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a whole frame, as `encode_frame` makes it; what `send_raw` and broadcasts end in.
+        """Queues a whole frame, as `encode_frame` makes it. `send_raw` and broadcasts call this.
 
         Raises SessionClosed and MessageTooLarge.
         """
@@ -241,14 +244,15 @@ class Session(Item):
             self._schedule_flush()
 
     def send_frames(self, frames: list[bytes]) -> None:
-        """`send_frame` of several, in order."""
+        """Queues several frames in order, as `send_frame` does."""
         if self.state is not _OPEN:
             self._check_sendable()
         count = self.outbox.count
         try:
             self.outbox.extend(frames)
         except OutboxFull:
-            for frame in frames[self.outbox.count - count :]:  # those before it fitted
+            queued = self.outbox.count - count  # `extend` queued those that fitted
+            for frame in frames[queued:]:
                 self.send_frame(frame)
         if not self._flush_scheduled:
             self._schedule_flush()
@@ -258,9 +262,10 @@ class Session(Item):
             raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
 
     def _make_room(self, error: OutboxFull, frame: bytes, key: int) -> None:
-        """The queue is full before the turn of the loop is over. A peer that reads is not to blame for that.
+        """Queues `frame` although the queue was full, by writing queued messages at once. Raises SessionClosed.
 
-        What its socket takes now makes room for `frame`; if it takes nothing, the session ends. Raises SessionClosed.
+        A peer that reads is not to blame if one turn of the loop fills its queue. If the stream takes nothing, the
+        session ends.
         """
         stream = self._stream
         while stream is not None and stream.writable and (data := self._take()):
@@ -275,18 +280,18 @@ class Session(Item):
         raise SessionClosed(error.code, str(error)) from None
 
     def _schedule_flush(self) -> None:
-        """The one place that asks for a flush: at the end of this turn of the loop, once."""
+        """Asks for one flush at the end of this turn of the loop. Nothing else asks for one."""
         self.context.schedule_flush(self)
         self._flush_scheduled = True
 
     def flush(self) -> None:
-        """Writes what is queued, as far as the stream takes it."""
+        """Writes queued messages as far as the stream takes them."""
         self._flush_scheduled = False
         stream = self._stream
         if stream is None or not stream.writable:
             return
         extension = self.extension
-        if extension is None:  # as in `_take`, in line: it is on the way of every message
+        if extension is None:  # `_take` inlined, because every message passes here
             data = self.outbox.take(self.context.limits.write_high_water)
         else:
             data = self._take()
@@ -309,7 +314,7 @@ class Session(Item):
             self._finish(stream)
 
     def _take(self) -> bytes:
-        """What the next write takes: about as much as the stream holds before it says stop."""
+        """Takes out the bytes of the next write: about as many as the stream buffers before it stops being writable."""
         data = self.outbox.take(self.context.limits.write_high_water)
         extension = self.extension
         if extension is not None and extension.controls_due:
@@ -317,7 +322,7 @@ class Session(Item):
         return data
 
     async def drain(self) -> None:
-        """Waits until everything queued has been handed to the socket. Raises SessionClosed if it ends first."""
+        """Waits until all queued messages have been handed to the socket. Raises SessionClosed if it ends first."""
         if self.state in (_OPEN, SessionState.DETACHED):
             stream = self._stream
             if not self.outbox.count and stream is not None and stream.writable:
@@ -329,9 +334,9 @@ class Session(Item):
             raise SessionClosed(self.close_code, self.close_reason)
 
     def go_away(self, within: float, address: str = "") -> bool:
-        """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is).
+        """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is now).
 
-        False, and nothing is sent, if the peer has no connection or does not speak the extension.
+        Returns False, and sends nothing, if the peer has no connection or does not speak the extension.
         Raises LocalError on the connecting side.
         """
         extension = self.extension
@@ -349,15 +354,15 @@ class Session(Item):
     # -- what the user's next session gets --
 
     def adopt(self, frames: list[bytes]) -> None:
-        """Queues what an older session of the same user had queued: it may be more than the limits let in."""
+        """Queues the messages that an older session of the user had queued, even if they exceed the limits."""
         self.outbox.adopt(frames)
         if frames and not self._flush_scheduled:
             self._schedule_flush()
 
     def take_unsent(self) -> list[bytes]:
-        """Takes out all messages that the kernel has not taken, in order; one that is partly written counts as sent.
+        """Takes out, in order, all messages that the kernel has not taken. A partly written message counts as sent.
 
-        The stream may hold some of them still: it is of no use any more.
+        The stream can't be used after this: it may still hold some of these messages.
         """
         frames: list[bytes] = []
         if self._stream is not None and self._stream_holds_messages:
@@ -367,13 +372,14 @@ class Session(Item):
 
     @property
     def _stream_holds_messages(self) -> bool:
-        """Whether messages that were written are still on this side of the kernel."""
+        """Whether the kernel has yet to take some of the messages that were written."""
         return bool(self._written) and self._stream is not None and self._stream.unsent > 0
 
     def replace(self, code: CloseCode, reason: str, *, farewell: bytes = b"") -> list[bytes]:
-        """Ends the session as `close`, but gives what the kernel has not taken, for the user's next session.
+        """Ends the session as `close` does, but returns the messages that the kernel has not taken.
 
-        Where the stream holds some of that, the connection is aborted: nothing can follow half a message.
+        They are for the user's next session. If the stream holds some of them, the connection is aborted: it may have
+        sent half a message, and nothing can follow that.
         """
         is_cut = self._stream_holds_messages
         frames = self.take_unsent()
@@ -385,7 +391,7 @@ class Session(Item):
     # -- groups and servers --
 
     def join(self, group: str) -> None:
-        """Has this session hear what is broadcast to `group`, until it leaves or ends.
+        """Adds this session to `group`: it gets the group's broadcasts until it leaves or ends.
 
         Raises SessionClosed; LocalError for a name that is too long, or one group too many.
         """
@@ -394,22 +400,23 @@ class Session(Item):
         self.context.groups.join(self, group)
 
     def leave(self, group: str) -> None:
-        """Ends a `join`."""
+        """Removes this session from `group`."""
         self.context.groups.leave(self, group)
 
     def bind(self, type: int, server: int) -> bool:
-        """Has the session's messages for a type of server go to that one; whether that is there, as far as is known.
+        """Sends the session's messages for a type of server to that server. True if that server is known to be up.
 
-        Nothing to do where this server handles all of them.
+        This does nothing here, because this server handles all messages itself. In a service, `Player.bind` asks the
+        gateway.
         """
         return True
 
     def inject(self, message: Any) -> None:
-        """Puts `message` in front of this session's own handlers, as if the peer had sent it.
+        """Gives `message` to this session's handlers as if the peer had sent it.
 
-        They get it after what has been received, not before this returns. No rate holds for it. It is dropped if the
-        session ends first. Raises SessionClosed for a session that has ended; LocalError if twice limits.max_inbox
-        messages wait for the handlers; what encoding raises.
+        The handlers get it after the messages already received, and after this call returns. Rates do not apply to it.
+        It is dropped if the session ends first. Raises SessionClosed if the session has ended; LocalError if twice
+        limits.max_inbox messages wait for the handlers; and what encoding the message raises.
         """
         self.handlers.inject(self, message)
 
@@ -419,8 +426,8 @@ class Session(Item):
         """Has the handlers take `frames`, then flushes what they sent back in one write."""
         if self.state is not _OPEN:
             return
-        self.last_heard = now = self.context.wheel.clock()  # not `wheel.now`: after a stall that is of before it
-        self._flush_scheduled = True  # `send` need not ask for a flush while the end of this call does it
+        self.last_heard = now = self.context.wheel.clock()  # not `wheel.now`: after a stall that is too old
+        self._flush_scheduled = True  # so that `send` asks for no flush: this call ends with one
         extension = self.extension
         if extension is None:
             self.handlers.dispatch(self, frames)
@@ -437,7 +444,7 @@ class Session(Item):
             self.flush()
 
     def _care_for(self, extension: Extension) -> None:
-        """What a read with the extension's records leaves to do."""
+        """Does what the control records of a read ask for."""
         extension.needs_care = False
         end, extension.end = extension.end, None
         if self.state is not _OPEN:
@@ -450,10 +457,10 @@ class Session(Item):
             self._wake(extension)
 
     def waiting(self, buffered: int) -> None:
-        """Part of a frame is no sign of life: half a frame then silence ends with the heartbeat timeout."""
+        """Does nothing: part of a frame is no sign of life, so a peer that stops there meets the heartbeat timeout."""
 
     def broken(self, error: PeerError) -> None:
-        """The peer sent what ends its session."""
+        """The peer sent something that ends its session."""
         extension = self.extension
         if extension is None:
             self.close(error.code, str(error))
@@ -474,8 +481,8 @@ class Session(Item):
         if self.state is SessionState.CLOSING:
             self._release()
         elif error is None:
-            # A client may leave so: the base protocol has no other way. A server that leaves says CLOSE, or was killed,
-            # or can't say why to a base client, as in a kick.
+            # Without the extension this is how a client leaves. A server sends CLOSE, unless it was killed, or the
+            # client does not speak the extension and can't be told why.
             self._detach(CloseCode.NORMAL if self.accepted else CloseCode.UNEXPLAINED, "end of stream")
         else:
             self._detach(CloseCode.GOING_AWAY, f"connection lost: {type(error).__name__}")
@@ -499,7 +506,7 @@ class Session(Item):
             self._stream.pause(why)
 
     def resume(self, why: Pause) -> None:
-        """Takes a reason of `pause` back."""
+        """Ends a `pause` for this reason. Reading goes on when no reason is left."""
         extension = self.extension
         if extension is not None and extension.lags:
             extension.give_acks(why)
@@ -514,15 +521,15 @@ class Session(Item):
     # -- life --
 
     def open(self) -> None:
-        """Starts the heartbeat and tells the handlers. The stream's first answer has been written.
+        """Starts the heartbeat and tells the handlers. Call it once the answer to the login has been written.
 
-        If it detached or ended while it was paused for OPENING, the handlers get that event now.
+        If the session detached or ended while it was paused for OPENING, the handlers get that event now.
         """
         was = self.state
         if was is _OPEN:
             self._look_again_in(self.context.beat_after(self.uid))
         self.handlers.opened(self)
-        if was is _OPEN or self.state is not was:  # the latter: `opened` ended it, which the handlers know
+        if was is _OPEN or self.state is not was:  # if `opened` changed the state, the handlers were told
             return
         if was is SessionState.DETACHED:
             self.handlers.suspended(self)
@@ -530,8 +537,8 @@ class Session(Item):
             self.handlers.closed(self, handle_rest=True)
 
     def attach(self, stream: Stream) -> None:
-        """Gives the session a new connection; what was queued meanwhile leaves on it."""
-        was_suspended = self.state is SessionState.DETACHED  # else nobody had noticed the break
+        """Gives the session a new connection, and sends on it what was queued meanwhile."""
+        was_suspended = self.state is SessionState.DETACHED  # else the old connection's end was not noticed
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
         self._stream = stream
         self._written = b""
@@ -547,9 +554,10 @@ class Session(Item):
             self.handlers.resumed(self)
 
     def resume_on(self, stream: Stream, received: int, greeting: bytes) -> None:
-        """Goes on with `stream`: says `greeting`, then sends again what the peer, which has `received`, lacks.
+        """Goes on with `stream`: writes `greeting`, then sends again the messages that the peer lacks.
 
-        The old connection, if it still seems to live, is dropped: what of it is not decoded will be sent again.
+        received: the number of messages that the peer has. The old connection is dropped if its end was not noticed
+        yet: the peer sends again what was not decoded from it.
         """
         if self._stream is not None:
             self._stream.drop()
@@ -588,14 +596,16 @@ class Session(Item):
         self._check_heartbeat(stream, now)
 
     def _check_heartbeat(self, stream: Stream, now: float) -> None:
-        """Ends a connection that is silent, or that takes nothing of what waits for it; else shows that we live."""
+        """Drops a connection that is silent or takes none of its queued messages; else sends a heartbeat if due."""
         limits = self.context.limits
         silent = now - self.last_heard
-        # While nothing is read, no acknowledgement is heard either, and a full window is not the peer's fault. But
-        # handlers may be waiting for that acknowledgement: if they lag this long, the peer connects again and tells.
+        # While reading is paused, acknowledgements are not read either, so a full window is not the peer's fault. The
+        # exception: lagging handlers may wait for such an acknowledgement. If they lag for max_outbox_age, the
+        # connection is dropped, and the peer reports its count when it reconnects.
         waits = not stream.writable or (self.outbox.count > 0 and not self._paused & ~LAGGING)
         stalled = self.outbox.stalled(now, waits)
-        patience = inf if self._paused else limits.heartbeat_timeout - silent  # a peer that is not read is silent
+        # While reading is paused, silence means nothing.
+        patience = inf if self._paused else limits.heartbeat_timeout - silent
         if patience <= 0:
             self._drop_connection(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
         elif stalled >= limits.max_outbox_age:
@@ -605,24 +615,24 @@ class Session(Item):
             self._look_again_in(min(next_beat, patience, limits.max_outbox_age - stalled))
 
     def _beat(self, stream: Stream, now: float, silent: float) -> float:
-        """Shows that this side lives to a peer that has been `silent` for seconds; those until the next time."""
+        """Sends a heartbeat to a peer that has been silent for `silent` seconds; returns the seconds to the next."""
         interval = self.context.beat_after(self.uid)
         extension = self.extension
         if extension is not None and extension.features & Features.PING:
             if not stream.writable:
-                # A PING would stand behind all that the peer has not read. Its silence may be longer than the interval
-                # by far, so nothing is computed from it: the session is looked at again after one interval.
+                # A PING would queue behind everything that the peer has not read. Do not subtract `silent`, which may
+                # be far longer than the interval: check again after one interval.
                 return interval
             ping, next_beat = extension.beat(now, silent, interval)
             if ping:
                 stream.write(ping)
             return next_beat
-        if stream.writable and not self.outbox.count:  # else there is traffic enough, or nobody reads
+        if stream.writable and not self.outbox.count:  # else messages are on their way, or the peer does not read
             stream.write(self.context.in_form(HEARTBEAT_FRAME))
         return interval
 
     def _look_again_in(self, seconds: float) -> None:
-        """When to look at the heartbeat again."""
+        """Sets when the heartbeat is checked again."""
         extension = self.extension
         if extension is None:
             self.context.wheel.set(self, seconds)
@@ -631,15 +641,15 @@ class Session(Item):
             self._wake(extension)
 
     def _wake(self, extension: Extension) -> None:
-        """Sets the deadline to the first of what is to come."""
+        """Sets the deadline to the next thing that is due."""
         self.context.wheel.set(self, extension.next_wake(self.context.wheel.now))
 
     # -- the end --
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
-        """Ends the session: no handler hears it any more; what is queued is delivered within limits.close_timeout.
+        """Ends the session: its handlers get no more messages; queued ones are delivered within limits.close_timeout.
 
-        farewell: a frame that goes out last. Does nothing on a session that has ended.
+        farewell: a frame that is sent last. Does nothing if the session has ended.
         """
         if self.extension is not None:
             farewell += close_frame(code, reason)
@@ -663,7 +673,7 @@ class Session(Item):
             self._release()
 
     def _finish(self, stream: Stream) -> None:
-        """Ends the stream; of a base client a little later, as its code may hear the end before the last message."""
+        """Closes the stream; of a base client a little later, as it may see the end before the last message."""
         if not self._linger:
             stream.close()
         elif stream.writable and not self._lingers:  # else `writable` comes back to this
@@ -671,11 +681,11 @@ class Session(Item):
             self.context.wheel.set(self, self._linger)
 
     def kick(self, reason: str = "") -> None:
-        """Ends the session with 4009 kicked, and the user's tokens, if the server's `Tokens` can end them."""
+        """Ends the session with 4009 kicked. Also ends the user's tokens, if the server's `Tokens` can do that."""
         self.close(CloseCode.KICKED, reason)
 
     def abort(self) -> None:
-        """Drops what is queued and the connection, at once; the code is 4000 unless the session was closed before."""
+        """Ends the connection at once and drops queued messages; the code is 4000 unless `close` was called before."""
         self.close()
         if self._stream is not None:
             self._stream.abort()
@@ -689,50 +699,50 @@ class Session(Item):
         await asyncio.shield(self._closed)
 
     def after_handlers(self, call: Callable[[], None]) -> None:
-        """Calls `call` when the last handler of this ended session has ended; at once if it has."""
+        """Calls `call` when the last handler of this session has ended after the session; at once if it has."""
         if self._on_handled is None:
             call()
         else:
             self._on_handled += (call,)
 
     def handlers_done(self) -> None:
-        """The table has handled all that came in, and the closed event."""
+        """The table of handlers has handled every message and the closed event."""
         calls, self._on_handled = self._on_handled, None
         for call in calls or ():
             call()
 
     @property
     def closed_by_peer(self) -> bool:
-        """Whether `close_code` is what the peer's CLOSE said: its word, and nothing that happened here."""
+        """Whether `close_code` is from the peer's CLOSE, and not from something that happened on this side."""
         extension = self.extension
         return self.close_code is not None and extension is not None and self.close_code is extension.peer_code
 
     def _closed_by_peer(self, end: PeerClosed, extension: Extension) -> None:
-        """CLOSE is the peer's last word: nobody there listens any more."""
+        """The peer sent CLOSE: it reads nothing more."""
         extension.peer_code = end.code
         if end.code in DETACHING:
             self._drop_connection(end.code, end.reason)
             return
         stream, self._stream = self._stream, None
         if stream is not None:
-            stream.abort()  # not dropped: its place is free only when the handlers have ended
+            stream.abort()  # not `drop`: the listener counts the connection until its handlers have ended
         self.state = step(SESSION, self.state, SessionEvent.END)
         self._end(end.code, end.reason, handle_rest=True)
         self._release()
 
     def _drop_connection(self, code: CloseCode, reason: str) -> None:
-        """Ends the connection, which is of no use any more, and the session if it can't be given another."""
+        """Ends a connection that is of no use any more, and the session if it can't have another."""
         stream = self._stream
         self._detach(code, reason)
         if stream is None:
             return
         if self.close_code is None:
-            stream.drop()  # the session lives on, and must not hear this stream's end
+            stream.drop()  # the session goes on, and must get no `lost` from this stream
         else:
-            stream.abort()  # not dropped: its place is free only when the handlers have ended
+            stream.abort()  # not `drop`: the listener counts the connection until its handlers have ended
 
     def _detach(self, code: CloseCode, reason: str) -> None:
-        """The connection is gone and nobody closed the session: it waits for another one, or ends."""
+        """The connection ended before the session was closed: the session waits for another one, or ends."""
         is_kept = self._owner.detached(self, code)
         self._stream = None
         if is_kept:
@@ -758,7 +768,7 @@ class Session(Item):
             self.handlers.closed(self, handle_rest)
 
     def _release(self) -> None:
-        """Nothing can be delivered any more."""
+        """The connection is gone for good: the session is CLOSED, and lets go of what it holds."""
         if self.state is not SessionState.CLOSED:
             self.state = step(SESSION, self.state, SessionEvent.END)
         self._stream = None

@@ -1,10 +1,10 @@
 """Control records: how connections begin, stay alive and end (docs/protocol.md, "The extension: control records").
 
-    type u8 | fields                                   the payload of a CONTROL frame
+    the payload of a CONTROL frame:    type u8 | fields
 
-A record is a frozen Struct. `encode_control` and `decode_control` turn it into a payload and back. Records with a fixed
-layout, which are frequent, take one call of the struct module. Others have one string as their last field. HELLO and
-HANDSHAKE have their own layouts.
+A record is a frozen Struct. `encode_control` and `decode_control` turn it into a payload and back. The frequent records
+have a fixed layout, and take one call of the struct module. Others end with one string. HELLO and HANDSHAKE have their
+own layouts.
 """
 
 import struct
@@ -19,7 +19,7 @@ from gatelink.wire.noise import HANDSHAKE_FIELDS_SIZE, KEY_ID_SIZE, Pattern
 
 VERSION = 1
 MAX_U32 = 0xFFFFFFFF  # TICKET's seconds, GOAWAY's milliseconds
-MAX_REASON = 123  # bytes; the room in a WebSocket close frame
+MAX_REASON = 123  # bytes; as in a WebSocket close frame
 SESSION_ID_SIZE = 16
 RESUME_KEY_SIZE = 32
 MAC_SIZE = 32
@@ -50,9 +50,10 @@ class Features(IntFlag):
 
 
 class Hello(Struct, frozen=True, gc=False):
-    """HELLO: the version and features of a side. `slot` (0..255) and `app_version` are the client's keys 1 and 2.
+    """HELLO: the version and features of one side. `slot` (0..255) and `app_version` are the client's keys 1 and 2.
 
-    `features` is any u64, unknown bits included. It is no Features, because IntFlag remembers every value that it sees.
+    `features` is any u64, unknown bits included. Its type is int and not Features, because IntFlag caches every value
+    it is made from, and a peer could send many.
     """
 
     version: int = VERSION
@@ -61,12 +62,12 @@ class Hello(Struct, frozen=True, gc=False):
     app_version: str = ""
 
     def answer(self, features: int) -> "Hello":
-        """The answer of a side that has `features`: the lower version, and the features of both sides."""
+        """The answer of a side that has `features`: the lower version, and the features that both sides have."""
         return Hello(min(self.version, VERSION), self.features & features)
 
 
 class Handshake(Struct, frozen=True, gc=False):
-    """The first HANDSHAKE. `key_id` (4 bytes) names the responder's key; server ids are 0 for a client."""
+    """The first HANDSHAKE. `key_id` (4 bytes) names the responder's key. Both server ids are 0 if a client sends it."""
 
     pattern: Pattern
     key_id: bytes
@@ -90,7 +91,7 @@ class HandshakeAnswer(Struct, frozen=True, gc=False):
 
 
 class Ticket(Struct, frozen=True, gc=False):
-    """TICKET: resumes this session within `window` seconds, at `address` (empty: here)."""
+    """TICKET: lets the client resume this session within `window` seconds, at `address` (empty: where it is now)."""
 
     session_id: bytes
     resume_key: bytes
@@ -106,7 +107,7 @@ class Ticket(Struct, frozen=True, gc=False):
 
 
 class Resume(Struct, frozen=True, gc=False):
-    """RESUME: continue a session. `received`: messages that the client has received. `attempt`: counts its attempts."""
+    """RESUME: continue a session. `received`: messages that the client has received. `attempt`: 1 for its first try."""
 
     session_id: bytes
     received: int
@@ -129,14 +130,14 @@ class Resumed(Struct, frozen=True, gc=False):
 
 
 class Ping(Struct, frozen=True, gc=False):
-    """PING. `sent_at`: any number of the sender's; the PONG returns it."""
+    """PING. `sent_at`: any number; the PONG returns it. `received`: as in an ACK."""
 
     sent_at: int
     received: int
 
 
 class Pong(Struct, frozen=True, gc=False):
-    """PONG, with the PING's `sent_at`. `server_time`: unix milliseconds, 0 from a client."""
+    """PONG. `sent_at`: the PING's. `received`: as in an ACK. `server_time`: unix milliseconds, 0 from a client."""
 
     sent_at: int
     received: int
@@ -144,7 +145,7 @@ class Pong(Struct, frozen=True, gc=False):
 
 
 class Ack(Struct, frozen=True, gc=False):
-    """ACK. `received`: messages received since the session's start."""
+    """ACK. `received`: messages that the sender has received since the session's start."""
 
     received: int
 
@@ -157,7 +158,7 @@ class Close(Struct, frozen=True, gc=False):
 
 
 class GoAway(Struct, frozen=True, gc=False):
-    """GOAWAY: connect again within `reconnect_within` milliseconds, at `address` (empty: here)."""
+    """GOAWAY: connect again within `reconnect_within` milliseconds, at `address` (empty: where you are now)."""
 
     reconnect_within: int
     address: str = ""
@@ -165,7 +166,7 @@ class GoAway(Struct, frozen=True, gc=False):
 
 Control = Hello | Handshake | HandshakeAnswer | Ticket | Resume | Resumed | Ping | Pong | Ack | Close | GoAway
 
-# Layouts begin with the type byte. If text follows, the last field is its length.
+# Layouts begin with the type byte. In those of _WITH_TEXT the last number is the length of the text that follows.
 _FIXED: dict[type, tuple[ControlType, struct.Struct]] = {
     Ping: (ControlType.PING, struct.Struct("<BQQ")),
     Pong: (ControlType.PONG, struct.Struct("<BQQQ")),
@@ -191,7 +192,7 @@ _KEY_APP_VERSION = 2
 
 
 def encode_control(record: Control) -> bytes:
-    """The payload of the CONTROL frame of `record`. Raises struct.error for a number out of its field's range."""
+    """Encode `record` as the payload of a CONTROL frame. Raises struct.error for a number out of its field's range."""
     fixed = _FIXED.get(type(record))
     if fixed is not None:
         kind, layout = fixed
@@ -210,11 +211,12 @@ def encode_control(record: Control) -> bytes:
 
 
 def decode_control(payload: bytes, *, handshake_answer: bool = False) -> Control | None:
-    """The record in a CONTROL frame's payload; None for the types 128..255, which are ignored.
+    """Decode the payload of a CONTROL frame; None for the types 128..255, which are ignored.
 
-    handshake_answer: decode a HANDSHAKE as the second one. Only the side that sent the first can know.
-    Raises ProtocolError for another unknown type, a field that is cut short or out of range, bytes after the known
-    fields, and a key that a HELLO has twice.
+    handshake_answer: decode a HANDSHAKE as the second one. The bytes do not show which one it is; the side that sent
+    the first expects the second.
+    Raises ProtocolError for any other unknown type, a field that is cut short or out of range, bytes after the known
+    fields, and a HELLO with the same key twice.
     """
     if not payload:
         raise ProtocolError("control record of length 0 has no type")
@@ -223,7 +225,7 @@ def decode_control(payload: bytes, *, handshake_answer: bool = False) -> Control
     if fixed is not None:
         cls, layout = fixed
         if len(payload) != layout.size:
-            raise _wrong_size(kind, payload, f"it has {layout.size}")
+            raise _wrong_size(kind, payload, f"it must have {layout.size}")
         return cls(*layout.unpack(payload)[1:])  # type: ignore[no-any-return]
     if kind in _WITH_TEXT_BY_TYPE:
         return _decode_with_text(kind, payload)
@@ -247,7 +249,7 @@ def _decode_with_text(kind: int, payload: bytes) -> Control:
         raise _wrong_size(kind, payload, f"the least is {layout.size}")
     *numbers, size = layout.unpack_from(payload)[1:]
     if len(payload) - layout.size != size:
-        raise _wrong_size(kind, payload, f"it has {layout.size} and the {size} of its text")
+        raise _wrong_size(kind, payload, f"it must have {layout.size}, and {size} of text")
     if kind == ControlType.CLOSE and size > MAX_REASON:
         raise ProtocolError(f"CLOSE with a reason of {size} bytes; at most {MAX_REASON} are allowed")
     return cls(*numbers, _to_text(payload[layout.size :]))  # type: ignore[no-any-return]
@@ -286,7 +288,7 @@ def _decode_hello(payload: bytes) -> Hello:
         raise _wrong_size(ControlType.HELLO, payload, f"its {count} keys end at {at}")
     slot = values.get(_KEY_SLOT, b"\0")
     if len(slot) != 1:
-        raise ProtocolError(f"HELLO with a slot of {len(slot)} bytes; it has 1")
+        raise ProtocolError(f"HELLO with a slot of {len(slot)} bytes; it must have 1")
     return Hello(version, features, slot[0], _to_text(values.get(_KEY_APP_VERSION, b"")))
 
 
@@ -308,7 +310,7 @@ def _to_text(data: bytes) -> str:
 
 
 def _reason_bytes(reason: str) -> bytes:
-    """The reason, cut to MAX_REASON bytes: closing must not fail because a reason is too long."""
+    """Encode a reason, cut to MAX_REASON bytes: closing must not fail because a reason is too long."""
     text = _to_bytes(reason)
     return text if len(text) <= MAX_REASON else text[:MAX_REASON].decode("utf-8", "ignore").encode()
 

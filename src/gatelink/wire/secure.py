@@ -16,31 +16,33 @@ from gatelink.wire.noise import MAX_MESSAGE, MAX_MESSAGES, TAG_SIZE, CipherState
 MIN_RECORD = TAG_SIZE + 1  # an empty record costs its receiver work and carries nothing
 MAX_RECORD = MAX_MESSAGE
 MAX_RECORD_UNVERIFIED = 1_100  # docs/protocol.md, "Limits": room for an unverified frame of 1,024
-MAX_PLAINTEXT = 16_384  # bytes in one record; of a large write, whole records arrive although the path breaks
-RESERVED_RECORDS = 65_536  # left when `exhausted` becomes true: for queued bytes and a CLOSE
+MAX_PLAINTEXT = 16_384  # bytes in one record; if the path breaks in a large write, the records before still count
+RESERVED_RECORDS = 65_536  # `exhausted` becomes true while so many are left, for queued bytes and a CLOSE
 
 _HEADER = struct.Struct("<I")
 _pack_header = _HEADER.pack
 _unpack_header = _HEADER.unpack_from
-_SEALED_WORD = SEALED << 24  # a header as one u32: the flags byte is its highest
+# A header is read and written as one u32. The flags byte is its highest byte, so the header of a record of `n` bytes
+# is the number _SEALED_WORD + n.
+_SEALED_WORD = SEALED << 24
 _LOWEST = _SEALED_WORD | MIN_RECORD
-_TAGGED = _SEALED_WORD + TAG_SIZE  # and the plaintext's size: a record's header
-_WHOLE = _SEALED_WORD - HEADER_SIZE  # and the size of record and header: that header
-_LEAST_WHOLE = HEADER_SIZE + MIN_RECORD
-_FEW_LEFT = MAX_MESSAGES - RESERVED_RECORDS
-_LAST_OF_MANY = _FEW_LEFT - 1
+_OF_PLAINTEXT = _SEALED_WORD + TAG_SIZE  # add the plaintext's size to get the header
+_OF_FRAME = _SEALED_WORD - HEADER_SIZE  # add the size of the whole frame, header included, to get the header
+_SMALLEST_FRAME = HEADER_SIZE + MIN_RECORD
+_EXHAUSTED_AT = MAX_MESSAGES - RESERVED_RECORDS  # the nonce from which on `exhausted` is true
+_SHORT_PATH_END = _EXHAUSTED_AT - 1  # the short paths use lower nonces only, so they need not set `exhausted`
 
 
 class SecureStream:
     """One connection's record layer after the handshake.
 
     send, receive: the two ciphers of `HandshakeState.split()`.
-    max_record: bytes that a record may declare, at most 65,535. It may change between two calls of `feed`.
-    exhausted: one direction is near 2**32 records; close with 4011. From 2**32 on `seal` raises LocalError.
+    max_record: the largest length that a record may declare, at most 65,535. It may change between calls of `feed`.
+    exhausted: one direction is near 2**32 records; close with 4011. After 2**32 records `seal` raises LocalError.
 
-    At the first bad record, `error` is set, and `feed` gives the bytes before it. Later calls give nothing.
-    The usual write, and the usual read of one whole record, have short paths. They save a quarter of an echo's cost of
-    sealing.
+    The first bad record sets `error`. `feed` then returns the plaintext of the records before it, and later calls
+    return nothing. A write of one record, and a read of exactly one record, take short paths. These make sealing a
+    quarter cheaper in an echo.
     """
 
     __slots__ = ("_decrypt", "_encrypt", "_need", "_partial", "_receive", "_send", "error", "exhausted", "max_record")
@@ -48,13 +50,13 @@ class SecureStream:
     def __init__(self, send: CipherState, receive: CipherState, max_record: int = MAX_RECORD) -> None:
         self.max_record = max_record
         self.error: ProtocolError | None = None
-        self.exhausted = send.n >= _FEW_LEFT or receive.n >= _FEW_LEFT
+        self.exhausted = send.n >= _EXHAUSTED_AT or receive.n >= _EXHAUSTED_AT
         self._send = send
         self._receive = receive
         self._encrypt = send.aead.encrypt
         self._decrypt = receive.aead.decrypt
         self._partial = bytearray()  # the beginning of a record
-        self._need = 0  # bytes that must be in `_partial` before the next look
+        self._need = 0  # bytes that `_partial` needs before it is parsed again
 
     @property
     def buffered(self) -> int:
@@ -62,20 +64,20 @@ class SecureStream:
         return len(self._partial)
 
     def seal(self, plaintext: bytes) -> bytes:
-        """`plaintext` as whole SEALED frames, one for every 16,384 bytes; b"" if it is empty."""
+        """Seal `plaintext` into SEALED frames, one for every 16,384 bytes; b"" if it is empty."""
         size = len(plaintext)
         send = self._send
         n = send.n
-        if 0 < size <= MAX_PLAINTEXT and n < _LAST_OF_MANY:
+        if 0 < size <= MAX_PLAINTEXT and n < _SHORT_PATH_END:
             send.n = n + 1
-            return _pack_header(_TAGGED + size) + self._encrypt(pack_nonce(n), plaintext, None)
+            return _pack_header(_OF_PLAINTEXT + size) + self._encrypt(pack_nonce(n), plaintext, None)
         view = memoryview(plaintext)
         sealed = [self._seal_record(view[at : at + MAX_PLAINTEXT]) for at in range(0, size, MAX_PLAINTEXT)]
-        self._count()
+        self._update_exhausted()
         return b"".join(sealed)
 
     def feed(self, data: bytes) -> bytes:
-        """The plaintext of the records that `data` completes, joined."""
+        """Take bytes from the peer; return the joined plaintext of the records that they complete."""
         if self.error is not None:
             return b""
         if self._partial:
@@ -89,9 +91,9 @@ class SecureStream:
         receive = self._receive
         n = receive.n
         if (
-            _LEAST_WHOLE <= size <= HEADER_SIZE + self.max_record
-            and _unpack_header(data)[0] == _WHOLE + size
-            and n < _LAST_OF_MANY
+            _SMALLEST_FRAME <= size <= HEADER_SIZE + self.max_record
+            and _unpack_header(data)[0] == _OF_FRAME + size
+            and n < _SHORT_PATH_END
         ):
             try:
                 plaintext = self._decrypt(pack_nonce(n), data[HEADER_SIZE:], None)
@@ -101,6 +103,7 @@ class SecureStream:
             receive.n = n + 1
             return plaintext
 
+        # Several records, part of one, or a bad one.
         opened: list[bytes] = []
         decrypt = receive.decrypt_with_ad
         highest = _SEALED_WORD | self.max_record
@@ -112,7 +115,7 @@ class SecureStream:
             if not _LOWEST <= header <= highest:
                 self.error = self._header_error(header)
                 break
-            end = at + header - _WHOLE
+            end = at + header - _OF_FRAME
             if end > size:
                 need = end - at
                 break
@@ -125,14 +128,14 @@ class SecureStream:
         if at < size and self.error is None:
             self._partial += view[at:]
             self._need = need
-        self._count()
+        self._update_exhausted()
         return b"".join(opened)
 
     def _seal_record(self, plaintext: bytes | memoryview) -> bytes:
-        return _pack_header(_TAGGED + len(plaintext)) + self._send.encrypt_with_ad(b"", plaintext)
+        return _pack_header(_OF_PLAINTEXT + len(plaintext)) + self._send.encrypt_with_ad(b"", plaintext)
 
-    def _count(self) -> None:
-        if self._send.n >= _FEW_LEFT or self._receive.n >= _FEW_LEFT:
+    def _update_exhausted(self) -> None:
+        if self._send.n >= _EXHAUSTED_AT or self._receive.n >= _EXHAUSTED_AT:
             self.exhausted = True
 
     def _header_error(self, header: int) -> ProtocolError:
@@ -141,4 +144,4 @@ class SecureStream:
             return ProtocolError(f"flags byte {flags:#04x} after the handshake; only SEALED, {SEALED:#04x}, is allowed")
         if length < MIN_RECORD:
             return ProtocolError(f"sealed record of {length} bytes; the least is {MIN_RECORD}")
-        return FrameTooLarge(f"sealed record of {length} bytes is over this connection's {self.max_record}")
+        return FrameTooLarge(f"sealed record of {length} bytes is over this connection's limit of {self.max_record}")
