@@ -45,7 +45,10 @@ class ClusterServer(Server):
         """As `Server.start`; then it joins the cluster. Raises EngineUnavailable, too."""
         member = self.member
         if member is None:
-            raise ConfigError("no membership: run it with `gatelink service`, or give member=Membership(...)")
+            raise ConfigError(
+                "a gateway or service is part of a cluster: start all of it with `gatelink up`, or this one with "
+                "`gatelink gateway` or `gatelink service`; in a program, give it member=Membership(...)"
+            )
         if self._running:
             raise ConfigError("this server is running already")
         self.id = member.id

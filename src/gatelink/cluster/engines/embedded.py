@@ -167,7 +167,10 @@ class NatsServer:
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 os.close(lock)
-                raise ConfigError(f"another nats-server has its data in {folder}; stop it, or give another") from None
+                raise ConfigError(
+                    f"another nats-server has its data in {folder}; stop it, which may be another `gatelink up`, "
+                    "or set engine.data to another folder"
+                ) from None
             self._lock = lock
         return self._lock
 
