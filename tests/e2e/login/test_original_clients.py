@@ -29,6 +29,7 @@ from tests.e2e.login.support import ANNA, GATEWAY, asking, limits, new_accounts,
 from tests.e2e.login.test_login_settings import BASE
 from tests.e2e.support import RawClient, serving, until, verify_request
 from tests.e2e.tokens import KEY
+from tests.support import MS
 
 LEGACY = {"User": "anna", "Password": "correct horse"}
 
@@ -282,6 +283,39 @@ async def test_of_two_devices_that_come_back_at_once_only_the_newer_plays_on(
         session = server.sessions.get(newer.uid)
         assert session is not None and session.close_code is None
         await client.close()
+
+
+@pytest.mark.parametrize("kind", ["engine", "signed"])
+async def test_of_logins_at_once_at_two_services_one_token_stays_good(
+    kind: str, new_engine: NewEngine, tmp_path: Path
+) -> None:
+    async with AsyncExitStack() as stack:
+        engines = [new_engine(), new_engine()]
+        accounts = await stack.enter_async_context(new_accounts(tmp_path))
+        https, tokens = [], []
+        for engine in engines if engines[0] is not engines[1] else engines[:1]:
+            await stack.enter_async_context(engine)
+            found: Any = EngineTokens(engine)
+            if kind == "signed":
+                found = await stack.enter_async_context(SignedTokens(engine, keys=[KEY]))
+            service = await stack.enter_async_context(new_service(engine, accounts, tokens=found))
+            https.append(await stack.enter_async_context(asking(service)))
+            tokens.append(found)
+        uid = (await https[0].post("/create", json=LEGACY)).json()["UID"]
+        at_once = [https[n % len(https)].post("/login", json=LEGACY) for n in range(8)]
+        replies = [(await each).json() for each in asyncio.as_completed(at_once)]
+        assert [reply["Result"] for reply in replies] == [0] * 8
+
+        async def good() -> int:
+            """How often one of them is good now."""
+            await asyncio.sleep(10 * MS)  # the other process hears of an end a moment later
+            checks = [each.verify(reply["Token"].encode(), uid, 0, "") for reply in replies for each in tokens]
+            results = await asyncio.gather(*checks, return_exceptions=True)
+            assert all(isinstance(result, Identity | VerifyError) for result in results), results
+            return sum(isinstance(result, Identity) for result in results)
+
+        while await good() != len(tokens):
+            pass
 
 
 async def test_a_login_for_another_slot_ends_no_token(tmp_path: Path) -> None:
