@@ -23,7 +23,7 @@ Dev = Annotated[bool, typer.Option("--dev", help="For development: secrets may b
 
 @config.command()
 def check(file: File, dev: Dev = False) -> None:
-    """Check a configuration, its secrets, certificates and services, without starting anything.
+    """Check a configuration, its ports, secrets, certificates and services, without starting anything.
 
     The modules of the services are imported from the current directory, as in `gatelink up`.
 
@@ -34,7 +34,7 @@ def check(file: File, dev: Dev = False) -> None:
     Exit status: 0 it is good, 1 it is not, 78 the file can't be read.
     """
     from gatelink.ops.logs import configure
-    from gatelink.settings import SettingsError, load, problems_with_secrets
+    from gatelink.settings import SettingsError, load, problems_with_ports, problems_with_secrets
     from gatelink.settings.build import signing_keys
     from gatelink.settings.show import toml
 
@@ -44,7 +44,11 @@ def check(file: File, dev: Dev = False) -> None:
     except SettingsError as error:
         problems = error.problems
     else:
-        problems = [*problems_with_secrets(settings, file), *problems_with_services(settings, file)]
+        problems = [
+            *problems_with_ports(settings, file, on_one_machine=not settings.engine.servers),
+            *problems_with_secrets(settings, file),
+            *problems_with_services(settings, file),
+        ]
         if not problems:
             print(f"{file}: OK: {summary(settings)}")
             if settings.tokens.kind == "signed" and settings.login is not None:

@@ -1,5 +1,6 @@
 """`gatelink decode`: show the frames in bytes from the wire (docs/protocol.md)."""
 
+import codecs
 import json
 import re
 import sys
@@ -76,10 +77,20 @@ def _input(hex: Iterable[str] | None, file: Path | None) -> bytes:
         if sys.stdin.isatty():
             raise typer.BadParameter("give frames as hex, or with --file, or on standard input", param_hint="HEX")
         data = sys.stdin.buffer.read()
+    text = _without_mark(data)
     # Frames are never text: their fourth byte, the flags, is not printable.
-    if _TEXT.fullmatch(data) is None:
+    if _TEXT.fullmatch(text) is None:
         return data
-    return _from_hex(data.decode("ascii"), "--file" if file is not None else "standard input")
+    return _from_hex(text.decode("ascii"), "--file" if file is not None else "standard input")
+
+
+def _without_mark(data: bytes) -> bytes:
+    """The text behind a byte order mark, as editors and shells of Windows write it; other data as it is."""
+    if data.startswith(codecs.BOM_UTF8):
+        return data[len(codecs.BOM_UTF8) :]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return data.decode("utf-16", "replace").encode("ascii", "replace") if len(data) % 2 == 0 else data
+    return data
 
 
 def _from_hex(text: str, name: str) -> bytes:

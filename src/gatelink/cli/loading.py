@@ -10,6 +10,7 @@ from types import ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import gatelink
+from gatelink.calls import contain
 from gatelink.errors import ConfigError, LocalError
 
 if TYPE_CHECKING:
@@ -85,7 +86,8 @@ def load_module(name: str) -> ModuleType:
         sys.path.insert(0, here)
     try:
         return importlib.import_module(name)
-    except (Exception, SystemExit) as error:  # the SystemExit(0) of argparse would look like success
+    except BaseException as error:  # the SystemExit(0) of argparse would look like success
+        contain(error)  # raises a signal's KeyboardInterrupt
         if isinstance(error, ModuleNotFoundError) and error.name and f"{name}.".startswith(f"{error.name}."):
             path = name.endswith(".py")
             fix = f"write {_module(name)}, not a file's path" if path else f"looked in {here} and where Python looks"

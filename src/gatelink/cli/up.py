@@ -48,12 +48,13 @@ def up(
     configured.
     """
     from gatelink.ops.logs import configure
-    from gatelink.settings import load, problems_with_secrets
+    from gatelink.settings import load, problems_with_ports, problems_with_secrets
 
     process.prepare()
     settings = load(file, dev=dev)
     configure(settings.logs.format, settings.logs.level)
-    problems = problems_with_secrets(settings, file)  # with --dev this also creates the missing secrets
+    problems = problems_with_ports(settings, file, on_one_machine=True)
+    problems += problems_with_secrets(settings, file)  # with --dev this also creates the missing secrets
     if problems:
         logs.say("\n".join(problems))
         sys.exit(os.EX_CONFIG)

@@ -12,6 +12,7 @@ from gatelink.settings.build import (
     server_keys,
 )
 from gatelink.settings.load import SettingsError, load
+from gatelink.settings.ports import problems_with_ports
 from gatelink.settings.secret import Secret
 from gatelink.settings.sections import (
     AccountSettings,
@@ -56,6 +57,7 @@ __all__ = [
     "cluster_keys",
     "load",
     "open_tokens",
+    "problems_with_ports",
     "problems_with_secrets",
     "server_keys",
     "shifted",

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
+from gatelink.auth.key_source import url_of
 from gatelink.auth.tokens import IssuedTokens
 from gatelink.cluster.engine import Engine
 from gatelink.errors import ConfigError, needing
@@ -193,6 +194,8 @@ def problems_with_secrets(settings: Settings, file: Path) -> list[str]:
         steps += [partial(_try_certificate, listen, file, index) for index, listen in listens]
     if settings.gateway is not None or settings.services:
         steps += [lambda: cluster_keys(settings), lambda: server_keys(settings)]
+    if settings.login is not None and settings.login.oidc is not None and "oidc" in settings.login.methods:
+        steps.append(partial(_try_key_set, settings.login.oidc.jwks, file))
     problems = []
     for step in steps:
         try:
@@ -207,6 +210,23 @@ def _try_certificate(listen: "Listen", file: Path, index: int) -> None:
         listen.tls()
     except ConfigError as error:
         raise ConfigError(f"{where(file, ('gateway', 'listen', index))}: {error}") from None
+
+
+def _try_key_set(source: str, file: Path) -> None:
+    """Read an issuer's key set from its file. One behind a URL is not fetched."""
+    if url_of(source) is not None:
+        return
+    place = where(file, ("login", "oidc", "jwks"))
+    try:
+        data = Path(source).read_bytes()
+    except OSError as error:
+        raise ConfigError(f"{place}: {source}: {error.strerror}; write the path of the issuer's key set") from None
+    with needing("login", "[login]"):
+        from gatelink.auth.methods.jwks import parse_keys
+    try:
+        parse_keys(data)
+    except ValueError as error:
+        raise ConfigError(f"{place}: {source} is no key set of signature keys (RFC 7517): {error}") from None
 
 
 async def _try_tokens(settings: Settings) -> None:

@@ -112,6 +112,7 @@ number = 3
         ("svc:other", "4: services.lobby.run: "),
         ("failing:lobby", "4: services.lobby.run: module failing can't be imported: ValueError, see above"),
         ("ending:lobby", "4: services.lobby.run: module ending can't be imported: SystemExit, see above"),
+        ("stopped:lobby", "4: services.lobby.run: module stopped can't be imported: KeyboardInterrupt, see above"),
     ],
 )
 def test_what_a_service_runs_is_looked_for(
@@ -122,6 +123,7 @@ def test_what_a_service_runs_is_looked_for(
     (tmp_path / "svc.py").write_text(LOBBY)
     (tmp_path / "failing.py").write_text("raise ValueError('on purpose')\n")
     (tmp_path / "ending.py").write_text("raise SystemExit(0)\n")
+    (tmp_path / "stopped.py").write_text("raise KeyboardInterrupt\n")
     (tmp_path / "cluster.toml").write_text(f'[gateway]\n[services.lobby]\ntype = 21\nrun = "{run_is}"\n')
     result = run("check", "cluster.toml", "--dev")
     assert result.exit_code == 1
@@ -166,3 +168,59 @@ def test_an_admin_address_that_is_none_is_found(tmp_path: Path, section: str, ad
     result = run("check", file, "--dev")
     assert result.exit_code == 1
     assert f"{file}:{len(section.splitlines()) + 2}: " in result.stderr and fix in result.stderr
+
+
+LOBBY_SECTION = '[services.lobby]\ntype = 41\nrun = "examples.arena.services:lobby"\n'
+NATS = '[engine]\nurl = "nats://127.0.0.1:4222"\n'
+
+
+@pytest.mark.parametrize(
+    ("text", "problem"),
+    [
+        ('[gateway]\nlisten = ["tcp://127.0.0.1:7000"]\nadmin = "127.0.0.1:7000"\n', ":3: gateway.admin: process 1"),
+        ('[gateway]\nlisten = ["tcp://0.0.0.0:7000"]\nadmin = "127.0.0.1:7000"\n', ":3: gateway.admin: process 1"),
+        ('[gateway]\nlisten = ["tcp://[::]:7000"]\ninner = "tcp://[::1]:7000"\n', ":3: gateway.inner: process 1"),
+        ('[gateway]\nlisten = ["tcp://127.0.0.1:7000"]\nadmin = "localhost:7001"\ncount = 2\n',
+         ":2: gateway.listen[0]: process 2 would listen on port 7001, as gateway.admin of process 1 does"),
+        ('[login]\nlisten = "http://127.0.0.1:7000"\n[gateway]\n', ":3: gateway.listen"),
+        ('[gateway]\nadmin = "127.0.0.1:9100"\ncount = 2\n' + LOBBY_SECTION + 'admin = "127.0.0.1:9101"\n',
+         ":7: services.lobby.admin: process 1 would listen on port 9101, as gateway.admin of process 2 does"),
+        ('[gateway]\n' + LOBBY_SECTION + 'inner = "unix:///run/lobby.sock"\ncount = 2\n', ":5: services.lobby.inner"),
+        (NATS + LOBBY_SECTION + 'inner = "tcp://127.0.0.1:930"\nadmin = "127.0.0.1:930"\n', ":7: services.lobby.admin"),
+    ],
+)  # fmt: skip
+def test_a_port_that_is_used_twice_is_found(tmp_path: Path, text: str, problem: str) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    result = run("check", file, "--dev")
+    assert result.exit_code == 1
+    assert f"{file}{problem}" in result.stderr and len(result.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '[gateway]\nlisten = ["tcp://127.0.0.1:0"]\nadmin = "127.0.0.1:0"\ncount = 2\n',
+        '[gateway]\nlisten = ["tcp://127.0.0.1:7000"]\nadmin = "127.0.0.2:7000"\n',
+        '[gateway]\nlisten = ["tcp://0.0.0.0:7000", "tcp://[::]:7000"]\n',
+        NATS + '[gateway]\nadmin = "127.0.0.1:9100"\n' + LOBBY_SECTION + 'admin = "127.0.0.1:9100"\n',  # two machines
+    ],
+)
+def test_ports_that_differ_or_may_be_of_two_machines_are_good(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    result = run("check", file, "--dev")
+    assert result.exit_code == 0, result.stderr
+
+
+@pytest.mark.parametrize("content", [None, "<html>", '{"keys": []}'])
+def test_a_key_set_that_can_not_be_used_is_found(tmp_path: Path, content: str | None) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(
+        '[login]\nmethods = ["oidc"]\n[login.oidc]\nissuer = "https://id.example"\naudience = "a"\njwks = "keys.json"\n'
+    )
+    if content is not None:
+        (tmp_path / "keys.json").write_text(content)
+    result = run("check", file, "--dev")
+    assert result.exit_code == 1
+    assert f"{file}:6: login.oidc.jwks: {tmp_path / 'keys.json'}" in result.stderr

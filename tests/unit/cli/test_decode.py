@@ -1,5 +1,6 @@
 """`gatelink decode`: what it shows of good frames, and what it says of bad ones."""
 
+import codecs
 import json
 import subprocess
 import sys
@@ -187,7 +188,16 @@ def test_a_control_record_that_receivers_ignore_is_shown_as_such() -> None:
     assert (found["name"], found["fields"]) == ("control type 200", None)
 
 
-@pytest.mark.parametrize("make", [lambda data: data, lambda data: data.hex(" ").upper().encode() + b"\n"])
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda data: data,
+        lambda data: data.hex(" ").upper().encode() + b"\n",
+        lambda data: data.hex(" ").encode("utf-8-sig"),
+        lambda data: data.hex().encode("utf-16"),  # as PowerShell's `>` writes
+        lambda data: codecs.BOM_UTF16_BE + data.hex().encode("utf-16-be"),
+    ],
+)
 def test_a_file_or_standard_input_may_be_binary_or_hex(make: Any, tmp_path: Path) -> None:
     data = make(HEARTBEAT * 2)
     (tmp_path / "capture").write_bytes(data)

@@ -88,6 +88,9 @@ def test_an_object_of_another_class_is_named_with_its_class(here: Path) -> None:
         ("import loading_nothing", "No module named 'loading_nothing'"),
         ("raise SystemExit", "SystemExit"),
         ("raise SystemExit(0)", "SystemExit: 0"),
+        ("raise KeyboardInterrupt", "KeyboardInterrupt"),
+        ("raise GeneratorExit", "GeneratorExit"),
+        ("raise __import__('asyncio').CancelledError", "asyncio.exceptions.CancelledError"),
     ],
 )
 def test_a_module_that_raises_shows_its_own_traceback_and_nothing_of_ours(
