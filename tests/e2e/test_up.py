@@ -180,7 +180,7 @@ async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, 
         (("service", "game:lobby"), GROUP.replace("type = 12", "type = 13"), "type 12"),
         (("service", "game:lobby"), "[gateway]\n", "no [services.lobby]"),
         (("gateway",), GROUP, "no cluster runs here"),
-        (("gateway",), '[engine]\nurl = "memory"\n' + GROUP.split("\n\n", 1)[1], "this process alone"),
+        (("gateway",), '[engine]\nurl = "memory"\n' + GROUP.split("\n\n", 1)[1], "only this process can reach"),
     ],
 )
 def test_a_process_that_the_configuration_does_not_have_ends_with_2(
