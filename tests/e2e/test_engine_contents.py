@@ -8,8 +8,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
-from gatelink import CloseCode, Membership, StaticTokens
+from gatelink import CloseCode, ConfigError, Membership, StaticTokens
 from gatelink.cluster.directory import Place
 from gatelink.cluster.engine import EngineError, Revision
 from gatelink.cluster.engines import nats
@@ -91,6 +92,7 @@ HARMS: dict[str, Harm] = {
     "edited, to forget": edit(discard="old"),
     "edited, to be silent": edit(no_ack=True),
     "edited, to refuse a second write": edit(discard_new_per_subject=True),
+    "made again, to forget what nobody reads": make_again(retention="interest"),
     "edited, to keep keys under other names": edit(subject_transform={"src": "$KV.>", "dest": "mine.>"}),
 }
 
@@ -236,6 +238,27 @@ async def test_a_bucket_that_somebody_made_too_small_is_told_of_until_it_is_larg
         await until(lambda: engine.is_available)
         await engine.put("k.4", b"1" * 200, LONG)
         assert await engine.get("k.0") is not None
+
+
+@pytest.mark.parametrize("options", [{"retention": "workqueue"}, {"sealed": True}], ids=["work queue", "sealed"])
+async def test_a_bucket_that_no_edit_mends_is_told_with_the_command_that_does(
+    nats_server: NatsServer, options: dict[str, object]
+) -> None:
+    bucket = fresh_bucket()
+    command = f"`nats stream rm KV_{bucket}`"
+    async with NatsEngine(nats_server.url, bucket=bucket, timeout=TIMEOUT) as engine:
+        harm = edit(**options) if "sealed" in options else make_again(**options)
+        with capture_logs() as lines:
+            await harm(engine, bucket)
+            await until(lambda: not engine.is_available)
+            with pytest.raises(EngineError, match=command):
+                await engine.put("a.1", b"1", LONG)
+        assert any(command in line.get("cause", "") for line in lines)
+        with pytest.raises(ConfigError, match=command) as caught:
+            await NatsEngine(nats_server.url, bucket=bucket, timeout=TIMEOUT).start()
+        assert "stream edit" not in str(caught.value)
+        await remove(engine, bucket)
+        await until(lambda: engine.is_available)
 
 
 class Village:

@@ -1,6 +1,7 @@
 """NATS goes away: killed under load, cut off, silent. Calls end at their deadlines, and everything heals by itself."""
 
 import asyncio
+import json
 import os
 import signal
 import time
@@ -319,6 +320,23 @@ async def test_a_watch_whose_consumer_is_gone_begins_again(
         listed = await engine._ask(f"$JS.API.CONSUMER.NAMES.KV_{bucket}")
         (name,) = listed.data.decode().split('"consumers":["')[1].split('"]')[0].split('","')
         await engine._ask(f"$JS.API.CONSUMER.DELETE.KV_{bucket}.{name}")
+        await engine.put("a.1", b"1", LONG)
+        await until(lambda: watch.entries)
+        assert [change async for change in one_of(watch)] == [Change("a.1", b"1")]
+
+
+async def test_a_watch_whose_consumer_an_operator_paused_begins_again(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(follow, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(follow, "SILENCE", 1.0)
+    bucket = fresh_bucket()
+    async with NatsEngine(nats_server.url, bucket=bucket, timeout=TIMEOUT) as engine, engine.watch("a") as watch:
+        listed = await engine._ask(f"$JS.API.CONSUMER.NAMES.KV_{bucket}")
+        (name,) = json.loads(listed.data)["consumers"]
+        until_when = json.dumps({"pause_until": "2100-01-01T00:00:00Z"}).encode()
+        paused = await engine._ask(f"$JS.API.CONSUMER.PAUSE.KV_{bucket}.{name}", until_when)
+        assert json.loads(paused.data)["paused"]
         await engine.put("a.1", b"1", LONG)
         await until(lambda: watch.entries)
         assert [change async for change in one_of(watch)] == [Change("a.1", b"1")]

@@ -120,10 +120,10 @@ class KeyValueBucket:
         needed = _lacking(self._needed(config))
         wished = _lacking(self._wished(config))
         if not self._is_ours and (needed or wished):
-            raise ConfigError(
-                f"the bucket {self.stream} is there and lacks {' '.join([*needed, *wished])}; "
-                f"give it that with `nats stream edit`, or remove it if nothing else uses it"
-            )
+            fix = f"if nothing else uses it, remove it with `nats stream rm {self.stream}`, and it is made again"
+            if not _is_final(config):
+                fix = f"give it that with `nats stream edit {self.stream}`, or, {fix}"
+            raise ConfigError(f"the bucket {self.stream} is there and lacks {' '.join([*needed, *wished])}; {fix}")
         if needed:
             await self._mend(ask, config, needed)
         self.lacks = " ".join(wished)
@@ -178,7 +178,7 @@ class KeyValueBucket:
             why = f" ({changed.error.description})" if changed.error is not None else ""
             raise ConfigError(
                 f"the bucket {self.stream} lacks {' '.join(still)}, which cannot be changed{why}; "
-                f"remove it with `nats stream rm`, and it is made again"
+                f"remove it with `nats stream rm {self.stream}`, and it is made again"
             )
 
     async def get(self, ask: Ask, key: str) -> Entry | None:
@@ -271,6 +271,7 @@ class KeyValueBucket:
             "--max-age=0": not config.get("max_age"),
             "--ack": not config.get("no_ack"),
             f"--subjects='{self.prefix}>'": config.get("subjects") == [self.prefix + ">"],
+            "no seal": not config.get("sealed"),
         }
 
     def _wished(self, config: Mapping[str, Any]) -> dict[str, bool]:
@@ -283,6 +284,7 @@ class KeyValueBucket:
 
 _MENDED = (
     "subjects",
+    "retention",
     "discard",
     "discard_new_per_subject",
     "subject_transform",
@@ -293,6 +295,11 @@ _MENDED = (
     "subject_delete_marker_ttl",
     "allow_rollup_hdrs",
 )
+
+
+def _is_final(config: Mapping[str, Any]) -> bool:
+    """Whether a stream has options that no edit changes."""
+    return bool(config.get("sealed")) or config.get("retention") == "workqueue"
 
 
 def _full(config: Mapping[str, Any], state: _State) -> str:

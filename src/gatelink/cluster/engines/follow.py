@@ -22,16 +22,21 @@ class _Delivered(msgspec.Struct, frozen=True):
 
 
 class _Created(msgspec.Struct):
+    name: str = ""
     num_pending: int = 0
     delivered: _Delivered = _Delivered()
     error: ApiError | None = None
 
 
+class _Consumer(msgspec.Struct):
+    paused: bool = False
+
+
 class Follower:
     """Keeps `view` what the bucket says of the keys below `prefix`, whatever happens to connections.
 
-    Consumers are ordered in the sense of NATS: not acknowledged, numbered without gaps. A gap, silence or a lost
-    connection ends one; the next begins with all that is there, and what that differs in from the view are changes.
+    Consumers are ordered in the sense of NATS: not acknowledged, numbered without gaps. A gap, silence, a pause or a
+    lost connection ends one. The next begins with all that is there, and its differences from the view are changes.
     """
 
     def __init__(self, bucket: KeyValueBucket, prefix: str, stats: EngineStats, log: RateLimitedLogger) -> None:
@@ -92,9 +97,20 @@ class Follower:
                 except TimeoutError:
                     if self._received == received:
                         raise EngineError(f"no message for {SILENCE:g} s") from None
+                if await self._is_paused(connection, created.name):
+                    raise EngineError(f"somebody paused its consumer {created.name}")
         finally:
             connection.when_lost.discard(self._trouble.set)
             await stop()  # the server removes a consumer without a subscription
+
+    async def _is_paused(self, connection: NatsConnection, name: str) -> bool:
+        """Whether an operator paused the consumer. Its heartbeats go on, and do not say so. False without an answer."""
+        try:
+            async with asyncio.timeout(HEARTBEAT):
+                reply = await connection.ask(f"$JS.API.CONSUMER.INFO.{self._bucket.stream}.{name}")
+        except (EngineError, TimeoutError):
+            return False
+        return msgspec.json.decode(reply.data, type=_Consumer).paused
 
     async def _create(self, connection: NatsConnection, inbox: str) -> _Created:
         """Raises EngineError, also if there is no answer, as from a cluster without a leader."""
