@@ -1,4 +1,4 @@
-"""A gateway's routes: to which servers each player's frames go, and what the servers send back.
+"""A gateway's routes: to which servers each player's frames go, and how the servers' messages reach the players.
 
 Frames are not decoded. A player's first frame for a type of server binds the player to one server of that type. That
 server gets SessionOpened, then the player's frames, packed into envelopes and queued on the server's link.

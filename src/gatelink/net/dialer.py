@@ -350,13 +350,13 @@ class Dialer:
 
     def _likely_causes(self) -> str:
         """The likely reasons for which a server closed without a message. Only its log has the real one."""
-        connection, extension = self._connection, self._offer
+        connection, offer = self._connection, self._offer
         if connection is not None and connection.buffered and not self._answered:
-            return "what it sent is no gatelink frame: a TLS listener is dialled as tls://, an HTTP port not at all"
+            return "it sent no gatelink frame: dial a TLS listener as tls://; an HTTP port can't be dialled"
         if self._answered:
-            return "it is full or stops, or its limits are smaller than what was sent; its log has the reason"
-        if extension is not None and extension.key is not None:
-            keys = "server_key is not a key of this server, or it has none" if extension.peer_id == 0 else "no such key"
+            return "it is full or stopping, or what was sent exceeds its limits; its log has the reason"
+        if offer is not None and offer.key is not None:
+            keys = "server_key is not a key of this server, or it has none" if offer.peer_id == 0 else "no such key"
             return f"likely: {keys}, or it takes no connections from here; its log has the reason"
         wants = "TLS (dial tls://), " if self._endpoint.scheme == "tcp" else ""
         return (

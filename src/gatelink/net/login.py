@@ -380,7 +380,7 @@ class Login(Item):
             context.coder.open(flags, body, context.limits.max_frame_unverified)
         )
         if request.source and not between_servers:
-            raise ProtocolError(f"source {request.source} says it is a server; a client listener takes 0")
+            raise ProtocolError(f"source {request.source} is a server's; a listener for clients takes only 0")
         if between_servers and (not request.source or request.uid != self._from_server):
             raise ProtocolError(
                 f"source {request.source}, uid {request.uid} in a handshake of server {self._from_server}; "

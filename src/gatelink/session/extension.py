@@ -277,7 +277,7 @@ class Extension:
     def beat(self, now: float, silent: float, interval: float) -> tuple[bytes, float]:
         """Returns a PING if one is due, else b"", and the seconds until the next call.
 
-        A PING is due after `silent` seconds of one interval; sooner, if the peer has not acknowledged a message in
+        A PING is due when the peer has been silent for one interval; sooner, if it has not acknowledged a message in
         time; and every MEASURE_INTERVALS intervals, to measure the round trip. silent: seconds since the last read.
         """
         patience = ACK_SECONDS + 4 * (self.rtt or 0.0)

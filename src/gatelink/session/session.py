@@ -35,7 +35,7 @@ LEAST_BEAT = 0.25
 Ten thousand sessions that are checked at each tick cost 40 % of a core."""
 
 LINGER_AFTER_FAREWELL = 10
-"""A base client's stream stays open so many times longer after UserDuplicateLoginNotify: the user must see that."""
+"""Factor by which a base client's stream stays open longer after UserDuplicateLoginNotify, so that the user sees it."""
 
 _OPEN = SessionState.OPEN
 
@@ -351,7 +351,7 @@ class Session(Item):
             self._schedule_flush()
         return True
 
-    # -- what the user's next session gets --
+    # -- messages for the user's next session --
 
     def adopt(self, frames: list[bytes]) -> None:
         """Queues the messages that an older session of the user had queued, even if they exceed the limits."""
@@ -525,13 +525,13 @@ class Session(Item):
 
         If the session detached or ended while it was paused for OPENING, the handlers get that event now.
         """
-        was = self.state
-        if was is _OPEN:
-            self._look_again_in(self.context.beat_after(self.uid))
+        before = self.state
+        if before is _OPEN:
+            self._check_again_in(self.context.beat_after(self.uid))
         self.handlers.opened(self)
-        if was is _OPEN or self.state is not was:  # if `opened` changed the state, the handlers were told
+        if before is _OPEN or self.state is not before:  # if `opened` changed the state, the handlers were told
             return
-        if was is SessionState.DETACHED:
+        if before is SessionState.DETACHED:
             self.handlers.suspended(self)
         else:
             self.handlers.closed(self, handle_rest=True)
@@ -546,7 +546,7 @@ class Session(Item):
             self.extension.attached()
         self.last_heard = self.context.wheel.read_clock()
         self.outbox.stalled(self.last_heard, False)
-        self._look_again_in(self.context.beat_after(self.uid))
+        self._check_again_in(self.context.beat_after(self.uid))
         if self._paused:
             stream.pause(self._paused)
         self._schedule_flush()
@@ -609,10 +609,10 @@ class Session(Item):
         if patience <= 0:
             self._drop_connection(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {silent:.0f} s")
         elif stalled >= limits.max_outbox_age:
-            self._drop_connection(CloseCode.SLOW_CONSUMER, f"took nothing of what waits for it for {stalled:.0f} s")
+            self._drop_connection(CloseCode.SLOW_CONSUMER, f"took none of its queued messages for {stalled:.0f} s")
         else:
             next_beat = max(self._beat(stream, now, silent), min(LEAST_BEAT, limits.heartbeat_interval))
-            self._look_again_in(min(next_beat, patience, limits.max_outbox_age - stalled))
+            self._check_again_in(min(next_beat, patience, limits.max_outbox_age - stalled))
 
     def _beat(self, stream: Stream, now: float, silent: float) -> float:
         """Sends a heartbeat to a peer that has been silent for `silent` seconds; returns the seconds to the next."""
@@ -631,7 +631,7 @@ class Session(Item):
             stream.write(self.context.in_form(HEARTBEAT_FRAME))
         return interval
 
-    def _look_again_in(self, seconds: float) -> None:
+    def _check_again_in(self, seconds: float) -> None:
         """Sets when the heartbeat is checked again."""
         extension = self.extension
         if extension is None:
