@@ -42,8 +42,9 @@ async def stuck(there: World, uid: int = 7, token: bytes = b"first", count: int 
     kernel.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65_536)  # or a kernel with much memory may take everything
     for n in range(count):
         front.send(Say(n, b"x" * 500))
-    await until(lambda: front.outbox.sent and front._stream is not None and not front._stream.writable)
-    assert front.outbox.count, "all of it went into the kernel: send more"
+    # On a slow machine the server may have found out by now that nobody reads.
+    await until(lambda: front.close_code is not None or (front.outbox.sent and not stream.writable))
+    assert front.close_code is not None or front.outbox.count, "all of it went into the kernel: send more"
     try:
         yield client
     finally:
