@@ -1,8 +1,8 @@
-"""Tokens kept in the engine of a cluster: every server checks them, and a revocation holds at once.
+"""Tokens kept in the engine of a cluster. Every server can check them, and a revocation takes effect at once.
 
-The key `tokens.<SHA-256 of the token, hex>` has the uid and the times of a token. The key `user-tokens.<uid>` has the
-digests of that user's tokens, so that all of them can be ended. A digest is followed by the slot of its token, unless
-the slot is 0. A digest is no token: what the engine holds logs nobody in.
+The key `tokens.<SHA-256 of the token, hex>` holds the `_Record` of a token. The key `user-tokens.<uid>` lists the
+digests of a user's tokens, so that all of them can be ended. In the list, a digest is followed by one byte, the slot of
+its token, unless the slot is 0. The engine holds only digests, so nobody can log in with what is stored there.
 """
 
 import time
@@ -16,14 +16,14 @@ from gatelink.cluster.engine import Conflict, Engine, Entry
 from gatelink.errors import VerifyError
 
 MAX_TOKENS = 16
-"""Tokens of one user at a time; a newer one ends the oldest."""
+"""The most tokens of one user. One more ends the oldest."""
 
 MAX_CLAIMS = 16_384
 """Bytes of a token's claims as MessagePack."""
 
 
 class _Record(msgspec.Struct, frozen=True, array_like=True):
-    """All about one token but the token itself. Times are unix seconds."""
+    """What is stored of one token. Times are unix seconds."""
 
     uid: int
     claims: dict[str, Any]
@@ -43,12 +43,12 @@ _decode_owned = msgspec.msgpack.Decoder(tuple[bytes, ...]).decode
 class EngineTokens:
     """`Tokens` on a cluster's engine, which the caller starts and closes.
 
-    A token is 256 random bits bound to a uid. It must be used within `first_use` seconds of its issue, and ends
-    `lifetime` seconds after its issue however often it is used. With `single_use` its first use is also its last, on
-    all servers. clock: unix seconds; the servers' clocks should agree within a second or two.
+    A token is 256 random bits bound to a uid. It must first be used within `first_use` seconds of its issue, and it
+    expires `lifetime` seconds after its issue. With `single_use` it can be used only once, whichever server checks it.
+    clock: unix seconds; the servers' clocks should agree within a second or two.
 
-    `verify` is one round trip to the engine, two at a token's first use. While the engine is away every method raises
-    EngineUnavailable; a first use whose answer was lost may have happened, and a single-use token is then used up.
+    `verify` makes one round trip to the engine, and two at a token's first use. Every method raises EngineUnavailable
+    while the engine can't be reached. If this happens at the first use of a single-use token, the token may be used up.
     """
 
     def __init__(
@@ -70,9 +70,9 @@ class EngineTokens:
     async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0) -> str:
         """A new token for `uid` (u64): 43 characters of URL-safe base64.
 
-        The user's other tokens stay valid. With `only`, those for the same `slot` (u8) end before this returns; of
-        several issued at once, one stays. Raises ValueError for claims of more than MAX_CLAIMS bytes,
-        EngineUnavailable.
+        The user's other tokens stay valid. With `only`, those of the same `slot` (u8) end before this returns. If
+        several are issued at the same time with `only`, one of them stays valid. Raises ValueError for claims of more
+        than MAX_CLAIMS bytes; EngineUnavailable.
         """
         now = self._clock()
         record = _Record(uid, claims or {}, now + self._first_use, now + self._lifetime, is_used=False)
@@ -80,15 +80,16 @@ class EngineTokens:
             raise ValueError(f"the claims have {size} bytes; a token may have {MAX_CLAIMS}")
         token = new_token()
         digest = digest_of(token)
-        # Before the user's list: nobody has the token yet, and `revoke_user` finds whatever is in the list.
+        # The record first, the list second. Then `revoke_user` can delete the record of every token in the list, and
+        # nobody has the token before it is in the list.
         await self._engine.create(_token_key(digest), _encode(record), self._ttl(self._first_use))
         await self._add(uid, digest + bytes((slot,)) if slot else digest, only)
         return token
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
-        """As `Tokens.verify`. A token with another uid is refused and stays valid.
+        """As `Tokens.verify`. A token that comes with a wrong uid is refused and stays valid.
 
-        Raises EngineUnavailable, too.
+        Also raises EngineUnavailable.
         """
         entry = await self._engine.get(_token_key(digest_of(token)))
         record = self._checked(entry, uid)
@@ -97,13 +98,13 @@ class EngineTokens:
         return Identity(uid, record.claims, record.ends_at)
 
     async def revoke(self, token: str) -> None:
-        """End one token; an unknown or ended one is no error. Sessions that it opened stay."""
+        """End one token. Sessions that it opened stay open. An unknown or ended token is no error."""
         key = _token_key(digest_of(token))
-        if await self._engine.get(key) is not None:  # a delete writes, and made-up tokens must not fill the engine
+        if await self._engine.get(key) is not None:  # every delete writes: made-up tokens would fill the engine
             await self._engine.delete(key)
 
     async def revoke_user(self, uid: int) -> None:
-        """End every token of `uid` that was issued before, as `revoke` does: a kick, or a logout everywhere."""
+        """End every token of `uid` that has been issued, as `revoke` does: for a kick, or a logout everywhere."""
         await self._own(uid, lambda owned: ())
 
     def _checked(self, entry: Entry | None, uid: int) -> _Record:
@@ -121,9 +122,9 @@ class EngineTokens:
         return record
 
     async def _use(self, entry: Entry, record: _Record) -> _Record:
-        """Mark a token as used; of several servers that do so at once, one succeeds. Raises VerifyError."""
+        """Mark a token as used. If several servers do this at once, only one write succeeds. Raises VerifyError."""
         used = msgspec.structs.replace(record, is_used=True)
-        # A used-up token is kept for a moment, so that the log can give the reason.
+        # A used-up token is kept for a while, so that the log can tell it from an unknown one.
         keep = self._first_use if self._single_use else record.ends_at - self._clock()
         try:
             await self._engine.update(entry.key, _encode(used), self._ttl(keep), entry.revision)
@@ -134,7 +135,7 @@ class EngineTokens:
         return used
 
     async def _add(self, uid: int, new: bytes, only: bool) -> None:
-        """Add a token to the user's list. `only`: no other token of its slot stays."""
+        """Add a token to the user's list. `only`: end the other tokens of its slot."""
 
         def change(owned: tuple[bytes, ...]) -> tuple[bytes, ...]:
             others = (each for each in owned if not only or each[_SLOT] != new[_SLOT])
@@ -150,7 +151,7 @@ class EngineTokens:
             owned = _decode_owned(entry.value) if entry is not None else ()
             kept = change(owned)
             for each in owned:
-                if each not in kept:  # before the list changes: nothing finds a token that is in no list
+                if each not in kept:  # before the list changes, as a token outside the list can't be found
                     await self._engine.delete(_token_key(each[:_DIGEST]))
             try:
                 if entry is None and kept:
@@ -161,11 +162,11 @@ class EngineTokens:
                     await self._engine.delete(key, entry.revision)
                 return
             except Conflict:
-                continue  # another login of the same user came first
+                continue  # somebody else changed the list; read it again
 
     @staticmethod
     def _ttl(seconds: float) -> float:
-        return max(1.0, seconds)  # the least that an engine keeps; the times in the record are exact
+        return max(1.0, seconds)  # the shortest TTL of an engine; `_checked` compares the exact times
 
 
 def _token_key(digest: bytes) -> str:

@@ -1,8 +1,8 @@
 """The links of one server: one resumable, sealed session with every other server that it must talk to.
 
 Of two servers the one with the lower id dials. A detached link attaches again by itself and loses nothing. It is closed
-only when the other process is known to be dead: the id registered again, its address refuses connections, or its entry
-expired. The next link to that server is a new one.
+only when the other process counts as dead: another process registered with its id, its address refuses connections, or
+its registry entry expired. The next link to that server is a new one.
 """
 
 import asyncio
@@ -29,29 +29,29 @@ PROBE_SECONDS = 0.25
 """Seconds between two probes of the address behind a detached link."""
 
 REFUSALS = 3
-"""After so many refused probes in a row, the process is dead."""
+"""Refused probes in a row after which the other process counts as dead."""
 
 PACK_BYTES = 65_536
-"""Bytes of envelopes that one turn of the loop gathers before they are queued."""
+"""Bytes of envelopes that `push_to` gathers before it queues them."""
 
 GATEWAY = 1
-"""The server type of gateways, which need no links among themselves."""
+"""The server type of gateways. Two gateways have no link."""
 
 
 class LinkUser(Protocol):
-    """Uses the links of one server: a gateway's `PlayerRouter`, or a service's `Players`."""
+    """The user of one server's links: a gateway's `PlayerRouter`, or a service's `Players`."""
 
     def link_opened(self, link: "Link") -> None:
-        """A new link; nothing has been sent on it."""
+        """Called for a new link. Only its `Run` event has been queued."""
 
     def link_attached(self, link: "Link") -> None:
-        """A detached link has a connection again, and goes on where it was."""
+        """Called when a detached link has a connection again. It goes on where it stopped."""
 
     def link_closed(self, link: "Link") -> None:
-        """The other process is dead. What it had not acknowledged is still in the outbox of `link.session`."""
+        """Called when a link is closed. Its unacknowledged frames are still in the outbox of `link.session`."""
 
     def envelopes(self, link: "Link", frames: list[Frame]) -> None:
-        """Frames that arrived together: envelopes, and messages between servers."""
+        """Called with frames that arrived together: envelopes, and messages between servers."""
 
 
 class Link:
@@ -78,12 +78,12 @@ class Link:
         self.instance = info.instance  # from its entry, until the other end sends its own
         self.session = session
         self._largest = session.context.limits.max_frame + HEADER_SIZE  # the other end takes no more
-        self._low_bytes = session.outbox.max_bytes // 8  # half of what makes it crowded
+        self._low_bytes = session.outbox.max_bytes // 8  # an eighth of the room; the link is crowded above a quarter
         self._low_frames = session.outbox.max_frames // 8
         self._relieved: list[Callable[[], None]] = []
         self._flush_scheduled = False
-        self._pushes: dict[int, list[bytes]] = {}  # by sid: frames of this turn that are not queued yet
-        self._pushed_bytes = 0  # of the envelopes made of them
+        self._pushes: dict[int, list[bytes]] = {}  # sid -> frames of this turn that are not queued yet
+        self._pushed_bytes = 0  # bytes of the envelopes that `pack` will make of `_pushes`
         self._pack_bytes = min(PACK_BYTES, self._largest, session.outbox.max_bytes // 8)
 
     def __repr__(self) -> str:
@@ -110,14 +110,14 @@ class Link:
         return True
 
     def is_to(self, info: ServerInfo) -> bool:
-        """Whether the other end is the process of an entry."""
+        """Whether the other end is the process that wrote the registry entry `info`."""
         return info.instance == self.instance
 
     def push(self, envelope: bytes) -> bool:
-        """Queue a whole envelope; True when more than a quarter of the room is taken, so that the caller should stop.
+        """Queue a whole envelope. Returns True if more than a quarter of the outbox is used: the caller should pause.
 
-        `when_relieved` calls back at half of that. Raises OutboxFull when the envelope does not fit in three quarters
-        of the room; MessageTooLarge; SessionClosed when the link is closed, before `link_closed` is called.
+        `when_relieved` tells the caller when to go on. Raises OutboxFull if more than three quarters would be used;
+        MessageTooLarge; SessionClosed if the link is closed, maybe before `link_closed` is called.
         """
         size = len(envelope)
         if size > self._largest:
@@ -129,10 +129,10 @@ class Link:
         return crowded
 
     def push_to(self, sid: int, frame: bytes) -> None:
-        """Queue a whole frame for a player; a player's frames of one turn leave in one PushFrame.
+        """Queue a whole frame for the player of `sid`. A player's frames of one turn share a PushFrame if they fit.
 
-        What is queued after it leaves after it. Raises OutboxFull and MessageTooLarge as `push`; on a closed link the
-        frame is dropped.
+        Whatever is queued later is sent later. Raises OutboxFull and MessageTooLarge, as `push` does. A closed link
+        drops the frame.
         """
         frames = self._pushes.get(sid)
         size = len(frame) if frames is not None else len(frame) + PUSH_HEAD
@@ -153,7 +153,7 @@ class Link:
         self._pushed_bytes += size
 
     def pack(self) -> None:
-        """Queue what `push_to` gathered, one envelope for each player."""
+        """Queue the frames that `push_to` gathered, in one envelope for each player."""
         if not self._pushes:
             return
         pushes, self._pushes = self._pushes, {}
@@ -174,18 +174,21 @@ class Link:
         return MessageTooLarge(f"{size} bytes with their envelope; a link takes {self._largest}")
 
     def _check_room(self, size: int) -> bool:
-        """Whether an envelope of `size` bytes crowds the link. Raises OutboxFull: the last quarter is for events."""
+        """Whether the link is crowded with another envelope of `size` bytes: above a quarter of its room.
+
+        Raises OutboxFull above three quarters; the last quarter is kept for `send_event`.
+        """
         outbox = self.session.outbox
         bytes = (outbox.bytes + self._pushed_bytes + size) * 4
         frames = (outbox.count + len(self._pushes) + 1) * 4
         if bytes <= outbox.max_bytes and frames <= outbox.max_frames:
             return False
-        if frames > 4 and (bytes > outbox.max_bytes * 3 or frames > outbox.max_frames * 3):  # one alone always fits
+        if frames > 4 and (bytes > outbox.max_bytes * 3 or frames > outbox.max_frames * 3):  # one envelope always fits
             raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
         return True
 
     def send_event(self, message: msgspec.Struct) -> None:
-        """Queue a rare envelope. Without room for it the link is closed."""
+        """Queue an event, which may use all of the room. If there is none left, the link is closed."""
         self.pack()
         try:
             self.session.send_frame(event(message))
@@ -201,9 +204,9 @@ class Link:
             pass
 
     def when_relieved(self, call: Callable[[], None]) -> None:
-        """Call `call` once at most an eighth of the room is taken, or the link is closed.
+        """Call `call` once, when at most an eighth of the room is used or the link is closed.
 
-        Players cannot wait for an empty link: one that is always in use is hardly ever empty.
+        It does not wait until the link is empty, as a busy link hardly ever is.
         """
         self._relieved.append(call)
         self.session.on_written = self._written
@@ -212,10 +215,10 @@ class Link:
         outbox = self.session.outbox
         if outbox.bytes <= self._low_bytes and outbox.count <= self._low_frames:
             self.session.on_written = None
-            self.session.context.loop.call_soon(self.relieve)  # later: the session is writing now
+            self.session.context.loop.call_soon(self.relieve)  # not now: the session is in the middle of a write
 
     def relieve(self) -> None:
-        """Run the calls of `when_relieved`: there is room, or the link is closed."""
+        """Run the callbacks of `when_relieved`."""
         calls, self._relieved = self._relieved, []
         for call in calls:
             call()
@@ -224,8 +227,8 @@ class Link:
 class Links:
     """All links of one server, and the dispatcher of their sessions.
 
-    dial: makes the session with a server whose id is above ours; raises ConnectError.
-    user: is set before the server listens.
+    dial: opens the session with a server of a higher id. Raises ConnectError.
+    user: the user of the links. Must be set before the server listens.
     """
 
     def __init__(self, registry: Registry, dial: Callable[[ServerInfo], Awaitable[Session]]) -> None:
@@ -233,7 +236,7 @@ class Links:
         self._registry = registry
         self._dial = dial
         self._links: dict[int, Link] = {}
-        self._by_session: dict[Session, Link] = {}  # `session.data` belongs to the handlers
+        self._by_session: dict[Session, Link] = {}  # not in `session.data`, which belongs to the handlers
         self._dialling: dict[int, asyncio.Task[None]] = {}
         self._probing: dict[Link, asyncio.Task[None]] = {}
         self._closing = False
@@ -247,7 +250,7 @@ class Links:
         return len(self._links)
 
     def get(self, id: int) -> Link | None:
-        """The link to a server; it may be detached."""
+        """The link to a server, if there is one. It may be detached."""
         return self._links.get(id)
 
     def is_open(self, id: int) -> bool:
@@ -262,7 +265,7 @@ class Links:
     # -- from the registry --
 
     def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
-        """Dial a new server. If an entry expired or is another process's now, close its link if that is detached."""
+        """Dial a new server. Close a detached link whose entry expired or now belongs to another process."""
         for id in {info.id for info in (before, now) if info is not None}:
             link = self._links.get(id)
             if link is None:
@@ -301,11 +304,11 @@ class Links:
                 continue
             wait = PROBE_SECONDS
             await session.wait_closed()
-            await asyncio.sleep(0)  # `link_closed` is called first
+            await asyncio.sleep(0)  # let `_link_closed` run first
         self._dialling.pop(id, None)
 
     def set_instance(self, link: Link, instance: str) -> None:
-        """The other end sent its instance. It may be a newer process than the one of its entry was."""
+        """Store the instance that the other end sent. That process may be newer than the entry that we have."""
         link.instance = instance
         info = self._registry.servers.get(link.id)
         if info is not None and link.is_to(info):
@@ -314,7 +317,7 @@ class Links:
     # -- from the links' sessions (session.interfaces.Dispatcher) --
 
     def opened(self, session: Session) -> None:
-        """A server is linked."""
+        """Make the link of a new session."""
         info = self._registry.servers.get(session.uid)
         if info is None:  # its entry expired while it was verified
             session.close(CloseCode.VERIFY_FAILED, "not registered")
@@ -337,14 +340,14 @@ class Links:
         raise LocalError("a link takes no injected messages; `cluster.post` sends one to the other server")
 
     def suspended(self, session: Session) -> None:
-        """A link is detached, and may be attached again."""
+        """Start to probe the server of a detached link."""
         link = self._by_session.get(session)
         if link is not None and not self._closing:
             self._probing[link] = tasks.keep(self._probe(link), "link probe")
             log.info("link detached", server=link.id, name=link.info.name)
 
     def resumed(self, session: Session) -> None:
-        """A link is attached again, and goes on where it was."""
+        """Stop the probes of a link that is attached again, and tell its user."""
         link = self._by_session.get(session)
         if link is not None:
             self._end_probe(link)
@@ -352,7 +355,7 @@ class Links:
             log.info("link attached", server=link.id, name=link.info.name)
 
     def closed(self, session: Session, handle_rest: bool) -> None:
-        """A link is closed. Its user is called later, as it may be using the link now."""
+        """Remove a closed link in the next turn of the loop, as its user may be using it now."""
         session.context.loop.call_soon(self._link_closed, session)
 
     def _link_closed(self, session: Session) -> None:
@@ -369,7 +372,7 @@ class Links:
                 name=link.info.name,
                 code=code,
                 reason=session.close_reason,
-                frames=sum(1 for _ in session.outbox.frames()),  # not acknowledged, or not sent
+                frames=sum(1 for _ in session.outbox.frames()),  # those not acknowledged, and those not sent
             )
             self.user.link_closed(link)
             link.relieve()
@@ -403,7 +406,7 @@ class Links:
             probe.cancel()
 
     async def close(self) -> None:
-        """Close every link, delivering what is queued; abort the links if it is cancelled."""
+        """Close every link after delivering its queue. If cancelled, abort the links."""
         self._closing = True
         try:
             await tasks.cancel_and_wait(*self._dialling.values(), *self._probing.values())
@@ -417,7 +420,7 @@ class Links:
 
 
 async def _is_refused(endpoint: Endpoint) -> bool:
-    """Whether a connection is refused; a timeout does not count, as the network may be at fault."""
+    """Whether `endpoint` refuses a connection. A timeout is no refusal: the network may be at fault."""
     try:
         async with asyncio.timeout(2 * PROBE_SECONDS):
             if endpoint.scheme == "unix":

@@ -3,14 +3,14 @@
 Three counts slow down the guessing of passwords. None of them lets an attacker lock out the owner of an account:
 
 - `pair`, wrong passwords for one account from one network. An owner in another network has another count.
-- `network`, all logins of one network. An IPv6 /56 and a /48 have both kinds of counts too, with 4 and 16 times as many
-  tries: an attacker with a /48 has its /64s for free.
-- `account`, wrong passwords for one account from anywhere: an attack from many networks. During an attack, a network
-  that the account did not log in from lately waits before each try, up to 30 s by default. This wait is its own: tries
-  of other networks do not prolong it. Networks that the account did log in from do not wait.
+- `network`, all logins from one network. An attacker with an IPv6 /48 has all of its /64s. So `pair` and `network` are
+  also counted for the /56 and the /48 around an IPv6 address, with 4 and 16 times as many tries.
+- `account`, wrong passwords for one account from anywhere, against an attack from many networks. During such an attack,
+  a network that is new to the account must wait before each try, up to 30 s by default. Each network has its own wait:
+  tries from other networks do not prolong it. Networks from which the account logged in lately do not wait.
 
-A try is counted before the password is checked, so that simultaneous tries don't pass together. Stored counts have
-hashes for names and addresses, and expire.
+A try is counted before the password is checked, so that many tries at the same moment can't all pass. Counts are stored
+under hashes of names and addresses, and expire.
 """
 
 import asyncio
@@ -35,12 +35,12 @@ from gatelink.login.networks import networks_of
 from gatelink.net.endpoints import address_key, contains
 
 PREFIX = "logins"
-MAX_CONFLICTS = 16  # writes of other processes that came first, until the try fails
-KNOWN_NETWORKS = 8  # networks that an account logged in from, remembered for each account
+MAX_CONFLICTS = 16  # conflicts with writes of other processes, after which the try fails
+KNOWN_NETWORKS = 8  # the most networks that are remembered for one account
 KNOWN_FOR = 30 * 86_400.0  # s
-KNOWN_AGAIN = 86_400.0  # s after which a network is stored again
+KNOWN_AGAIN = 86_400.0  # s after which a login from the newest network is stored again, to keep it from expiring
 LONGEST_KEPT = 365 * 86_400.0  # s
-ASKED = 120.0  # s beyond its wait that a waiting network is remembered
+ASKED = 120.0  # s that a tally is kept at least after its wait is over
 
 
 class TooMany(GatelinkError):
@@ -53,7 +53,10 @@ class TooMany(GatelinkError):
 
 
 class _Tally(msgspec.Struct, frozen=True, array_like=True):
-    """How many tries were counted and not forgotten, as of `at`; the next is due at `due`. Unix seconds."""
+    """The count of one key. level: the tries that were not yet forgotten at the time `at`. due: when the next may come.
+
+    Times are unix seconds.
+    """
 
     level: float = 0.0
     at: float = 0.0
@@ -64,14 +67,14 @@ class _Tally(msgspec.Struct, frozen=True, array_like=True):
 
 
 class _Known(msgspec.Struct, frozen=True, array_like=True):
-    """The networks that an account logged in from, the last first, as of `at`."""
+    """Digests of the networks from which an account logged in, the newest first. at: when this was stored."""
 
     at: float
     networks: list[bytes]
 
 
 _Change = Callable[[_Tally | None, float], tuple[_Tally | None, float]]
-"""(the stored tally, now) -> (the tally to write, None for none; seconds to wait, 0 for none)"""
+"""Takes the stored tally and the time. Returns the tally to write, or None to write none, and the seconds to wait."""
 
 _encode = msgspec.msgpack.Encoder().encode
 _tally = msgspec.msgpack.Decoder(_Tally).decode
@@ -79,9 +82,9 @@ _known = msgspec.msgpack.Decoder(_Known).decode
 
 
 class Throttle:
-    """The counts in `engine`. clock: unix seconds, those of all login processes within a second or so.
+    """The counts in `engine`. clock: unix seconds; the login processes' clocks should agree within a second or so.
 
-    Every method raises EngineUnavailable when it can't count: a try that is not counted must not pass.
+    Every method raises EngineUnavailable if it can't count. A try that is not counted must be refused.
     """
 
     def __init__(self, engine: Engine, limits: LoginLimits, clock: Callable[[], float] = time.time) -> None:
@@ -94,11 +97,11 @@ class Throttle:
         }
         self._exempt = networks(*limits.exempt)
         self._clock = clock
-        # Tries of this process on one key take turns, so that only those of other processes can conflict.
+        # One lock for each key in use: changes by this process take turns, so only other processes cause conflicts.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
     async def login(self, user: str, address: str) -> "Attempt":
-        """Count a try to log in as `user`. Raises TooMany; then the password must not be checked."""
+        """Count a try to log in as `user`. Raises TooMany: the caller must not check the password then."""
         return await Attempt(self, _account(user), address).begin()
 
     async def visit(self, address: str) -> None:
@@ -110,7 +113,7 @@ class Throttle:
         await self.count_networks("registrations", address)
 
     async def registered(self, user: str, address: str) -> None:
-        """Remember the network where the account of `user` was made."""
+        """Remember the network from which the account of `user` was created."""
         attempt = Attempt(self, _account(user), address)
         await attempt.look()
         await attempt.remember()
@@ -155,18 +158,18 @@ class Throttle:
         return msgspec.structs.replace(rule, free=rule.free * times, recovery=max(0.001, rule.recovery / times))
 
     async def wait_of(self, limit: str, *parts: str) -> float:
-        """Seconds that the next try waits under the rule `limit`; nothing is counted."""
+        """Seconds to wait before a try under the rule `limit`. Counts nothing."""
         rule = self.rule(limit)
         entry = await self._engine.get(_key(limit, *parts))
         return rule.wait(_tally(entry.value).level_at(self._clock(), rule)) if entry else 0.0
 
     async def note(self, limit: str, *parts: str) -> None:
-        """Count one under the rule `limit`, due or not."""
+        """Count one under the rule `limit`, even if none is due yet. Never raises TooMany."""
         rule = self.rule(limit)
         await self.change(limit, parts, lambda tally, now: (counted(tally or _Tally(), now, rule), 0.0))
 
     async def change(self, limit: str, parts: tuple[str, ...], change: _Change, times: int = 1) -> None:
-        """Read, change and write a tally in one step. Raises TooMany if `change` gives a wait."""
+        """Read, change and write a tally atomically. Raises TooMany if `change` returns a wait."""
         key, rule = _key(limit, *parts), self.rule(limit, times)
         async with self._turns.setdefault(key, asyncio.Lock()):
             for conflicts in range(MAX_CONFLICTS):
@@ -195,7 +198,10 @@ class Throttle:
         return _known(entry.value) if entry else None
 
     async def remember(self, account: str, network: str, known: _Known | None) -> None:
-        """Remember that `account` logged in from `network`. Of two at a time one may be lost until its next login."""
+        """Remember that `account` logged in from `network`. known: what was stored before.
+
+        Of two logins at the same time, one may overwrite the other's network, which its next login stores again.
+        """
         now, digest = self._clock(), _digest(network)
         if known and known.networks[:1] == [digest] and now - known.at < KNOWN_AGAIN:
             return
@@ -215,29 +221,29 @@ class Attempt:
         self._account = account
         self._address = address
         self._network = address_key(address)
-        self._wider: tuple[tuple[str, int], ...] = ()  # the networks around it, if the try was counted for them
+        self._wider: tuple[tuple[str, int], ...] = ()  # the wider networks that the try was counted for, and factors
         self._known: _Known | None = None
 
     @property
     def seen(self) -> bool:
-        """Whether the account logged in lately, from any network."""
+        """Whether the account logged in lately, from whatever network."""
         return self._known is not None
 
     async def look(self) -> None:
-        """Load the networks that the account logged in from."""
+        """Load the networks from which the account logged in."""
         self._known = await self._throttle.known_of(self._account)
 
     async def begin(self) -> Self:
         """Count the try. Raises TooMany."""
         await self.look()
         is_known = self._known is not None and _digest(self._network) in self._known.networks
-        wait = await self._throttle.wait_of("account", self._account)  # always, so that the time shows nothing
+        wait = await self._throttle.wait_of("account", self._account)  # also if known, so that timing does not tell
         if is_known:
             wait = 0.0
         rule = self._throttle.rule("pair")
 
         def change(tally: _Tally | None, now: float) -> tuple[_Tally | None, float]:
-            if tally is None and wait:
+            if tally is None and wait:  # the network's first try during an attack: refused, and its wait starts
                 return _Tally(0.0, now, now + wait), wait
             tally = tally or _Tally()
             if now < tally.due:
@@ -247,7 +253,7 @@ class Attempt:
 
         await self._throttle.count_networks("network", self._address)
         await self._throttle.change("pair", (self._account, self._network), change)
-        if not is_known:  # the owner does not wait for tries of neighbours
+        if not is_known:  # tries of neighbours must not delay the owner
             for network, times in _networks(self._address)[1:]:
                 await self._throttle.count("pair", self._account, network, times=times)
                 self._wider += ((network, times),)
@@ -277,19 +283,19 @@ class Attempt:
 
 
 def _networks(address: str) -> tuple[tuple[str, int], ...]:
-    """The networks whose tries are counted, the narrowest first: (key, how many times the rule's tries)."""
+    """The networks to count a try under, the narrowest first, each with the factor for the rule's tries."""
     found = networks_of(address)
-    return found if ":" in found[0][0] else found[:1]  # a customer has a single IPv4 address
+    return found if ":" in found[0][0] else found[:1]  # no IPv4 /24: unlike an IPv6 /48, it belongs to many customers
 
 
 def counted(tally: _Tally, now: float, rule: Rule) -> _Tally:
-    """One more at `now`."""
+    """`tally` with one more try at `now`."""
     level = min(rule.most, tally.level_at(now, rule) + 1)
     return _Tally(level, now, now + rule.wait(level))
 
 
 def _account(user: str) -> str:
-    """One text for every spelling of a user name; a text that is no name stands for itself."""
+    """The same text for all spellings of a user name. A text that is no valid name is kept as it is."""
     try:
         return f"name {name_key(user)}"
     except InvalidCredential:

@@ -1,4 +1,4 @@
-"""The endpoint of a session's server: the first that was dialled, or one that the server gave (docs/protocol.md)."""
+"""Where a client dials: the endpoint that it was given, or another one that the server sent (docs/protocol.md)."""
 
 import ssl
 
@@ -14,14 +14,17 @@ quiet = RateLimitedLogger(Logger("gatelink.dialer"))
 
 
 def is_as_safe(there: Endpoint, here: Endpoint) -> bool:
-    """Whether a server at `here` may send its clients `there`: to no weaker transport, and no file on their machine."""
+    """Whether a server at `here` may send its clients to `there`.
+
+    It must not weaken the transport, or make a network client open a Unix socket on its own machine.
+    """
     return there.scheme == here.scheme or (here.scheme, there.scheme) == ("tcp", "tls")
 
 
 class Target:
-    """The endpoint that a session is dialled at.
+    """The endpoint of a session's next dial.
 
-    endpoint: the next place. Raises ConfigError for a TLS context that goes with no tls:// endpoint.
+    endpoint: that endpoint. Raises ConfigError for a TLS context without a tls:// endpoint.
     """
 
     def __init__(self, endpoint: Endpoint, tls: ssl.SSLContext | None) -> None:
@@ -30,11 +33,11 @@ class Target:
         self.endpoint = endpoint
         self._home = endpoint
         self._tls = tls
-        self._followed: Ticket | None = None  # the ticket whose address was followed last
+        self._followed: Ticket | None = None  # the last ticket whose address was looked at
 
     @property
     def tls(self) -> ssl.SSLContext | None:
-        """The TLS context for `endpoint`; None for one without TLS."""
+        """The TLS context for `endpoint`; None if it has another scheme."""
         if self.endpoint.scheme != "tls":
             return None
         if self._tls is None:
@@ -42,7 +45,9 @@ class Target:
         return self._tls
 
     def find(self, session: Session) -> float | None:
-        """Follows the address that the server gave to the detached `session`; the seconds to wait, if it gave any.
+        """Set `endpoint` to the address that the server sent to the detached `session`, if it sent one.
+
+        Returns the seconds to wait before the next dial if the server sent a GOAWAY, else None.
 
         The server's key stays the same, so no other server can answer there.
         """
@@ -58,7 +63,7 @@ class Target:
         return max(0.0, away[1] - session.context.wheel.read_clock())
 
     def go_home(self) -> None:
-        """No server answers at the address that was given: back to the first one."""
+        """Return to the first endpoint, as the one that the server sent does not work."""
         self.endpoint = self._home
 
     def _follow(self, address: str) -> None:

@@ -1,6 +1,6 @@
-"""Child processes that are kept running: one stream of output, with their names, and restarts with backoff.
+"""Keeps child processes running: restarts them with backoff, and passes on their output line by line.
 
-When this process ends, in whatever way, the kernel ends the children.
+If this process ends, even by SIGKILL, the kernel ends the children.
 """
 
 import asyncio
@@ -22,16 +22,16 @@ log = Logger("gatelink.supervisor")
 
 FIRST_WAIT = 0.2
 MOST_WAIT = 10.0
-"""Seconds before a process is started again: doubled after each early end, up to the most."""
+"""Seconds before a process is started again: FIRST_WAIT, doubled after each early end up to MOST_WAIT."""
 
 STEADY = 10.0
-"""Seconds that a process must run for its wait to be the first one again."""
+"""Seconds that a process must run to reset its wait to FIRST_WAIT."""
 
 HURRY = 2.0
-"""Seconds that a process has to end after the second `stop`; then it is killed."""
+"""Seconds from the second `stop` until the processes that still run are killed."""
 
 LAST_WORDS = 1.0
-"""Seconds that output is read after a process has ended: a child of its own may hold it open."""
+"""Seconds to read on after a process has ended. There may be no end of file: its own children may hold the pipe."""
 
 MAX_LINE = 65_536
 """Bytes of one line of output; a longer one is cut."""
@@ -40,14 +40,14 @@ UNUSABLE = os.EX_CONFIG
 """78, the exit status of a process that can't run as it is configured. It is not started again."""
 
 REPLACED = 3
-"""The exit status of a process whose server id a newer one took. Started again, it would only take the id back."""
+"""The exit status of a process whose server id was taken by a newer one. A restart would only take the id back."""
 
 ORPHANS_EVERY = 1.0
-"""Seconds between two looks for orphans that have ended."""
+"""Seconds between two searches for orphans that have ended."""
 
 
 class Program(msgspec.Struct, frozen=True):
-    """One process. stage: programs of the highest stage are stopped first, and only then those of the next."""
+    """A program to keep running. stage: the highest stage is stopped first; the next one when all of it has ended."""
 
     name: str
     command: tuple[str, ...]
@@ -57,8 +57,8 @@ class Program(msgspec.Struct, frozen=True):
 class Supervisor:
     """Runs programs until `stop` is called, or one of them can't run as configured.
 
-    environment: of the children. write: called with a program's name and a line of its output. grace: seconds that the
-    programs of a stage have to end after SIGTERM; then they are killed.
+    environment: the environment of the children. write: called with a program's name and a line of its output. grace:
+    seconds from the SIGTERM of a stage until its programs that still run are killed.
     """
 
     def __init__(
@@ -90,8 +90,8 @@ class Supervisor:
     def stop(self) -> None:
         """Stop the programs, stage by stage; `run` returns when they have ended.
 
-        A second call does not wait for stages: all programs get SIGTERM, some for the second time, and are killed 2 s
-        later.
+        A second call does not wait for the stages. All programs get SIGTERM, maybe again. Those that still run after
+        2 s are killed.
         """
         if self._over.is_set():
             self._hurried.set()
@@ -103,7 +103,7 @@ class Supervisor:
             _signal(child, number)
 
     async def run(self) -> str | None:
-        """Run until `stop`. Returns the name of the program that could not run, if one ended it."""
+        """Run until `stop`, or until a program can't run as configured. Returns its name, or None."""
         keepers = {program: tasks.live(partial(self._keep, program), "keeping a program") for program in self._programs}
         reaping = tasks.live(_reap_orphans, "reaping of orphans") if _adopts_orphans() else None
         try:
@@ -115,14 +115,14 @@ class Supervisor:
             if self._hurried.is_set():
                 await self._end(stages, keepers)
         finally:
-            self._terminate(list(self._stopping))  # none is left, unless this was cancelled
+            self._terminate(list(self._stopping))  # usually none is left; some are if this was cancelled
             await self._kill(list(self._stopping), keepers)
             if reaping is not None:
                 reaping.cancel()
         return self._unusable
 
     async def _stop_stage(self, stage: int, keepers: "Mapping[Program, asyncio.Task[None]]") -> None:
-        """Terminate the programs of a stage, and wait for their ends or a second `stop`."""
+        """Terminate the programs of a stage, and wait until they have ended or `stop` is called again."""
         self._terminate([stage])
         hurried = asyncio.create_task(self._hurried.wait())
         late = [keeper for program, keeper in keepers.items() if program.stage == stage]
@@ -178,7 +178,7 @@ class Supervisor:
             if time.monotonic() - began > STEADY:
                 wait = FIRST_WAIT
             self.restarts += 1
-            say = log.info if status == 0 else log.error  # status 0: somebody ended it by hand
+            say = log.info if status == 0 else log.error  # status 0: it was probably ended by hand
             say("ended, and is started again", program=program.name, status=status, seconds=round(wait, 1))
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
@@ -187,7 +187,7 @@ class Supervisor:
 
     async def _run_once(self, program: Program) -> int | None:
         """Run a program once. Returns its exit status, negative for a signal, None if it did not start."""
-        reading, writing = os.pipe()  # with asyncio's own pipe, `wait` waits for all processes that have it open
+        reading, writing = os.pipe()  # with PIPE, `child.wait` would also wait for grandchildren that hold the pipe
         try:
             child = await asyncio.create_subprocess_exec(
                 *tied_to_parent(program.command, signal.SIGTERM),
@@ -195,13 +195,13 @@ class Supervisor:
                 stdout=writing,
                 stderr=writing,
                 env=self._environment,
-                start_new_session=True,  # Ctrl-C reaches the supervisor alone, which stops them in order
+                start_new_session=True,  # Ctrl-C must reach only the supervisor, which stops its children in order
             )
         except BaseException as error:
             os.close(reading)
             if not isinstance(error, OSError):
                 raise
-            log.error("did not start", program=program.name, error=str(error))  # no more processes, or no memory
+            log.error("did not start", program=program.name, error=str(error))  # e.g. no memory, or too many processes
             return None
         finally:
             os.close(writing)
@@ -212,7 +212,7 @@ class Supervisor:
         )
         copying = tasks.keep(self._copy(program.name, output), "output of a program")
         try:
-            if self._stopping[program.stage].is_set():  # set during the start
+            if self._stopping[program.stage].is_set():  # `stop` was called during the start, and found no child
                 _signal(child, signal.SIGTERM)
             status = await child.wait()
             await asyncio.wait([copying], timeout=LAST_WORDS)
@@ -243,7 +243,7 @@ class Supervisor:
 
 
 def _extend(line: bytearray, data: bytes) -> int:
-    """Add data up to MAX_LINE. Returns how many bytes had no room."""
+    """Add `data` to `line`, up to MAX_LINE bytes. Returns how many bytes were cut."""
     taken = data[: MAX_LINE - len(line)]
     line += taken
     return len(data) - len(taken)
@@ -260,7 +260,7 @@ def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
             child.send_signal(number)
 
 
-# A process of its own: code between fork and exec (`preexec_fn`) may deadlock in a program with threads.
+# Run by a fresh interpreter, which then becomes the command. A `preexec_fn` could deadlock in a program with threads.
 _BECOME = """
 import ctypes, os, sys
 parent, number, *command = sys.argv[1:]
@@ -272,7 +272,7 @@ os.execv(command[0], command)
 
 
 def tied_to_parent(command: Sequence[str], number: signal.Signals) -> list[str]:
-    """The command line of a child that becomes `command`. The kernel sends it `number` when this thread ends."""
+    """A command line that runs `command`. It gets the signal `number` when the thread that starts it ends."""
     return [sys.executable, "-I", "-S", "-c", _BECOME, str(os.getpid()), str(int(number)), *command]
 
 
@@ -280,14 +280,14 @@ _PR_GET_CHILD_SUBREAPER = 37
 
 
 def _adopts_orphans() -> bool:
-    """Whether processes become this one's when their parents end: process 1, or a "child subreaper"."""
+    """Whether this process becomes the parent of orphans: as process 1, or as a "child subreaper"."""
     is_reaper = ctypes.c_int(0)
     ctypes.CDLL(None).prctl(_PR_GET_CHILD_SUBREAPER, ctypes.byref(is_reaper), 0, 0, 0)
     return os.getpid() == 1 or bool(is_reaper.value)
 
 
 async def _reap_orphans() -> None:
-    """Wait for orphans that have ended. A child of this loop is never there at the second look."""
+    """Reap orphans that have ended. asyncio reaps its own children at once, so a zombie seen twice is an orphan."""
     before: set[int] = set()
     while True:
         await asyncio.sleep(ORPHANS_EVERY)
@@ -308,7 +308,7 @@ def _ended_children() -> set[int]:
                 with open(f"/proc/{name}/stat") as file:
                     state, parent, *_ = file.read().rpartition(")")[2].split()
             except (OSError, ValueError):
-                continue  # it has been waited for meanwhile
+                continue  # it was reaped in the meantime
             if state == "Z" and parent == me:
                 found.add(int(name))
     return found

@@ -11,8 +11,8 @@
                     self.fail(f"welcomed as {answer.uid}, expected {self.uid}")
                 await asyncio.sleep(self.random.uniform(0.5, 1.5))
 
-A method with the name of a message, `on_line` for Line, is its handler, as with `Handlers.register`. Handlers are
-called in the order of arrival, before `expect` gives the same message.
+A method named after a message, such as `on_line` for Line, is its handler, as with `Handlers.register`. Handlers are
+called in the order of arrival. `expect` returns a message only after its handler was called.
 """
 
 import asyncio
@@ -41,16 +41,16 @@ T = TypeVar("T")
 _H = TypeVar("_H", bound=Callable[[Any, Any], Any])
 
 KEPT_MESSAGES = 256
-"""The newest messages, which are kept for a later `expect`."""
+"""The most messages that are kept for a later `expect`. One more drops the oldest."""
 
 
 class Robot:
     """One user of a load test. A scenario is a subclass with a `run`.
 
-    number: 0 and up. uid: the user that logs in, number + 1 unless `run` sets another.
-    random: seeded with the run's seed and number, so that a run can be repeated.
-    session: the open session, or one that the server closed, or None.
-    catalog (of the class): its messages; by default those of `@message`.
+    number: counts from 0. uid: the user that logs in, number + 1 unless `run` sets another.
+    random: seeded with the test's seed and `number`, so that a test can be repeated.
+    session: the session of the last `connect`, even after the server closed it; else None.
+    catalog: set in the class; the messages of the robot, by default those of `@message`.
     """
 
     catalog: Catalog = default_catalog
@@ -64,7 +64,7 @@ class Robot:
         self._address = address
         self._tally = tally
         self._kept: deque[Any] = deque(maxlen=KEPT_MESSAGES)
-        self._answer: asyncio.Future[Any] | None = None  # for `expect`, while it waits
+        self._answer: asyncio.Future[Any] | None = None  # while `expect` waits: its result
         self._wanted: Callable[[Any], bool]
         self._handlers = RobotHandlers(self)
         self._handlers.register(self)
@@ -75,14 +75,14 @@ class Robot:
     # -- overridden by scenarios --
 
     async def run(self) -> None:
-        """The scenario. At the end of the test it is cancelled, and the session closed. It may return earlier.
+        """The scenario. It may return early; at the end of the test it is cancelled. Then the session is closed.
 
-        An exception is counted as an error, and a second later the robot runs it again.
+        An exception is counted as an error; after a second `run` is called again.
         """
         raise NotImplementedError(f"{type(self).__name__} has no run()")
 
     def token(self) -> str:
-        """The token for its login. By default its uid with 32 digits, for `StaticTokens`."""
+        """The token to log in with. By default the uid as 32 digits, for `StaticTokens`."""
         return f"{self.uid:032d}"
 
     # -- called by scenarios --
@@ -98,7 +98,7 @@ class Robot:
                     self._address, uid=self.uid, token=self.token(), handlers=self._handlers, catalog=self.catalog
                 )
         except BaseException:
-            self.session = None  # a cancellation may come after it was verified
+            self.session = None  # `_opened` may have set it before a cancellation
             raise
 
     async def disconnect(self, *, abruptly: bool = False) -> None:
@@ -125,7 +125,9 @@ class Robot:
         where: Callable[[T], bool] = lambda message: True,
         timeout: float = 5.0,  # noqa: ASYNC109 - a scenario has one timeout for each answer
     ) -> T:
-        """The next message of class `kind` for which `where` is true, kept or still to arrive. Skips others before it.
+        """Wait for a message of class `kind` for which `where` is true. Kept messages are looked at first.
+
+        All other messages before it are dropped.
 
         Raises TimeoutError after `timeout` seconds, and SessionClosed if the session closes first.
         """
@@ -151,13 +153,13 @@ class Robot:
 
     @contextmanager
     def measure(self, name: str) -> Iterator[None]:
-        """Records how long the block takes, unless it raises."""
+        """Record how long the block takes, unless it raises."""
         start = perf_counter()
         yield
         self.record(name, perf_counter() - start)
 
     def record(self, name: str, seconds: float) -> None:
-        """Count a latency. The results have the percentiles of each name."""
+        """Record a latency under `name`. The results show the percentiles for each name."""
         self._tally.record(name, seconds)
 
     def count(self, name: str, number: int = 1) -> None:
@@ -165,7 +167,7 @@ class Robot:
         self._tally.counts[name] += number
 
     def fail(self, text: str) -> None:
-        """Count an error. text: what was seen and what was expected. Errors with the same text are shown as one."""
+        """Count an error. text: what was seen, what was expected. The results group errors with the same text."""
         self._tally.fail(self.number, text)
 
     # -- called by the load test and the handlers --
@@ -206,7 +208,7 @@ class Robot:
             self._answer.set_exception(SessionClosed(session.close_code or CloseCode.NORMAL, session.close_reason))
 
     def take(self, session: Session, message: Any) -> None:
-        """Count `message`, and give it to the `expect` that waits for it, or keep it for a later one."""
+        """Count `message`. A waiting `expect` gets it or drops it; without one it is kept for a later `expect`."""
         self._tally.received += 1
         if self._answer is None or self._answer.done():
             self._kept.append(message)
@@ -227,19 +229,19 @@ class RobotFallback(Fallback):
 
 
 class RobotHandlers(Handlers):
-    """A robot's handlers. A message that they handled is for `expect` too."""
+    """A robot's handlers. A message goes to `expect` after it was handled."""
 
     def __init__(self, robot: Robot) -> None:
         super().__init__(robot.catalog, RobotFallback(robot))
         self._robot = robot
 
     def on(self, what: type | int | str, *, rate: float | None = None, also: bool = False) -> Callable[[_H], _H]:
-        """As `Handlers.on`. A handled message is for `expect` too."""
+        """As `Handlers.on`. The first handler of a message also passes it on to `expect`."""
         register: Callable[[Callable[..., Any]], Any] = super().on(what, rate=rate, also=also)
 
         def and_take(handler: _H) -> _H:
             check_handler(handler, str(getattr(what, "__name__", what)), "session", "message")
-            if self.catalog.find(what).id in self.routes:  # the first handler gives it to `expect`
+            if self.catalog.find(what).id in self.routes:  # the first handler passes it on already
                 register(handler)
                 return handler
 
@@ -261,7 +263,7 @@ class RobotHandlers(Handlers):
 
 
 def describe(error: BaseException) -> str:
-    """An error in one line, with the place of its `raise`."""
+    """The error as one line, with the file and line where it was raised."""
     frames = traceback.extract_tb(error.__traceback__)
     place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
     return f"{type(error).__name__}: {error}{place}"

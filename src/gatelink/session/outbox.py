@@ -1,11 +1,11 @@
 """What a session still has to send: one queue for typed and raw messages, bounded in frames and bytes.
 
-*Queued* is not *sent*. Until `take` a frame may be dropped or replaced by policy; from then on it is sent, counted in
-`sent` and unchangeable (protocol.md, "What counts").
+A frame is *queued* until `take` returns it. Until then, a policy may drop or replace it. After that it is *sent*: it is
+counted in `sent` and can't be changed (protocol.md, "What counts").
 
-A session that can be resumed has a `SendWindow`: it keeps what was sent until the peer has acknowledged it
-(protocol.md, "Retention"). While the window is full nothing is taken, the queue grows, and its policy applies. So a
-session that lives can always be resumed.
+A session that can be resumed has a `SendWindow`. It keeps each sent frame until the peer has acknowledged it
+(protocol.md, "Retention"). While the window is full, `take` returns nothing: the queue grows until a policy applies.
+So an open session still has every unacknowledged frame, and can be resumed.
 """
 
 import sys
@@ -37,7 +37,7 @@ class OutboxFull(LocalError):
 class Outbox:
     """The queue of one session.
 
-    max_frames, max_bytes: what may be queued. A frame larger than `max_bytes` is refused, even when nothing is.
+    max_frames, max_bytes: the limits of the queue. A frame larger than `max_bytes` is refused even by an empty queue.
     """
 
     __slots__ = (
@@ -62,28 +62,28 @@ class Outbox:
         self.count = 0  # frames queued
         self.dropped = 0  # frames that policy dropped or replaced, since the start
         self.sent = 0  # frames that were taken, since the start
-        self._frames: list[bytes | None] = []  # None: was replaced or dropped
+        self._frames: list[bytes | None] = []  # None: the frame was replaced or dropped
         self._keys: dict[int, int] | None = None  # key -> number of its queued frame
         self._base = 0  # number of _frames[0]
-        self._plain = -1  # number of the last frame without a key since there have been keys
-        self._seen = -1  # what `sent` was when `stalled` last saw something taken, and when that was
-        self._seen_at = 0.0
+        self._plain = -1  # number of the newest frame without a key; not kept up to date while `_keys` is None
+        self._seen = -1  # `sent` at the last progress that `stalled` saw
+        self._seen_at = 0.0  # and the time of that
 
     @property
     def held_bytes(self) -> int:
-        """All that it keeps in memory."""
+        """Bytes of all frames in memory."""
         return self.bytes
 
     def frames(self) -> Iterator[bytes]:
-        """All that it keeps, in order: what was sent and not acknowledged, then what is queued."""
+        """All frames in memory, in order: the sent and unacknowledged ones, then the queued ones."""
         return (frame for frame in self._frames if frame is not None)
 
     def push(self, frame: bytes, full: Full = Full.CLOSE, key: int = 0) -> None:
-        """Queues `frame`; with a `key` (not 0) it replaces what is queued under the same key.
+        """Queue `frame`. With a `key` (not 0), it replaces the queued frame of the same key.
 
-        A replacing frame takes the replaced one's place while only keyed frames stand behind that, so that a stream of
-        updates is fair to all its keys; else it goes to the end, so that it never overtakes a frame without a key.
-        Raises OutboxFull or MessageTooLarge, and then, as when `frame` is dropped, what is queued stays as it was.
+        The new frame takes the place of the old one, so that frequent updates of one key do not delay the other keys.
+        If a frame without a key is queued behind the old one, the new frame goes to the end: it must not overtake.
+        Raises OutboxFull or MessageTooLarge. The queue is unchanged then, and also when `frame` itself is dropped.
         """
         size = self.bytes + len(frame)
         if self._keys is None and not key and size <= self.max_bytes and self.count < self.max_frames:
@@ -94,7 +94,7 @@ class Outbox:
             self._push(frame, full, key)
 
     def extend(self, frames: list[bytes]) -> None:
-        """`push` of several, in order. Raises OutboxFull, and then those that fitted are queued."""
+        """Queue several frames, as `push` does. Raises OutboxFull; the frames that fitted stay queued."""
         size = self.bytes + sum(map(len, frames))
         count = self.count + len(frames)
         if self._keys is None and size <= self.max_bytes and count <= self.max_frames:
@@ -106,7 +106,7 @@ class Outbox:
                 self.push(frame)
 
     def adopt(self, frames: list[bytes]) -> None:
-        """Queues what another queue had, whatever the limits. They bound what is pushed behind it."""
+        """Queue the frames of another queue, even beyond the limits. Later pushes count them."""
         self._frames += frames
         self.count += len(frames)
         self.bytes += sum(map(len, frames))
@@ -152,7 +152,7 @@ class Outbox:
             self._compact()
 
     def take(self, max_bytes: int) -> bytes:
-        """Takes whole frames from the front, at least one and then up to `max_bytes`, joined; b"" if none is queued."""
+        """Take whole frames from the front, joined: up to `max_bytes`, but at least one. b"" if none is queued."""
         frames = self._frames
         if self.bytes <= max_bytes:
             data = b"".join(cast(list[bytes], frames) if self.count == len(frames) else filter(None, frames))
@@ -166,14 +166,17 @@ class Outbox:
         return b"".join(self._take_frames(len(frames), max_bytes, at_least_one=True))
 
     def stalled(self, now: float, waits: bool) -> float:
-        """Seconds up to `now` for which nothing has been taken though, at each call of this, something `waits`."""
+        """Seconds without progress. Call it regularly: a frame taken since the last call, or `waits` False, resets it.
+
+        waits: whether something is waiting to be taken.
+        """
         if not waits or self.sent != self._seen:
             self._seen = self.sent
             self._seen_at = now
         return now - self._seen_at
 
     def drain(self) -> list[bytes]:
-        """Takes out everything that is queued, unsent: the next session of the same user may get it."""
+        """Take out all queued frames without counting them as sent, for the next session of the same user."""
         frames = [frame for frame in self._frames if frame is not None]
         self._forget(len(self._frames))
         self.count = 0
@@ -187,12 +190,12 @@ class Outbox:
         )
 
     def _place(self, key: int) -> int:
-        """Where the queued frame of `key` stands in `_frames`; -1 if there is none."""
+        """The index in `_frames` of the queued frame of `key`; -1 if there is none."""
         number = self._keys.get(key, -1) if key and self._keys is not None else -1
         return max(number - self._base, -1)
 
     def _take_frames(self, most: int, max_bytes: int, at_least_one: bool) -> list[bytes]:
-        """Takes up to `most` frames and `max_bytes` from the front; the first whatever its size, if `at_least_one`."""
+        """Take up to `most` frames and `max_bytes` from the front. `at_least_one`: the first may be larger."""
         taken: list[bytes] = []
         size = at = 0
         for frame in self._frames:
@@ -219,7 +222,7 @@ class Outbox:
         self.dropped += 1
 
     def _compact(self) -> None:
-        """Takes away the empty places, and the keys of what was sent, so that both stay within the limit."""
+        """Remove the None entries, and the keys of frames that are no longer queued, so that neither piles up."""
         numbers = [self._base + i for i, frame in enumerate(self._frames) if frame is not None]
         self._frames = [frame for frame in self._frames if frame is not None]
         renumbered = {number: self._base + i for i, number in enumerate(numbers)}
@@ -228,7 +231,7 @@ class Outbox:
             self._keys = {key: renumbered[number] for key, number in self._keys.items() if number in renumbered}
 
     def _forget(self, upto: int) -> None:
-        """Takes the first `upto` places away; keys that pointed there are found out by their number."""
+        """Remove the first `upto` entries. Their keys stay in `_keys`: `_place` sees that their numbers are too low."""
         del self._frames[:upto]
         self._base += upto
         if not self._frames:
@@ -236,9 +239,10 @@ class Outbox:
 
 
 class SendWindow(Outbox):
-    """An `Outbox` that keeps what it gave out.
+    """An `Outbox` that keeps the sent frames until they are acknowledged.
 
-    window_frames, window_bytes: what may be sent and not acknowledged; one frame is always let out when nothing is.
+    window_frames, window_bytes: the limits of the unacknowledged frames. While none is unacknowledged, a frame of any
+    size may be sent.
     """
 
     __slots__ = ("_kept", "kept_bytes", "window_bytes", "window_frames")
@@ -257,7 +261,7 @@ class SendWindow(Outbox):
 
     @property
     def acknowledged(self) -> int:
-        """How many of the sent frames the peer has taken in, as far as it said."""
+        """How many of the sent frames the peer has acknowledged."""
         return self.sent - len(self._kept)
 
     @property
@@ -268,7 +272,7 @@ class SendWindow(Outbox):
         return chain(self._kept, super().frames())
 
     def take(self, max_bytes: int) -> bytes:
-        """As `Outbox.take`, within the window; b"" while that is full."""
+        """As `Outbox.take`, within the window; b"" while the window is full."""
         room = self.window_frames - len(self._kept)
         if room <= 0:
             return b""
@@ -278,7 +282,7 @@ class SendWindow(Outbox):
             self._kept.extend(frame for frame in self._frames if frame is not None)
             return super().take(max_bytes)
         taken = self._take_frames(room, min(max_bytes, space), at_least_one=not self._kept)
-        if not taken:  # the first is larger than what was asked for, and may be within the window all the same
+        if not taken:  # if only `max_bytes` is too small for the first frame, take that one alone
             taken = self._take_frames(1, space, at_least_one=False)
         self._kept.extend(taken)
         data = b"".join(taken)
@@ -286,7 +290,7 @@ class SendWindow(Outbox):
         return data
 
     def acknowledge(self, received: int) -> None:
-        """The peer has taken in `received` frames since the start. Raises ProtocolError for a count that can't be."""
+        """Drop the kept frames among the first `received` of the session. Raises ProtocolError for a wrong count."""
         fresh = received - self.acknowledged
         if not 0 <= fresh <= len(self._kept):
             raise ProtocolError(
@@ -301,9 +305,9 @@ class SendWindow(Outbox):
             self.kept_bytes -= len(kept.popleft())
 
     def lift(self) -> None:
-        """The session has ended and will not be resumed: what is queued waits for no acknowledgement any more."""
+        """Remove the limits of the window. The session will not be resumed, so nothing has to wait for an ack."""
         self.window_frames = self.window_bytes = sys.maxsize
 
     def unacknowledged(self) -> bytes:
-        """Everything that was sent and not acknowledged, joined: to be sent again on a new connection."""
+        """The unacknowledged frames, joined, to be sent again on a new connection."""
         return b"".join(self._kept)

