@@ -49,7 +49,7 @@ class Target:
 
         Returns the seconds to wait before the next dial if the server sent a GOAWAY, else None.
 
-        The server's key stays the same, so no other server can answer there.
+        A client that knows the server's key keeps it, so no other server can pass for this one there.
         """
         if session.extension is None:
             return None

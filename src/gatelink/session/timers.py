@@ -45,7 +45,7 @@ class Wheel:
     clock: gives seconds, the loop's time by default. now: what it gave last; at most one tick old while an item is set
     and the loop is not late.
 
-    An item whose `on_deadline` raises is reported to the loop's exception handler; the others are called all the same.
+    An item whose `on_deadline` raises is reported to the loop's exception handler; the other items are still called.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, clock: Callable[[], float] | None = None) -> None:

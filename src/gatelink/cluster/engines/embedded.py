@@ -126,7 +126,7 @@ class NatsServer:
         """Choose a free port and reserve it until `stop`, also while nats-server is down.
 
         The socket that reserves it is bound, and does not listen. Both this socket and nats-server's set SO_REUSEADDR,
-        so nats-server can listen on the port all the same.
+        so nats-server can still listen on the port.
         """
         if self._held_port is None:
             held = socket.socket()
