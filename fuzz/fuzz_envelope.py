@@ -17,11 +17,14 @@ from gatelink.wire.envelope import (
     open_push_frames,
     push_frames,
     sid_and_count,
+    tags_in,
+    without_tags,
 )
-from gatelink.wire.frames import Frame, encode_frame
+from gatelink.wire.frames import ALL_FLAGS, ANSWER, CONTROL, REQUEST, Frame, encode_frame
 
 MAX_FRAME = 300
 FIRST_ID = 100
+MESSAGE_FLAGS = ALL_FLAGS - {CONTROL}
 
 
 def check(data: bytes) -> None:
@@ -33,6 +36,16 @@ def check(data: bytes) -> None:
         except BodyError:
             return
         assert again == encode_frame(id, body), f"envelope {id} with body {body.hex()} became {again.hex()}"
+        if id == CLIENT_FRAME:
+            check_tags(again)
+
+
+def check_tags(whole: Encoded) -> None:
+    """A gateway that takes out the tagged frames leaves the others, in order."""
+    sid, sent = open_client_frames(whole[6:], MAX_FRAME)
+    plain = [frame for frame in sent if frame[1] < REQUEST]
+    assert without_tags(whole) == (client_frames(sid, plain) if plain else None)
+    assert len(tags_in(whole)) == sum(REQUEST <= flags < ANSWER for _, flags, _ in sent)
 
 
 def pack(id: int, body: bytes) -> Encoded:
@@ -52,12 +65,17 @@ def pack(id: int, body: bytes) -> Encoded:
         group, policy, key, frames = open_broadcast_frames(body, MAX_FRAME)
         check_whole(frames, policy)
         return broadcast_frames(group, frames, policy, key)
-    return event(open_event(id, body))
+    try:
+        return event(open_event(id, body, speaks_requests=True))
+    except BodyError:
+        return event(open_event(id, body))
 
 
 def check_inner(frame: Frame) -> None:
     id, flags, body = frame
-    assert id and id not in FRAMEWORK_IDS and flags < 4 and len(body) + 2 <= MAX_FRAME, f"let through {frame}"
+    assert id and id not in FRAMEWORK_IDS and flags in ALL_FLAGS - {CONTROL} and len(body) + 2 <= MAX_FRAME, (
+        f"let through {frame}"
+    )
 
 
 def check_whole(frames: list[Encoded], policy: int) -> None:

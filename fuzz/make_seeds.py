@@ -1,6 +1,6 @@
 """Write the first inputs for fuzzing, fuzz/seeds/TARGET/NAME: `python -m fuzz.make_seeds`.
 
-An input that broke a target once is a seed for good: it is added to `BROKE`, by name.
+An input that broke a target once stays a seed: it is added to `BROKE`, by name.
 """
 
 import json
@@ -13,12 +13,15 @@ from google.protobuf.struct_pb2 import Value
 from fuzz import fuzz_bodies, fuzz_envelope, fuzz_handshake
 from fuzz.fuzz_secure import Step
 from fuzz.harness import SEEDS
+from gatelink.errors import RequestCode
 from gatelink.net.proxy import SIGNATURE
+from gatelink.session.requests import failed_frame
 from gatelink.wire import control, envelope
 from gatelink.wire.body import compress
-from gatelink.wire.frames import encode_control_frame, encode_frame
+from gatelink.wire.frames import ANSWER, FAILED, REQUEST, encode_control_frame, encode_frame, tagged
 from gatelink.wire.messages import MessageType
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
+from gatelink.wire.websocket import mask
 
 Inputs = dict[str, bytes]
 
@@ -36,6 +39,9 @@ RECORDS: dict[str, control.Control] = {
     "ack": control.Ack(1),
     "close": control.Close(4000, "bye"),
     "goaway": control.GoAway(1_000, "tcp://a:1"),
+    "renew": control.Renew("token"),
+    "renewed": control.Renewed(0, 3600),
+    "expiring": control.Expiring(60),
     "handshake-answer": control.HandshakeAnswer(bytes(48)),
 }
 
@@ -45,7 +51,14 @@ def frames() -> Inputs:
     base = {f"{line['name']}-{line['flags']}": bytes.fromhex(line["frame"]) for line in reversed(lines)}
     extended = b"".join(encode_control_frame(control.encode_control(record)) for record in RECORDS.values())
     errors = {"flags": b"\2\0\0\x08\4\0", "sealed": b"\1\0\0\4", "id-0": b"\2\0\0\0\0\0", "length": b"\x65\0\0\0"}
-    return base | {"all": b"".join(base.values()), "control": extended} | errors
+    asked = {
+        "request": tagged(encode_frame(11_001, b"abc"), 5 << 16, REQUEST),
+        "answer": tagged(encode_frame(11_001, b"abc", 3), 0x0005_0312, ANSWER),
+        "failed": failed_frame(11_001, 5 << 16, RequestCode.REFUSED, 2**32 - 1, "full"),
+        "failed-part": encode_frame(11_001, bytes(11), FAILED),
+        "request-part": encode_frame(11_001, bytes(3), REQUEST),
+    }
+    return base | {"all": b"".join(base.values()), "control": extended} | errors | asked
 
 
 def controls() -> Inputs:
@@ -141,6 +154,28 @@ def proxies() -> Inputs:
     }
 
 
+def websockets() -> Inputs:
+    key = b"\1\2\3\4"
+
+    def frame(first: int, payload: bytes) -> bytes:
+        return bytes([first, 0x80 | len(payload)]) + key + mask(payload, key)
+
+    return {
+        "binary": frame(0x82, b"abc"),
+        "two": frame(0x82, b"abcdefgh") * 2,
+        "fragments": frame(0x02, b"a") + frame(0x89, b"ping") + frame(0x00, b"") + frame(0x80, b"bc"),
+        "text": frame(0x81, b"abc"),
+        "compressed": frame(0xC2, b"abc"),
+        "close": frame(0x88, b"\x0f\xa0bye"),
+        "close-half": frame(0x88, b"\x0f"),
+        "close-utf8": frame(0x88, b"\x03\xe8\xff"),
+        "too-large": b"\x82\xfe\xff\xff" + key,
+        "long": b"\x82\xff" + bytes(7) + b"\x80" + key + bytes(128),
+        "server": b"\x82\x03abc\x82\x7e\x00\x80" + bytes(128),
+        "unmasked": b"\x82\x03abc",
+    }
+
+
 def envelopes() -> Inputs:
     frame = encode_frame(12_001, b"abc", 3)
     whole = {
@@ -160,11 +195,21 @@ def envelopes() -> Inputs:
         "closed": envelope.event(envelope.SessionClosed(1, 4011)),
         "bind": envelope.event(envelope.Bind(1, 13, 31)),
         "kick": envelope.event(envelope.Kick(1, 4004, "enough")),
+        "kick-user": envelope.event(envelope.KickUser(7, 1, 2, "enough")),
         "join": envelope.event(envelope.Join(1, "12/red")),
         "leave": envelope.event(envelope.Leave(1, "12/red")),
         "ready": envelope.event(envelope.LinkReady()),
         "hold": envelope.event(envelope.Hold(1, 1)),
         "run": envelope.event(envelope.Run("5a13")),
+        "opened-fully": envelope.event(
+            envelope.SessionOpenedFully(1, 7, 0, 1, "127.0.0.1", 2, 3, "", 13, 2**32 - 1, 1, 60)
+        ),
+        "renewed": envelope.event(envelope.Renewed(1, '{"name":"Ann"}', 60)),
+        "connected": envelope.event(envelope.Connected(1, (1, 2**64 - 1))),
+        "client-tags": envelope.client_frames(
+            1, [(12_001, 8, bytes(4)), (12_001, 0, b""), (12_001, 19, bytes(5)), (12_001, 24, bytes(12))]
+        ),
+        "push-tags": envelope.push_to_one(1, [tagged(frame, 1, REQUEST), tagged(frame, 2, ANSWER)]),
     }
     inputs = {name: bytes([data[4] - fuzz_envelope.FIRST_ID]) + data[6:] for name, data in whole.items()}
     client, opened = inputs["client"], inputs["opened"]
@@ -173,6 +218,17 @@ def envelopes() -> Inputs:
         "client-more": client + b"x",
         "opened-part": opened[:-1],
         "none": b"\xff",
+    }
+
+
+def outboxes() -> Inputs:
+    """Steps of fuzz_outbox."""
+    return {
+        "push and take": bytes([0, 10, 0, 20, 6, 255, 1, 3, 6, 1]),
+        "full": bytes([0, 49, 0, 49, 0, 49, 3, 0, 3, 1, 3, 2, 6, 40, 6, 255]),
+        "keys": bytes([4, 1, 4, 2, 0, 5, 4, 1, 4, 5, 6, 30, 0, 3, 6, 255, 0, 1, 6, 255]),
+        "window": bytes([0, 10, 0, 20, 0, 30, 6, 255, 8, 2, 6, 255, 9, 200, 8, 9, 9, 60, 4, 1, 6, 255, 8, 3, 9, 255]),
+        "many": bytes([0, 6, 4, 3, 6, 50, 8, 2] * 100),
     }
 
 
@@ -185,7 +241,9 @@ def seeds() -> dict[str, Inputs]:
         "fuzz_secure": scripts(),
         "fuzz_bodies": bodies(),
         "fuzz_proxy": proxies(),
+        "fuzz_websocket": websockets(),
         "fuzz_envelope": envelopes(),
+        "fuzz_outbox": outboxes(),
     }
     return {target: inputs | BROKE.get(target, {}) for target, inputs in made.items()}
 

@@ -8,7 +8,7 @@ import gc
 import inspect
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from uuid import uuid4
 
 import hypothesis
@@ -42,10 +42,19 @@ def raised(soft: int, hard: int, wanted: int) -> int:
     return max(soft, wanted if hard == resource.RLIM_INFINITY else min(wanted, hard))
 
 
-def pytest_collection_finish() -> None:
-    """What has been imported by now stays: spare it the full collection at the end of every `async def` test."""
-    gc.collect()
-    gc.freeze()
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """Collect tests without collecting garbage: nearly all that is made stays, and each round would look at all of it.
+
+    Afterwards, spare it the full collection at the end of every `async def` test.
+    """
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
+        gc.collect()
+        gc.freeze()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -78,7 +87,7 @@ def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
 
 @pytest.fixture(scope="session")
 def postgres() -> Iterator[Postgres]:
-    """A PostgreSQL server, started by the first test that wants it. Whoever stops it starts it again."""
+    """A PostgreSQL server, started by the first test that wants it. A test that stops it starts it again."""
     with running_postgres() as server:
         yield server
 

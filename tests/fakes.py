@@ -16,6 +16,7 @@ from gatelink.session.states import SessionState
 from gatelink.session.stream import FrameReceiver, Pause, Stream
 from gatelink.session.timers import TICK, Wheel
 from gatelink.testing import FakeClock
+from gatelink.wire.control import Lost
 from gatelink.wire.frames import MAX_LENGTH, Frame, FrameDecoder
 from gatelink.wire.messages import Catalog
 
@@ -41,9 +42,9 @@ async def turn() -> None:
     await asyncio.sleep(0)
 
 
-async def settle() -> None:
-    """Lets everything happen that waits for nothing but the loop."""
-    for _ in range(10):
+async def settle(turns: int = 10) -> None:
+    """Lets everything happen that waits for nothing but so many turns of the loop."""
+    for _ in range(turns):
         await asyncio.sleep(0)
 
 
@@ -128,6 +129,10 @@ class FakeOwner:
     def closed(self, session: Session) -> None:
         self.calls.append("closed")
 
+    def renew(self, session: Session, token: str) -> None: ...
+
+    def expiring(self, session: Session) -> None: ...
+
     def released(self, session: Session) -> None:
         self.calls.append("released")
 
@@ -156,6 +161,15 @@ class FakeHandlers:
 
     def resumed(self, session: Session) -> None:
         self.received.append("resumed")
+
+    def renewed(self, session: Session) -> None:
+        self.received.append("renewed")
+
+    def expiring(self, session: Session) -> None:
+        self.received.append("expiring")
+
+    def lost(self, session: Session, lost: Lost) -> None:
+        self.received.append(lost)
 
     def closed(self, session: Session, handle_rest: bool) -> None:
         self.received.append("closed")

@@ -16,6 +16,7 @@ import re
 import shutil
 import subprocess
 import sys
+import sysconfig
 import threading
 import time
 from pathlib import Path
@@ -81,17 +82,22 @@ def needs(extra: str, compiler: str) -> list[str]:
     _, disk = DOWNLOADS[extra]
     if not VENV.exists() and shutil.disk_usage(ROOT).free < disk * 1_000_000:
         missing.append(f"{disk} MB are needed on the disk of {ROOT}: free some")
-    if extra == "dev" and not compiles(compiler):
-        missing.append(f"no working C compiler ({compiler}), which the benchmarks need: apt-get install gcc libc6-dev")
+    if extra == "dev" and not compiles(compiler, "stdio.h"):
+        missing.append(
+            f"no working C compiler ({compiler}), which the compiled core and the benchmarks need: "
+            "apt-get install gcc libc6-dev"
+        )
+    elif extra == "dev" and not compiles(compiler, "Python.h"):
+        missing.append(f"no C headers of {python}, which the compiled core needs: apt-get install python3-dev")
     return missing
 
 
-def compiles(compiler: str) -> bool:
-    """Whether `compiler`, a command with its options, takes a C source with the C library's headers."""
+def compiles(compiler: str, header: str) -> bool:
+    """Whether `compiler`, a command with its options, takes a C source with a header of C's or of Python's."""
     try:
         done = subprocess.run(
-            [*compiler.split(), "-fsyntax-only", "-x", "c", "-"],
-            input=b"#include <stdio.h>\n",
+            [*compiler.split(), "-fsyntax-only", "-I", sysconfig.get_path("include"), "-x", "c", "-"],
+            input=f"#include <{header}>\n".encode(),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
             timeout=60,
@@ -115,6 +121,8 @@ def install(extra: str) -> int:
     """Run pip, and say how far it is; the exit status."""
     command = [str(VENV / "bin" / "python"), "-m", "pip", "install", "--disable-pip-version-check"]
     command += ["--progress-bar", "off", "--no-input", "--editable", f".[{extra}]"]
+    # The tools need the compiled core. The demos run without it where it can't be built.
+    os.environ["GATELINK_NATIVE"] = "1" if extra == "dev" else "auto"
     status, lines = run_with_progress(command, "starting pip")
     if status != 0:
         print("\n".join(["pip failed; the end of what it said:", *lines[-20:]]), file=sys.stderr)
@@ -125,8 +133,16 @@ def install(extra: str) -> int:
             stamp.touch()
     size = sum(path.stat().st_size for path in VENV.rglob("*") if path.is_file() and not path.is_symlink())
     downloaded = sum(map(megabytes, lines))
+    say(f"the compiled core: {core()}")
     say(f"{VENV.name} is ready: {size / 1e6:.0f} MB, of which pip downloaded {downloaded:.0f} MB")
     return 0
+
+
+def core() -> str:
+    """Whether the compiled core is there, or why not."""
+    script = "from gatelink._native import load; core, why_not = load('auto'); print('built' if core else why_not)"
+    done = subprocess.run([VENV / "bin" / "python", "-c", script], cwd=ROOT, capture_output=True, text=True)
+    return done.stdout.strip() or done.stderr.strip()
 
 
 def run_with_progress(command: list[str], doing: str) -> tuple[int, list[str]]:

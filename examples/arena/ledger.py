@@ -1,7 +1,8 @@
-"""The checks of one player: it receives every step, its own and the others', once, in order, without a gap.
+"""The checks of one player: it receives every step once, in order, without a gap.
 
-Steps and words of a visit to a room are numbered from 1, so a number shows what is missing. Steps that were lost with a
-killed server are counted separately, and only while the player knows of a kill.
+Steps and words of a visit to a room are numbered from 1, so a number shows what is
+missing. Steps that were lost with a killed server are counted separately, and only while
+the player knows of a kill.
 """
 
 from dataclasses import dataclass, field
@@ -14,7 +15,8 @@ class Verdict:
     sent: int = 0  # steps and words
     told: int = 0  # of the player's own, back from the room
     heard: int = 0  # of others
-    died: int = 0  # sent to a server or over a gateway that was killed, and never received back
+    # sent to a server or over a gateway that was killed, and never received back
+    died: int = 0
     untaken: int = 0  # refused by a room that no longer knew the player
     errors: dict[str, int] = field(default_factory=dict)  # by what was wrong
 
@@ -53,18 +55,23 @@ class Visit:
             self._hear_other(uid, number)
 
     def refused(self, number: int) -> None:
-        """A step was refused: the room's server died, with all earlier steps, and another one has the room."""
+        """A step was refused: the room's server died, and another one has the room."""
         if number > self.told:
             self._verdict.died += number - 1 - self.told
             self._verdict.untaken += 1
             self.told = number
 
     def end(self, died: bool) -> None:
-        """The visit ends. Pending steps died with a server; if none died, they are lost."""
+        """The visit ends.
+
+        Pending steps died with a server; if none died, they are lost.
+        """
         if died:
             self._verdict.died += self.pending
         elif self.pending:
-            self._verdict.errors["lost"] = self._verdict.errors.get("lost", 0) + self.pending
+            self._verdict.errors["lost"] = (
+                self._verdict.errors.get("lost", 0) + self.pending
+            )
         self.told = self.sent
 
     def _hear_own(self, number: int) -> None:

@@ -2,25 +2,29 @@
 
 from msgspec import Struct
 
-from gatelink import message
+from gatelink import Request, message
+from gatelink.wire.codecs import U64
 
 LOBBY, ROOM = 41, 42
 """Server types: the thousands of the messages that they handle."""
 
 
-@message(41001)
-class Enter(Struct):
-    """Player: I want to be in this room."""
-
-    room: str
-
-
 @message(41002)
 class Entered(Struct):
-    """Lobby: your room has a place for you; say Join there. `server` has it, 0 in one process."""
+    """Lobby: your room has a place for you; say Join there.
+
+    `server` has it, 0 in one process.
+    """
 
     room: str
     server: int
+
+
+@message(41001)
+class Enter(Struct, Request[Entered]):
+    """Player: I want to be in this room."""
+
+    room: str
 
 
 @message(41003)
@@ -35,16 +39,9 @@ class Shout(Struct):
 class Shouted(Struct):
     """Lobby: a player's shout."""
 
-    uid: int
+    uid: U64
     number: int
     text: str
-
-
-@message(42001)
-class Join(Struct):
-    """Player, to the room's server: here I am."""
-
-    room: str
 
 
 @message(42002)
@@ -55,9 +52,16 @@ class Joined(Struct):
     others: int
 
 
+@message(42001)
+class Join(Struct, Request[Joined]):
+    """Player, to the room's server: here I am."""
+
+    room: str
+
+
 @message(42003)
 class Move(Struct):
-    """Player: my step number `number` in this visit, which is my `visit`-th, is to (x, y)."""
+    """Player: in my `visit`-th visit my step number `number` is to (x, y)."""
 
     visit: int
     number: int
@@ -69,7 +73,7 @@ class Move(Struct):
 class Moved(Struct):
     """Room, to all players in it: a player's step."""
 
-    uid: int
+    uid: U64
     number: int
     x: int
     y: int
@@ -88,24 +92,27 @@ class Chat(Struct):
 class Chatted(Struct):
     """Room, to all players in it: a player's words."""
 
-    uid: int
+    uid: U64
     number: int
     text: str
 
 
 @message(42007)
 class NotHere(Struct):
-    """Room: you are in no room of this server, so your step or word was refused. Ask the lobby again."""
+    """Room: you are in no room of this server, so your step or word was refused.
+
+    Ask the lobby again.
+    """
 
     visit: int
     number: int
 
 
-@message(42008)
-class Part(Struct):
-    """Player: I leave my room."""
-
-
 @message(42009)
 class Parted(Struct):
     """Room: you are out, and all that you sent before has been sent to the others."""
+
+
+@message(42008)
+class Part(Struct, Request[Parted]):
+    """Player: I leave my room."""

@@ -1,106 +1,133 @@
-"""Strict robots: they log in over HTTP, walk and talk in rooms, change rooms, log in twice, and check all messages.
+"""Strict robots: they walk and talk in rooms, log in twice, and check all messages.
 
-When a server dies they continue as an app would. If a room does not know them, they go back to the lobby. If the
-gateway has died, they reconnect with their token.
+When a server dies they continue as an app would. If a room does not know them, they go
+back to the lobby. If the gateway has died, `connect_cluster` begins a new session at the
+other one, and they go back to the lobby, too.
 """
 
 import asyncio
-import random
 import time
-from collections.abc import Awaitable, Callable
+from typing import TypeVar
 
 from examples.arena.ledger import Verdict, Visit
 from examples.arena.messages import (
     Chat,
     Chatted,
     Enter,
-    Entered,
     Join,
-    Joined,
     Move,
     Moved,
     NotHere,
     Part,
-    Parted,
     Shout,
     Shouted,
 )
-from gatelink import CloseCode, ConnectError, GatelinkError, Handlers, Session, SessionClosed, connect
+from gatelink import (
+    Backoff,
+    CloseCode,
+    GatelinkError,
+    Request,
+    RequestCode,
+    RequestFailed,
+    Session,
+    SessionClosed,
+)
 from gatelink.login.client import LoginClient, LoginFailed
-from gatelink.login.messages import LoginReply
+from gatelink.robots import Robot, Tally
+
+A = TypeVar("A")
 
 ANSWER = 3.0  # s that a server may take to answer before the player asks again
 PATIENCE = 20.0  # s in which a player must be back in a room, whatever died
+AGAIN = Backoff(first=0.2, most=1.0, attempts=100)
 STEP = 0.5  # s between two steps, on average
+SIZE = 100  # x and y are below that
+WORDS = (
+    "hello",
+    "over here!",
+    "follow me",
+    "good game",
+    "wait",
+    "where are you all?",
+    "hello " * 20,
+)
+STRIDE = 12  # of a step in each direction, at most
 
 
 class World:
-    """The shared state of all players of one run: the login, the kills, and the results."""
+    """The shared state of all players of one run: login, kills, and results."""
 
     def __init__(self, login_url: str, rooms: int, password: str) -> None:
         self.login = LoginClient(login_url)
         self.rooms = rooms
         self.password = password
         self.verdict = Verdict()
+        self.tally = Tally()  # of the robots' handlers: their errors
         self.ending = False
-        self.deaths = 0  # kills so far; after a kill during a visit, missing steps may have died
+        # kills so far; after a kill during a visit, missing steps may have died
+        self.deaths = 0
         self.killed_at = 0.0  # the time of the last kill
         self.logins = 0
         self.second_logins = 0
         self.switches = 0
-        self.returns: list[float] = []  # s that players took to be in a room again after they lost it
+        # s that players took to be in a room again after they lost it
+        self.returns: list[float] = []
         self.shouts = 0
         self.shouts_heard = 0
 
 
-class Player:
+class Player(Robot):
     """One robot."""
 
     def __init__(self, world: World, number: int, seed: int) -> None:
+        super().__init__(
+            number,
+            {"login": world.login, "reconnect": AGAIN, "timeout": PATIENCE},
+            world.tally,
+            seed,
+        )
         self.world = world
-        self.number = number
-        self.random = random.Random(f"{seed}/{number}")
-        self.session: Session | None = None
+        self.name = f"robot-{number}"
+        self.x, self.y = self.random.randrange(SIZE), self.random.randrange(SIZE)
         self.visit: Visit | None = None
         self.visits = 0
         self.deaths = 0  # world.deaths when the visit began
-        self.lost_at: float | None = None  # the time when it lost its room
+        # the time when it lost its room, or its connection
+        self.lost_at: float | None = None
         self.shout_number = 0
-        self._reply: LoginReply
-        self._answers: dict[type, asyncio.Future[object]] = {}
 
     # -- life --
 
     async def run(self) -> None:
         """Play until the world ends. Raises errors after which it can't continue."""
-        self._reply = await self._log_in(self.world.login.register)
-        await self._connect()
+        await self._register()
+        await self._log_in()
         await self._enter()
         while not self.world.ending:
             await asyncio.sleep(self.random.expovariate(1 / STEP))
             try:
-                if self.session is None or self.session.close_code is not None:
-                    await self._come_back()
-                elif self.visit is None:
+                if self.visit is None:
                     await self._enter()
                 else:
                     await self._act(self.visit)
-            except SessionClosed:
-                pass  # the next round finds out
+            except SessionClosed as closed:
+                self._suspect(f"a client ended with {closed.code!r}")
+                self._lose_room()
+                await self._log_in()
         await self._finish()
 
     async def _act(self, visit: Visit) -> None:
-        assert self.session is not None
         what = self.random.random()
         if what < 0.80:
-            x, y = self.random.randrange(100), self.random.randrange(100)
-            self.session.send(Move(visit.number, visit.next_number(), x, y))
+            self.x = min(max(self.x + self.random.randint(-STRIDE, STRIDE), 0), SIZE - 1)
+            self.y = min(max(self.y + self.random.randint(-STRIDE, STRIDE), 0), SIZE - 1)
+            self.send(Move(visit.number, visit.next_number(), self.x, self.y))
         elif what < 0.92:
-            self.session.send(Chat(visit.number, visit.next_number(), "hello" * self.random.randrange(1, 20)))
+            self.send(Chat(visit.number, visit.next_number(), self.random.choice(WORDS)))
         elif what < 0.95:
             self.shout_number += 1
             self.world.shouts += 1
-            self.session.send(Shout(self.shout_number, "to everybody"))
+            self.send(Shout(self.shout_number, "to everybody"))
         elif what < 0.98:
             await self._switch()
         else:
@@ -116,10 +143,9 @@ class Player:
         """Log in again while it is logged in, as from another device."""
         if not await self._leave_room():
             return
-        older = self.session
+        older, self.client, self.session = self.client, None, None
         assert older is not None
-        self._reply = await self._log_in(self.world.login.login)
-        await self._connect()
+        await self._log_in()
         self.world.second_logins += 1
         async with asyncio.timeout(PATIENCE):
             await older.wait_closed()
@@ -129,88 +155,90 @@ class Player:
 
     async def _finish(self) -> None:
         """Leave, after all steps have come back."""
-        if self.session is not None and self.session.close_code is None:
-            if self.visit is not None:
-                await self._leave_room()
-            self.session.close()
-            await self.session.wait_closed()
+        if self.visit is not None:
+            await self._leave_room()
+        await self.disconnect()
         self._end_visit()
 
     # -- logging in --
 
-    async def _log_in(self, how: Callable[[str, str], Awaitable[LoginReply]]) -> LoginReply:
-        """Log in over HTTP, again and again while the service is away."""
+    async def _register(self) -> None:
+        """Make an account; try again while the service is away or has no gateway."""
         deadline = time.monotonic() + PATIENCE
+        is_again = False
         while True:
             try:
-                reply = await how(f"robot-{self.number}", self.world.password)
+                await self.world.login.register(self.name, self.world.password)
                 self.world.logins += 1
-                return reply
+                return
             except LoginFailed as error:
+                if error.code == "name-taken" and is_again:
+                    # an attempt before made it, and its answer was another refusal, or
+                    # was lost
+                    return
                 if error.code == "name-taken" or time.monotonic() > deadline:
                     raise
-                await asyncio.sleep(0.2 + self.random.random() * (error.retry_after or 0.5))
-
-    async def _connect(self) -> None:
-        """Connect to the gateway that the login named, or to another one if it is not reachable."""
-        deadline = time.monotonic() + PATIENCE
-        addresses = [self._reply.addresses["tcp"]]
-        while True:
-            address = self.random.choice(addresses)
-            try:
-                self.session = await connect(
-                    address, uid=self._reply.uid, token=self._reply.token, handlers=self._handlers(), timeout=5.0
+                is_again = True
+                await asyncio.sleep(
+                    0.2 + self.random.random() * (error.retry_after or 0.5)
                 )
-                return
-            except ConnectError:
-                if time.monotonic() > deadline:
-                    raise
-                await asyncio.sleep(0.1 + 0.4 * self.random.random())
-                try:
-                    addresses = [server.addresses["tcp"] for server in await self.world.login.servers()] or addresses
-                except LoginFailed:
-                    pass
 
-    async def _come_back(self) -> None:
-        """Reconnect with its token, after the session has closed."""
-        assert self.session is not None
-        self._suspect(f"a session ended with {self.session.close_code!r}")
+    async def _log_in(self) -> None:
+        await self.connect(user=self.name, password=self.world.password)
+        self.world.logins += 1
+
+    def on_suspended(self, session: Session) -> None:
+        if session is self.session:
+            self._suspect("a connection broke")
+            self.lost_at = self.lost_at or time.monotonic()
+
+    def on_resumed(self, session: Session) -> None:
+        if self.visit is not None:
+            self.lost_at = None
+
+    def on_restarted(self, session: Session) -> None:
         self._lose_room()
-        await self._connect()
-        await self._enter()
 
     # -- rooms --
 
     async def _enter(self) -> None:
         """Ask the lobby for a room, and join it; again while they do not answer."""
-        assert self.session is not None
         room = f"room-{self.random.randrange(self.world.rooms)}"
         deadline = time.monotonic() + PATIENCE
-        while self.session.close_code is None:
+        while True:
             if time.monotonic() > deadline:
-                raise TimeoutError(f"robot {self.number} was in no room for {PATIENCE:g} s")
+                raise TimeoutError(
+                    f"robot {self.number} was in no room for {PATIENCE:g} s"
+                )
             # A kill that the loop has not seen yet may have cut this connection already.
             is_fresh = time.monotonic() - self.world.killed_at > 1.0
             self.deaths = self.world.deaths if is_fresh else self.world.deaths - 1
-            if await self._ask(Enter(room), Entered) is None:
+            session = self.session
+            if await self._ask(Enter(room)) is None:
                 self._suspect("the lobby does not answer")
                 continue
+            if self.session is not session:
+                continue  # the lobby bound the old session to the room's server
             self.visits += 1
-            self.visit = Visit(self._reply.uid, self.visits, self.world.verdict)
-            if await self._ask(Join(room), Joined) is not None:
+            visit = self.visit = Visit(self.uid, self.visits, self.world.verdict)
+            if await self._ask(Join(room)) is None:
+                self._suspect("the room does not answer")
+            elif self.visit is visit:
                 if self.lost_at is not None:
                     self.world.returns.append(time.monotonic() - self.lost_at)
                     self.lost_at = None
                 return
-            self._suspect("the room does not answer")
 
     async def _leave_room(self) -> bool:
-        """Leave the room, after all steps there have come back. Returns False if the room was lost meanwhile."""
+        """Leave the room, after all steps there have come back.
+
+        Returns False if the room was lost meanwhile.
+        """
         visit = self.visit
         if visit is None:
             return False
-        answer = await self._ask(Part(), Parted)
-        if answer is None and self.session is not None and self.session.close_code is None:
+        answer = await self._ask(Part())
+        if answer is None:
             self._suspect("the room does not answer")
         if self.visit is not visit:
             return False
@@ -234,58 +262,36 @@ class Player:
 
     # -- talking --
 
-    async def _ask(self, message: object, answer: type) -> object:
-        """The answer of that type; None if it does not come in time, or the session ends."""
-        assert self.session is not None
-        waiting = self._answers[answer] = asyncio.get_running_loop().create_future()
+    async def _ask(self, message: Request[A]) -> A | None:
+        """The answer; None if it is late, or a server or the session ends."""
         try:
-            self.session.send(message)
-            async with asyncio.timeout(ANSWER):
-                return await waiting
-        except (TimeoutError, SessionClosed):
+            answer: A = await self.request(message, timeout=ANSWER)
+            return answer
+        except RequestFailed as error:
+            if error.code is not RequestCode.TIMEOUT:
+                await asyncio.sleep(0.1)  # before it asks again
+            if self.client is not None and self.client.close_code is not None:
+                raise SessionClosed(
+                    self.client.close_code, self.client.close_reason
+                ) from None
             return None
-        finally:
-            self._answers.pop(answer, None)
 
-    def _handlers(self) -> Handlers:
-        handlers = Handlers()
+    def on_moved(self, session: Session, message: Moved) -> None:
+        if self.visit is not None:
+            self.visit.hear(message.uid, message.number)
 
-        def answered(session: Session, message: object) -> None:
-            waiting = self._answers.get(type(message))
-            if waiting is not None and not waiting.done():
-                waiting.set_result(message)
+    def on_chatted(self, session: Session, message: Chatted) -> None:
+        if self.visit is not None:
+            self.visit.hear(message.uid, message.number)
 
-        for kind in (Entered, Joined, Parted):
-            handlers.on(kind)(answered)
+    def on_shouted(self, session: Session, message: Shouted) -> None:
+        self.world.shouts_heard += 1
 
-        @handlers.on(Moved)
-        def moved(session: Session, message: Moved) -> None:
-            if self.visit is not None:
-                self.visit.hear(message.uid, message.number)
-
-        @handlers.on(Chatted)
-        def chatted(session: Session, message: Chatted) -> None:
-            if self.visit is not None:
-                self.visit.hear(message.uid, message.number)
-
-        @handlers.on(Shouted)
-        def shouted(session: Session, message: Shouted) -> None:
-            self.world.shouts_heard += 1
-
-        @handlers.on(NotHere)
-        def not_here(session: Session, message: NotHere) -> None:
-            if self.visit is not None and self.visit.number == message.visit:
-                self.visit.refused(message.number)
-                self._suspect("a room does not know its player")
-                self._lose_room()
-
-        @handlers.on_closed
-        def closed(session: Session) -> None:
-            for waiting in self._answers.values():
-                if session is self.session and not waiting.done():
-                    waiting.set_exception(SessionClosed(session.close_code or CloseCode.NORMAL))
-
-        return handlers
+    def on_not_here(self, session: Session, message: NotHere) -> None:
+        if self.visit is not None and self.visit.number == message.visit:
+            self.visit.refused(message.number)
+            self._suspect("a room does not know its player")
+            self._lose_room()
 
 
 async def live(player: Player) -> None:
@@ -294,3 +300,5 @@ async def live(player: Player) -> None:
         await player.run()
     except (GatelinkError, TimeoutError) as error:
         player.world.verdict.error(f"a robot gave up: {error}")
+    finally:
+        await player.disconnect()

@@ -1,19 +1,23 @@
 """The promise about line numbers, for one robot.
 
-1. `Joined(room, n)` begins a stay in the room. Its lines are n, n + 1, n + 2, ...: no gap, no repeat, no line of
-   another room, until the next `Joined`.
-2. A break ends the stay. Lines that the server had queued come first on the next connection; lines on their way are
-   lost. So there may be a gap before the first of them, and none after it. A user's session may have broken before this
-   robot began, so it begins as after a break.
-3. In every room numbers only grow: `Joined` never has a number that was seen. Lines between the last line and a
-   `Joined` after a break belong to the gap of that break.
+1. `Joined(room, n)` begins a stay in the room. Its lines are n, n + 1, n + 2, ...: no
+   gap, no repeat, no line of another room, until the next `Joined`.
+2. A break ends the stay. Lines that the server had queued come first on the next
+   connection; lines on their way are lost. So there may be a gap before the first of
+   them, and none after it. A user's session may have broken before this robot began, so
+   it begins as after a break.
+3. In every room numbers only grow: `Joined` never has a number that was seen. Lines
+   between the last line and a `Joined` after a break belong to the gap of that break.
 """
 
 from collections.abc import Callable
 
 
 class LineCheck:
-    """Checks the lines of one robot. fail: called with what was seen and what was expected."""
+    """Checks the lines of one robot.
+
+    fail: called with what was seen and what was expected.
+    """
 
     def __init__(self, fail: Callable[[str], None]) -> None:
         self._fail = fail
@@ -27,7 +31,10 @@ class LineCheck:
         """A stay begins. Returns how many lines were missed over a break before it."""
         expected = self._next.get(room, number)
         if number < expected:
-            self._fail(f"joined {room} at line {number}; expected {expected} or more, {expected - 1} was there before")
+            self._fail(
+                f"joined {room} at line {number}; expected {expected} or more, "
+                f"{expected - 1} was there before"
+            )
         elif self._broke and room == self._room:
             self._missed += number - expected
         missed, self._missed = self._missed, 0
@@ -51,7 +58,10 @@ class LineCheck:
             if self._gap_allowed:
                 self._missed += number - expected
             else:
-                self._fail(f"line {number} of room {room}; expected {expected}, {number - expected} missing")
+                self._fail(
+                    f"line {number} of room {room}; expected {expected}, "
+                    f"{number - expected} missing"
+                )
         self._gap_allowed = False
         self._next[room] = number + 1
 

@@ -1,6 +1,7 @@
 """`make demo-chat`: the chat server in one process, and strict robots in another.
 
-Exit status: 0 no errors; 1 a robot saw an error, or a process did not start, end or exit as it should.
+Exit status: 0 no errors; 1 a robot saw an error, or a process did not start, end or exit
+as it should.
 """
 
 import argparse
@@ -27,9 +28,13 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="make demo-chat", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="make demo-chat", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--count", type=int, default=200, help="robots (%(default)s)")
-    parser.add_argument("--seconds", type=float, default=20.0, help="how long they talk (%(default)s)")
+    parser.add_argument(
+        "--seconds", type=float, default=20.0, help="how long they talk (%(default)s)"
+    )
     parser.add_argument("--report", help="write a page with plots there")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _exit)
@@ -42,17 +47,32 @@ def main() -> int:
         return 1
     except KeyboardInterrupt:
         return 128 + signal.SIGINT
-    print("Everything held." if status == 0 else f"It did not hold: the robots' exit status is {status}.")
+    print(
+        "Everything held."
+        if status == 0
+        else f"It did not hold: the robots' exit status is {status}."
+    )
     return int(status != 0)
 
 
 def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> int:
-    """Run both processes, which end with `stack`. Returns the robots' exit status. Raises DemoError."""
+    """Run both processes, which end with `stack`.
+
+    Returns the robots' exit status. Raises DemoError.
+    """
     environment = os.environ | {VARIABLE: secrets.token_hex(32)}
     port = stack.enter_context(reserved_ports())
     address = f"tcp://127.0.0.1:{port}"
     log = stack.enter_context(tempfile.TemporaryFile(mode="w+"))
-    server = start(stack, environment, "serve", "examples.chat.server:server", "--listen", address, log=log)
+    server = start(
+        stack,
+        environment,
+        "serve",
+        "examples.chat.server:server",
+        "--listen",
+        address,
+        log=log,
+    )
     wait_listening(server, port, log)
     print(f"chat server at {address}, process {server.pid}", flush=True)
 
@@ -61,28 +81,39 @@ def demo(stack: ExitStack, count: int, seconds: float, report: str | None) -> in
         stack, environment, "robots", "examples.chat.robots:Chatter",
         "--address", address, "--count", str(count), "--seconds", str(seconds), *extra,
     )  # fmt: skip
-    signal.signal(signal.SIGINT, lambda *_: None)  # Ctrl-C ends the robots alone, with their summary
+    # Ctrl-C ends the robots alone, with their summary
+    signal.signal(signal.SIGINT, lambda *_: None)
     try:
         status = robots.wait(seconds + STARTING + ENDING)
     except subprocess.TimeoutExpired:
-        raise DemoError(f"the robots did not end within {ENDING:g} s after their {seconds:g} s") from None
+        raise DemoError(
+            f"the robots did not end within {ENDING:g} s after their {seconds:g} s"
+        ) from None
 
     server.send_signal(signal.SIGTERM)
     try:
         ended = server.wait(ENDING)
     except subprocess.TimeoutExpired:
-        raise DemoError(f"the server did not stop within {ENDING:g} s of SIGTERM;{tail(log)}") from None
+        raise DemoError(
+            f"the server did not stop within {ENDING:g} s of SIGTERM;{tail(log)}"
+        ) from None
     if ended != 0:
         raise DemoError(f"the server's exit status is {ended}, not 0;{tail(log)}")
     return status
 
 
 def start(
-    stack: ExitStack, environment: dict[str, str], *arguments: str, log: IO[str] | None = None
+    stack: ExitStack,
+    environment: dict[str, str],
+    *arguments: str,
+    log: IO[str] | None = None,
 ) -> subprocess.Popen[bytes]:
-    """Start `gatelink` with `arguments`. It is killed, at the latest, at the end of `stack`.
+    """Start `gatelink` with `arguments`.
 
-    log: the file of its output; Ctrl-C then does not reach it. Without one it has the terminal.
+    It is killed, at the latest, at the end of `stack`.
+
+    log: the file of its output; Ctrl-C then does not reach it. Without one it has the
+    terminal.
     """
     with signals_wait():
         process = subprocess.Popen(
@@ -101,9 +132,14 @@ def start(
 
 @contextmanager
 def signals_wait() -> Iterator[None]:
-    """Delay signals that end the demo until after the block: inside it, a child may not be on `stack` yet."""
+    """Delay signals that end the demo until after the block.
+
+    Inside it, a child may not be on `stack` yet.
+    """
     came: list[int] = []
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+    handlers = {
+        number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)
+    }
     for number in handlers:
         signal.signal(number, lambda number, frame: came.append(number))
     try:
@@ -116,17 +152,25 @@ def signals_wait() -> Iterator[None]:
 
 
 def wait_listening(server: subprocess.Popen[bytes], port: int, log: IO[str]) -> None:
-    """Wait until `server` accepts at `port`. Raises DemoError if it ends, or does not in time."""
+    """Wait until `server` accepts at `port`.
+
+    Raises DemoError if it ends, or does not in time.
+    """
     deadline = time.monotonic() + STARTING
     while time.monotonic() < deadline:
         if server.poll() is not None:
-            raise DemoError(f"the server ended at once, with exit status {server.returncode};{tail(log)}")
+            raise DemoError(
+                f"the server ended at once, with exit status {server.returncode};"
+                f"{tail(log)}"
+            )
         try:
             socket.create_connection(("127.0.0.1", port), timeout=1).close()
             return
         except OSError:
             time.sleep(0.05)
-    raise DemoError(f"the server did not listen at port {port} within {STARTING:g} s;{tail(log)}")
+    raise DemoError(
+        f"the server did not listen at port {port} within {STARTING:g} s;{tail(log)}"
+    )
 
 
 def tail(log: IO[str]) -> str:

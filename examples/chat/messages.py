@@ -6,7 +6,18 @@ from msgspec import Meta, Struct
 
 from gatelink import message
 
-ROOMS = ("amber", "beryl", "coral", "diamond", "emerald", "flint", "garnet", "jade", "onyx", "pearl")
+ROOMS = (
+    "amber",
+    "beryl",
+    "coral",
+    "diamond",
+    "emerald",
+    "flint",
+    "garnet",
+    "jade",
+    "onyx",
+    "pearl",
+)
 
 Text = Annotated[str, Meta(max_length=500)]
 
@@ -20,7 +31,7 @@ class Join(Struct):
 
 @message(12002)
 class Joined(Struct):
-    """You are in: the next line of `room` is yours to hear, and will have `next_number`."""
+    """You are in. The next line of `room` will have `next_number`."""
 
     room: str
     next_number: int

@@ -1,4 +1,4 @@
-"""Strict chat robots: they join, talk, break off and come back, and check every line's number (see check.py).
+"""Strict chat robots: they talk, break off, come back, and check each line (check.py).
 
 gatelink robots examples.chat.robots:Chatter
 """
@@ -15,7 +15,7 @@ tokens = SecretTokens()
 
 
 class Chatter(Robot):
-    """Says something every second or so; now and then goes to another room, or breaks off and comes back."""
+    """Talks every second or so; now and then changes the room, or breaks off."""
 
     async def run(self) -> None:
         self.check = LineCheck(self.fail)
@@ -43,7 +43,9 @@ class Chatter(Robot):
         text = f"line {self.said} of robot {self.number}"
         with self.measure("say"):
             self.send(Say(text))
-            await self.expect(Line, lambda line: line.author == self.uid and line.text == text)
+            await self.expect(
+                Line, lambda line: line.author == self.uid and line.text == text
+            )
 
     async def change_rooms(self) -> None:
         self.count("changes of room")

@@ -1,4 +1,4 @@
-"""The chat server: rooms, and lines that everyone in a room sees in the same order, numbered without a gap.
+"""The chat server: all in a room see its lines in one order, numbered without a gap.
 
 gatelink serve examples.chat.server:server
 """

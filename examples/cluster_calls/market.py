@@ -1,6 +1,8 @@
-"""Two services that exchange posts over their link, and calls and events through the engine.
+"""Two services: posts over their link, and calls and events through the engine.
 
-They run in this one process, so that it can be tried alone: python -m examples.cluster_calls.market
+They run in this one process, so that it can be tried alone:
+
+    python -m examples.cluster_calls.market
 """
 
 import asyncio
@@ -9,6 +11,7 @@ from msgspec import Struct
 
 from gatelink import Catalog, ClusterKey, Membership, Service, Session
 from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.ops.logs import configure
 
 PRICES = {"lamp": 12, "rope": 3}
 
@@ -74,4 +77,5 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
+    configure(level="warning")
     asyncio.run(main())

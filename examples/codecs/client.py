@@ -33,7 +33,9 @@ async def main(address: str, show: Callable[[Any], None] = print) -> None:
         show(frame)
         session.close()
 
-    session = await connect(address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog)
+    session = await connect(
+        address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog
+    )
     for message in MESSAGES:
         session.send(message)
     session.send_raw(UNKNOWN, b"as it is")

@@ -1,4 +1,7 @@
-"""One message for each codec. The last two need more: protobuf, and a codec of your own."""
+"""One message for each codec.
+
+The last two need more: protobuf, and a codec of your own.
+"""
 
 from dataclasses import dataclass
 from typing import Any
@@ -15,7 +18,7 @@ catalog = Catalog()  # not the default catalog, which `gatelink.message` fills
 
 @catalog.message(14001)
 class Chat(Struct):
-    """MessagePack, the default of a Struct: compact, and fields may be added with a default."""
+    """MessagePack, the default of a Struct: fields may be added with a default."""
 
     text: str
     tags: list[str] = []
@@ -31,7 +34,7 @@ class Profile(Struct):
 
 @catalog.message(14003, codec="binary")
 class Shot(Struct):
-    """The base protocol's own layout, little-endian and without padding: here 17 bytes."""
+    """The base protocol's layout, little-endian and without padding: here 17 bytes."""
 
     target: U64
     weapon: U8
@@ -48,7 +51,10 @@ catalog.add(14005, Inventory)  # protobuf, the default of generated classes
 
 
 class Dataclasses:
-    """A codec of your own: `bind` gives the two functions for one class. An error of `decode` is the peer's fault."""
+    """A codec of your own: `bind` gives the two functions for one class.
+
+    An error of `decode` is the peer's fault.
+    """
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         return msgspec.json.encode, msgspec.json.Decoder[Any](cls).decode

@@ -1,4 +1,7 @@
-"""Sends everything back. `default` gets decoded messages, of any codec; `on_forward` gets the raw frames of other ids.
+"""Sends everything back.
+
+`default` gets decoded messages, of any codec; `on_forward` gets the raw frames of other
+ids.
 
 gatelink serve examples.codecs.server:server
 """

@@ -18,7 +18,9 @@ def position(session: Session, message: Position) -> None:
 
 
 async def main(address: str) -> None:
-    session = await connect(address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog)
+    session = await connect(
+        address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog
+    )
     session.send(Steer(1, 0))
     await session.wait_closed()
 

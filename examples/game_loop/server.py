@@ -1,4 +1,4 @@
-"""A world with 20 ticks a second: messages wait for the tick, and then all moving players move.
+"""A world with 20 ticks a second: messages wait for the tick, then all players move.
 
 gatelink serve examples.game_loop.server:server
 """
@@ -7,7 +7,9 @@ from examples.game_loop.messages import Gone, Position, Steer, catalog
 from gatelink import Server, Session, StaticTokens
 
 SPEED = 5.0  # a second
-server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, tick_hz=20)
+server = Server(
+    "tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, tick_hz=20
+)
 
 
 class Player:
@@ -46,5 +48,8 @@ def move(seconds: float) -> None:
         if player.dx or player.dy:
             player.x += player.dx * SPEED * seconds
             player.y += player.dy * SPEED * seconds
-            # A key for each player: a slow reader misses old places of the player, never the newest.
-            server.sessions.broadcast(Position(session.uid, player.x, player.y), key=session.uid + 1)
+            # A key for each player: a slow reader misses old places of the player, never
+            # the newest.
+            server.sessions.broadcast(
+                Position(session.uid, player.x, player.y), key=session.uid + 1
+            )

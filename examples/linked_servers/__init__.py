@@ -1,1 +1,1 @@
-"""Two servers that talk: players pay at the one, the other keeps the accounts, and no coin is lost or paid twice."""
+"""Two servers: players pay at one, the other has the accounts, no coin is lost."""

@@ -1,11 +1,22 @@
-"""The server for players. It has no accounts: it asks the bank, over a session like those of players.
+"""The server for players.
+
+It has no accounts: it asks the bank, over a session like those of players.
 
 GROUP_KEY=cluster.key gatelink serve examples.linked_servers.front:server
 """
 
 import os
 
-from examples.linked_servers.messages import BANK, FRONT, Balance, Deposit, Paid, Pay, catalog, cluster_key
+from examples.linked_servers.messages import (
+    BANK,
+    FRONT,
+    Balance,
+    Deposit,
+    Paid,
+    Pay,
+    catalog,
+    cluster_key,
+)
 from gatelink import Handlers, Server, Session, StaticTokens, connect
 
 bank_address = os.environ.get("BANK", "tcp://127.0.0.1:7102")

@@ -1,6 +1,7 @@
-"""The messages of players and servers, and the key that proves that a peer is one of your servers.
+"""The messages, and the key that proves that a peer is one of your servers.
 
-gatelink keys new --cluster --out cluster.key makes one; all servers of the cluster have it, and nobody else.
+`gatelink keys new --cluster --out cluster.key` makes one. All servers of the cluster have
+it, and nobody else.
 """
 
 import os
@@ -13,7 +14,11 @@ from gatelink.keys import load_cluster_key
 catalog = Catalog()
 FRONT, BANK = 1, 2  # the servers' types, and here their ids as well
 
-cluster_key = load_cluster_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
+cluster_key = (
+    load_cluster_key(os.environ["GROUP_KEY"])
+    if "GROUP_KEY" in os.environ
+    else ClusterKey.generate()
+)
 
 
 @catalog.message(19001)

@@ -1,6 +1,6 @@
 """Get a token from the Unix socket, as a web site would, and connect to the TLS listener.
 
-export LISTENERS=...; python -m examples.listeners.client
+server.py says how to run both.
 """
 
 import asyncio
@@ -22,7 +22,10 @@ async def fetch_token(folder: Path, uid: int) -> str:
 
 
 async def enter(address: str, folder: Path, uid: int) -> Session:
-    """A session over the TLS listener. A certificate of a known authority needs no `tls=`."""
+    """A session over the TLS listener.
+
+    A certificate of a known authority needs no `tls=`.
+    """
     tls = ssl.create_default_context(cafile=folder / "certificate.pem")
     return await connect(address, uid=uid, token=await fetch_token(folder, uid), tls=tls)
 

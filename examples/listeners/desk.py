@@ -1,6 +1,7 @@
-"""The token desk at the Unix socket: it gives tokens to programs that may open it, as a web site that checks passwords.
+"""The token desk at a Unix socket gives tokens to programs that may open it.
 
-One line in, a uid; one line out, its token; then it closes. It does not speak gatelink: an accept hook hands it over.
+Such a program is a web site that checks passwords. One line in, a uid; one line out, its
+token; then it closes. It does not speak gatelink: an accept hook hands it over.
 """
 
 import asyncio

@@ -1,7 +1,10 @@
-"""One server with three listeners: TLS for players, TCP for a load balancer, a Unix socket for a web site.
+"""A server with three listeners: TLS, TCP for a balancer, a Unix socket for a web site.
 
 export LISTENERS=$(mktemp -d); python -m examples.listeners.certificate $LISTENERS
 gatelink serve examples.listeners.server:server
+
+In another terminal, with the same LISTENERS, a client logs in over TLS:
+python -m examples.listeners.client
 """
 
 import os

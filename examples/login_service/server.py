@@ -1,6 +1,7 @@
 """Your own login service and its game, in one process.
 
-Its users are those of a forum, which a function asks, and those of an OpenID Connect issuer.
+Its users are those of a forum, which a function asks, and those of an OpenID Connect
+issuer.
 """
 
 from collections.abc import AsyncIterator, Mapping
@@ -24,7 +25,10 @@ server = Server("tcp://127.0.0.1:7000", tokens=tokens)
 
 
 async def ask_the_forum(credentials: Mapping[str, Any], address: str) -> Identity:
-    """A real function asks over the network, within 5 s. The reason of LoginRefused is only for the log."""
+    """A real function asks over the network, within 5 s.
+
+    The reason of LoginRefused is only for the log.
+    """
     uid, password = FORUM.get(credentials["user"], (0, ""))
     if not uid or not compare_digest(password.encode(), credentials["password"].encode()):
         raise LoginRefused("the forum does not know this user by this password")
@@ -43,7 +47,9 @@ def enter(session: Session) -> None:
 
 
 @asynccontextmanager
-async def running(listen: str, issuer: str, audience: str, keys: str) -> AsyncIterator[LoginService]:
+async def running(
+    listen: str, issuer: str, audience: str, keys: str
+) -> AsyncIterator[LoginService]:
     """Run both during the block. keys: the issuer's public keys, https:// or a file."""
     async with engine, server:
         address = str(server.endpoints[0])
@@ -52,8 +58,13 @@ async def running(listen: str, issuer: str, audience: str, keys: str) -> AsyncIt
             engine=engine,
             tokens=tokens,
             lifetime=LIFETIME,
-            methods={"password": Custom(ask_the_forum), "oidc": Oidc(player_of, issuer, audience, keys)},
-            gateways=StaticGateways([GatewayInfo(id=1, name="here", addresses=(address,))]),
+            methods={
+                "password": Custom(ask_the_forum),
+                "oidc": Oidc(player_of, issuer, audience, keys),
+            },
+            gateways=StaticGateways(
+                [GatewayInfo(id=1, name="here", addresses=(address,))]
+            ),
         )
         async with login:
             yield login

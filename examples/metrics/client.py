@@ -30,7 +30,9 @@ def scrape(admin: str) -> dict[str, float]:
 
 
 async def main(address: str, admin: str) -> dict[str, float]:
-    session = await connect(address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog)
+    session = await connect(
+        address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog
+    )
     session.data = 0
     session.send(Ask(""))
     for number in range(QUESTIONS):

@@ -23,7 +23,9 @@ class Answer(Struct):
     text: str
 
 
-server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, admin="127.0.0.1:9100")
+server = Server(
+    "tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, admin="127.0.0.1:9100"
+)
 
 
 @server.on(Ask)

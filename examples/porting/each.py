@@ -1,4 +1,4 @@
-"""A handler object for each session, set when it is verified, and an injected message before all others.
+"""A handler object for each session, and an injected message before all others.
 
 gatelink serve examples.porting.each:server
 """

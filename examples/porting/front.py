@@ -1,4 +1,4 @@
-"""A server that connects to a server, and forwards the frames that it does not handle itself, without decoding.
+"""A server that connects to a server, and forwards the frames that it does not handle.
 
 GROUP_KEY=cluster.key gatelink serve examples.porting.front:server
 """
@@ -8,7 +8,9 @@ import os
 from examples.porting.messages import FRONT, SPACE, Enter, catalog, cluster_key
 from gatelink import Catalog, Handlers, RawFrame, Server, Session, StaticTokens, connect
 
-server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=Catalog(), id=FRONT)
+server = Server(
+    "tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=Catalog(), id=FRONT
+)
 space_address = os.environ.get("SPACE", "tcp://127.0.0.1:7103")
 answers = Handlers(catalog)
 spaces: list[Session] = []
@@ -26,7 +28,8 @@ async def dial() -> None:
         catalog=catalog,
         resume=True,
     )
-    assert (space.uid, space.source) == (SPACE, SPACE), "the server that answered, and its type"
+    # the server that answered, and its type
+    assert (space.uid, space.source) == (SPACE, SPACE)
     spaces.append(space)
 
 

@@ -10,7 +10,11 @@ from gatelink.wire.codecs import U64
 
 FRONT, SPACE = 1, 2  # server ids, and here their types, too
 catalog = Catalog()
-cluster_key = load_cluster_key(os.environ["GROUP_KEY"]) if "GROUP_KEY" in os.environ else ClusterKey.generate()
+cluster_key = (
+    load_cluster_key(os.environ["GROUP_KEY"])
+    if "GROUP_KEY" in os.environ
+    else ClusterKey.generate()
+)
 
 
 @catalog.message(12_001, codec="binary")

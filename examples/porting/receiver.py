@@ -1,4 +1,4 @@
-"""Your own receiver: an object with methods that have the names of the messages, and a second one beside it.
+"""Your own receiver: methods with the names of the messages; a second one beside it.
 
 gatelink serve examples.porting.receiver:server
 """

@@ -1,4 +1,6 @@
-"""A backend: it knows its players by the session of the server that forwards them. Its type is SPACE.
+"""A backend: it knows its players by the session of the server that forwards them.
+
+Its type is SPACE.
 
 GROUP_KEY=cluster.key gatelink serve examples.porting.space:server
 """

@@ -1,4 +1,6 @@
-"""Count to a thousand, while every connection is reset after 4,000 bytes. It runs the server too.
+"""Count to a thousand, while every connection is reset after 4,000 bytes.
+
+It runs the server too.
 
 python -m examples.resume.client
 """
@@ -7,6 +9,7 @@ import asyncio
 
 from examples.resume.server import Number, catalog, server
 from gatelink import Backoff, Handlers, Session, connect
+from gatelink.ops.logs import configure
 from gatelink.testing import ChaosProxy, Reset
 
 LAST = 1_000
@@ -27,7 +30,10 @@ async def main() -> tuple[list[int], int]:
 
     server.listen = ("tcp://127.0.0.1:0",)
     script = [Reset(direction="down", after_bytes=4_000)]
-    async with server, ChaosProxy(("127.0.0.1", server.endpoints[0].port), script) as proxy:
+    async with (
+        server,
+        ChaosProxy(("127.0.0.1", server.endpoints[0].port), script) as proxy,
+    ):
         session = await connect(
             f"tcp://127.0.0.1:{proxy.address[1]}",
             uid=7,
@@ -44,5 +50,9 @@ async def main() -> tuple[list[int], int]:
 
 
 if __name__ == "__main__":
+    configure(level="warning")
     seen, breaks = asyncio.run(main())
-    print(f"1 to {LAST}, each once and in order: {seen == list(range(1, LAST + 1))}; connections broken: {breaks}")
+    print(
+        f"1 to {LAST}, each once and in order: {seen == list(range(1, LAST + 1))}; "
+        f"connections broken: {breaks}"
+    )

@@ -15,8 +15,15 @@ class Number(Struct):
     n: int
 
 
-key = ServerKey.generate()  # a game stores its key: key.to_hex() is the secret, ServerKey.from_hex reads it
-server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens(), catalog=catalog, keys=[key], sealed_only=True)
+# a game stores its key: key.to_hex() is the secret, ServerKey.from_hex reads it
+key = ServerKey.generate()
+server = Server(
+    "tcp://127.0.0.1:7000",
+    tokens=StaticTokens(),
+    catalog=catalog,
+    keys=[key],
+    sealed_only=True,
+)
 
 
 @server.on(Number)

@@ -11,7 +11,11 @@ catalog = Catalog()
 
 @catalog.message(16001)
 class Watch(Struct):
-    """latest: only the newest still. recent: as many as fit, the oldest are dropped. all: every still, or a close."""
+    """Show me the camera.
+
+    latest: only the newest still. recent: as many as fit, the oldest are dropped.
+    all: every still, or a close.
+    """
 
     how: Literal["latest", "recent", "all"]
 

@@ -1,4 +1,6 @@
-"""Slow readers delay nobody else. Each gets what it asked for: the newest still, recent ones, or all.
+"""Slow readers delay nobody else.
+
+Each gets what it asked for: the newest still, recent ones, or all.
 
 gatelink serve examples.slow_readers.server:server
 """
@@ -37,7 +39,8 @@ def take_picture(seconds: float) -> None:
             watchers[session.data].append(session)
     server.sessions.broadcast(still, to=watchers["latest"], key=LATEST)
     server.sessions.broadcast(still, to=watchers["recent"], full=Full.DROP_OLDEST)
-    server.sessions.broadcast(still, to=watchers["all"])  # Full.CLOSE: if it does not fit, close 4006
+    # Full.CLOSE: if it does not fit, close 4006
+    server.sessions.broadcast(still, to=watchers["all"])
 
 
 @server.on(Download)

@@ -11,6 +11,7 @@ from typing import Any
 from examples.slow_readers import server as camera
 from examples.slow_readers.messages import Still, Watch, catalog
 from gatelink import Handlers, Session, connect
+from gatelink.ops.logs import configure
 from gatelink.testing import ChaosProxy
 
 
@@ -35,9 +36,14 @@ async def main(how: Any) -> Watcher:
     handlers = Handlers(catalog)
     handlers.register(watcher)
     camera.server.listen = ("tcp://127.0.0.1:0",)
-    async with camera.server as server, ChaosProxy(("127.0.0.1", server.endpoints[0].port)) as proxy:
+    async with (
+        camera.server as server,
+        ChaosProxy(("127.0.0.1", server.endpoints[0].port)) as proxy,
+    ):
         address = f"tcp://127.0.0.1:{proxy.address[1]}"
-        session = await connect(address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog)
+        session = await connect(
+            address, uid=7, token=f"{7:032d}", handlers=handlers, catalog=catalog
+        )
         session.send(Watch(how))
         await watcher.began.wait()
         proxy.pause()
@@ -47,9 +53,13 @@ async def main(how: Any) -> Watcher:
         watcher.goal = camera.number
         proxy.resume()
         await session.wait_closed()
-        print(f"{how}: saw {watcher.numbers}; closes: {[code.label for code in server.stats.closed]}")
+        print(
+            f"{how}: saw {watcher.numbers}; "
+            f"closes: {[code.label for code in server.stats.closed]}"
+        )
     return watcher
 
 
 if __name__ == "__main__":
+    configure(level="warning")
     asyncio.run(main(sys.argv[1]))

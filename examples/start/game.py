@@ -1,4 +1,4 @@
-"""A game in one file: `gatelink serve game:server` runs its server, `python game.py` a client."""
+"""A game in one file: `gatelink serve game:server`, and `python game.py` as a client."""
 
 import asyncio
 import sys
@@ -23,7 +23,10 @@ server = Server("tcp://127.0.0.1:7000", tokens=StaticTokens())
 
 @server.on(Guess)
 def guess(session: Session, message: Guess) -> None:
-    session.send(Hint("right!" if message.number == 42 else "more" if message.number < 42 else "less"))
+    if message.number == 42:
+        session.send(Hint("right!"))
+    else:
+        session.send(Hint("more" if message.number < 42 else "less"))
 
 
 async def play(address: str) -> None:

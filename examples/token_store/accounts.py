@@ -1,4 +1,4 @@
-"""Tokens in SQLite: one process issues them, another checks them, and both can revoke them.
+"""Tokens in SQLite: one process issues them, another checks them, both revoke them.
 
 python -m examples.token_store.accounts FILE UID NAME [moderator]    prints a new token
 """
@@ -16,11 +16,15 @@ from pathlib import Path
 from gatelink import Identity, VerifyError
 
 LIFETIME = 3_600  # s
-TABLE = "CREATE TABLE IF NOT EXISTS tokens (digest BLOB PRIMARY KEY, uid INTEGER, name TEXT, role TEXT, ends REAL)"
+TABLE = """CREATE TABLE IF NOT EXISTS tokens
+    (digest BLOB PRIMARY KEY, uid INTEGER, name TEXT, role TEXT, ends REAL)"""
 
 
 class SqliteTokens:
-    """Your own `Tokens` needs only `verify`. The file has only digests, so a thief of the file can't log in."""
+    """Your own `Tokens` needs only `verify`.
+
+    The file has only digests, so a thief of the file can't log in.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
@@ -40,7 +44,8 @@ class SqliteTokens:
 
     async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
         """As `gatelink.Tokens`. Raises VerifyError with a text for the log."""
-        row = await asyncio.to_thread(self._find, sha256(token).digest())  # a disk must not block the loop
+        # a disk must not block the loop
+        row = await asyncio.to_thread(self._find, sha256(token).digest())
         if row is None or row[0] != uid:
             raise VerifyError(f"not a token of uid {uid}")
         _, name, role, ends = row

@@ -1,4 +1,6 @@
-"""Log in with a token and stay until the session closes. With a third argument, ban that user first.
+"""Log in with a token and stay until the session closes.
+
+With a third argument, ban that user first.
 
 python -m examples.token_store.client UID TOKEN [UID]
 """
@@ -29,11 +31,17 @@ def closed(session: Session) -> None:
 
 
 async def main(address: str, uid: int, token: str, ban: int | None = None) -> None:
-    session = await connect(address, uid=uid, token=token, handlers=handlers, catalog=catalog)
+    session = await connect(
+        address, uid=uid, token=token, handlers=handlers, catalog=catalog
+    )
     if ban is not None:
         session.send(Ban(ban))
     await session.wait_closed()
 
 
 if __name__ == "__main__":
-    asyncio.run(main("tcp://127.0.0.1:7000", int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])))
+    asyncio.run(
+        main(
+            "tcp://127.0.0.1:7000", int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
+        )
+    )

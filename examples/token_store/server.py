@@ -1,6 +1,15 @@
 """Players log in with tokens from SQLite; a moderator revokes tokens and kicks players.
 
-export ACCOUNTS=$(mktemp -d)/accounts.db; gatelink serve examples.token_store.server:server
+export ACCOUNTS=$(mktemp -d)/accounts.db
+gatelink serve examples.token_store.server:server
+
+In another terminal, with the same ACCOUNTS, a player logs in:
+ADA=$(python -m examples.token_store.accounts $ACCOUNTS 7 ada)
+python -m examples.token_store.client 7 $ADA
+
+In a third one, a moderator bans the player:
+BOB=$(python -m examples.token_store.accounts $ACCOUNTS 8 bob moderator)
+python -m examples.token_store.client 8 $BOB 7
 """
 
 import asyncio
@@ -27,11 +36,10 @@ async def ban(session: Session, message: Ban) -> None:
     if claims["role"] != "moderator":
         session.kick("only a moderator can ban")
         return
-    await asyncio.to_thread(tokens.revoke, message.uid)  # first, so that a kicked client can't log in again
-    found = server.sessions.get(message.uid)
-    if found is not None:
-        found.kick("banned by a moderator")
-    session.send(Banned(message.uid, sessions=int(found is not None)))
+    # First, so that a client that is kicked from all its devices can't log in again.
+    await asyncio.to_thread(tokens.revoke, message.uid)
+    ended = server.sessions.kick(message.uid, reason="banned by a moderator")
+    session.send(Banned(message.uid, sessions=ended))
 
 
 @server.on_closed

@@ -5,11 +5,13 @@ accepts connections, `connect` makes one; both give a `Session`.
 """
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
-from gatelink.cluster.cluster import Cluster, Membership, NotLinked
-from gatelink.cluster.engine import CallRefused, CallTimeout, EngineError, EngineUnavailable, NoResponder, RequestFailed
+from gatelink.cluster.cluster import Cluster, NotLinked
+from gatelink.cluster.engine import EngineError, EngineUnavailable, NoResponder
 from gatelink.cluster.gateway import Gateway
-from gatelink.cluster.players import Player
+from gatelink.cluster.membership import Membership
+from gatelink.cluster.player import Player
 from gatelink.cluster.service import Service
+from gatelink.cluster_client import ClusterClient, connect_cluster
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import (
     BodyError,
@@ -24,10 +26,14 @@ from gatelink.errors import (
     MessageTooLarge,
     PeerError,
     ProtocolError,
+    Refuse,
+    RequestCode,
+    RequestFailed,
     SessionClosed,
     VerifyError,
 )
-from gatelink.handlers import Handlers, RawFrame
+from gatelink.handlers import Handlers
+from gatelink.handling.fallback import RawFrame
 from gatelink.net.client import connect
 from gatelink.net.connection import Connection
 from gatelink.net.dialer import Backoff
@@ -35,22 +41,23 @@ from gatelink.server import Listen, Server
 from gatelink.session.interfaces import Peer
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full, OutboxFull
+from gatelink.session.renewal import CloseExpired
 from gatelink.session.session import Session
 from gatelink.version import __version__ as __version__
+from gatelink.wire.control import Lost
 from gatelink.wire.envelope import Arrival
 from gatelink.wire.keys import ClusterKey, ServerKey
-from gatelink.wire.messages import Catalog, message
+from gatelink.wire.messages import Catalog, Request, message
 
 __all__ = [
     "LINK_LIMITS",
     "Arrival",
     "Backoff",
     "BodyError",
-    "CallRefused",
-    "CallTimeout",
     "Catalog",
     "CatalogError",
     "CloseCode",
+    "CloseExpired",
     "ConfigError",
     "ConnectError",
     "Connection",
@@ -62,12 +69,14 @@ __all__ = [
     "GatelinkError",
     "Gateway",
     "Cluster",
+    "ClusterClient",
     "ClusterKey",
     "Handlers",
     "Identity",
     "Limits",
     "Listen",
     "LocalError",
+    "Lost",
     "Membership",
     "MemoryTokens",
     "InvalidMessage",
@@ -80,6 +89,9 @@ __all__ = [
     "Player",
     "ProtocolError",
     "RawFrame",
+    "Refuse",
+    "Request",
+    "RequestCode",
     "RequestFailed",
     "Server",
     "ServerKey",
@@ -92,5 +104,6 @@ __all__ = [
     "VerifyError",
     "WireOptions",
     "connect",
+    "connect_cluster",
     "message",
 ]

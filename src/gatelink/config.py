@@ -52,6 +52,7 @@ _AT_MOST = {
     "max_frame": (MAX_LENGTH, "a frame's length has 24 bits"),
     "max_frame_unverified": (MAX_LENGTH, "a frame's length has 24 bits"),
     "backlog": (2**31 - 1, "the kernel has 31 bits for it"),
+    "max_slots": (256, "a slot has 8 bits"),
     "write_high_water": (2**31 - 1, "the kernel has 31 bits for it"),
 }
 _MOST = 2**62 - 1, "no more can be counted"
@@ -76,7 +77,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     backlog: int = 4_096  # SYNs waiting in the kernel; capped there by net.core.somaxconn
     max_connections: int = 15_000  # below the usual `ulimit -n` of 20,000, so that logs and the admin port can open
     max_per_address: int = 256  # IPv6 by /64; a carrier's NAT holds many players, a flood is thousands
-    exempt: tuple[str, ...] = LOOPBACK  # networks without limits per address, and without a session's rates
+    exempt: tuple[str, ...] = LOOPBACK  # networks without limits per address, and without a user's rates
     connect_rate: float = 20.0  # connections a second of one address
     connect_burst: int = 256  # after a restart all players behind one NAT return at once
     max_addresses: int = 65_536  # with a record of rate and failures; one customer of a provider has as many /64
@@ -95,7 +96,7 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     ban_longest: float = 60.0  # short: other players may share the address
     ban_memory: float = 600.0  # s without a failure that clear an address's failures
 
-    # -- rates of one session (floods; a resume sends up to window_frames and window_bytes again in one burst) --
+    # -- rates of one user (floods; a resume sends up to window_frames and window_bytes again in one burst) --
     message_rate: float = 200.0  # messages and control records a second
     message_burst: int = 2_048
     byte_rate: float = 131_072  # bytes a second, as they come in
@@ -103,13 +104,14 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     rate_timeout: float = 10.0  # s that reading may have been paused since both bursts were last full
 
     # -- the process --
-    max_held_bytes: int = 1_073_741_824  # received and not handled, queued, and retained, of all sessions together
+    max_held_bytes: int = 1_073_741_824  # received and not handled, waiting, queued, and retained, of all together
 
     # -- sessions --
+    max_slots: int = 4  # a user's devices: slots 0 to 3. The wire has room for 256, which would multiply every limit
     heartbeat_interval: float = 10.0  # s, the original's HBTicker
     heartbeat_timeout: float = 60.0  # s of silence, the original's HBTimer
-    handler_timeout: float = 0.0  # s that an async handler may run; then it is cancelled. 0: for ever
-    max_inbox: int = 256  # frames received and not handled; then reading from that peer pauses
+    handler_timeout: float = 300.0  # s that an async handler may run; then it is cancelled. 0: for ever
+    max_inbox: int = 256  # frames of one user received and not handled; then reading from its sessions pauses
     max_inbox_bytes: int = 262_144  # of their bodies
     close_timeout: float = 5.0  # s to deliver queued messages when a session is closed
     base_linger: float = 0.1  # s from a base client's last message to the end of its stream; 10 times that after id 24
@@ -123,12 +125,12 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     window_frames: int = 1_024  # sent to one peer and not acknowledged
     window_bytes: int = 262_144
     resume_window: float = 120.0  # s that a session may be without a connection
-    max_detached: int = 10_000  # sessions; over it the one that was detached first ends
+    max_detached: int = 10_000  # sessions; over it one of the user that has most ends
     max_detached_bytes: int = 256 * 1_048_576  # queued and retained for all of them
 
     # -- the backlog window of base clients (docs/protocol.md, "Newer logins win") --
     backlog_window: float = 90.0  # s
-    max_backlogs: int = 10_000  # sessions remembered; over it the oldest is forgotten
+    max_backlogs: int = 10_000  # sessions remembered; over it one of the user that has most is forgotten
     max_backlog_bytes: int = 64 * 1_048_576  # of all of them together
 
     def __post_init__(self) -> None:
@@ -188,6 +190,7 @@ LINK_LIMITS = Limits(
     reconnect_within=0.1,
     resume_window=30.0,
     max_detached=1_024,
+    handler_timeout=0.0,  # servers are trusted, and no user is held up
 )
 """The limits for links: the other servers of the cluster are few, and each carries thousands of players.
 

@@ -17,10 +17,9 @@
     ├── EngineError              the engine of a cluster did not do something (docs/engine.md)
     │   ├── EngineUnavailable    it did not answer in time, and may or may not have done it
     │   ├── Conflict             another write came first
-    │   ├── NoResponder          no process answers such a call
-    │   └── RequestFailed        the answering process raised; `code` and `reason` if it raised CallRefused
-    │       └── CallTimeout      it did not answer in time, and the engine is available
-    ├── CallRefused              handlers of calls raise it; the caller gets its reason
+    │   └── NoResponder          no process serves the subject of a request
+    ├── RequestFailed            a request or call has no answer; `code` says why
+    ├── Refuse                   handlers of requests and calls raise it; the other side gets its number and reason
     └── ConnectError             `connect()` did not get a session
 
 The text of a `PeerError` is for the log. The peer gets only the close code.
@@ -49,6 +48,7 @@ class CloseCode(IntEnum):
     RESUME_REFUSED = 4012
     INTERNAL_ERROR = 4013
     CLIENT_TOO_OLD = 4014
+    TOKEN_EXPIRED = 4015
     UNEXPLAINED = 4016
     """Only at the connecting side, and never sent: the server's stream ended without a reason."""
 
@@ -83,6 +83,7 @@ _EXPLANATIONS = {
     CloseCode.RESUME_REFUSED: "the session could not be resumed",
     CloseCode.INTERNAL_ERROR: "the server failed; the cause is in its log",
     CloseCode.CLIENT_TOO_OLD: "this client's version is no longer served",
+    CloseCode.TOKEN_EXPIRED: "the token of the login expired, and was not renewed",
     CloseCode.UNEXPLAINED: "the server ended the connection without a reason; its log may have one",
 }
 
@@ -153,6 +154,72 @@ class VerifyError(PeerError):
     """The identity of the peer could not be verified. The text is for the log, never for the peer."""
 
     code = CloseCode.VERIFY_FAILED
+
+
+class RequestCode(IntEnum):
+    """Why a request has no answer (docs/protocol.md, "Requests"). Those from 256 up are never sent."""
+
+    NO_HANDLER = 1
+    """The other side has no handler of such a request."""
+    NO_ANSWER = 2
+    """Its handler returned nothing."""
+    FAILED = 3
+    """Its handler failed. The cause is in the log of that side only."""
+    REFUSED = 4
+    """Its handler raised `Refuse`."""
+    TOO_MANY = 5
+    """Too many requests wait for their answers, or the answer would never be read."""
+    SERVER_LOST = 6
+    """The server behind the gateway is gone, or gave the player to another one."""
+    RATE = 7
+    """More requests of the type came than its rate allows."""
+    TIMEOUT = 256
+    """The answer did not come in time. The request may have been handled."""
+    CLOSED = 257
+    """The session ended before the answer came. The request may have been handled."""
+    UNSUPPORTED = 258
+    """The other side does not speak requests. Nothing was sent."""
+    WRONG_ANSWER = 259
+    """The answer is a message of another type than the request declares."""
+
+    @property
+    def label(self) -> str:
+        """The code's name in logs and metrics, and as text."""
+        return self.name.lower().replace("_", "-")
+
+    def __str__(self) -> str:
+        return self.label
+
+
+class RequestFailed(GatelinkError):
+    """A request has no answer.
+
+    code: why. detail: the application's number in a `Refuse`, else 0. reason: its text, which may be empty.
+    """
+
+    def __init__(self, code: RequestCode, detail: int = 0, reason: str = "") -> None:
+        self.code = code
+        self.detail = detail
+        self.reason = reason
+        what = f"refused with {detail}" if code is RequestCode.REFUSED else code.label
+        super().__init__(f"request failed: {what}" + (f" ({reason})" if reason else ""))
+
+
+class Refuse(GatelinkError):
+    """Raised by the handler of a request: the requester gets RequestFailed with code REFUSED, `detail` and `reason`.
+
+    detail: 0 to 2**32 - 1, the application's own number. reason: for the other side, up to 123 bytes as UTF-8; the rest
+    is cut off. Raises LocalError for another number, and for a reason that is no str.
+    """
+
+    def __init__(self, detail: int, reason: str = "") -> None:
+        if not isinstance(detail, int) or not 0 <= detail < 1 << 32:
+            raise LocalError(f"Refuse({detail!r}): the number of a refusal is an int of 0 to 2**32 - 1")
+        if not isinstance(reason, str):
+            raise LocalError(f"Refuse({detail}) with a reason of type {type(reason).__name__}; give it a str")
+        self.detail = detail
+        self.reason = reason
+        super().__init__(f"refused with {detail}" + (f": {reason}" if reason else ""))
 
 
 class ConnectError(GatelinkError):

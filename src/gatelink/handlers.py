@@ -4,36 +4,38 @@ The messages and events of one session are handled one at a time, in the order i
 for each other. A handler is called directly by the read that brought its message. When a handler returns an awaitable,
 one task awaits it. Until that task ends, everything that the session receives goes through its inbox, which the task
 empties in order. In tick mode everything goes through the inboxes, and `tick` empties them.
+
+`_call_handlers` is the one place that calls handlers, until one returns an awaitable. `dispatch` gives it a read.
+`_handle_inbox` gives it an inbox, and has `_finish_inbox`, the task, await what it returns and go on.
 """
 
 import asyncio
 import inspect
 import re
 import sys
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping
 from functools import partial
 from math import inf
 from time import perf_counter
-from typing import Any, NamedTuple, Protocol, TypeVar, cast, overload
+from typing import Any, Protocol, TypeVar, cast, overload
 
-from gatelink.calls import contain, invoke_plain, is_async, is_generator, refuse_unrun
-from gatelink.errors import BodyError, CatalogError, ConfigError, LocalError, PeerError, SessionClosed
-from gatelink.logger import Logger
-from gatelink.session import builtin_messages
+from gatelink.calls import contain, refuse_unrun
+from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
+from gatelink.handling.checks import check_answer, check_handler
+from gatelink.handling.fallback import Fallback, RawFrame
+from gatelink.handling.joining import Joined, wrapped
+from gatelink.handling.rates import within_rates
+from gatelink.handling.route import TIME_BUCKETS, Route
+from gatelink.handling.routes import HandlerTable, Routes
+from gatelink.handling.serving import serve
 from gatelink.session.inbox import Inbox
 from gatelink.session.interfaces import MessageSource, Peer
-from gatelink.session.rates import TokenBucket
 from gatelink.session.states import SessionState
-from gatelink.session.stream import Pause
 from gatelink.wire.base import FRAMEWORK_IDS
-from gatelink.wire.frames import Frame, encode_frame
-from gatelink.wire.messages import Catalog
+from gatelink.wire.control import Lost, decode_control, encode_control
+from gatelink.wire.frames import REQUEST, Frame
+from gatelink.wire.messages import Catalog, MessageType
 from gatelink.wire.messages import catalog as default_catalog
-
-log = Logger("gatelink.handlers")
-
-TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
-"""Upper bounds, in seconds, of the handler time histogram. Most calls fall into the first, at one comparison."""
 
 TURN_SECONDS = 0.005
 """How long one session's handlers may hold the loop before other sessions have a turn. One call may take longer."""
@@ -41,142 +43,61 @@ TURN_SECONDS = 0.005
 _OPEN = SessionState.OPEN
 _FIRST_BUCKET = TIME_BUCKETS[0]
 _TURN_OVER = object()
-"""`_run` returns this when other sessions are to have a turn."""
+"""`_call_handlers` returns this when other sessions are to have a turn."""
 
 _OTHER_TABLE = object()
-"""`_run` returns this when a handler gave the session another table."""
+"""`_call_handlers` returns this when a handler gave the session another table."""
 
 _M = TypeVar("_M")
 _S = TypeVar("_S", bound=Peer)
 _R = TypeVar("_R")
 _H = TypeVar("_H", bound=Callable[[Any, Any], Any])
 _E = TypeVar("_E", bound=Callable[[Any], Any])
+_W = TypeVar("_W", bound=Callable[[Any, Any, Any], Any])
 
-VERIFIED, CLOSED, SUSPENDED, RESUMED = -1, -2, -3, -4  # events wait in an inbox like messages: lower ids
+VERIFIED, CLOSED, SUSPENDED, RESUMED, RENEWED, EXPIRING, RESTARTED, LOST = range(-1, -9, -1)
+"""Events. They wait in an inbox like messages, with ids below 0."""
 
-
-class RawFrame(NamedTuple):
-    """A message as it came: still compressed or scrambled if its flags say so."""
-
-    id: int
-    flags: int
-    body: bytes
-
-    def encode(self) -> bytes:
-        """The whole frame again, byte for byte."""
-        return encode_frame(self.id, self.body, self.flags)
-
-
-class Route:
-    """One message type's handler, and what it has cost."""
-
-    __slots__ = ("buckets", "bytes", "call", "count", "decode", "logged", "name", "seconds")
-
-    def __init__(self, name: str, call: Callable[..., Any], decode: Callable[[bytes], Any]) -> None:
-        self.name = name
-        self.call = call
-        self.decode = decode
-        self.count = 0  # messages handled
-        self.bytes = 0  # of their frames
-        self.logged = -inf  # when, by the wheel's clock, a failure was last logged: at most one a second is
-        self.seconds = 0.0  # in decoding and handling
-        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; [0] stays 0: it is `count` less the others
-
-    def handled(self, size: int, seconds: float) -> None:
-        """Counts one call; `_run` has the same code inlined."""
-        self.count += 1
-        self.bytes += size + 6
-        self.seconds += seconds
-        if seconds > _FIRST_BUCKET:
-            self.observe(seconds)
-
-    def observe(self, seconds: float) -> None:
-        """Counts a call that was not fast."""
-        at = 1
-        while at < len(TIME_BUCKETS) and seconds > TIME_BUCKETS[at]:
-            at += 1
-        self.buckets[at] += 1
-
-
-class Fallback:
-    """Deals with messages that have no handler, that do not decode, or whose handler fails."""
-
-    def unrouted(self, table: "Handlers", session: MessageSource, frame: Frame) -> None:
-        """Deals with a frame that has no handler in `table`: one of the framework's, one to forward, or one to drop."""
-        id, flags, body = frame
-        context = session.context
-        traffic = context.stats.unrouted_of(context.name_of(id))
-        traffic.messages += 1
-        traffic.bytes += len(body) + 6
-        try:
-            if builtin_messages.receive(session, id, flags, body, id in table.catalog.by_id):
-                return
-        except PeerError as error:
-            session.broken(error)
-            return
-        if session.forwarder is not None and session.handlers is table and session.forwarder.forward([frame]):
-            return
-        if table.forward is None:
-            context.stats.unhandled += 1
-            if traffic.messages == 1:  # later ones are only counted
-                log.warning("no handler for a message", message=context.name_of(id), id=id, uid=session.uid)
-            return
-        try:
-            invoke_plain(table.forward, session, RawFrame(id, flags, body))
-        except Exception as error:
-            self.failed(session, _FORWARD, error)
-
-    def malformed(self, session: MessageSource, route: Route, error: Exception) -> None:
-        """A message did not decode. That is the peer's fault, whatever the codec raised."""
-        if not isinstance(error, PeerError):
-            error = BodyError(f"{route.name} does not decode: {type(error).__name__}")
-        session.broken(error)
-
-    def failed(self, session: MessageSource, route: Route, error: Exception) -> None:
-        """A handler raised: count and log it. Other sessions are not affected."""
-        if isinstance(error, SessionClosed) and session.state is not _OPEN:
-            return  # it wrote to a peer that had just left
-        context = session.context
-        errors = context.stats.handler_errors
-        errors[route.name] += 1
-        now = context.wheel.now
-        if now - route.logged >= 1:  # a peer that can make a handler fail must not fill the disk
-            route.logged = now
-            log.error(
-                "handler failed",
-                message=route.name,
-                uid=session.uid,
-                address=session.address,
-                failed=errors[route.name],
-                exc_info=error,
-            )
+_EVENTS = {
+    "on_verified": VERIFIED,
+    "on_closed": CLOSED,
+    "on_suspended": SUSPENDED,
+    "on_resumed": RESUMED,
+    "on_renewed": RENEWED,
+    "on_expiring": EXPIRING,
+    "on_restarted": RESTARTED,
+}
 
 
 class Observer(Protocol):
-    """Is told of each session of a table before its handlers are, and of its end after them."""
+    """Called for each session of a table: before its handlers, but when it ends after them."""
 
     def opened(self, session: Any) -> None: ...
+
+    def suspended(self, session: Any) -> None: ...
+
+    def resumed(self, session: Any) -> None: ...
+
+    def renewed(self, session: Any) -> None: ...
 
     def closed(self, session: Any) -> None: ...
 
 
-class Handlers:
+class Handlers(HandlerTable):
     """A table of handlers. One is shared by a server and all its sessions, unless a session is given its own.
 
     catalog: where message types, names and codecs are looked up; the default is what `@message` registers in.
-    fallback: deals with messages that can't be handled. observer: told of sessions before and after the handlers.
+    fallback: deals with messages that can't be handled. observer: called before and after the handlers.
     """
 
     def __init__(self, catalog: Catalog = default_catalog, fallback: Fallback | None = None) -> None:
+        super().__init__()
         self.catalog = catalog
         self.fallback = fallback or Fallback()
         self.observer: Observer | None = None
-        self.routes: dict[int, Route] = {}  # by message id; events have ids below 0
         self.defaults: dict[int, Route] = {}  # the default handler, once for each message that came to it
-        self.rates: dict[int, float] = {}  # by message id, how many one session may send in a second
         self.forward: Callable[[Any, RawFrame], None] | None = None
-        self.ticking = False  # what arrives waits for `tick`
-        self._default: Callable[..., Any] | None = None
+        self._around: list[Callable[..., Any]] = []  # the outermost first
         self._injected: dict[MessageSource, list[Frame]] = {}  # what `inject` was given in this turn of the loop
         self._waiting: dict[MessageSource, None] = {}  # sessions with something for the next tick, in order of arrival
 
@@ -193,13 +114,13 @@ class Handlers:
     def on(self, what: type | int | str, *, rate: float | None = None, also: bool = False) -> Callable[[_H], _H]:
         """Decorator: the handler of a message, given by its type, id or wire name: `handler(session, message)`.
 
-        rate: how many of these messages one session may send in a second, and at once. More are counted and dropped,
-        without decoding them.
+        rate: how many of these messages one user may send in a second, and at once, over all its sessions. More are
+        counted and dropped, without decoding them.
         also: the message may have several handlers. They all get the same object, one after the other, in the order of
         registration. The others are still called if one fails, but not if one ends the session.
-        Raises CatalogError for a message that is not registered, for one that has a handler already (without `also`),
-        and for a function that can't be called with (session, message); ConfigError for a rate that is not above 0, or
-        that differs from the rate the message has.
+        Raises CatalogError for a message that is not registered, or that has a handler already (without `also`). Also
+        for a function that can't be called with (session, message). Raises ConfigError for a rate that is not above 0,
+        or that differs from the rate the message has.
         """
         if not isinstance(what, (type, int, str)):
             raise CatalogError(f"say of which message {what!r} is the handler, as @server.on(Hello)")
@@ -209,6 +130,8 @@ class Handlers:
 
         def register(handler: _H) -> _H:
             check_handler(handler, kind.name, "session", "message")
+            if kind.answer is not None:
+                check_answer(handler, kind, also)
             if rate is not None and self.rates.get(kind.id, rate) != rate:
                 raise ConfigError(
                     f"rate={rate} for {kind.name}, which has {self.rates[kind.id]}; a message has one rate"
@@ -223,27 +146,51 @@ class Handlers:
     def register(self, owner: object, *, also: bool = False) -> None:
         """Registers each method of `owner` that has the name of a message (`Say`, `on_say`) or an event (`on_closed`).
 
-        also: these messages and events may have several handlers, as in `on`. Raises CatalogError for any other method
-        `on_...`, so that a misspelt name is found at start.
+        also: these messages may have several handlers, as in `on`; events always may. Raises CatalogError for any
+        other method `on_...`, so that a misspelt name is found at start.
         """
-        events = {"on_verified": VERIFIED, "on_closed": CLOSED, "on_suspended": SUSPENDED, "on_resumed": RESUMED}
         by_method = {f"on_{_snake(name)}": kind for name, kind in self.catalog.by_name.items()}
+        routes, rates = Routes(self.routes), dict(self.rates)
+        try:
+            self._register(owner, by_method, also)
+        except CatalogError:  # nothing of the object is registered
+            self.routes, self.rates = routes, rates
+            raise
+
+    def _register(self, owner: object, by_method: Mapping[str, MessageType], also: bool) -> None:
         for name, method in inspect.getmembers(owner, callable):
             kind = by_method.get(name) or self.catalog.by_name.get(name)
             if kind is not None:
                 self.on(kind.id, also=also)(method)
-            elif name in events:
-                self._on_event(events[name], name.removeprefix("on_"), method, also)
+            elif name == "on_lost":
+                self._on_lost(method, also)
+            elif name in _EVENTS:
+                self._on_event(_EVENTS[name], name.removeprefix("on_"), method)
             elif name.startswith("on_"):
                 raise CatalogError(f"{type(owner).__name__}.{name} names no message of the catalog; register it first")
 
     def default(self, handler: _H) -> _H:
         """Decorator: the handler of all messages of the catalog that have none of their own; one for each table."""
-        if self._default is not None:
+        if self.default_handler is not None:
             raise CatalogError("there is a default handler already; one table has one")
         check_handler(handler, "default", "session", "message")
-        self._default = handler
+        self.default_handler = handler
         return handler
+
+    def around(self, hook: _W) -> _W:
+        """Decorator: `hook(session, message, call_next)`, plain or async, runs in place of each message's handler.
+
+        It calls the handler with `call_next(session, message)`, or does not, and returns the result. An async hook
+        awaits `call_next`, whatever the handler is. A plain hook gets what the handler returns, of an async handler its
+        coroutine. Of several hooks the first one is the outermost. Events have no hooks.
+        """
+        check_handler(hook, "around", "session", "message", "call_next")
+        self._around.append(hook)
+        for key, route in self.routes.items():
+            if key >= 0:
+                route.call = wrapped(route.handler, self._around)
+        self.defaults.clear()
+        return hook
 
     def on_verified(self, handler: _E) -> _E:
         """Decorator: `handler(session)` for every new session, before its first message."""
@@ -261,6 +208,32 @@ class Handlers:
         """Decorator: `handler(session)` when a suspended session is connected again."""
         return self._on_event(RESUMED, "resumed", handler)
 
+    def on_renewed(self, handler: _E) -> _E:
+        """Decorator: `handler(session)` when a client has renewed its login: `claims` and `expires_at` are new."""
+        return self._on_event(RENEWED, "renewed", handler)
+
+    def on_expiring(self, handler: _E) -> _E:
+        """Decorator, for clients: `handler(session)` when the server warns that the login expires at `expires_at`."""
+        return self._on_event(EXPIRING, "expiring", handler)
+
+    def on_restarted(self, handler: _E) -> _E:
+        """Decorator, for `connect_cluster`: `handler(session)` when a new session follows one that is lost."""
+        return self._on_event(RESTARTED, "restarted", handler)
+
+    def on_lost(self, handler: _H) -> _H:
+        """Decorator: `handler(session, lost)` when messages were lost between a client and a service.
+
+        At the client it is called when its gateway reports a loss, and by `connect_cluster` after `on_restarted`, if
+        messages were on their way when the session before ended (`lost.type` is 0). At a service it is called with a
+        player that lost messages to an earlier service, or from this one. `lost` counts since the last call.
+        """
+        return self._on_lost(handler, False)
+
+    def _on_lost(self, handler: _H, also: bool) -> _H:
+        check_handler(handler, "on_lost", "session", "lost")
+        self._add(LOST, Route("lost", handler, decode_control), also)
+        return handler
+
     def on_forward(self, handler: Callable[[Any, RawFrame], None]) -> Callable[[Any, RawFrame], None]:
         """Decorator: `handler(session, frame)`, a plain function, for ids without a handler; one for each table."""
         if self.forward is not None:
@@ -269,25 +242,27 @@ class Handlers:
         self.forward = handler
         return handler
 
-    def _on_event(self, event: int, name: str, handler: _E, also: bool = False) -> _E:
+    def _on_event(self, event: int, name: str, handler: _E) -> _E:
         check_handler(handler, f"on_{name}", "session")
-        self._add(event, Route(name, lambda session, _: handler(session), bytes), also)
+        self._add(event, Route(name, lambda session, _: handler(session), bytes), True)
         return handler
 
     def _add(self, key: int, route: Route, also: bool) -> None:
         first = self.routes.get(key)
-        if first is None:
-            self.routes[key] = route
-        elif also:
-            self.routes[key] = self._joined(first, route)
-        else:
-            raise CatalogError(f"{route.name} has a handler already; for a further one, register it with also=True")
+        if first is not None:
+            if not also:
+                raise CatalogError(f"{route.name} has a handler already; for a further one, register it with also=True")
+            route = self._joined(first, route)
+        if key >= 0:
+            route.call = wrapped(route.handler, self._around)
+        self.routes[key] = route
 
     def _joined(self, first: Route, second: Route) -> Route:
         """One route that calls the handlers of both."""
-        calls = (*(first.call.calls if isinstance(first.call, _Joined) else (first.call,)), second.call)
+        before = first.handler.calls if isinstance(first.handler, Joined) else (first.handler,)
+        calls = (*before, second.handler)
         both = Route(
-            first.name, _Joined(calls, lambda session, error: self.fallback.failed(session, both, error)), first.decode
+            first.name, Joined(calls, lambda session, error: self.fallback.failed(session, both, error)), first.decode
         )
         return both
 
@@ -296,15 +271,20 @@ class Handlers:
     def dispatch(self, session: MessageSource, frames: list[Frame]) -> None:
         """Handles the frames of one read. Never raises an error of a handler or a peer."""
         if session.inbox is not None or self.ticking:
-            self.queue(session, self._within_rates(session, frames) if self.rates else frames)
+            self.queue(session, within_rates(self.rates, session, frames) if self.rates else frames)
             return
         forwarder = session.forwarder
-        if forwarder is not None and self._default is None and session.handlers is self and forwarder.forward(frames):
+        if (
+            forwarder is not None
+            and self.default_handler is None
+            and session.handlers is self
+            and forwarder.forward(frames)
+        ):
             return
         if self.rates:
-            frames = self._within_rates(session, frames)
+            frames = within_rates(self.rates, session, frames)
         waiting = iter(frames)
-        rest = self._run(session, waiting, TURN_SECONDS, True)
+        rest = self._call_handlers(session, waiting, TURN_SECONDS, True)
         if rest is None:
             return
         left = list(waiting)
@@ -315,7 +295,7 @@ class Handlers:
         elif left:
             self.queue(session, left, asyncio.sleep(0))
 
-    def _run(self, session: MessageSource, frames: Iterator[Frame], seconds: float, only_open: bool) -> Any:
+    def _call_handlers(self, session: MessageSource, frames: Iterator[Frame], seconds: float, only_open: bool) -> Any:
         """Calls the handlers of `frames`, one after the other. Nothing else calls handlers.
 
         Returns None when all frames are handled, or, with `only_open`, when the session has ended. It returns before
@@ -340,11 +320,14 @@ class Handlers:
                         return None
                     continue
                 try:
-                    result = route.call(session, message)
+                    if flags < REQUEST:
+                        result = route.call(session, message)
+                    else:
+                        result = serve(session, route, message, frame)
                 except BaseException as error:
                     self.fallback.failed(session, route, contain(error))
                     result = None
-                if result is not None and (rest := self._rest(session, route, result, len(body), start)) is not None:
+                if result is not None and (rest := self.rest_of(session, route, result, len(body), start)) is not None:
                     return rest
                 now = perf_counter()
                 elapsed = now - start
@@ -354,7 +337,9 @@ class Handlers:
                 route.seconds += elapsed
                 if elapsed > _FIRST_BUCKET:
                     route.observe(elapsed)
-                if now > until:
+                    if session.context.standstill is not None:
+                        session.context.standstill.check()
+                if now > until and (session.state is _OPEN or not only_open):  # one that has ended gets no turn
                     return _TURN_OVER
             if only_open and session.state is not _OPEN:
                 return None
@@ -362,7 +347,7 @@ class Handlers:
                 return _OTHER_TABLE
         return None
 
-    def _rest(
+    def rest_of(
         self, session: MessageSource, route: Route, result: object, size: int, start: float
     ) -> Coroutine[Any, Any, None] | None:
         """The rest of a call that returned `result`: an awaitable, or None. A plain function may return one too."""
@@ -398,11 +383,12 @@ class Handlers:
 
     def _default_route(self, id: int) -> Route | None:
         """A route to the default handler, for a message that the catalog knows; else None."""
-        if self._default is None or id in FRAMEWORK_IDS or id < 0:
+        if self.default_handler is None or id in FRAMEWORK_IDS or id < 0:
             return None
         route = self.defaults.get(id)
         if route is None and (kind := self.catalog.by_id.get(id)) is not None:
-            route = self.defaults[id] = Route(kind.name, self._default, kind.decode)
+            route = self.defaults[id] = Route(kind.name, self.default_handler, kind.decode)
+            route.call = wrapped(route.handler, self._around)
         return route
 
     def inject(self, session: MessageSource, message: Any) -> None:
@@ -441,16 +427,38 @@ class Handlers:
 
     def suspended(self, session: MessageSource) -> None:
         """The session has lost its connection, and may get another."""
+        if self.observer is not None:
+            self.observer.suspended(session)
         self._emit(session, SUSPENDED)
 
     def resumed(self, session: MessageSource) -> None:
         """The session has a connection again."""
+        if self.observer is not None:
+            self.observer.resumed(session)
         self._emit(session, RESUMED)
+
+    def renewed(self, session: MessageSource) -> None:
+        """The session's login was renewed."""
+        if self.observer is not None:
+            self.observer.renewed(session)
+        self._emit(session, RENEWED)
+
+    def expiring(self, session: MessageSource) -> None:
+        """The session's login expires soon."""
+        self._emit(session, EXPIRING)
+
+    def lost(self, session: MessageSource, lost: Lost) -> None:
+        """Messages were lost between a client and a service."""
+        self._emit(session, LOST, encode_control(lost))
+
+    def restarted(self, session: MessageSource) -> None:
+        """The session follows one that is lost."""
+        self._emit(session, RESTARTED)
 
     def closed(self, session: MessageSource, handle_rest: bool) -> None:
         """The session has ended. handle_rest: whether messages that arrived before are still handled."""
         if self.observer is not None:
-            session.after_handlers(partial(self.observer.closed, session))
+            session.last_handler.then(partial(self.observer.closed, session))
         inbox = session.inbox
         if inbox is not None and not handle_rest:
             inbox.drop_messages()
@@ -458,19 +466,19 @@ class Handlers:
         session.context.loop.call_soon(self._emit_closed, session)
 
     def _emit_closed(self, session: MessageSource) -> None:
-        """Emits the last event of a session; once that is handled, calls the session's `handlers_done`."""
+        """Emits the last event of a session; once that is handled, the last handler has ended."""
         if CLOSED in self.routes:
             self._emit(session, CLOSED)
         if session.inbox is None:
-            session.handlers_done()
+            session.last_handler.ended()
         else:
             session.inbox.is_last = True
 
-    def _emit(self, session: MessageSource, event: int) -> None:
+    def _emit(self, session: MessageSource, event: int, body: bytes = b"") -> None:
         if event in self.routes:
-            frame = (event, 0, b"")
+            frame = (event, 0, body)
             if session.inbox is None and not self.ticking:
-                rest = self._run(session, iter([frame]), inf, False)
+                rest = self._call_handlers(session, iter([frame]), inf, False)
                 if rest is not None and rest is not _OTHER_TABLE:
                     self.queue(session, [], rest)
             else:
@@ -481,8 +489,8 @@ class Handlers:
         waiting, self._waiting = self._waiting, {}
         for session in waiting:
             inbox = session.inbox
-            if inbox is not None and inbox.task is None:
-                self._drain(session, inbox)
+            if inbox is not None and inbox.task is None and not inbox.is_held_back:
+                self._handle_inbox(session, inbox)
 
     # -- the inbox: while an async handler runs, and in tick mode --
 
@@ -490,54 +498,72 @@ class Handlers:
         """Puts `frames` in the inbox: they are handled after `first` is awaited and after what is in it already."""
         inbox = session.inbox
         if inbox is None:
-            inbox = session.inbox = Inbox(session.uid)
+            inbox = session.inbox = Inbox(session.user)
+            inbox.user.add_inbox(inbox, session)
+        size = sum([len(frame[2]) for frame in frames])
         inbox.items.extend(frames)
-        inbox.bytes += sum(len(frame[2]) for frame in frames)
-        limits = session.context.limits
-        waiting = len(inbox.items) + (first is not None)
-        if not inbox.paused and (waiting >= limits.max_inbox or inbox.bytes >= limits.max_inbox_bytes):
-            inbox.paused = True
-            session.context.stats.paused += 1
-            session.pause(Pause.INBOX)
+        inbox.bytes += size
+        inbox.user.received(len(frames), size, session.context.stats, first is not None)
         if self.ticking:
             self._waiting[session] = None
-        elif inbox.task is None:
-            self._drain(session, inbox, first)
+        elif inbox.task is None and not inbox.is_held_back and not inbox.is_handling:
+            self._handle_inbox(session, inbox, first)
 
-    def _drain(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None = None) -> None:
+    def _handle_inbox(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None = None) -> None:
         """Handles what is in the inbox; from the first async handler on, in a task. A tick handles nothing newer."""
         inbox.share = len(inbox.items) if self.ticking else sys.maxsize
-        awaitable = awaitable or self._handle_next(session, inbox)
         if awaitable is None:
-            self._drained(session, inbox)
+            inbox.is_handling = True
+            try:
+                awaitable = self._handle_to_async(session, inbox)
+            finally:
+                inbox.is_handling = False
+        if awaitable is None:
+            self._inbox_handled(session, inbox)
         else:
-            context = session.context
-            inbox.task = context.loop.create_task(self._burst(session, inbox, awaitable))
-            context.tasks.add(inbox.task)
-            context.running.add(inbox)
+            user = inbox.user
+            if user.running < user.max_running:
+                user.running += 1
+                self._start(session, inbox, awaitable)
+            else:
+                inbox.is_held_back = True
+                user.waiting += (partial(self._start, session, inbox, awaitable),)
 
-    async def _burst(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None) -> None:
+    def _start(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None]) -> None:
+        """Makes the task of an inbox: not more handlers of its user run than may."""
+        context = session.context
+        inbox.is_held_back = False
+        inbox.task = context.loop.create_task(self._finish_inbox(session, inbox, awaitable))
+        context.tasks.add(inbox.task)
+        context.running.add(inbox)
+
+    async def _finish_inbox(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None) -> None:
         try:
             while awaitable is not None:
                 await awaitable
-                awaitable = self._handle_next(session, inbox)
+                awaitable = self._handle_to_async(session, inbox)
         finally:
             session.context.tasks.discard(cast("asyncio.Task[None]", inbox.task))
             session.context.running.remove(inbox)
-            self._drained(session, inbox)
+            inbox.user.ended()
+            self._inbox_handled(session, inbox)
 
-    def _handle_next(self, session: MessageSource, inbox: Inbox) -> Awaitable[None] | None:
+    def _handle_to_async(self, session: MessageSource, inbox: Inbox) -> Awaitable[None] | None:
         """Handles frames up to the first with an async handler; returns what to await, or None if none are left.
 
         When the session's turn is over, this returns a wait for the next turn of the loop. A tick has no turns: it
         handles all messages that came before it (`inbox.share`).
         """
         seconds = inf if self.ticking else TURN_SECONDS
+        if session.context.standstill is not None:
+            session.context.standstill.check()
+        if session.held is not None:
+            return _set(session.held)
         while inbox.items and inbox.share:
             handlers = session.handlers
-            if handlers is not self and isinstance(handlers, Handlers):  # it was given a table of its own
-                return handlers._handle_next(session, inbox)
-            rest = self._run(session, self._from_inbox(session, inbox), seconds, False)
+            if handlers is not self and isinstance(handlers, Handlers):  # the session has a table of its own
+                return handlers._handle_to_async(session, inbox)
+            rest = self._call_handlers(session, self._from_inbox(session, inbox), seconds, False)
             if rest is _TURN_OVER:
                 return asyncio.sleep(0)
             if rest is not None and rest is not _OTHER_TABLE:
@@ -547,108 +573,27 @@ class Handlers:
     def _from_inbox(self, session: MessageSource, inbox: Inbox) -> Iterator[Frame]:
         """Takes frames out of the inbox, and resumes reading from the peer once there is room."""
         items = inbox.items
-        limits = session.context.limits
+        user = inbox.user
         while items and inbox.share:
             inbox.share -= 1
             frame = items.popleft()
-            inbox.bytes -= len(frame[2])
-            if inbox.paused and len(items) <= limits.max_inbox // 2 and inbox.bytes <= limits.max_inbox_bytes // 2:
-                inbox.paused = False
-                session.resume(Pause.INBOX)
+            size = len(frame[2])
+            inbox.bytes -= size
+            user.handled(1, size)
             yield frame
 
-    def _drained(self, session: MessageSource, inbox: Inbox) -> None:
+    def _inbox_handled(self, session: MessageSource, inbox: Inbox) -> None:
         inbox.task = None
         if not inbox.items:
             session.inbox = None
+            inbox.user.remove_inbox(inbox)
+            inbox.user.forget_if_idle()
             if inbox.is_last:
-                session.handlers_done()
-        else:  # they wait for the next tick, or a burst was cancelled before it handled them
+                session.last_handler.ended()
+        elif self.ticking or session.context.is_cancelling:
             self._waiting[session] = None
-
-    def _within_rates(self, session: MessageSource, frames: list[Frame]) -> list[Frame]:
-        """`frames` without those that exceed the rate of their type. These are dropped undecoded."""
-        buckets = session.type_rates
-        if buckets is None:
-            buckets = session.type_rates = {}
-        now = session.context.wheel.read_clock()
-        taken = []
-        for frame in frames:
-            id = frame[0]
-            rate = self.rates.get(id)
-            if rate is not None:
-                bucket = buckets.get(id)
-                if bucket is None:
-                    bucket = buckets[id] = TokenBucket(rate, max(1.0, rate), now)
-                if not bucket.take(now):
-                    session.context.stats.rate_dropped[session.context.name_of(id)] += 1
-                    continue
-            taken.append(frame)
-        return taken
-
-
-class _Joined:
-    """Several handlers of one message or event, called one after the other."""
-
-    def __init__(
-        self, calls: tuple[Callable[..., Any], ...], failed: Callable[[MessageSource, Exception], None]
-    ) -> None:
-        self.calls = calls
-        self._failed = failed
-
-    def __call__(self, session: MessageSource, message: Any) -> Awaitable[None] | None:
-        """Calls the handlers in order. If one returns an awaitable, returns a coroutine for it and the rest."""
-        return self._call(session, message, 0)
-
-    def _call(self, session: MessageSource, message: Any, at: int) -> Awaitable[None] | None:
-        code_before = session.close_code
-        for index in range(at, len(self.calls)):
-            if session.close_code is not code_before:
-                break  # the handler before this one ended the session
-            try:
-                result = self.calls[index](session, message)
-            except Exception as error:
-                self._failed(session, error)
-                continue
-            if inspect.isawaitable(result):
-                return self._go_on(result, session, message, index + 1)
-        return None
-
-    async def _go_on(self, result: Awaitable[Any], session: MessageSource, message: Any, at: int) -> None:
-        code_before = session.close_code
-        try:
-            await result
-        except Exception as error:
-            self._failed(session, error)
-        if session.close_code is code_before and (rest := self._call(session, message, at)) is not None:
-            await rest
-
-
-def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchronous: bool | None = None) -> None:
-    """Checks a handler at start, so that it does not fail at each message. Raises CatalogError.
-
-    of: what it handles, in words. arguments: the names of its arguments. asynchronous: True if it must be `async def`,
-    False if it must not, None if it may be either.
-    """
-    if is_generator(handler):
-        raise CatalogError(f"the handler of {of} has a `yield`, so a call would run nothing of it; write it without")
-    if asynchronous is False and is_async(handler):
-        raise CatalogError(f"the handler of {of} must be a plain function, not `async def`: nobody would await it")
-    if asynchronous and not is_async(handler) and not is_async(inspect.unwrap(handler)):
-        raise CatalogError(f"the handler of {of} is awaited: write it as `async def`")
-    try:
-        signature = inspect.signature(handler)
-    except ValueError:
-        return  # a function written in C that does not tell its signature
-    except TypeError:
-        raise CatalogError(f"the handler of {of} is {handler!r}, which can't be called") from None
-    try:
-        signature.bind(*arguments)
-    except TypeError:
-        name = getattr(handler, "__qualname__", type(handler).__qualname__)
-        raise CatalogError(
-            f"the handler of {of} is called with ({', '.join(arguments)}); {name}{signature} can't be"
-        ) from None
+        else:  # the application cancelled the task; not at once: this is still its last step
+            session.context.loop.call_soon(self.queue, session, [])
 
 
 def _snake(name: str) -> str:
@@ -656,8 +601,9 @@ def _snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+async def _set(event: asyncio.Event) -> None:
+    await event.wait()
+
+
 def _timed_out(session: MessageSource) -> TimeoutError:
     return TimeoutError(f"it ran longer than limits.handler_timeout, {session.context.limits.handler_timeout:g} s")
-
-
-_FORWARD = Route("forward", lambda session, frame: None, bytes)

@@ -20,16 +20,18 @@ from typing import TYPE_CHECKING, Any, Self
 import structlog
 
 from gatelink import tasks
+from gatelink._native import description
 from gatelink.auth.tokens import Tokens
 from gatelink.calls import invoke, invoke_plain
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError
-from gatelink.handlers import Handlers, check_handler
+from gatelink.handlers import Handlers
+from gatelink.handling.checks import check_handler
 from gatelink.logger import Logger
 from gatelink.net.admission import Admission
 from gatelink.net.certificates import INTERVAL as CERTIFICATE_INTERVAL
 from gatelink.net.connection import Connection
-from gatelink.net.endpoints import Endpoint, is_everywhere, parse_endpoint
+from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.net.frontend import LEAST_GRACE, Frontend, NoTokens, ServerTokens, TypeOf
 from gatelink.net.listen import Listen as Listen
 from gatelink.net.listener import Listener
@@ -41,6 +43,7 @@ from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.outbox import Full
+from gatelink.session.renewal import CloseExpired
 from gatelink.session.session import Session
 from gatelink.stats import Stats
 from gatelink.wire.handshake import Responder
@@ -65,19 +68,21 @@ class Server:
     limits: of clients' sessions. link_limits: of the sessions of other servers. wire: how messages are written.
     id: its server id, which verified clients get.
     source: its type, 0 to 255, which they get, too (ClientVertifySucceedRet's `source`).
-    admin: "host:port" of /metrics and /healthz; None for no admin port.
+    admin: "host:port" of /metrics, /healthz and /livez; None for no admin port.
     tick_hz: ticks a second, in which messages are handled and `on_tick` is called; 0: handled as they come.
     duplicate: what a login does to an open session of the same user and slot.
     keys: for sealed connections, the newest first; older ones are for clients that know no newer one.
     sealed_only: whether plain logins are refused.
     resume_plain: whether sessions on plain connections can be resumed, too; for tests.
     cluster_key: admits other servers at inner listeners; several while the key is being changed.
+    end_with_tokens: whether a user's sessions end with 4009 kicked when the user's tokens are revoked.
+    expiry: what happens to a session whose token expires. None: nothing, the session goes on.
     accept_version: called with the application version in a client's HELLO, "" if there is none; if it gives False, the
     client is refused with 4014 client-too-old. Clients of the base protocol send no HELLO and are not checked.
     peers: gives the type of a server by its id, None for an unknown one, which is then refused. May be set at any time.
 
     Its table is `handlers`; `on`, `register`, `default` and the events `on_verified`, `on_closed`, `on_suspended`,
-    `on_resumed` and `on_forward` are methods of that table.
+    `on_resumed`, `on_renewed`, `on_lost` and `on_forward` are methods of that table.
     """
 
     _links_end: CloseCode = CloseCode.GOING_AWAY
@@ -101,6 +106,8 @@ class Server:
         cluster_key: ClusterKey | Sequence[ClusterKey] = (),
         link_limits: Limits = LINK_LIMITS,
         accept_version: Callable[[str], bool] | None = None,
+        end_with_tokens: bool = True,
+        expiry: CloseExpired | None = None,
     ) -> None:
         self.listen: tuple[str | Listen, ...] = listen
         self.tokens = tokens
@@ -124,6 +131,8 @@ class Server:
             raise ConfigError("a server of a cluster needs an id above 0, its own in the cluster: give Server id=")
         self.link_limits = link_limits
         self.accept_version = accept_version
+        self.end_with_tokens = end_with_tokens
+        self.expiry = expiry
         self.peers: TypeOf | None = None
         self.stats = Stats()
         self.lag = LoopLag()
@@ -131,10 +140,13 @@ class Server:
         self.on = handlers.on
         self.register = handlers.register
         self.default = handlers.default
+        self.around = handlers.around
         self.on_verified = handlers.on_verified
         self.on_closed = handlers.on_closed
         self.on_suspended = handlers.on_suspended
         self.on_resumed = handlers.on_resumed
+        self.on_renewed = handlers.on_renewed
+        self.on_lost = handlers.on_lost
         self.on_forward = handlers.on_forward
         self.context: LoopContext
         self._clients: Frontend | None = None
@@ -147,7 +159,7 @@ class Server:
         self._on_tick: Callable[[float], None] | None = None
         self._on_start: list[Callable[[], Awaitable[None]]] = []
         self._on_stop: list[Callable[[], Awaitable[None]]] = []
-        self._to_stop: list[Callable[[], Awaitable[None]]] = []  # those that this run still has to call
+        self._to_stop: list[Callable[[], Awaitable[None]]] = []  # calls that this run still has to make
         self._running = False
         self._stopped: asyncio.Event | None = None  # of `serve`
         handlers.ticking = tick_hz > 0
@@ -191,6 +203,9 @@ class Server:
     def logins(self) -> Set[Login]:
         """The logins of clients that are being checked. Raises as `sessions`."""
         return self._started(self._clients).logins.running
+
+    def _client_frontend(self) -> Frontend:
+        return self._started(self._clients)
 
     def _inner_frontend(self) -> Frontend:
         return self._started(self._inner)
@@ -284,11 +299,15 @@ class Server:
         self._running = True
         self._has_started = False
         self.context = LoopContext(asyncio.get_running_loop(), self.catalog, self.limits, self.wire, self.stats)
-        self._clients = Frontend(self.context, self._rules_for_clients(), self.duplicate)
+        self._clients = Frontend(
+            self.context, self._rules_for_clients(), self.duplicate, ends_sessions=self.end_with_tokens
+        )
+        self._clients.kicks.start()
         inner_context = LoopContext(
             self.context.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True
         )
         self._inner = Frontend(inner_context, self._rules_for_servers(), end_code=self._links_end)
+        self._clients.memory_guard.beside = self._inner.memory_guard
         self._stopping = asyncio.Lock()
         self._to_stop = [self._leave, *self._on_stop]
         try:
@@ -304,7 +323,7 @@ class Server:
         except BaseException:
             await self.stop(0)
             raise
-        if not self.is_running:  # it was stopped meanwhile: close what was opened since
+        if not self.is_running:  # the server was stopped meanwhile: close the listeners opened since
             async with self._stopping:
                 self._to_stop = [self._leave]
                 await self._stop(0)
@@ -314,7 +333,8 @@ class Server:
         if self.tick_hz:
             self._ticker = tasks.live(self._tick, "ticks")
         self._has_started = True
-        log.info("started", listen=[str(endpoint) for endpoint in self.endpoints], admin=self.admin)
+        endpoints = [str(endpoint) for endpoint in self.endpoints]
+        log.info("started", listen=endpoints, admin=self.admin, core=description())
 
     async def drain(self, within: float, address: str = "") -> None:
         """Accepts no more clients, and asks those that are here to leave within so many seconds, for `address`.
@@ -345,6 +365,9 @@ class Server:
                 if self._running:
                     await self._stop(self.limits.close_timeout if grace is None else grace)
 
+    def _before_links_close(self) -> None:
+        """All handlers have ended, and the sessions with other servers are closed next."""
+
     async def _stop(self, grace: float) -> None:
         """Stops; when it is cancelled, another call goes on from there."""
         clock = self.context.wheel.clock
@@ -353,6 +376,7 @@ class Server:
         clients.stop_accepting()
         inner.stop_accepting()
         await clients.close(deadline, self.handlers.tick)
+        self._before_links_close()
         await inner.close(max(deadline, clock() + LEAST_GRACE))  # last: servers may hear of the clients that closed
         while self._to_stop:
             function = self._to_stop.pop(0)  # first, so that no function is called twice
@@ -407,16 +431,17 @@ class Server:
         """Seconds that `stop` without a grace gives sessions and handlers."""
         return self.limits.close_timeout
 
-    async def serve(self) -> None:
+    async def serve(self, on_ready: Callable[[], object] | None = None) -> None:
         """Starts, and stops on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace.
 
-        SIGHUP loads certificates again, and reopens the log if standard error is a file.
+        SIGHUP loads certificates again, and reopens the log if standard error is a file. on_ready: called once it has
+        started.
 
         Returns when it has stopped, also when `stop` was called.
         """
         self._stopped = asked = asyncio.Event()
         started = asyncio.Event()
-        living = asyncio.get_running_loop().create_task(self._live(started, asked))
+        living = asyncio.get_running_loop().create_task(self._live(started, asked, on_ready))
         hurried = False
         signals_seen = 0
 
@@ -443,7 +468,7 @@ class Server:
                 if not hurried:
                     raise
 
-    async def _live(self, started: asyncio.Event, asked: asyncio.Event) -> None:
+    async def _live(self, started: asyncio.Event, asked: asyncio.Event, on_ready: Callable[[], object] | None) -> None:
         """From start to stop; when it is cancelled, it stops without grace."""
         needed, allowed = process.allow_files(self.most_connections)
         if allowed < needed:
@@ -453,6 +478,8 @@ class Server:
         gc.freeze()  # modules stay: looking through them again stops the loop for 10 to 30 ms each time
         try:
             started.set()
+            if on_ready is not None and self.is_running:
+                on_ready()
             await asked.wait()
             if self.is_running:
                 log.info("stopping", grace=self.limits.close_timeout)
@@ -460,7 +487,7 @@ class Server:
         finally:
             await self.stop(0)  # does nothing, unless this task was cancelled
 
-    def run(self) -> None:
+    def run(self, on_ready: Callable[[], object] | None = None) -> None:
         """`serve` in a uvloop of its own. Logs go to standard error unless structlog has been configured.
 
         After a signal the process ends within the grace and 4.5 s. The log names what has not ended by then: tasks, and
@@ -468,7 +495,7 @@ class Server:
         """
         if not structlog.is_configured():
             logs.configure()
-        process.run(self.serve())
+        process.run(self.serve(on_ready))
 
     def _rules_for_clients(self) -> LoginRules:
         """Without the cluster's key: no server gets in where clients do."""
@@ -480,6 +507,7 @@ class Server:
             sealed_only=self.sealed_only,
             resume_plain=self.resume_plain,
             accept_version=self.accept_version,
+            expiry=self.expiry,
         )
 
     def _rules_for_servers(self) -> LoginRules:
@@ -497,9 +525,7 @@ class Server:
         frontend = self._started(self._inner if listen.inner else self._clients)
         listener = await frontend.open(listen, handlers)
         self._listeners.append(listener)
-        endpoint = listener.endpoint
-        is_plain = endpoint.scheme == "tcp" and not (listen.inner or listen.proxies or self.sealed_only)
-        if is_plain and is_everywhere(endpoint.host):
+        if listener.is_everywhere and not (listen.inner or listen.proxies or self.sealed_only):
             fix = "use a tls:// endpoint, sealed_only, or a balancer that ends TLS"
             log.warning("players' tokens come in unencrypted from every network", listen=listen.endpoint, fix=fix)
 

@@ -3,9 +3,11 @@
 from bisect import bisect_left
 from collections import Counter
 
+from gatelink._native import compiled
 from gatelink.errors import CloseCode
 
 
+@compiled
 class Traffic:
     """Messages of one type, in one direction."""
 
@@ -22,6 +24,10 @@ RTT_BUCKETS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5)
 
 TOKEN_BUCKETS = (0.0002, 0.0005, 0.001, 0.002, 0.005, 0.01, 0.025, 0.1, 0.5, 2.5)
 """Upper bounds, in seconds, of the check of a token: from a check in this process to an overloaded engine."""
+
+
+REQUEST_BUCKETS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+"""Upper bounds, in seconds, of the wait for an answer: from a plain handler near by to the usual deadline."""
 
 
 class Histogram:
@@ -61,6 +67,11 @@ class Stats:
         self.paused = 0  # times that reading from a peer paused because its handlers lag
         self.rate_paused = 0  # times that reading from a peer paused because of its rates
         self.rate_dropped: Counter[str] = Counter()  # messages dropped for the rate of their type, by name
+        self.requests_asked: Counter[str] = Counter()  # requests of this side that are over, by outcome
+        self.requests_served: Counter[str] = Counter()  # requests of peers that are over, by outcome
+        self.renewals: Counter[str] = Counter()  # renewals of logins, by outcome
+        self.stray_answers = 0  # answers to nothing
+        self.request_seconds = Histogram(REQUEST_BUCKETS)  # from a request of this side to its end
         self.held_bytes = 0  # of all sessions, at the last look
         self.backlogs_dropped = 0  # messages of detached sessions whose window or room ended
         self.rtt = Histogram(RTT_BUCKETS)  # seconds from a PING to its PONG, of clients

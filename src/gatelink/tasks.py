@@ -9,8 +9,7 @@ from collections.abc import Awaitable, Callable, Coroutine
 from time import monotonic
 from typing import Any
 
-from gatelink.logger import Logger
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.logger import Logger, RateLimitedLogger
 
 FIRST_PAUSE = 0.1
 LONGEST_PAUSE = 10.0
@@ -60,6 +59,8 @@ async def gather_all(*closes: Coroutine[Any, Any, None]) -> None:
     Each has begun by then, however early the cancellation comes: what it closes without waiting is closed.
     """
     tasks = [asyncio.create_task(close) for close in closes]
+    if not tasks:
+        return
     try:
         await asyncio.wait(tasks)
     except asyncio.CancelledError:

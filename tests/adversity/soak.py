@@ -181,7 +181,9 @@ class Talk:
     async def __aenter__(self) -> "Talk":
         where = self.soak.where
         how: dict[str, Any] = {}
-        if self.kind != "base":
+        if self.kind == "base":
+            how = {"base_protocol": True}
+        else:
             how = {"resume": True, "reconnect": SOON}
         if self.kind == "sealed":
             how["server_key"] = where.key

@@ -195,7 +195,7 @@ async def test_a_declared_length_allocates_nothing() -> None:
         tracemalloc.start()
         for client in clients:
             client.send(header(102_400) + b"\xf9\x2a" + b"x" * 10)
-        await until(lambda: all(c._decoder.buffered == 16 for c in server._admission.connections))
+        await until(lambda: all(c.buffered == 16 for c in server._admission.connections))
         current, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert peak < 1_048_576, f"{peak} bytes, {current} at the end"

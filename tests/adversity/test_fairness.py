@@ -8,10 +8,9 @@ import msgspec
 import pytest
 
 from gatelink import Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
-from gatelink.session.control_frames import control_frame
 from gatelink.session.session import HEARTBEAT_FRAME
 from gatelink.session.timers import STALL
-from gatelink.wire.control import Ack, Close, Features
+from gatelink.wire.control import Ack, Close, Features, control_frame
 from gatelink.wire.frames import encode_frame
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import RawClient, leave, until, verify_request
@@ -160,7 +159,7 @@ async def test_a_pause_of_the_process_ends_nobody_whose_heartbeats_are_waiting()
     @server.on(Work)
     def work(session: Session, message: Work) -> None:
         peer.sendall(HEARTBEAT_FRAME)  # it beats, and the server is held up before it reads that
-        time.sleep(STALL + 0.6)
+        time.sleep(STALL + 0.6)  # block the loop on purpose: so the process looks as if it had been paused
 
     async with server:
         with peer:

@@ -10,11 +10,10 @@ from typing import Any
 import pytest
 
 from gatelink import Backoff, CloseCode, Handlers, Limits, Listen, ServerKey, Session, SessionClosed, connect
-from gatelink.session.control_frames import control_frame
 from gatelink.session.extension import PONGS_PER_SECOND, Strength
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
-from gatelink.wire.control import Ack, Hello, Ping, Pong, Resume, Resumed, Ticket
+from gatelink.wire.control import Ack, Close, Hello, Ping, Pong, Resume, Resumed, Ticket, control_frame
 from gatelink.wire.frames import encode_control_frame
 from gatelink.wire.handshake import Initiator
 from gatelink.wire.resume import NO_HANDSHAKE, client_mac, resume
@@ -35,6 +34,7 @@ from tests.e2e.support import (
     serving,
     token_of,
     until,
+    verify_request,
     verify_succeeded,
 )
 from tests.fakes import extension_of
@@ -131,7 +131,7 @@ async def test_a_resume_that_proves_nothing_is_refused_alike_and_changes_nothing
 
 
 async def test_a_resume_that_was_used_is_of_no_more_use() -> None:
-    """Whoever recorded it, and even the key's owner, must count on."""
+    """An attacker who recorded it must count on, and so must the owner of the key."""
     async with serving(resume_plain=True) as server:
         client = await ExtendedClient.logged_in(server, 7)
         session = server.session(7)
@@ -301,7 +301,7 @@ async def test_a_flood_of_handshakes_costs_the_others_nothing_but_time() -> None
     async with serving(keys=[KEY]) as server, neighbour(server):
         clients = [await RawClient.open(server) for _ in range(100)]
         for n, client in enumerate(clients):
-            frame = bytearray(Initiator(KEY.public, Hello(slot=n)).frame)
+            frame = bytearray(Initiator(KEY.public, Hello(slot=n % 4)).frame)
             frame[-1] ^= n % 2  # every second one is broken
             client.send(bytes(frame))
         await until(lambda: server.stats.refused["wrong-first-message"] == 50)
@@ -400,18 +400,127 @@ async def test_whoever_takes_a_count_back_is_closed() -> None:
         assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
 
 
-async def test_what_comes_behind_a_resume_is_heard_once() -> None:
-    """It may have been on its way when RESUMED was written: nobody can tell."""
+# -- between RESUME and RESUMED --
+
+BEHIND = {
+    "message": frame_of(Note(1)),
+    "messages": frame_of(Note(1)) * 3,
+    "more messages than a turn takes": frame_of(Note(1)) * 40,
+    "as many as a record holds": frame_of(Note(1)) * 80,
+    "part of a message": frame_of(Note(1))[:-1],
+    "a byte": b"\x01",
+    "heartbeat": bytes([2, 0, 0, 0, 4, 0]),
+    "ping": control_frame(Ping(1, 0)),
+    "ack": control_frame(Ack(0)),
+    "ignored record": encode_control_frame(b"\xc8"),
+    "login request": verify_request(7),
+    "close and message": control_frame(Close(4000, "")) + frame_of(Note(1)),
+    "message and close": frame_of(Note(1)) + control_frame(Close(4000, "")),
+    "wrong flags": b"\x02\x00\x00\x77",
+    "half a close": control_frame(Close(4000, ""))[:-1],
+    "no close": encode_control_frame(b"\x09"),
+}
+
+
+@pytest.mark.parametrize("records", [1, 2], ids=["one record", "two records"])
+@pytest.mark.parametrize("behind", BEHIND.values(), ids=BEHIND)
+async def test_what_comes_behind_a_resume_is_a_protocol_error_and_changes_nothing(behind: bytes, records: int) -> None:
+    """Nobody has told the client yet that it is back, so it may only say that it leaves."""
+    async with serving(keys=[KEY]) as server, neighbour(server), broken(server) as (session, ticket):
+        before = state_of(session)
+        client = await ExtendedClient.extended(server, KEY.public)
+        assert client.stream is not None
+        record = control_frame(honest(ticket, client.handshake_hash))
+        seal = client.stream.seal
+        client.writer.write(seal(record + behind) if records == 1 else seal(record) + seal(behind))
+        assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
+        assert state_of(session) == before and server.notes == [(7, n) for n in range(3)]
+        await client.close()
+
+
+async def test_what_is_not_whole_or_not_sealed_behind_a_resume_is_the_same() -> None:
+    async with serving(keys=[KEY]) as server, broken(server) as (session, ticket):
+        before = state_of(session)
+        for unfinished in (b"\x20", bytes([17, 0, 0, 4, 0]), frame_of(Note(1)), bytes([20, 0, 0, 4]) + bytes(20)):
+            client = await ExtendedClient.extended(server, KEY.public)
+            assert client.stream is not None
+            client.writer.write(client.stream.seal(control_frame(honest(ticket, client.handshake_hash))) + unfinished)
+            assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
+            await client.close()
+        assert state_of(session) == before
+
+
+@pytest.mark.parametrize("behind", [frame_of(Note(1)), frame_of(Note(1)) * 40, b"\x02"], ids=["one", "many", "part"])
+@pytest.mark.parametrize("over", ["plain", "tls"])
+async def test_so_it_is_without_sealing(over: str, behind: bytes, certificate: tuple[str, str, ssl.SSLContext]) -> None:
+    tls = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate[0], key=certificate[1])
+    async with serving(tls if over == "tls" else TCP, resume_plain=True) as server:
+        how: dict[str, Any] = {"tls": certificate[2]} if over == "tls" else {}
+        first = await ExtendedClient.logged_in(server, 7, **how)
+        session = server.session(7)
+        first.reset()
+        await until(lambda: session.state is SessionState.DETACHED)
+        client = await ExtendedClient.extended(server, **how)
+        client.send(control_frame(honest(first.ticket, NO_HANDSHAKE, 0)) + behind)
+        assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
+        assert session.state is SessionState.DETACHED and extension_of(session).attempt == 0 and not server.notes
+        again = await ExtendedClient.extended(server, **how)
+        again.resume(first.ticket)
+        assert await again.resumed(first.ticket) == 0
+        await again.echo(1)
+        for one in (client, again):
+            await one.close()
+
+
+async def test_what_comes_behind_a_resume_does_not_cut_the_connection_that_the_session_has() -> None:
+    async with serving(keys=[KEY]) as server:
+        first = await ExtendedClient.logged_in(server, 7, KEY.public)
+        client = await ExtendedClient.extended(server, KEY.public)
+        client.send(control_frame(honest(first.ticket, client.handshake_hash, 0)) + frame_of(Note(1)))
+        assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
+        await first.echo(1)
+        assert server.notes == []
+        for one in (first, client):
+            await one.close()
+
+
+async def test_a_close_right_behind_a_resume_ends_the_session_with_its_code() -> None:
     async with serving(keys=[KEY]) as server:
         first = await ExtendedClient.logged_in(server, 7, KEY.public)
         first.reset()
         client = await ExtendedClient.extended(server, KEY.public)
-        record = control_frame(honest(first.ticket, client.handshake_hash, 0, 1))
-        client.send(record + frame_of(Note(1)) + frame_of(Note(2)))
-        await client.resumed(first.ticket, 1)
-        await client.echo(1)
-        assert server.notes == [(7, 1), (7, 2)]
+        client.send(
+            control_frame(honest(first.ticket, client.handshake_hash, 0)),
+            control_frame(Close(CloseCode.NORMAL, "changed its mind")),
+        )
+        await until(lambda: server.ended == [(7, CloseCode.NORMAL)])
+        for one in (first, client):
+            await one.close()
+
+
+async def test_many_resumes_fill_no_inbox_while_a_handler_lags() -> None:
+    """Seen: each brought the messages of one read more, past the inbox's limit and past every rate."""
+    limits = Limits(max_inbox=4, exempt=(), message_rate=1, message_burst=10)
+    async with serving(keys=[KEY], limits=limits) as server:
+        go = asyncio.Event()
+
+        @server.instead(Blob)
+        async def blob(session: Session, message: Blob) -> None:
+            await go.wait()
+
+        client = await ExtendedClient.logged_in(server, 7, KEY.public)
+        client.send(frame_of(Blob(b"")))
+        session, ticket = server.session(7), client.ticket
+        await until(lambda: extension_of(session).received == 1)
+        for attempt in range(1, 5):  # four failures; the next would ban the address
+            client.reset()
+            client = await ExtendedClient.extended(server, KEY.public)
+            client.send(control_frame(honest(ticket, client.handshake_hash, 0, attempt)) + frame_of(Note(attempt)) * 60)
+            assert await client.end() == [closed(CloseCode.PROTOCOL_ERROR)]
+        assert extension_of(session).received == 1
+        go.set()
         await client.close()
+        assert server.notes == []
 
 
 # -- a hostile server, or somebody in the path --

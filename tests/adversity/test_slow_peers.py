@@ -6,7 +6,7 @@ import tracemalloc
 
 import pytest
 
-from gatelink import CloseCode, Full, Limits, SessionClosed
+from gatelink import CloseCode, Full, Limits, Session, SessionClosed
 from gatelink.session.stream import Pause
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import (
@@ -103,14 +103,20 @@ async def _read_until(client: RawClient, end: int) -> list[int]:
     return seen
 
 
+async def flooded(server: EchoServer, full: Full) -> Session:
+    """The session of the stuck client, after 20,000 messages to it."""
+    session = server.session(7)
+    for n in range(20_000):
+        session.send(Echo(n, "x" * 1_000), full=full)
+        if n % 50 == 0:
+            await asyncio.sleep(0)
+    return session
+
+
 async def test_drop_oldest_keeps_one_who_lags_alive_and_brings_the_freshest() -> None:
     async with serving(limits=SMALL) as server:
         client = await stuck_client(server)
-        session = server.session(7)
-        for n in range(20_000):
-            session.send(Echo(n, "x" * 1_000), full=Full.DROP_OLDEST)
-            if n % 50 == 0:
-                await asyncio.sleep(0)
+        session = await flooded(server, Full.DROP_OLDEST)
         assert session.close_code is None and session.outbox.dropped
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         seen: list[int] = []
@@ -125,11 +131,7 @@ async def test_drop_oldest_keeps_one_who_lags_alive_and_brings_the_freshest() ->
 async def test_drop_newest_keeps_what_was_queued_and_the_order() -> None:
     async with serving(limits=SMALL) as server:
         client = await stuck_client(server)
-        session = server.session(7)
-        for n in range(20_000):
-            session.send(Echo(n, "x" * 1_000), full=Full.DROP_NEWEST)
-            if n % 50 == 0:
-                await asyncio.sleep(0)
+        session = await flooded(server, Full.DROP_NEWEST)
         client.writer.transport.resume_reading()  # type: ignore[attr-defined]
         reading = asyncio.create_task(_read_until(client, -1))
         await session.drain()

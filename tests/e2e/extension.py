@@ -5,9 +5,8 @@ from typing import Any, Self
 
 from gatelink import Server
 from gatelink.net.endpoints import Endpoint
-from gatelink.session.control_frames import control_frame
 from gatelink.wire.base import VERIFY_SUCCEEDED
-from gatelink.wire.control import Close, Control, Features, Hello, Ping, Resumed, Ticket, decode_control
+from gatelink.wire.control import Close, Control, Features, Hello, Ping, Resumed, Ticket, control_frame, decode_control
 from gatelink.wire.frames import CONTROL, Frame
 from gatelink.wire.handshake import Initiator
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed

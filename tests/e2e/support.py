@@ -21,7 +21,7 @@ from cryptography.x509.oid import NameOID
 from gatelink import Catalog, CloseCode, Identity, Listen, Server, Session, StaticTokens
 from gatelink.net.endpoints import Endpoint
 from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT, VERIFY_FAILED, VERIFY_REQUEST, VERIFY_SUCCEEDED
-from gatelink.wire.frames import Frame, FrameDecoder, encode_frame
+from gatelink.wire.frames import ALL_FLAGS, Frame, FrameDecoder, encode_frame
 from tests.support import MS
 
 CATALOG = Catalog()
@@ -121,6 +121,7 @@ class RawClient:
         self.reader = reader
         self.writer = writer
         self._decoder = FrameDecoder(1 << 20, turn_frames=1 << 20, turn_bytes=1 << 30)
+        self._decoder.allowed = ALL_FLAGS
         self._frames: list[Frame] = []
 
     @classmethod
@@ -261,10 +262,10 @@ def open_sockets() -> set[str]:
     return {name for name in found if name.startswith("socket:")}
 
 
-def make_certificate(folder: Path) -> tuple[str, str, ssl.SSLContext]:
-    """A certificate of its own for 127.0.0.1: the files of it and its key, and a client's context that trusts it."""
+def make_certificate(folder: Path, address: str = "127.0.0.1") -> tuple[str, str, ssl.SSLContext]:
+    """A certificate of its own for `address`: the files of it and its key, and a client's context that trusts it."""
     key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "gatelink test")])
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"gatelink test {address}")])
     now = datetime.now(UTC)
     certificate = (
         x509.CertificateBuilder()
@@ -274,7 +275,7 @@ def make_certificate(folder: Path) -> tuple[str, str, ssl.SSLContext]:
         .serial_number(1)
         .not_valid_before(now - timedelta(days=1))
         .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address("127.0.0.1"))]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(address))]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -16,9 +16,20 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gatelink import Backoff, Catalog, CloseCode, ConnectError, Handlers, Identity, Listen, connect
+from gatelink import (
+    Backoff,
+    Catalog,
+    CloseCode,
+    ConnectError,
+    Handlers,
+    Identity,
+    Listen,
+    Session,
+    connect,
+    connect_cluster,
+)
 from gatelink.auth.methods import Custom
-from gatelink.cluster.engine import RequestFailed
+from gatelink.errors import RequestFailed
 from gatelink.robots import LoadTest, Robot
 from gatelink.wire.frames import encode_frame
 from tests.e2e.cluster.support import LOBBY, Ask, Post, Recorder, Say, cluster
@@ -104,6 +115,20 @@ async def default(function: Function, _: Path) -> None:
         await until(lambda: errors(server) == {"Note": 1})
 
 
+@place("`around`")
+async def around(function: Function, _: Path) -> None:
+    server = EchoServer()
+
+    @server.around
+    def hook(session: Session, message: Any, call_next: Function) -> Any:
+        return function() if isinstance(message, Note) else call_next(session, message)
+
+    async with going_on(server) as client:
+        client.send(frame_of(Note(1)), frame_of(Note(2)))
+        await until(lambda: errors(server) == {"Note": 2})
+    assert server.notes == []
+
+
 @place("`on_forward`", plain=True)
 async def forward(function: Function, _: Path) -> None:
     server = EchoServer()
@@ -125,7 +150,7 @@ async def verified_and_closed(function: Function, _: Path) -> None:
     assert errors(server) == {"verified": 2, "closed": 2}
 
 
-@place("`on_suspended`, `on_resumed`")
+@place("`on_suspended`, `on_resumed`, `on_lost`")
 async def suspended_and_resumed(function: Function, _: Path) -> None:
     async with EchoServer() as server, neighbour(server):
         handlers = Handlers(CATALOG)
@@ -214,24 +239,40 @@ async def accept_version(function: Function, _: Path) -> None:
         assert caught.value.code is CloseCode.CLIENT_TOO_OLD
 
 
+@place("`connect(token=)`")
+async def token(function: Function, _: Path) -> None:
+    async with EchoServer() as server, neighbour(server):
+        with pytest.raises(ConnectError, match="no token"):
+            await connect(str(server.endpoint), uid=8, token=function, catalog=CATALOG)
+    assert server.stats.refused == {}
+
+
+@place("`connect_cluster(token=)`")
+async def cluster_token(function: Function, _: Path) -> None:
+    with pytest.raises(ConnectError, match="no token"):
+        await connect_cluster(
+            "http://127.0.0.1:1", uid=8, token=function, catalog=CATALOG, reconnect=Backoff(attempts=0)
+        )
+
+
 class OddTokens:
     """As `StaticTokens`, but for uid 8."""
 
     def __init__(self, function: Function) -> None:
         self.verify_8 = function
         self.revoked: Function = function
-        self.revocations = 0
+        self.revocations: set[int] = set()
 
     def verify(self, token: bytes, uid: int, source: int, address: str) -> Any:
         if uid == 8:
             return self.verify_8(token, uid, source, address)
         return as_async(lambda: Identity(uid))()
 
-    def has_revoked(self, times: int) -> bool:
-        return self.revocations == times
+    def has_revoked(self, uid: int) -> bool:
+        return uid in self.revocations
 
     def revoke_user(self, uid: int) -> Any:
-        self.revocations += 1
+        self.revocations.add(uid)
         return self.revoked(uid)
 
 
@@ -250,12 +291,12 @@ async def verify(function: Function, _: Path) -> None:
 async def revoke(function: Function, _: Path) -> None:
     tokens = OddTokens(function)
     async with EchoServer(tokens=tokens) as server, neighbour(server):
-        for kick in (1, 2):
-            client = await RawClient.verified(server, 7)
-            server.session(7).kick()
+        for uid in (7, 17):  # the same user is refused while its tokens are not revoked
+            client = await RawClient.verified(server, uid)
+            server.session(uid).kick()
             await client.rest()
             await client.close()
-            await until(partial(tokens.has_revoked, kick))
+            await until(partial(tokens.has_revoked, uid))
 
 
 class OddCodec:
@@ -376,6 +417,27 @@ async def login(function: Function, folder: Path) -> None:
 async def custom(function: Function, folder: Path) -> None:
     async with serving_login(folder, methods={"password": Custom(function)}) as service, asking(service) as client:
         problem_in(await client.post("/v1/login", json=ANNA), 500, "internal-error")
+        assert (await client.get("/healthz")).status_code == 200
+
+
+class OddIssuer:
+    def __init__(self, function: Function) -> None:
+        self.issue = self.revoke = function
+
+
+@place("a login's `Tokens.issue` and `revoke`")
+async def issue(function: Function, folder: Path) -> None:
+    async with serving_login(folder, tokens=OddIssuer(function)) as service, asking(service) as client:
+        problem_in(await client.post("/v1/guest", json={"device_id": "0123456789abcdef"}), 500, "internal-error")
+        problem_in(await client.post("/v1/logout", json={"token": "one"}), 500, "internal-error")
+        assert (await client.get("/healthz")).status_code == 200
+
+
+@place("`LoginService(accept_version=)`", plain=True)
+async def login_version(function: Function, folder: Path) -> None:
+    async with serving_login(folder, accept_version=function) as service, asking(service) as client:
+        reply = (await client.post("/login", json={"User": "anna", "Password": "correct horse"})).json()
+        assert reply["Result"] != 0 and not reply["Token"]
         assert (await client.get("/healthz")).status_code == 200
 
 

@@ -1,8 +1,13 @@
 """`make demo` in small: a group of processes, strict robots over HTTP and gateways, and a verdict."""
 
+import json
 import re
+import secrets
+import signal
 import subprocess
 import sys
+import urllib.request
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -20,18 +25,33 @@ sys.exit(demo.main())
 """
 
 
-def play(*arguments: str) -> str:
-    """What the demo said. It must have held."""
+def play(*arguments: str, stay: Callable[[str], None] | None = None) -> str:
+    """What the demo said. It must have held. stay: called with the page's address while it stays; then comes Ctrl-C."""
     command = [sys.executable, *arguments]
     with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+        said = ""
         try:
+            if stay is not None and process.stdout is not None:
+                while "until Ctrl-C" not in said and (line := process.stdout.readline()):
+                    said += line
+                try:
+                    stay(address(said))
+                finally:
+                    process.send_signal(signal.SIGINT)  # or it would stay
             out, _ = process.communicate(timeout=LIMIT)
         except subprocess.TimeoutExpired:
             process.terminate()  # it ends its own children
             out, _ = process.communicate()
+    out = said + out
     assert process.returncode == 0, out
     assert out.endswith("Everything held.\n")
     return out
+
+
+def address(said: str) -> str:
+    found = re.search(r"play along at (\S+)", said)
+    assert found is not None, said
+    return found[1]
 
 
 def figure(pattern: str, out: str) -> int:
@@ -42,7 +62,7 @@ def figure(pattern: str, out: str) -> int:
 
 @pytest.mark.timeout(LIMIT + 60)
 def test_the_arena_holds_as_a_group_and_says_so() -> None:
-    out = play("-m", "examples.arena.demo", "--count", "30", "--seconds", "5")
+    out = play("-m", "examples.arena.demo", "--count", "30", "--seconds", "5", "--stay", stay=a_guest_may_come)
     assert "verdict: lost 0, twice or out of order 0, errors 0" in out
     sent = figure(r"steps and words ([\d,]+)", out)
     assert sent == figure(r"told to their own player ([\d,]+)", out) > 30
@@ -51,8 +71,8 @@ def test_the_arena_holds_as_a_group_and_says_so() -> None:
 
 
 @pytest.mark.timeout(LIMIT + 60)
-def test_only_what_a_killed_process_held_is_lost_and_all_are_back() -> None:
-    out = play("-c", PATIENT, "--count", "30", "--seconds", "10", "--kill")
+def test_only_what_a_killed_process_held_is_lost_and_all_are_back(tmp_path: Path) -> None:
+    out = play("-c", PATIENT, "--count", "30", "--seconds", "10", "--kill", "--report", str(tmp_path / "page.html"))
     assert "verdict: lost 0, twice or out of order 0, errors 0" in out
     for kind in ("room", "lobby", "nats-server", "gateway"):
         assert f"killed a {kind}: " in out
@@ -60,6 +80,21 @@ def test_only_what_a_killed_process_held_is_lost_and_all_are_back() -> None:
     assert figure(r"killed a gateway: (\d+) robots", out) > 0
     assert figure(r"killed a lobby: (\d+) robots", out) == 0
     assert figure(r"killed a nats-server: (\d+) robots", out) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "everything held" in page and page.count('<line class="mark"') >= 4
+    for kind in ("room", "lobby", "nats-server", "gateway"):
+        assert f"killed a {kind}: " in page
+
+
+def a_guest_may_come(page: str) -> None:
+    """The page is served; a script of it may log in as a guest and gets a gateway's address for browsers."""
+    with urllib.request.urlopen(f"{page}gatelink.json", timeout=20) as answer:
+        login = json.load(answer)["login"]
+    body = json.dumps({"device_id": secrets.token_hex(16)}).encode()
+    headers = {"Content-Type": "application/json", "Origin": page.rstrip("/")}
+    with urllib.request.urlopen(urllib.request.Request(f"{login}/v1/guest", body, headers), timeout=20) as answer:
+        assert answer.headers["Access-Control-Allow-Origin"] in (page.rstrip("/"), "*")
+        assert json.load(answer)["addresses"]["ws"].startswith("ws://127.0.0.1:")
 
 
 def test_the_arena_in_one_process_has_the_same_handlers() -> None:

@@ -109,6 +109,7 @@ async def test_a_client_that_leaves_while_its_token_is_checked_is_noticed() -> N
         assert server.stats.refused == {"left-unverified": 1}
 
 
+@pytest.mark.open_files(2_000)
 async def test_connections_that_send_all_they_can_before_verification_hold_no_more_than_the_bound() -> None:
     """Each sends its request, then as much as the kernel takes; the server reads `max_unverified_bytes` of it."""
     count = 500

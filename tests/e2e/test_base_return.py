@@ -100,8 +100,8 @@ async def test_with_another_token_the_login_is_new_and_the_older_session_gets_it
 async def test_what_a_broken_session_left_follows_the_same_token_only(name: str, token: bytes) -> None:
     """The server notices by itself that nobody is there: what its transport still held is not lost either."""
     limits = Limits(
-        max_outbox_bytes=1 << 25, max_outbox_frames=50_000, heartbeat_interval=100 * MS, heartbeat_timeout=400 * MS
-    )
+        max_outbox_bytes=1 << 25, max_outbox_frames=50_000, heartbeat_interval=500 * MS, heartbeat_timeout=3_000 * MS
+    )  # long enough to queue all messages on a busy machine
     async with both(name, limits) as there, stuck(there) as older, BaseClient(7, token) as newer:
         front = there.front.sessions.get(7)
         assert front is not None
@@ -146,7 +146,7 @@ async def two_gateways(new_engine: NewEngine, limits: Limits = WIDE) -> AsyncIte
         other = await stack.enter_async_context(
             Gateway(TCP, member=member, catalog=CATALOG, tokens=AnyToken(), limits=limits)
         )
-        await until(lambda: len(other.cluster.links) == 1)
+        await until(lambda: len(other.cluster.links) == 2, "the lobby and the other gateway")
         yield there, other
 
 

@@ -133,7 +133,7 @@ async def test_a_pair_that_does_not_load_keeps_the_old_one_and_says_so_once(
                 server.reload()
             await until(lambda: any("the old one is kept" in line["event"] for line in lines))
             assert await shown(server) == "CN=first"
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.1)  # that no second line comes has no event
             (error,) = [line["error"] for line in lines if "the old one is kept" in line["event"]]
             assert str(authority.key) in error or str(authority.certificate) in error
             authority.issue("third")
@@ -198,6 +198,6 @@ def test_a_certificate_out_of_its_dates_is_said_at_the_start(
 ) -> None:
     authority.issue("first", start, end)
     with capture_logs() as lines:
-        assert authority.listen().tls() is not None
+        assert authority.listen().load_certificate() is not None
     assert [line["event"] for line in lines] == ([said] if said else [])
     assert all(line["certificate"] == str(authority.certificate) for line in lines)

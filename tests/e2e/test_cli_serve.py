@@ -175,8 +175,21 @@ async def test_reload_restarts_it_when_a_file_changes_and_leaves_no_process_behi
 async def test_help_shows_every_command_on_one_screen() -> None:
     async with gatelink("--help", cwd=ROOT) as process:
         status, out, _ = await ended(process)
-    assert status == 0 and len(out.splitlines()) <= 30
-    for command in ("serve", "up", "gateway", "service", "login", "top", "robots", "decode", "keys", "config"):
+    assert status == 0 and len(out.strip().splitlines()) <= 30
+    for command in (
+        "serve",
+        "up",
+        "gateway",
+        "service",
+        "login",
+        "top",
+        "kick",
+        "sessions",
+        "robots",
+        "decode",
+        "keys",
+        "config",
+    ):
         assert f" {command} " in out
 
 
@@ -184,4 +197,11 @@ async def test_version_names_what_it_stands_on() -> None:
     async with gatelink("version", cwd=ROOT) as process:
         status, out, _ = await ended(process)
     assert status == 0
-    assert [line.split()[0] for line in out.splitlines()] == ["gatelink", "python", "uvloop", "msgspec", "platform"]
+    assert [line.split()[0] for line in out.splitlines()] == [
+        "gatelink",
+        "core",
+        "python",
+        "uvloop",
+        "msgspec",
+        "platform",
+    ]

@@ -1,127 +1,43 @@
-"""The connecting side over real sockets: what can go wrong while dialling, and what a reconnecting session does."""
+"""The connecting side over real sockets: what can go wrong while dialling, and what a session of it hears."""
 
 import asyncio
 import socket
 import ssl
-import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from gatelink import (
-    Backoff,
     CloseCode,
     ConfigError,
     ConnectError,
-    GatelinkError,
-    Handlers,
-    Limits,
     Listen,
-    MemoryTokens,
-    ServerKey,
-    Session,
     SessionClosed,
-    StaticTokens,
     connect,
 )
 from gatelink.net import client as client_module
-from gatelink.net.dialer import TokenSource
-from gatelink.session.control_frames import control_frame
-from gatelink.testing import ChaosProxy
-from gatelink.wire.control import GoAway, Hello
 from gatelink.wire.frames import encode_frame
+from tests.e2e.dialling import SOON, Seen, answering, dial
 from tests.e2e.support import (
-    CATALOG,
     DUPLICATE_LOGIN_FRAME,
     Echo,
-    Note,
     RawClient,
     frame_of,
     leave,
     make_certificate,
     open_sockets,
     serving,
-    token_of,
     until,
     verify_request,
     verify_succeeded,
 )
 from tests.support import MS
 
-SOON = Backoff(first=10 * MS, most=20 * MS, attempts=200)
-
-
-class Seen:
-    """A table that remembers what a session hears."""
-
-    def __init__(self) -> None:
-        self.events: list[str] = []
-        self.echoes: asyncio.Queue[int] = asyncio.Queue()
-        self.handlers = handlers = Handlers(CATALOG)
-        handlers.on(Echo)(lambda session, message: self.echoes.put_nowait(message.n))
-        handlers.on_verified(lambda session: self.events.append("verified"))
-        handlers.on_suspended(lambda session: self.events.append("suspended"))
-        handlers.on_resumed(lambda session: self.events.append("resumed"))
-        handlers.on_closed(lambda session: self.events.append(f"closed {session.close_code:d}"))
-
-
-async def dial(
-    endpoint: object,
-    seen: Seen | None = None,
-    *,
-    uid: int = 7,
-    token: bytes | TokenSource | None = None,
-    timeout: float = 20_000 * MS,  # noqa: ASYNC109
-    reconnect: Backoff | None = None,
-    tls: ssl.SSLContext | None = None,
-    slot: int | None = None,
-    resume: bool = False,
-    server_key: bytes | None = None,
-) -> Session:
-    return await connect(
-        str(endpoint),
-        uid=uid,
-        token=token if callable(token) else (token or token_of(uid)).decode("utf-8", "surrogateescape"),
-        handlers=(seen or Seen()).handlers,
-        timeout=timeout,
-        reconnect=reconnect,
-        tls=tls,
-        slot=slot,
-        resume=resume,
-        server_key=server_key,
-        catalog=CATALOG,
-        limits=Limits(close_timeout=100 * MS),  # what a server that does not close may take
-    )
-
-
-@asynccontextmanager
-async def answering(data: bytes, close: bool = False) -> AsyncIterator[str]:
-    """The endpoint of a listener that answers every connection with `data`, and may close it."""
-    writers = []
-
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        writer.write(data)
-        if close:
-            writer.close()
-
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
-    try:
-        yield "tcp://127.0.0.1:%d" % server.sockets[0].getsockname()[1]  # noqa: UP031
-    finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        await asyncio.sleep(0)
-
-
 # -- dialling --
 
 
-async def test_nobody_listens() -> None:
+async def test_an_address_where_nothing_listens_is_named_with_the_reason() -> None:
     with socket.create_server(("127.0.0.1", 0)) as probe:
         port = probe.getsockname()[1]
     with pytest.raises(ConnectError, match=f"tcp://127.0.0.1:{port}: Connection refused") as caught:
@@ -313,115 +229,7 @@ async def test_messages_of_the_framework_that_a_server_does_not_send_end_the_ses
         assert session.close_code is CloseCode.REPLACED
 
 
-# -- reconnecting --
-
-
-async def test_a_broken_session_is_suspended_then_resumed_and_what_was_sent_meanwhile_arrives_in_order() -> None:
-    seen = Seen()
-    async with serving() as server, ChaosProxy(("127.0.0.1", server.endpoint.port)) as proxy:
-        session = await dial("tcp://%s:%d" % proxy.address, seen, reconnect=SOON)  # noqa: UP031
-        for round in range(5):
-            proxy.refuse(50 * MS)
-            proxy.cut_all()
-            await until(lambda: seen.events[-1] == "suspended")
-            for n in range(10):
-                session.send(Echo(10 * round + n))
-            assert [await seen.echoes.get() for _ in range(10)] == list(range(10 * round, 10 * round + 10))
-        assert seen.events == ["verified"] + ["suspended", "resumed"] * 5
-        await leave(session)
-        await until(lambda: seen.events[-1] == "closed 4000")
-
-
-async def test_it_gives_up_after_its_attempts() -> None:
-    seen = Seen()
-    async with serving() as server:
-        session = await dial(server.endpoint, seen, reconnect=Backoff(first=5 * MS, most=5 * MS, attempts=3))
-        await server.stop(0)
-        await session.wait_closed()
-        assert session.close_code is CloseCode.GOING_AWAY and "3 attempts" in session.close_reason
-        await until(lambda: seen.events == ["verified", "suspended", "closed 4011"])
-
-
-async def test_it_comes_back_to_a_server_that_restarts_and_after_a_kick() -> None:
-    seen = Seen()
-    async with serving() as server:
-        server.listen = (str(server.endpoint),)
-        session = await dial(server.endpoint, seen, reconnect=SOON)
-        await server.stop()
-        await server.start()
-        await until(lambda: seen.events == ["verified", "suspended", "resumed"])
-        server.session(7).kick()  # a base client is not told why
-        await until(lambda: seen.events == ["verified"] + ["suspended", "resumed"] * 2)
-        session.send(Echo(1))
-        assert await seen.echoes.get() == 1
-        await leave(session)
-
-
-async def test_a_token_that_is_no_longer_good_ends_it() -> None:
-    seen = Seen()
-    tokens = {7: token_of(7)}
-    async with serving(tokens=StaticTokens(tokens.__getitem__)) as server:
-        session = await dial(server.endpoint, seen, reconnect=SOON)
-        tokens[7] = b"new"
-        server.session(7).kick()
-        await session.wait_closed()
-        assert session.close_code is CloseCode.VERIFY_FAILED
-        await until(lambda: seen.events == ["verified", "suspended", "closed 4001"])
-
-
-@pytest.mark.parametrize("how", ["close", "abort", "kick"])
-async def test_a_suspended_session_can_be_closed(how: str) -> None:
-    seen = Seen()
-    async with serving() as server:
-        session = await dial(server.endpoint, seen, reconnect=Backoff(first=60.0, most=60.0))
-        server.session(7).abort()
-        await until(lambda: "suspended" in seen.events)
-        session.send(Echo(1))
-        drained = asyncio.create_task(session.drain())
-        await asyncio.sleep(0)
-        getattr(session, how)()
-        await session.wait_closed()
-        with pytest.raises(SessionClosed):
-            await drained
-        await until(lambda: seen.events[-1].startswith("closed"))
-        assert server.stats.verified == 1
-
-
-async def test_a_session_closed_while_it_dials_again_leaves_nothing() -> None:
-    seen = Seen()
-    async with serving() as server, ChaosProxy(("127.0.0.1", server.endpoint.port)) as proxy:
-        session = await dial("tcp://%s:%d" % proxy.address, seen, reconnect=SOON)  # noqa: UP031
-        proxy.pause()
-        server.session(7).abort()
-        proxy.cut_all()
-        await until(lambda: proxy.connections > 1)  # dialled, and not answered
-        await leave(session)
-        proxy.resume()
-        await until(lambda: not server._admission.connections)
-        assert len(server.sessions) == 0
-
-
-async def test_what_waits_for_a_suspended_session_is_bounded() -> None:
-    seen = Seen()
-    async with serving() as server:
-        session = await connect(
-            str(server.endpoint),
-            uid=7,
-            token=token_of(7).decode(),
-            handlers=seen.handlers,
-            reconnect=Backoff(first=60.0, most=60.0),
-            catalog=CATALOG,
-            limits=Limits(max_outbox_frames=10),
-        )
-        server.session(7).abort()
-        await until(lambda: "suspended" in seen.events)
-        with pytest.raises(SessionClosed, match="4006"):
-            for n in range(11):
-                session.send(Note(n))
-        assert session.close_code is CloseCode.SLOW_CONSUMER
-        await session.wait_closed()
-
-
+@pytest.mark.open_files(3_000)
 async def test_a_thousand_sessions_dial_at_once() -> None:
     async with serving() as server:
         sessions = await asyncio.gather(*(dial(server.endpoint, uid=uid) for uid in range(1, 1_001)))
@@ -445,239 +253,3 @@ async def test_request_bytes_are_the_originals() -> None:
         await dial("tcp://127.0.0.1:%d" % listener.sockets[0].getsockname()[1])  # noqa: UP031
     assert await received.get() == verify_request(7)
     listener.close()
-
-
-# -- why it ended, as a client hears it --
-
-
-async def test_a_base_client_whose_server_says_nothing_hears_that_and_not_that_all_was_in_order() -> None:
-    for end in ("kick", "close", "a bad message"):
-        seen = Seen()
-        async with serving() as server:
-            session = await dial(server.endpoint, seen)
-            if end == "a bad message":
-                session.send_frame(encode_frame(CATALOG.of_type(Echo).id, b"no Echo"))
-            else:
-                getattr(server.session(7), end)()
-            await session.wait_closed()
-            assert (session.close_code, session.close_reason) == (CloseCode.UNEXPLAINED, "end of stream")
-            await until(lambda seen=seen: seen.events == ["verified", "closed 4016"])  # type: ignore[misc]
-    session = await dial_and_close()
-    assert session.close_code is CloseCode.NORMAL
-
-
-async def dial_and_close() -> Session:
-    """A session that this side closed."""
-    async with serving() as server:
-        session = await dial(server.endpoint)
-        await leave(session)
-    return session
-
-
-@pytest.mark.parametrize("code", [CloseCode.KICKED, CloseCode.REPLACED, CloseCode.PROTOCOL_ERROR, CloseCode.NORMAL])
-async def test_a_client_that_is_told_the_end_does_not_dial_again(code: CloseCode) -> None:
-    seen = Seen()
-    async with serving() as server:
-        session = await dial(server.endpoint, seen, reconnect=SOON, slot=0)
-        server.session(7).close(code)
-        await session.wait_closed()
-        assert session.close_code is code
-        await until(lambda: seen.events == ["verified", f"closed {code:d}"])
-        assert server.stats.verified == 1 and len(server.sessions) == 0
-
-
-async def test_a_newer_login_that_a_server_tells_at_the_login_is_final() -> None:
-    async with answering(DUPLICATE_LOGIN_FRAME) as endpoint:
-        with pytest.raises(ConnectError, match="newer login") as caught:
-            await dial(endpoint, reconnect=SOON)
-        assert caught.value.code is CloseCode.REPLACED
-
-
-async def test_the_local_code_is_never_sent() -> None:
-    seen = Seen()
-    async with serving() as server:
-        session = await dial(server.endpoint, seen, slot=0)
-        server.session(7).close(CloseCode.UNEXPLAINED)
-        await session.wait_closed()
-        assert session.close_code is CloseCode.NORMAL
-
-
-def test_delays_go_on_where_they_were_for_a_server_that_ends_each_connection_at_once() -> None:
-    backoff = Backoff(first=1, most=8, attempts=200)
-    assert 0.5 < max(backoff.delays()) <= 8
-    for doubled, longest in ((0, 1), (1, 2), (2, 4), (3, 8), (1_000, 8)):
-        first = [next(backoff.delays(doubled)) for _ in range(200)]
-        assert longest / 2 < max(first) <= longest
-
-
-async def test_a_session_that_ends_at_once_each_time_waits_longer_each_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    doubled: list[int] = []
-    delays = Backoff.delays
-
-    def noted(self: Backoff, already: int = 0) -> Any:
-        doubled.append(already)
-        return delays(self, already)
-
-    monkeypatch.setattr(Backoff, "delays", noted)
-    seen = Seen()
-    async with answering(verify_succeeded(7), close=True) as endpoint:
-        session = await dial(endpoint, seen, reconnect=SOON)
-        await until(lambda: len(doubled) >= 5)
-        await leave(session)
-    assert doubled[:5] == [0, 1, 2, 3, 4]
-
-
-@pytest.mark.parametrize("within", [0, 1])
-async def test_a_server_that_sends_everybody_away_at_once_is_dialled_with_growing_delays(
-    monkeypatch: pytest.MonkeyPatch, within: int
-) -> None:
-    doubled: list[int] = []
-    delays = Backoff.delays
-
-    def noted(self: Backoff, already: int = 0) -> Any:
-        doubled.append(already)
-        return delays(self, already)
-
-    monkeypatch.setattr(Backoff, "delays", noted)
-    logins = 0
-
-    async def send_away(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal logins
-        logins += 1
-        await reader.read(1_000)
-        writer.write(control_frame(Hello(features=2)))
-        await reader.read(1_000)
-        writer.write(verify_succeeded(7) + control_frame(GoAway(within, "")))
-        await reader.read()
-        writer.close()
-
-    server = await asyncio.start_server(send_away, "127.0.0.1", 0)
-    address = f"tcp://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    session = await dial(address, reconnect=Backoff(first=40 * MS, most=40_000 * MS), slot=0)
-    await until(lambda: len(doubled) >= 4)
-    assert doubled[:4] == [0, 1, 2, 3] and logins <= len(doubled) + 1
-    session.abort()
-    await session.wait_closed()
-    server.close()
-
-
-# -- a fresh token for each login --
-
-
-@pytest.mark.parametrize("is_async", [False, True])
-async def test_a_token_can_be_a_function_that_gives_a_fresh_one_for_each_login(is_async: bool) -> None:
-    seen, tokens, asked = Seen(), MemoryTokens(single_use=True), 0
-
-    def give() -> str:
-        nonlocal asked
-        asked += 1
-        return tokens.issue(7)
-
-    async def give_later() -> str:
-        await asyncio.sleep(0)
-        return give()
-
-    async with serving(tokens=tokens) as server:
-        session = await dial(server.endpoint, seen, token=give_later if is_async else give, reconnect=SOON)
-        for round in range(1, 4):
-            server.session(7).abort()
-            await until(lambda round=round: seen.events[1:] == ["suspended", "resumed"] * round)  # type: ignore[misc]
-        assert asked == 4
-        await leave(session)
-
-
-async def test_a_resume_asks_for_no_token() -> None:
-    seen, asked = Seen(), 0
-
-    def give() -> str:
-        nonlocal asked
-        asked += 1
-        return token_of(7).decode()
-
-    key = ServerKey.generate()
-    async with serving(keys=[key]) as server:
-        session = await dial(server.endpoint, seen, token=give, reconnect=SOON, resume=True, server_key=key.public)
-        next(iter(server._admission.connections)).transport.abort()
-        await until(lambda: seen.events == ["verified", "suspended", "resumed"])
-        assert asked == 1
-        await leave(session)
-
-
-class Refused(GatelinkError): ...
-
-
-@pytest.mark.parametrize(
-    "raised, words",
-    [
-        (Refused("the login said 403"), "Refused: the login said 403"),
-        (ValueError("hunter2"), "ValueError"),
-        (SystemExit(1), "SystemExit"),
-        (asyncio.CancelledError(), "CancelledError"),
-        (TimeoutError(), "TimeoutError"),
-    ],
-)
-async def test_a_token_function_that_fails_is_a_failed_attempt(raised: BaseException, words: str) -> None:
-    seen, fails, asked = Seen(), True, 0
-
-    def give() -> str:
-        nonlocal asked
-        asked += 1
-        if fails:
-            raise raised
-        return token_of(7).decode()
-
-    async with serving() as server:
-        with pytest.raises(ConnectError, match=f"no token.*{words}") as caught:
-            await dial(server.endpoint, token=give)
-        assert "hunter2" not in str(caught.value) and caught.value.__cause__ is raised
-        assert server.stats.accepted == 0, "nothing was dialled"
-        fails = False
-        session = await dial(server.endpoint, seen, token=give, reconnect=SOON)
-        fails, asked = True, 0
-        server.session(7).abort()
-        await until(lambda: asked >= 3)
-        fails = False
-        await until(lambda: seen.events == ["verified", "suspended", "resumed"])
-        await leave(session)
-
-
-@pytest.mark.parametrize("given", [None, b"secret", 7, "secret" * 20_000])
-async def test_a_token_function_that_gives_no_token_is_a_failed_attempt_that_shows_nothing_of_it(given: Any) -> None:
-    with pytest.raises(ConnectError, match="must give a str") as caught:
-        await dial("tcp://127.0.0.1:1", token=lambda: given)
-    assert "secret" not in str(caught.value)
-
-
-async def test_a_token_function_has_the_time_of_the_dial_and_can_be_cancelled() -> None:
-    ended = asyncio.Event()
-
-    async def never() -> str:
-        try:
-            await asyncio.Event().wait()
-        finally:
-            ended.set()
-        return ""
-
-    with pytest.raises(ConnectError, match="not verified within"):
-        await dial("tcp://127.0.0.1:1", token=never, timeout=20 * MS)
-    assert ended.is_set()
-    dialling = asyncio.create_task(dial("tcp://127.0.0.1:1", token=never))
-    await asyncio.sleep(0)
-    dialling.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await dialling
-
-
-async def test_the_end_of_its_token_is_on_the_session() -> None:
-    tokens = MemoryTokens(lifetime=3_600)
-    issued = time.time()
-    async with serving(tokens=tokens) as server:
-        session = await dial(server.endpoint, token=lambda: tokens.issue(7))
-        expires_at = server.session(7).expires_at
-        assert expires_at is not None and issued + 3_600 <= expires_at <= time.time() + 3_600
-        assert session.expires_at is None
-        await leave(session)
-    async with serving() as server:
-        session = await dial(server.endpoint)
-        assert server.session(7).expires_at is None
-        await leave(session)

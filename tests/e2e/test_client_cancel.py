@@ -24,7 +24,7 @@ ANSWER = encode_frame(
 
 @pytest.fixture
 def hasty_server() -> Iterator[int]:
-    """The port of a server that verifies whoever connects, before it has asked."""
+    """The port of a server that verifies each client before it has asked."""
     listener = socket.create_server(("127.0.0.1", 0))
 
     def answer() -> None:
@@ -58,7 +58,9 @@ async def test_a_session_of_a_cancelled_connect_ends(hasty_server: int, monkeypa
         seen.append(session)
         task.cancel()
 
-    task = asyncio.ensure_future(connect(f"tcp://127.0.0.1:{hasty_server}", uid=1, token="x", handlers=handlers))
+    task = asyncio.ensure_future(
+        connect(f"tcp://127.0.0.1:{hasty_server}", uid=1, token="x", handlers=handlers, base_protocol=True)
+    )
     with pytest.raises(asyncio.CancelledError):
         await task
     await seen[0].wait_closed()
@@ -80,6 +82,6 @@ async def test_a_session_that_was_made_in_time_is_given_though_the_loop_stood_st
     def verified(session: Session) -> None:
         timeouts[0].reschedule(asyncio.get_running_loop().time())  # it strikes before `connect` can go on
 
-    session = await connect(f"tcp://127.0.0.1:{hasty_server}", uid=1, token="x", handlers=handlers)
+    session = await connect(f"tcp://127.0.0.1:{hasty_server}", uid=1, token="x", handlers=handlers, base_protocol=True)
     assert session.state is SessionState.OPEN
     await leave(session)

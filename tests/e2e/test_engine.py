@@ -10,17 +10,18 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink.cluster.engine import (
+    MAX_NAME,
+    MAX_VALUE,
     Change,
     Conflict,
     Engine,
     EngineUnavailable,
     NoResponder,
-    RequestFailed,
     Revision,
     Watch,
 )
-from gatelink.cluster.engines.checks import MAX_NAME, MAX_VALUE
 from gatelink.cluster.engines.workers import MAX_SERVED
+from gatelink.errors import RequestFailed
 from tests.e2e.engines import NewEngine
 from tests.e2e.support import until
 from tests.support import MS
@@ -76,7 +77,7 @@ class TestKeys:
                 await engine.create("k", b"2", LONG)
             assert await value_of(engine, "k") == b"1"
 
-    async def test_create_after_delete(self, new_engine: NewEngine) -> None:
+    async def test_a_deleted_key_can_be_created_again(self, new_engine: NewEngine) -> None:
         async with new_engine() as engine:
             for value in (b"1", b"2", b"3"):
                 await engine.create("k", value, LONG)
@@ -84,7 +85,7 @@ class TestKeys:
                 await engine.delete("k")
                 assert await engine.get("k") is None
 
-    async def test_create_after_expiry(self, new_engine: NewEngine) -> None:
+    async def test_an_expired_key_can_be_created_again(self, new_engine: NewEngine) -> None:
         async with new_engine() as engine, engine.watch("a") as watch:
             await engine.create("a.k", b"1", 1)
             await gone(watch, "a.k")

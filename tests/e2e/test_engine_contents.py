@@ -176,7 +176,7 @@ async def test_calls_that_come_while_the_bucket_is_gone_are_done_as_soon_as_it_i
 async def test_a_call_that_was_not_answered_is_no_loss_of_contents(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The mark may have been written all the same."""
+    """The mark may still have been written."""
     monkeypatch.setattr(nats, "ALIVE_INTERVAL", 3_600.0)
     async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine:
         connection = engine._connection
@@ -362,6 +362,7 @@ async def test_health_and_metrics_say_so_while_the_bucket_takes_no_writes_and_lo
         assert town.lobby.trouble
         await remove(town.operator, town.bucket)
         await until(lambda: all(town.available()))
+        await until(lambda: not any(gateway.trouble for gateway in town.gateways), "the entries are checked")
         assert await town.health() == [200, 200] and not town.lobby.trouble
         assert value(await scrape(town.gateways[0]), "engine_available") == 1
         session = await log_in(town.gateways[1], 8)

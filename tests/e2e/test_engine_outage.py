@@ -1,22 +1,28 @@
 """NATS goes away: killed under load, cut off, silent. Calls end at their deadlines, and everything heals by itself."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
 import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from typing import Any
 
 import pytest
 import uvloop
+from nats.aio.client import Client
+from nats.aio.subscription import Subscription
 from structlog.testing import capture_logs
 
+from gatelink import tasks
 from gatelink.cluster.engine import Change, Engine, EngineUnavailable, NoResponder, Revision, Watch
-from gatelink.cluster.engines import follow, nats
+from gatelink.cluster.engines import follower as watching
+from gatelink.cluster.engines import nats
 from gatelink.cluster.engines.bucket import Message
 from gatelink.cluster.engines.embedded import NatsServer
-from gatelink.cluster.engines.follow import Follower
+from gatelink.cluster.engines.follower import Follower
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.cluster.engines.nats_client import NatsConnection
 from tests.e2e.engines import TIMEOUT, fresh_bucket, path_to, within
@@ -126,7 +132,7 @@ async def test_nothing_that_was_acknowledged_is_lost_and_all_heals_when_nats_is_
 def test_whatever_breaks_under_load_calls_raise_nothing_but_unavailable_and_watches_nothing(
     nats_server: NatsServer, new_loop: Callable[[], asyncio.AbstractEventLoop]
 ) -> None:
-    """The transports of the two loops fail in ways of their own, some in whoever happens to write."""
+    """The transports of the two loops fail in ways of their own, some in the task that happens to write."""
 
     async def main() -> None:
         bucket = fresh_bucket()
@@ -193,7 +199,7 @@ async def test_while_nats_is_away_calls_fail_at_their_deadline_and_nothing_spins
 
         await asyncio.gather(*(fails(call) for call in calls))
         burnt = time.thread_time()
-        await asyncio.sleep(1)
+        await asyncio.sleep(1)  # a second of the outage, whose processor time counts
         assert time.thread_time() - burnt < 0.3
         assert dict(watch.entries) == {"a.k": b"1"}, "what was known stays known"
 
@@ -265,7 +271,7 @@ async def test_a_connection_that_has_gone_silent_is_noticed_and_replaced(
 async def test_what_a_cluster_without_a_leader_leaves_unanswered_is_asked_again(
     nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, unanswered: str
 ) -> None:
-    monkeypatch.setattr(follow, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(watching, "HEARTBEAT", 0.2)
     monkeypatch.setattr(nats, "ASK_INTERVAL", 0.2)
     ask = NatsConnection.ask
     asked = 0
@@ -282,7 +288,40 @@ async def test_what_a_cluster_without_a_leader_leaves_unanswered_is_asked_again(
 
     monkeypatch.setattr(NatsConnection, "ask", first_in_vain)
     async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine, engine.watch("a"):
-        assert asked == 2
+        assert asked > 1
+
+
+async def test_a_call_for_a_key_waits_for_an_election_as_long_as_its_engine_has_patience(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without a leader of all of JetStream, NATS answers at once, with an error."""
+    ask = NatsConnection.ask
+    error = {"code": 503, "err_code": 10008, "description": "JetStream system temporarily unavailable"}
+    refused = 0
+
+    async def without_leader(
+        self: NatsConnection, subject: str, data: bytes = b"", headers: Mapping[str, str] | None = None
+    ) -> Message:
+        nonlocal refused
+        if subject.endswith(".k"):
+            refused += 1
+            return Message(subject, "", json.dumps({"error": error}).encode(), {})
+        return await ask(self, subject, data, headers)
+
+    bucket = fresh_bucket()
+    async with (
+        NatsEngine(nats_server.url, bucket=bucket, timeout=SHORT) as engine,
+        NatsEngine(nats_server.url, bucket=bucket, timeout=SHORT, patience=TIMEOUT) as patient,
+    ):
+        monkeypatch.setattr(NatsConnection, "ask", without_leader)
+        waiting = asyncio.create_task(patient.put("k", b"1", LONG))
+        with pytest.raises(EngineUnavailable, match=f"no answer within {SHORT:g} s"):
+            await engine.put("k", b"2", LONG)
+        assert refused > 2
+        monkeypatch.setattr(NatsConnection, "ask", ask)
+        await waiting
+        entry = await engine.get("k")
+        assert entry is not None and entry.value == b"1"
 
 
 async def test_a_watch_that_missed_a_message_begins_again(
@@ -310,32 +349,59 @@ async def test_a_watch_that_missed_a_message_begins_again(
             assert await told(watch, "a.2") == {"a.2": b"2"}, "a.1 came and went unread"
 
 
-async def test_a_watch_whose_consumer_is_gone_begins_again(
-    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+@pytest.fixture
+def soon_silent(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A watch finds within a second that its consumer says nothing."""
+    monkeypatch.setattr(watching, "HEARTBEAT", 0.2)
+    monkeypatch.setattr(watching, "SILENCE", 1.0)
+
+
+async def test_a_watch_leaves_a_nats_server_that_does_not_catch_up_with_the_others(
+    nats_server: NatsServer, soon_silent: None
 ) -> None:
-    monkeypatch.setattr(follow, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(follow, "SILENCE", 1.0)
+    """In a cluster of three one was killed, and could not catch up for 40 s. Living keys expired in watches there."""
+    with capture_logs() as logs:
+        async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine:
+            async with engine.watch("a"):
+                engine._bucket.newest += 1_000  # what others acknowledged
+                await until(lambda: engine.stats.resyncs >= 2)
+    assert any("is behind the others" in str(line.get("cause")) for line in logs)
+
+
+async def test_a_watch_goes_on_while_only_keys_of_other_prefixes_are_written(
+    nats_server: NatsServer, soon_silent: None
+) -> None:
+    async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine:
+        async with engine.watch("a"):
+            (follower,) = engine._followers
+            while follower._received < 3 * watching.BEHIND:
+                await engine.put("b", b"", LONG)
+            assert engine.stats.resyncs == 0
+
+
+async def consumer_of(engine: NatsEngine, bucket: str) -> str:
+    """The name of the one consumer of a bucket."""
+    listed = await engine._ask(f"$JS.API.CONSUMER.NAMES.KV_{bucket}")
+    (name,) = json.loads(listed.data)["consumers"]
+    return f"KV_{bucket}.{name}"
+
+
+async def test_a_watch_whose_consumer_is_gone_begins_again(nats_server: NatsServer, soon_silent: None) -> None:
     bucket = fresh_bucket()
     async with NatsEngine(nats_server.url, bucket=bucket, timeout=TIMEOUT) as engine, engine.watch("a") as watch:
-        listed = await engine._ask(f"$JS.API.CONSUMER.NAMES.KV_{bucket}")
-        (name,) = listed.data.decode().split('"consumers":["')[1].split('"]')[0].split('","')
-        await engine._ask(f"$JS.API.CONSUMER.DELETE.KV_{bucket}.{name}")
+        await engine._ask(f"$JS.API.CONSUMER.DELETE.{await consumer_of(engine, bucket)}")
         await engine.put("a.1", b"1", LONG)
         await until(lambda: watch.entries)
         assert [change async for change in one_of(watch)] == [Change("a.1", b"1")]
 
 
 async def test_a_watch_whose_consumer_an_operator_paused_begins_again(
-    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch
+    nats_server: NatsServer, soon_silent: None
 ) -> None:
-    monkeypatch.setattr(follow, "HEARTBEAT", 0.2)
-    monkeypatch.setattr(follow, "SILENCE", 1.0)
     bucket = fresh_bucket()
     async with NatsEngine(nats_server.url, bucket=bucket, timeout=TIMEOUT) as engine, engine.watch("a") as watch:
-        listed = await engine._ask(f"$JS.API.CONSUMER.NAMES.KV_{bucket}")
-        (name,) = json.loads(listed.data)["consumers"]
         until_when = json.dumps({"pause_until": "2100-01-01T00:00:00Z"}).encode()
-        paused = await engine._ask(f"$JS.API.CONSUMER.PAUSE.KV_{bucket}.{name}", until_when)
+        paused = await engine._ask(f"$JS.API.CONSUMER.PAUSE.{await consumer_of(engine, bucket)}", until_when)
         assert json.loads(paused.data)["paused"]
         await engine.put("a.1", b"1", LONG)
         await until(lambda: watch.entries)
@@ -390,3 +456,69 @@ async def test_those_who_connect_again_do_not_come_all_at_once(monkeypatch: pyte
         await engine.start()
     assert len(set(pauses)) == len(pauses) > 8
     assert pauses[0] < 0.1 < 1 <= max(pauses) <= 3
+
+
+async def test_an_engine_that_is_closed_while_its_server_is_silent_leaves_nothing(nats_server: NatsServer) -> None:
+    async with path_to(nats_server) as path:
+        engine = NatsEngine(within(nats_server.url, path), bucket=fresh_bucket(), timeout=TIMEOUT)
+        await engine.start()
+        connection = engine._connection
+        assert connection is not None
+        path.pause()
+        engine._look.set()
+        await until(lambda: connection._answers, "it asks whether the connection lives")
+        engine._timeout = 100 * MS
+        await engine.close()
+        path.resume()
+
+
+async def test_a_connection_is_read_on_when_a_wait_for_its_pong_is_cancelled(nats_server: NatsServer) -> None:
+    """A subscription that ends waits for one, and may be cancelled or run into its deadline."""
+    async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine:
+        connection = engine._connection
+        assert connection is not None
+        waiting = asyncio.create_task(connection._client.flush())
+        while not connection._client._pongs:  # noqa: ASYNC110 - a poll would come too late
+            await asyncio.sleep(0)
+        await tasks.cancel_and_wait(waiting)
+        await connection.round_trip()
+        await engine.put("k", b"1", 60.0)
+        assert engine._connection is connection and not connection.lost
+
+
+@pytest.mark.parametrize("where", ["publish", "subscribe", "drain"])
+async def test_a_task_ends_though_nats_py_takes_its_cancellation(
+    nats_server: NatsServer, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    """Its `_flush_pending` takes it, and so may `asyncio.wait_for` of Python 3.11. A stop would wait for ever."""
+    of = Subscription if where == "drain" else Client
+    work = getattr(of, where)
+    held = asyncio.Event()
+
+    async def taking(*args: Any, **options: Any) -> Any:
+        held.set()
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+        return await work(*args, **options)
+
+    async def receive(message: Message) -> None: ...
+
+    async def forever(connection: NatsConnection) -> None:
+        while True:
+            await connection.send("a", b"")
+            stop = await connection.listen("a", receive)
+            await stop()
+
+    async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine:
+        connection = engine._connection
+        assert connection is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(of, where, taking)
+            task = asyncio.create_task(forever(connection))
+            await held.wait()
+            await asyncio.sleep(0)
+            task.cancel()
+            await asyncio.sleep(0)
+        await asyncio.wait({task}, timeout=HEALED)
+        assert task.cancelled()
+        await tasks.cancel_and_wait(task)

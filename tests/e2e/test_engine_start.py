@@ -88,19 +88,19 @@ class TestServersThatWillNotDo:
         assert not engine.is_available
         await engine.close()
 
-    async def test_too_old(self) -> None:
+    async def test_an_older_nats_is_refused(self) -> None:
         async with impostor(version="2.10.29") as url:
             await self.refused(NatsEngine(url, timeout=TIMEOUT), ConfigError, "2.11")
 
-    async def test_too_small_messages(self) -> None:
+    async def test_a_nats_that_takes_only_small_messages_is_refused(self) -> None:
         async with impostor(max_payload=65_536) as url:
             await self.refused(NatsEngine(url, timeout=TIMEOUT), ConfigError, "max_payload")
 
-    async def test_silent(self) -> None:
+    async def test_a_nats_that_says_nothing_is_unavailable_after_the_deadline(self) -> None:
         async with impostor() as url:
             await self.refused(NatsEngine(url, timeout=1.0), EngineUnavailable, "start")
 
-    async def test_not_there(self) -> None:
+    async def test_a_nats_that_refuses_connections_is_named_with_the_reason(self) -> None:
         with socket.create_server(("127.0.0.1", 0)) as taken:
             url = f"nats://user:secret@127.0.0.1:{taken.getsockname()[1]}"
         await self.refused(
@@ -109,11 +109,11 @@ class TestServersThatWillNotDo:
             "not connected: NATS at 127.0.0.1:[0-9]+: Connection refused",
         )
 
-    async def test_without_jetstream(self, tmp_path: Path) -> None:
+    async def test_a_nats_without_jetstream_is_refused(self, tmp_path: Path) -> None:
         async with plain_nats(tmp_path) as url:
             await self.refused(NatsEngine(url, timeout=TIMEOUT), ConfigError, "JetStream")
 
-    async def test_a_wrong_password(self, nats_server: NatsServer) -> None:
+    async def test_a_wrong_password_is_refused_and_not_shown(self, nats_server: NatsServer) -> None:
         port = nats_server.url.rpartition(":")[2]
         for user in ("gatelink:secret@", "", "secret@"):
             await self.refused(NatsEngine(f"nats://{user}127.0.0.1:{port}", timeout=TIMEOUT), ConfigError, "credential")
@@ -130,7 +130,7 @@ class TestServersThatWillNotDo:
             async with NatsEngine(url, bucket=fresh_bucket(), timeout=TIMEOUT) as engine:
                 await engine.put("k", b"", LONG)
 
-    async def test_a_bucket_whose_keys_never_expire(self, nats_server: NatsServer) -> None:
+    async def test_a_bucket_whose_keys_never_expire_is_refused(self, nats_server: NatsServer) -> None:
         async with NatsEngine(nats_server.url, bucket=fresh_bucket(), timeout=TIMEOUT) as maker:
             bucket = fresh_bucket()
             config = {"name": f"KV_{bucket}", "subjects": [f"$KV.{bucket}.>"], "max_msgs_per_subject": 1}

@@ -107,6 +107,27 @@ def test_every_extra_that_the_readme_installs_is_there() -> None:
     assert named <= there and named >= there - {"dev"}
 
 
+EXAMPLES = (ROOT / "examples" / "README.md").read_text()
+
+
+def test_every_example_is_in_the_table_once() -> None:
+    folders = [path.name for path in ROOT.glob("examples/*") if path.is_dir() and path.name[0] not in "._"]
+    rows = re.findall(r"^\| \[(\w+)\]\((\w+)/", EXAMPLES, re.MULTILINE)
+    assert sorted(name for name, _ in rows) == sorted(folders)
+    assert all(name == folder for name, folder in rows)
+
+
+ALONE = re.findall(r"\| `python -m ([\w. ]+)` \|$", EXAMPLES, re.MULTILINE)
+"""The commands of the table that run a server and its client together."""
+
+
+@pytest.mark.parametrize("command", [each for each in ALONE if "URL" not in each])
+async def test_an_example_that_runs_alone_prints_what_matters_and_no_log(command: str) -> None:
+    async with python("-m", *command.split()) as process:
+        status, out, err = await ended(process)
+    assert (status, err) == (0, "") and 1 <= len(out.splitlines()) <= 4, out + err
+
+
 async def test_hellos_robots_find_nothing_wrong() -> None:
     from examples.hello.robots import Greeter
     from examples.hello.server import server
@@ -141,7 +162,24 @@ async def test_the_world_moves_a_player_tick_by_tick(capsys: pytest.CaptureFixtu
     async with running(server) as (address,):
         await client.main(address)
     steps = [float(x) for x in re.findall(r"player 7 is at ([\d.]+), 0\.00", capsys.readouterr().out)]
-    assert steps == sorted(set(steps)) and steps[-1] >= 1
+    assert steps == sorted(steps) and len(set(steps)) > 1 and steps[-1] >= 1
+
+
+# -- websocket --
+
+
+async def test_everybody_on_the_page_hears_what_anybody_says() -> None:
+    from examples.websocket.server import Said, Say, server
+
+    heard: asyncio.Queue[tuple[int, Said]] = asyncio.Queue()
+    handlers = Handlers()
+    handlers.on(Said)(lambda session, message: heard.put_nowait((session.uid, message)))
+    async with running(server) as (address,):
+        sessions = [await connect(address, uid=uid, token=f"{uid:032d}", handlers=handlers) for uid in (7, 8)]
+        sessions[0].send(Say("hello"))
+        assert {(await heard.get())[0], (await heard.get())[0]} == {7, 8}
+        for session in sessions:
+            await leave(session)
 
 
 # -- listeners --
@@ -236,8 +274,11 @@ async def test_a_banned_player_is_out_and_stays_out(
     ada, bob = tokens.issue(7, "Ada"), tokens.issue(8, "Bob", "moderator")
     async with running(server) as (address,):
         player = await connect(address, uid=7, token=ada, handlers=client.handlers, catalog=catalog)
+        tablet = await connect(address, uid=7, token=ada, catalog=catalog, slot=1)
         moderator = asyncio.create_task(client.main(address, 8, bob, ban=7))
         await player.wait_closed()
+        await tablet.wait_closed()
+        assert not server.sessions.of(7)
         for uid, token in ((7, ada), (9, bob)):
             with pytest.raises(ConnectError, match="the server refused the token"):
                 await client.main(address, uid, token)
@@ -246,7 +287,7 @@ async def test_a_banned_player_is_out_and_stays_out(
         open_one.close()
         await moderator
     out = capsys.readouterr().out
-    assert "in as Ada" in out and "7 is banned; 1 sessions were open" in out
+    assert "in as Ada" in out and "7 is banned; 2 sessions were open" in out
     assert "7 is gone: kicked, banned by a moderator" in out
 
 
@@ -340,6 +381,22 @@ async def test_every_number_comes_back_once_however_often_the_connection_breaks(
     async with asyncio.timeout(LIMIT):
         seen, breaks = await client.main()
     assert breaks >= 5 and seen == list(range(1, client.LAST + 1))
+
+
+# -- requests --
+
+
+async def test_two_players_are_in_the_room_a_third_is_refused_and_a_login_is_renewed() -> None:
+    from examples.requests import client
+
+    async with asyncio.timeout(LIMIT):
+        told = await client.main()
+    assert told == [
+        "7 is in the room with [7]",
+        "8 is in the room with [7, 8]",
+        "9 is refused: blue has two players",
+        "7 has renewed its login",
+    ]
 
 
 # -- peers --

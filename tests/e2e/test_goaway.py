@@ -10,10 +10,9 @@ from typing import Any
 import pytest
 
 from gatelink import Backoff, CloseCode, ClusterKey, ConfigError, Limits, Listen, ServerKey, Session
-from gatelink.session.control_frames import control_frame
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
-from gatelink.wire.control import Close, GoAway
+from gatelink.wire.control import Close, GoAway, control_frame
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import TCP, EchoServer, Note, RawClient, closing, make_certificate, open_sockets, serving, until
 from tests.e2e.talk import KEY, SOON, Talk

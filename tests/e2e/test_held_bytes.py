@@ -75,6 +75,67 @@ async def test_what_handlers_have_not_taken_counts_too() -> None:
         await server.stop(0)
 
 
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held is weighed twenty times a second."""
+    monkeypatch.setattr(memory_guard, "INTERVAL", 0.05)
+
+
+async def test_a_users_slots_are_weighed_together(often: None) -> None:
+    """Of four slots each holds less than the neighbour does, but the user holds more."""
+    limits = Limits(max_held_bytes=4_000_000, max_outbox_bytes=8_000_000)
+    async with serving(limits=limits, resume_plain=True) as server:
+        neighbour_ = await RawClient.verified(server, 8)
+        clients = [await ExtendedClient.logged_in(server, 7, slot=slot) for slot in range(4)]
+        sessions = [server.sessions.get(7, slot) for slot in range(4)]
+        for _ in range(25):
+            server.session(8).send(Blob(bytes(60_000)))
+        for session in sessions:
+            assert session is not None
+            for _ in range(20):
+                session.send(Blob(bytes(60_000)))
+        await until(lambda: server.ended)
+        assert set(server.ended) == {(7, CloseCode.SLOW_CONSUMER)}
+        for _ in range(25):
+            assert await neighbour_.message() == Blob(bytes(60_000))
+        for client in (*clients, neighbour_):
+            await client.close()
+
+
+async def test_what_sessions_that_have_ended_left_to_slow_handlers_counts_too(often: None) -> None:
+    limits = Limits(max_held_bytes=300_000, max_inbox_bytes=4_000_000, max_outbox_bytes=200_000)
+    server = EchoServer(limits=limits)
+    gate = asyncio.Event()
+    taken: list[int] = []
+
+    @server.instead(Blob)
+    async def slow(session: Session, message: Blob) -> None:
+        taken.append(session.uid)
+        await gate.wait()
+
+    async with server:
+        small = await RawClient.verified(server, 8)
+        small.send(frame_of(Blob(bytes(50_000))) * 3)
+        user = server.session(8).user
+        await until(lambda: user.bytes == 100_000)
+        await until(lambda: server.stats.held_bytes == 100_000)
+        left = 1
+        while 0 < left < 200_000:  # 150,000 are within the limit; the weighing may come between two sessions
+            client = await RawClient.verified(server, 7)
+            large = server.session(7)
+            client.send(frame_of(Blob(bytes(50_000))) * 4)
+            await until(lambda large=large: large.inbox is not None or large.close_code)  # type: ignore[misc]
+            await client.close()
+            await until(lambda large=large: large.close_code)  # type: ignore[misc]
+            left = large.user.bytes
+        await until(lambda: not large.user.bytes)
+        await until(lambda: server.stats.held_bytes == 100_000)
+        gate.set()
+        await until(lambda: taken.count(8) == 3, "the bystander lost nothing")
+        await small.close()
+        await server.stop(0)
+
+
 async def test_held_bytes_are_weighed_and_nothing_is_left_of_them(tmp_path: Path) -> None:
     certificate, key, _ = make_certificate(tmp_path)
     tls = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=key)

@@ -5,11 +5,10 @@ from typing import Any
 
 import pytest
 
-from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, connect
-from gatelink.session.control_frames import control_frame
+from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, ServerKey, connect
 from gatelink.session.session import Session
 from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT, VERIFY_FAILED
-from gatelink.wire.control import Close, Features, Hello, Ping, Pong, Ticket
+from gatelink.wire.control import Close, Features, Hello, Ping, Pong, Ticket, control_frame
 from gatelink.wire.frames import CONTROL, encode_control_frame, encode_frame
 from tests.e2e.extension import BOTH, ExtendedClient, closed
 from tests.e2e.support import (
@@ -49,7 +48,7 @@ async def test_hello_is_answered_before_anything_else() -> None:
 
 
 @pytest.mark.parametrize(
-    "features, agreed", [(0, 0), (2, 2), (1, 0), (3, 2), (1 << 63 | 0xFF, 2)], ids=["none", "ping", "1", "3", "all"]
+    "features, agreed", [(0, 0), (2, 2), (1, 0), (3, 2), (1 << 63 | 0xFF, 46)], ids=["none", "ping", "1", "3", "all"]
 )
 async def test_the_features_are_the_intersection_and_resume_is_not_for_plain_connections(
     features: int, agreed: int
@@ -65,7 +64,7 @@ async def test_the_version_is_not_above_the_clients_nor_ours() -> None:
 
 
 async def test_unknown_keys_are_ignored() -> None:
-    async with serving() as server, closing(ExtendedClient.open(server)) as client:
+    async with serving(limits=Limits(max_slots=8)) as server, closing(ExtendedClient.open(server)) as client:
         keys = b"\x03" + b"\x02\x03\x001.2" + b"\xc8\x02\x00zz" + b"\x01\x01\x00\x05"
         client.send(encode_control_frame(b"\x01\x01" + bytes(8) + keys), verify_request(7))
         assert await client.control() == Hello(1, 0)
@@ -279,8 +278,12 @@ async def test_what_was_queued_for_a_device_without_a_ticket_waits_for_its_next_
         ({"slot": 256}, "slot is 256"),
         ({"slot": -1}, "slot is -1"),
         ({"server_key": b"short"}, "server_key has 5 bytes"),
+        ({"server_key": "00" * 32}, r"server_key is a str; give 32 bytes: bytes\.fromhex"),
+        ({"base_protocol": True, "slot": 1}, "base_protocol goes with neither"),
+        ({"base_protocol": True, "resume": True}, "base_protocol goes with neither"),
+        ({"base_protocol": True, "server_key": ServerKey.generate().public}, "base_protocol goes with neither"),
     ],
-    ids=["slot 256", "slot -1", "key"],
+    ids=["slot 256", "slot -1", "key", "key in hex", "base slot", "base resume", "base key"],
 )
 async def test_a_key_or_slot_that_cannot_be_is_the_callers_fault(wrong: dict[str, Any], words: str) -> None:
     async with serving() as server:

@@ -28,7 +28,7 @@ from gatelink.handlers import CLOSED
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy, Reset, Split
 from gatelink.wire.base import VERIFY_FAILED
-from gatelink.wire.control import Close, Hello, Ping
+from gatelink.wire.control import Close, Hello, Lost, Ping
 from gatelink.wire.frames import SEALED, Frame, encode_frame
 from gatelink.wire.handshake import Initiator
 from tests.e2e.extension import BOTH, ExtendedClient
@@ -197,8 +197,14 @@ async def test_any_dispatcher_can_take_a_link_s_frames_and_ids_of_the_framework_
 
         def resumed(self, session: Session) -> None: ...
 
+        def renewed(self, session: Session) -> None: ...
+
+        def expiring(self, session: Session) -> None: ...
+
+        def lost(self, session: Session, lost: Lost) -> None: ...
+
         def closed(self, session: Session, heard: bool) -> None:
-            session.context.loop.call_soon(session.handlers_done)
+            session.context.loop.call_soon(session.last_handler.ended)
 
     links = Links()
     inner = Listen(endpoint=TCP, inner=True, handlers=links)

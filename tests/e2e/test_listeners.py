@@ -145,7 +145,7 @@ async def test_what_was_opened_before_descriptors_ran_out_is_closed_again(monkey
     before = open_sockets()
     monkeypatch.setattr(os, "dup", dup_once)
     with pytest.raises(ConfigError, match="Too many open files; raise ulimit -n"):
-        await EchoServer().start()
+        await EchoServer(Listen(endpoint=TCP, accept=lambda connection: None)).start()  # which uvloop listens to
     await until(lambda: open_sockets() <= before)
 
 

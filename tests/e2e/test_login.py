@@ -11,12 +11,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink import CloseCode, Duplicate, Identity, Limits, MemoryTokens, SessionClosed, VerifyError
+from gatelink.logger import RateLimitedLogger
 from gatelink.net import login
-from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.control_frames import control_frame
 from gatelink.wire.base import DUPLICATE_LOGIN
 from gatelink.wire.body import compress
-from gatelink.wire.control import Hello
+from gatelink.wire.control import Hello, control_frame
 from gatelink.wire.frames import COMPRESSED, encode_control_frame, encode_frame
 from tests.e2e.support import (
     DUPLICATE_LOGIN_FRAME,
@@ -345,6 +344,7 @@ def _all_are_through(server: EchoServer, connections: int) -> bool:
     return server.stats.accepted >= connections and not server.logins
 
 
+@pytest.mark.open_files(3_000)
 async def test_thousands_of_interleaved_logins_of_one_user_leave_one_session() -> None:
     class Jittery:
         async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:

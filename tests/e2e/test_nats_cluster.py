@@ -101,86 +101,73 @@ async def test_a_cluster_that_is_not_all_there_yet_is_no_fault_of_the_settings(t
         await engine.close()
 
 
-def test_without_a_majority_health_says_so_and_all_comes_back_by_itself(tmp_path: Path) -> None:
+async def test_without_a_majority_health_says_so_and_all_comes_back_by_itself(tmp_path: Path) -> None:
     """Two of three nodes die: the third is connected, and its bucket takes no writes."""
+    bucket = fresh_bucket()
+    async with cluster(tmp_path) as nodes:
+        engine = NatsEngine([nodes["n0"].url], bucket=bucket, timeout=1_000 * MS, replicas=3)
+        await started(engine)
+        try:
+            back: list[None] = []
+            engine.when_back.add(lambda: back.append(None))
+            await until(lambda: engine.is_available)
+            for name in ("n1", "n2"):
+                await nodes[name].kill()
+            await until(lambda: not engine.is_available)
+            del back[:]
+            with pytest.raises(EngineUnavailable):
+                await engine.put("k", b"1", TTL)
+            for name in ("n1", "n2"):
+                await nodes[name].start()
+            await until(lambda: engine.is_available and back)
+            await engine.put("k", b"2", TTL)
+        finally:
+            await engine.close()
 
-    async def test() -> None:
-        bucket = fresh_bucket()
-        async with cluster(tmp_path) as nodes:
-            engine = NatsEngine([nodes["n0"].url], bucket=bucket, timeout=1_000 * MS, replicas=3)
-            await started(engine)
+
+async def test_keys_and_watches_go_on_when_the_leader_of_three_dies(tmp_path: Path) -> None:
+    bucket = fresh_bucket()
+    async with cluster(tmp_path) as nodes:
+        urls = [node.url for node in nodes.values()]
+        first, second = (NatsEngine(urls, bucket=bucket, timeout=20_000 * MS, replicas=3) for _ in range(2))
+        await started(first)
+        async with second, second.watch("players") as watch:
             try:
-                back: list[None] = []
-                engine.when_back.add(lambda: back.append(None))
-                await until(lambda: engine.is_available)
-                for name in ("n1", "n2"):
-                    await nodes[name].kill()
-                await until(lambda: not engine.is_available)
-                del back[:]
-                with pytest.raises(EngineUnavailable):
-                    await engine.put("k", b"1", TTL)
-                for name in ("n1", "n2"):
-                    await nodes[name].start()
-                await until(lambda: engine.is_available and back)
-                await engine.put("k", b"2", TTL)
+                before = await first.put("players.1", b"before", TTL)
+                assert (await anext(aiter(watch))).value == b"before"
+
+                lost = await leader(first, bucket)
+                await nodes[lost].kill()
+
+                after = await written(first, "players.1", b"after", before)
+                entry = await first.get("players.1")
+                assert entry is not None and entry.value == b"after" and entry.revision == after
+                async with asyncio.timeout(STARTING):
+                    change = await anext(aiter(watch))
+                assert (change.key, change.value) == ("players.1", b"after")
+                assert await leader(first, bucket) not in ("", lost)
             finally:
-                await engine.close()
-
-    async def bounded() -> None:
-        async with asyncio.timeout(3 * STARTING):
-            await test()
-
-    asyncio.run(bounded())
+                await first.close()
 
 
-def test_keys_and_watches_go_on_when_the_leader_of_three_dies(tmp_path: Path) -> None:
-    async def test() -> None:
-        bucket = fresh_bucket()
-        async with cluster(tmp_path) as nodes:
-            urls = [node.url for node in nodes.values()]
-            first, second = (NatsEngine(urls, bucket=bucket, timeout=20_000 * MS, replicas=3) for _ in range(2))
-            await started(first)
-            async with second, second.watch("players") as watch:
-                try:
-                    before = await first.put("players.1", b"before", TTL)
-                    assert (await anext(aiter(watch))).value == b"before"
+async def written(engine: NatsEngine, key: str, value: bytes, revision: int) -> int:
+    """Once the others have elected a leader; a call that was under way when the connection broke is made again."""
+    while True:
+        entry = await read(engine, key)
+        if entry.value == value:
+            return entry.revision
+        assert entry.revision == revision, "a write that was acknowledged is lost"
+        try:
+            return await engine.update(key, value, TTL, entry.revision)
+        except EngineUnavailable:
+            pass
 
-                    lost = await leader(first, bucket)
-                    await nodes[lost].kill()
 
-                    after = await written(first, "players.1", b"after", before)
-                    entry = await first.get("players.1")
-                    assert entry is not None and entry.value == b"after" and entry.revision == after
-                    async with asyncio.timeout(STARTING):
-                        change = await anext(aiter(watch))
-                    assert (change.key, change.value) == ("players.1", b"after")
-                    assert await leader(first, bucket) not in ("", lost)
-                finally:
-                    await first.close()
-
-    async def written(engine: NatsEngine, key: str, value: bytes, revision: int) -> int:
-        """Once the others have elected a leader; a call that was under way when the connection broke is made again."""
-        while True:
-            entry = await read(engine, key)
-            if entry.value == value:
-                return entry.revision
-            assert entry.revision == revision, "a write that was acknowledged is lost"
-            try:
-                return await engine.update(key, value, TTL, entry.revision)
-            except EngineUnavailable:
-                pass
-
-    async def read(engine: NatsEngine, key: str) -> Entry:
-        while True:
-            try:
-                entry = await engine.get(key)
-            except EngineUnavailable:
-                continue
-            assert entry is not None
-            return entry
-
-    async def bounded() -> None:
-        async with asyncio.timeout(3 * STARTING):
-            await test()
-
-    asyncio.run(bounded())
+async def read(engine: NatsEngine, key: str) -> Entry:
+    while True:
+        try:
+            entry = await engine.get(key)
+        except EngineUnavailable:
+            continue
+        assert entry is not None
+        return entry

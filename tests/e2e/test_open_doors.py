@@ -36,6 +36,10 @@ GROUP = ClusterKey.generate()
     [
         ("tcp://0.0.0.0:0", {}, [PLAIN]),
         ("tcp://0.0.0.0:0", {"admin": "0.0.0.0:0"}, [PLAIN, ADMIN]),
+        ("tcp://[::]:0", {"admin": "[::]:0"}, [PLAIN, ADMIN]),
+        ("tcp://0x0:0", {"admin": "0x0:0"}, [PLAIN, ADMIN]),  # a name that the resolver knows
+        ("tcp://[::1]:0", {"admin": "[::1]:0"}, []),
+        ("tcp://0.0.0.0:0", {"keys": [ServerKey.generate()]}, [PLAIN]),  # plain logins are accepted beside sealed ones
         ("tcp://127.0.0.1:0", {"admin": "127.0.0.1:0"}, []),
         ("tcp://0.0.0.0:0", {"sealed_only": True, "keys": [ServerKey.generate()]}, []),
         (Listen(endpoint="tcp://0.0.0.0:0", proxies=("10.0.0.0/8",)), {}, []),

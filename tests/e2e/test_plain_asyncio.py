@@ -9,7 +9,7 @@ import pytest
 
 from gatelink import CloseCode, Limits, Listen, connect
 from gatelink.config import LOOPBACK
-from tests.e2e import test_client, test_listeners, test_login, test_sessions, test_stop
+from tests.e2e import test_client, test_client_reconnects, test_listeners, test_login, test_sessions, test_stop
 from tests.e2e.support import (
     CATALOG,
     TCP,
@@ -59,11 +59,14 @@ def test_echo_over_every_kind_of_stream(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "test",
     [
-        test_client.test_nobody_listens,
-        test_client.test_a_broken_session_is_suspended_then_resumed_and_what_was_sent_meanwhile_arrives_in_order,
+        test_client.test_an_address_where_nothing_listens_is_named_with_the_reason,
+        test_client_reconnects.test_a_broken_session_is_suspended_then_resumed_and_what_was_sent_meanwhile_arrives_in_order,
         test_listeners.test_connections_over_the_servers_limit_are_refused_until_one_leaves,
         test_login.test_a_wrong_token_gets_the_failure_message_and_then_the_end,
-        test_login.test_thousands_of_interleaved_logins_of_one_user_leave_one_session,
+        pytest.param(
+            test_login.test_thousands_of_interleaved_logins_of_one_user_leave_one_session,
+            marks=pytest.mark.open_files(3_000),
+        ),
         test_sessions.test_close_delivers_what_was_queued_even_to_one_who_still_sends,
         test_sessions.test_a_close_right_behind_a_reset_that_nobody_has_read_yet_ends_the_session,
         test_sessions.test_abort_ends_a_session_at_once_even_in_the_middle_of_a_burst,
@@ -73,7 +76,7 @@ def test_echo_over_every_kind_of_stream(tmp_path: Path) -> None:
     ],
     ids=lambda test: test.__name__.removeprefix("test_"),
 )
-def test_as_with_uvloop(test: Test) -> None:
+def test_on_plain_asyncio_the_same_is_promised_as_on_uvloop(test: Test) -> None:
     run_watched(test(), asyncio.new_event_loop)
 
 

@@ -109,7 +109,7 @@ async def set_to_work(process: Process, kind: str) -> None:
     ("kind", "named"),
     [
         ("to_thread", "concurrent/futures/thread.py"),
-        ("stubborn", "Handlers._burst"),
+        ("stubborn", "Handlers._finish_inbox"),
         ("task", "stubborn at "),
         ("thread", "saver at "),
         ("blocked", "MainThread at "),

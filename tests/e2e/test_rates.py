@@ -163,7 +163,7 @@ async def test_messages_over_the_rate_of_their_type_are_dropped_and_counted() ->
             await client.echo(1)  # of another type: no rate
             assert server.notes == [(7, n) for n in range(5)]
             assert server.stats.rate_dropped == {"Note": 45}
-            await asyncio.sleep(300 * MS)
+            await asyncio.sleep(300 * MS)  # the rate gives a message again in that time
             client.send(frame_of(Note(99)))
             await client.echo(2)
             assert server.notes[-1] == (7, 99)

@@ -12,9 +12,9 @@ import structlog
 from structlog.testing import LogCapture
 
 from gatelink import ClusterKey, ConnectError, Handlers, Limits, Listen, Server, ServerKey, connect
+from gatelink.logger import RateLimitedLogger
 from gatelink.net import admission
 from gatelink.net.endpoints import Endpoint
-from gatelink.rate_limited_logger import RateLimitedLogger
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import CATALOG, TCP, RawClient, make_certificate, serving, token_of, until, verify_request
 from tests.support import MS
@@ -71,7 +71,7 @@ async def test_plain_logins_and_hellos_at_a_sealed_listener_are_named_and_the_cl
         with pytest.raises(ConnectError, match="only sealed connections .give server_key."):
             await connect(str(server.endpoint), uid=7, token="t" * 32, catalog=CATALOG)
         with pytest.raises(ConnectError, match="only sealed connections .give server_key."):
-            await connect(str(server.endpoint), uid=7, token="t" * 32, catalog=CATALOG, slot=1)
+            await connect(str(server.endpoint), uid=7, token="t" * 32, catalog=CATALOG, base_protocol=True)
 
 
 async def test_a_wrong_server_key_and_a_server_without_keys_are_told_apart_in_the_log(logs: list[Any]) -> None:

@@ -4,14 +4,16 @@ Every test ends with both sides having heard all that the other sent: 0, 1, 2, .
 """
 
 import asyncio
+import socket
 import ssl
 from typing import Any
 
 import pytest
 from msgspec.structs import replace
 
-from gatelink import Limits, Session
+from gatelink import Limits, Session, connect
 from gatelink.config import ACK_FRAMES
+from gatelink.net.dialer import UNACKNOWLEDGED
 from gatelink.session.outbox import Full
 from gatelink.session.states import SessionState
 from gatelink.testing import Delay, Fault, HalfClose, Reset, Split, Stall
@@ -21,6 +23,7 @@ from tests.e2e.support import (
     CATALOG,
     Blob,
     Note,
+    leave,
     make_certificate,
     serving,
     until,
@@ -141,6 +144,19 @@ async def test_a_dead_path_is_noticed_within_the_heartbeat_timeout_and_left() ->
         assert talk.events[:2] == ["suspended", "resumed"]
 
 
+@pytest.mark.parametrize(("resume", "seconds"), [(True, UNACKNOWLEDGED), (False, 0)])
+async def test_the_kernel_gives_up_a_path_that_acknowledges_nothing_where_the_client_can_resume(
+    resume: bool, seconds: float
+) -> None:
+    """Else a machine that died without a word costs its clients a heartbeat timeout of silence."""
+    async with serving(keys=[KEY]) as server:
+        session = await connect(str(server.endpoint), uid=7, token=f"{7:032d}", server_key=KEY.public, resume=resume)
+        stream: Any = session._stream
+        client: socket.socket = stream.transport.get_extra_info("socket")
+        assert client.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) == seconds * 1_000
+        await leave(session)
+
+
 async def test_a_new_connection_wins_over_an_old_one_that_nobody_noticed_was_dead() -> None:
     async with talking("plain", client_limits=QUICK) as (talk, proxy):
         states = []
@@ -223,7 +239,7 @@ async def test_an_inbox_full_beyond_the_window_pauses_the_next_connection_and_ev
 
         for _ in range(3):
             talk.say(100)
-            await until(lambda: talk.other.inbox is not None and talk.other.inbox.paused)
+            await until(lambda: talk.other.user.is_full)
             proxy.cut_all()
             await until(lambda: talk.other.state is SessionState.OPEN and talk.session.state is SessionState.OPEN)
             stream: Any = talk.other._stream

@@ -13,8 +13,9 @@ from gatelink.net.login import Login
 from gatelink.session.states import SessionState
 from gatelink.testing import Reset
 from gatelink.wire.base import VERIFY_SUCCEEDED
-from gatelink.wire.control import Close, Ticket
-from tests.e2e.extension import BOTH, ExtendedClient
+from gatelink.wire.control import Close, Features, Ticket, control_frame
+from gatelink.wire.resume import resume
+from tests.e2e.extension import BOTH, ExtendedClient, closed
 from tests.e2e.support import (
     Blob,
     Echo,
@@ -62,6 +63,16 @@ async def test_kicked_while_detached_is_not_taken_back() -> None:
         assert talk.server.ended == [(7, CloseCode.KICKED)]
 
 
+async def test_an_older_version_in_the_servers_place_ends_the_session_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It can't resume the session, whatever it says: a client that dials it again and again is silent for minutes."""
+    async with talking() as (talk, proxy):
+        monkeypatch.setattr(Login, "_offered", property(lambda login: Features.PING))
+        proxy.cut_all()
+        await talk.session.wait_closed()
+        assert talk.session.close_code is CloseCode.RESUME_REFUSED
+        assert talk.events == ["suspended", "closed 4012"]
+
+
 async def test_a_newer_login_while_detached_ends_the_older_session_for_good() -> None:
     async with talking() as (talk, proxy):
         talk.say(5)
@@ -81,7 +92,7 @@ async def test_a_newer_login_while_detached_ends_the_older_session_for_good() ->
 
 
 async def test_where_newer_logins_are_refused_a_detached_session_locks_nobody_out() -> None:
-    """An app that crashed has lost its ticket; it shall not wait for the window's end."""
+    """An app that crashed has lost its ticket; it must not wait for the window's end."""
     async with serving(keys=[KEY], duplicate=Duplicate.REFUSE_NEW) as server:
         crashed = await ExtendedClient.logged_in(server, 7, KEY.public)
         refused = await ExtendedClient.extended(server, KEY.public)
@@ -203,17 +214,17 @@ async def test_over_the_limit_of_detached_bytes_the_one_that_broke_first_ends() 
 # -- what stays the same, and what is new, on the next connection --
 
 
-async def test_a_resumed_session_keeps_its_data_and_gets_its_new_address_and_features() -> None:
+async def test_a_resumed_session_keeps_its_data_and_features_and_gets_its_new_address() -> None:
     async with serving(keys=[KEY]) as server:
         client = await ExtendedClient.logged_in(server, 7, KEY.public, slot=3)
         session = server.sessions.get(7, 3)
         assert session is not None and extension_of(session).features == BOTH
         session.data, session.address = {"gold": 5}, "10.0.0.1"
-        again = await ExtendedClient.extended(server, KEY.public, features=1)
+        again = await ExtendedClient.extended(server, KEY.public, features=BOTH | 1 << 40)
         again.resume(client.ticket)
         assert await again.resumed(client.ticket) == 0
         assert server.sessions.get(7, 3) is session and session.data == {"gold": 5}
-        assert (session.address, extension_of(session).features) == ("127.0.0.1", 1)
+        assert (session.address, extension_of(session).features) == ("127.0.0.1", BOTH)
         await again.echo(1)
         for one in (client, again):
             await one.close()
@@ -270,13 +281,34 @@ async def test_what_came_with_a_login_that_has_to_wait_is_heard_once_though_it_r
         back.resume(ticket)
         assert await back.resumed(ticket) == 0, "it has not been taken in"
         back.send(frame_of(Note(1)), frame_of(Note(2)), frame_of(Echo(3)))
-        await asyncio.sleep(20 * MS)
+        await asyncio.sleep(20 * MS)  # that nothing is handled has no event
         assert server.notes == [] and events == ["verified 1", "busy"], "the older login's handler is still at it"
         go.set()
         assert await back.message() == Echo(3)
         assert server.notes == [(7, 1), (7, 2)]
         assert events == ["verified 1", "busy", "closed 1", "verified 2"]
         for one in (client, back):
+            await one.close()
+
+
+async def test_nothing_is_handled_before_the_session_is_open_whatever_comes_with_its_resume() -> None:
+    async with waiting_login() as (server, events, go):
+        second = await ExtendedClient.logged_in(server, 7, KEY.public)
+        ticket = second.ticket
+        second.reset()
+        back = await ExtendedClient.extended(server, KEY.public)
+        record = resume(ticket.resume_key, back.handshake_hash, ticket.session_id, 0, 1)
+        back.send(control_frame(record) + frame_of(Note(1)))
+        assert await back.end() == [closed(CloseCode.PROTOCOL_ERROR)]
+        assert server.notes == [] and events == ["verified 1", "busy"]
+        honest = await ExtendedClient.extended(server, KEY.public)
+        honest.resume(ticket)
+        await honest.resumed(ticket)
+        honest.send(frame_of(Note(2)), frame_of(Echo(3)))
+        go.set()
+        assert await honest.message() == Echo(3)
+        assert server.notes == [(7, 2)] and events[:4] == ["verified 1", "busy", "closed 1", "verified 2"]
+        for one in (second, back, honest):
             await one.close()
 
 
@@ -304,7 +336,7 @@ async def test_a_login_that_ends_while_it_has_to_wait_is_told_in_its_turn() -> N
         second = await ExtendedClient.logged_in(server, 7, KEY.public)
         third = await ExtendedClient.logged_in(server, 7, KEY.public)
         third.send(frame_of(Echo(1)))
-        await asyncio.sleep(20 * MS)
+        await asyncio.sleep(20 * MS)  # that nothing is handled has no event
         assert events == ["verified 1", "busy"]
         go.set()
         assert await third.message() == Echo(1)

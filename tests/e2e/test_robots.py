@@ -5,6 +5,7 @@ import json
 import os
 import re
 import signal
+import socket
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -12,9 +13,9 @@ from xml.etree import ElementTree
 
 import pytest
 
-from gatelink import CatalogError, CloseCode, Session, SessionClosed
-from gatelink.robots import LoadTest, Robot, Tally, load_test
-from tests.e2e.support import CATALOG, Echo, EchoServer, Note, serving
+from gatelink import CatalogError, CloseCode, ConfigError, ServerKey, Session, SessionClosed
+from gatelink.robots import LoadTest, Options, Robot, Tally, load_test
+from tests.e2e.support import CATALOG, Blob, Echo, EchoServer, Note, serving, token_of
 from tests.processes import Process, ended, python
 from tests.support import MS
 
@@ -101,6 +102,69 @@ async def test_expect_skips_what_is_before_and_finds_what_came_already() -> None
 
     async with serving() as server:
         assert (await run_of(Picky, server)).error_texts == {}
+
+
+async def test_expect_takes_several_classes_and_a_condition_for_all_of_them() -> None:
+    class Open(Scenario):
+        async def run(self) -> None:
+            await self.connect()
+            for n in range(3):
+                self.send(Echo(n))
+            self.send(Blob(b"x"))
+            assert await self.expect(Note, Echo) == Echo(0)
+            assert await self.expect(Echo, Blob, lambda message: message != Echo(1)) == Echo(2)
+            assert await self.expect(Note, Echo, Blob, where=lambda message: True) == Blob(b"x")
+            with pytest.raises(TimeoutError, match="no Note or Echo as expected"):
+                await self.expect(Note, Echo, timeout=0.01)
+            for wrong in ((), (lambda message: True, Echo)):
+                with pytest.raises(TypeError, match="one or more classes"):
+                    await self.expect(*wrong)
+
+    async with serving() as server:
+        assert (await run_of(Open, server)).error_texts == {}
+
+
+async def test_connect_passes_on_keys_slots_resume_and_tokens_and_the_run_s_own_are_the_default() -> None:
+    key = ServerKey.generate()
+
+    class Sealed(Scenario):
+        async def run(self) -> None:
+            session = await self.connect(resume=True, slot=2, uid=70, token=token_of(70).decode())
+            assert session.ticket is not None and (session.slot, session.uid) == (2, 70)
+            there.append(server.sessions.of(70)[0].slot)
+            await self.disconnect()
+            session = await self.connect(server_key=key.public)
+            assert session.ticket is None and session.uid == 1
+
+    there: list[int] = []
+    async with serving(keys=[key], sealed_only=True) as server:
+        run = LoadTest(Sealed, address=str(server.endpoint), count=1, seconds=LIMIT, server_key=key.public)
+        assert (await run.run()).error_texts == {} and there == [2]
+
+
+async def test_robots_share_several_addresses_and_pass_over_one_where_nothing_listens() -> None:
+    class Pair(Scenario):
+        async def run(self) -> None:
+            await self.connect()
+            self.send(Echo(1))
+            await self.expect(Echo)
+
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        nothing = f"tcp://127.0.0.1:{probe.getsockname()[1]}"
+    async with serving() as one, serving() as two:
+        places = [str(one.endpoint), nothing, str(two.endpoint)]
+        assert (await LoadTest(Pair, address=places, count=6, seconds=LIMIT).run()).error_texts == {}
+        assert (len(one.ended), len(two.ended)) == (2, 4)
+        tally = await LoadTest(Pair, address=[nothing], count=1, seconds=0.5).run()
+        assert "Connection refused" in str(tally.error_texts)
+
+
+def test_a_run_has_addresses_or_a_login() -> None:
+    both: Options = {"address": "tcp://127.0.0.1:1", "login": "http://127.0.0.1:1"}
+    empty: Options = {"address": []}
+    for wrong in (Options(), both, empty):
+        with pytest.raises(ConfigError, match="either"):
+            LoadTest(Scenario, count=1, seconds=1, **wrong)
 
 
 async def test_a_method_named_as_a_message_handles_it_before_expect_gives_it() -> None:
@@ -304,6 +368,22 @@ async def test_the_report_is_one_page_with_its_plots_and_nothing_from_elsewhere(
     assert "load:Good" in page and address in page
 
 
+async def test_a_bound_that_is_not_kept_fails_the_run_and_a_report_can_stand_beside_an_earlier_one(here: Path) -> None:
+    async with serving() as server:
+        common = ("load:Good", "--address", str(server.endpoint), "--count", "4", "--ramp", "0")
+        kept = ("--fail-over", "longest=60s", "--report", "one.html")
+        async with robots(*common, *kept, cwd=here) as process:
+            status, out, _ = await ended(process)
+        assert status == 0 and "all robots were done" in out
+        broken = ("--fail-over", "echo.p99=0us", "--fail-over", "p50=60s")
+        pages = ("--report", "two.html", "--beside", "one.html")
+        async with robots(*common, *broken, *pages, cwd=here) as process:
+            status, out, _ = await ended(process)
+    assert status == 1 and "over echo.p99=0us: p99 of echo is " in out and "over p50" not in out
+    page = (here / "two.html").read_text()
+    assert "1 bound not kept." in page and "Latency of echo, earlier" in page and "all robots were done" in page
+
+
 async def test_json_is_all_there_is_on_standard_output(here: Path) -> None:
     async with serving() as server:
         arguments = ("load:Good", "--address", str(server.endpoint), "--count", "2", "--ramp", "0", "--json")
@@ -335,6 +415,9 @@ async def test_sigint_ends_a_run_early_with_its_summary(here: Path) -> None:
         (("lode:Good",), "no module 'lode'"),
         (("load:Good", "--address", "127.0.0.1:7000"), "not an endpoint: '127.0.0.1:7000'"),
         (("load:Good", "--report", "no/where.html"), "--report no/where.html: there is no directory"),
+        (("load:Good", "--fail-over", "p99=50"), "'p99=50' is no bound; write a figure"),
+        (("load:Good", "--beside", "old.html"), "--beside old.html needs --report FILE.html"),
+        (("load:Good", "--report", "a.html", "--beside", "old.html"), "old.html can't be read as a report of robots"),
         (("load:Good", "--count", "0"), "Invalid value for '--count'"),
     ],
 )
@@ -355,6 +438,21 @@ async def test_nobody_listening_is_an_error_of_the_run(here: Path) -> None:
     async with robots(*arguments, cwd=here) as process:
         status, out, _ = await ended(process)
     assert status == 1 and f"3 x ConnectError: {address}: Connection refused" in out
+
+
+@pytest.mark.parametrize("kind", ["address", "login"])
+async def test_a_run_in_which_no_robot_was_connected_did_not_hold(kind: str) -> None:
+    class Connects(Scenario):
+        async def run(self) -> None:
+            await self.connect()
+
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # takes connections, and never answers
+        where = f"127.0.0.1:{silent.getsockname()[1]}"
+        options = Options(login=f"http://{where}") if kind == "login" else Options(address=f"tcp://{where}")
+        tally = await LoadTest(Connects, count=2, seconds=300 * MS, **options).run()
+    assert (tally.errors, tally.held) == (2, False)
+    [text] = tally.error_texts
+    assert text.startswith("saw no connection when the run ended, of no robot")
 
 
 async def test_help_says_what_a_scenario_is_and_every_exit_status(here: Path) -> None:

@@ -1,4 +1,4 @@
-"""How large one message may be, whoever it is for; and that no message ends the session of a peer that reads."""
+"""How large one message may be, for each receiver; and that no message ends the session of a peer that reads."""
 
 import asyncio
 from collections.abc import Callable

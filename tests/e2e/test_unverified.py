@@ -2,21 +2,39 @@
 
 import asyncio
 import ssl
+from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 
-from gatelink import Backoff, CloseCode, ConnectError, Identity, Limits, Listen, ServerKey, StaticTokens, connect
-from gatelink.wire.control import Hello
+from gatelink import (
+    Backoff,
+    CloseCode,
+    ConnectError,
+    Identity,
+    Limits,
+    Listen,
+    Server,
+    ServerKey,
+    StaticTokens,
+    connect,
+)
+from gatelink.net.login import Login
+from gatelink.net.step_queue import STEPS_A_TURN
+from gatelink.wire.base import VERIFY_SUCCEEDED
+from gatelink.wire.control import Handshake, Hello
 from gatelink.wire.handshake import Initiator
 from tests.e2e.extension import ExtendedClient, closed
 from tests.e2e.support import (
     CATALOG,
     TCP,
     VERIFY_FAILED_FRAME,
+    Echo,
     EchoServer,
     RawClient,
     closing,
+    frame_of,
     leave,
     make_certificate,
     neighbour,
@@ -37,8 +55,87 @@ def certificate(tmp_path_factory: pytest.TempPathFactory) -> tuple[Listen, ssl.S
     return Listen(endpoint="tls://127.0.0.1:0", certificate=pem, key=key), context
 
 
-async def close_all(clients: list[RawClient]) -> None:
+async def close_all(clients: Sequence[RawClient]) -> None:
     for client in clients:
+        await client.close()
+
+
+# -- a crowd that logs in at once --
+
+
+@pytest.mark.parametrize("is_sealed", [False, True], ids=["plain", "sealed"])
+async def test_a_crowd_gets_its_share_of_a_turn_and_loses_nothing_that_it_sent(
+    is_sealed: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """200 clients send their login in the same moment; the plain ones with more messages behind it than may wait."""
+    turn = 0
+    steps: Counter[int] = Counter()  # by turn of the loop
+    handshakes: Counter[int] = Counter()
+    go_on, shake_hands = Login.go_on, Login._shake_hands
+
+    def counted_step(login: Login) -> None:
+        steps[turn] += 1
+        go_on(login)
+
+    def counted_handshake(login: Login, record: Handshake) -> None:
+        handshakes[turn] += 1
+        shake_hands(login, record)
+
+    async def count_turns() -> None:
+        nonlocal turn
+        while True:
+            turn += 1
+            await asyncio.sleep(0)
+
+    monkeypatch.setattr(Login, "go_on", counted_step)
+    monkeypatch.setattr(Login, "_shake_hands", counted_handshake)
+    async with serving(keys=[KEY], limits=Limits(max_unverified_frames=4)) as server:
+        crowd = [await ExtendedClient.open(server) for _ in range(200)]
+        await until(lambda: len(server.connections) == 200)
+        counting = asyncio.create_task(count_turns())
+        initiators = [Initiator(KEY.public, Hello()) for _ in crowd]
+        for uid, (client, initiator) in enumerate(zip(crowd, initiators, strict=True), 1):
+            if is_sealed:
+                client.writer.write(initiator.frame)
+            else:
+                client.send(verify_request(uid), *(frame_of(Echo(n)) for n in range(10)))
+        for uid, client in enumerate(crowd, 1):
+            if is_sealed:
+                continue
+            assert (await client.frame())[0] == VERIFY_SUCCEEDED, uid
+            assert [await client.message() for _ in range(10)] == [Echo(n) for n in range(10)]
+        if is_sealed:
+            await until(lambda: handshakes.total() == len(crowd))
+            assert max(handshakes.values()) == 1
+        counting.cancel()
+        assert steps.total() >= len(crowd) and max(steps.values()) <= STEPS_A_TURN
+        await close_all(crowd)
+
+
+async def test_a_login_that_succeeds_while_its_client_waits_for_a_turn_is_read_on(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The client sent messages behind its token, in a turn of the loop that others had."""
+    gate = asyncio.Event()
+
+    class Slow(StaticTokens):
+        async def verify(self, token: bytes, uid: int, source: int, address: str) -> Identity:
+            await gate.wait()
+            return await super().verify(token, uid, source, address)
+
+    async with serving(tokens=Slow()) as server:
+        client = await ExtendedClient.extended(server)
+        client.send(verify_request(7))
+        await until(lambda: server.logins and not server._admission.unverified)
+        with monkeypatch.context() as patch:
+            patch.setattr("gatelink.net.step_queue.STEPS_A_TURN", 0)  # others have all turns
+            client.send(frame_of(Echo(1)))
+            await until(lambda: server._admission.steps._late)
+            gate.set()
+            await until(lambda: len(server.sessions) == 1)
+        client.send(frame_of(Echo(2)))
+        assert (await client.frame())[0] == VERIFY_SUCCEEDED
+        assert [await client.message() for _ in range(2)] == [Echo(1), Echo(2)]
         await client.close()
 
 
@@ -46,7 +143,7 @@ async def close_all(clients: list[RawClient]) -> None:
 
 
 async def test_five_hundred_who_say_nothing_keep_nobody_out() -> None:
-    """There is room for 50, for an hour each; whoever says who it is gets in all the same."""
+    """There is room for 50, for an hour each; a client that logs in still gets in."""
     async with serving(limits=Limits(max_unverified=50, verify_timeout=3_600)) as server, neighbour(server):
         silent: list[RawClient] = []
         for uid in range(5):
@@ -112,6 +209,47 @@ async def test_who_has_said_hello_is_told_4010(key: ServerKey | None) -> None:
         second = await RawClient.open(server)
         assert await first.end() == [closed(CloseCode.SERVER_FULL)]
         await close_all([first, second])
+
+
+async def lingering(server: EchoServer, count: int, key: bytes | None) -> list[RawClient]:
+    """Refused clients that keep their connections open: of the base protocol, or with `key` of the extension."""
+    clients: list[RawClient] = []
+    for _ in range(count):
+        before = server.stats.refused["verify-failed"]
+        client = await (RawClient.open(server) if key is None else ExtendedClient.extended(server, key))
+        client.send(verify_request(8, b"wrong"))
+        await until(lambda before=before: server.stats.refused["verify-failed"] > before)  # type: ignore[misc]
+        clients.append(client)
+    return clients
+
+
+@pytest.mark.parametrize("key", [None, KEY.public], ids=["base", "sealed"])
+async def test_refused_peers_that_do_not_leave_count_and_are_the_first_to_go(key: bytes | None) -> None:
+    limits = Limits(max_unverified=10, base_linger=3_600, close_timeout=3_600, verify_timeout=3_600)
+    async with serving(limits=limits, keys=[KEY]) as server:
+        waits = await RawClient.open(server)  # older than all of them, and not refused
+        await until(lambda: len(server._admission.unverified) == 1)
+        stay = await lingering(server, 60, key)
+        await until(lambda: len(server._admission.connections) <= 11)
+        newcomers = [await RawClient.open(server) for _ in range(9)]
+        await until(lambda: server.stats.accepted == 70 and len(server._admission.unverified) <= 11)
+        assert "unverified-full" not in server.stats.refused, "a refused one is refused once"
+        waits.send(verify_request(7))
+        assert (await waits.frame())[0] == 2
+        await close_all([waits, *stay, *newcomers])
+        await until(lambda: not server._admission.connections)
+        assert not server._admission.unverified
+
+
+async def test_refused_peers_of_one_address_take_the_share_of_that_address() -> None:
+    limits = Limits(exempt=(), max_unverified_per_address=1, base_linger=3_600, close_timeout=3_600, free_failures=100)
+    async with serving(limits=limits) as server:
+        stay = await lingering(server, 20, None)
+        await until(lambda: len(server._admission.connections) <= 2)
+        client = await RawClient.verified(server, 7)
+        await close_all([client, *stay])
+        await until(lambda: not server._admission.connections)
+        assert not server._admission.unverified and not server._admission._unverified_of
 
 
 async def test_who_says_nothing_in_tls_has_to_go_too(certificate: tuple[Listen, ssl.SSLContext]) -> None:
@@ -264,18 +402,24 @@ async def test_tls_handshakes_wait_in_the_same_line(certificate: tuple[Listen, s
         await close_all(list(clients))
 
 
+async def in_line(server: Server) -> list[RawClient]:
+    """Three clients, two on TCP and one on TLS. The first has had its handshake, the others wait for theirs."""
+    tls, tcp = server.endpoints
+    clients = []
+    for endpoint in (tcp, tcp, tls):
+        reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
+        clients.append(RawClient(reader, writer))
+        if endpoint is tcp:
+            clients[-1].send(Initiator(KEY.public, Hello()).frame)
+    await until(lambda: len(server._admission.handshakes) == 2)
+    return clients
+
+
 async def test_who_waits_for_a_handshake_waits_until_the_deadline(certificate: tuple[Listen, ssl.SSLContext]) -> None:
     listen, _ = certificate
     limits = Limits(handshake_rate=0.01, handshake_burst=1, verify_timeout=1_500 * MS, close_timeout=200 * MS)
     async with serving(listen, TCP, limits=limits, keys=[KEY]) as server:
-        tls, tcp = server.endpoints
-        clients = []
-        for endpoint in (tcp, tcp, tls):
-            reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
-            clients.append(RawClient(reader, writer))
-            if endpoint is tcp:
-                clients[-1].send(Initiator(KEY.public, Hello()).frame)
-        await until(lambda: len(server._admission.handshakes) == 2)
+        clients = await in_line(server)
         await until(lambda: server.stats.refused["verify-timeout"] == 3)
         await until(lambda: not server._admission.connections)
         assert len(server._admission.handshakes) == 0
@@ -285,14 +429,7 @@ async def test_who_waits_for_a_handshake_waits_until_the_deadline(certificate: t
 async def test_who_leaves_the_line_leaves_nothing_behind(certificate: tuple[Listen, ssl.SSLContext]) -> None:
     listen, _ = certificate
     async with serving(listen, TCP, limits=Limits(handshake_rate=0.01, handshake_burst=1), keys=[KEY]) as server:
-        tls, tcp = server.endpoints
-        clients = []
-        for endpoint in (tcp, tcp, tls):
-            reader, writer = await asyncio.open_connection(endpoint.host, endpoint.port)
-            clients.append(RawClient(reader, writer))
-            if endpoint is tcp:
-                clients[-1].send(Initiator(KEY.public, Hello()).frame)
-        await until(lambda: len(server._admission.handshakes) == 2)
+        clients = await in_line(server)
         clients[1].reset()
         await until(lambda: len(server._admission.handshakes) == 1)
         await server.stop(0)  # the TLS one waits yet
@@ -391,7 +528,7 @@ async def test_our_own_client_is_told_that_it_is_too_old() -> None:
     for key in (None, KEY.public):
         async with serving(keys=[KEY], accept_version=lambda version: False) as server:
             with pytest.raises(ConnectError, match="client-too-old") as told:
-                await connect(str(server.endpoint), uid=7, token=token_of(7).decode(), slot=0, server_key=key)
+                await connect(str(server.endpoint), uid=7, token=token_of(7).decode(), server_key=key)
             assert told.value.code is CloseCode.CLIENT_TOO_OLD
 
 
@@ -408,7 +545,7 @@ async def test_a_client_that_reconnects_comes_again_when_the_tokens_can_not_be_c
     async with serving(tokens=Tokens()) as server:
         soon = Backoff(first=10 * MS, most=10 * MS, attempts=1_000)
         token = token_of(7).decode()
-        session = await connect(str(server.endpoint), uid=7, token=token, slot=0, reconnect=soon, catalog=CATALOG)
+        session = await connect(str(server.endpoint), uid=7, token=token, reconnect=soon, catalog=CATALOG)
         away = True
         server.session(7).abort()
         await until(lambda: server.stats.refused["tokens-unavailable"] >= 3)

@@ -6,10 +6,17 @@ import re
 import signal
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from email.message import Message
 from pathlib import Path
+from urllib.request import Request, urlopen
 
 import pytest
 
+from examples.demo import reserved_ports
+from gatelink import Catalog, Handlers, connect
+from gatelink.login.client import LoginClient, LoginFailed
+from gatelink.login.messages import LoginReply
+from gatelink.testing.chaos import ChaosProxy
 from tests.processes import Process, python
 
 GAME = """
@@ -98,7 +105,7 @@ LINKED = ("gateway-1 + linked", "lobby-1 + linked")
 
 
 async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder: Path) -> None:
-    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED)
         url = folder / "engine" / "url"
         assert url.stat().st_mode & 0o777 == 0o600
@@ -130,12 +137,12 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
 async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_and_leaves_the_group_up(
     folder: Path,
 ) -> None:
-    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED)
         arguments = ("service", "game:lobby", "--config", "cluster.toml", "--dev")
         async with gatelink(*arguments, folder=folder) as second:
             await second.line("started")
-            await up.lines_with("ended for good", "lobby-1 + another server has the id 12001")
+            await up.lines_with("ended, and is not started again", "lobby-1 + another server has the id 12001")
             async with gatelink(*arguments, folder=folder) as third:
                 await third.line("started")
                 assert await second.end() == 3, second.text
@@ -147,7 +154,7 @@ async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_an
 
 async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
     (folder / "cluster.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
-    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED, "gateway-1 + started")
         started = next(line for line in up.lines if line.startswith("gateway-1") and "started" in line)
         found = re.search(r"tcp://127\.0\.0\.1:(\d+)", started)
@@ -163,9 +170,9 @@ async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["missing:lobby", "game:nothing"])
-async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, program: str) -> None:
+async def test_a_group_that_cannot_run_ends_with_78_and_the_reason(folder: Path, program: str) -> None:
     (folder / "cluster.toml").write_text(GROUP.replace("game:lobby", program))
-    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         assert await up.end() == 78, up.text
         assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
         assert re.search(rf"^gatelink: lobby-1 can't run as it is configured: .*{program.split(':')[0]}", up.lines[-1])
@@ -183,16 +190,13 @@ async def test_a_group_that_cannot_run_ends_with_2_and_the_reason(folder: Path, 
         (("gateway",), '[engine]\nurl = "memory"\n' + GROUP.split("\n\n", 1)[1], "only this process can reach"),
     ],
 )
-def test_a_process_that_the_configuration_does_not_have_ends_with_2(
+async def test_a_process_that_the_configuration_does_not_have_ends_with_78(
     folder: Path, arguments: tuple[str, ...], text: str, reason: str
 ) -> None:
-    async def test() -> None:
-        (folder / "cluster.toml").write_text(text)
-        async with gatelink(*arguments, "--config", "cluster.toml", "--dev", folder=folder) as process:
-            assert await process.end() == 78, process.text
-            assert reason in process.text and "Traceback" not in process.text
-
-    asyncio.run(test())
+    (folder / "cluster.toml").write_text(text)
+    async with gatelink(*arguments, "--config", "cluster.toml", "--dev", folder=folder) as process:
+        assert await process.end() == 78, process.text
+        assert reason in process.text and "Traceback" not in process.text
 
 
 async def test_missing_secrets_keep_a_group_from_starting_and_are_named(folder: Path) -> None:
@@ -225,7 +229,7 @@ async def test_a_group_runs_in_a_folder_of_any_name_and_keeps_its_data_there(nam
     login = '[login]\nlisten = "http://127.0.0.1:0"\n[accounts]\nurl = "sqlite:///accounts.db"\n'
     (folder / "cluster.toml").write_text(GROUP + login)
     config = str(folder / "cluster.toml")
-    async with gatelink("up", config, "--dev", folder=folder) as up:
+    async with gatelink("up", config, "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED, "login + started")
         async with gatelink("top", "--config", config, "--dev", "--once", folder=folder) as top:
             assert await top.end() == 0, top.text
@@ -239,6 +243,80 @@ async def test_a_group_runs_in_a_folder_of_any_name_and_keeps_its_data_there(nam
         assert await check.end() == 0, check.text
 
 
+async def guest(url: str) -> LoginReply:
+    """Log in as a guest at the login service of a cluster that has just started."""
+    async with LoginClient(url) as client, asyncio.timeout(60):
+        while True:
+            try:
+                return await client.guest(device_id="0123456789abcdef")
+            except LoginFailed as error:  # the gateway's links are there, and its entry may be on its way
+                assert error.code == "no-gateway"
+                await asyncio.sleep(0.1)
+
+
+PAGE = """
+[login]
+listen = "http://127.0.0.1:0"
+methods = ["guest"]
+
+[accounts]
+url = "sqlite:///users.db"
+
+[page]
+folder = "web"
+listen = "http://127.0.0.1:{port}"
+"""
+
+
+async def fetched(url: str, **headers: str) -> tuple[bytes, Message]:
+    """The body and the headers of a reply."""
+
+    def fetch() -> tuple[bytes, Message]:
+        with urlopen(Request(url, headers=headers), timeout=60) as reply:
+            return reply.read(), reply.headers
+
+    return await asyncio.to_thread(fetch)
+
+
+async def test_up_with_dev_serves_the_page_which_may_log_in_and_resumes_without_tls(folder: Path) -> None:
+    (folder / "web").mkdir()
+    (folder / "web" / "index.html").write_text("the game")
+    with reserved_ports() as port:
+        group = GROUP.replace('"tcp://127.0.0.1:0"]', '"ws://127.0.0.1:0"]')
+        (folder / "cluster.toml").write_text(group + PAGE.format(port=port))
+        async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+            ready = await up.line("ready", f"page='http://127.0.0.1:{port}/'")
+            login = re.search(r"login='(http://[0-9.:]+)'", ready)
+            assert login is not None, ready
+            assert (await fetched(f"http://127.0.0.1:{port}/"))[0] == b"the game"
+            assert (await fetched(f"http://127.0.0.1:{port}/gatelink.json"))[0] == f'{{"login":"{login[1]}"}}'.encode()
+            origin = f"http://localhost:{port}"
+            _, headers = await fetched(f"{login[1]}/v1/servers", Origin=origin)
+            assert headers["Access-Control-Allow-Origin"] == origin
+
+            reply = await guest(login[1])
+            resumed = asyncio.Event()
+            handlers = Handlers(Catalog())
+            handlers.on_resumed(lambda session: resumed.set())
+            gateway = int(reply.addresses["ws"].rpartition(":")[2])
+            async with ChaosProxy(("127.0.0.1", gateway), ()) as proxy:
+                at = f"ws://127.0.0.1:{proxy.address[1]}"
+                session = await connect(at, uid=reply.uid, token=reply.token, handlers=handlers, resume=True)
+                proxy.cut_all()
+                await resumed.wait()
+                session.close()
+                await session.wait_closed()
+            up.process.send_signal(signal.SIGINT)
+            assert await up.end() == 0, up.text
+
+
+async def test_up_with_dev_says_that_the_page_s_folder_is_missing(folder: Path) -> None:
+    (folder / "cluster.toml").write_text(GROUP + PAGE.format(port=8000))
+    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+        assert await up.end() == 78, up.text
+        assert "there is no folder" in up.lines[-1] and up.lines[-1].startswith("gatelink: ")
+
+
 ORPHANS = """
 import subprocess, sys
 from gatelink import Service
@@ -246,13 +324,13 @@ lobby = Service("lobby", type=12)
 
 @lobby.on_start
 async def leave_orphans():
-    # A shell that ends at once, and leaves a process that ends after it: the child of whoever adopts it.
+    # A shell that ends at once, and leaves a process that ends after it: the child of the process that adopts it.
     subprocess.run(["sh", "-c", "sleep 0.2 & echo $! > orphan"], check=True)
 """
 ADOPT = """
 import ctypes, os, sys
 ctypes.CDLL(None).prctl(36, 1, 0, 0, 0)  # PR_SET_CHILD_SUBREAPER: as process 1 of a container
-os.execv(sys.executable, [sys.executable, "-m", "gatelink", "up", "cluster.toml", "--dev"])
+os.execv(sys.executable, [sys.executable, "-m", "gatelink", "up", "cluster.toml", "--dev", "--log-level", "debug"])
 """
 
 
@@ -274,7 +352,7 @@ async def test_up_as_the_first_process_of_a_container_takes_note_of_orphans(tmp_
 
 
 async def test_a_hangup_ends_neither_up_nor_its_processes(folder: Path) -> None:
-    async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+    async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED)
         for _ in range(3):
             up.process.send_signal(signal.SIGHUP)
@@ -282,3 +360,28 @@ async def test_a_hangup_ends_neither_up_nor_its_processes(folder: Path) -> None:
         up.process.send_signal(signal.SIGTERM)
         assert await up.end() == 0
         assert "is started again" not in up.text
+
+
+async def test_the_login_has_its_own_keys_and_not_the_clusters(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = "0123456789abcdef" * 4
+    monkeypatch.setenv("GATELINK_CLUSTER_KEY", secret)
+    monkeypatch.delenv("GATELINK_LOGIN_KEY", raising=False)
+    text = (
+        GROUP + '[login]\nlisten = "http://127.0.0.1:0"\nmethods = ["guest"]\n[accounts]\nurl = "sqlite:///users.db"\n'
+    )
+    (folder / "cluster.toml").write_text(text)
+    async with gatelink("up", "cluster.toml", "--log-level", "debug", folder=folder) as up:
+        await up.lines_with(*LINKED, "login + started + http://")
+        pid = child(up.process.pid, "gatelink", "login")
+        environment = (Path("/proc") / str(pid) / "environ").read_bytes()
+        assert secret.encode() not in environment and b"GATELINK_LOGIN_KEY=login-key " in environment
+        pid = child(up.process.pid, "gatelink", "gateway")
+        assert secret.encode() in (Path("/proc") / str(pid) / "environ").read_bytes()
+        url = re.search(r"listen='(http://127.0.0.1:\d+)", up.text)
+        assert url is not None
+        reply = await guest(url[1])
+        session = await connect(reply.addresses["tcp"], uid=reply.uid, token=reply.token, handlers=Handlers(Catalog()))
+        session.close()
+        await session.wait_closed()
+        up.process.send_signal(signal.SIGINT)
+        assert await up.end() == 0

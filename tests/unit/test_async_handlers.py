@@ -122,6 +122,45 @@ async def test_every_kind_of_async_callable_is_awaited(kind: str) -> None:
     assert notes == [1, 2] and not bench.stats.handler_errors
 
 
+@pytest.mark.parametrize("ticking", [False, True])
+@pytest.mark.parametrize("by", ["itself", "another"])
+async def test_a_handler_that_the_application_cancels_ends_alone_and_the_next_message_is_handled(
+    by: str, ticking: bool
+) -> None:
+    handlers = Handlers(CATALOG)
+    handlers.ticking = ticking
+    notes: list[Any] = []
+    running: list[asyncio.Task[None]] = []
+
+    @handlers.on(Count)
+    async def on_count(session: Session, message: Count) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        running.append(task)
+        if by == "itself":
+            task.cancel()
+        await asyncio.get_running_loop().create_future()
+
+    handlers.on(Say)(lambda session, message: notes.append(message.text))
+    handlers.on_closed(lambda session: notes.append("closed"))
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    session.receive([count(1), say("next"), count(2), say("last")])
+    for n in (0, 1):
+        handlers.tick()
+        await settle()
+        if by == "another":
+            running[n].cancel()
+            await settle()
+    handlers.tick()
+    await settle()
+    assert notes == ["next", "last"] and session.inbox is None and not bench.context.tasks
+    session.close()
+    await settle()
+    handlers.tick()
+    assert notes == ["next", "last", "closed"] and session.last_handler.has_ended
+
+
 # -- the end --
 
 

@@ -1,9 +1,10 @@
 """The pages say what is: their code is the examples', their links lead somewhere, their tables are complete."""
 
 import ast
+import inspect
 import re
 import tomllib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,23 @@ import msgspec
 import pytest
 
 from docs import draw_states
-from gatelink import CloseCode, Limits, WireOptions
+from gatelink import Backoff, CloseCode, Limits, MemoryTokens, RequestCode, WireOptions, _native, tasks
+from gatelink.cluster import authentic, login_arbiter, lost_pushes, players, renewals
+from gatelink.cluster.engine import CONFLICT_PAUSE, MAX_CONFLICTS
+from gatelink.cluster.group_counts import COUNT_SECONDS
+from gatelink.cluster.kicks import ANSWER_SECONDS
+from gatelink.cluster.type_route import MAX_LEAVING
+from gatelink.config import LINK_LIMITS
+from gatelink.net import certificates, tls_watch, user_kicks, websocket
+from gatelink.net.dialer import GONE_SECONDS
+from gatelink.net.proxy import MAX_HEADER
+from gatelink.ops import http, log_writer
+from gatelink.session import renewal, requests
+from gatelink.session.loop_context import FLUSH_AT_ONCE
+from gatelink.session.session import LEAST_BEAT
+from gatelink.session.standstill import longest_silence
+from gatelink.wire.control import MAX_REASON
+from gatelink.wire.websocket import SMALL
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(
@@ -139,9 +156,7 @@ def test_a_name_beside_the_wrong_file_is_found(text: str) -> None:
 
 
 def test_every_heading_of_the_tour_links_the_code_that_it_is_about() -> None:
-    tour = re.search(r"^## A tour\n(.*?)^## ", (ROOT / "README.md").read_text(), re.MULTILINE | re.DOTALL)
-    assert tour is not None, "README.md has no tour"
-    sections = re.split(r"^### ", tour[1], flags=re.MULTILINE)[1:]
+    sections = re.split(r"^## ", (ROOT / "docs" / "tour.md").read_text(), flags=re.MULTILINE)[1:]
     assert len(sections) >= 15
     for section in sections:
         assert NAMED_LINK.search(section), f"the tour's section has no [`Name`](file.py):\n{section}"
@@ -178,19 +193,13 @@ def test_every_long_file_has_its_reason() -> None:
     assert long <= listed, f"say in {name(ARCHITECTURE)} why these are one concept: {sorted(map(name, long - listed))}"
 
 
-def test_the_compiled_cut_has_the_names_that_the_source_has() -> None:
-    cut = [row for row in section(ARCHITECTURE, "The compiled cut").splitlines() if row.startswith("| [")]
-    assert len(cut) >= 9
-    for row in cut:
-        classes, members = row.strip("|").split("|")
-        there = {
-            full.removeprefix(f"{owner}.")
-            for owner, file in names_beside_links(ARCHITECTURE, classes)
-            for full in defined_in(file)
-            if full.startswith(f"{owner}.")
-        }
-        missing = set(re.findall(r"`(\w+)`", members)) - there
-        assert not missing, f"{classes.strip()} has no {missing}; the native core needs the source's names"
+def test_every_compiled_class_is_on_the_page_of_the_core_and_in_the_core() -> None:
+    page = ROOT / "docs" / "native.md"
+    documented = {owner for owner, _ in names_beside_links(page, section(page, "What is in it"))}
+    assert set(_native.pure) <= documented, f"{name(page)} lacks {set(_native.pure) - documented}"
+    source = "".join(path.read_text() for path in (ROOT / "src" / "gatelink" / "native").glob("*.pxi"))
+    missing = [each for each in _native.pure if not re.search(rf"^(?:cdef class|def) {each}\b", source, re.MULTILINE)]
+    assert not missing, f"the core has no {missing}"
 
 
 @every_page
@@ -199,7 +208,10 @@ def test_no_page_names_a_place_on_one_machine(page: Path) -> None:
     assert not found, f"{name(page)} names {', '.join(found)}; write paths from the repository's root"
 
 
-PAGES_OF_PIECES = [ROOT / "README.md", ROOT / "docs" / "guide.md", ROOT / "docs" / "porting.md"]
+PAGES_OF_PIECES = [
+    ROOT / "README.md",
+    *(ROOT / "docs" / name for name in ("guide.md", "porting.md", "zh-CN/guide.md")),
+]
 """Pages whose Python is of examples."""
 
 
@@ -263,14 +275,16 @@ def test_no_setting_is_documented_that_is_not_there() -> None:
     assert documented == there
 
 
-def test_every_close_code_is_documented() -> None:
+def test_every_close_code_and_request_code_is_documented() -> None:
     documented = {row[0]: row[1] for row in rows(LIMITS) if row[0].isdigit()}
-    assert documented == {f"{code:d}": code.label for code in CloseCode}
+    codes = [*CloseCode, *RequestCode]
+    assert documented == {f"{code:d}": code.label for code in codes}
 
 
 def test_every_reason_of_a_refusal_is_documented() -> None:
     source = "\n".join(path.read_text() for path in (ROOT / "src" / "gatelink" / "net").glob("*.py"))
-    calls = re.findall(r"(?:refuse\(|refused\[|reason = )(.*)", source)
+    calls = re.findall(r"(?:refuse\(|refused\[|reason = |reason: str = )(.*)", source)
+    calls += re.findall(r"Refused\(.*, (\"[a-z-]+\")\)", source)
     used = {reason for call in calls for reason in re.findall(r'"([a-z]+(?:-[a-z]+)*)"', call)}
     assert {"server-full", "verify-failed", "left-unverified", "frame-too-large"} <= used
     documented = {row[0] for row in rows(LIMITS) if len(row) == 2} - {"reason"}
@@ -292,3 +306,116 @@ def test_every_test_that_a_page_names_is_in_the_linked_file(page: Path) -> None:
                 f"{name(file)} has no {test}"
             )
     assert named > 20
+
+
+# -- limits that are no settings --
+
+
+def default(function: Callable[..., Any], argument: str) -> Any:
+    return inspect.signature(function).parameters[argument].default
+
+
+FIXED = {
+    "requests of one session that wait for their answers, in each direction": f"{requests.MOST}",
+    "the reason of a `Refuse`": f"{MAX_REASON} bytes in UTF-8",
+    "renewals of one session": f"one at a time, one in {renewal.LEAST_INTERVAL:g} s",
+    "a token in a renewal": f"{renewal.MAX_TOKEN:,} bytes at the client; `max_token` at the server",
+    "answers of the gateways to `cluster.count`": f"{COUNT_SECONDS:g} s",
+    "sessions written to in one turn of the loop": f"{FLUSH_AT_ONCE}",
+    "a PROXY header": f"{MAX_HEADER:,} bytes; 107 of version 1, the specification's",
+    "tokens that `MemoryTokens` remembers": f"{default(MemoryTokens, 'max_tokens'):,} (`max_tokens`)",
+    "checks of one session's heartbeat, besides its deadlines": (
+        f"one in {LEAST_BEAT:g} s; one an interval while its peer takes nothing"
+    ),
+    "closed sessions of one user with handlers under way, at a service": f"{players.MAX_UNFINISHED}",
+    "attempts to reconnect": f"{Backoff().attempts} (`Backoff.attempts`)",
+    "a server whose address refuses every attempt to resume": "{:g} to {:g} s".format(*GONE_SECONDS),
+    "a standstill of a gateway or service": (
+        f"{longest_silence(LINK_LIMITS):g} s: `heartbeat_timeout` of the links less two of their intervals"
+    ),
+    "players whose losses a service has to report": f"{lost_pushes.MAX_LOST:,}",
+    "log lines that wait to be written": f"{log_writer.MAX_WAITING >> 20} MiB",
+    "answers of the gateways to a kick": f"{ANSWER_SECONDS:g} s",
+    "a login's request to the gateway of the login before": (
+        f"{login_arbiter.REPLACE_SECONDS:g} s, asked again every {login_arbiter.REPLACE_PAUSE:g} s "
+        "while that gateway may live"
+    ),
+    "writes of other processes that come before a write of one key: of a user's logins, tokens or kicks": (
+        f"{MAX_CONFLICTS}, with random pauses of up to {CONFLICT_PAUSE * MAX_CONFLICTS:g} s"
+    ),
+    "a login that waits after a loss of the engine": (
+        f"{login_arbiter.LOGIN_WAIT:g} s; a gateway accepts none until its sessions' entries are checked, "
+        f"{login_arbiter.SETTLE_SECONDS:g} s at most"
+    ),
+    "checks of entries after a loss": f"{renewals.AT_ONCE} at a time",
+    "players that left one service with unhandled messages": f"{MAX_LEAVING:,} for each link",
+    "pauses of a background task that failed": f"{tasks.FIRST_PAUSE:g} s, doubled up to {tasks.LONGEST_PAUSE:g} s",
+    "bytes of TLS that no message explains": (
+        f"{tls_watch.SPARE:,} at once and {tls_watch.SPARE_RATE:,} a second for a connection, looked at once a second"
+    ),
+    "checks of the files of certificates": f"one in {certificates.INTERVAL:g} s",
+    "the admin port": f"{http.MAX_CONNECTIONS} connections, {http.LIFETIME} s each",
+    "events and requests between servers that are remembered, so that none is taken twice": (
+        f"{authentic.MAX_REMEMBERED:,}, for {authentic.MAX_AGE:g} s; one older than that is refused"
+    ),
+}
+"""By row of the table of limits that are no settings: its limit, made of the source's numbers."""
+
+
+@pytest.mark.parametrize("what", FIXED)
+def test_a_limit_that_is_no_setting_has_the_number_of_the_source(what: str) -> None:
+    found = [row[1] for row in rows(LIMITS) if row[0] == what.strip("`")]
+    assert found == [FIXED[what]]
+
+
+def test_kicks_that_are_kept_have_the_numbers_of_the_source() -> None:
+    (row,) = [row for row in rows(LIMITS) if row[0].startswith("kicks in one process")]
+    hours = user_kicks.KEEP_SECONDS / 3_600
+    assert (hours, user_kicks.RETRY) == (1, 1), "the row says an hour, and every second"
+    assert row[1] == (
+        f"{user_kicks.MAX_WAITING:,}, for an hour each; {user_kicks.WORKERS} at a time, tried again every second"
+    )
+
+
+def test_the_page_of_websocket_has_the_numbers_of_the_source() -> None:
+    text = " ".join((ROOT / "docs" / "websocket.md").read_text().split())
+    rate, burst = f"{websocket.SMALL_RATE} frames a second", f"({websocket.SMALL_BURST:,} at once)"
+    assert f"more than {rate} {burst} that carry fewer than {SMALL} bytes" in text
+    assert f"declares over {websocket.LEAST_MESSAGE >> 20} MiB in its fragments" in text
+
+
+# -- translations --
+
+TRANSLATED = {
+    ROOT / "README.zh-CN.md": ROOT / "README.md",
+    ROOT / "docs/zh-CN/cluster.md": ROOT / "docs/cluster.md",
+    ROOT / "docs/zh-CN/protocol.md": ROOT / "docs/protocol.md",
+}
+"""Each translated page, with its original."""
+
+
+def skeleton(page: Path) -> tuple[list[str], list[str], list[str]]:
+    """The levels of a page's headings, its code, and the files that it links, in their order.
+
+    A link to a translation counts as one to its original.
+    """
+    text = page.read_text()
+    code = re.findall(r"^```.*?^```$|(?:^    [^\n]*\n)+", text, re.MULTILINE | re.DOTALL)
+    levels = re.findall(r"^(#+) ", re.sub(r"^```.*?^```$", "", text, flags=re.M | re.S), re.MULTILINE)
+    files = [TRANSLATED.get(file, file) for _, file, _ in targets(page, text) if file != page]
+    links = [file.relative_to(ROOT).as_posix() for file in files]
+    return levels, code, [link for link in links if not link.startswith("README")]
+
+
+@pytest.mark.parametrize("page", TRANSLATED, ids=name)
+def test_a_translation_has_the_headings_links_and_code_of_its_original(page: Path) -> None:
+    levels, code, links = skeleton(TRANSLATED[page])
+    assert skeleton(page)[0] == levels, "a heading is missing, or one too many"
+    assert skeleton(page)[1] == code, "copy the code of the original"
+    assert sorted(skeleton(page)[2]) == sorted(links)
+
+
+def test_the_chinese_guide_has_what_its_readers_look_for() -> None:
+    titles = re.findall(r"^## (.*)$", (ROOT / "docs/zh-CN/guide.md").read_text(), re.MULTILINE)
+    wanted = "三分钟上手 词汇对照 断线重连 顶号 踢人 限流 心跳 优雅停服 压测 从原引擎迁移 常见问题".split()
+    assert [each for each in wanted if not any(title.startswith(each) for title in titles)] == []

@@ -160,6 +160,21 @@ def test_every_block_is_code_of_its_language_and_no_prose_is(page: Path) -> None
     assert not found, f"{name(page)}:\n" + "\n".join(found)
 
 
+WIDEST = 90
+"""Columns of a line of code on a page, as the site has room for."""
+
+
+@every_page
+def test_no_line_of_code_is_wider_than_a_page(page: Path) -> None:
+    wide = [
+        f"{block.line}: {len(line)} columns: {line}"
+        for block in read(page.read_text()).blocks
+        for line in block.text.splitlines()
+        if len(line) > WIDEST
+    ]
+    assert not wide, f"{name(page)}: at most {WIDEST} columns:\n" + "\n".join(wide)
+
+
 DAMAGED = {
     "an indented block joined to its paragraph": "It works as one.    gatelink login --dev        # try\nthe API\n",
     "an indented block without a free line": "Start it:\n    gatelink serve a:b\n",

@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 from pathlib import Path
 
 import pytest
@@ -17,6 +18,12 @@ def test_a_compiler_is_needed_for_the_tools_alone() -> None:
     assert environment.needs("login", "no-such-compiler") == []
     (need,) = environment.needs("dev", "no-such-compiler")
     assert "C compiler (no-such-compiler)" in need and "apt-get install gcc libc6-dev" in need
+
+
+def test_the_headers_of_python_are_needed_for_the_compiled_core(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sysconfig, "get_path", lambda name: "/no-such-folder")
+    (need,) = environment.needs("dev", "cc")
+    assert "no C headers of" in need and "apt-get install python3-dev" in need
 
 
 def test_everything_that_is_missing_is_told_at_once(

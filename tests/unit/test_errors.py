@@ -5,7 +5,17 @@ import re
 import pytest
 
 from gatelink import errors
-from gatelink.errors import CloseCode, ConnectError, GatelinkError, LocalError, PeerError, SessionClosed
+from gatelink.errors import (
+    CloseCode,
+    ConnectError,
+    GatelinkError,
+    LocalError,
+    PeerError,
+    Refuse,
+    RequestCode,
+    RequestFailed,
+    SessionClosed,
+)
 
 CLOSE_CODES = {
     4000: "normal",
@@ -23,6 +33,7 @@ CLOSE_CODES = {
     4012: "resume-refused",
     4013: "internal-error",
     4014: "client-too-old",
+    4015: "token-expired",
     4016: "unexplained",
 }
 EXCEPTIONS = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, GatelinkError)]
@@ -45,7 +56,9 @@ def test_every_exception_stands_in_the_tree_that_the_module_draws(kind: type[Gat
 @pytest.mark.parametrize("kind", EXCEPTIONS)
 def test_an_exception_is_the_callers_the_peers_or_of_connect_and_only_one_of_them(kind: type[GatelinkError]) -> None:
     if kind is not GatelinkError:
-        assert sum(issubclass(kind, fault) for fault in (LocalError, PeerError, ConnectError)) == 1
+        assert (
+            sum(issubclass(kind, fault) for fault in (LocalError, PeerError, ConnectError, RequestFailed, Refuse)) == 1
+        )
 
 
 @pytest.mark.parametrize("kind", [kind for kind in EXCEPTIONS if issubclass(kind, PeerError)])
@@ -62,3 +75,9 @@ def test_a_closed_session_says_why() -> None:
 def test_a_connect_error_has_a_code_where_there_was_one() -> None:
     assert ConnectError("refused", CloseCode.VERIFY_FAILED).code is CloseCode.VERIFY_FAILED
     assert ConnectError("unreachable").code is None
+
+
+@pytest.mark.parametrize("code", RequestCode)
+def test_the_code_of_a_failed_request_prints_as_its_name(code: RequestCode) -> None:
+    assert str(code) == f"{code}" == code.label
+    assert f"{code:d}" == str(int(code))

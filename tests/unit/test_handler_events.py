@@ -7,9 +7,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink.config import Limits
+from gatelink.errors import CatalogError
 from gatelink.handlers import CLOSED, Handlers
 from gatelink.session.session import Session
 from gatelink.session.stream import Pause
+from gatelink.wire.control import Lost, encode_control
 from tests.fakes import CATALOG, Bench, Count, FakeStream, Say, settle, turn
 from tests.handling import Seen, count, opened, say
 
@@ -145,6 +147,41 @@ async def test_closing_from_outside_drops_the_messages_that_wait_and_still_tells
     assert seen.notes == ["verified", 1, -1, "suspended", "closed"]
 
 
+async def test_an_event_that_a_handler_causes_waits_for_the_messages_before_it() -> None:
+    seen = Seen()
+    seen.handlers.on_suspended(lambda session: seen.notes.append("suspended"))
+    bench = Bench()
+    bench.owner.keeps = True
+    session, stream = opened(bench, seen.handlers)
+
+    @seen.handlers.around
+    def lose(session: Session, message: Any, call_next: Any) -> Any:
+        stream.lose()
+        return call_next(session, message)
+
+    for message in (Say("first"), Count(1), Say("last")):
+        session.inject(message)
+    await settle()
+    assert seen.notes == ["verified", "first", 1, -1, "last", "suspended"]
+    assert session.inbox is None and not bench.context.tasks
+
+
+async def test_a_loss_that_outlives_the_messages_around_it_is_counted_until_it_is_told() -> None:
+    seen = Seen()
+    seen.handlers.on_lost(lambda session, lost: seen.notes.append(lost))
+    session, _ = opened(Bench(), seen.handlers)
+    seen.gate.clear()
+    session.receive([count(1), say("never")])
+    await settle()
+    seen.handlers.lost(session, Lost(12, 3, 1))
+    session.close()
+    user = session.user
+    assert session.held_bytes == user.bytes == len(encode_control(Lost(12, 3, 1)))
+    seen.gate.set()
+    await settle()
+    assert seen.notes == ["verified", 1, -1, Lost(12, 3, 1), "closed"] and user.bytes == user.frames == 0
+
+
 @pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
 async def test_who_waits_for_the_last_handler_is_called_when_the_end_has_been_told(listens: bool, busy: bool) -> None:
@@ -157,7 +194,7 @@ async def test_who_waits_for_the_last_handler_is_called_when_the_end_has_been_to
         session.receive([count(1)])
         await settle()
     session.close()
-    session.after_handlers(lambda: seen.notes.append("after the last"))
+    session.last_handler.then(lambda: seen.notes.append("after the last"))
     await settle()
     assert ("after the last" in seen.notes) is not busy
     seen.gate.set()
@@ -187,6 +224,75 @@ async def test_an_event_handler_that_raises_is_counted_and_harms_nothing() -> No
         session.close()
         await settle()
     assert bench.stats.handler_errors == {"verified": 1, "closed": 1}
+
+
+EMITTED: dict[str, Callable[[Handlers, Session], None]] = {
+    "verified": Handlers.opened,
+    "suspended": Handlers.suspended,
+    "resumed": Handlers.resumed,
+    "renewed": Handlers.renewed,
+    "expiring": Handlers.expiring,
+    "restarted": Handlers.restarted,
+    "lost": lambda handlers, session: handlers.lost(session, Lost(12, 3, 1)),
+}
+
+
+@pytest.mark.parametrize("by", ["decorator", "method"])
+@pytest.mark.parametrize("event", EMITTED)
+async def test_the_failure_of_an_event_is_counted_and_logged_under_the_name_of_the_event(event: str, by: str) -> None:
+    handlers = Handlers(CATALOG)
+
+    def fail(*arguments: Any) -> None:
+        raise LookupError
+
+    if by == "decorator":
+        getattr(handlers, f"on_{event}")(fail)
+    else:
+        handlers.register(type("Game", (), {f"on_{event}": staticmethod(fail)})())
+    bench = Bench()
+    session, _ = bench.session(handlers)
+    with capture_logs() as logs:
+        EMITTED[event](handlers, session)
+    assert bench.stats.handler_errors == {event: 1}
+    assert [(line["event"], line["message"]) for line in logs] == [("handler failed", event)]
+
+
+class Watch:
+    """An observer of a table that takes notes."""
+
+    def __init__(self, notes: list[str]) -> None:
+        self.notes = notes
+
+    def opened(self, session: Session) -> None:
+        self.notes.append("watch verified")
+
+    def suspended(self, session: Session) -> None:
+        self.notes.append("watch suspended")
+
+    def resumed(self, session: Session) -> None:
+        self.notes.append("watch resumed")
+
+    def renewed(self, session: Session) -> None:
+        self.notes.append("watch renewed")
+
+    def closed(self, session: Session) -> None:
+        self.notes.append("watch closed")
+
+
+async def test_an_observer_is_called_before_the_handlers_of_an_event_but_after_those_of_the_end() -> None:
+    notes: list[str] = []
+    handlers = Handlers(CATALOG)
+    handlers.observer = Watch(notes)
+    for event in ("verified", "suspended", "resumed", "renewed", "closed"):
+        getattr(handlers, f"on_{event}")(lambda session, event=event: notes.append(event))
+    session, _ = opened(Bench(), handlers)
+    handlers.suspended(session)
+    handlers.resumed(session)
+    handlers.renewed(session)
+    session.close()
+    await settle()
+    before = ("verified", "suspended", "resumed", "renewed")
+    assert notes == [*(text for event in before for text in (f"watch {event}", event)), "closed", "watch closed"]
 
 
 async def test_what_a_handler_sends_from_a_task_of_its_burst_leaves_in_one_write_a_turn() -> None:
@@ -266,3 +372,33 @@ async def test_an_inbox_is_bounded_between_ticks() -> None:
     seen.handlers.tick()
     paused.append(stream.paused)
     assert paused == [Pause.INBOX, Pause(0)]
+
+
+@pytest.mark.parametrize("ticking", [False, True])
+async def test_a_loss_keeps_its_place_among_the_messages_and_reaches_a_registered_method(ticking: bool) -> None:
+    notes: list[Any] = []
+
+    class Game:
+        async def on_say(self, session: Session, message: Say) -> None:
+            await turn()
+            notes.append(message.text)
+
+        async def on_lost(self, session: Session, lost: Lost) -> None:
+            notes.append(lost)
+
+    handlers = Handlers(CATALOG)
+    handlers.ticking = ticking
+    handlers.register(Game())
+    session, _ = opened(Bench(), handlers)
+    session.receive([say("a")])
+    handlers.lost(session, Lost(12, 3, 1))
+    session.receive([say("b")])
+    handlers.tick()
+    await settle()
+    assert notes == ["a", Lost(12, 3, 1), "b"]
+
+
+def test_a_handler_of_losses_takes_two_arguments() -> None:
+    one_argument: Any = lambda session: None  # noqa: E731
+    with pytest.raises(CatalogError, match="on_lost"):
+        Handlers(CATALOG).on_lost(one_argument)

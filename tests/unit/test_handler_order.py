@@ -8,7 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatelink.config import Limits
-from gatelink.handlers import TIME_BUCKETS, Handlers
+from gatelink.handlers import Handlers
+from gatelink.handling.route import TIME_BUCKETS
 from gatelink.session.session import Session
 from gatelink.session.stream import Pause
 from gatelink.testing import FakeClock
@@ -258,6 +259,25 @@ async def test_a_burst_whose_last_handler_took_long_is_over(monkeypatch: pytest.
     session, _ = opened(bench, handlers)
     session.receive([say("a")])
     assert session.inbox is None and not bench.context.tasks
+
+
+async def test_a_handler_that_closes_is_the_last_though_it_took_long(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    monkeypatch.setattr("gatelink.handlers.TURN_SECONDS", 0.005)
+    monkeypatch.setattr("gatelink.handlers.perf_counter", clock)
+    handlers = Handlers(CATALOG)
+    said: list[str] = []
+
+    @handlers.on(Say)
+    def on_say(session: Session, message: Say) -> None:
+        said.append(message.text)
+        session.close()
+        clock.advance(1)
+
+    session, _ = opened(Bench(), handlers)
+    session.receive([say("a"), say("b")])
+    await settle()
+    assert said == ["a"]
 
 
 # -- what follows in a burst comes once, whatever becomes of the first part of it --

@@ -2,15 +2,20 @@
 
 import asyncio
 import functools
+import re
+from collections.abc import Callable
 from typing import Any
 
+import msgspec
 import pytest
 from msgspec import Struct
 from structlog.testing import capture_logs
 
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import BodyError, CatalogError, CloseCode, ConfigError
-from gatelink.handlers import TIME_BUCKETS, Handlers, RawFrame, Route
+from gatelink.handlers import Handlers
+from gatelink.handling.fallback import RawFrame
+from gatelink.handling.route import TIME_BUCKETS, Route
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import HEARTBEAT
@@ -87,21 +92,49 @@ def test_a_handler_that_could_never_be_called_is_found_at_start(register: Any, h
         Handlers(CATALOG).on(Say)(fits)
 
 
+REGISTRATIONS: dict[str, tuple[Callable[[Handlers], Callable[[Any], Any]], str]] = {
+    "Say": (lambda table: table.on(Say), "session, message"),
+    "default": (lambda table: table.default, "session, message"),
+    "around": (lambda table: table.around, "session, message, call_next"),
+    "on_forward": (lambda table: table.on_forward, "session, frame"),
+    "on_lost": (lambda table: table.on_lost, "session, lost"),
+    "on_verified": (lambda table: table.on_verified, "session"),
+    "on_closed": (lambda table: table.on_closed, "session"),
+    "on_suspended": (lambda table: table.on_suspended, "session"),
+    "on_resumed": (lambda table: table.on_resumed, "session"),
+    "on_renewed": (lambda table: table.on_renewed, "session"),
+    "on_expiring": (lambda table: table.on_expiring, "session"),
+    "on_restarted": (lambda table: table.on_restarted, "session"),
+}
+
+
+@pytest.mark.parametrize("name", REGISTRATIONS)
+def test_a_decorator_gives_its_function_back_and_says_how_a_wrong_one_would_be_called(name: str) -> None:
+    register, arguments = REGISTRATIONS[name]
+
+    def fits(*given: Any) -> None: ...
+
+    def wrong() -> None: ...
+
+    assert register(Handlers(CATALOG))(fits) is fits
+    with pytest.raises(CatalogError, match=re.escape(f"the handler of {name} is called with ({arguments}); ")):
+        register(Handlers(CATALOG))(wrong)
+
+
 def test_one_message_has_one_handler() -> None:
     handlers = Handlers(CATALOG)
     handlers.on("Say")(print)
     with pytest.raises(CatalogError, match="Say has a handler already"):
         handlers.on("Say")(print)
-    for event in (handlers.on_verified, handlers.on_closed, handlers.on_suspended, handlers.on_resumed):
-        event(print)
-        with pytest.raises(CatalogError, match="has a handler already"):
-            event(print)
     handlers.default(print)
     with pytest.raises(CatalogError, match="default handler already"):
         handlers.default(print)
     handlers.on_forward(print)
     with pytest.raises(CatalogError, match="forward handler already"):
         handlers.on_forward(print)
+    handlers.on_lost(print)
+    with pytest.raises(CatalogError, match="lost has a handler already"):
+        handlers.on_lost(print)
 
 
 class RoomJoin(Struct): ...
@@ -368,8 +401,25 @@ async def test_a_body_that_does_not_decode_closes_with_4007_and_ends_the_burst(b
     session.receive([before, BAD, say("never")])
     await settle()
     assert session.close_code is CloseCode.PROTOCOL_ERROR
-    assert "Say does not decode" in session.close_reason
+    assert session.close_reason == "Say does not decode: DecodeError"
     assert seen.notes == ["verified", *(["a"] if before[0] == SAY else [5, -5]), "closed"]
+
+
+async def test_a_body_that_does_not_decode_behind_an_async_handler_calls_no_handler() -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([count(1), say("once"), BAD, say("never")])
+    await settle()
+    assert seen.notes == ["verified", 1, -1, "once", "closed"]
+    assert session.close_code is CloseCode.PROTOCOL_ERROR
+
+
+async def test_the_reason_of_a_body_that_does_not_decode_names_the_field_and_not_its_value() -> None:
+    seen = Seen()
+    session, _ = opened(Bench(), seen.handlers)
+    session.receive([(SAY, 0, msgspec.msgpack.encode({"text": 4_711}))])
+    await settle()
+    assert session.close_reason == "Say does not decode: ValidationError: Expected `str`, got `int` at text"
 
 
 async def test_a_block_that_would_decompress_to_more_than_a_frame_closes_with_4008() -> None:

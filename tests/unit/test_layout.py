@@ -2,6 +2,7 @@
 
 import ast
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 
 SOURCE = Path(__file__).resolve().parents[2] / "src" / "gatelink"
@@ -18,8 +19,13 @@ def where(path: Path) -> str:
     return str(path.relative_to(SOURCE))
 
 
-def imports(path: Path) -> Iterator[tuple[int, str]]:
+@cache
+def imports(path: Path) -> list[tuple[int, str]]:
     """(line, absolute dotted name) of every import in `path`, wherever it stands; `from a import b` is a.b."""
+    return list(imports_of(path))
+
+
+def imports_of(path: Path) -> Iterator[tuple[int, str]]:
     package = ["gatelink", *path.relative_to(SOURCE).parent.parts]
     for node in ast.walk(ast.parse(path.read_text(), filename=str(path))):
         if isinstance(node, ast.Import):
@@ -48,8 +54,8 @@ def assert_nobody_imports(paths: list[Path], banned: set[str], why: str) -> None
     assert not wrong, f"{why}, but\n" + "\n".join(wrong)
 
 
-def test_wire_imports_nothing_of_ours_but_errors_and_config() -> None:
-    assert_imports_only("wire", {"errors", "config", "wire"})
+def test_wire_imports_nothing_of_ours_but_errors_config_and_the_choice_of_the_core() -> None:
+    assert_imports_only("wire", {"errors", "config", "_native", "wire"})
 
 
 def test_wire_knows_no_loop_socket_clock_or_log() -> None:
@@ -60,18 +66,19 @@ def test_wire_knows_no_loop_socket_clock_or_log() -> None:
 
 
 def test_session_imports_nothing_above_wire() -> None:
-    assert_imports_only("session", {"errors", "config", "logger", "stats", "wire", "session"})
+    assert_imports_only("session", {"_native", "errors", "config", "logger", "stats", "wire", "session"})
 
 
 def test_handlers_import_nothing_above_session() -> None:
-    below = {"errors", "config", "logger", "stats", "calls", "wire", "session"}
-    assert_imports_only("handlers", below)
+    below = {"_native", "errors", "config", "logger", "stats", "calls", "wire", "session"}
+    assert_imports_only("handling", below | {"handling"})
+    assert_imports_only("handlers", below | {"handling"})
 
 
 def test_deadlines_have_one_clock_the_wheel_s() -> None:
     """`perf_counter` may measure, `time.time` may date; what is compared with a deadline is read from `wheel.clock`."""
     engines = SOURCE / "cluster" / "engines"  # an engine has a clock of its own, which tests give it
-    parts = [path for part in ("session", "net", "cluster", "handlers", "server") for path in sources(part)]
+    parts = [path for part in ("session", "net", "cluster", "handling", "handlers", "server") for path in sources(part)]
     wrong = []
     for path in parts:
         if engines in path.parents:
@@ -114,7 +121,7 @@ def test_net_imports_nothing_that_sits_on_it() -> None:
 
 
 def test_engines_know_nothing_of_servers_and_sessions() -> None:
-    assert_imports_only("cluster/engine", {"errors"})
+    assert_imports_only("cluster/engine", {"errors", "tasks"})
     for path in sources("cluster/engines"):
         wrong = [
             name
@@ -124,7 +131,6 @@ def test_engines_know_nothing_of_servers_and_sessions() -> None:
                 (
                     "gatelink.errors.",
                     "gatelink.logger.",
-                    "gatelink.rate_limited_logger.",
                     "gatelink.tasks",
                     "gatelink.ops.supervisor.tied_to_parent",
                     "gatelink.cluster.engine.",
@@ -147,7 +153,6 @@ def test_the_login_service_stands_on_accounts_tokens_and_engine_alone() -> None:
             "errors",
             "config",
             "logger",
-            "rate_limited_logger",
             "calls",
             "tasks",
             "auth",
@@ -190,3 +195,7 @@ def test_only_auth_imports_the_libraries_of_accounts() -> None:
 def test_the_package_imports_no_tests_or_benchmarks() -> None:
     banned = {"tests", "benchmarks", "examples", "fuzz", "pytest", "hypothesis"}
     assert_nobody_imports(sources(), banned, "the package runs without the rest of the repository")
+
+
+def test_a_schema_knows_messages_and_codecs_alone() -> None:
+    assert_imports_only("schema", {"errors", "wire", "schema"})

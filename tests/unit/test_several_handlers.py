@@ -1,6 +1,8 @@
 """Several handlers of one message, a table of a session's own, and messages of one's own in front of the handlers."""
 
 import asyncio
+import sys
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -78,6 +80,62 @@ async def test_a_handler_that_fails_keeps_the_message_from_no_other(is_async: bo
         await settle()
     assert heard == ["a", "b"] and bench.context.stats.handler_errors == {"Say": 2}
     assert [line["event"] for line in logs] == ["handler failed"], "one line a second"
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_handler_that_calls_exit_keeps_the_message_from_no_other(is_async: bool) -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+
+    def exits(session: Session, message: Say) -> None:
+        sys.exit(1)
+
+    async def exits_later(session: Session, message: Say) -> None:
+        await asyncio.sleep(0)
+        sys.exit(1)
+
+    handlers.on(Say)(exits_later if is_async else exits)
+    handlers.on(Say, also=True)(lambda session, message: heard.append(message.text))
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    session.receive([say("a")])
+    await settle()
+    assert heard == ["a"] and bench.context.stats.handler_errors == {"Say": 1}
+
+
+async def test_of_several_handlers_one_that_returns_a_generator_fails() -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+
+    def steps() -> Iterator[None]:
+        yield
+
+    async def steps_later() -> Iterator[None]:
+        return steps()
+
+    handlers.on(Say, also=True)(lambda session, message: steps())
+    handlers.on(Say, also=True)(lambda session, message: steps_later())
+    handlers.on(Say, also=True)(lambda session, message: heard.append(message.text))
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    session.receive([say("a")])
+    await settle()
+    assert heard == ["a"] and bench.context.stats.handler_errors == {"Say": 2}
+
+
+async def test_of_several_handlers_one_that_times_out_is_the_last() -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+
+    @handlers.on(Say)
+    async def hangs(session: Session, message: Say) -> None:
+        await asyncio.Event().wait()
+
+    handlers.on(Say, also=True)(lambda session, message: heard.append(message.text))
+    bench = Bench(Limits(handler_timeout=5.0))
+    session, _ = opened(bench, handlers)
+    session.receive([say("a")])
+    await settle()
+    await bench.pass_time(7)
+    await settle()
+    assert heard == [] and bench.context.stats.handler_errors == {"Say": 1}
 
 
 async def test_a_handler_that_ends_the_session_is_the_last() -> None:
@@ -252,3 +310,105 @@ async def test_what_is_no_message_of_the_catalog_is_refused_at_once() -> None:
     session, _ = opened(Bench(), Seen().handlers)
     with pytest.raises(CatalogError):
         session.inject(Unknown(1))
+
+
+# -- several handlers of one event, and what each object keeps of a session --
+
+
+async def test_two_objects_with_a_handler_of_one_event_are_both_called_and_keep_their_own_data() -> None:
+    heard: list[Any] = []
+
+    class Lobby:
+        def __init__(self, name: str) -> None:
+            self.name = name
+
+        def on_verified(self, session: Session) -> None:
+            session.data_of[self] = self.name
+
+        def on_closed(self, session: Session) -> None:
+            heard.append(session.data_of[self])
+
+    handlers = Handlers(CATALOG)
+    for name in "ab":
+        handlers.register(Lobby(name))
+    session, _ = opened(Bench(), handlers)
+    session.close()
+    await settle()
+    assert heard == ["a", "b"] and session.data is None
+
+
+# -- what runs around each handler --
+
+
+async def test_without_a_hook_the_handler_itself_is_called() -> None:
+    handlers = Handlers(CATALOG)
+    handlers.on("Say")(print)
+    assert handlers.routes[CATALOG.find(Say).id].call is print
+
+
+@pytest.mark.parametrize("order", ["the hooks first", "the handlers first"])
+async def test_hooks_run_around_each_handler_the_first_one_outermost(order: str) -> None:
+    handlers, heard = Handlers(CATALOG), list[Any]()
+
+    def hooks() -> None:
+        @handlers.around
+        async def outer(session: Session, message: Any, call: Any) -> Any:
+            heard.append("outer")
+            result = await call(session, message)
+            heard.append("outer ends")
+            return result
+
+        @handlers.around
+        def inner(session: Session, message: Any, call_next: Any) -> Any:
+            heard.append("inner")
+            return call_next(session, message)
+
+    def these() -> None:
+        handlers.on(Say)(lambda session, message: heard.append(message.text))
+
+        @handlers.default
+        async def other(session: Session, message: Any) -> None:
+            await asyncio.sleep(0)
+            heard.append("other")
+
+        handlers.on_verified(lambda _: heard.append("verified"))
+
+    for register in (hooks, these) if order == "the hooks first" else (these, hooks):
+        register()
+    session, _ = opened(Bench(), handlers)
+    session.receive([say("x"), count(1)])
+    await settle()
+    around = ["outer", "inner"]
+    assert heard == ["verified", *around, "x", "outer ends", *around, "other", "outer ends"]
+
+
+async def test_a_hook_that_fails_or_does_not_go_on_keeps_the_handler_from_running() -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+
+    @handlers.around
+    def only_short(session: Session, message: Say, call_next: Any) -> Any:
+        if message.text == "boom":
+            raise ValueError
+        return call_next(session, message) if len(message.text) < 3 else None
+
+    handlers.on(Say)(lambda session, message: heard.append(message.text))
+    bench = Bench()
+    session, _ = opened(bench, handlers)
+    with capture_logs():
+        session.receive([say("a"), say("boom"), say("long"), say("b")])
+    assert heard == ["a", "b"] and bench.context.stats.handler_errors == {"Say": 1}
+
+
+async def test_a_hook_that_comes_later_runs_around_the_default_handler_too() -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+    handlers.default(lambda session, message: heard.append("default"))
+    session, _ = opened(Bench(), handlers)
+    session.receive([say("a")])
+
+    @handlers.around
+    def hook(session: Session, message: Say, call_next: Any) -> Any:
+        heard.append("hook")
+        return call_next(session, message)
+
+    session.receive([say("b")])
+    assert heard == ["default", "hook", "default"]

@@ -76,3 +76,15 @@ def test_as_root_postgresql_runs_though_only_root_may_enter_the_folder_of_its_bi
                 extra_groups=[],
             )
             assert "PostgreSQL" in done.stdout, done.stderr
+
+
+def test_every_verb_of_the_makefile_is_run_though_a_file_has_its_name() -> None:
+    def make(*arguments: str) -> str:
+        return subprocess.run(
+            ["make", "-Rr", "--no-print-directory", *arguments], check=True, capture_output=True, text=True
+        ).stdout
+
+    (phony,) = [line for line in make("-pn", "help").splitlines() if line.startswith(".PHONY: ")]
+    verbs = [line.split()[1] for line in make("help").splitlines()]
+    assert {"test", "traces", "test-browser"} <= set(verbs)
+    assert phony.split()[1:] == verbs

@@ -12,7 +12,8 @@ from typing import Any
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from msgspec import Struct
 
-from gatelink.errors import CloseCode
+from gatelink.errors import CloseCode, RequestCode
+from gatelink.session.requests import failed_frame
 from gatelink.wire.base import VERIFY_REQUEST, VERIFY_SUCCEEDED, ClientVerifyRequest, ClientVerifySucceeded
 from gatelink.wire.codecs import BINARY
 from gatelink.wire.control import (
@@ -20,19 +21,23 @@ from gatelink.wire.control import (
     Close,
     Control,
     ControlType,
+    Expiring,
     Features,
     GoAway,
     HandshakeAnswer,
     Hello,
+    Lost,
     Ping,
     Pong,
+    Renew,
+    Renewed,
     Resume,
     Resumed,
     Ticket,
     encode_control,
     handshake_fields,
 )
-from gatelink.wire.frames import encode_control_frame, encode_frame
+from gatelink.wire.frames import ANSWER, FAILED, REQUEST, encode_control_frame, encode_frame, tagged
 from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
 from gatelink.wire.resume import NO_HANDSHAKE, resume, resumed
@@ -82,6 +87,12 @@ CONTROLS: list[tuple[str, Control]] = [
     ("a code that is not known yet, the longest reason", Close(4_999, "x" * 123)),
     ("come back here within a second", GoAway(1_000)),
     ("come back there", GoAway(30_000, "tcp://10.0.0.2:7000")),
+    ("a fresh token", Renew(TOKEN)),
+    ("accepted, for an hour", Renewed(0, 3_600)),
+    ("accepted, for ever", Renewed(0, 0)),
+    ("refused", Renewed(1, 0)),
+    ("a minute is left", Expiring(60)),
+    ("three messages to a lobby, and one from it", Lost(12, 3, 1)),
 ]
 
 IGNORED = [
@@ -91,7 +102,9 @@ IGNORED = [
 
 REFUSED = [
     ("no type", b""),
-    ("an unknown type below 128", b"\x0b"),
+    ("an unknown type below 128", b"\x0e"),
+    ("a RENEW cut short", encode_control(Renew("abc"))[:-1]),
+    ("a RENEWED with a byte too many", encode_control(Renewed(0, 1)) + b"\0"),
     ("type 0", b"\x00"),
     ("a byte behind the fields of a PING", encode_control(Ping(1, 2)) + b"\0"),
     ("an ACK cut short", encode_control(Ack(1))[:-1]),
@@ -101,6 +114,47 @@ REFUSED = [
     ("a HELLO with a key given twice", bytes([1, 1]) + bytes(8) + bytes([2]) + b"\x01\x01\0\x05" * 2),
     ("a HELLO with a slot of 2 bytes", bytes([1, 1]) + bytes(8) + bytes([1]) + b"\x01\x02\0\x05\0"),
     ("a HANDSHAKE with pattern 3", bytes([2, 3]) + bytes(20) + bytes(48)),
+]
+
+TAG = 0x0005_0000
+"""The tag of a client's sixth request."""
+
+SERVICE_TAG = 0x0007_0312
+"""The tag of the eighth request of a service of type 0x12, to a player whose binding there is number 3 (or 259)."""
+
+REQUESTS: list[tuple[str, str, Line, bytes]] = [
+    ("request", "message 11001 as a request", {"id": 11_001, "tag": TAG}, tagged(encode_frame(*SAY), TAG, REQUEST)),
+    ("answer", "its answer", {"id": 11_002, "tag": TAG}, tagged(encode_frame(*REPLY), TAG, ANSWER)),
+    (
+        "request",
+        "of a service behind a gateway",
+        {"id": 11_001, "tag": SERVICE_TAG},
+        tagged(encode_frame(*SAY), SERVICE_TAG, REQUEST),
+    ),
+    *[
+        (
+            "failed",
+            note,
+            {"id": 11_001, "tag": TAG, "code": code, "detail": detail, "reason": reason},
+            failed_frame(11_001, TAG, RequestCode(code), detail, reason),
+        )
+        for note, code, detail, reason in (
+            ("no handler: the shortest", 1, 0, ""),
+            ("refused, with the application's number and words", 4, 4_000_000_000, "full – come later"),
+            ("the longest reason", 4, 1, "x" * 123),
+        )
+    ],
+]
+
+REFUSED_TAGS = [
+    ("a request without a tag", encode_frame(11_001, b"abc", REQUEST)),
+    ("an answer without a tag", encode_frame(11_001, b"", ANSWER)),
+    ("a failure cut short", encode_frame(11_001, bytes(11), FAILED)),
+    ("a failure whose reason is longer than it says", encode_frame(11_001, bytes(12) + b"a", FAILED)),
+    ("a failure with a reason of 124 bytes", encode_frame(11_001, bytes(10) + b"\x7c\0" + b"x" * 124, FAILED)),
+    ("a compressed failure", encode_frame(11_001, bytes(12), FAILED | 1)),
+    ("a flags byte between request and answer", encode_frame(11_001, bytes(12), REQUEST | 4)),
+    ("a request with an id of the framework", encode_frame(24, bytes(4), REQUEST)),
 ]
 
 UNKNOWN_IN_HELLO = bytes([1, 2]) + (1 << 63 | FEATURES).to_bytes(8, "little") + b"\x02\xc8\x03\0abc\x01\x01\0\x05"
@@ -119,6 +173,11 @@ def lines() -> list[Line]:
         },
         *[{"kind": "ignored", "note": note, "frame": encode_control_frame(data).hex()} for note, data in IGNORED],
         *[{"kind": "refused", "note": note, "frame": encode_control_frame(data).hex()} for note, data in REFUSED],
+        *[
+            {"kind": kind, "note": note, "fields": fields, "frame": frame.hex()}
+            for kind, note, fields, frame in REQUESTS
+        ],
+        *[{"kind": "refused-request", "note": note, "frame": frame.hex()} for note, frame in REFUSED_TAGS],
         *proof_lines("no handshake: TLS", NO_HANDSHAKE),
         *proof_lines("sealed: the hash of the NK handshake below", Conversation(EPHEMERAL).handshake_hash),
         handshake_line(Pattern.NK),

@@ -1,5 +1,6 @@
 """Accounts of players, in SQLite or PostgreSQL."""
 
+import secrets
 import time
 from collections.abc import Mapping
 from hashlib import sha256
@@ -99,6 +100,24 @@ class Accounts:
 
     async def __aexit__(self, *_: object) -> None:
         await self.close()
+
+    async def check(self) -> None:
+        """Read the tables that a login reads. Raises AccountsUnavailable if it can't."""
+        await self._database.first(select(passwords.c.uid).join(accounts).where(passwords.c.name_key == ""))
+
+    async def identity(self) -> str:
+        """A text that differs between any two databases. Raises AccountsUnavailable.
+
+        A PostgreSQL server and its physical replicas are one database. "" if the server does not say which it is.
+        """
+        async with self._database.writing() as connection:
+            if not self._database.is_sqlite:
+                return str((await connection.execute(text(_POSTGRES_IDENTITY))).scalar_one() or "")
+            number = (await connection.execute(text("PRAGMA user_version"))).scalar_one()
+            if not number:  # nothing else uses it
+                number = secrets.randbelow(2**31 - 1) + 1
+                await connection.execute(text(f"PRAGMA user_version = {number}"))
+            return f"sqlite {number}"
 
     # -- passwords --
 
@@ -248,6 +267,9 @@ class Accounts:
 
 _SQLITE_SEQUENCE = """INSERT INTO sqlite_sequence (name, seq) SELECT 'gatelink_accounts', :last
     WHERE NOT EXISTS (SELECT 1 FROM sqlite_sequence WHERE name = 'gatelink_accounts')"""
+_POSTGRES_IDENTITY = """SELECT CASE WHEN has_function_privilege('pg_control_system()', 'EXECUTE') THEN
+    (SELECT 'postgresql ' || system_identifier || ' ' || d.oid || ' ' || 'gatelink_accounts'::regclass::oid
+    FROM pg_control_system(), pg_database d WHERE d.datname = current_database()) END"""
 _POSTGRES_UNUSED = "SELECT NOT is_called FROM gatelink_accounts_uid_seq"
 _POSTGRES_SEQUENCE = """SELECT setval('gatelink_accounts_uid_seq', :first, false)
     FROM gatelink_accounts_uid_seq WHERE NOT is_called"""

@@ -5,14 +5,14 @@ digests of a user's tokens, so that all of them can be ended. In the list, a dig
 its token, unless the slot is 0. The engine holds only digests, so nobody can log in with what is stored there.
 """
 
-import time
 from collections.abc import Callable
 from typing import Any
 
 import msgspec
 
+from gatelink.auth import revocations
 from gatelink.auth.tokens import Identity, check_times, digest_of, new_token
-from gatelink.cluster.engine import Conflict, Engine, Entry
+from gatelink.cluster.engine import Conflict, Conflicts, Engine, Entry, write_over
 from gatelink.errors import VerifyError
 
 MAX_TOKENS = 16
@@ -45,7 +45,7 @@ class EngineTokens:
 
     A token is 256 random bits bound to a uid. It must first be used within `first_use` seconds of its issue, and it
     expires `lifetime` seconds after its issue. With `single_use` it can be used only once, whichever server checks it.
-    clock: unix seconds; the servers' clocks should agree within a second or two.
+    clock: unix seconds, by default the engine's, which is the same for all servers.
 
     `verify` makes one round trip to the engine, and two at a token's first use. Every method raises EngineUnavailable
     while the engine can't be reached. If this happens at the first use of a single-use token, the token may be used up.
@@ -58,14 +58,14 @@ class EngineTokens:
         lifetime: float = 43_200.0,
         first_use: float = 30.0,
         single_use: bool = False,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         check_times(first_use, lifetime)
         self._engine = engine
         self._first_use = first_use
         self._lifetime = lifetime
         self._single_use = single_use
-        self._clock = clock
+        self._clock = clock or engine.now
 
     async def issue(self, uid: int, claims: dict[str, Any] | None = None, *, only: bool = False, slot: int = 0) -> str:
         """A new token for `uid` (u64): 43 characters of URL-safe base64.
@@ -98,14 +98,38 @@ class EngineTokens:
         return Identity(uid, record.claims, record.ends_at)
 
     async def revoke(self, token: str) -> None:
-        """End one token. Sessions that it opened stay open. An unknown or ended token is no error."""
-        key = _token_key(digest_of(token))
-        if await self._engine.get(key) is not None:  # every delete writes: made-up tokens would fill the engine
+        """End one token, and the sessions that it opened. An unknown or ended token is no error."""
+        digest = digest_of(token)
+        key = _token_key(digest)
+        entry = await self._engine.get(key)
+        if entry is not None:  # every delete writes: made-up tokens would fill the engine
             await self._engine.delete(key)
+            await revocations.announce(self._engine, _decode_record(entry.value).uid, digest)
 
     async def revoke_user(self, uid: int) -> None:
-        """End every token of `uid` that has been issued, as `revoke` does: for a kick, or a logout everywhere."""
+        """End every token of `uid` that has been issued, and all sessions of the user.
+
+        It is for a kick, or a logout everywhere.
+        """
         await self._own(uid, lambda owned: ())
+        await revocations.announce(self._engine, uid)
+
+    async def revoke_user_up_to(self, uid: int, at: float) -> None:
+        """End the tokens of `uid` that were issued up to a moment, unix seconds, and the sessions that they opened."""
+        entry = await self._engine.get(_user_key(uid))
+        older = {each for each in _decode_owned(entry.value) if not await self._is_later(each, at)} if entry else set()
+        await self._own(uid, lambda owned: tuple(each for each in owned if each not in older))
+        for each in older:
+            await revocations.announce(self._engine, uid, each[:_DIGEST])
+
+    async def _is_later(self, owned: bytes, at: float) -> bool:
+        """Whether a token of a user's list was issued after a moment."""
+        entry = await self._engine.get(_token_key(owned[:_DIGEST]))
+        return entry is not None and _decode_record(entry.value).ends_at - self._lifetime > at
+
+    async def follow_revocations(self, revoked: revocations.Revoked) -> None:
+        """Call `revoked` with the revocations of all servers, until the engine is closed. Raises EngineUnavailable."""
+        await revocations.follow(self._engine, revoked)
 
     def _checked(self, entry: Entry | None, uid: int) -> _Record:
         """The record of a token that came with `uid`. Raises VerifyError."""
@@ -146,6 +170,7 @@ class EngineTokens:
     async def _own(self, uid: int, change: Callable[[tuple[bytes, ...]], tuple[bytes, ...]]) -> None:
         """Change a user's list, and end the tokens that are removed from it."""
         key = _user_key(uid)
+        conflicts = Conflicts(key)
         while True:
             entry = await self._engine.get(key)
             owned = _decode_owned(entry.value) if entry is not None else ()
@@ -154,15 +179,13 @@ class EngineTokens:
                 if each not in kept:  # before the list changes, as a token outside the list can't be found
                     await self._engine.delete(_token_key(each[:_DIGEST]))
             try:
-                if entry is None and kept:
-                    await self._engine.create(key, _encode(kept), self._ttl(self._lifetime))
-                elif entry is not None and kept:
-                    await self._engine.update(key, _encode(kept), self._ttl(self._lifetime), entry.revision)
+                if kept:
+                    await write_over(self._engine, entry, key, _encode(kept), self._ttl(self._lifetime))
                 elif entry is not None:
                     await self._engine.delete(key, entry.revision)
                 return
-            except Conflict:
-                continue  # somebody else changed the list; read it again
+            except Conflict:  # somebody else changed the list; read it again
+                await conflicts.another()
 
     @staticmethod
     def _ttl(seconds: float) -> float:

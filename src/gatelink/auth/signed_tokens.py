@@ -6,7 +6,6 @@ OpenID Connect needs a JOSE library anyway. PASETO leaves no choice of algorithm
 """
 
 import secrets
-import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager
 from hashlib import sha256
@@ -15,8 +14,9 @@ from typing import Annotated, Any, Self
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from gatelink.auth.tokens import Identity
-from gatelink.cluster.engine import Conflict, Engine, Watch
+from gatelink.auth import revocations
+from gatelink.auth.tokens import Identity, digest_of
+from gatelink.cluster.engine import Conflict, Conflicts, Engine, Watch, write_over
 from gatelink.errors import ConfigError, VerifyError, importing
 
 with importing(__name__, "login"):
@@ -29,7 +29,7 @@ MAX_LIFETIME = 60.0
 """Seconds that a stolen token is valid at most, and that a revocation has to be remembered."""
 
 MAX_SKEW = 5.0
-"""Seconds that the clock of an issuer may be ahead of ours."""
+"""Seconds that an issuer's time may be ahead of ours: each server's measurement of the engine's time has an error."""
 
 MAX_SIZE = 1_000
 """Bytes of a token: `limits.max_token` by default."""
@@ -63,7 +63,7 @@ class SignedTokens:
     engine: carries revocations; started and closed by the caller. keys: private keys, the first of them signs.
     public_keys: further keys that are accepted. To change keys, add the new one to every server, then let it sign, and
     remove the old one a minute later. audience: of the tokens; those for another one are refused. lifetime: seconds, at
-    most 60. clock: unix seconds; the servers' clocks should agree within a second or two.
+    most 60. clock: unix seconds, by default the engine's, which is the same for all servers.
 
     A token can be used again until it expires, which is soon: it is for the first connection, not for a resume. Enter
     the object with `async with` before use: from then on it follows revocations, and `verify` needs no round trip.
@@ -78,7 +78,7 @@ class SignedTokens:
         public_keys: Sequence[Ed25519PublicKey] = (),
         audience: str = "gatelink",
         lifetime: float = MAX_LIFETIME,
-        clock: Callable[[], float] = time.time,
+        clock: Callable[[], float] | None = None,
     ) -> None:
         if not keys and not public_keys:
             raise ConfigError("signed tokens without a key; give keys to issue them, public_keys to check them")
@@ -87,7 +87,7 @@ class SignedTokens:
         self._engine = engine
         self._audience = audience
         self._lifetime = lifetime
-        self._clock = clock
+        self._clock = clock or engine.now
         self._signing = OKPKey.import_key(keys[0]) if keys else None
         self._kid = key_id(keys[0].public_key()) if keys else ""
         publics = [*(key.public_key() for key in keys), *public_keys]
@@ -141,33 +141,59 @@ class SignedTokens:
         return Identity(uid, payload.claims, payload.exp)
 
     async def revoke(self, token: str) -> None:
-        """End one token; an invalid or ended one is no error. Raises EngineUnavailable."""
+        """End one token, and the sessions that it opened; an invalid or expired token is no error.
+
+        Raises EngineUnavailable.
+        """
         try:
             payload = self._opened(token.encode("ascii", "replace"))
         except VerifyError:
             return
         left = max(1.0, payload.exp - self._clock())
         await self._engine.put(f"{REVOKED}.token.{payload.jti}", b"", left)
+        await revocations.announce(self._engine, int(payload.sub), digest_of(token))
 
     async def revoke_user(self, uid: int) -> None:
-        """End every token of `uid` that was issued before. Raises EngineUnavailable."""
+        """End every token of `uid` that was issued before, and all sessions of the user.
+
+        Raises EngineUnavailable.
+        """
         await self._end_before(_user_key(uid))
+        await revocations.announce(self._engine, uid)
+
+    async def revoke_user_up_to(self, uid: int, at: float) -> None:
+        """End the tokens of `uid` that were issued up to a moment, unix seconds. The caller ends the sessions.
+
+        Raises EngineUnavailable.
+        """
+        key = _user_key(uid)
+        conflicts = Conflicts(key)
+        while True:
+            entry = await self._engine.get(key)
+            if entry is not None and float(entry.value) >= at:
+                return
+            try:
+                await write_over(self._engine, entry, key, repr(at).encode(), MAX_LIFETIME + MAX_SKEW)
+                return
+            except Conflict:  # another server's came first
+                await conflicts.another()
+
+    async def follow_revocations(self, revoked: revocations.Revoked) -> None:
+        """Call `revoked` with the revocations of all servers, until the engine is closed. Raises EngineUnavailable."""
+        await revocations.follow(self._engine, revoked)
 
     async def _end_before(self, key: str) -> float:
         """End the tokens of `key` that were issued up to a moment, which is later each time; gives the moment."""
         ttl = MAX_LIFETIME + MAX_SKEW
+        conflicts = Conflicts(key)
         while True:
             entry = await self._engine.get(key)
+            moment = self._clock() if entry is None else max(self._clock(), float(entry.value) + MOMENT)
             try:
-                if entry is None:
-                    moment = self._clock()
-                    await self._engine.create(key, repr(moment).encode(), ttl)
-                else:
-                    moment = max(self._clock(), float(entry.value) + MOMENT)
-                    await self._engine.update(key, repr(moment).encode(), ttl, entry.revision)
+                await write_over(self._engine, entry, key, repr(moment).encode(), ttl)
                 return moment
-            except Conflict:
-                continue  # another server's came first
+            except Conflict:  # another server's came first
+                await conflicts.another()
 
     def _opened(self, token: bytes) -> _Claims:
         """The payload of a valid token that has not expired. Raises VerifyError."""

@@ -118,6 +118,9 @@ class MemoryTokens:
         # By the digest of a token; each is in the order in which tokens came to it.
         self._ended, self._used, self._unused = self._queues = (_Queue(), _Queue(), _Queue())
         self._digests_of: dict[int, set[bytes]] = {}
+        self.when_revoked: set[Callable[[int, bytes], None]] = set()
+        """Called with the uid and the SHA-256 of a token that was revoked; b"" for all of the user's tokens. A server
+        that uses these tokens then ends the sessions."""
 
     def __len__(self) -> int:
         """The number of remembered tokens, with ended and expired ones that are not forgotten yet."""
@@ -157,13 +160,21 @@ class MemoryTokens:
         return Identity(uid, dict(record.claims), record.ends_at)
 
     def revoke(self, token: str) -> None:
-        """End one token; an unknown or ended one is no error. Sessions that it opened stay."""
-        self._end(digest_of(token), "revoked")
+        """End one token, and the sessions that it opened; an unknown or ended token is no error."""
+        digest = digest_of(token)
+        queue = self._queue_of(digest)
+        if queue is not None:
+            uid = queue[digest].uid
+            self._end(digest, "revoked")
+            for call in list(self.when_revoked):
+                call(uid, digest)
 
     async def revoke_user(self, uid: int) -> None:
-        """End every token of `uid`, as `revoke` does."""
+        """End every token of `uid`, and all sessions of the user."""
         for digest in self._digests_of.get(uid, ()):
             self._end(digest, "revoked")
+        for call in list(self.when_revoked):
+            call(uid, b"")
 
     def _queue_of(self, digest: bytes) -> _Queue | None:
         return next((queue for queue in self._queues if digest in queue), None)

@@ -1,13 +1,16 @@
 """`gatelink accounts`: upgrade the accounts' database, make accounts, and disable them."""
 
 import sys
-from collections.abc import Coroutine
-from typing import Annotated, Any, TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from gatelink.errors import ConfigError, GatelinkError, needing
 from gatelink.ops import logs, process
+
+if TYPE_CHECKING:
+    from gatelink.auth.accounts import Accounts
 
 T = TypeVar("T")
 
@@ -72,7 +75,7 @@ def disable(url: Url, user: User = None, uid: Uid = None) -> None:
 
     Exit status: 0 done, 1 there is no such account, or the database fails, 78 the command can't be run as given.
     """
-    _set(url, user, uid, "disable")
+    print(f"disabled {_change(url, user, uid, lambda accounts, uid: accounts.disable(uid))}")
 
 
 @accounts.command()
@@ -81,25 +84,25 @@ def enable(url: Url, user: User = None, uid: Uid = None) -> None:
 
     Exit status: 0 done, 1 there is no such account, or the database fails, 78 the command can't be run as given.
     """
-    _set(url, user, uid, "enable")
+    print(f"enabled {_change(url, user, uid, lambda accounts, uid: accounts.enable(uid))}")
 
 
-def _set(url: str, user: str | None, uid: int | None, what: str) -> None:
-    """Call the method `what` of Accounts for one account."""
+def _change(url: str, user: str | None, uid: int | None, change: "Callable[[Accounts, int], Awaitable[None]]") -> int:
+    """Call `change` with the accounts and the uid of one account. Returns the uid."""
     with needing("login", "accounts"):
         from gatelink.auth.accounts import Accounts, NoAccount
     if (user is None) == (uid is None):
         raise ConfigError("say which account: --user NAME or --uid UID")
 
-    async def change() -> int:
+    async def find_and_change() -> int:
         async with Accounts(url) as found:
             which = uid if user is None else await found.uid_of(user)
             if which is None:
                 raise NoAccount(f"there is no account {user!r}")
-            await getattr(found, what)(which)
+            await change(found, which)
             return which
 
-    print(f"{what}d {_run(change())}")
+    return _run(find_and_change())
 
 
 def _run(work: Coroutine[Any, Any, T]) -> T:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, NoReturn
 import typer
 
 if TYPE_CHECKING:
-    from gatelink.settings import Settings
+    from gatelink.settings import GatewaySettings, Settings
 
 config = typer.Typer(
     name="config",
@@ -51,6 +51,11 @@ def check(file: File, dev: Dev = False) -> None:
         ]
         if not problems:
             print(f"{file}: OK: {summary(settings)}")
+            if settings.gateway is not None and not settings.gateway.outer and listens_everywhere(settings.gateway):
+                print(
+                    "note: gateway.listen is every address of a machine, which clients can't be told; a gateway "
+                    "starts only with gateway.outer, --outer or GATELINK_OUTER"
+                )
             if settings.tokens.kind == "signed" and settings.login is not None:
                 publics = [key.public_key().public_bytes_raw().hex() for key in signing_keys(settings.tokens)]
                 print(f"for processes that only check tokens: public_keys = {toml(publics)}")
@@ -106,6 +111,13 @@ def import_services() -> NoReturn:
     sys.exit(int(bool(problems)))
 
 
+def listens_everywhere(gateway: "GatewaySettings") -> bool:
+    """Whether an endpoint for clients is 0.0.0.0 or [::]."""
+    from gatelink.net.endpoints import is_everywhere, parse_endpoint
+
+    return any(is_everywhere(parse_endpoint(each.endpoint).host) for each in gateway.listen)
+
+
 def summary(settings: "Settings") -> str:
     """The parts of a configuration, in one line."""
     parts = [f"cluster {settings.cluster.name}", f"engine {settings.engine.url}", f"tokens {settings.tokens.kind}"]
@@ -114,5 +126,7 @@ def summary(settings: "Settings") -> str:
     if settings.gateway is not None:
         listen = ", ".join(each.endpoint for each in settings.gateway.listen)
         parts.append(f"gateway x{settings.gateway.count} {listen}")
+    if settings.page is not None:
+        parts.append(f"page {settings.page.folder} at {settings.page.listen}")
     parts += [f"{name} x{each.count} (type {each.type})" for name, each in settings.services.items()]
     return "; ".join(parts)

@@ -15,6 +15,7 @@ from gatelink.config import WireOptions
 
 if TYPE_CHECKING:
     from gatelink.cli.framedump import DecodedFrame
+    from gatelink.wire.messages import Catalog
 
 _NOT_HEX = re.compile(r"[^0-9a-fA-F\s]")
 _TEXT = re.compile(rb"[\x20-\x7e\s]*")  # input that is meant as hex
@@ -33,6 +34,10 @@ def decode(
     catalog: Annotated[
         str | None, typer.Option(metavar="MODULE:NAME", help="A Catalog to use instead of the default one.")
     ] = None,
+    messages: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="A messages.json to use in place of Python classes."),
+    ] = None,
     scramble_key: Annotated[
         str, typer.Option(metavar="HEX", help="The base cipher's 8 bytes.")
     ] = WireOptions().scramble_key.hex(),
@@ -40,10 +45,11 @@ def decode(
     """Show the offset, name, id, flags and fields of frames. They include tokens, so be careful with the output.
 
     Bodies are unscrambled and decompressed. A message that is not registered is shown as the hex of its body. Sealed
-    records can't be read. At the first bad byte the command stops, with the offset and the reason on standard error,
-    and exit status 1.
+    records can't be read. At the first bad byte the command stops, with the offset and the reason on standard error.
 
     In text that is not UTF-8, each such byte is shown as \\xNN. In the JSON, "body" has the real bytes.
+
+    Exit status: 0 all was shown, 1 it stopped at a bad byte, 78 a module, catalog or messages.json can't be loaded.
     """
     from gatelink.cli.framedump import BadFrame, read_frames
     from gatelink.wire.messages import Catalog
@@ -52,7 +58,10 @@ def decode(
     options = WireOptions(scramble_key=_from_hex(scramble_key, "--scramble-key"))
     for module in imports or ():
         load_module(module)
-    known = load(catalog, Catalog) if catalog else default_catalog
+    if messages is not None:
+        known = _catalog_of(messages, catalog, imports)
+    else:
+        known = load(catalog, Catalog) if catalog else default_catalog
     show = _print_json if as_json else _printer()
     try:
         for frame in read_frames(_input(hex, file), known, options):
@@ -61,6 +70,15 @@ def decode(
         sys.stdout.flush()
         print(f"gatelink: offset {error.offset}: {error}", file=sys.stderr)
         raise typer.Exit(1) from None
+
+
+def _catalog_of(messages: Path, catalog: str | None, imports: list[str] | None) -> "Catalog":
+    if catalog or imports:
+        raise typer.BadParameter("give --messages, or --import and --catalog, not both", param_hint="--messages")
+    from gatelink.schema.file import load_schema
+    from gatelink.schema.rebuild import catalog_of
+
+    return catalog_of(load_schema(messages))
 
 
 def _input(hex: Iterable[str] | None, file: Path | None) -> bytes:
@@ -113,6 +131,8 @@ def _print_json(frame: "DecodedFrame") -> None:
         "fields": frame.fields,
         "body": frame.body.hex(),
     }
+    if frame.tag is not None:
+        found["tag"] = frame.tag
     print(json.dumps(found, allow_nan=False))
 
 
@@ -130,6 +150,8 @@ def _printer() -> "Callable[[DecodedFrame], None]":
         else:
             what = f"{len(frame.body)} bytes {frame.body.hex()}"
         flags = " ".join([f"{frame.flags:02x}", *frame.flag_names])
+        if frame.tag is not None:
+            flags += f" tag={frame.tag:#x}"
         line = Text.assemble((f"{frame.offset:>8}", "dim"), "  ", (name, "bold"), "  ", (flags, "cyan"), "  ", what)
         line.rstrip()
         console.print(line)

@@ -10,13 +10,27 @@ import msgspec
 
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import GatelinkError, ProtocolError
+from gatelink.session.requests import open_failure, tag_of
 from gatelink.wire.body import BodyCoder
 from gatelink.wire.codecs import is_protobuf
 from gatelink.wire.control import ControlType, decode_control
-from gatelink.wire.frames import COMPRESSED, CONTROL, HEADER_SIZE, MAX_LENGTH, SCRAMBLED, FrameDecoder
+from gatelink.wire.frames import (
+    ALL_FLAGS,
+    ANSWER,
+    COMPRESSED,
+    CONTROL,
+    FAILED,
+    HEADER_SIZE,
+    MAX_LENGTH,
+    REQUEST,
+    SCRAMBLED,
+    TAG_SIZE,
+    FrameDecoder,
+)
 from gatelink.wire.messages import Catalog
 
 _FLAG_NAMES = ((COMPRESSED, "compressed"), (SCRAMBLED, "scrambled"), (CONTROL, "control"))
+_KINDS = {REQUEST: "request", ANSWER: "answer", FAILED: "failed"}
 _NOT_UTF8 = re.compile("[\udc80-\udcff]")  # a byte, decoded by surrogateescape
 
 
@@ -33,6 +47,7 @@ class DecodedFrame(msgspec.Struct, frozen=True):
 
     name: the message's wire name or the control record's type; None for an unregistered id.
     body: unscrambled and decompressed. fields: of JSON's types; None if the message has no fields.
+    tag: of a request, its answer or its failure; else None. `body` is without it.
     """
 
     offset: int
@@ -41,21 +56,29 @@ class DecodedFrame(msgspec.Struct, frozen=True):
     flags: int
     body: bytes
     fields: dict[str, Any] | None
+    tag: int | None = None
 
     @property
     def flag_names(self) -> list[str]:
-        return [name for bit, name in _FLAG_NAMES if self.flags & bit]
+        kinds = [name for kind, name in _KINDS.items() if self.flags & FAILED == kind]
+        return kinds + [name for bit, name in _FLAG_NAMES if self.flags & bit]
 
 
 def read_frames(data: bytes, catalog: Catalog, options: WireOptions) -> Iterator[DecodedFrame]:
     """The frames in `data`, in order. Raises BadFrame at the first one that is bad or cut short."""
     decoder = FrameDecoder(MAX_LENGTH, turn_frames=len(data) + 1, turn_bytes=len(data))
+    decoder.allowed = ALL_FLAGS
     coder = BodyCoder(options)
     offset = 0
     for id, flags, body in decoder.feed(data):
         size = HEADER_SIZE + len(body) + (2 if id else 0)
         try:
-            yield _control(offset, body) if flags == CONTROL else _message(offset, id, flags, body, catalog, coder)
+            if flags == CONTROL:
+                yield _control(offset, body)
+            elif flags == FAILED:
+                yield _failure(offset, id, body, catalog)
+            else:
+                yield _message(offset, id, flags, body, catalog, coder)
         except GatelinkError as error:
             raise BadFrame(offset, str(error)) from None
         offset += size
@@ -78,16 +101,26 @@ def _cut_short(data: bytes) -> str:
 
 
 def _message(offset: int, id: int, flags: int, body: bytes, catalog: Catalog, coder: BodyCoder) -> DecodedFrame:
-    body = coder.open(flags, body, MAX_LENGTH)
+    tag = None
+    if flags >= REQUEST:
+        tag, body = tag_of(body), body[TAG_SIZE:]
+    body = coder.open(flags % REQUEST, body, MAX_LENGTH)
     kind = catalog.by_id.get(id)
     if kind is None:
-        return DecodedFrame(offset, id, None, flags, body, None)
+        return DecodedFrame(offset, id, None, flags, body, None, tag)
     try:
         message = kind.decode(body)
     except Exception as error:  # a codec may raise anything
         raise ProtocolError(f"{kind.name} ({id}) does not decode: {error}; its body is {body.hex()}") from None
     fields = _plain(message)
-    return DecodedFrame(offset, id, kind.name, flags, body, fields if isinstance(fields, dict) else None)
+    return DecodedFrame(offset, id, kind.name, flags, body, fields if isinstance(fields, dict) else None, tag)
+
+
+def _failure(offset: int, id: int, body: bytes, catalog: Catalog) -> DecodedFrame:
+    code, detail, reason = open_failure(body)
+    kind = catalog.by_id.get(id)
+    fields = {"code": code.label, "detail": detail, "reason": reason}
+    return DecodedFrame(offset, id, kind.name if kind else None, FAILED, body[TAG_SIZE:], fields, tag_of(body))
 
 
 def _control(offset: int, payload: bytes) -> DecodedFrame:

@@ -15,6 +15,7 @@ from gatelink.errors import ConfigError, LocalError
 
 if TYPE_CHECKING:
     from gatelink.cluster.service import Service
+    from gatelink.handlers import Handlers
     from gatelink.settings import ServiceSettings
 
 T = TypeVar("T")
@@ -55,6 +56,18 @@ def load_class(reference: str, base: type[T]) -> type[T]:
 
     found: type[T] = _load(reference, fits, f"a subclass of {base.__name__}", base.__name__)
     return found
+
+
+def load_handlers(reference: str) -> "Handlers":
+    """The table of handlers with the name `reference`, or that of a server with this name. Raises as `load`."""
+    from gatelink.handlers import Handlers
+    from gatelink.server import Server
+
+    def fits(value: Any) -> bool:
+        return isinstance(value, (Handlers, Server))
+
+    found: Handlers | Server = _load(reference, fits, "a table of handlers or a server", "server")
+    return found.handlers if isinstance(found, Server) else found
 
 
 def _load(reference: str, fits: Callable[[Any], bool], wanted: str, example: str) -> Any:

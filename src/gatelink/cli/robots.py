@@ -2,17 +2,20 @@
 
 import signal
 import sys
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
+from urllib.parse import urlsplit
 
 import typer
 
 from gatelink.cli.loading import load_class
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, needing
 
 if TYPE_CHECKING:
     from gatelink.robots import LoadTest
+    from gatelink.robots.bounds import Bound
 
 LINE_EVERY = 5  # s between lines where there is no terminal
 
@@ -22,14 +25,37 @@ def robots(
         str, typer.Argument(metavar="MODULE:SCENARIO", help="A subclass of gatelink.robots.Robot.", show_default=False)
     ],
     address: Annotated[
-        str, typer.Option(metavar="URL", help="The server: tcp://host:port, tls://host:port or unix:///path.")
-    ] = "tcp://127.0.0.1:7000",
+        list[str] | None,
+        typer.Option(
+            metavar="URL",
+            help="The server, as tcp://, tls://, ws:// or wss://host:port, or unix:///path. Several share the robots. "
+            "\\[default: tcp://127.0.0.1:7000]",
+        ),
+    ] = None,
+    login: Annotated[
+        str, typer.Option(metavar="URL", help="A login service, in place of addresses: each robot is a guest there.")
+    ] = "",
+    server_key: Annotated[
+        str, typer.Option(metavar="HEX", help="The servers' public key: the robots' connections are sealed.")
+    ] = "",
     count: Annotated[int, typer.Option(min=1, help="Robots; each has its own session.")] = 200,
     seconds: Annotated[float, typer.Option(min=0.1, help="Length of the run, with the ramp.")] = 20.0,
     ramp: Annotated[float, typer.Option(min=0, help="Seconds over which the robots start, evenly.")] = 2.0,
     seed: Annotated[int, typer.Option(help="With the same seed, robots draw the same random numbers.")] = 0,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.html", help="Write a page with plots of throughput and latency.")
+    ] = None,
+    beside: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE.html", help="Show this earlier report beside the new one, on the same scales."),
+    ] = None,
+    fail_over: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BOUND",
+            help="Fail if a latency is longer: p99=50ms for each one, say.p95=20ms for one. Figures: p50, p95, p99, "
+            "longest; units: us, ms, s. Repeatable.",
+        ),
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Write only the summary to standard output, as JSON.")] = False,
 ) -> None:
@@ -39,31 +65,64 @@ def robots(
     terminal shows a live table; elsewhere there is a line every five seconds. Ctrl-C ends the run early, with its
     summary.
 
-    Exit status: 0 nothing failed, 1 a robot reported an error, 78 the command can't be run as given.
+    Exit status: 0 nothing failed, 1 a robot reported an error or a bound was not kept, 78 the command can't be run as
+    given.
     """
     from gatelink.net.endpoints import parse_endpoint
     from gatelink.ops import process
-    from gatelink.robots import LoadTest, Robot
+    from gatelink.robots import LoadTest, Options, Robot
+    from gatelink.robots.bounds import Bound
+    from gatelink.robots.record import Record, read
 
     kind = load_class(scenario, Robot)
-    parse_endpoint(address)
+    addresses = address or ([] if login else ["tcp://127.0.0.1:7000"])
+    for each in addresses:
+        parse_endpoint(each)
+    if login and address:
+        raise ConfigError("give either --address or --login; the login service names the addresses")
+    if login:
+        with needing("client", "--login"):
+            from gatelink.login.client import LoginClient
+        LoginClient(login)  # raises ConfigError for what is no URL
+    options: Options = {"login": login} if login else {"address": addresses}
+    if server_key:
+        options["server_key"] = _key(server_key)
+    bounds = [Bound.parse(each) for each in fail_over or ()]
+    if beside is not None and report is None:
+        raise ConfigError(f"--beside {beside} needs --report FILE.html, the page that shows both")
+    earlier = read(beside) if beside is not None else None
     if report is not None and not report.absolute().parent.is_dir():
         raise ConfigError(f"--report {report}: there is no directory {report.absolute().parent}")
     _allow_files(count)
-    run = LoadTest(kind, address=address, count=count, seconds=seconds, ramp=ramp, seed=seed)
+    run = LoadTest(kind, count=count, seconds=seconds, ramp=ramp, seed=seed, **options)
     started = datetime.now().astimezone()
-    process.run(_watch(run, json))
+    over = process.run(_watch(run, json, bounds))
     if report is not None:
         from gatelink.robots.report import report as page
 
-        what = f"{count} robots for {seconds:g} s (ramp {ramp:g} s) against {address}, {started:%Y-%m-%d %H:%M:%S %Z}"
-        report.write_text(page(run.tally, title=f"Robots: {scenario}", what=what), encoding="utf-8")
-    if not run.tally.held:
+        where = f"the cluster of {urlsplit(login).hostname}" if login else ", ".join(addresses)
+        what = f"{count} robots for {seconds:g} s (ramp {ramp:g} s) against {where}, {started:%Y-%m-%d %H:%M:%S %Z}"
+        record = Record.of(run.tally, title=f"Robots: {scenario}", what=what, ended=run.ended, exceeded=over)
+        report.write_text(page(record, earlier), encoding="utf-8")
+    if over or not run.tally.held:
         raise typer.Exit(1)
 
 
-async def _watch(run: "LoadTest", json: bool) -> None:
-    """Run the load test. Shows its progress, and its summary at the end."""
+def _key(text: str) -> bytes:
+    """The public key that `gatelink keys` shows. Raises ConfigError."""
+    from gatelink.wire.keys import KEY_SIZE
+
+    try:
+        key = bytes.fromhex(text)
+    except ValueError:
+        key = b""
+    if len(key) != KEY_SIZE:
+        raise ConfigError(f"--server-key has {len(text)} characters; it is a public key, {2 * KEY_SIZE} hex digits")
+    return key
+
+
+async def _watch(run: "LoadTest", json: bool, bounds: "Sequence[Bound]") -> list[str]:
+    """Run the load test, and show its progress and its summary. Returns the bounds that were not kept, in words."""
     import asyncio
 
     from rich.console import Console
@@ -71,6 +130,7 @@ async def _watch(run: "LoadTest", json: bool) -> None:
     from rich.table import Table
 
     from gatelink.robots import display
+    from gatelink.robots.bounds import exceeded
 
     tally = run.tally
     console = Console(stderr=json, highlight=False)
@@ -92,12 +152,18 @@ async def _watch(run: "LoadTest", json: bool) -> None:
 
         await run.run(on_second)
     console.print(display.summary(tally, len(run.robots)))
+    if run.ended:
+        console.print(run.ended, markup=False, soft_wrap=True)
+    over = exceeded(bounds, tally.latencies)
+    for line in over:
+        console.print(f"over {line}", style="red", markup=False, soft_wrap=True)
     if tally.errors:
         console.print(display.errors(tally), style="red", markup=False, soft_wrap=True)
     if json:
         import msgspec
 
         sys.stdout.write(msgspec.json.encode(tally.summary()).decode() + "\n")
+    return over
 
 
 def _allow_files(count: int) -> None:

@@ -6,10 +6,12 @@ def version() -> None:
     import platform
     from importlib.metadata import version as version_of
 
+    from gatelink._native import description
     from gatelink.version import __version__
 
     found = {
         "gatelink": __version__,
+        "core": description(),
         "python": f"{platform.python_implementation()} {platform.python_version()}",
         "uvloop": version_of("uvloop"),
         "msgspec": version_of("msgspec"),

@@ -10,65 +10,39 @@ service.cluster.post("lobby", RoomOpened(7))
 answer = await service.cluster.call("lobby", WhereIs(uid), timeout=1.0)
 """
 
+import asyncio
 import re
-from collections.abc import Callable, Collection, Sequence
-from typing import Any, TypeVar
-
-import msgspec
+from collections.abc import Callable
+from typing import Any
 
 from gatelink import tasks
-from gatelink.calls import invoke, invoke_plain
-from gatelink.cluster.directory import Directory, Place
-from gatelink.cluster.engine import CallRefused, Engine, Subscription
-from gatelink.cluster.links import Link, Links
+from gatelink.calls import invoke_plain
+from gatelink.cluster.cluster_handlers import ClusterHandlers, decode, encode
+from gatelink.cluster.directory import Place, find_place
+from gatelink.cluster.engine import NoResponder, Subscription
+from gatelink.cluster.group_counts import GroupCount, count_members
+from gatelink.cluster.kicks import ClusterUsers, Kicked, check_user
+from gatelink.cluster.links import GATEWAY, Link, Links
+from gatelink.cluster.membership import Membership
 from gatelink.cluster.registry import LoadMeter, OnChange, Registry, ServerInfo, State
-from gatelink.errors import CatalogError, ConfigError, LocalError, SessionClosed
-from gatelink.handlers import Fallback, Handlers, Route, check_handler
+from gatelink.errors import ConfigError, LocalError, RequestCode, RequestFailed, SessionClosed
 from gatelink.logger import Logger
 from gatelink.net.client import connect_server
 from gatelink.net.dialer import Backoff
 from gatelink.net.frontend import Frontend
-from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.interfaces import MessageSource
+from gatelink.net.user_kicks import UserSession
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
-from gatelink.wire.frames import Frame, encode_frame
-from gatelink.wire.keys import ClusterKey
+from gatelink.wire.frames import encode_frame
 from gatelink.wire.messages import Catalog
 
 log = Logger("gatelink.cluster")
-quiet = RateLimitedLogger(log)
-
-_M = TypeVar("_M")
-_R = TypeVar("_R")
-_E = TypeVar("_E", bound=Callable[[Any], None])
 
 REDIAL = Backoff(first=0.1, most=1.0, attempts=1_000_000)
 """How a detached link is dialled again, without end: `Links` closes it when the other process is gone."""
 
 DIAL_SECONDS = 3.0
 _NAME = re.compile(r"[a-z0-9_-]{1,32}")
-
-
-class Membership(msgspec.Struct, frozen=True, kw_only=True):
-    """What a server needs to join a cluster.
-
-    engine: started before the server, and closed after it. keys: of the cluster, the newest first.
-    id: the server's own among all servers of the cluster.
-    inner: where it listens for other servers. advertise: how they reach it, if not under that address.
-    types: names of the server types that the cluster is configured to have, for `Cluster.servers`.
-    """
-
-    engine: Engine
-    keys: Sequence[ClusterKey]
-    id: int
-    inner: str = "tcp://127.0.0.1:0"
-    advertise: str = ""
-    types: Collection[str] = ()
-
-    def __post_init__(self) -> None:
-        if not self.keys:
-            raise ConfigError("a server of a cluster needs the cluster key; `gatelink keys new --cluster` makes one")
 
 
 class NotLinked(LocalError):
@@ -79,7 +53,8 @@ class Cluster:
     """The cluster as one of its servers sees it.
 
     `registry` knows all servers, `links` reaches them. frontend: gives the server's frontend for servers, which dialled
-    and accepted links share; called once the server has started. on_replaced: called when another server takes its id.
+    and accepted links share. clients: gives the one for clients. Both are called once the server has started.
+    on_replaced: called when another server takes its id.
     """
 
     def __init__(
@@ -87,17 +62,21 @@ class Cluster:
         member: Membership,
         catalog: Catalog,
         frontend: Callable[[], Frontend],
+        clients: Callable[[], Frontend],
         on_replaced: Callable[[], None],
         load: LoadMeter,
     ) -> None:
-        self.registry = Registry(member.engine, load, on_change=self._changed, on_replaced=on_replaced)
+        self.engine = engine = member.authentic_engine
+        self.registry = Registry(engine, load, on_change=self._changed, on_replaced=on_replaced)
         self.links = Links(self.registry, self._dial)
-        self.engine = member.engine
+        self.standstills = 0
+        """Times that this process stood still for so long that it gave way."""
         self._load = load
-        self._directory = Directory(member.engine, member.id)
+        self._users = ClusterUsers(engine, self.registry)
         self._member = member
         self._catalog = catalog
         self._frontend = frontend
+        self._clients = clients
         self._types = set(member.types)  # names of the types that are or were registered, too
         self._on_change: list[OnChange] = []
         self._subscriptions: list[Subscription] = []
@@ -109,8 +88,10 @@ class Cluster:
 
     @property
     def trouble(self) -> str:
-        """Why logins and calls fail just now; "" if they do not."""
-        return "" if self.engine.is_available else "the engine cannot be reached, or its bucket cannot be used"
+        """Why this server can't take new players just now, for people; "" if it can."""
+        if not self.engine.is_available:
+            return f"the engine cannot be used: {self.engine.trouble}"
+        return self.registry.trouble
 
     def on_change(self, call: OnChange) -> OnChange:
         """Decorator: `call(before, now)` for each server that registers, changes or leaves."""
@@ -134,7 +115,7 @@ class Cluster:
 
     # -- life --
 
-    async def join(self, me: ServerInfo, handlers: "ClusterHandlers") -> None:
+    async def join(self, me: ServerInfo, handlers: ClusterHandlers) -> None:
         """Register, and dial the servers with higher ids. Raises ConfigError for an invalid name, EngineUnavailable."""
         if not _NAME.fullmatch(me.name):
             raise ConfigError(f"server name {me.name!r}: a name has 1 to 32 of a-z, 0-9, _ and -")
@@ -149,20 +130,13 @@ class Cluster:
 
     async def close(self) -> None:
         """Leave the cluster; the links close once what is queued on them is delivered."""
-        subscriptions, self._subscriptions = self._subscriptions, []
-        await tasks.gather_all(
-            self.registry.close(), self.links.close(), *(subscription.close() for subscription in subscriptions)
-        )
+        await tasks.gather_all(self.registry.close(), self.links.close(), self.stop_serving())
 
-    def _changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
-        if now is not None:
-            self._types.add(now.name)
-        self.links.registry_changed(before, now)
-        for call in self._on_change:
-            try:
-                invoke_plain(call, before, now)
-            except Exception as error:
-                log.error("on_change failed", function=repr(call), exc_info=error)
+    async def stop_serving(self) -> None:
+        """Answer no calls and get no events any more."""
+        subscriptions, self._subscriptions = self._subscriptions, []
+        if subscriptions:
+            await tasks.gather_all(*(subscription.close() for subscription in subscriptions))
 
     async def _dial(self, info: ServerInfo) -> Session:
         me = self.me
@@ -181,16 +155,63 @@ class Cluster:
         frontend.memory_guard.add(session)
         return session
 
+    def _changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
+        if now is not None:
+            self._types.add(now.name)
+        self.links.registry_changed(before, now)
+        for call in self._on_change:
+            try:
+                invoke_plain(call, before, now)
+            except Exception as error:
+                log.error("on_change failed", function=repr(call), exc_info=error)
+
+    # -- users and groups --
+
     async def find(self, uid: int, slot: int = 0) -> Place | None:
         """Find the gateway and the epoch of a user's newest login. Raises EngineUnavailable."""
-        return await self._directory.find(uid, slot)
+        return await find_place(self.engine, uid, slot)
+
+    async def sessions(self, uid: int) -> list[UserSession]:
+        """The sessions of a user at all gateways, by gateway and slot.
+
+        A gateway that does not answer within 2 s is taken to have the sessions that the directory says. Raises
+        LocalError for a wrong uid, EngineUnavailable.
+        """
+        return await self._users.sessions(uid)
+
+    async def kick(self, uid: int, slot: int | None = None, reason: str = "") -> Kicked:
+        """End a user's sessions at all gateways with 4009 kicked, or only the sessions of one slot.
+
+        With them end their tickets. Without a slot, the user's tokens end too, if the gateways' `Tokens` can do that. A
+        login after this is allowed: to ban a user, refuse the token. If the engine is away, the kick is kept, and
+        carried out when it is back (`Kicked.is_kept`).
+
+        Raises LocalError for a wrong uid or slot, and if 20,000 kicks wait.
+        """
+        check_user(uid, slot)
+        kick = self._clients().kicks.kick(uid, slot, reason)
+        if kick is None:
+            raise LocalError("too many kicks wait for the engine; only the sessions at this server were ended")
+        is_done = await asyncio.shield(kick.tried)
+        kicked = await self._users.kicked(kick) if kick.last_at else Kicked(())
+        mine = [UserSession(self.me.id, each.slot, each.verified_at) for each in kick.ended]
+        return Kicked((*mine, *kicked.ended), kicked.unanswered, is_kept=not is_done)
+
+    async def count(self, group: str) -> GroupCount:
+        """The number of sessions in a broadcast group at all gateways, asked within 2 s.
+
+        In a service, `group` is a group of its type. On a gateway it is a group that its own handlers use, or
+        `type/name` for one of a service. Raises LocalError for a name that is empty or too long.
+        """
+        name = group if self.me.type == GATEWAY or not group else f"{self.me.type}/{group}"
+        return await count_members(self.engine, self.registry, name)
 
     # -- to other servers --
 
     def post(self, to: int | str, message: Any) -> None:
         """Send `message` to one server, in order. to: the server's id, or a type's name for any server of the type.
 
-        Raises NotLinked; OutboxFull when too much waits for that server.
+        Raises NotLinked; OutboxFull when too much waits for that server; MessageTooLarge.
         """
         link = self.links.get(to) if isinstance(to, int) else self._any(to)
         if link is None:
@@ -224,11 +245,16 @@ class Cluster:
     async def call(self, to: int | str, request: Any, timeout: float) -> Any:  # noqa: ASYNC109 - goes with the request
         """Send a request to one server, and return its answer, a message of the catalog. to: as for `post`.
 
-        Raises NoResponder if no server answers such calls; RequestFailed if the handler raised, with the `code` and
-        `reason` of a CallRefused; CallTimeout without an answer within `timeout` seconds; EngineUnavailable.
+        Raises RequestFailed if there is no answer; its `code` says why: SERVER_LOST if no server answers such calls,
+        NO_HANDLER, REFUSED, FAILED, or TIMEOUT, after `timeout` seconds. Raises EngineUnavailable; CatalogError for an
+        answer that this catalog does not have, and what its codec raises.
         """
         subject = f"call.server.{to}" if isinstance(to, int) else f"call.{to}"
-        return decode(self._catalog, await self.engine.request(subject, encode(self._catalog, request), timeout))
+        try:
+            answer = await self.engine.request(subject, encode(self._catalog, request), timeout)
+        except NoResponder as error:
+            raise RequestFailed(RequestCode.SERVER_LOST, reason=str(error)) from None
+        return decode(self._catalog, answer)
 
     async def publish(self, topic: str, message: Any) -> None:
         """Send `message` to every subscriber of `topic` that the engine reaches now. Raises EngineUnavailable."""
@@ -246,79 +272,3 @@ class Cluster:
     def _frame(self, message: Any) -> bytes:
         kind, body = self._catalog.encode(message)
         return encode_frame(kind.id, body)
-
-
-class PostFallback(Fallback):
-    """Drops and counts posts that cannot be handled: one bad post must not close the link."""
-
-    def __init__(self) -> None:
-        self.malformed_posts = 0
-        self.unhandled_posts = 0
-
-    def unrouted(self, table: Handlers, session: MessageSource, frame: Frame) -> None:
-        """Counts a post that nothing here handles."""
-        self.unhandled_posts += 1
-        quiet.error("a post has no handler here", server=session.uid, id=frame[0])
-
-    def malformed(self, session: MessageSource, route: Route, error: Exception) -> None:
-        """Counts a post that does not decode."""
-        self.malformed_posts += 1
-        quiet.error("post dropped", server=session.uid, message=route.name, error=type(error).__name__)
-
-
-class ClusterHandlers:
-    """A server's handlers of posts, calls and events from other servers; registered before it starts.
-
-    `posts` is the table of posted messages, whose handlers get the link's session and the message.
-    """
-
-    def __init__(self, catalog: Catalog) -> None:
-        self.post_fallback = PostFallback()
-        self.posts = Handlers(catalog, self.post_fallback)
-        self.topics: dict[str, Callable[[bytes], None]] = {}
-        self._catalog = catalog
-        self._calls: dict[type, Callable[[Any], Any]] = {}
-
-    def on_call(self, request: type[_M]) -> Callable[[Callable[[_M], _R]], Callable[[_M], _R]]:
-        """Decorator: `handler(request)`, plain or async, returns the answer to a call. Raises CatalogError."""
-        self._catalog.of_type(request)
-
-        def register(handler: Callable[[_M], _R]) -> Callable[[_M], _R]:
-            if request in self._calls:
-                raise CatalogError(f"calls with {request.__name__} have a handler already")
-            check_handler(handler, f"calls with {request.__name__}", "request")
-            self._calls[request] = handler
-            return handler
-
-        return register
-
-    def on_event(self, topic: str) -> Callable[[_E], _E]:
-        """Decorator: `handler(message)`, a plain function, for messages published to `topic`. Raises CatalogError."""
-
-        def register(handler: _E) -> _E:
-            check_handler(handler, f"topic {topic!r}", "message", asynchronous=False)
-            if topic in self.topics:
-                raise CatalogError(f"the topic {topic!r} has a handler already")
-            self.topics[topic] = lambda data: invoke_plain(handler, invoke_plain(decode, self._catalog, data))
-            return handler
-
-        return register
-
-    async def answer(self, data: bytes) -> bytes:
-        """Answer one call."""
-        request = invoke_plain(decode, self._catalog, data)
-        handler = self._calls.get(type(request))
-        if handler is None:
-            raise CallRefused(0, f"that server has no handler of {type(request).__name__}")
-        return invoke_plain(encode, self._catalog, await invoke(handler, request))
-
-
-def encode(catalog: Catalog, message: Any) -> bytes:
-    """A message as the engine carries it: id u16, body."""
-    kind, body = catalog.encode(message)
-    return kind.id.to_bytes(2, "little") + body
-
-
-def decode(catalog: Catalog, data: bytes) -> Any:
-    """Decode what `encode` made. Raises CatalogError, and what the codec raises."""
-    return catalog.find(int.from_bytes(data[:2], "little")).decode(data[2:])

@@ -2,19 +2,17 @@
 
 See docs/protocol.md, "Newer logins win".
 
-An epoch grows with every login of a key and with every login on a gateway, so that it names the session, too: it is
-the session's sid on links. It is at least the unix time in microseconds: an engine that lost everything cannot make an
-older login look newer.
+An epoch (epochs.py) is given once, so it names the session, too: it is the session's sid on links.
 """
 
 import asyncio
-import time
 from collections.abc import Callable
 
 import msgspec
 
 from gatelink import tasks
-from gatelink.cluster.engine import Conflict, Engine, EngineUnavailable, Entry, Revision
+from gatelink.cluster.engine import Conflict, Conflicts, Engine, EngineUnavailable, write_over
+from gatelink.cluster.epochs import Epochs
 from gatelink.logger import Logger
 
 log = Logger("gatelink.directory")
@@ -47,17 +45,21 @@ _decode = msgspec.msgpack.Decoder(Place).decode
 
 
 class Directory:
-    """The cluster's directory, as one gateway writes it. clock: unix seconds."""
+    """The cluster's directory, as one gateway writes it. clock: unix seconds, by default the engine's.
 
-    def __init__(self, engine: Engine, gateway: int, clock: Callable[[], float] = time.time) -> None:
+    `find_place` and `places_of` read it.
+
+    epochs: gives the epochs of the gateway's logins.
+    """
+
+    def __init__(self, engine: Engine, gateway: int, clock: Callable[[], float] | None = None) -> None:
         self.gateway = gateway
         self.ttl = TTL
         """Seconds that an entry lives after each write."""
         self.skipped = 0
         """Ends that were not written: too many waited while the engine could not be reached. They expire."""
+        self.epochs = Epochs(engine, gateway, clock)
         self._engine = engine
-        self._clock = clock
-        self._last = 0
         self._ends: asyncio.Queue[tuple[int, int, int, float]] = asyncio.Queue(MAX_WAITING)
         self._workers: list[asyncio.Task[None]] = []
 
@@ -67,36 +69,36 @@ class Directory:
         Raises EngineUnavailable.
         """
         key = _key(uid, slot)
+        conflicts = Conflicts(key)
+        epoch = await self.epochs.next()
         while True:
             entry = await self._engine.get(key)
-            before = _decode(entry.value) if entry is not None else None
-            epoch = self._next_epoch(before)
+            before = _place(key, entry.value) if entry is not None else None
+            if before is not None and before.epoch >= epoch:  # a login at the same time, or one that the engine kept
+                epoch = await self._epoch_above(before.epoch)
             try:
-                await self._write(key, Place(self.gateway, epoch), self.ttl, entry)
-            except Conflict:
-                continue  # another login of the same player at the same time
-            return epoch, before
+                await write_over(self._engine, entry, key, _encode(Place(self.gateway, epoch)), self.ttl)
+            except Conflict:  # another login of the same player at the same time
+                await conflicts.another()
+            else:
+                return epoch, before
 
-    async def find(self, uid: int, slot: int = 0) -> Place | None:
-        """The place of a player's newest login, unless it is closed. Raises EngineUnavailable."""
-        entry = await self._engine.get(_key(uid, slot))
-        place = _decode(entry.value) if entry is not None else None
-        return None if place is None or place.is_over else place
-
-    async def renew(self, uid: int, slot: int, epoch: int) -> bool:
+    async def renew(self, uid: int, slot: int, epoch: int) -> tuple[bool, Place | None]:
         """Keep a session's entry alive; write it again if the engine lost it.
 
-        Returns False, and writes nothing, if there is a newer login.
+        Returns whether the login is the newest, and the place in the entry before, of this gateway or another one.
+        Writes nothing if there is a newer login.
 
         Raises Conflict if the entry is changing: a newer login came first, or this one was closed;
         EngineUnavailable.
         """
         key = _key(uid, slot)
         entry = await self._engine.get(key)
-        if entry is not None and _decode(entry.value).epoch > epoch:
-            return False
-        await self._write(key, Place(self.gateway, epoch), self.ttl, entry)
-        return True
+        before = _place(key, entry.value) if entry is not None else None
+        if before is not None and before.epoch > epoch:
+            return False, before
+        await write_over(self._engine, entry, key, _encode(Place(self.gateway, epoch)), self.ttl)
+        return True, before
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float = 0.0) -> None:
         """A session is closed: delete its entry soon, or `keep` seconds later if a backlog waits for the player."""
@@ -118,14 +120,12 @@ class Directory:
             workers, self._workers = self._workers, []
             await tasks.cancel_and_wait(*workers)
 
-    def _next_epoch(self, before: Place | None) -> int:
-        self._last = max(self._last + 1, int(self._clock() * 1_000_000), before.epoch + 1 if before is not None else 0)
-        return self._last
-
-    async def _write(self, key: str, place: Place, ttl: float, entry: Entry | None) -> Revision:
-        if entry is None:
-            return await self._engine.create(key, _encode(place), ttl)
-        return await self._engine.update(key, _encode(place), ttl, entry.revision)
+    async def _epoch_above(self, other: int) -> int:
+        epoch = await self.epochs.next()
+        if epoch <= other:  # of a base that the engine lost
+            await self.epochs.begin_again(above=other)
+            epoch = await self.epochs.next()
+        return epoch
 
     async def _write_ends(self) -> None:
         while True:
@@ -150,13 +150,36 @@ class Directory:
 
     async def _write_end(self, key: str, epoch: int, keep: float) -> None:
         entry = await self._engine.get(key)
-        if entry is None or (place := _decode(entry.value)).epoch != epoch:
+        if entry is None or (place := _place(key, entry.value)).epoch != epoch:
             return
         if keep:
             over = msgspec.structs.replace(place, is_over=True)
             await self._engine.update(key, _encode(over), keep, entry.revision)
         else:
             await self._engine.delete(key, entry.revision)
+
+
+async def find_place(engine: Engine, uid: int, slot: int = 0) -> Place | None:
+    """The place of a player's newest login, unless it is closed. Raises EngineUnavailable."""
+    key = _key(uid, slot)
+    entry = await engine.get(key)
+    place = _place(key, entry.value) if entry is not None else None
+    return None if place is None or place.is_over else place
+
+
+async def places_of(engine: Engine, uid: int) -> dict[int, Place]:
+    """The places of a user's newest logins, by slot, but for those that are closed. Raises EngineUnavailable."""
+    async with engine.watch(f"{PREFIX}.{uid}") as watch:
+        found = {int(key.rpartition(".")[2]): _place(key, value) for key, value in watch.entries.items()}
+    return {slot: place for slot, place in found.items() if not place.is_over}
+
+
+def _place(key: str, value: bytes) -> Place:
+    """Decode an entry. Raises EngineUnavailable if it can't be read: then nobody knows where the player is."""
+    try:
+        return _decode(value)
+    except msgspec.MsgspecError as error:
+        raise EngineUnavailable(f"{key} can't be read; was it written by a newer version? {error}") from None
 
 
 def _key(uid: int, slot: int) -> str:

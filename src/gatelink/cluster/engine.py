@@ -6,7 +6,11 @@ Players' frames never go through the engine. While it cannot be reached, session
 Two implementations pass the same tests: `engines.memory.MemoryEngine` (one process) and `engines.nats.NatsEngine`.
 """
 
+import asyncio
 import contextlib
+import math
+import random
+import re
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager
@@ -18,11 +22,26 @@ import msgspec
 from gatelink.errors import GatelinkError
 
 Revision = NewType("Revision", int)
-"""Identifies one write of a key. Opaque: only to be compared with another of the same key."""
+"""Identifies one write of a key. Later writes, of any key, have higher ones, while the engine keeps its contents."""
+
+MAX_VALUE = (1 << 20) - 1_024
+"""Bytes of a value, an event or a request: what NATS takes by default, less the headers."""
+
+MAX_NAME = 512  # characters
+MAX_TTL = 10 * 365 * 86_400.0  # s
+MAX_TIMEOUT = 3_600.0  # s that a request may wait
+
+MAX_CONFLICTS = 64
+"""How often other processes' writes of one key may come first, before a call gives up."""
+
+CONFLICT_PAUSE = 0.002
+"""Seconds. The wait after a conflict is up to this, times the number of conflicts so far."""
+
+_NAME = re.compile(r"[A-Za-z0-9_=-]+(?:\.[A-Za-z0-9_=-]+)*")
 
 
-MAX_REFUSAL = 1_000
-"""Characters of a refusal's reason."""
+MAX_SKEW = 1.0
+"""Seconds that a machine's clock may be off the engine's: over it, it is logged, and by default no process starts."""
 
 
 class EngineError(GatelinkError):
@@ -33,6 +52,10 @@ class EngineUnavailable(EngineError):
     """The engine did not answer before the deadline. It may have done what it was asked."""
 
 
+class ClockSkew(EngineUnavailable):
+    """This machine's clock is too far off the engine's."""
+
+
 class Conflict(EngineError):
     """The entry is not the expected one: another write came first, or it exists already, or it is gone."""
 
@@ -41,36 +64,8 @@ class NoResponder(EngineError):
     """No server answers the subject of a request."""
 
 
-class RequestFailed(EngineError):
-    """The handler of the request raised.
-
-    code, reason: of its `CallRefused`; 0 and "" for any other exception, which that server logs.
-    """
-
-    def __init__(self, text: str, code: int = 0, reason: str = "") -> None:
-        self.code = code
-        self.reason = reason
-        super().__init__(text)
-
-
-class CallTimeout(RequestFailed):
-    """The handler of the request did not answer before the deadline. It may have handled the request."""
-
-
-class CallRefused(GatelinkError):
-    """Raised by a handler of calls to refuse one: the caller gets RequestFailed with this `code` and `reason`.
-
-    code: 0 to 65,535, the application's own. reason: up to 1,000 characters, which the caller may see and log.
-    """
-
-    def __init__(self, code: int, reason: str = "") -> None:
-        if not 0 <= code <= 0xFFFF:
-            raise ValueError(f"code {code}; a refusal has one from 0 to 65535")
-        if len(reason) > MAX_REFUSAL:
-            raise ValueError(f"a reason of {len(reason)} characters; a refusal has at most {MAX_REFUSAL}")
-        self.code = code
-        self.reason = reason
-        super().__init__(f"refused with code {code}" + (f": {reason}" if reason else ""))
+class NoHandler(GatelinkError):
+    """Raised by a handler of requests for one that it does not know: the caller gets code NO_HANDLER."""
 
 
 class Entry(msgspec.Struct, frozen=True):
@@ -91,9 +86,9 @@ class Change(msgspec.Struct, frozen=True):
 class Watch(Protocol):
     """The keys of a prefix, kept current. Iterating gives each change, in order per key, after it is in `entries`.
 
-    A key that changed several times while the engine was away, or faster than it was read, is reported once, and not at
-    all if it came and went. The same value written again is no change. It is iterated by one reader, and ends with the
-    engine; while the engine is away `entries` are what they were.
+    Unread changes of a key are reported as one. A key that came and went unread is not reported. The same value written
+    again is no change. While the engine is away, `entries` stay as they were. One reader iterates a watch, until the
+    engine is closed.
     """
 
     entries: Mapping[str, bytes]
@@ -127,6 +122,7 @@ class EngineStats:
         self.served_failed = 0  # whose handler raised or took longer than the caller waits
         self.served_refused = 0  # refused, as too many were being handled
         self.handler_errors = 0  # raised by handlers of events
+        self.not_authentic: Counter[str] = Counter()  # entries and messages that no server wrote, by purpose
 
     @contextlib.contextmanager
     def timing(self, call: str) -> Iterator[None]:
@@ -173,6 +169,20 @@ class Engine(Protocol):
     def is_available(self) -> bool:
         """Whether it is connected and the last test write succeeded; for health and metrics."""
 
+    @property
+    def trouble(self) -> str:
+        """Why it is not available, for people; "" if it is."""
+
+    def now(self) -> float:
+        """The engine's time in unix seconds.
+
+        What expires is decided by it, so that servers whose machines have different clocks agree.
+        """
+
+    @property
+    def skew(self) -> float:
+        """Seconds that this machine's clock is ahead of the engine's (negative: behind), at least."""
+
     async def get(self, key: str) -> Entry | None: ...
 
     async def put(self, key: str, value: bytes, ttl: float) -> Revision:
@@ -199,13 +209,77 @@ class Engine(Protocol):
     async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
         """Answer requests, each in a task of its own; of several servers, one gets each request.
 
-        `handler` is cancelled at the caller's deadline. What it raises is logged, and fails the request; CallRefused
-        is not logged, and its reason goes to the caller. Over 1,000 at a time are refused.
+        `handler` is cancelled at the caller's deadline. What it raises is logged, and fails the request; Refuse and
+        NoHandler are not logged, and go to the caller. Over 1,000 at a time are refused.
         """
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - goes with the call
         """Send a request and return the answer.
 
-        Raises NoResponder at once, RequestFailed; after `timeout` seconds CallTimeout, or EngineUnavailable if the
+        Raises NoResponder at once; RequestFailed, with code TIMEOUT after `timeout` seconds; EngineUnavailable if the
         engine cannot be reached.
         """
+
+
+class Conflicts:
+    """The conflicts of one loop that reads `key`, changes it, and writes it with `write_over`."""
+
+    def __init__(self, key: str) -> None:
+        self._key = key
+        self._count = 0
+
+    async def another(self) -> None:
+        """Count a conflict, and wait a moment before the next try. Raises EngineUnavailable after MAX_CONFLICTS.
+
+        The wait is random, so that processes which write one key at the same time do not meet again.
+        """
+        self._count += 1
+        if self._count == MAX_CONFLICTS:
+            raise EngineUnavailable(
+                f"{MAX_CONFLICTS} writes of {self._key} by other processes came first; try again later"
+            )
+        await asyncio.sleep(random.uniform(0.0, CONFLICT_PAUSE * self._count))
+
+
+async def write_over(engine: Engine, read: Entry | None, key: str, value: bytes, ttl: float) -> Revision:
+    """Write `key` if it is still as it was read (None: it was not there). Raises Conflict, as `create` and `update`."""
+    if read is None:
+        return await engine.create(key, value, ttl)
+    return await engine.update(key, value, ttl, read.revision)
+
+
+# What every engine takes; checked before anything is sent.
+
+
+def check_name(name: str) -> None:
+    """Of a key, a prefix or a subject. Raises ValueError."""
+    if len(name) > MAX_NAME:
+        raise ValueError(f"a name of {len(name)} characters; the longest has {MAX_NAME}")
+    if not _NAME.fullmatch(name):
+        raise ValueError(f"{name!r} is not words of A-Z a-z 0-9 _ - = joined by dots")
+
+
+def check_value(value: bytes) -> None:
+    """Of a key, an event, a request or an answer. Raises ValueError."""
+    if len(value) > MAX_VALUE:
+        raise ValueError(f"{len(value)} bytes are more than an engine's {MAX_VALUE}")
+
+
+def check_write(key: str, value: bytes, ttl: float) -> int:
+    """Of a write; gives its ttl in whole seconds, rounded up. Raises ValueError, as for a ttl under 1 s."""
+    check_name(key)
+    check_value(value)
+    if not 1 <= ttl <= MAX_TTL:
+        raise ValueError(f"a ttl of {ttl:g} s; it must be from 1 to {MAX_TTL:g}")
+    return math.ceil(ttl)
+
+
+def check_timeout(timeout: float) -> None:
+    """Of a request. Raises ValueError."""
+    if not 0 < timeout <= MAX_TIMEOUT:
+        raise ValueError(f"a timeout of {timeout:g} s; it must be above 0 and at most {MAX_TIMEOUT:g}")
+
+
+def is_below(key: str, prefix: str) -> bool:
+    """Whether `key` has the words of `prefix` and at least one more."""
+    return key.startswith(prefix) and key[len(prefix) : len(prefix) + 1] == "."

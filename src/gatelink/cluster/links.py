@@ -1,8 +1,10 @@
-"""The links of one server: one resumable, sealed session with every other server that it must talk to.
+"""The links of one server: one resumable, sealed session with every other server of the cluster that it talks to.
+
+Gateways talk to services and to each other, services to all.
 
 Of two servers the one with the lower id dials. A detached link attaches again by itself and loses nothing. It is closed
 only when the other process counts as dead: another process registered with its id, its address refuses connections, or
-its registry entry expired. The next link to that server is a new one.
+its registry entry expired (not a gateway's). The next link to that server is a new one.
 """
 
 import asyncio
@@ -13,13 +15,16 @@ from typing import Any, Protocol
 import msgspec
 
 from gatelink import tasks
-from gatelink.cluster.registry import Registry, ServerInfo
+from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.registry import Registry, ServerInfo, State
+from gatelink.config import Limits
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, LocalError, MessageTooLarge, SessionClosed
 from gatelink.logger import Logger
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.wire.control import Features, Lost
 from gatelink.wire.envelope import PUSH_HEAD, Run, event, push_to_one
 from gatelink.wire.frames import HEADER_SIZE, Frame
 
@@ -28,6 +33,12 @@ log = Logger("gatelink.links")
 PROBE_SECONDS = 0.25
 """Seconds between two probes of the address behind a detached link."""
 
+LONGEST_PAUSE = 2.0
+"""Seconds between two attempts to link a server, at most."""
+
+_TAKEN = (CloseCode.REPLACED, CloseCode.RESUME_REFUSED)
+"""Codes with which a link ends when another process has taken this server's id."""
+
 REFUSALS = 3
 """Refused probes in a row after which the other process counts as dead."""
 
@@ -35,7 +46,7 @@ PACK_BYTES = 65_536
 """Bytes of envelopes that `push_to` gathers before it queues them."""
 
 GATEWAY = 1
-"""The server type of gateways. Two gateways have no link."""
+"""The server type of gateways."""
 
 
 class LinkUser(Protocol):
@@ -43,6 +54,9 @@ class LinkUser(Protocol):
 
     def link_opened(self, link: "Link") -> None:
         """Called for a new link. Only its `Run` event has been queued."""
+
+    def link_detached(self, link: "Link") -> None:
+        """Called when a link has lost its connection. It may get another."""
 
     def link_attached(self, link: "Link") -> None:
         """Called when a detached link has a connection again. It goes on where it stopped."""
@@ -67,6 +81,9 @@ class Link:
         "_pushes",
         "_relieved",
         "_user",
+        "undelivered",
+        "before_close",
+        "held",
         "info",
         "instance",
         "session",
@@ -74,6 +91,12 @@ class Link:
 
     def __init__(self, info: ServerInfo, session: Session, user: LinkUser) -> None:
         self.info = info
+        self.before_close: Callable[[], None] | None = None
+        """Called before this server closes the link in order; may still send."""
+        self.undelivered: list[bytes] = []
+        """Envelopes that were queued when `Links.drop` ended the link."""
+        self.held: asyncio.Event | None = None
+        """Set at a service while the gateway may have given up this link: its players' messages wait for the event."""
         self._user = user
         self.instance = info.instance  # from its entry, until the other end sends its own
         self.session = session
@@ -100,6 +123,35 @@ class Link:
         return self.info.type
 
     @property
+    def limits(self) -> Limits:
+        """The limits of links (`link_limits`), which are not those of clients."""
+        return self.session.context.limits
+
+    @property
+    def was_given_up(self) -> bool:
+        """Whether the other end of this closed link may have gone on without this server."""
+        return self.held is not None or self.session.close_code in _TAKEN
+
+    @property
+    def silent(self) -> float:
+        """Seconds since the last frame from the other end."""
+        session = self.session
+        return session.context.wheel.clock() - session.last_heard
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the other end takes players, and sent a frame within half of the heartbeat timeout."""
+        session = self.session
+        is_open = session.state is SessionState.OPEN and self.info.state is State.UP
+        return is_open and self.silent <= self.limits.heartbeat_timeout / 2
+
+    @property
+    def takes_reports(self) -> bool:
+        """Whether the other end knows NewerLogin, Handled and KickUser. Before version 0.2 it does not."""
+        extension = self.session.extension
+        return extension is not None and bool(extension.features & Features.LINK_REPORTS)
+
+    @property
     def max_envelope(self) -> int:
         """Bytes of the largest whole envelope that the other end takes."""
         return self._largest
@@ -108,6 +160,20 @@ class Link:
         """Hand received frames to the user of the link (session.interfaces.Forwarder)."""
         self._user.envelopes(self, frames)
         return True
+
+    def forward_answer(self, frame: Frame) -> None:
+        """Do nothing: a link has no requests of its own, as servers ask each other with calls."""
+
+    @property
+    def speaks_requests(self) -> bool:
+        """Whether the other end knows requests, and the SessionOpened that goes with them."""
+        extension = self.session.extension
+        return extension is not None and extension.features & Features.REQUESTS > 0
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes that `push_to` has gathered."""
+        return self._pushed_bytes
 
     def is_to(self, info: ServerInfo) -> bool:
         """Whether the other end is the process that wrote the registry entry `info`."""
@@ -131,8 +197,8 @@ class Link:
     def push_to(self, sid: int, frame: bytes) -> None:
         """Queue a whole frame for the player of `sid`. A player's frames of one turn share a PushFrame if they fit.
 
-        Whatever is queued later is sent later. Raises OutboxFull and MessageTooLarge, as `push` does. A closed link
-        drops the frame.
+        Envelopes that are queued later are sent later. Raises OutboxFull and MessageTooLarge, as `push` does. A closed
+        link drops the frame.
         """
         frames = self._pushes.get(sid)
         size = len(frame) if frames is not None else len(frame) + PUSH_HEAD
@@ -189,9 +255,13 @@ class Link:
 
     def send_event(self, message: msgspec.Struct) -> None:
         """Queue an event, which may use all of the room. If there is none left, the link is closed."""
+        self.send_whole(event(message))
+
+    def send_whole(self, envelope: bytes) -> None:
+        """As `send_event`, for a whole envelope."""
         self.pack()
         try:
-            self.session.send_frame(event(message))
+            self.session.send_frame(envelope)
         except SessionClosed:
             pass
 
@@ -228,17 +298,20 @@ class Links:
     """All links of one server, and the dispatcher of their sessions.
 
     dial: opens the session with a server of a higher id. Raises ConnectError.
-    user: the user of the links. Must be set before the server listens.
+    user: the user of the links. Must be set before the server listens. on_change: called when a link opens, detaches,
+    attaches or closes.
     """
 
     def __init__(self, registry: Registry, dial: Callable[[ServerInfo], Awaitable[Session]]) -> None:
         self.user: LinkUser
+        self.on_change: Callable[[], None] = lambda: None
         self._registry = registry
         self._dial = dial
         self._links: dict[int, Link] = {}
         self._by_session: dict[Session, Link] = {}  # not in `session.data`, which belongs to the handlers
         self._dialling: dict[int, asyncio.Task[None]] = {}
         self._probing: dict[Link, asyncio.Task[None]] = {}
+        self._dead: dict[int, str] = {}  # instances whose address refused connections, by id
         self._closing = False
 
     # -- links --
@@ -262,17 +335,25 @@ class Links:
         """The links to the servers of a type, ordered by id."""
         return sorted((link for link in self._links.values() if link.type == type), key=lambda link: link.id)
 
+    def may_live(self, id: int) -> bool:
+        """Whether a server is linked, or registered and not known to be dead."""
+        info = self._registry.servers.get(id)
+        return id in self._links or (info is not None and self._dead.get(id) != info.instance)
+
     # -- from the registry --
 
     def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
         """Dial a new server. Close a detached link whose entry expired or now belongs to another process."""
         for id in {info.id for info in (before, now) if info is not None}:
+            if now is None or self._dead.get(id) != now.instance:
+                self._dead.pop(id, None)
             link = self._links.get(id)
             if link is None:
                 continue
             if now is not None and link.is_to(now):
                 link.info = now
-            elif link.session.state is SessionState.DETACHED:
+            elif link.session.state is SessionState.DETACHED and (now is not None or link.type != GATEWAY):
+                # A gateway without an entry may only stand still, and lose nothing if it wakes within the window.
                 self._close(link, "another process has its id" if now is not None else "its entry expired")
         if now is not None:
             self._dial_if_ours(now)
@@ -284,12 +365,8 @@ class Links:
 
     def _dial_if_ours(self, info: ServerInfo) -> None:
         me = self._registry.me
-        if me is not None and self._needs(info) and info.id > me.id and info.id not in self._dialling:
+        if me is not None and info.inner and info.id > me.id and info.id not in self._dialling and not self._closing:
             self._dialling[info.id] = tasks.live(partial(self._keep_dialled, info.id), "link dialling")
-
-    def _needs(self, info: ServerInfo) -> bool:
-        me = self._registry.me
-        return me is not None and info.id != me.id and bool(info.inner) and not info.type == me.type == GATEWAY
 
     async def _keep_dialled(self, id: int) -> None:
         """Dial a server until it is linked, and again when that link is closed, as long as it is registered."""
@@ -298,17 +375,32 @@ class Links:
             try:
                 session = await self._dial(info)
             except ConnectError as error:
-                log.info("not linked", server=id, name=info.name, error=str(error))
+                is_long = wait == LONGEST_PAUSE  # else it has most likely just died, or starts
+                say = log.info if is_long else log.debug
+                say("not linked", server=id, name=info.name, error=str(error))
                 await asyncio.sleep(wait)
-                wait = min(wait * 2, 2.0)
+                wait = min(wait * 2, LONGEST_PAUSE)
                 continue
             wait = PROBE_SECONDS
             await session.wait_closed()
             await asyncio.sleep(0)  # let `_link_closed` run first
+            if session.close_code in _TAKEN and not await self._is_named(session.close_code):
+                break
         self._dialling.pop(id, None)
 
+    async def _is_named(self, code: CloseCode) -> bool:
+        """Whether the registry has this process under its id. If another process has it, this server stops."""
+        while not self._closing:
+            try:
+                return await self._registry.is_current()
+            except EngineUnavailable:
+                if code is CloseCode.RESUME_REFUSED:
+                    return True  # most likely the other end has forgotten the session
+                await asyncio.sleep(LONGEST_PAUSE)
+        return False
+
     def set_instance(self, link: Link, instance: str) -> None:
-        """Store the instance that the other end sent. That process may be newer than the entry that we have."""
+        """Store the instance that the other end sent. That process may be newer than our copy of its registry entry."""
         link.instance = instance
         info = self._registry.servers.get(link.id)
         if info is not None and link.is_to(info):
@@ -319,6 +411,9 @@ class Links:
     def opened(self, session: Session) -> None:
         """Make the link of a new session."""
         info = self._registry.servers.get(session.uid)
+        if self._closing:
+            session.close(CloseCode.GOING_AWAY, "this server stops")
+            return
         if info is None:  # its entry expired while it was verified
             session.close(CloseCode.VERIFY_FAILED, "not registered")
             return
@@ -326,12 +421,16 @@ class Links:
         session.forwarder = link
         self._by_session[session] = link
         self._links[link.id] = link
-        log.info("linked", server=link.id, name=info.name)
+        log.debug("linked", server=link.id, name=info.name)
         link.send_event(Run(self._registry.own.instance))
         self.user.link_opened(link)
+        self.on_change()
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
         """Hand received frames to the user of the link."""
+        standstill = session.context.standstill
+        if standstill is not None and standstill.check() and session.close_code is not None:
+            return  # the other end has gone on without this process
         if session.forwarder is not None:
             session.forwarder.forward(frames)
 
@@ -345,6 +444,8 @@ class Links:
         if link is not None and not self._closing:
             self._probing[link] = tasks.keep(self._probe(link), "link probe")
             log.info("link detached", server=link.id, name=link.info.name)
+            self.user.link_detached(link)
+            self.on_change()
 
     def resumed(self, session: Session) -> None:
         """Stop the probes of a link that is attached again, and tell its user."""
@@ -353,6 +454,16 @@ class Links:
             self._end_probe(link)
             self.user.link_attached(link)
             log.info("link attached", server=link.id, name=link.info.name)
+            self.on_change()
+
+    def renewed(self, session: Session) -> None:
+        """Never called: servers show no tokens."""
+
+    def lost(self, session: Session, lost: Lost) -> None:
+        """Never called: what is lost between servers is counted for their players."""
+
+    def expiring(self, session: Session) -> None:
+        """Never called: a link's login does not expire."""
 
     def closed(self, session: Session, handle_rest: bool) -> None:
         """Remove a closed link in the next turn of the loop, as its user may be using it now."""
@@ -366,17 +477,19 @@ class Links:
             if self._links.get(link.id) is link:
                 del self._links[link.id]
             code = session.close_code.label if session.close_code is not None else ""
-            log.info(
+            frames = sum(1 for _ in session.outbox.frames())  # those not acknowledged, and those not sent
+            (log.info if frames else log.debug)(
                 "link closed",
                 server=link.id,
                 name=link.info.name,
                 code=code,
                 reason=session.close_reason,
-                frames=sum(1 for _ in session.outbox.frames()),  # those not acknowledged, and those not sent
+                frames=frames,
             )
             self.user.link_closed(link)
             link.relieve()
-        session.handlers_done()
+            self.on_change()
+        session.last_handler.ended()
 
     # -- probes of detached links --
 
@@ -393,9 +506,15 @@ class Links:
                 return
             refused = refused + 1 if await _is_refused(endpoint) else 0
             if refused >= REFUSALS:
+                self._dead[link.id] = link.instance
                 self._close(link, "its address refuses connections")
                 return
             await asyncio.sleep(PROBE_SECONDS)
+
+    def give_up(self, link: Link, why: str) -> None:
+        """Close a detached link, even if the other process may live."""
+        if link.session.state is SessionState.DETACHED:
+            self._close(link, why)
 
     def _close(self, link: Link, why: str) -> None:
         link.session.close(CloseCode.GOING_AWAY, why)
@@ -405,13 +524,41 @@ class Links:
         if probe is not None and probe is not asyncio.current_task():
             probe.cancel()
 
-    async def close(self) -> None:
-        """Close every link after delivering its queue. If cancelled, abort the links."""
+    def before_close(self) -> None:
+        """Call `Link.before_close` of each link."""
+        for link in self:
+            if link.before_close is not None:
+                link.before_close()
+
+    def excuse_silence(self) -> None:
+        """Count the silence of all links from now on: this process stood still, and read nothing."""
+        for link in self:
+            link.session.last_heard = link.session.context.wheel.read_clock()
+
+    def drop(self, reason: str) -> None:
+        """End every link at once. Queued envelopes are not sent, and frames that still arrive are not handled."""
+        for link in self:
+            session = link.session
+            link.undelivered = session.outbox.drain()
+            session.context.stats.dropped += len(link.undelivered)
+            if session.extension is not None:
+                session.extension.disown()
+            session.close(CloseCode.NORMAL, reason)
+
+    def give_way(self) -> None:
+        """Stop dialling and accepting links, and close every link after delivering its queue."""
         self._closing = True
+        for task in (*self._dialling.values(), *self._probing.values()):
+            task.cancel()
+        self.before_close()
+        for link in self:
+            link.session.close(CloseCode.NORMAL, "this server stops")
+
+    async def close(self) -> None:
+        """As `give_way`; wait for the end of the links. If cancelled, abort them."""
+        self.give_way()
         try:
             await tasks.cancel_and_wait(*self._dialling.values(), *self._probing.values())
-            for link in self:
-                link.session.close(CloseCode.NORMAL, "this server stops")
             for link in self:
                 await link.session.wait_closed()
         finally:

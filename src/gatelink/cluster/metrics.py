@@ -8,7 +8,8 @@ from collections.abc import Iterator, Mapping
 
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from gatelink.cluster.cluster import Cluster, ClusterHandlers
+from gatelink.cluster.cluster import Cluster
+from gatelink.cluster.cluster_handlers import ClusterHandlers
 from gatelink.cluster.engine import EngineStats
 from gatelink.cluster.login_arbiter import ClusterLoginArbiter
 from gatelink.cluster.player_route import PlayerRouter
@@ -56,6 +57,7 @@ def of_gateway(
 def of_service(players: Players, cluster: Cluster, handlers: ClusterHandlers) -> Iterator[Metric]:
     """Metrics of a service that has been started."""
     yield counter("malformed_envelopes", "Envelopes that were dropped.", players.malformed)
+    yield counter("refused_players", "Players refused as handlers of their user had not ended.", players.refused)
     yield counter("stray_frames", "Frames of players that this service does not have.", players.strays)
     yield from _of_cluster(cluster, handlers)
 
@@ -67,9 +69,11 @@ def _of_cluster(cluster: Cluster, handlers: ClusterHandlers) -> Iterator[Metric]
     for (type, is_open), count in states.items():
         links.add_metric((str(type), "open" if is_open else "broken"), count)
     yield links
+    yield counter("standstills", "Times that this process stood still, and gave way.", cluster.standstills)
     yield counter("malformed_posts", "Posts of servers that did not decode.", posts.malformed_posts)
     yield counter("unhandled_posts", "Posts of servers that nothing here handles.", posts.unhandled_posts)
     yield gauge("engine_available", "1 while the engine is connected and its bucket can be used.", engine.is_available)
+    yield gauge("engine_clock_skew_seconds", "How far this machine's clock is ahead of the engine's.", engine.skew)
     yield from _of_engine(engine.stats)
 
 
@@ -80,6 +84,7 @@ def _of_engine(stats: EngineStats) -> Iterator[Metric]:
     for labels, count in stats.failures.items():
         failures.add_metric(labels, count)
     yield failures
+    yield counters("engine_not_authentic", "Entries and messages that no server wrote.", "purpose", stats.not_authentic)
     for name, text in _ENGINE_COUNTERS.items():
         yield counter(f"engine_{name}", text, getattr(stats, name))
 

@@ -1,37 +1,51 @@
-"""A gateway's routes: to which servers each player's frames go, and how the servers' messages reach the players.
+"""A gateway's forwarding: the players' frames to the servers, and the servers' messages to the players.
 
-Frames are not decoded. A player's first frame for a type of server binds the player to one server of that type. That
-server gets SessionOpened, then the player's frames, packed into envelopes and queued on the server's link.
+Frames are not decoded. A player's first frame for a type of server binds the player to one server of that type
+(type_route.py). That server gets SessionOpened, then the player's frames, packed into envelopes and queued on the
+server's link.
 """
 
 from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from enum import Enum, auto
 from hashlib import blake2b
 from itertools import groupby
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 
-from gatelink.cluster.links import Link, Links
-from gatelink.cluster.players import POLICIES
+from gatelink.cluster.links import GATEWAY, Link, Links
+from gatelink.cluster.player import POLICIES
 from gatelink.cluster.registry import ServerInfo, State
 from gatelink.cluster.routes import OnDeath, Pick, Rules
-from gatelink.errors import BodyError, CloseCode, LocalError, SessionClosed
+from gatelink.cluster.type_route import ForwardStats, RouteState, TypeRoute
+from gatelink.errors import BodyError, CloseCode, LocalError, ProtocolError, RequestCode, SessionClosed
 from gatelink.handlers import Handlers
-from gatelink.logger import Logger
-from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.control_frames import close_code
+from gatelink.logger import Logger, RateLimitedLogger
+from gatelink.session.forwarding import ForwardPath, ForwardTable
 from gatelink.session.groups import Member
 from gatelink.session.loop_context import LoopContext
+from gatelink.session.manager import DUPLICATE_LOGIN_FRAME
 from gatelink.session.outbox import OutboxFull
+from gatelink.session.requests import failed_frame, tag_of
 from gatelink.session.session import Session
-from gatelink.session.states import SessionState, step
+from gatelink.session.states import SessionState
+from gatelink.session.straight_path import send_to_all
 from gatelink.session.stream import Pause
-from gatelink.session.timers import Item
+from gatelink.session.timers import TICK
 from gatelink.wire import envelope
-from gatelink.wire.envelope import MOVED, NEW, RETURNED, SERVER_DIED, Encoded, client_frames
-from gatelink.wire.frames import Frame
+from gatelink.wire.control import MAX_U32, Features, Lost, close_code
+from gatelink.wire.envelope import (
+    ALL_SLOTS,
+    NEW,
+    SERVER_DIED,
+    Encoded,
+    client_frames,
+    first_id,
+    sid_and_count,
+    tags_in,
+    without_tags,
+)
+from gatelink.wire.frames import ANSWER, FAILED, REQUEST, Frame
 
 log = Logger("gatelink.gateway")
 quiet = RateLimitedLogger(log)
@@ -39,300 +53,36 @@ quiet = RateLimitedLogger(log)
 MAX_CLAIMS = 0xFFFF
 """Bytes of a player's claims as JSON."""
 
+PRESENCE_AT_ONCE = 1_024
+"""Players in one Connected."""
+
+REPORT_SECONDS = 0.2
+"""Seconds until a player gets a record of lost messages. So one record can report many losses."""
+
+LOOK_SECONDS = 0.5
+"""Seconds between two looks for another server, while a silent one is waited for."""
+
 _DEFAULT_RULES = Rules()
 
-
-class RouteState(Enum):
-    """The state of one player's route to the servers of one type."""
-
-    UNBOUND = auto()
-    """The player has no server of the type. Its next frame binds it to one."""
-    BOUND = auto()
-    """The player's frames go to one server."""
-    WAITING = auto()
-    """No server of the type is there. The player gets the next one that comes, or none after `hold_seconds`."""
-    PINNED = auto()
-    """The player waits for one particular server: `bind` named it, or it died under the rule `hold`."""
+Whole = Sequence[Encoded]
+"""Whole frames of players."""
 
 
-class RouteEvent(Enum):
-    BIND = auto()
-    """A server gets the player."""
-    UNBIND = auto()
-    """The server loses the player: it died or drains, the player left, or `bind` names another server."""
-    WAIT = auto()
-    """No server of the type is there."""
-    PIN = auto()
-    """The particular server that the player must get is not there."""
-    UNPIN = auto()
-    """The player no longer waits for a particular server: any server of the type will do."""
-    STOP = auto()
-    """The wait is over: no server came in time, or the player left."""
-
-
-_S, _E = RouteState, RouteEvent
-
-ROUTE = {
-    (_S.UNBOUND, _E.BIND): _S.BOUND,
-    (_S.UNBOUND, _E.WAIT): _S.WAITING,
-    (_S.UNBOUND, _E.PIN): _S.PINNED,
-    (_S.BOUND, _E.UNBIND): _S.UNBOUND,
-    (_S.WAITING, _E.BIND): _S.BOUND,
-    (_S.WAITING, _E.PIN): _S.PINNED,
-    (_S.WAITING, _E.STOP): _S.UNBOUND,
-    (_S.PINNED, _E.BIND): _S.BOUND,
-    (_S.PINNED, _E.PIN): _S.PINNED,
-    (_S.PINNED, _E.UNPIN): _S.WAITING,
-    (_S.PINNED, _E.STOP): _S.UNBOUND,
-}
-
-
-class TypeRoute:
-    """One player's route to the servers of one type.
-
-    state: a state of the table ROUTE. link: to the player's server, while BOUND.
-    pinned: the id of the server to wait for, while PINNED. 0: any server.
-    held: envelopes that wait for a server, while WAITING or PINNED. Reading from the player is paused while there are
-    any.
-    arrival: why the player will come to its next server, for its SessionOpened.
-    lost: frames that no server got since the last SessionOpened.
-    is_crowded: the link's queue is too long. is_lagging: the server's handlers lag behind this player's messages.
-    """
-
-    __slots__ = (
-        "_player",
-        "_router",
-        "_timer",
-        "arrival",
-        "held",
-        "is_crowded",
-        "is_lagging",
-        "link",
-        "lost",
-        "pinned",
-        "state",
-        "type",
-    )
-
-    def __init__(self, player: "PlayerRoute", router: "PlayerRouter", type: int) -> None:
-        self._player = player
-        self._router = router
-        self._timer: Item | None = None
-        self.type = type
-        self.state = RouteState.UNBOUND
-        self.link: Link | None = None
-        self.pinned = 0
-        self.held: list[Encoded] = []
-        self.arrival: int = NEW
-        self.lost = 0
-        self.is_crowded = False
-        self.is_lagging = False
-
-    @property
-    def player(self) -> "PlayerRoute":
-        """The player whose route this is."""
-        return self._player
-
-    @property
-    def is_waiting(self) -> bool:
-        """Whether the player waits for a server of the type."""
-        return self.state is RouteState.WAITING or self.state is RouteState.PINNED
-
-    def _step(self, event: RouteEvent) -> None:
-        self.state = step(ROUTE, self.state, event)
-
-    # -- frames --
-
-    def forward(self, envelope: Encoded) -> None:
-        """Queue an envelope of the player's frames: on the link of its server, or here until there is a server."""
-        if self.link is None and not self.is_waiting:
-            self.bind(SERVER_DIED if self.lost else NEW)
-        if self.link is not None:
-            self.send(self.link, envelope)
-        elif self._router.rules_of(self.type).on_death is OnDeath.DROP:
-            self._router.lose(self.type, [envelope])
-        else:
-            self.wait(SERVER_DIED if self.lost else NEW, [envelope])
-
-    def send(self, link: Link, envelope: Encoded) -> None:
-        """Queue an envelope on the link. If the link's queue is then too long, pause reading from the player."""
-        try:
-            if link.push(envelope) and not self.is_crowded:
-                self.is_crowded = True
-                self._player.session.pause(Pause.LINK)
-                self._router.crowd(link, self)
-        except (OutboxFull, SessionClosed):
-            self._router.lose(self.type, [envelope])
-
-    # -- to a server and away from it --
-
-    def bind(self, arrival: int) -> bool:
-        """Bind the player to a server of the type and send the held envelopes; False if there is no server."""
-        link = self._router.pick(self)
-        if link is None:
-            return False
-        held = self._end_wait() if self.is_waiting else []
-        self._step(RouteEvent.BIND)
-        self.link = link
-        self.pinned = 0
-        self._router.bound.setdefault(link, set()).add(self)
-        self._router.fresh[link.id] += 1
-        link.send_event(self._opening(arrival))
-        for each in held:
-            self.send(link, each)
-        self._player.read_on()
-        return True
-
-    def _opening(self, arrival: int) -> envelope.SessionOpened:
-        session = self._player.session
-        lost, self.lost = min(self.lost, 0xFFFFFFFF), 0
-        if session.returned:
-            arrival |= RETURNED
-        return envelope.SessionOpened(
-            self._player.sid, session.uid, session.slot, session.epoch, session.address, arrival, lost,
-            self._player.claims,
-        )  # fmt: skip
-
-    def unbind(self, link: Link, code: CloseCode) -> None:
-        """Take the player from its server, which gets SessionClosed.
-
-        The player stays in its groups: they belong to all servers of the type.
-        """
-        self._router.bound[link].discard(self)
-        link.send_event(envelope.SessionClosed(self._player.sid, code))
-        self.forget_link(link)
-
-    def forget_link(self, link: Link) -> None:
-        """Take the player from a server that may be dead, and so is sent nothing."""
-        self._step(RouteEvent.UNBIND)
-        self.link = None
-        if self.is_crowded:
-            self.is_crowded = False
-            self._router.crowded[link].discard(self)
-        self.is_lagging = False
-        self._player.read_on()
-
-    def bind_to(self, server: int) -> None:
-        """Obey a Bind: move the player to that server, or let it wait for it. Server 0 lets the gateway choose."""
-        before = self.link
-        if before is not None:
-            if before.id == server:
-                return
-            self.unbind(before, CloseCode.NORMAL)
-        if self.is_waiting:
-            if server:
-                self._step(RouteEvent.PIN)
-            elif self.state is RouteState.PINNED:
-                self._step(RouteEvent.UNPIN)
-            self.pinned = server
-            self.bind(self.arrival)
-        elif server:
-            self.pinned = server
-            self.bind_or_wait(MOVED if before is not None else NEW)
-
-    def rebind(self, link: Link, code: CloseCode) -> None:
-        """Move the player to another server of the type, or let it wait for one."""
-        self.unbind(link, code)
-        self._router.stats.rebinds += 1
-        self.bind_or_wait(MOVED)
-
-    def server_died(self, link: Link, unsent: list[Encoded]) -> None:
-        """The player's server died: apply the rules of the type. unsent: the player's envelopes that were not sent."""
-        self.forget_link(link)
-        rule = self._router.rules_of(self.type).on_death
-        if rule is OnDeath.CLOSE:
-            self._router.lose(self.type, unsent)
-            self._player.session.close(CloseCode.GOING_AWAY, "the server behind it is gone")
-            return
-        self._router.stats.rebinds += 1
-        if rule is OnDeath.HOLD:
-            self.pinned = link.id
-        self.bind_or_wait(SERVER_DIED, unsent)
-
-    # -- while there is no server --
-
-    def bind_or_wait(self, arrival: int, envelopes: Sequence[Encoded] = ()) -> None:
-        """Bind the player and send `envelopes`. Without a server hold them, or lose them if the rule is to drop."""
-        if self.bind(arrival):
-            for each in envelopes:
-                self.forward(each)
-        elif self._router.rules_of(self.type).on_death is OnDeath.DROP:
-            self.pinned = 0
-            self._router.lose(self.type, envelopes)
-        else:
-            self.wait(arrival, envelopes)
-
-    def wait(self, arrival: int, envelopes: Sequence[Encoded]) -> None:
-        """Hold `envelopes` until a server comes, at most until the type's `hold_seconds` after the wait began."""
-        if not self.is_waiting:
-            self._step(RouteEvent.PIN if self.pinned else RouteEvent.WAIT)
-            self.arrival = arrival
-            seconds = self._router.rules_of(self.type).hold_seconds
-            self._timer = self._router.context.wheel.call(seconds, self._no_server_came)
-            self._router.waiting.setdefault(self.type, set()).add(self)
-            self._router.stats.held += 1
-        if envelopes:
-            self.held += envelopes
-            self._player.session.pause(Pause.LINK)
-
-    def _end_wait(self) -> list[Encoded]:
-        """Stop the timer; return the held envelopes, which the caller must send or count as lost."""
-        if self._timer is not None:
-            self._router.context.wheel.cancel(self._timer)
-            self._timer = None
-        waiting = self._router.waiting[self.type]
-        waiting.discard(self)
-        if not waiting:
-            del self._router.waiting[self.type]
-        held, self.held = self.held, []
-        return held
-
-    def _no_server_came(self) -> None:
-        """`hold_seconds` are over: any server of the type will do. Without one the held envelopes are lost."""
-        uid = self._player.session.uid
-        if self.state is RouteState.PINNED:
-            self._router.stats.missed_binds += 1
-            quiet.error(
-                "the server that a player waits for did not come: another gets it",
-                uid=uid,
-                type=self.type,
-                server=self.pinned,
-            )
-            self._step(RouteEvent.UNPIN)
-            self.pinned = 0
-        if not self.bind(self.arrival):
-            if self.held:
-                quiet.error("no server came for a player's messages: they are lost", type=self.type, uid=uid)
-            self._stop_waiting()
-            self._player.read_on()
-
-    def _stop_waiting(self) -> None:
-        held = self._end_wait()
-        self._step(RouteEvent.STOP)
-        self.pinned = 0
-        self._router.lose(self.type, held)
-
-    def close(self, code: CloseCode) -> None:
-        """The player left: send its server SessionClosed; the held envelopes are lost."""
-        if self.link is not None:
-            self.unbind(self.link, code)
-        elif self.is_waiting:
-            self._stop_waiting()
-
-
-class PlayerRoute:
+class PlayerRoute(ForwardPath):
     """One player at a gateway, and its routes by server type (session.interfaces.Forwarder).
 
     sid: the session's number between the gateway and its services. claims: JSON, for SessionOpened.
     """
 
-    __slots__ = ("_router", "claims", "routes", "session", "sid")
+    __slots__ = ("_frames", "_router", "claims", "losses", "routes", "session")
 
     def __init__(self, session: Session, router: "PlayerRouter", claims: str) -> None:
+        super().__init__(router, session.epoch)
+        self.losses: dict[int, Lost] = {}  # since its start, by server type
+        self._frames: list[Frame] = []  # they wait while the router holds all players
         self._router = router
         self.session = session
         self.claims = claims
-        self.sid = session.epoch
         self.routes: dict[int, TypeRoute] = {}
 
     def forward(self, frames: list[Frame]) -> bool:
@@ -341,33 +91,154 @@ class PlayerRoute:
         Returns False, and sends nothing, if one of the frames has a handler here or no type of server.
         """
         router = self._router
+        if router.context.standstill is not None:
+            router.context.standstill.check()
+        if router.is_holding:
+            self._frames += frames
+            self.session.pause(Pause.CHECK)
+            return True
         table = router.table
         handled_here = router.handled_here
         type = table[frames[0][0]]
         is_mixed = False
-        for id, _, _ in frames:
+        has_requests = False
+        for id, flags, _ in frames:
             to = table[id]
             if not to or id in handled_here:
                 return False
             if to != type:
                 is_mixed = True
+            if flags >= REQUEST:
+                has_requests = True
+        if has_requests and self.session.requests is not None:
+            for id, flags, body in frames:
+                if flags >= REQUEST:
+                    self.session.requests.serving[tag_of(body)] = id, table[id]
         if not is_mixed:
-            self._send(type, frames)
+            self.forward_to(type, client_frames(self.sid, frames), len(frames))
         else:
             for type, run in groupby(frames, key=lambda frame: table[frame[0]]):
-                self._send(type, list(run))
-        router.stats.forwarded += len(frames)
+                part = list(run)
+                self.forward_to(type, client_frames(self.sid, part), len(part))
+                if self.session.close_code is CloseCode.PROTOCOL_ERROR:
+                    break  # the frames of an unknown type ended it
         return True
 
-    def _send(self, type: int, frames: list[Frame]) -> None:
+    def forward_to(self, type: int, envelope: Encoded, count: int) -> None:
         route = self.routes.get(type)
         if route is not None and route.link is not None:
-            route.send(route.link, client_frames(self.sid, frames))
+            self._router.stats.forwarded += count
+            self.send(route, route.link, envelope, count)
         elif type in self._router.known:
-            self.to(type).forward(client_frames(self.sid, frames))
+            self._router.stats.forwarded += count
+            self.to(type).forward(envelope)
         else:  # no server of the type was ever registered, so do not wait for one
-            self._router.context.stats.unhandled += len(frames)
+            self.refuse_requests(envelope, RequestCode.NO_HANDLER)
+            self._router.context.stats.unhandled += count
             quiet.info("messages are dropped: no server of their type was registered", type=type, uid=self.session.uid)
+            if self._router.close_unknown:
+                text = f"message {first_id(envelope)} is for servers of type {type}, and none was ever registered"
+                self.session.broken(ProtocolError(text))
+
+    def send(self, route: TypeRoute, link: Link, envelope: Encoded, count: int) -> None:
+        """Queue an envelope of `count` frames on the link of a route.
+
+        If the link's queue is then too long, pause reading from the player.
+        """
+        if not link.speaks_requests and self.session.requests is not None:
+            self.refuse_requests(envelope, RequestCode.NO_HANDLER)
+            left = without_tags(envelope)
+            kept = sid_and_count(left)[1] if left is not None else 0
+            answers = count - kept - len(tags_in(envelope))  # to a server that died before it got them
+            self._router.context.stats.stray_answers += answers
+            if left is None:
+                return
+            envelope, count = left, kept
+        try:
+            if link.push(envelope) and not route.is_crowded:
+                route.is_crowded = True
+                self.session.pause(Pause.LINK)
+                self._router.note_crowded(link, route)
+            route.unhandled += count
+        except (OutboxFull, SessionClosed):
+            self._router.count_lost(route.type, [envelope])
+
+    def go_on(self) -> None:
+        """Handle the frames that waited while the router held all players."""
+        frames, self._frames = self._frames, []
+        if self.session.close_code is not None:
+            return
+        if frames and not self.forward(frames):  # not all of them are for services
+            self.session.handlers.dispatch(self.session, frames)
+        self.session.resume(Pause.CHECK)
+
+    def forward_answer(self, frame: Frame) -> None:
+        """Send the player's answer to the service that asked, if the player is still bound to it."""
+        tag = tag_of(frame[2])
+        route = self.routes.get(tag & 0xFF)
+        link = route.link if route is not None else None
+        if route is None or link is None or not link.speaks_requests or route.binding & 0xFF != tag >> 8 & 0xFF:
+            self._router.context.stats.stray_answers += 1
+        else:
+            self.send(route, link, client_frames(self.sid, [frame]), 1)
+
+    def refuse_requests(self, envelope: Encoded, code: RequestCode) -> None:
+        """Tell the player that no answer comes to the requests in the envelope."""
+        requests = self.session.requests
+        if requests is not None and requests.serving:
+            for tag in tags_in(envelope):
+                requests.refuse(self.session, tag, code)
+
+    def lose_requests(self, type: int, unsent: Iterable[Encoded]) -> None:
+        """Tell the player that no answer comes to its requests to a server, except those in `unsent`."""
+        requests = self.session.requests
+        if requests is None or not requests.serving:
+            return
+        kept = {tag for envelope in unsent for tag in tags_in(envelope)}
+        for tag, (_, to) in list(requests.serving.items()):
+            if to == type and tag not in kept:
+                requests.refuse(self.session, tag, RequestCode.SERVER_LOST)
+
+    def take_answers(self, link: Link, frames: Whole) -> list[Encoded]:
+        """The frames from a server that the player may get: answers once, and requests if it speaks them."""
+        requests = self.session.requests
+        route = self.routes.get(link.type)
+        is_bound = route is not None and route.link is link
+        taken = []
+        for frame in frames:
+            flags = frame[3]
+            if flags >= REQUEST:
+                tag = tag_of(frame[6:10])
+                if requests is None or (flags < ANSWER and tag & 0xFF != link.type):
+                    self._router.stats.malformed += 1
+                    continue
+                if flags >= ANSWER:
+                    if not is_bound or requests.serving.get(tag, (0, 0))[1] != link.type:
+                        self._router.context.stats.stray_answers += 1  # of an older binding, or a second one
+                        continue
+                    if len(frame) > self._router.context.max_message:
+                        self._router.note_too_large(frame)
+                        requests.refuse(self.session, tag, RequestCode.FAILED)
+                        continue
+                    del requests.serving[tag]
+                elif len(frame) > self._router.context.max_message:
+                    self._router.note_too_large(frame)
+                    self._refuse_to(link, frame, tag)
+                    continue
+            taken.append(frame)
+        return taken
+
+    def _refuse_to(self, link: Link, frame: Encoded, tag: int) -> None:
+        """Tell a server that its request is not sent to the player."""
+        id = int.from_bytes(frame[4:6], "little")
+        failed = failed_frame(id, tag, RequestCode.FAILED, reason="too large for the gateway")
+        link.push(client_frames(self.sid, [(id, FAILED, failed[6:])]))
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of the envelopes that wait for a server."""
+        routed = sum([len(each) for route in self.routes.values() for each in route.held])
+        return routed + sum([len(frame[2]) for frame in self._frames])
 
     def to(self, type: int) -> TypeRoute:
         """The route to the servers of a type."""
@@ -376,7 +247,7 @@ class PlayerRoute:
             route = self.routes[type] = TypeRoute(self, self._router, type)
         return route
 
-    def greet(self, type: int) -> None:
+    def bind_if_unbound(self, type: int) -> None:
         """Bind the player to a server of a type that wants login events, unless it has one or waits for one."""
         route = self.to(type)
         if route.state is RouteState.UNBOUND:
@@ -391,6 +262,11 @@ class PlayerRoute:
             self.session.resume(Pause.LINK)
         if not any(route.is_lagging for route in routes):
             self.session.resume(Pause.HANDLERS)
+
+    def report_losses(self) -> None:
+        """Tell the player what was lost since its start, if it has a connection."""
+        for lost in self.losses.values():
+            self.session.send_control(lost)
 
     def lags(self, link: Link, on: bool) -> None:
         """Pause or resume reading, as the server's handlers lag or not. Ignored if the player has left that server."""
@@ -409,31 +285,37 @@ class PlayerRoute:
             route.close(code)
 
 
-class ForwardStats:
-    """What one gateway has counted since its start."""
+class Gateways(Protocol):
+    """Takes news of logins at other gateways: `login_arbiter.ClusterLoginArbiter`."""
 
-    def __init__(self) -> None:
-        self.forwarded = 0  # frames from players to servers
-        self.pushed = 0  # frames from servers to players
-        self.lost: Counter[int] = Counter()  # frames that no server got, by server type
-        self.misdirected = 0  # deliveries and events for sessions that are not here any more
-        self.malformed = 0  # envelopes that were dropped
-        self.rebinds = 0  # players whose server died or drains
-        self.missed_binds = 0  # players that waited for a particular server in vain
-        self.held = 0  # times that a player waited because there was no server
+    def link_opened(self, link: Link) -> None:
+        """Called when there is a new link to a gateway."""
+
+    def newer_login(self, uid: int, slot: int, epoch: int) -> None:
+        """Called when another gateway has a login of that epoch."""
 
 
-class PlayerRouter:
+class RelayedKicks(Protocol):
+    """Takes kicks that other servers send over links: `kicks.GatewayKicks`."""
+
+    def relayed(self, uid: int, slot: int | None, at: int, reason: str) -> None:
+        """Called when a server has kicked a user, at that unix microsecond."""
+
+
+class PlayerRouter(ForwardTable):
     """All routes of one gateway, and the user of its links (links.LinkUser).
 
     context: that of the client sessions. posts: handles messages between servers.
     max_frame: bytes of the largest frame that a server may send to a player.
     table: the server type of each message id, 0 for none. rules: by server type.
     known: the server types to wait for. Types in the registry are added; messages for any other type are dropped.
-    handled_here: ids of the messages that have a handler in the gateway.
+    close_unknown: such a message also closes the session with 4007.
+    handled_here: ids of the messages that have a handler in the gateway. gateways: takes their news of logins.
+    kicks: takes kicks that come over links.
 
-    players: by sid. bound: routes by link. waiting: routes by server type. crowded: routes by the link whose queue is
-    too long. fresh: by server id, the number of players bound since the server's last keepalive.
+    players: by sid. is_holding: whether all players are held. bound: routes by link. waiting: routes by server type.
+    crowded: routes by the link whose queue is too long. leaving: by link and sid, the unhandled frames of players that
+    the server has no more. fresh: by server id, the number of players bound since the server's last keepalive.
     """
 
     def __init__(
@@ -446,25 +328,43 @@ class PlayerRouter:
         rules: Mapping[int, Rules],
         known: Iterable[int] = (),
         handled_here: Container[int] = (),
+        close_unknown: bool = False,
     ) -> None:
+        super().__init__(table, handled_here)
         self.context = context
         self.stats = ForwardStats()
-        self.table = table
         self.known = set(known)
-        self.handled_here = handled_here
         self.players: dict[int, PlayerRoute] = {}
         self.bound: dict[Link, set[TypeRoute]] = {}
         self.waiting: dict[int, set[TypeRoute]] = {}
         self.crowded: dict[Link, set[TypeRoute]] = {}
+        self.leaving: dict[Link, dict[int, int]] = {}
         self.fresh: Counter[int] = Counter()
+        self.gateways: Gateways | None = None
+        self.kicks: RelayedKicks | None = None
         self._links = links
+        self._presence: dict[Link, dict[int, bool]] = {}  # by link and sid: what this turn of the loop brought
         self._posts = posts
         self._max_frame = max_frame
         self._rules = rules
+        self.close_unknown = close_unknown
+        self._unreported: set[PlayerRoute] = set()  # players that must still get a record of their losses
 
     def __iter__(self) -> Iterator[PlayerRoute]:
         """The players of this moment."""
         return iter(list(self.players.values()))
+
+    # -- all players together --
+
+    def hold_all(self) -> None:
+        """Forward nothing of any player until `go_on`: a newer login of the user may be elsewhere."""
+        self.is_holding = True
+
+    def go_on(self) -> None:
+        """Forward the frames that players sent meanwhile, except players whose session has ended."""
+        self.is_holding = False
+        for player in self:
+            player.go_on()
 
     # -- for routes --
 
@@ -474,6 +374,8 @@ class PlayerRouter:
 
     def pick(self, route: TypeRoute) -> Link | None:
         """The link to the server that a player is to get; None if there is none now."""
+        if route.type == GATEWAY:
+            return None  # gateways have no players of other gateways
         if route.pinned:
             found = self._links.get(route.pinned)
             return found if found is not None and found.type == route.type else None
@@ -482,9 +384,10 @@ class PlayerRouter:
             for link in self._links.of_type(route.type)
             if link.info.state is State.UP and link.session.state is SessionState.OPEN
         ]
+        up = [link for link in up if link.is_well] or up  # a silent one may be cut off
         return pick(up, self.rules_of(route.type).pick, route.player.session.uid, self.fresh.__getitem__)
 
-    def crowd(self, link: Link, route: TypeRoute) -> None:
+    def note_crowded(self, link: Link, route: TypeRoute) -> None:
         """Remember to resume reading from the player when the link has room."""
         crowd = self.crowded.get(link)
         if crowd is None:
@@ -497,14 +400,51 @@ class PlayerRouter:
             route.is_crowded = False
             route.player.read_on()
 
-    def lose(self, type: int, envelopes: Iterable[Encoded]) -> None:
-        """Count the frames in `envelopes` as lost; the player's next server of the type is told how many."""
-        for sid, frames in map(envelope.sid_and_count, envelopes):
+    def count_lost(self, type: int, envelopes: Iterable[Encoded]) -> None:
+        """Count the frames in `envelopes` as lost; the player's next server of the type gets their number."""
+        for each in envelopes:
+            sid, frames = envelope.sid_and_count(each)
             if frames:
-                self.stats.lost[type] += frames
+                self.count_lost_of(sid, type, frames)
                 player = self.players.get(sid)
-                if player is not None:  # else the player left
-                    player.to(type).lost += frames
+                if player is not None:
+                    player.refuse_requests(each, RequestCode.SERVER_LOST)
+
+    def queued(self) -> Counter[Session]:
+        """Bytes that the links hold of each player that is here. Looks at all that they hold."""
+        found: Counter[Session] = Counter()
+        for link in self._links:
+            for frame in link.session.outbox.frames():
+                player = self.players.get(envelope.sid_of(frame))
+                if player is not None:
+                    found[player.session] += len(frame)
+        return found
+
+    def count_lost_of(self, sid: int, type: int, frames: int) -> None:
+        """Count so many frames of one player as lost."""
+        self.stats.lost[type] += frames
+        player = self.players.get(sid)
+        if player is not None:  # else the player left
+            player.to(type).lost += frames
+            self._note_loss(player, type, frames, 0)
+
+    def _note_loss(self, player: PlayerRoute, type: int, to_server: int, to_client: int) -> None:
+        """Report lost messages to the player soon. One record may report several losses."""
+        extension = player.session.extension
+        if extension is None or not extension.features & Features.LOSSES:
+            return
+        lost = player.losses.get(type, Lost(type, 0, 0))
+        player.losses[type] = Lost(
+            type, min(MAX_U32, lost.to_server + to_server), min(MAX_U32, lost.to_client + to_client)
+        )
+        if not self._unreported:
+            self.context.wheel.call(REPORT_SECONDS, self._report_losses)
+        self._unreported.add(player)
+
+    def _report_losses(self) -> None:
+        players, self._unreported = self._unreported, set()
+        for player in players:
+            player.report_losses()
 
     # -- players (handlers.Observer calls these) --
 
@@ -513,13 +453,59 @@ class PlayerRouter:
         try:
             claims = claims_text(session.claims)
         except (TypeError, LocalError) as error:
-            quiet.error("a player is closed: no service can be told its claims", uid=session.uid, error=str(error))
+            quiet.error("a player is closed: its claims can't be sent to a service", uid=session.uid, error=str(error))
             session.close(CloseCode.INTERNAL_ERROR)
             return
         session.forwarder = player = PlayerRoute(session, self, claims)
         self.players[player.sid] = player
         for type in {link.type for link in self._links if link.info.wants_login_events}:
-            player.greet(type)
+            player.bind_if_unbound(type)
+
+    def suspended(self, session: Session) -> None:
+        """Report that a player's connection broke."""
+        self._note_presence(session, False)
+
+    def resumed(self, session: Session) -> None:
+        """Report a player's connection, and its losses again: the last record may not have arrived."""
+        self._note_presence(session, True)
+        player = self.players.get(session.epoch)
+        if player is not None:
+            player.report_losses()
+
+    def _note_presence(self, session: Session, on: bool) -> None:
+        """Tell the services that want to know of a player's connection, once a turn of the loop."""
+        player = self.players.get(session.epoch)
+        if player is None:
+            return
+        for route in player.routes.values():
+            link = route.link
+            if link is not None and link.info.wants_presence and link.speaks_requests:
+                if not self._presence:
+                    self.context.loop.call_soon(self._send_presence)
+                self._presence.setdefault(link, {})[player.sid] = on
+
+    def _send_presence(self) -> None:
+        presence, self._presence = self._presence, {}
+        for link, players in presence.items():
+            for on in (False, True):
+                sids = [sid for sid, is_on in players.items() if is_on is on]
+                for at in range(0, len(sids), PRESENCE_AT_ONCE):
+                    link.send_event(envelope.Connected(int(on), tuple(sids[at : at + PRESENCE_AT_ONCE])))
+
+    def renewed(self, session: Session) -> None:
+        """Send the new claims of a renewed login to the player's services."""
+        player = self.players.get(session.epoch)
+        if player is None:
+            return
+        try:
+            player.claims = claims_text(session.claims)
+        except (TypeError, LocalError) as error:
+            quiet.error("a player is closed: its claims can't be sent to a service", uid=session.uid, error=str(error))
+            session.close(CloseCode.INTERNAL_ERROR)
+            return
+        for route in player.routes.values():
+            if route.link is not None and route.link.speaks_requests:
+                route.link.send_event(envelope.Renewed(player.sid, player.claims, session.expires_in))
 
     def closed(self, session: Session) -> None:
         """Remove the routes of a session, after its last frame was handled."""
@@ -548,9 +534,36 @@ class PlayerRouter:
     # -- from links (links.LinkUser) --
 
     def link_opened(self, link: Link) -> None:
+        if link.type == GATEWAY:
+            if self.gateways is not None:
+                self.gateways.link_opened(link)
+            return
         self.bound.setdefault(link, set())
         self.link_attached(link)
         link.send_event(envelope.LinkReady())
+
+    def link_detached(self, link: Link) -> None:
+        """Wait for a detached link. If its silence lasts, its players go to another server of the type."""
+        if link.type != GATEWAY and self.rules_of(link.type).on_death is not OnDeath.HOLD:
+            self._give_up_later(link)
+
+    def _give_up_later(self, link: Link) -> None:
+        seconds = max(LOOK_SECONDS, self._patience(link) - link.silent + TICK)
+        self.context.wheel.call(seconds, lambda: self._give_up(link))
+
+    def _patience(self, link: Link) -> float:
+        """Seconds of silence after which a server is given up. A live server has noticed its silence by then."""
+        return max(self.rules_of(link.type).give_up_seconds, link.limits.heartbeat_timeout)
+
+    def _give_up(self, link: Link) -> None:
+        """Close a link that is silent for too long, if another server of the type is well. Else it is waited for."""
+        if link.session.state is not SessionState.DETACHED:
+            return
+        if link.silent >= self._patience(link) and any(other.is_well for other in self._links.of_type(link.type)):
+            log.error("a silent server is given up: others get its players", server=link.id, name=link.info.name)
+            self._links.give_up(link, f"silent for {link.silent:.0f} s")
+        else:
+            self._give_up_later(link)
 
     def link_attached(self, link: Link) -> None:
         """Bind the players that wait for a server of the type, and if it wants login events, all that have none."""
@@ -558,69 +571,140 @@ class PlayerRouter:
             route.bind(route.arrival)
         if link.info.wants_login_events:
             for player in self:
-                player.greet(link.type)
+                player.bind_if_unbound(link.type)
 
     def link_closed(self, link: Link) -> None:
         """A server died. Envelopes that were only queued go to each player's next server.
 
-        Envelopes that it was sent and did not acknowledge count as lost: it may have handled them.
+        Frames that it was sent count as lost unless it said that they are handled: it may have handled them. A server
+        of version 0.1 says only what it received. Losses of which it may not have heard are told to the next server.
         """
+        for sid, lost in self._untold(link):
+            self.players[sid].to(link.type).lost += lost
         unsent: dict[int, list[Encoded]] = {}  # by sid
         for frame in link.session.outbox.drain():
             unsent.setdefault(envelope.sid_and_count(frame)[0], []).append(frame)
-        self.lose(link.type, link.session.outbox.frames())
+        if link.takes_reports:
+            for sid, frames in self._unhandled_of(link).items():
+                frames -= sum(count for _, count in map(sid_and_count, unsent.get(sid, ())))
+                if frames > 0:
+                    self.count_lost_of(sid, link.type, frames)
+        else:
+            self.count_lost(link.type, link.session.outbox.frames())
         for route in self.bound.pop(link, set()):
             route.server_died(link, unsent.pop(route.player.sid, []))
         for envelopes in unsent.values():  # of players that had left, or had another server by then
-            self.lose(link.type, envelopes)
+            self.count_lost(link.type, envelopes)
+
+    def _untold(self, link: Link) -> list[tuple[int, int]]:
+        """The (sid, lost) of the SessionOpened that a closed link still has, of players that the server had."""
+        untold = [envelope.lost_before(frame, link.speaks_requests) for frame in link.session.outbox.frames()]
+        bound = {route.player.sid for route in self.bound.get(link, ())}
+        return [(sid, lost) for sid, lost in untold if lost and sid in bound and sid in self.players]
+
+    def _unhandled_of(self, link: Link) -> dict[int, int]:
+        """The unhandled frames on a closed link, by sid."""
+        unhandled = self.leaving.pop(link, {})
+        for route in self.bound.get(link, ()):
+            if route.unhandled:
+                unhandled[route.player.sid] = route.unhandled
+                route.unhandled = 0
+        return unhandled
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None:
         for id, flags, body in frames:
             try:
                 if id == envelope.PUSH_FRAME:
-                    self._push(body)
+                    self._push(link, body)
+                elif id == envelope.HANDLED:
+                    self._handled(link, body)
+                elif id == envelope.LOST_PUSHES:
+                    self._lost_pushes(link, body)
                 elif id == envelope.BROADCAST_FRAME:
                     self._broadcast(body)
                 elif 100 <= id <= 199:
                     self._event(link, envelope.open_event(id, body))
                 else:
                     self._posts.dispatch(link.session, [(id, flags, body)])
-            except BodyError as error:
+            except (BodyError, LocalError) as error:  # LocalError: a group's name, or one group too many
                 self.stats.malformed += 1
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
 
-    def _push(self, body: bytes) -> None:
-        sids, policy, key, frames = envelope.open_push_frames(body, self._max_frame)
-        if len(body) > self.context.max_message:
-            frames = self._that_fit(frames)
-        for sid in sids:
+    def _handled(self, link: Link, body: bytes) -> None:
+        """A server handled more of its players' frames, also of those that it has no more."""
+        leaving = self.leaving.get(link, {})
+        for sid, count in envelope.open_handled_counts(body):
             player = self.players.get(sid)
+            route = player.routes.get(link.type) if player is not None else None
+            if route is not None and route.link is link:
+                route.unhandled = max(0, route.unhandled - count)
+            elif sid in leaving:
+                leaving[sid] -= count
+                if leaving[sid] <= 0:
+                    del leaving[sid]
+
+    def _lost_pushes(self, link: Link, body: bytes) -> None:
+        """A server had more frames for players on an earlier link than this gateway may have taken."""
+        for sid, count in envelope.open_handled_counts(body):
+            player = self.players.get(sid)
+            if player is not None:
+                self._note_loss(player, link.type, 0, count)
+
+    def _push(self, link: Link, body: bytes) -> None:
+        sids, policy, key, frames = envelope.open_push_frames(body, self._max_frame)
+        has_tags = frames.has_tags
+        if has_tags and (len(sids) != 1 or policy or key):
+            raise BodyError("a request or an answer in a push to several players, or with a policy or key")
+        fit: Whole = frames
+        if len(body) > self.context.max_message and not has_tags:
+            fit = self._that_fit(frames)
+        if len(sids) == 1:
+            player = self.players.get(sids[0])
             if player is None:
                 self.stats.misdirected += 1
             else:
-                self._deliver(player.session, frames, policy, key)
+                if has_tags:
+                    fit = self._that_fit(player.take_answers(link, frames))
+                self._deliver(player.session, fit, policy, key)
+        else:
+            found = [player.session for player in map(self.players.get, sids) if player is not None]
+            self.stats.misdirected += len(sids) - len(found)
+            self._deliver_to_all(found, fit, policy, key)
 
     def _broadcast(self, body: bytes) -> None:
         group, policy, key, frames = envelope.open_broadcast_frames(body, self._max_frame)
+        if frames.has_tags:
+            raise BodyError("a request or an answer in a broadcast")
+        fit: Whole = frames
         if len(body) > self.context.max_message:
-            frames = self._that_fit(frames)
+            fit = self._that_fit(frames)
         if group:
-            for member in self.context.groups.members(group):
-                self._deliver(member, frames, policy, key)
+            self._deliver_to_all(self.context.groups.members(group), fit, policy, key)
         else:
-            for player in self:
-                self._deliver(player.session, frames, policy, key)
+            self._deliver_to_all([player.session for player in self], fit, policy, key)
 
-    def _that_fit(self, frames: list[Encoded]) -> list[Encoded]:
+    def _deliver_to_all(self, members: Sequence[Member], frames: Whole, policy: int, key: int) -> None:
+        sent = send_to_all(members, frames, key, POLICIES[policy])
+        self.stats.pushed += sent * len(frames)
+        self.stats.misdirected += len(members) - sent
+
+    def _that_fit(self, frames: Whole) -> Whole:
         """`frames` without those over this gateway's limit. A service with a larger max_outbox_bytes may send them."""
         most = self.context.max_message
-        fit = [frame for frame in frames if len(frame) <= most]
-        if len(fit) < len(frames):
-            self.stats.malformed += len(frames) - len(fit)
-            quiet.error("a service's message is too large", bytes=max(map(len, frames)), most=most)
+        fit: list[Encoded] = []
+        for frame in frames:
+            if len(frame) <= most:
+                fit.append(frame)
+            else:
+                self.note_too_large(frame)
         return fit
 
-    def _deliver(self, member: Member, frames: list[Encoded], policy: int, key: int) -> None:
+    def note_too_large(self, frame: Encoded) -> None:
+        """Count a frame that is not sent, because it is over this gateway's limit."""
+        self.stats.malformed += 1
+        quiet.error("a service's message is too large", bytes=len(frame), most=self.context.max_message)
+
+    def _deliver(self, member: Member, frames: Whole, policy: int, key: int) -> None:
         try:
             if policy or key:
                 for frame in frames:
@@ -635,6 +719,14 @@ class PlayerRouter:
         match event:
             case envelope.Run(instance=instance):
                 self._links.set_instance(link, instance)
+            case envelope.NewerLogin(uid=uid, slot=slot, epoch=epoch) if link.type == GATEWAY:
+                if self.gateways is not None:
+                    self.gateways.newer_login(uid, slot, epoch)
+            case envelope.KickUser(uid=uid, slot=slot, at=at, reason=reason) if slot <= ALL_SLOTS:
+                if self.kicks is not None:
+                    self.kicks.relayed(uid, None if slot == ALL_SLOTS else slot, at, reason)
+            case envelope.LinkReady() if link.type == GATEWAY:
+                pass  # a gateway of version 0.1 sends it
             case envelope.Bind() | envelope.Kick() | envelope.Join() | envelope.Leave() | envelope.Hold():
                 player = self.players.get(event.sid)
                 if player is None or player.session.close_code is not None:
@@ -654,12 +746,11 @@ class PlayerRouter:
             case envelope.Bind(type=server_type, server=server):
                 player.to(server_type).bind_to(server)
             case envelope.Kick(code=code, reason=reason):
-                player.session.close(close_code(code), reason)
+                replaced = code == CloseCode.REPLACED
+                farewell = self.context.in_form(DUPLICATE_LOGIN_FRAME) if replaced else b""
+                player.session.close(close_code(code), reason, farewell=farewell)
             case envelope.Join(group=group):
-                try:
-                    self.context.groups.join(player.session, group)
-                except LocalError as error:
-                    raise BodyError(str(error)) from None
+                self.context.groups.join(player.session, group)
             case envelope.Leave(group=group):
                 self.context.groups.leave(player.session, group)
             case envelope.Hold(on=on):
@@ -672,7 +763,7 @@ def claims_text(claims: Mapping[str, Any]) -> str:
         return ""
     text = msgspec.json.encode(dict(claims))
     if len(text) > MAX_CLAIMS:
-        raise LocalError(f"claims of {len(text)} bytes; a service can be told {MAX_CLAIMS}")
+        raise LocalError(f"claims of {len(text)} bytes; a service takes {MAX_CLAIMS}")
     return text.decode()
 
 

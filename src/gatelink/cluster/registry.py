@@ -1,7 +1,7 @@
 """The servers of the cluster, their addresses and load: each server keeps its own entry alive and watches all.
 
 If two servers have the same id, the newer one wins, as with logins. An entry that expires says only that its server
-did not reach the engine. Whether the server is dead, its links find out (links.py).
+did not reach the engine. Its links find out whether the server is dead (links.py).
 """
 
 import asyncio
@@ -10,17 +10,17 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from enum import Enum
-from functools import partial
 from time import perf_counter
 
 import msgspec
 
 from gatelink import tasks
 from gatelink.cluster.engine import Conflict, Engine, EngineUnavailable, Revision
+from gatelink.cluster.follow import follow
 from gatelink.errors import ConfigError
-from gatelink.logger import Logger
+from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.ops.lag import LoopLag
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.ops.usage import Usage
 
 log = Logger("gatelink.registry")
 quiet = RateLimitedLogger(log)
@@ -31,6 +31,9 @@ KEEPALIVE = 5.0
 
 EXPIRY = 15.0
 """Seconds after its last write at which an entry expires."""
+
+STALE = 2 * EXPIRY
+"""Seconds after its last keepalive at which an entry is ignored: only an attacker could keep it there so long."""
 
 
 class State(Enum):
@@ -45,6 +48,8 @@ class Load(msgspec.Struct, frozen=True, order=True):
     sessions: int = 0
     messages: float = 0.0  # per second, since the last keepalive
     lag: float = 0.0  # the loop's longest block since the last keepalive, in seconds
+    cpu: float = 0.0  # cores that the process used since the last keepalive
+    memory: int = 0  # resident bytes
 
 
 class LoadMeter:
@@ -57,6 +62,7 @@ class LoadMeter:
         self._sessions = sessions
         self._messages = messages
         self._lag = lag
+        self._usage = Usage()
         self._last = (perf_counter(), 0)
 
     def start(self) -> None:
@@ -69,9 +75,8 @@ class LoadMeter:
         since, before = self._last
         self._last = now, messages
         passed = now - since
-        return Load(
-            self._sessions(), round((messages - before) / max(passed, 0.001), 1), round(self._lag.within(passed), 4)
-        )
+        rate = round((messages - before) / max(passed, 0.001), 1)
+        return Load(self._sessions(), rate, round(self._lag.within(passed), 4), *self._usage())
 
 
 class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -79,8 +84,10 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
 
     type: 1..255. name: of the type. inner: where servers connect to it. outer: where clients connect.
     public_key: for clients' sealed connections, hex. wants_login_events: whether it gets each session at its login, not
-    only with its first message. instance: differs for each process that had the id. started_at, updated_at: unix
-    seconds of its start and of its last keepalive.
+    only with its first message. wants_presence: whether it gets each break and return of a player's connection.
+    lacks: of a gateway, the server types that its routes need and that it has no link to; a login sends no player
+    there. instance: differs for each process that had the id. started_at, updated_at: the engine's unix seconds at its
+    start and at its last keepalive.
     """
 
     id: int
@@ -90,7 +97,9 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     outer: tuple[str, ...] = ()
     public_key: str = ""
     wants_login_events: bool = msgspec.field(default=False, name="greets")  # as version 0.1 wrote it
+    wants_presence: bool = False
     version: str = ""
+    lacks: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET  # only gateways write it
     state: State = State.UP
     load: Load = Load()
     admin: str = ""
@@ -147,8 +156,10 @@ class Registry:
         self._keepalive = keepalive
         self._expiry = expiry
         self._revision: Revision | None = None
+        self._kept_at = 0.0  # the time (perf_counter) of the last write that was acknowledged
         self._must_compare = False  # the engine was lost: it may hold another entry than the one written last
         self._is_replaced = False
+        self._is_closed = False
         self._checking: asyncio.Task[None] | None = None
         self._writing = asyncio.Lock()
         self._watching: asyncio.Task[None] | None = None
@@ -156,20 +167,20 @@ class Registry:
 
     async def start(self) -> None:
         """Return when all registered servers are known. Raises EngineUnavailable."""
-        ready = asyncio.get_running_loop().create_future()
-        self._watching = tasks.live(partial(self._watch, ready), "registry watch")
-        await ready
+        self._watching = await follow(self._engine, PREFIX, self._known, self._changed, "registry watch")
 
     async def register(self, me: ServerInfo) -> None:
         """Write this server's entry, and keep it alive. Raises EngineUnavailable."""
-        self.me = me = msgspec.structs.replace(me, updated_at=time.time())
-        self._is_replaced = False
+        self.me = me = msgspec.structs.replace(me, updated_at=self._engine.now())
+        self._is_replaced = self._is_closed = False
         self._revision = await self._engine.put(self._key(me), _encode(me), self._expiry)
+        self._kept_at = perf_counter()
         self._keeping = tasks.live(self._keep_alive, "registry keepalive")
         self._engine.when_back.add(self._engine_is_back)
 
     async def close(self) -> None:
         """Stop, and delete the entry unless the engine is unavailable or another server owns it."""
+        self._is_closed = True
         self._engine.when_back.discard(self._engine_is_back)
         await tasks.cancel_and_wait(self._watching, self._keeping, self._checking)
         self._watching = self._keeping = self._checking = None
@@ -180,11 +191,34 @@ class Registry:
                 pass  # another server owns it, or it will expire
             self._revision = None
 
+    async def is_current(self) -> bool:
+        """Ask the engine whether this process is still the server with its id. Raises EngineUnavailable."""
+        self._must_compare = True
+        await self._write()
+        return not self._is_replaced
+
     async def set_state(self, state: State) -> None:
         """Write the state at once. Raises EngineUnavailable; then the next keepalive writes it."""
         if self.me is not None:
             self.me = msgspec.structs.replace(self.me, state=state)
             await self._write()
+
+    def set_lacks(self, lacks: tuple[int, ...]) -> None:
+        """Write soon which types of server a gateway lacks; if the engine is away, the next keepalive writes it."""
+        if self.me is not None and self.me.lacks != lacks:
+            self.me = msgspec.structs.replace(self.me, lacks=lacks)
+            self._check_soon()
+
+    @property
+    def trouble(self) -> str:
+        """Why the others may not know this server just now, for people; "" if they do."""
+        if self._is_replaced:
+            return "another server has this one's id"
+        if self._revision is None or self.me is None:
+            return "not registered in the cluster"
+        if (seconds := perf_counter() - self._kept_at) > self._expiry:
+            return f"not registered in the cluster: its entry was last written {seconds:.0f} s ago"
+        return "draining: it takes no new players" if self.me.state is State.DRAINING else ""
 
     def type_of(self, id: int) -> int | None:
         """The type of the server with an id; None if there is none, and before this server has registered.
@@ -212,7 +246,7 @@ class Registry:
         while True:
             await asyncio.sleep(self._keepalive)
             assert self.me is not None
-            self.me = msgspec.structs.replace(self.me, load=self._load(), updated_at=time.time())
+            self.me = msgspec.structs.replace(self.me, load=self._load(), updated_at=self._engine.now())
             try:
                 await self._write()
             except EngineUnavailable as error:
@@ -221,9 +255,12 @@ class Registry:
                 log.error("not registered", id=self.me.id, exc_info=error)
 
     async def _check(self) -> None:
-        """Write our entry, because a watched change says that it may have expired or be another server's."""
+        """Write our entry: it changed, or a watched change says that it may have expired or be another server's."""
+        written = None
         with suppress(EngineUnavailable):  # the next keepalive writes it
-            await self._write()
+            while written is not self.me:  # `me` may change while it is written
+                written = self.me
+                await self._write()
 
     def _engine_is_back(self) -> None:
         self._must_compare = True
@@ -236,6 +273,7 @@ class Registry:
                 return
             assert self.me is not None
             key = self._key(self.me)
+            before = self._revision
             try:
                 if self._must_compare:  # in a new bucket another server's entry may have our revision by chance
                     await self._settle(key)
@@ -244,8 +282,10 @@ class Registry:
                 else:
                     self._revision = await self._engine.create(key, _encode(self.me), self._expiry)
             except Conflict:
-                with suppress(Conflict):  # it is changing just now; the next keepalive writes it
+                with suppress(Conflict):  # the entry is changing just now; the next keepalive writes it
                     await self._settle(key)
+            if self._revision != before:
+                self._kept_at = perf_counter()
             self._must_compare = False
 
     async def _settle(self, key: str) -> None:
@@ -269,28 +309,20 @@ class Registry:
         newer = found.inner if found is not None else ""
         log.error("replaced by a newer server of the same id", id=self.me.id, newer=newer)
 
-    async def _watch(self, ready: "asyncio.Future[None]") -> None:
-        try:
-            async with self._engine.watch(PREFIX) as watch:
-                for id in list(self.servers):
-                    if f"{PREFIX}.{id}" not in watch.entries:  # it left while nothing was watched
-                        self._forget(str(id))
-                for key, value in list(watch.entries.items()):
-                    self._changed(key, value)
-                if not ready.done():
-                    ready.set_result(None)
-                async for change in watch:
-                    self._changed(change.key, change.value)
-        except Exception as error:
-            if ready.done():
-                raise  # `tasks.live` watches again after a pause
-            ready.set_exception(error)
+    def _known(self) -> list[str]:
+        return [f"{PREFIX}.{id}" for id in self.servers]
 
     def _changed(self, key: str, value: bytes | None) -> None:
         if value is None:
             self._forget(key.rpartition(".")[2])
         elif (info := _read(value)) is not None:
-            self._set(info)
+            before = self.servers.get(info.id)
+            if f"{PREFIX}.{info.id}" != key:
+                quiet.error("an entry of the registry is under another server's key", key=key, id=info.id)
+            elif before is None or info.updated_at >= before.updated_at:  # else an older entry was written again
+                self._set(info)
+            elif self.me is not None and info.id == self.me.id:
+                self._check_soon()
 
     def _set(self, info: ServerInfo) -> None:
         before = self.servers.get(info.id)
@@ -307,7 +339,8 @@ class Registry:
             self._check_soon()
 
     def _check_soon(self) -> None:
-        if self._revision is not None and (self._checking is None or self._checking.done()):
+        is_idle = self._checking is None or self._checking.done()
+        if self._revision is not None and is_idle and not self._is_closed:
             self._checking = tasks.keep(self._check(), "registry check")
 
     def _report(self, before: ServerInfo | None, now: ServerInfo | None) -> None:

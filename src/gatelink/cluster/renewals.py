@@ -9,10 +9,9 @@ from collections.abc import Awaitable, Callable
 from gatelink import tasks
 from gatelink.cluster.directory import RETRY
 from gatelink.cluster.engine import Conflict, EngineUnavailable
-from gatelink.logger import Logger
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.logger import Logger, RateLimitedLogger
 
-log = Logger("gatelink.directory")
+quiet = RateLimitedLogger(Logger("gatelink.directory"))
 
 AT_ONCE = 128
 """Renewals at a time. The slowest makes two calls of 2 s: even so, 38,400 entries are renewed in a third of the TTL."""
@@ -28,7 +27,7 @@ class Renewals:
     written together are not renewed together. After a failed renewal an entry is due again a second later. When the
     engine is back, call `all_are_due`.
 
-    renew: writes one entry, as `Directory.renew` does; returns False if a newer login replaced it.
+    renew: writes one entry; returns False if a newer login replaced it.
     replaced: called with the (uid, slot, epoch) of such an entry.
     ttl: the seconds that an entry lives. clock: gives the time in seconds.
     """
@@ -50,23 +49,34 @@ class Renewals:
         self._queue: list[tuple[float, Key]] = []  # a heap; an item is outdated unless `_due` has the same time
         self._under_way: dict[Key, asyncio.Task[None]] = {}
         self._wake = asyncio.Event()
+        self._round = 0  # calls of `all_are_due`
+        self._unchecked: set[Key] = set()  # entries not renewed since `all_are_due`
+        self.round_is_over = asyncio.Event()
+        self.round_is_over.set()
 
     def __len__(self) -> int:
         return len(self._due)
 
-    def add(self, uid: int, slot: int, epoch: int) -> None:
-        """Keep an entry alive that has just been written."""
-        self._set((uid, slot, epoch), self._later())
+    def add(self, uid: int, slot: int, epoch: int, at_once: bool = False) -> None:
+        """Keep an entry alive that has just been written. at_once: renew it now, as it may be lost already."""
+        self._set((uid, slot, epoch), self._clock() if at_once else self._later())
 
     def discard(self, uid: int, slot: int, epoch: int) -> None:
         """Stop renewing an entry."""
         self._due.pop((uid, slot, epoch), None)
+        self._is_checked((uid, slot, epoch))
 
     def all_are_due(self) -> None:
         """Renew every entry now, `AT_ONCE` at a time: the engine may have lost entries, or may have newer ones."""
         now = self._clock()
+        self._round += 1
         self._due = dict.fromkeys(self._due, now)
         self._queue = [(now, key) for key in self._due]
+        self._unchecked = set(self._due)
+        if self._unchecked:
+            self.round_is_over.clear()
+        else:
+            self.round_is_over.set()
         self.wake()
 
     def wake(self) -> None:
@@ -105,13 +115,17 @@ class Renewals:
         return None
 
     async def _try(self, key: Key) -> None:
-        before = self._due.get(key)
+        round = self._round
         due = self._clock() + RETRY
         try:
-            if before is not None:
-                if await self._renew(*key):
+            if key in self._due:
+                is_newest = await self._renew(*key)
+                if self._round == round:  # else the engine may have lost what it had just then
+                    self._is_checked(key)
+                if is_newest:
                     due = self._later()
                 elif self._due.pop(key, None) is not None:
+                    self._is_checked(key)
                     self._replaced(*key)
         except Conflict:
             pass  # a newer login or a logout changed the entry meanwhile: the next renewal sees which
@@ -124,9 +138,13 @@ class Renewals:
             del self._under_way[key]
             due_now = self._due.get(key)
             if due_now is not None:  # else `discard` was called meanwhile
-                was_changed = due_now != before  # `all_are_due` was called meanwhile
-                self._set(key, due_now if was_changed else due)
+                self._set(key, due if self._round == round else due_now)
             self.wake()
+
+    def _is_checked(self, key: Key) -> None:
+        self._unchecked.discard(key)
+        if not self._unchecked:
+            self.round_is_over.set()
 
     def _set(self, key: Key, due: float) -> None:
         self._due[key] = due
@@ -140,6 +158,3 @@ class Renewals:
 
     def _later(self) -> float:
         return self._clock() + self._ttl * random.uniform(1 / 6, 1 / 3)
-
-
-quiet = RateLimitedLogger(log)

@@ -69,7 +69,7 @@ class OnDeath(Enum):
     """What happens to the players of a server that died."""
 
     REBIND = "rebind"
-    """Another server of the type gets them, and is told how many of their frames were lost."""
+    """Another server of the type gets them, and a count of their lost frames."""
     CLOSE = "close"
     """Their sessions are closed with 4011 going-away."""
     HOLD = "hold"
@@ -79,8 +79,14 @@ class OnDeath(Enum):
 
 
 class Rules(msgspec.Struct, frozen=True, kw_only=True):
-    """How gateways treat one type of server. hold_seconds: how long a player waits while there is no server."""
+    """How gateways treat one type of server.
+
+    hold_seconds: how long a player waits while there is no server. give_up_seconds: how long a gateway may hear nothing
+    of a server until its players go to another one that is well; at least `heartbeat_timeout` of the links. With
+    OnDeath.HOLD they do not.
+    """
 
     pick: Pick = Pick.LEAST_LOADED
     on_death: OnDeath = OnDeath.REBIND
     hold_seconds: float = 5.0
+    give_up_seconds: float = 10.0

@@ -11,21 +11,29 @@ def enter(session, message):
 
 import asyncio
 from collections.abc import Iterable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from gatelink.cluster.cluster import Membership
+from gatelink.cluster.cluster_server import ClusterServer
+from gatelink.cluster.kicks import ask_a_gateway, relay
 from gatelink.cluster.links import GATEWAY
-from gatelink.cluster.member import ClusterServer
-from gatelink.cluster.players import ENVELOPE_HEAD, Players
+from gatelink.cluster.membership import Membership
+from gatelink.cluster.players import Players
 from gatelink.cluster.registry import ServerInfo
 from gatelink.errors import CloseCode, ConfigError
-from gatelink.handlers import VERIFIED
+from gatelink.handlers import RESUMED, SUSPENDED, VERIFIED
+from gatelink.logger import Logger
 from gatelink.session.outbox import Full
 from gatelink.version import __version__
 from gatelink.wire.frames import HEADER_SIZE
 
 if TYPE_CHECKING:
     from prometheus_client.core import Metric
+
+log = Logger("gatelink.cluster")
+
+ENVELOPE_HEAD = 1_100
+"""Bytes that an envelope to a gateway is longer than its message, at most: a group's name has 255 characters."""
 
 
 class Service(ClusterServer):
@@ -102,7 +110,21 @@ class Service(ClusterServer):
         self.context.max_message = min(self.context.max_message, in_a_link)
         cluster, posts = self.cluster, self.cluster_handlers.posts
         self._players = cluster.links.user = Players(self.context, self.handlers, posts, self.type, cluster)
+        kicks = self._client_frontend().kicks
+        kicks.announce = partial(ask_a_gateway, cluster.engine)
+        kicks.relay = partial(relay, cluster.engine, cluster.links)
         await super()._prepare()
+
+    def _stood_still(self, seconds: float) -> None:
+        """The gateways may have given the players to other services: this one acts for none of them any more."""
+        log.error("this process stood still: its links and players are given up", seconds=round(seconds, 1))
+        self.cluster.links.drop(f"this server stood still for {seconds:.0f} s")
+        self.players.note_losses()
+        self.players.drop(CloseCode.GOING_AWAY, f"the service stood still for {seconds:.0f} s")
+
+    def _replaced(self) -> None:
+        self.players.drop(CloseCode.REPLACED, "another process has the id of this service")
+        super()._replaced()
 
     async def _join(self) -> None:
         me = ServerInfo(
@@ -111,7 +133,9 @@ class Service(ClusterServer):
             name=self.name,
             inner=self.advertise or str(self.endpoints[0]),
             wants_login_events=VERIFIED in self.handlers.routes,
+            wants_presence=not {SUSPENDED, RESUMED}.isdisjoint(self.handlers.routes),
             version=__version__,
             admin=self.admin_address,
+            started_at=self.cluster.engine.now(),
         )
         await self.cluster.join(me, self.cluster_handlers)

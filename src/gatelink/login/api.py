@@ -8,9 +8,10 @@ import msgspec
 from gatelink.auth.accounts import AccountExists
 from gatelink.auth.errors import InvalidCredential, LoginRefused, Unavailable
 from gatelink.auth.passwords import Busy
+from gatelink.calls import invoke_plain
 from gatelink.cluster.engine import EngineError
 from gatelink.errors import GatelinkError, importing
-from gatelink.logger import Logger
+from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.login.gateways import NoGateway
 from gatelink.login.logins import Logins
 from gatelink.login.messages import (
@@ -33,7 +34,6 @@ from gatelink.login.messages import (
 )
 from gatelink.login.page import POLICY, page
 from gatelink.login.throttle import TooMany
-from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.version import __version__
 
 with importing(__name__, "login"):
@@ -98,16 +98,17 @@ class ProblemError(GatelinkError):
 
 def build(
     logins: Logins,
-    is_healthy: Callable[[], bool],
+    trouble: Callable[[], str],
     *,
     legacy_status: LegacyStatus = "always-200",
     accept_version: Callable[[str], bool] | None = None,
 ) -> Litestar:
     """The application, with a path for each method of `logins`.
 
-    accept_version: whether to serve clients of the original engine with this ClientVer; None: serve all.
+    trouble: why no login can succeed now, "" if one can; clients see it. accept_version: whether to serve clients of
+    the original engine with this ClientVer; None: serve all.
     """
-    routes = [*_routes(logins), *_legacy_routes(logins, legacy_status, accept_version), _health(is_healthy)]
+    routes = [*_routes(logins), *_legacy_routes(logins, legacy_status, accept_version), _health(trouble)]
     document = _document(routes)
     encoded = msgspec.json.encode(document)
     for_people = page(document, DOCUMENT)
@@ -118,17 +119,24 @@ def build(
 
     @get(PAGE, include_in_schema=False, media_type="text/html")
     async def docs() -> Response[str]:
-        return Response(for_people, headers={"content-security-policy": POLICY, "x-content-type-options": "nosniff"})
+        return Response(for_people, headers={"content-security-policy": POLICY})
 
-    return _litestar([*routes, openapi, docs], None)
+    @get("/", include_in_schema=False, status_code=307)
+    async def home() -> Response[bytes]:
+        return Response(b"", headers={"location": PAGE}, media_type="text/plain")
+
+    return _litestar([*routes, openapi, docs, home], None)
 
 
 def _litestar(routes: Sequence[HTTPRouteHandler], config: OpenAPIConfig | None) -> Litestar:
     return Litestar(
         routes,
         openapi_config=config,
-        exception_handlers={HTTPException: _on_http_error, Exception: _on_error},
-        response_headers=[ResponseHeader(name="cache-control", value="no-store", documentation_only=False)],
+        exception_handlers={HTTPException: _on_error, Exception: _on_error},
+        response_headers=[
+            ResponseHeader(name="cache-control", value="no-store", documentation_only=False),
+            ResponseHeader(name="x-content-type-options", value="nosniff", documentation_only=False),
+        ],
         logging_config=None,
         debug=False,
         pdb_on_exception=False,
@@ -212,7 +220,7 @@ def _legacy_routes(
         exception_handlers=handlers(LegacyReply),
     )
     async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
-        if accept_version is not None and not accept_version(data.client_ver or ""):
+        if accept_version is not None and not invoke_plain(accept_version, data.client_ver or ""):
             raise ClientTooOld("ClientVer is not accepted")
         reply = await logins.password(credentials_of(data), _address(request), transport="tcp")
         return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=reply.addresses["tcp"].removeprefix("tcp://"))
@@ -278,7 +286,7 @@ def _is_json(sent: bytes) -> bool:
     return True
 
 
-def _health(is_healthy: Callable[[], bool]) -> HTTPRouteHandler:
+def _health(trouble: Callable[[], str]) -> HTTPRouteHandler:
     @get(
         "/healthz",
         media_type="text/plain",
@@ -287,9 +295,9 @@ def _health(is_healthy: Callable[[], bool]) -> HTTPRouteHandler:
         responses=_problems(429, 500, 503),
     )
     async def health() -> str:
-        if is_healthy():
-            return "ok\n"
-        raise ProblemError(problem(503, "unhealthy", "the engine is away, or the service stops"), {"retry-after": "1"})
+        if why := trouble():
+            raise ProblemError(problem(503, "unhealthy", why), {"retry-after": "1"})
+        return "ok\n"
 
     return health
 
@@ -360,17 +368,17 @@ def _on_error(_: AnyRequest, error: Exception) -> Response[bytes]:
     return _answer(*_problem(error))
 
 
-def _on_http_error(_: AnyRequest, error: HTTPException) -> Response[bytes]:
-    return _answer(*_problem(error))
-
-
 def _http_problem(error: HTTPException) -> tuple[Problem, dict[str, str]]:
     """The problem for an error of the framework, in our words: its own may quote the body."""
     if isinstance(error, ValidationException):
         return problem(422, "invalid-body", _what_is_invalid(error)), {}
     match error.status_code:
         case 404:
-            return problem(404, "no-such-path", f"there is no such path; {PAGE} lists the paths"), {}
+            return problem(
+                404,
+                "no-such-path",
+                f"there is no such path, or its login method is not configured; {PAGE} lists the paths",
+            ), {}
         case 405:
             return problem(405, "no-such-method", "the path has other methods, see Allow"), dict(error.headers or {})
         case 400:

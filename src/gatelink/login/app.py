@@ -2,19 +2,18 @@
 
 import asyncio
 import math
-import re
 from collections import Counter
 from collections.abc import Awaitable, Callable, MutableMapping
-from ipaddress import ip_address
 from typing import Any
 
-from gatelink.config import Network, networks
-from gatelink.logger import Logger
+from gatelink.config import networks
+from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.login.limits import LoginLimits
 from gatelink.login.messages import RETRY_AFTER, Problem, problem, response_of
 from gatelink.login.networks import RequestRates
 from gatelink.net.endpoints import contains
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.net.forwarded import forwarded_for
+from gatelink.net.origins import takes
 
 log = Logger("gatelink.login.http")
 quiet = RateLimitedLogger(log)
@@ -29,19 +28,31 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _CLOSE = {"connection": "close"}
+_PREFLIGHT = [
+    (b"access-control-allow-methods", b"GET, POST"),
+    (b"access-control-allow-headers", b"content-type"),
+    (b"access-control-max-age", b"600"),
+]
 _LATER = {"retry-after": str(RETRY_AFTER)}
-_WITH_PORT = re.compile(r"\[(.*)\](?::[0-9]+)?|([^:]*):[0-9]+")  # as some proxies write addresses
 
 
 class LimitedApp:
     """The ASGI application `app` within `limits`.
 
-    rates: of requests, for each network. proxies: networks whose X-Forwarded-For is trusted. `active` counts the
-    requests under way, `responses` the responses by status.
+    rates: of requests, for each network. proxies: networks whose X-Forwarded-For is trusted. origins: of pages on
+    other hosts whose scripts may ask. `active` counts the requests under way, `responses` the responses by status.
     """
 
-    def __init__(self, app: App, limits: LoginLimits, rates: RequestRates, proxies: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self,
+        app: App,
+        limits: LoginLimits,
+        rates: RequestRates,
+        proxies: tuple[str, ...] = (),
+        origins: frozenset[str] = frozenset(),
+    ) -> None:
         self._app = app
+        self._origins = origins
         self._limits = limits
         self._rates = rates
         self._proxies = networks(*proxies)
@@ -55,6 +66,11 @@ class LimitedApp:
         scope["client"] = (forwarded_for(scope["headers"], peer, self._proxies), port)
         if not (self._proxies or self._warned):
             self._look_for_proxy(scope, peer)
+        origin = dict(scope["headers"]).get(b"origin", b"").decode("latin-1")
+        is_allowed = bool(origin) and takes(self._origins, origin)
+        if is_allowed:
+            send = _for_origin(origin, send)
+        wait = self._rates.take(scope["client"][0])  # first of all, so that refused requests count, too
         if _head_size(scope) > self._limits.max_head:  # h11 limits only a head that comes in several pieces
             large = problem(431, "too-large-head", f"line and headers may have {self._limits.max_head} bytes")
             await self._refuse(send, large, _CLOSE)
@@ -64,7 +80,11 @@ class LimitedApp:
             two = problem(400, "bad-request", "a body has Content-Length or Transfer-Encoding, not both")
             await self._refuse(send, two, _CLOSE)
             return
-        wait = self._rates.take(scope["client"][0])
+        if is_allowed and not wait and _is_preflight(scope):
+            self.responses[204] += 1
+            await send({"type": "http.response.start", "status": 204, "headers": _PREFLIGHT})
+            await send({"type": "http.response.body", "body": b""})
+            return
         body: bytes | None = None
         started = False
 
@@ -144,6 +164,29 @@ class _Disconnected(Exception):
     """The client closed the connection."""
 
 
+def _is_preflight(scope: Scope) -> bool:
+    """Whether a browser asks if a page may ask (the Fetch standard, "CORS-preflight request")."""
+    return scope["method"] == "OPTIONS" and any(
+        name == b"access-control-request-method" for name, _ in scope["headers"]
+    )
+
+
+def _for_origin(origin: str, send: Send) -> Send:
+    """A `send` whose responses the scripts of a page of this origin may read."""
+
+    async def send_readable(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            allowed = [
+                (b"access-control-allow-origin", origin.encode("latin-1")),
+                (b"access-control-expose-headers", b"retry-after"),
+                (b"vary", b"origin"),
+            ]
+            message = {**message, "headers": [*message["headers"], *allowed]}
+        await send(message)
+
+    return send_readable
+
+
 def _replaying(body: bytes, receive: Receive) -> Receive:
     """A `receive` that gives `body`, once."""
     given = False
@@ -166,28 +209,3 @@ def _head_size(scope: Scope) -> int:
 def _declared(headers: list[tuple[bytes, bytes]]) -> int:
     """The Content-Length, which h11 has checked; 0 without one."""
     return next((int(value) for name, value in headers if name == b"content-length"), 0)
-
-
-def forwarded_for(headers: list[tuple[bytes, bytes]], peer: str, proxies: tuple[Network, ...]) -> str:
-    """The client's address: `peer`, or, if that is one of `proxies`, the address that it forwards for.
-
-    Each proxy appends the address of its peer to X-Forwarded-For. So the header is read from its end, up to the first
-    address that is no proxy of ours; anyone can have written the rest. A text that is no address is ignored.
-    """
-    named = b",".join(value for name, value in headers if name == b"x-forwarded-for").decode("latin-1").split(",")
-    while peer and contains(proxies, peer) and named:
-        host = _address(named.pop().strip())
-        if host is None:
-            break
-        peer = host
-    return peer
-
-
-def _address(text: str) -> str | None:
-    """The address in `text`, which may have a port; None if it is none."""
-    if match := _WITH_PORT.fullmatch(text):
-        text = match[1] or match[2]
-    try:
-        return str(ip_address(text))
-    except ValueError:
-        return None

@@ -1,10 +1,12 @@
 """The choice of a player's gateway."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 import msgspec
 
+from gatelink.cluster.links import GATEWAY
+from gatelink.cluster.registry import STALE, Registry, ServerInfo, State
 from gatelink.errors import ConfigError, GatelinkError
 
 
@@ -62,6 +64,53 @@ class StaticGateways:
 
     def all(self) -> Sequence[GatewayInfo]:
         return self._gateways
+
+
+class RegistryGateways:
+    """The gateways that the cluster's registry lists. clock: the engine's.
+
+    Open are those that are up, had a keepalive lately, and have links to all types of server that their routes need.
+    """
+
+    def __init__(self, registry: Registry, clock: Callable[[], float]) -> None:
+        self._clock = clock
+        self._registry = registry
+        self._sent: dict[tuple[int, float], int] = {}  # players sent to a gateway since its last keepalive
+
+    def choose(self, uid: int, transport: str = "") -> GatewayInfo:
+        """The least loaded gateway that is open. Raises NoGateway."""
+        try:
+            chosen = least_loaded(self.all(), uid, transport)
+        except NoGateway as error:
+            lacks = {type for info in self._registry.of_type(GATEWAY) for type in info.lacks or ()}
+            if not lacks:
+                raise
+            types = ", ".join(map(str, sorted(lacks)))
+            raise NoGateway(f"{error}; gateways have no link to a server of type {types}") from None
+        info = self._registry.servers[chosen.id]
+        key = (info.id, info.updated_at)
+        self._sent = {other: count for other, count in self._sent.items() if self._is_current(other)}
+        self._sent[key] = self._sent.get(key, 0) + 1
+        return chosen
+
+    def all(self) -> Sequence[GatewayInfo]:
+        """Every gateway that is registered, by id."""
+        found = [info for info in self._registry.servers.values() if info.type == GATEWAY]
+        return [self._seen(info) for info in sorted(found, key=lambda info: info.id)]
+
+    def _is_current(self, key: tuple[int, float]) -> bool:
+        info = self._registry.servers.get(key[0])
+        return info is not None and info.updated_at == key[1]
+
+    def _seen(self, info: ServerInfo) -> GatewayInfo:
+        return GatewayInfo(
+            id=info.id,
+            name=info.name,
+            addresses=info.outer,
+            public_key=info.public_key,
+            open=info.state is State.UP and not info.lacks and self._clock() - info.updated_at < STALE,
+            load=float(info.load.sessions + self._sent.get((info.id, info.updated_at), 0)),
+        )
 
 
 def least_loaded(gateways: Iterable[GatewayInfo], uid: int, transport: str = "") -> GatewayInfo:

@@ -14,11 +14,11 @@ from gatelink.auth.tokens import Identity, Issuer
 from gatelink.calls import invoke
 from gatelink.cluster.engine import EngineError
 from gatelink.errors import ConfigError
-from gatelink.logger import Logger
+from gatelink.logger import Logger, RateLimitedLogger
+from gatelink.login.database_check import DatabaseCheck
 from gatelink.login.gateways import Gateways, NoGateway
 from gatelink.login.messages import LoginReply
 from gatelink.login.throttle import Throttle, TooMany
-from gatelink.rate_limited_logger import RateLimitedLogger
 
 log = Logger("gatelink.login.http")
 quiet = RateLimitedLogger(log)
@@ -30,7 +30,8 @@ class Logins:
     """Logs players in and out, and makes accounts.
 
     methods: by the names in METHODS. accounts: for `register`; None: registering is off. lifetime: of a token, in
-    seconds. one_token: a newer login ends the tokens of the same user and slot.
+    seconds. one_token: a newer login ends the tokens of the same user and slot. database: refuses logins while the
+    cluster has another one.
 
     `api.problem_of` lists the errors that the methods raise. `outcomes` counts logins and registrations by (method,
     outcome), `delays` the tries that must wait, by rule.
@@ -47,6 +48,7 @@ class Logins:
         lifetime: float,
         one_token: bool = True,
         clock: Callable[[], float] = time.time,
+        database: DatabaseCheck | None = None,
     ) -> None:
         if unknown := set(methods) - set(METHODS):
             raise ConfigError(f"unknown login methods {', '.join(sorted(unknown))}; use {', '.join(METHODS)}")
@@ -60,6 +62,11 @@ class Logins:
         self._lifetime = lifetime
         self._one_token = one_token
         self._clock = clock
+        self._database = database
+
+    def succeeded(self) -> int:
+        """The logins and registrations that succeeded since the start."""
+        return sum(count for (_, outcome), count in self.outcomes.items() if outcome == "succeeded")
 
     async def password(self, credentials: Mapping[str, Any], address: str, transport: str = "") -> LoginReply:
         """credentials: with `user` and `password`. transport: that the gateway must have, as `tcp`."""
@@ -146,6 +153,8 @@ class Logins:
         """Count and log the outcome; at most a line a second for outcomes that clients can cause."""
         outcome = "failed"
         try:
+            if self._database is not None:
+                self._database.refuse_other()
             yield
             outcome = "succeeded"
         except TooMany as error:

@@ -14,7 +14,24 @@ Slot = Annotated[
 Password = Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT, examples=["correct horse battery staple"])]
 
 
-class Credentials(msgspec.Struct, frozen=True):
+TOKEN = "0d6c8f3e21b94a5786f0c3d2e1a4b597"
+"""A token in examples."""
+
+_SECRETS = frozenset({"password", "token", "Token", "device_id", "id_token"})
+
+
+class _WithSecrets(msgspec.Struct, frozen=True):
+    """A body that holds a secret. Logs and tracebacks must not hold it, so its repr does not."""
+
+    def __repr__(self) -> str:
+        shown = [
+            f"{name}=<{len(value)} characters>" if name in _SECRETS and isinstance(value, str) else f"{name}={value!r}"
+            for name, value in msgspec.structs.asdict(self).items()
+        ]
+        return f"{type(self).__name__}({', '.join(shown)})"
+
+
+class Credentials(_WithSecrets, frozen=True):
     """A user name and a password."""
 
     user: User
@@ -22,7 +39,7 @@ class Credentials(msgspec.Struct, frozen=True):
     slot: Slot = 0
 
 
-class GuestCredentials(msgspec.Struct, frozen=True):
+class GuestCredentials(_WithSecrets, frozen=True):
     """A device's secret."""
 
     device_id: Annotated[
@@ -37,26 +54,32 @@ class GuestCredentials(msgspec.Struct, frozen=True):
     slot: Slot = 0
 
 
-class OidcCredentials(msgspec.Struct, frozen=True, omit_defaults=True):
+class OidcCredentials(_WithSecrets, frozen=True, omit_defaults=True):
     """An ID token of the OpenID Connect issuer that is configured."""
 
-    id_token: Annotated[str, msgspec.Meta(min_length=1, max_length=8_192)]
+    id_token: Annotated[
+        str, msgspec.Meta(min_length=1, max_length=8_192, examples=["eyJhbGciOiJSUzI1NiJ9.eyJzdWIiOiI0MiJ9.c2lnbmVk"])
+    ]
     nonce: Annotated[str, msgspec.Meta(min_length=1, max_length=256)] | msgspec.UnsetType = msgspec.UNSET
     slot: Slot = 0
 
 
-class LogoutRequest(msgspec.Struct, frozen=True):
+class LogoutRequest(_WithSecrets, frozen=True):
     """A token to end."""
 
-    token: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000)]
+    token: Annotated[str, msgspec.Meta(min_length=1, max_length=1_000, examples=[TOKEN])]
 
 
-class LoginReply(msgspec.Struct, frozen=True):
+class LoginReply(_WithSecrets, frozen=True):
     """A successful login: the uid, the token, and the addresses to connect to."""
 
-    uid: Annotated[int, msgspec.Meta(ge=0, description="The user's id: 64 bits, more than a double holds.")]
-    token: Annotated[str, msgspec.Meta(description="For ClientVertifyReq, once and soon; a secret.")]
-    expires_at: Annotated[float, msgspec.Meta(description="Unix seconds at which the token ends.")]
+    uid: Annotated[
+        int, msgspec.Meta(ge=0, description="The user's id: 64 bits, more than a double holds.", examples=[1_000_000])
+    ]
+    token: Annotated[str, msgspec.Meta(description="For ClientVertifyReq, once and soon; a secret.", examples=[TOKEN])]
+    expires_at: Annotated[
+        float, msgspec.Meta(description="Unix seconds at which the token ends.", examples=[1_795_000_000.5])
+    ]
     addresses: Annotated[
         dict[str, str],
         msgspec.Meta(
@@ -65,17 +88,21 @@ class LoginReply(msgspec.Struct, frozen=True):
         ),
     ]
     public_key: Annotated[
-        str, msgspec.Meta(description="The gateway's public key for sealed connections, 64 hex digits; empty: none.")
+        str,
+        msgspec.Meta(
+            description="The gateway's public key for sealed connections, 64 hex digits; empty: none.",
+            examples=["5d1c" * 16],
+        ),
     ]
 
 
 class ServerEntry(msgspec.Struct, frozen=True):
     """A gateway, as clients see it."""
 
-    id: int
-    name: str
-    addresses: dict[str, str]
-    public_key: str
+    id: Annotated[int, msgspec.Meta(examples=[1])]
+    name: Annotated[str, msgspec.Meta(examples=["gateway"])]
+    addresses: Annotated[dict[str, str], msgspec.Meta(examples=[{"tcp": "tcp://play.example.com:7000"}])]
+    public_key: Annotated[str, msgspec.Meta(examples=["5d1c" * 16])]
     open: Annotated[bool, msgspec.Meta(description="It takes players.")]
 
 
@@ -103,19 +130,21 @@ def problem(status: int, code: str, detail: str) -> Problem:
 def response_of(problem: Problem, headers: dict[str, str]) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     """(status, headers, body), as ASGI and h11 write them."""
     body = msgspec.json.encode(problem)
-    fields = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "cache-control": "no-store", **headers}
+    fields = {"content-type": MEDIA_TYPE, "content-length": str(len(body)), "cache-control": "no-store"}
+    fields |= {"x-content-type-options": "nosniff", **headers}
     return problem.status, [(name.encode(), value.encode("latin-1")) for name, value in fields.items()], body
 
 
-LegacyText = Annotated[str, msgspec.Meta(max_length=MAX_TEXT)]
+LegacyUser = Annotated[str, msgspec.Meta(max_length=MAX_TEXT, examples=["anna"])]
+LegacyPassword = Annotated[str, msgspec.Meta(max_length=MAX_TEXT, examples=["correct horse battery staple"])]
 MAX_PROOF = 8_192  # characters of what a third party gave
 
 
-class LegacyRequest(msgspec.Struct, frozen=True, rename="pascal"):
+class LegacyRequest(_WithSecrets, frozen=True, rename="pascal"):
     """The original engine's login. A missing or null field is an empty text."""
 
-    user: LegacyText
-    password: LegacyText
+    user: LegacyUser
+    password: LegacyPassword
     channel: (
         Annotated[str, msgspec.Meta(max_length=MAX_PROOF, description="A third party that knows the user.")] | None
     ) = ""
@@ -127,17 +156,17 @@ class LegacyRequest(msgspec.Struct, frozen=True, rename="pascal"):
     ) = ""
 
 
-class LegacyCreation(msgspec.Struct, frozen=True, rename="pascal"):
+class LegacyCreation(_WithSecrets, frozen=True, rename="pascal"):
     """The original engine's registration."""
 
-    user: LegacyText
-    password: LegacyText
+    user: LegacyUser
+    password: LegacyPassword
 
 
 class LegacyCreated(msgspec.Struct, frozen=True):
     """The original engine's answer to a registration; `Result` as in `LegacyReply`."""
 
-    UID: int = 0
+    UID: Annotated[int, msgspec.Meta(examples=[1_000_000])] = 0
     Result: int = 0
     ResultMsg: str = ""
 
@@ -148,12 +177,12 @@ class LegacyError(msgspec.Struct, frozen=True):
     Error: str
 
 
-class LegacyReply(msgspec.Struct, frozen=True):
+class LegacyReply(_WithSecrets, frozen=True):
     """The original engine's answer to a login. `Result` 0 is success; with another one only `ResultMsg` counts."""
 
-    UID: int = 0
-    Token: str = ""
-    LobbyAddr: str = ""
+    UID: Annotated[int, msgspec.Meta(examples=[1_000_000])] = 0
+    Token: Annotated[str, msgspec.Meta(examples=[TOKEN])] = ""
+    LobbyAddr: Annotated[str, msgspec.Meta(examples=["play.example.com:7000"])] = ""
     Result: Annotated[
         int,
         msgspec.Meta(

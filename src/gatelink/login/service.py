@@ -14,6 +14,7 @@ from gatelink.errors import ConfigError
 from gatelink.logger import Logger
 from gatelink.login.api import LegacyStatus, build
 from gatelink.login.app import LimitedApp
+from gatelink.login.database_check import DatabaseCheck
 from gatelink.login.gateways import Gateways
 from gatelink.login.http import HttpAdmission, LoginConnection
 from gatelink.login.limits import LoginLimits, host_and_port
@@ -21,6 +22,7 @@ from gatelink.login.logins import Logins
 from gatelink.login.networks import RequestRates
 from gatelink.login.throttle import Throttle
 from gatelink.net.endpoints import is_everywhere
+from gatelink.net.origins import check_origins
 from gatelink.ops.admin import Admin
 from gatelink.ops.families import Exposition, counter, counters, gauge
 from gatelink.ops.http import HttpServer
@@ -34,9 +36,10 @@ class LoginService:
 
     listen: `http://host:port`, port 0 for any free port. engine: started; it counts the tries. tokens: issues tokens,
     each of which lives `lifetime` seconds. methods: by name, of `password`, `guest`, `oidc`.
-    accounts: where players register; None: they can't. gateways: where players are sent. one_token: a newer login
-    ends the tokens of the same user and slot. proxies: networks whose X-Forwarded-For is believed. admin: "host:port"
-    of /metrics and /healthz, None for none.
+    accounts: where players register; None: they can't. database: the accounts that logins need, whose answers /healthz
+    looks at; `accounts` if None. gateways: where players are sent. one_token: a newer login
+    ends the tokens of the same user and slot. proxies: networks whose X-Forwarded-For is believed. origins: those of
+    web pages elsewhere whose scripts may log in, "*" for all. admin: "host:port" of /metrics, /healthz and /livez.
 
     legacy_status: how clients of the original engine are refused, with 200 and a `Result` or with the original's
     statuses. accept_version: whether those with this ClientVer ("" without) are served; None: all are.
@@ -53,15 +56,19 @@ class LoginService:
         lifetime: float,
         methods: Mapping[str, LoginMethod],
         accounts: Accounts | None = None,
+        database: Accounts | None = None,
         gateways: Gateways,
         limits: LoginLimits | None = None,
         one_token: bool = True,
         proxies: tuple[str, ...] = (),
+        origins: tuple[str, ...] = (),
         legacy_status: LegacyStatus = "always-200",
         accept_version: Callable[[str], bool] | None = None,
         admin: str | None = None,
     ) -> None:
         self.limits = limits or LoginLimits()
+        looked_at = database or accounts
+        self._database = DatabaseCheck(looked_at, engine) if looked_at is not None else None
         self.logins = Logins(
             methods=methods,
             accounts=accounts,
@@ -70,6 +77,8 @@ class LoginService:
             throttle=Throttle(engine, self.limits),
             lifetime=lifetime,
             one_token=one_token,
+            clock=engine.now,
+            database=self._database,
         )
         self.engine = engine
         self._listen, self._where = listen, host_and_port(listen)
@@ -77,11 +86,11 @@ class LoginService:
         self.admission = HttpAdmission(self.limits, proxies, rates)
         self.app = build(
             self.logins,
-            lambda: self.is_running and engine.is_available,
+            self._public_trouble,
             legacy_status=legacy_status,
             accept_version=accept_version,
         )
-        self.limited_app = LimitedApp(self.app, self.limits, rates, proxies)  # type: ignore[arg-type]  # Litestar's own ASGI types
+        self.limited_app = LimitedApp(self.app, self.limits, rates, proxies, check_origins(origins))  # type: ignore[arg-type]  # Litestar's own ASGI types
         self.lag = LoopLag()
         self._admin = Admin(self, admin) if admin is not None else None
         self._http: HttpServer | None = None
@@ -94,8 +103,18 @@ class LoginService:
 
     @property
     def trouble(self) -> str:
-        """Why logins cannot succeed now; "" if they can."""
-        return "" if self.engine.is_available else "the engine is away, or its bucket cannot be used"
+        """Why no login can succeed now, for people; "" if one can. What is before a colon may be public."""
+        if not self.engine.is_available:
+            return f"the engine cannot be used: {self.engine.trouble}"
+        if self._database is not None and self._database.trouble:
+            return f"the accounts' database fails: {self._database.trouble}"
+        if not any(gateway.open for gateway in self.logins.gateways.all()):
+            return "no gateway is up and takes players"
+        return ""
+
+    def _public_trouble(self) -> str:
+        """Why /healthz on the public port says 503; "" if it does not."""
+        return self.trouble.partition(":")[0] if self.is_running else "the service stops"
 
     def metrics(self) -> "LoginMetrics":
         """The metrics of this service for Prometheus."""
@@ -113,9 +132,19 @@ class LoginService:
         return self._admin.port if self._admin is not None else None
 
     async def start(self) -> None:
-        """Start to listen. Raises ConfigError if it can't; then nothing is left open."""
+        """Start to listen. Raises ConfigError if it can't, OtherDatabase, AccountsUnavailable; nothing is left open."""
         if self._http is not None:
             raise ConfigError("this login service is running already")
+        if self._database is not None:
+            await self._database.start()
+        try:
+            await self._listen_for_players()
+        except BaseException:
+            if self._database is not None:
+                await self._database.stop()
+            raise
+
+    async def _listen_for_players(self) -> None:
         http = HttpServer(
             self.limited_app,
             *self._where,
@@ -131,21 +160,23 @@ class LoginService:
             except BaseException:
                 await self.stop()
                 raise
-        if is_everywhere(self._where[0]):
+        if is_everywhere(http.host):  # the address that was bound
             fix = "listen on loopback or a private address, behind a proxy that ends TLS"
             log.warning("passwords come in unencrypted from every network", listen=self._listen, fix=fix)
         log.info("started", listen=self.url, methods=sorted(self.logins.methods))
 
     async def stop(self) -> None:
-        """Stop to accept, give requests under way a second, and leave nothing open."""
+        """Stop accepting, give requests under way a second, and leave nothing open."""
         if self._http is None:
             return
         http, self._http = self._http, None
         await http.stop()
+        if self._database is not None:
+            await self._database.stop()
         if self._admin is not None:
             await self._admin.stop()
         self.lag.stop()
-        log.info("stopped", logins=sum(n for (_, how), n in self.logins.outcomes.items() if how == "succeeded"))
+        log.info("stopped", logins=self.logins.succeeded())
 
     async def __aenter__(self) -> Self:
         await self.start()
@@ -168,6 +199,10 @@ class LoginMetrics(Exposition):
         yield gauge("login_requests_active", "Requests under way.", service.limited_app.active)
         yield from self.of_process()
         yield gauge("login_engine_available", "1 while the engine is connected.", service.engine.is_available)
+        ignored = service.engine.stats.not_authentic
+        yield counters("login_engine_not_authentic", "Entries that no server of the cluster wrote.", "purpose", ignored)
+        skew = service.engine.skew
+        yield gauge("login_engine_clock_skew_seconds", "How far this machine's clock is ahead of the engine's.", skew)
         if (accounts := service.logins.accounts) is not None:
             yield gauge("login_database_calls", "Calls of the database under way.", accounts.calls)
             passwords = accounts.passwords

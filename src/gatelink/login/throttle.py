@@ -15,8 +15,6 @@ under hashes of names and addresses, and expire.
 
 import asyncio
 import math
-import random
-import time
 from base64 import urlsafe_b64encode
 from collections.abc import Callable
 from hashlib import blake2b
@@ -27,7 +25,7 @@ import msgspec
 
 from gatelink.auth.errors import InvalidCredential
 from gatelink.auth.names import name_key
-from gatelink.cluster.engine import Conflict, Engine, EngineUnavailable
+from gatelink.cluster.engine import Conflict, Conflicts, Engine, write_over
 from gatelink.config import networks
 from gatelink.errors import GatelinkError
 from gatelink.login.limits import LoginLimits, Rule
@@ -35,7 +33,6 @@ from gatelink.login.networks import networks_of
 from gatelink.net.endpoints import address_key, contains
 
 PREFIX = "logins"
-MAX_CONFLICTS = 16  # conflicts with writes of other processes, after which the try fails
 KNOWN_NETWORKS = 8  # the most networks that are remembered for one account
 KNOWN_FOR = 30 * 86_400.0  # s
 KNOWN_AGAIN = 86_400.0  # s after which a login from the newest network is stored again, to keep it from expiring
@@ -53,9 +50,9 @@ class TooMany(GatelinkError):
 
 
 class _Tally(msgspec.Struct, frozen=True, array_like=True):
-    """The count of one key. level: the tries that were not yet forgotten at the time `at`. due: when the next may come.
+    """The count of one key. level: the tries that were not yet forgotten at the time `at`.
 
-    Times are unix seconds.
+    due: when the next may come; 0: at any time. Times are unix seconds.
     """
 
     level: float = 0.0
@@ -82,12 +79,12 @@ _known = msgspec.msgpack.Decoder(_Known).decode
 
 
 class Throttle:
-    """The counts in `engine`. clock: unix seconds; the login processes' clocks should agree within a second or so.
+    """The counts in `engine`. clock: unix seconds, by default the engine's, which is the same for all processes.
 
     Every method raises EngineUnavailable if it can't count. A try that is not counted must be refused.
     """
 
-    def __init__(self, engine: Engine, limits: LoginLimits, clock: Callable[[], float] = time.time) -> None:
+    def __init__(self, engine: Engine, limits: LoginLimits, clock: Callable[[], float] | None = None) -> None:
         self._engine = engine
         self._rules = {
             "network": limits.network,
@@ -96,7 +93,7 @@ class Throttle:
             "registrations": limits.registrations,
         }
         self._exempt = networks(*limits.exempt)
-        self._clock = clock
+        self._clock = clock or engine.now
         # One lock for each key in use: changes by this process take turns, so only other processes cause conflicts.
         self._turns: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
 
@@ -172,26 +169,21 @@ class Throttle:
         """Read, change and write a tally atomically. Raises TooMany if `change` returns a wait."""
         key, rule = _key(limit, *parts), self.rule(limit, times)
         async with self._turns.setdefault(key, asyncio.Lock()):
-            for conflicts in range(MAX_CONFLICTS):
+            conflicts = Conflicts(key)
+            while True:
                 now = self._clock()
                 entry = await self._engine.get(key)
                 tally, wait = change(_tally(entry.value) if entry else None, now)
                 if tally is not None:
-                    ttl = min(LONGEST_KEPT, max(tally.level * rule.recovery, tally.due - now + ASKED))
+                    ttl = min(LONGEST_KEPT, max(tally.level * rule.recovery, tally.due - now + ASKED, ASKED))
                     try:
-                        if entry is None:
-                            await self._engine.create(key, _encode(tally), ttl)
-                        else:
-                            await self._engine.update(key, _encode(tally), ttl, entry.revision)
+                        await write_over(self._engine, entry, key, _encode(tally), ttl)
                     except Conflict:
-                        await asyncio.sleep(random.random() * 0.002 * (conflicts + 1))
+                        await conflicts.another()
                         continue
                 if wait > 0:
                     raise TooMany(limit, wait)
                 return
-        raise EngineUnavailable(
-            f"{MAX_CONFLICTS} writes of other processes to one tally of {limit!r} came first; try again"
-        )
 
     async def known_of(self, account: str) -> _Known | None:
         entry = await self._engine.get(_key("known", account))
@@ -248,8 +240,7 @@ class Attempt:
             tally = tally or _Tally()
             if now < tally.due:
                 return None, tally.due - now
-            after = counted(tally, now, rule)
-            return msgspec.structs.replace(after, due=max(after.due, now + wait)), 0.0
+            return counted(tally, now, rule, wait), 0.0
 
         await self._throttle.count_networks("network", self._address)
         await self._throttle.change("pair", (self._account, self._network), change)
@@ -276,7 +267,7 @@ class Attempt:
         """The password was not checked: take the try back."""
 
         def change(tally: _Tally | None, now: float) -> tuple[_Tally | None, float]:
-            return tally and msgspec.structs.replace(tally, level=max(0.0, tally.level - 1), due=now), 0.0
+            return tally and msgspec.structs.replace(tally, level=max(0.0, tally.level - 1), due=0.0), 0.0
 
         for network, times in ((self._network, 1), *self._wider):
             await self._throttle.change("pair", (self._account, network), change, times)
@@ -288,10 +279,12 @@ def _networks(address: str) -> tuple[tuple[str, int], ...]:
     return found if ":" in found[0][0] else found[:1]  # no IPv4 /24: unlike an IPv6 /48, it belongs to many customers
 
 
-def counted(tally: _Tally, now: float, rule: Rule) -> _Tally:
-    """`tally` with one more try at `now`."""
+def counted(tally: _Tally, now: float, rule: Rule, wait: float = 0.0) -> _Tally:
+    """`tally` with one more try at `now`. wait: seconds that the next try waits at least."""
     level = min(rule.most, tally.level_at(now, rule) + 1)
-    return _Tally(level, now, now + rule.wait(level))
+    wait = max(wait, rule.wait(level))
+    # Without a wait the next may come at once, also at a process whose clock is a little behind this one's.
+    return _Tally(level, now, now + wait if wait else 0.0)
 
 
 def _account(user: str) -> str:

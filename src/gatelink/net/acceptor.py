@@ -2,15 +2,15 @@
 
 import asyncio
 from collections.abc import Callable
+from typing import Any, Protocol
 
 from gatelink.calls import invoke_plain
 from gatelink.config import networks
-from gatelink.logger import Logger
+from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.net.admission import Admission
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import contains
 from gatelink.net.listen import Listen
-from gatelink.rate_limited_logger import RateLimitedLogger
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.states import ConnectionState
 from gatelink.wire.frames import FrameDecoder
@@ -33,14 +33,22 @@ class Acceptor:
         self.buffer = memoryview(bytearray(context.limits.max_unverified_bytes))
         self.proxies = networks(*listen.proxies)
         self._accept = listen.accept
+        self._leave = admission.leave  # one bound method for all connections
         self._welcome = welcome
 
     def connection(self, made: Callable[[Connection], None]) -> Connection:
         """A connection without a transport yet. made: called once it has one."""
+        return Connection(self.decoder(), made, self._leave)
+
+    def accepted(self, reactor: Any, fd: int, host: str) -> None:
+        """Take an accepted socket, without a transport (docs/native.md). host: its peer's address."""
+        connection: Connection = reactor.stream(fd, host, self.context.limits, self._leave)
+        self._made(connection)
+
+    def decoder(self) -> FrameDecoder:
+        """The decoder of an unverified connection. One frame at a time: those behind a login request wait."""
         limits = self.context.limits
-        # One frame at a time: the frames behind a login request wait for its answer.
-        decoder = FrameDecoder(limits.max_frame_unverified, 1, limits.turn_bytes)
-        return Connection(decoder, made, self.admission.leave)
+        return FrameDecoder(limits.max_frame_unverified, 1, limits.turn_bytes)
 
     def protocol(self) -> asyncio.BaseProtocol:
         """The protocol of a connection that begins with frames."""
@@ -48,6 +56,7 @@ class Acceptor:
 
     def reader(self, connection: Connection) -> "UnverifiedReader":
         """The reader of `connection` until its peer is verified."""
+        connection.is_restrained = True
         return UnverifiedReader(connection, self.buffer)
 
     def deadline(self) -> float:
@@ -66,7 +75,7 @@ class Acceptor:
         """Give `connection`, which was admitted, to the accept hook, and then to the login check."""
         # At 0 a transport says at once what the kernel did not take: a base client's next login may get that. TLS and
         # links do without: in TLS a limit of 0 would never be reached again.
-        exact = not connection.is_tls and not self.context.between_servers
+        exact = connection.carrier is None and not connection.is_tls and not self.context.between_servers
         connection.transport.set_write_buffer_limits(0 if exact else self.context.limits.write_high_water)
         if self._accept is not None:
             try:
@@ -85,6 +94,25 @@ class Acceptor:
         self._welcome(connection, until)
 
 
+class Reading(Protocol):
+    """What an `UnverifiedReader` reads for: a connection, or the WebSocket under it. buffered: what they hold."""
+
+    @property
+    def buffered(self) -> int: ...
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None: ...
+
+    def data_received(self, data: bytes) -> None: ...
+
+    def eof_received(self) -> bool: ...
+
+    def pause_writing(self) -> None: ...
+
+    def resume_writing(self) -> None: ...
+
+    def connection_lost(self, exc: Exception | None) -> None: ...
+
+
 class UnverifiedReader(asyncio.BufferedProtocol):
     """Reads for `connection` until a session has it: what it holds stays within the size of `buffer`.
 
@@ -92,8 +120,7 @@ class UnverifiedReader(asyncio.BufferedProtocol):
     stays in the kernel, at the peer's cost.
     """
 
-    def __init__(self, connection: Connection, buffer: memoryview) -> None:
-        connection.is_restrained = True
+    def __init__(self, connection: Reading, buffer: memoryview) -> None:
         self._connection = connection
         self._buffer = buffer
 
@@ -108,7 +135,7 @@ class UnverifiedReader(asyncio.BufferedProtocol):
         self._connection.data_received(bytes(self._buffer[:nbytes]))
 
     def data_received(self, data: bytes) -> None:
-        """Takes the bytes that were read behind a PROXY protocol header."""
+        """Take the bytes that were read behind a PROXY protocol header."""
         self._connection.data_received(data)
 
     def eof_received(self) -> bool:

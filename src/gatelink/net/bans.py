@@ -34,7 +34,7 @@ class ConnectRates:
         return bucket.take(now)
 
     def _make_room(self, now: float) -> None:
-        """Drops the oldest if there are too many; and up to two that are full again, so that few stay."""
+        """Drop the oldest if there are too many, and up to two that are full again, so that few stay."""
         while len(self._buckets) >= self._limits.max_addresses:
             self._buckets.popitem(last=False)
         for _ in range(min(2, len(self._buckets))):
@@ -101,7 +101,7 @@ class BanTable:
         return sum(now < record.until for record in self._records.values())
 
     def _make_room(self, now: float) -> None:
-        """Drops the oldest if there are too many, and up to two that have expired."""
+        """Drop the oldest if there are too many, and up to two that have expired."""
         while len(self._records) >= self._limits.max_addresses:
             self._records.popitem(last=False)
         for _ in range(min(2, len(self._records))):

@@ -17,12 +17,14 @@ from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
 from gatelink.wire.base import ClientVerifyRequest
 from gatelink.wire.control import Features, Hello
-from gatelink.wire.keys import KEY_SIZE, ClusterKey
+from gatelink.wire.keys import ClusterKey, check_public_key
 from gatelink.wire.messages import Catalog
 from gatelink.wire.messages import catalog as default_catalog
 
 CLIENT_LIMITS = Limits(max_frame=4 * 1_048_576, byte_burst=4 * 1_048_576)
 """A server is trusted with larger messages than a player."""
+
+CLIENT_FEATURES = Features.PING | Features.REQUESTS | Features.RENEWAL | Features.LOSSES
 
 
 async def connect(
@@ -39,12 +41,13 @@ async def connect(
     limits: Limits | None = None,
     wire: WireOptions | None = None,
     server_key: bytes | None = None,
-    slot: int | None = None,
+    slot: int = 0,
     resume: bool = False,
+    base_protocol: bool = False,
     cluster_key: ClusterKey | None = None,
     peer_id: int = 0,
 ) -> Session:
-    """A verified session with the server at `endpoint` (tcp://, tls:// or unix://).
+    """A verified session with the server at `endpoint` (tcp://, tls://, ws://, wss:// or unix://).
 
     token: what the login gave; or a function, plain or async, without arguments, that gives a fresh one. It is called
     for each login: now, and with `reconnect` whenever the session logs in again. A resume needs no token. Its time
@@ -52,21 +55,23 @@ async def connect(
     handlers: called with its messages and its events `on_verified` and `on_closed`, and with `reconnect` also
     `on_suspended` and `on_resumed`.
     timeout: seconds for dialling and verification together. limits: CLIENT_LIMITS by default.
-    reconnect: when the connection breaks, dial again with these delays. What is sent meanwhile waits, in order; what
-    was on its way when the connection broke may be lost. After a newer login, a kick, or a refusal that would only
-    repeat itself the session ends, and is not dialled again (docs/limits.md, "What a client hears of its end").
-    tls: for a tls:// endpoint, in place of the system's trust store.
+    reconnect: when the connection breaks, dial again with these delays. Messages that are sent meanwhile wait, in
+    order. Messages that were on their way when the connection broke may be lost. After a newer login, a kick, or a
+    refusal that would repeat itself, the session ends (docs/limits.md, "How a client learns of its end").
+    tls: for a tls:// or wss:// endpoint, in place of the system's trust store.
 
-    These need a server that speaks the extension:
+    base_protocol: speak the base protocol alone, for a server that knows no more. Such a client does not learn why its
+    session ended, so with `reconnect` it also comes back after a kick; it has no requests and renews no login. By
+    default the client speaks the extension, and these go with it:
 
     server_key: the server's public key (32 bytes). The connection is sealed, and no other server can answer.
     slot: which of the user's devices this is, 0 to 255.
-    resume: nothing that was sent is lost or doubled when the connection breaks, as long as both processes live and the
-    break is shorter than the server's window. It implies `reconnect`, and needs a sealed or TLS connection. If the
-    server refuses to resume, the session closes with RESUME_REFUSED.
+    resume: no sent message is lost or doubled when the connection breaks. This holds while both processes live, and for
+    breaks shorter than the server's window. It implies `reconnect`, and needs a sealed or TLS connection. If the server
+    refuses to resume, the session closes with RESUME_REFUSED.
 
-    If the server asks its clients to go away, this one leaves within the time that it gives, and dials the address that
-    it gives if that is as safe as this one.
+    A server may ask its clients to leave (GOAWAY). Then this one leaves within the time that the server gives. It dials
+    the address that the server gives, if that is as safe as `endpoint`.
 
     A server connects to another one's inner listener with these, in place of `token`:
 
@@ -74,14 +79,19 @@ async def connect(
     cluster_key: which both have, and which proves all of this. limits: LINK_LIMITS by default.
 
     Raises ConnectError: unreachable, refused (`code` VERIFY_FAILED; RESUME_REFUSED if the server does not resume here),
-    not in time, or without a token from `token`; ConfigError for an endpoint, key, id, token or slot that cannot be.
+    not in time, or without a token from `token`; ConfigError for an endpoint, key, id, token or slot that cannot be,
+    and for what the base protocol does not have.
     """
-    if server_key is not None and len(server_key) != KEY_SIZE:
-        raise ConfigError(f"server_key has {len(server_key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
-    if slot is not None and not 0 <= slot <= 255:
+    check_public_key(server_key)
+    if not 0 <= slot <= 255:
         raise ConfigError(f"slot is {slot}; a user's devices are numbered 0 to 255")
+    key = cluster_key or server_key
+    if base_protocol and (key is not None or slot or resume):
+        raise ConfigError(
+            "base_protocol goes with neither server_key, cluster_key, slot nor resume: it has none of them"
+        )
     if cluster_key is not None:
-        _check_servers(uid, source, peer_id, bool(token) or server_key is not None or slot is not None)
+        _check_servers(uid, source, peer_id, bool(token) or server_key is not None or slot != 0)
     between_servers = cluster_key is not None
     limits = limits or (LINK_LIMITS if between_servers else CLIENT_LIMITS)
     context = _context(catalog, limits, wire or WireOptions(), between_servers)
@@ -90,11 +100,8 @@ async def connect(
         catalog.encode(request)
     except (ValueError, MessageTooLarge) as error:
         raise ConfigError(f"invalid login request: {error}") from None
-    key = cluster_key or server_key
-    offer = None
-    if key is not None or slot is not None or resume:
-        features = Features.PING | Features.RESUME if resume else Features.PING
-        offer = Offer(Hello(features=features, slot=slot or 0), key, peer_id)
+    features = CLIENT_FEATURES | Features.RESUME if resume else CLIENT_FEATURES
+    offer = None if base_protocol else Offer(Hello(features=features, slot=slot), key, peer_id)
     if resume and reconnect is None:
         reconnect = Backoff()
     if handlers is None:
@@ -124,7 +131,8 @@ async def connect_server(
     Raises ConnectError, ConfigError as `connect`.
     """
     request = ClientVerifyRequest(source=type, uid=id, token="")
-    offer = Offer(Hello(features=Features.PING | Features.RESUME, slot=0), cluster_key, peer_id)
+    features = CLIENT_FEATURES | Features.RESUME | Features.LINK_REPORTS
+    offer = Offer(Hello(features=features, slot=0), cluster_key, peer_id)
     return await _dial(Dialer(context, parse_endpoint(endpoint), request, handlers, timeout, reconnect, None, offer))
 
 

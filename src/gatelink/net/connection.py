@@ -5,19 +5,21 @@ A `Connection` is an asyncio protocol over any stream transport (TCP, TLS, Unix 
 """
 
 import asyncio
-from collections.abc import Callable
-from typing import cast
+from collections.abc import Callable, Set
+from typing import Protocol, cast
 
 from gatelink.errors import CloseCode, PeerError
-from gatelink.session.rates import Meter
+from gatelink.session.rates import Charged
 from gatelink.session.states import CONNECTION, ConnectionEvent, ConnectionState, step
 from gatelink.session.stream import FrameReceiver, Pause
-from gatelink.wire.frames import Frame, FrameDecoder
+from gatelink.wire.frames import BASE_FLAGS, CONTROL, Frame, FrameDecoder, encode_control_frame, encode_frame
 from gatelink.wire.secure import MAX_RECORD, SecureStream
 
 
 class _NullReceiver:
     """The receiver of a connection whose frames are no longer wanted."""
+
+    close_code = None
 
     def receive(self, frames: list[Frame]) -> None: ...
 
@@ -29,7 +31,7 @@ class _NullReceiver:
 
     def lost(self, error: Exception | None) -> None: ...
 
-    def release(self, call: Callable[[], None]) -> None:
+    def when_handled(self, call: Callable[[], None]) -> None:
         call()
 
 
@@ -63,6 +65,20 @@ class _Held(FrameDecoder):
         return []
 
 
+LAST_FRAME = 0.05
+"""Seconds that a carrier has to tell its peer why a connection is aborted: a few bytes, if the socket takes them."""
+
+
+class Carrier(Protocol):
+    """Something between a connection and its socket that has messages of its own, as WebSocket has.
+
+    is_tls: whether TLS protects the way, here or up to a proxy of ours. close_code: what it tells the peer at a close.
+    """
+
+    is_tls: bool
+    close_code: int
+
+
 NULL_RECEIVER = _NullReceiver()
 """The receiver of a connection that has no login check and no session."""
 
@@ -83,6 +99,7 @@ class Connection(asyncio.Protocol):
     """One stream and its frames.
 
     address: the peer's host, "" for a Unix socket; behind a proxy, the one that the proxy gives.
+    carrier: what stands between it and its socket, if anything does.
     made: called with the connection when its transport is there; it sets `receiver`, or refuses with `drop`.
     closed: called once when the transport is closed, with the receiver whose `lost` was called.
     """
@@ -96,6 +113,7 @@ class Connection(asyncio.Protocol):
         "_meter",
         "_secure",
         "address",
+        "carrier",
         "is_restrained",
         "receiver",
         "state",
@@ -115,11 +133,12 @@ class Connection(asyncio.Protocol):
         self._made = made
         self._closed = closed
         self._paused = Pause(0)
-        self._meter: Meter | None = None
+        self._meter: Charged | None = None
         self._secure: SecureStream | None = None
         self._held_by: FrameDecoder | None = None  # the decoder that gets what is held
         self.is_restrained = False  # an `UnverifiedReader` reads for it
         self.address = address
+        self.carrier: Carrier | None = None
         self.receiver: FrameReceiver = NULL_RECEIVER
         self.state = ConnectionState.UNVERIFIED
         self.transport: asyncio.Transport
@@ -195,6 +214,8 @@ class Connection(asyncio.Protocol):
         if self.state is ConnectionState.CLOSED or self.transport.is_closing():
             return
         self.discard_input()
+        if self.carrier is not None and (code := self.receiver.close_code) is not None:
+            self.carrier.close_code = code
         if self.transport.can_write_eof():
             # Closing a socket with unread bytes resets it, and the peer may lose our last words: so we say that we
             # are done, and read on until the peer is, too. The caller of `close` has a deadline for that.
@@ -208,7 +229,12 @@ class Connection(asyncio.Protocol):
     def abort(self) -> None:
         if self.state is not ConnectionState.CLOSED:
             self.discard_input()
-            self.transport.abort()
+            if self.carrier is not None and (code := self.receiver.close_code) is not None:
+                self.carrier.close_code = code
+                self.transport.write_eof()
+                asyncio.get_running_loop().call_later(LAST_FRAME, self.transport.abort)
+            else:
+                self.transport.abort()
 
     def drop(self) -> None:
         self.receiver = NULL_RECEIVER
@@ -232,13 +258,24 @@ class Connection(asyncio.Protocol):
         return self._decoder.buffered + (0 if self._secure is None else self._secure.buffered)
 
     @property
+    def has_more(self) -> bool:
+        """Whether bytes came behind the frames that the receiver has; a header that is wrong counts, too."""
+        secure = self._secure
+        return bool(
+            self.buffered or self._decoder.error is not None or (secure is not None and secure.error is not None)
+        )
+
+    @property
     def is_tls(self) -> bool:
+        if self.carrier is not None:
+            return self.carrier.is_tls
         return self.transport.get_extra_info("ssl_object") is not None
 
     @property
     def unsent(self) -> int:
-        """As of a `Stream`; 0 where TLS or sealing stands between: a record there can't be taken back."""
-        return 0 if self._secure is not None or self.is_tls else self.transport.get_write_buffer_size()
+        """As of a `Stream`; 0 where TLS, sealing or a carrier stands between: a record there can't be taken back."""
+        is_exact = self._secure is None and self.carrier is None and not self.is_tls
+        return self.transport.get_write_buffer_size() if is_exact else 0
 
     @property
     def held_bytes(self) -> int:
@@ -246,16 +283,34 @@ class Connection(asyncio.Protocol):
         return self.buffered + self.transport.get_write_buffer_size()
 
     def take_together(self, frames: int) -> None:
-        """Gives the receiver up to so many frames of a read at once."""
+        """Give the receiver up to so many frames of a read at once."""
         self._decoder.turn_frames = frames
 
     def hold(self) -> None:
-        """Keeps what arrives from now on undecoded, until `bind`; `waiting` tells the receiver how much."""
+        """Keep what arrives from now on undecoded, until `bind`; `waiting` tells the receiver how much."""
         self._held_by = decoder = self._decoder
         self._decoder = _Held(decoder.take_rest())
 
-    def bind(self, receiver: FrameReceiver, max_frame: int, turn_frames: int, meter: Meter | None = None) -> None:
+    def put_back(self, frames: list[Frame]) -> None:
+        """Give the receiver `frames`, and then what came behind them, as soon as the peer may be read."""
+        data = b"".join(
+            encode_control_frame(body) if flags == CONTROL else encode_frame(id, body, flags)
+            for id, flags, body in frames
+        )
+        self._decoder.put_back(data + self._decoder.take_rest())
+        self._next_turn()
+
+    def bind(
+        self,
+        receiver: FrameReceiver,
+        max_frame: int,
+        turn_frames: int,
+        meter: Charged | None = None,
+        allowed: Set[int] = BASE_FLAGS,
+    ) -> None:
         """The peer is verified: its frames go to `receiver` from now on, within the limits of verified peers.
+
+        allowed: the flags bytes of frames that the peer may send.
 
         If an `UnverifiedReader` has read so far, the connection reads by itself from now on. It is paused for
         UNVERIFIED then; the caller resumes it when the receiver may get what was held.
@@ -273,10 +328,11 @@ class Connection(asyncio.Protocol):
             self._secure.max_record = MAX_RECORD
         self._decoder.max_length = max_frame
         self._decoder.turn_frames = turn_frames
+        self._decoder.allowed = allowed
         self._meter = meter
 
     def seal(self, stream: SecureStream) -> None:
-        """Opens what comes in with `stream` from now on, and seals what goes out, once a write."""
+        """Open what comes in with `stream` from now on, and seal what goes out, once a write."""
         decoder = self._decoder
         rest = decoder.take_rest()
         self._decoder = FrameDecoder(decoder.max_length, decoder.turn_frames, decoder.turn_bytes)
@@ -297,7 +353,7 @@ class Connection(asyncio.Protocol):
             self.data_received(rest)
 
     def hand_over(self, protocol: asyncio.Protocol) -> None:
-        """Gives the transport to another protocol, from `connection_made` on; for an accept hook.
+        """Give the transport to another protocol, from `connection_made` on; for an accept hook.
 
         The connection is no longer gatelink's, and counts against no limit.
         """
@@ -316,7 +372,7 @@ class Connection(asyncio.Protocol):
             raise
 
     def _next_turn(self) -> None:
-        """Lets the rest wait for the next turn of the loop: this connection has had its share of this one."""
+        """Let the rest wait for the next turn of the loop: this connection has had its share of this one."""
         if not self._paused & Pause.TURN:
             self.pause(Pause.TURN)
             asyncio.get_running_loop().call_soon(self._go_on)

@@ -7,23 +7,29 @@ sealed       HANDSHAKE ->  <- HANDSHAKE, and then as above inside SEALED records
 
 import asyncio
 import random
+import socket
 import ssl
+import sys
 from collections.abc import Awaitable, Callable, Iterator
 from time import time
+from typing import Any
 
 import msgspec
 
 from gatelink import tasks
+from gatelink.calls import contain
 from gatelink.errors import CloseCode, ConnectError, GatelinkError, MessageTooLarge, PeerError, ProtocolError
 from gatelink.logger import Logger
 from gatelink.net.connection import NULL_RECEIVER, Connection
-from gatelink.net.endpoints import Endpoint, failure
+from gatelink.net.endpoints import TLS_SCHEMES, WEB_SCHEMES, Endpoint, failure
+from gatelink.net.sockets import open_socket
 from gatelink.net.states import DIAL, DialEvent, DialState
 from gatelink.net.target import Target
-from gatelink.session.control_frames import close_code, control_frame, printable
+from gatelink.net.websocket_client import ClientUpgrade
 from gatelink.session.extension import DETACHING, Extension
 from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
+from gatelink.session.renewal import LEAST_INTERVAL
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState, step
 from gatelink.wire.base import (
@@ -34,8 +40,18 @@ from gatelink.wire.base import (
     ClientVerifyRequest,
     ClientVerifySucceeded,
 )
-from gatelink.wire.control import Close, Features, Hello, Resumed, Ticket, decode_control
-from gatelink.wire.frames import CONTROL, Frame, FrameDecoder, encode_frame
+from gatelink.wire.control import (
+    Close,
+    Features,
+    Hello,
+    Resumed,
+    Ticket,
+    close_code,
+    control_frame,
+    decode_control,
+    printable,
+)
+from gatelink.wire.frames import ALL_FLAGS, BASE_FLAGS, CONTROL, Frame, FrameDecoder, encode_frame
 from gatelink.wire.handshake import Initiator, check_answer
 from gatelink.wire.keys import ClusterKey
 from gatelink.wire.resume import NO_HANDSHAKE, resume, verify_resumed
@@ -48,9 +64,20 @@ PASSING = DETACHING | {CloseCode.VERIFY_TIMEOUT, CloseCode.SERVER_FULL, CloseCod
 FINAL = frozenset({CloseCode.VERIFY_FAILED, CloseCode.REPLACED, CloseCode.RESUME_REFUSED})
 """Codes of a failed attempt after which the session ends. The server sends them as a message or as a CLOSE."""
 
+RENEW_AGAIN = LEAST_INTERVAL + 1
+"""Seconds between two attempts to renew the login."""
+
 SHORT_LIFE = 5.0
-"""Seconds. If a connection ends sooner, by a GOAWAY or without a reason, the delays go on growing: the next may end the
-same way. Examples are a kick, a message that the server refuses, and a server that sends all clients away."""
+"""Seconds. If a connection ends sooner, by a GOAWAY, a CLOSE, or without a reason, the delays go on growing: the next
+may end the same way. Examples are a kick, a message that the server refuses, a server that sends all clients away."""
+
+GONE_SECONDS = 8.0, 12.0
+"""Seconds, at random between these, for which its host refuses all attempts; then the server is gone, and the session
+that only it could resume. At random, so that its clients do not all dial at that time."""
+
+UNACKNOWLEDGED = 15.0
+"""Seconds for which the server's kernel acknowledges nothing of what was sent. Then a session that can be resumed dials
+again: the server's machine died, or the path did. A process that only stands still has a kernel that acknowledges."""
 
 TokenSource = Callable[[], str | Awaitable[str]]
 """Gives a fresh token for each login."""
@@ -90,6 +117,7 @@ class Dialer:
     """Dials for one session. It owns the session, and receives from each connection until the session does."""
 
     accepting = False
+    close_code = None
 
     def __init__(
         self,
@@ -113,7 +141,7 @@ class Dialer:
         self._token = token
         self._verified_at = 0.0
         self._source = 0  # the server's type, from its answer
-        self._short_lives = 0  # connections in a row that ended within SHORT_LIFE by a GOAWAY or without a reason
+        self._short_lives = 0  # connections in a row that ended within SHORT_LIFE by a GOAWAY, a CLOSE, or unexplained
         self._answered = False  # a frame came on this connection
         self._initiator: Initiator | None = None
         self._agreed: Hello | None = None
@@ -123,13 +151,14 @@ class Dialer:
         self._connection: Connection | None = None
         self._answer: asyncio.Future[Session]
         self._redial: asyncio.Task[None] | None = None
+        self._renewing: asyncio.Task[None] | None = None
 
     @property
     def _endpoint(self) -> Endpoint:
         return self._target.endpoint
 
     async def dial(self) -> Session:
-        """Connects and logs in. Returns the session, which is OPEN. Raises ConnectError."""
+        """Connect and log in. Returns the session, which is OPEN. Raises ConnectError."""
         loop = self._context.loop
         endpoint = self._endpoint
         self._answer = loop.create_future()
@@ -144,6 +173,8 @@ class Dialer:
                 return self._answer.result()
             silent = self._connection is not None and not self._answered
             hint = "; it took the connection and said nothing: is this a gatelink listener?" if silent else ""
+            if silent and self._offer is not None:
+                hint += " One of the base protocol alone needs base_protocol=True"
             text = f"{endpoint}: not verified within {self._timeout} s{hint}"
             raise ConnectError(text, CloseCode.VERIFY_TIMEOUT) from None
         except (OSError, UnicodeError) as error:
@@ -160,10 +191,8 @@ class Dialer:
             token = given if isinstance(given, str) else await given
             request = msgspec.structs.replace(self._request, token=token)
             self._context.catalog.encode(request)
-        except (Exception, SystemExit, asyncio.CancelledError) as error:
-            task = asyncio.current_task()
-            if isinstance(error, asyncio.CancelledError) and task is not None and task.cancelling():
-                raise
+        except BaseException as error:
+            contain(error)  # raises a cancellation that was asked for, and a signal's KeyboardInterrupt
             # Only our own errors are quoted: that of an application may hold the token, as may MessageTooLarge.
             words = f": {error}" if isinstance(error, GatelinkError) and not isinstance(error, MessageTooLarge) else ""
             raise ConnectError(
@@ -173,10 +202,12 @@ class Dialer:
         return request
 
     async def _open(self) -> None:
-        """Opens the connection. It is not cancelled after `connection_made`: uvloop would never close it then."""
+        """Open the connection. It is not cancelled after `connection_made`: uvloop would never close it then."""
         loop = self._context.loop
         endpoint = self._endpoint
-        if endpoint.scheme == "unix":
+        if self._context.reactor is not None and endpoint.scheme in ("tcp", "unix"):
+            opening: asyncio.Task[object] = loop.create_task(self._open_natively(self._context.reactor))
+        elif endpoint.scheme == "unix":
             opening = loop.create_task(loop.create_unix_connection(self._make, endpoint.path))
         else:
             opening = loop.create_task(
@@ -189,20 +220,57 @@ class Dialer:
             if self.state is DialState.CONNECTING:
                 opening.cancel()
 
+    async def _open_natively(self, reactor: Any) -> None:
+        """Open a socket without a transport, for the compiled core (docs/native.md)."""
+        opened, host = await open_socket(self._context.loop, self._endpoint)
+        with opened:  # until it is detached
+            if self.state is not DialState.CONNECTING:  # it came too late
+                return
+            self._set_options(opened)
+            connection: Connection = reactor.dialled(opened.detach(), host, self._context.limits)
+        self._begin(connection)
+
     def abandon(self) -> None:
         """Abort the session, if there is one, of a `dial` that failed or was cancelled just as it succeeded."""
         if self._session is not None:
             self._session.abort()
 
-    def _make(self) -> Connection:
+    def _make(self) -> asyncio.BaseProtocol:
         limits = self._context.limits
         # One frame at a time: the bytes after the answer to a handshake are sealed, and this decoder can't read them.
-        return Connection(FrameDecoder(limits.max_frame, 1, limits.turn_bytes), self._made)
+        connection = Connection(FrameDecoder(limits.max_frame, 1, limits.turn_bytes), self._made)
+        if self._endpoint.scheme not in WEB_SCHEMES:
+            return connection
+        return ClientUpgrade(connection, self._endpoint, self._connected, self._not_upgraded, self._context)
+
+    def _connected(self, connection: Connection) -> bool:
+        """The socket of a WebSocket is there, and its upgrade begins; whether it is still wanted."""
+        if self.state is not DialState.CONNECTING:  # it came too late
+            connection.drop()
+            return False
+        self._connection = connection
+        return True
+
+    def _not_upgraded(self, why: str) -> None:
+        if self.state is DialState.CONNECTING:
+            self._fail(ConnectError(f"{self._endpoint}: {why}"))
 
     def _made(self, connection: Connection) -> None:
         if self.state is not DialState.CONNECTING:  # it came too late
             connection.drop()
             return
+        if (opened := connection.transport.get_extra_info("socket")) is not None:
+            self._set_options(opened)
+        self._begin(connection)
+
+    def _set_options(self, opened: socket.socket) -> None:
+        """Have the kernel end a connection to be resumed after UNACKNOWLEDGED. Only Linux can do that."""
+        resumes = self._offer is not None and self._offer.hello.features & Features.RESUME
+        if resumes and self._endpoint.scheme != "unix" and sys.platform == "linux":
+            opened.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(UNACKNOWLEDGED * 1_000))
+
+    def _begin(self, connection: Connection) -> None:
+        """Send the first message on a connection that has just been made."""
         self._connection = connection
         connection.receiver = self
         connection.transport.set_write_buffer_limits(self._context.limits.write_high_water)
@@ -237,14 +305,20 @@ class Dialer:
     def _agree(self, connection: Connection, ours: Hello, agreed: Hello) -> None:
         """The server answered our HELLO with `agreed`: log in, or resume."""
         self._agreed = agreed
-        if ours.features & Features.RESUME and not agreed.features & Features.RESUME:
+        extension = self._session.extension if self._session is not None else None
+        if extension is not None and extension.features & ~agreed.features:
+            text = f"{self._endpoint}: the server no longer has a feature that the session has"
+            is_private = connection.is_tls or (self._offer is not None and self._offer.key is not None)
+            # An older version runs there, which has not got the session. On a plain path anybody may have said it.
+            self._fail(ConnectError(text, CloseCode.RESUME_REFUSED if extension.ticket and is_private else None))
+        elif ours.features & Features.RESUME and not agreed.features & Features.RESUME:
             text = f"{self._endpoint}: resume is for sealed or TLS connections; give server_key, or dial tls://"
             self._fail(ConnectError(text, CloseCode.RESUME_REFUSED))
         else:
             self._log_in(connection)
 
     def _log_in(self, connection: Connection) -> None:
-        """Sends RESUME if the session has a ticket, else ClientVertifyReq."""
+        """Send RESUME if the session has a ticket, else ClientVertifyReq."""
         extension = self._session.extension if self._session is not None else None
         if extension is not None and extension.ticket is not None:
             self._step(DialEvent.SEND_RESUME)
@@ -283,6 +357,7 @@ class Dialer:
         sealing = initiator.finish(payload)
         self._initiator = None
         self._handshake_hash = sealing.handshake_hash
+        self._context.ciphers.watch(sealing.stream)
         connection.seal(sealing.stream)
         if self.state is DialState.HANDSHAKE:  # else bytes after the answer were wrong, and the attempt has failed
             self._agree(connection, self._offer.hello, sealing.agreed)
@@ -337,7 +412,7 @@ class Dialer:
 
     def writable(self) -> None: ...
 
-    def release(self, call: Callable[[], None]) -> None:
+    def when_handled(self, call: Callable[[], None]) -> None:
         call()
 
     def broken(self, error: PeerError) -> None:
@@ -359,9 +434,10 @@ class Dialer:
             keys = "server_key is not a key of this server, or it has none" if offer.peer_id == 0 else "no such key"
             return f"likely: {keys}, or it takes no connections from here; its log has the reason"
         wants = "TLS (dial tls://), " if self._endpoint.scheme == "tcp" else ""
+        knows = ", or it knows only the base protocol (give base_protocol=True)" if offer is not None else ""
         return (
-            f"likely: this listener takes only sealed connections (give server_key), {wants}or those of a proxy; or it "
-            "is full, stops, or refuses this address for now; its log has the reason"
+            f"likely: this listener takes only sealed connections (give server_key), {wants}or those of a proxy{knows}"
+            "; or it is full, stops, or refuses this address for now; its log has the reason"
         )
 
     def _fail(self, error: ConnectError) -> None:
@@ -370,7 +446,7 @@ class Dialer:
         self._reset()
 
     def _reset(self) -> None:
-        """Drops the connection of an attempt that has not succeeded."""
+        """Drop the connection of an attempt that has not succeeded."""
         if self.state is not DialState.IDLE and self.state is not DialState.BOUND:
             self._step(DialEvent.FAIL)
         if self._connection is not None:
@@ -418,14 +494,17 @@ class Dialer:
             self._answer.set_result(session)
 
     def _bind(self, connection: Connection, session: Session | None) -> None:
-        """Gives the connection to the session. None: the session is made next, and becomes the receiver then."""
+        """Give the connection to the session. None: the session is made next, and becomes the receiver then."""
         self._step(DialEvent.BIND)
         self._connection = None
         self._verified_at = self._context.wheel.clock()
         limits = self._context.limits
-        connection.bind(session or NULL_RECEIVER, limits.max_frame, limits.turn_frames)
-        if session is not None and session.extension is not None and self._agreed is not None:
-            session.extension.features = self._agreed.features
+        if session is not None:
+            allowed = session.allowed_flags  # its features are those of its first login
+        else:
+            speaks_requests = self._agreed is not None and self._agreed.features & Features.REQUESTS
+            allowed = ALL_FLAGS if speaks_requests and not self._context.between_servers else BASE_FLAGS
+        connection.bind(session or NULL_RECEIVER, limits.max_frame, limits.turn_frames, allowed=allowed)
 
     def _make_session(self, connection: Connection) -> Session:
         context, agreed, offer = self._context, self._agreed, self._offer
@@ -455,24 +534,54 @@ class Dialer:
         if self._backoff is None:
             return False
         lived = self._context.wheel.clock() - self._verified_at
-        wait = self._target.find(session)
-        is_suspect = wait is not None or (code is CloseCode.UNEXPLAINED and self._ticket is None)
+        away = self._target.follow(session)
+        extension = session.extension
+        server_ended_it = away is not None or (extension is not None and extension.peer_code is not None)
+        is_suspect = server_ended_it or (code is CloseCode.UNEXPLAINED and self._ticket is None)
         self._short_lives = self._short_lives + 1 if is_suspect and lived < SHORT_LIFE else 0
-        self._redial = tasks.keep(self._dial_again(session, self._backoff, wait), "dialling again")
+        self._redial = tasks.keep(self._dial_again(session, self._backoff, away), "dialling again")
         return True
 
     def closed(self, session: Session) -> None:
         if self._redial is not None and self._redial is not asyncio.current_task():
             self._redial.cancel()
         self._redial = None
+        if self._renewing is not None and self._renewing is not asyncio.current_task():
+            self._renewing.cancel()
 
     def released(self, session: Session) -> None: ...
 
-    async def _dial_again(self, session: Session, backoff: Backoff, wait: float | None) -> None:
+    def renew(self, session: Session, token: str) -> None:
+        """Never called: a server shows no token."""
+
+    def expiring(self, session: Session) -> None:
+        """Renew the login with a fresh token, if there is a function that gives one."""
+        if self._token is not None and (self._renewing is None or self._renewing.done()):
+            self._renewing = tasks.keep(self._renew(session, self._token), "renewing a login")
+
+    async def _renew(self, session: Session, source: TokenSource) -> None:
+        """Renew the login; try again until it is renewed or the session ends."""
+        while True:
+            try:
+                await session.renew((await self._fresh_request(source)).token)
+                return
+            except GatelinkError as error:
+                log.warning("the login could not be renewed", uid=session.uid, error=str(error))
+            await asyncio.sleep(RENEW_AGAIN)
+
+    async def _dial_again(self, session: Session, backoff: Backoff, away: tuple[float, float] | None) -> None:
+        clock = self._context.wheel.clock
+        gone_after = random.uniform(*GONE_SECONDS)
+        refused_since: float | None = None
         for seconds in backoff.delays(max(0, self._short_lives - 1)):
-            if wait is not None:  # the server said when; but it may say 0 s, again and again
-                seconds = wait if self._short_lives < 2 else max(wait, seconds)
-                wait = None
+            if refused_since is not None:
+                seconds = min(seconds, max(0.0, refused_since + gone_after - clock()))
+            if away is not None:
+                # The server said when. If that is "at once", all its clients would dial together; if it says so again
+                # and again, they would dial without a pause.
+                wait, spread = away
+                seconds = wait if spread and self._short_lives < 2 else max(wait, seconds)
+                away = None
             await asyncio.sleep(seconds)
             try:
                 await self.dial()
@@ -482,6 +591,12 @@ class Dialer:
                     session.close(error.code, "the server does not take this session back")
                 if self._ticket is None:  # with a ticket, only the server that has the session can resume it
                     self._target.go_home()
+                elif not _is_refused(error) or self._context.between_servers:
+                    refused_since = None
+                elif refused_since is None:
+                    refused_since = clock()
+                elif clock() - refused_since >= gone_after:
+                    session.close(CloseCode.RESUME_REFUSED, "the server that had the session is gone")
             except Exception as error:  # unforeseen; the next attempt may succeed
                 tasks.failures["dialling again"] += 1
                 log.error("an attempt to connect failed", exc_info=error)
@@ -490,9 +605,14 @@ class Dialer:
         session.close(CloseCode.GOING_AWAY, f"not connected again after {backoff.attempts} attempts")
 
 
+def _is_refused(error: ConnectError) -> bool:
+    """Whether no process listens at the address. Then the process that had the session has ended."""
+    return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError)
+
+
 def _tls_hint(endpoint: Endpoint, error: OSError | UnicodeError) -> str:
     """A hint at what may be wrong, if a TLS handshake failed; else ""."""
-    if endpoint.scheme != "tls":
+    if endpoint.scheme not in TLS_SCHEMES:
         return ""
     if isinstance(error, ssl.SSLCertVerificationError):
         return "; give tls= a context that trusts the server's certificate, and dial the name that it is for"

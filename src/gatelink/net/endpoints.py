@@ -18,45 +18,61 @@ MAX_UNIX_PATH = 107  # bytes: sun_path of Linux less its final NUL
 
 _CACHED_HOSTS = 16_384  # strings; about 4 MiB when full
 
-_TCP = re.compile(r"(tcp|tls)://(?:\[([A-Za-z0-9:.%_-]*)\]|([A-Za-z0-9._-]+)):([0-9]{1,5})")
+_HOST = r"://(?:\[([A-Za-z0-9:.%_-]*)\]|([A-Za-z0-9._-]+))"
+_TCP = re.compile(rf"(tcp|tls){_HOST}:([0-9]{{1,5}})")
+_WEB = re.compile(rf"(ws|wss){_HOST}(?::([0-9]{{1,5}}))?(/[!-\"$-~]*)?")
+WEB_PORTS = {"ws": 80, "wss": 443}
+"""The port of an endpoint that names none."""
+
+TLS_SCHEMES = frozenset({"tls", "wss"})
+WEB_SCHEMES = frozenset({"ws", "wss"})
 
 
 class Endpoint(msgspec.Struct, frozen=True):
     """An address to listen on or connect to. `str` gives the text that `parse_endpoint` takes."""
 
-    scheme: Literal["tcp", "tls", "unix"]
-    host: str = ""  # tcp, tls: a name or an IP address, IPv6 without brackets
-    port: int = 0  # tcp, tls: 0..65535; listening on 0 takes any free port
-    path: str = ""  # unix: absolute
+    scheme: Literal["tcp", "tls", "unix", "ws", "wss"]
+    host: str = ""  # not unix: a name or an IP address, IPv6 without brackets
+    port: int = 0  # not unix: 0..65535; listening on 0 takes any free port
+    path: str = ""  # unix: absolute; ws, wss: with its query, empty for "/"
 
     def __str__(self) -> str:
         if self.scheme == "unix":
             return f"unix://{self.path}"
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}:{self.port}"
+        return f"{self.scheme}://{host}:{self.port}{self.path}"
 
 
 def parse_endpoint(text: str) -> Endpoint:
-    """The endpoint that `text` names: `tcp://host:port`, `tls://[::1]:7000`, `unix:///run/gate.sock`.
+    """The endpoint that `text` names: `tcp://host:port`, `tls://[::1]:7000`, `unix:///run/gate.sock`,
+    `wss://host/path`. Without a port ws:// has 80 and wss:// 443.
 
     Raises ConfigError with what is wrong and how it is written.
     """
     if text.startswith("unix://"):
         return Endpoint("unix", path=_check_path(text))
-    match = _TCP.fullmatch(text)
-    if match is None:
-        raise _error(text, "write it as tcp://host:port, tls://host:port, tcp://[::1]:7000 or unix:///run/gate.sock")
-    scheme, literal, host, port = match.groups()
+    path = ""
+    if match := _WEB.fullmatch(text):
+        scheme, literal, host, port, path = match.groups("")
+        port = port or str(WEB_PORTS[scheme])
+        path = path.removeprefix("/") and path
+    elif match := _TCP.fullmatch(text):
+        scheme, literal, host, port = match.groups("")
+    else:
+        if text.startswith(("ws://", "wss://")):
+            raise _error(text, "write it as ws://host:port, wss://host:port/path or wss://[::1]:7443")
+        fix = "tcp://host:port, tls://host:port, ws://host:port, tcp://[::1]:7000 or unix:///run/gate.sock"
+        raise _error(text, f"write it as {fix}")
     if int(port) > 65_535:
         raise _error(text, f"port {port} is over 65535")
     try:
-        if literal is not None:
+        if not host:
             host = str(IPv6Address(literal))
         elif host.replace(".", "").isdigit():
             host = str(IPv4Address(host))
     except ValueError as error:
         raise _error(text, f"not an IP address: {error}") from None
-    return Endpoint(cast(Literal["tcp", "tls"], scheme), host, int(port))
+    return Endpoint(cast(Literal["tcp", "tls", "ws", "wss"], scheme), host, int(port), path)
 
 
 def parse_admin(text: str) -> Endpoint:
@@ -131,6 +147,18 @@ def is_everywhere(host: str) -> bool:
     """Whether listening on `host` accepts connections on every address of the machine: 0.0.0.0, ::."""
     address = _address(host)
     return address is not None and address.is_unspecified
+
+
+def check_connectable(text: str, what: str) -> None:
+    """Raise ConfigError for an address that no client can connect to: 0.0.0.0 or [::]. what: who gets it, and a fix."""
+    if is_everywhere(parse_endpoint(text).host):
+        raise ConfigError(f"{text} is every address of a machine, and none to connect to; {what}")
+
+
+def is_loopback(host: str) -> bool:
+    """Whether `host`, a name or an address, is this machine's loopback."""
+    address = _address(host)
+    return host == "localhost" if address is None else address.is_loopback
 
 
 def contains(networks: Iterable[Network], host: str) -> bool:

@@ -13,7 +13,8 @@ from gatelink.net.listen import Listen
 from gatelink.net.listener import Listener
 from gatelink.net.login import Login, LoginChecks, LoginRules
 from gatelink.net.memory_guard import MemoryGuard
-from gatelink.net.token_revoker import TokenRevoker
+from gatelink.net.token_renewer import TokenRenewer
+from gatelink.net.user_kicks import UserKicks
 from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LAST_WORDS, LoopContext
 from gatelink.session.manager import Duplicate, SessionManager
@@ -31,7 +32,8 @@ class Frontend:
     """One trust domain.
 
     listeners: where its peers come in. admission: the connections, and what is remembered of their addresses.
-    logins: the login checks under way. sessions: those that were verified. memory_guard: bounds what all of them hold.
+    logins: the login checks under way. sessions: those that were verified. kicks: those that are to be carried out.
+    memory_guard: bounds what all of them hold. ends_sessions: whether a user's sessions end with the user's tokens.
     end_code: the code with which sessions are closed at the end.
     """
 
@@ -41,18 +43,22 @@ class Frontend:
         rules: LoginRules,
         duplicate: Duplicate = Duplicate.NEWER_WINS,
         end_code: CloseCode = CloseCode.GOING_AWAY,
+        ends_sessions: bool = True,
     ) -> None:
         self.context = context
         self.end_code = end_code
         self.listeners: list[Listener] = []
         self.admission = Admission(context)
-        self.sessions = SessionManager(context, duplicate)
+        self.sessions = SessionManager(context, duplicate, address_key=self.admission.counted_key)
         self.logins = LoginChecks(context, rules, self.admission, self.sessions)
-        self.sessions.on_kick = TokenRevoker.of(rules.tokens, self.logins)
-        self.memory_guard = MemoryGuard(context, self.admission.connections, self.sessions)
+        self.kicks = UserKicks(rules.tokens, self.logins, ends_sessions)
+        self.sessions.on_kick = self.kicks.kicked
+        self.sessions.on_kick_of_user = self.kicks.kick
+        self.memory_guard = MemoryGuard(context, self.admission.connections, self.admission.counted_key)
+        self.sessions.on_renew = TokenRenewer(self.logins)
 
     async def open(self, listen: Listen, handlers: Dispatcher[Session]) -> Listener:
-        """Opens a listener; `handlers` get the sessions that log in there. Raises ConfigError if it can't."""
+        """Open a listener; `handlers` get the sessions that log in there. Raises ConfigError if it can't."""
         welcome = partial(Login, self.logins, handlers, listen.resume_at)
         listener = Listener(listen, self.context, self.admission, welcome)
         self.listeners.append(listener)  # first: what it opened before it failed is to be closed, too
@@ -60,20 +66,21 @@ class Frontend:
         return listener
 
     def stop_accepting(self) -> None:
-        """Accepts nothing more; refuses the connections that are not verified yet."""
+        """Accept nothing more; refuse the connections that are not verified yet."""
         self.admission.open = False
         for listener in self.listeners:
             listener.close()
         self.logins.refuse_all()
 
     async def close(self, deadline: float, tick: Callable[[], None] = lambda: None) -> None:
-        """Lets handlers finish, delivers what is queued, closes every session; returns when nothing is left.
+        """Let handlers finish, deliver what is queued, and close every session. Returns when nothing is left.
 
         deadline: when, on the wheel's clock, handlers are cancelled and connections aborted. tick: handles what waits.
         """
         context = self.context
         for session in self.sessions:
             session.pause(Pause.STOPPING)
+        context.users.lift()
         tick()
         await context.finish_tasks(deadline - context.wheel.clock())
         await self.sessions.close(self.end_code, "the server stops", deadline)
@@ -84,6 +91,7 @@ class Frontend:
         tick()
         last_words = max(LEAST_GRACE, min(LAST_WORDS, deadline + LAST_WORDS - context.wheel.clock()))
         await context.finish_tasks(deadline - context.wheel.clock(), last_words)  # the last `closed` events
+        await self.kicks.close()
 
 
 class ServerTokens:

@@ -1,8 +1,9 @@
-"""The queue for handshakes. One costs a hundred times what a message does, and any peer can ask for one.
+"""The queue for handshakes. A handshake costs a hundred times what a message does, and any peer can ask for one.
 
-So only so many begin in a second. The others wait, each as long as its connection may be unverified: there are never
-more than limits.max_unverified of them. Addresses take turns: one that asks for thousands does not delay one that asks
-for a single handshake. An address is penalised from its handshake to its next successful login: it comes last.
+So only limits.handshake_rate of them begin in a second. The others wait, each as long as its connection may be
+unverified: no more than limits.max_unverified ever wait. Addresses take turns: one that asks for thousands does not
+delay one that asks for a single handshake. From its handshake to its next successful login an address is penalised: it
+comes last.
 """
 
 from collections import OrderedDict
@@ -31,25 +32,22 @@ class HandshakeQueue(Item):
         self._first: dict[str, Line] = {}  # by address; the next one in front
         self._last: dict[str, Line] = {}  # the same, of penalised addresses
         self._penalised: OrderedDict[str, None] = OrderedDict()  # addresses; the last handshake at the end
+        self._is_scheduled = False  # whether a call of `_begin_next` is due
 
     def __len__(self) -> int:
         """The number of connections that wait."""
         return sum(map(len, self._first.values())) + sum(map(len, self._last.values()))
 
     def enter(self, connection: Connection, begin: Callable[[], None]) -> None:
-        """Calls `begin` when it is `connection`'s turn, at once if none waits."""
+        """Call `begin` when it is `connection`'s turn: now, if none waits and none began in this turn of the loop."""
         key = _key(connection)
-        if not self._is_waited_for:
-            if self._bucket.take(self._context.wheel.read_clock()):
-                self._penalise(key)
-                begin()
-                return
-            self._context.wheel.set(self, self._bucket.wait())
         lines = self._last if key in self._penalised else self._first
         lines.setdefault(key, {})[connection] = begin
+        if not self._is_scheduled:
+            self._begin_next()
 
     def leave(self, connection: Connection) -> None:
-        """Takes `connection` out of the queue; does nothing if it is not in it."""
+        """Take `connection` out of the queue; do nothing if it does not wait."""
         key = _key(connection)
         for lines in (self._first, self._last):
             if (line := lines.get(key)) is not None:
@@ -58,33 +56,29 @@ class HandshakeQueue(Item):
                     del lines[key]
 
     def clear_penalty(self, key: str) -> None:
-        """A login from an address (an `address_key`) succeeded."""
+        """Let an address (an `address_key`) come first again: a login from it succeeded."""
         self._penalised.pop(key, None)
         if (line := self._last.pop(key, None)) is not None:
             self._first.setdefault(key, {}).update(line)
 
     def on_deadline(self, now: float) -> None:
-        self._next()
+        self._begin_next()
 
-    def _next(self) -> None:
-        """Lets one begin, and the next in another turn of the loop: in between other connections are read."""
-        if not self._is_waited_for:
+    def _begin_next(self) -> None:
+        """Let one begin, and the next in another turn of the loop, so that other connections are read in between."""
+        self._is_scheduled = bool(self._first or self._last)
+        if not self._is_scheduled:
             return
-        begin = self._take() if self._bucket.take(self._context.wheel.read_clock()) else None
-        if self._is_waited_for:
-            if seconds := self._bucket.wait():
-                self._context.wheel.set(self, seconds)
-            else:
-                self._context.loop.call_soon(self._next)
-        if begin is not None:
-            begin()
-
-    @property
-    def _is_waited_for(self) -> bool:
-        return bool(self._first or self._last)
+        if self._bucket.take(self._context.wheel.read_clock()):
+            try:
+                self._take()()
+            finally:
+                self._context.loop.call_soon(self._begin_next)
+        else:
+            self._context.wheel.set(self, self._bucket.wait())
 
     def _take(self) -> Callable[[], None]:
-        """Takes out the oldest of the address whose turn it is."""
+        """Take out the oldest handshake of the address whose turn it is, and penalise the address."""
         lines = self._first or self._last
         key = next(iter(lines))
         line = lines.pop(key)

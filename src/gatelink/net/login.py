@@ -15,17 +15,16 @@ from gatelink.auth.tokens import Identity, Tokens
 from gatelink.calls import invoke, invoke_plain
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
-from gatelink.logger import Logger
+from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.net.admission import Admission, TooManyUnverified
 from gatelink.net.connection import NULL_RECEIVER, Connection
 from gatelink.net.states import LOGIN, LoginEvent, LoginState
-from gatelink.rate_limited_logger import RateLimitedLogger
-from gatelink.session.control_frames import close_frame, control_frame, printable
+from gatelink.net.tls_watch import EmptyRecords
 from gatelink.session.extension import Extension, Strength
 from gatelink.session.interfaces import Dispatcher
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
-from gatelink.session.rates import Meter
+from gatelink.session.renewal import CloseExpired
 from gatelink.session.session import NO_CLAIMS, Session
 from gatelink.session.states import ConnectionState, step
 from gatelink.session.stream import Pause
@@ -37,7 +36,18 @@ from gatelink.wire.base import (
     ClientVerifyRequest,
     ClientVerifySucceeded,
 )
-from gatelink.wire.control import Control, Features, Handshake, Hello, Resume, decode_control
+from gatelink.wire.control import (
+    Close,
+    Control,
+    Features,
+    Handshake,
+    Hello,
+    Resume,
+    close_frame,
+    control_frame,
+    decode_control,
+    printable,
+)
 from gatelink.wire.frames import CONTROL, Frame, encode_frame
 from gatelink.wire.handshake import Responder
 from gatelink.wire.resume import NO_HANDSHAKE, resumed, verify_resume
@@ -59,16 +69,21 @@ class LoginChecks:
         self.admission = admission
         self.sessions = sessions
         self.running: set[Login] = set()
+        self.is_kicked: Callable[[int, int], bool] = lambda uid, slot: False
+        """Says whether a kick of (uid, slot) is not carried out yet; until then the user is refused."""
 
     def refuse_all(self) -> None:
         """The server stops: refuse the connections that are not verified yet."""
         for login in list(self.running):
             login.refuse("stopping", CloseCode.GOING_AWAY)
 
-    def tokens_revoked(self, uid: int) -> None:
-        """A user's tokens were revoked: refuse the checks that accepted one. The client may connect again."""
+    def refuse_user(self, uid: int, slot: int | None = None) -> None:
+        """A user was kicked: refuse the checks that are under way, or those of one slot.
+
+        The token of such a check may have been accepted before it was revoked. The client may connect again.
+        """
         for login in list(self.running):
-            if login.uid == uid:
+            if login.uid == uid and slot in (None, login.slot):
                 login.refuse("tokens-ended", CloseCode.GOING_AWAY)
 
 
@@ -80,6 +95,7 @@ class LoginRules:
     id, source: this server's id and type, for its answers. sealed_only: refuse logins that are not sealed.
     resume_plain: allow sessions on plain connections to be resumed.
     accept_version: returns whether clients of an application version are still served.
+    expiry: what happens to a session whose token expires; None: nothing.
     """
 
     tokens: Tokens
@@ -89,13 +105,15 @@ class LoginRules:
     sealed_only: bool = False
     resume_plain: bool = False
     accept_version: Callable[[str], bool] | None = None
+    expiry: CloseExpired | None = None
 
 
 class Login(Item):
     """One connection's login check, and the connection's receiver until the session is.
 
     handlers: the table of the session. resume_at: the address in its ticket; empty: the one that the client dialled.
-    until: the deadline of the check, on the wheel's clock. uid: the user, once the token has been verified.
+    until: the deadline of the check, on the wheel's clock. uid, slot: the user as the peer says it, once the
+    token has come.
     """
 
     __slots__ = (
@@ -111,8 +129,8 @@ class Login(Item):
         "_resume_at",
         "_rules",
         "_size",
-        "_slot",
         "_task",
+        "slot",
         "state",
         "uid",
     )
@@ -138,13 +156,15 @@ class Login(Item):
         self._pending: list[Frame] = []  # frames received and not handled yet
         self._task: asyncio.Task[None] | None = None
         self._agreed: Hello | None = None  # our HELLO, once the peer has sent its own
-        self._slot = 0
+        self.slot = 0
         self._from_server = 0  # the server id in the HANDSHAKE; 0: a client
         self._handshake_hash = NO_HANDSHAKE
         self.uid: int | None = None
         connection.receiver = self
         checks.running.add(self)
         self._context.wheel.set(self, until - self._context.wheel.clock())
+
+    close_code = None  # what its `refuse` gives the carrier
 
     @property
     def is_open(self) -> bool:
@@ -162,7 +182,7 @@ class Login(Item):
         if self._frames > limits.max_unverified_frames or size > limits.max_unverified_bytes:
             self._refuse_excess()
         else:
-            self._go_on()
+            self._checks.admission.steps.enter(self)
 
     def waiting(self, buffered: int) -> None:
         most = self._context.limits.max_unverified_bytes
@@ -177,7 +197,11 @@ class Login(Item):
             self.refuse("unverified-full", error.code)
             return
         self._checks.admission.login_failed(self._address)
-        reason = "frame-too-large" if isinstance(error, FrameTooLarge) else "wrong-first-message"
+        reason = "wrong-first-message"
+        if isinstance(error, FrameTooLarge):
+            reason = "frame-too-large"
+        elif isinstance(error, EmptyRecords):
+            reason = "unverified-limit"
         why = str(error)
         if isinstance(error, ProtocolError) and self._agreed is None:
             why += looks_like(error.head)
@@ -185,7 +209,7 @@ class Login(Item):
 
     def writable(self) -> None: ...
 
-    def release(self, call: Callable[[], None]) -> None:
+    def when_handled(self, call: Callable[[], None]) -> None:
         call()
 
     def lost(self, error: Exception | None) -> None:
@@ -202,8 +226,12 @@ class Login(Item):
 
     # -- up to the credentials --
 
-    def _go_on(self) -> None:
-        """Handles frames up to the one with the credentials. Frames after that wait in `_pending`."""
+    def wait(self) -> None:
+        self._connection.pause(Pause.LOGINS)
+
+    def go_on(self) -> None:
+        """Handle frames up to the one with the credentials. Frames after that wait in `_pending`."""
+        self._connection.resume(Pause.LOGINS)
         try:
             while self._pending and self.state in (LoginState.FIRST_FRAME, LoginState.AGREED):
                 frame = self._pending.pop(0)
@@ -215,7 +243,7 @@ class Login(Item):
             self.broken(error)
 
     def _check(self, request: ClientVerifyRequest) -> None:
-        """Starts the check of the token. What a base client sent after the request is not decoded meanwhile."""
+        """Start the check of the token. What a base client sent after the request is not decoded meanwhile."""
         self._step(LoginEvent.REQUEST)
         self._checks.admission.credentials_received(self._connection)
         tasks = self._context.tasks
@@ -237,16 +265,16 @@ class Login(Item):
         self._connection.take_together(self._context.limits.max_unverified_frames + 1)
 
     def _control(self, record: Control | None) -> None:
-        """Handles a control record. Raises ProtocolError for one that is not due."""
+        """Handle a control record. Raises ProtocolError for one that is not due."""
         state = self.state
         match record:
             case Hello() if (state, LoginEvent.HELLO) in LOGIN and not self._rules.sealed_only:
                 self._step(LoginEvent.HELLO)
-                self._slot = record.slot
+                self.slot = record.slot
                 agreed = record.answer(self._features)
                 self._agree(agreed)
                 self._connection.write(control_frame(agreed))
-                self._check_version(record)
+                self._check_hello(record)
             case Handshake() if (state, LoginEvent.HANDSHAKE) in LOGIN:
                 self._step(LoginEvent.HANDSHAKE)
                 self._checks.admission.handshakes.enter(self._connection, partial(self._shake_hands, record))
@@ -262,27 +290,37 @@ class Login(Item):
                 raise ProtocolError(f"{what}, where {due} was due")
 
     def _shake_hands(self, record: Handshake) -> None:
-        """Answers a HANDSHAKE when its turn in the queue has come."""
+        """Answer a HANDSHAKE when its turn in the queue has come."""
         if self.state is not LoginState.QUEUED:
             return
         try:
-            if self._pending or self._connection.buffered:
+            if self._pending or self._connection.has_more:
                 raise ProtocolError("bytes behind a HANDSHAKE that is not answered yet")
-            sealing = self._rules.responder.respond(record, Features.PING | Features.RESUME)
+            sealing = self._rules.responder.respond(record, self._offered | Features.RESUME)
         except PeerError as error:
             self.broken(error)
             return
         self._step(LoginEvent.TURN)
-        self._slot = sealing.hello.slot
+        self.slot = sealing.hello.slot
         self._from_server = sealing.from_server
         self._agree(sealing.agreed)
         self._handshake_hash = sealing.handshake_hash
         self._connection.write(sealing.answer)
+        self._context.ciphers.watch(sealing.stream)
         self._connection.seal(sealing.stream)
-        self._check_version(sealing.hello)
+        self._check_hello(sealing.hello)
 
-    def _check_version(self, hello: Hello) -> None:
-        """Refuses a client whose application is too old. It has our HELLO by now, so it can be sent the reason."""
+    def _check_hello(self, hello: Hello) -> None:
+        """Refuse a slot that this server does not have, and a client whose application is too old.
+
+        The client has our HELLO by now, so it can be sent the reason.
+        """
+        max_slots = self._context.limits.max_slots
+        if self.slot >= max_slots:
+            self._checks.admission.login_failed(self._address)
+            detail = f"slot {self.slot}; this server has slots 0 to {max_slots - 1} (limits.max_slots)"
+            self.refuse("slot-refused", CloseCode.PROTOCOL_ERROR, why=detail, detail=detail)
+            return
         accept_version = self._rules.accept_version
         if accept_version is None:
             return
@@ -299,7 +337,13 @@ class Login(Item):
     def _features(self) -> int:
         """The features of this side on a connection that is not sealed."""
         may_resume = self._strength is Strength.TLS or self._rules.resume_plain
-        return Features.PING | Features.RESUME if may_resume else Features.PING
+        return self._offered | Features.RESUME if may_resume else self._offered
+
+    @property
+    def _offered(self) -> int:
+        """The features of this side on every connection."""
+        features = Features.PING | Features.REQUESTS | Features.RENEWAL | Features.LOSSES
+        return features | Features.LINK_REPORTS if self._context.between_servers else features
 
     @property
     def _address(self) -> str:
@@ -318,10 +362,14 @@ class Login(Item):
     # -- RESUME --
 
     def _resume(self, record: Resume, agreed: Hello) -> None:
-        """Attaches the connection to the session of a ticket (docs/protocol.md, "Resume").
+        """Attach the connection to the session of a ticket (docs/protocol.md, "Resume").
 
-        The session may still have its old connection, if it did not notice that connection's end.
+        The session may still have its old connection, if it did not notice that connection's end. Raises ProtocolError
+        if something came behind the RESUME: handlers could get it unmetered, and before the session's `verified` event.
         """
+        behind = self._pending
+        if self._connection.has_more or (behind and not _is_close(behind)):
+            raise ProtocolError("bytes behind a RESUME; a client sends only CLOSE until it has RESUMED")
         sessions = self._checks.sessions
         session = sessions.by_ticket(record.session_id)
         extension = session.extension if session is not None else None
@@ -330,15 +378,17 @@ class Login(Item):
         elif session is None or extension is None or extension.ticket is None:
             self._refuse_resume("unknown ticket")
         elif not verify_resume(record, extension.ticket.resume_key, self._handshake_hash):
-            self._refuse_resume("wrong mac")
+            self._refuse_resume("wrong mac", is_fault=True)
         elif record.attempt <= extension.attempt:
-            self._refuse_resume("attempt seen before")
+            self._refuse_resume("attempt seen before", is_fault=True)
+        elif extension.features & ~agreed.features:
+            self._refuse_resume("HELLO lacks a feature that the session has")
         elif self._strength < extension.strength:
             self._refuse_resume("weaker connection")
         elif self._context.between_servers and session.uid != self._from_server:
             self._refuse_resume(f"a session of server {session.uid}, from server {self._from_server}")
         elif not extension.can_resume_from(record.received):
-            self._refuse_resume("impossible count")
+            self._refuse_resume("impossible count", is_fault=True)
         else:
             extension.attempt = record.attempt
             self._finish(LoginEvent.RESUME)
@@ -353,16 +403,24 @@ class Login(Item):
             )
             sessions.resumed(session)
             session.address = self._address
-            extension.features = agreed.features
             session.resume_on(connection, record.received, control_frame(answer))
             self._checks.admission.login_succeeded(session.address)
-            log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
-            if self._pending:
-                session.receive(self._pending)
+            if self._context.between_servers:
+                log.debug("server resumed", server=session.uid, address=connection.address, attempt=record.attempt)
+            else:
+                log.info("resumed", uid=session.uid, address=connection.address, attempt=record.attempt)
+            if behind:
+                session.receive(behind)
             connection.resume(Pause.UNVERIFIED)
 
-    def _refuse_resume(self, why: str) -> None:
-        """Refuses a RESUME. The peer gets the same answer whatever was wrong; the log says why."""
+    def _refuse_resume(self, why: str, is_fault: bool = False) -> None:
+        """Refuse a RESUME. The peer gets the same answer whatever was wrong; the log says why.
+
+        is_fault: counts as a failure of the address. An unknown ticket does not: after a restart all players behind one
+        NAT come back with theirs.
+        """
+        if is_fault:
+            self._checks.admission.login_failed(self._address)
         quiet.info("resume refused", address=self._address, reason=why)
         self.refuse("resume-refused", CloseCode.RESUME_REFUSED)
 
@@ -395,20 +453,25 @@ class Login(Item):
         context, sessions = self._context, self._checks.sessions
         address = self._address
         epoch = 0
+        is_verified = False
+        self.uid = request.uid
         try:
             async with asyncio.timeout(context.limits.token_timeout):
                 token = request.token.encode("utf-8", "surrogateescape")
                 identity = await self._identity(token, request.uid, request.source)
                 if identity.uid != request.uid:
                     raise VerifyError(f"the token is of uid {identity.uid}, not of {request.uid}")
-                self.uid = request.uid
+                is_verified = True
+                if self._checks.is_kicked(request.uid, self.slot):
+                    self.refuse("tokens-ended", CloseCode.GOING_AWAY, why="a kick of the user is not carried out yet")
+                    return
                 proofs = () if context.between_servers else sessions.proofs_of(token)
-                epoch = await sessions.claim(request.uid, self._slot, proofs)
+                epoch = await sessions.claim(request.uid, self.slot, proofs)
             if self.is_open:  # else the check ended meanwhile, and `verify` ignored its cancellation
                 self._admit(request, identity, epoch, proofs)
         except VerifyError as error:
             quiet.info("login refused", uid=request.uid, address=address, reason=str(error))
-            if self.uid is None:
+            if not is_verified:
                 self._checks.admission.login_failed(address)
             self.refuse("verify-failed", CloseCode.VERIFY_FAILED, context.in_form(VERIFY_FAILED_FRAME))
         except TimeoutError:
@@ -422,7 +485,7 @@ class Login(Item):
             self.refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         finally:
             if epoch:
-                sessions.release(request.uid, self._slot, epoch)
+                sessions.release(request.uid, self.slot, epoch)
 
     async def _identity(self, token: bytes, uid: int, source: int) -> Identity:
         """The identity that the token proves. Measures the time of `verify`."""
@@ -435,7 +498,7 @@ class Login(Item):
     # -- verified --
 
     def _admit(self, request: ClientVerifyRequest, identity: Identity, epoch: int, proofs: tuple[bytes, ...]) -> None:
-        """Makes the session of a verified peer, and answers."""
+        """Make the session of a verified peer, and answer."""
         context, sessions, rules = self._context, self._checks.sessions, self._rules
         connection = self._connection
         extension = None
@@ -453,7 +516,7 @@ class Login(Item):
             self._handlers,
             connection,
             uid=request.uid,
-            slot=self._slot,
+            slot=self.slot,
             epoch=epoch,
             source=request.source,
             address=self._address,
@@ -483,22 +546,32 @@ class Login(Item):
             session.adopt(backlog.frames)
         self._checks.admission.login_succeeded(session.address)
         # Before the session's own lines. The logger raises nothing.
-        log.info("verified", uid=session.uid, address=session.address, back=session.returned)
+        if rules.expiry is not None:
+            session.expire(rules.expiry)
+        if context.between_servers:
+            log.debug("server verified", server=session.uid, address=session.address)
+        else:
+            log.info("verified", uid=session.uid, address=session.address, back=session.returned)
         if replaced is None:
             self._begin(session)
         else:
             self._begin_after(replaced, session)
 
     def _begin(self, session: Session) -> None:
-        """Opens the session, and gives its handlers the frames that the peer sent meanwhile."""
+        """Open the session, and give its handlers the frames that the peer sent meanwhile."""
         session.open()
         # If the connection is lost already, the peer sends them again.
         if self._pending and self._connection.state is ConnectionState.BOUND:
-            session.receive(self._pending)
+            if session.is_paused:
+                self._connection.put_back(self._pending)
+            else:
+                if session.meter is not None:
+                    session.meter.charge(len(self._pending), sum(len(frame[2]) + 6 for frame in self._pending))
+                session.receive(self._pending)
         self._connection.resume(Pause.UNVERIFIED)
 
     def _begin_after(self, replaced: Session, session: Session) -> None:
-        """Begins the session when the handlers of the older login have ended, or after limits.close_timeout."""
+        """Begin the session when the handlers of the older login have ended, or after limits.close_timeout."""
         session.pause(Pause.OPENING)
         begun = False
 
@@ -511,15 +584,18 @@ class Login(Item):
                 self._begin(session)
 
         deadline = self._context.wheel.call(self._context.limits.close_timeout, begin)
-        replaced.after_handlers(begin)
+        replaced.last_handler.then(begin)
 
     def _bind(self, session: Session) -> None:
-        """Gives the connection to the session. From now on the session's rates apply to the peer."""
+        """Give the connection to the session. From now on the user's rates apply to the peer."""
         context = self._context
         exempt = context.between_servers or self._checks.admission.is_exempt(self._address)
         if session.meter is None and not exempt:
-            session.meter = Meter(session, context.wheel, context.limits, context.stats)
-        self._connection.bind(session, context.limits.max_frame, context.limits.turn_frames, session.meter)
+            session.meter = session.user.metered(session, context.wheel, context.stats)
+        limits = context.limits
+        self._connection.bind(session, limits.max_frame, limits.turn_frames, session.meter, session.allowed_flags)
+        if session.meter is not None:
+            session.meter.charge(0, self._connection.buffered)  # what came with the login; decoding charges its frames
 
     # -- the end of the check --
 
@@ -528,44 +604,56 @@ class Login(Item):
         why = "more than limits.max_unverified_frames or max_unverified_bytes came before the login was verified"
         self.refuse("unverified-limit", CloseCode.PROTOCOL_ERROR, why=why)
 
-    def refuse(self, reason: str, code: CloseCode, answer: bytes = b"", why: str = "") -> None:
-        """Sends `answer`, then CLOSE with `code` if we have answered a HELLO or HANDSHAKE; then closes the connection.
+    def refuse(self, reason: str, code: CloseCode, answer: bytes = b"", why: str = "", detail: str = "") -> None:
+        """Send `answer`, then CLOSE with `code` if we have answered a HELLO or HANDSHAKE; then close the connection.
 
-        The peer has a moment to read these. If there is nothing to send, the connection is dropped. Does nothing if the
-        check has ended.
+        why: for the log. detail: the reason in the CLOSE. The peer has a moment to read these. If nothing is
+        sent, and the connection has no carrier that tells the code, it is dropped. Do nothing if the check has ended.
         """
         if not self.is_open:
             return
         self._checks.admission.note_refusal(reason, self._address, why)
         if self._agreed is not None:
-            answer += close_frame(code)
+            answer += close_frame(code, detail)
         self._finish(LoginEvent.REFUSE)
-        if not answer:
+        carrier = self._connection.carrier
+        if carrier is not None:
+            carrier.close_code = code
+        elif not answer:
             self._connection.drop()
             return
-        self._connection.write(answer)
-        if self._agreed is None:  # give a base client time to read its answer before the end of the stream
+        if answer:
+            self._connection.write(answer)
+        if answer and self._agreed is None:  # give a base client time to read its answer before the end of the stream
             self._connection.discard_input()
             self._context.wheel.call(self._context.limits.base_linger, self._close)
         else:
             self._close()
+        self._checks.admission.lingers(self._connection)
 
     def _close(self) -> None:
         self._connection.close()
         self._context.wheel.call(self._context.limits.close_timeout, self._connection.abort)
 
     def _finish(self, event: LoginEvent) -> None:
-        """Takes the step that ends the check, and releases everything that it holds."""
+        """Take the step that ends the check, and release everything that it holds."""
         self._step(event)
         self._checks.admission.credentials_received(self._connection)
         self._context.wheel.cancel(self)
         self._checks.running.discard(self)
+        self._checks.admission.steps.leave(self)
         self._connection.receiver = NULL_RECEIVER
+        self._connection.resume(Pause.LOGINS)  # the session is not read else, if the peer waited for a turn
         if self._task is not None and self._task is not asyncio.current_task():
             self._task.cancel()
 
     def _step(self, event: LoginEvent) -> None:
         self.state = step(LOGIN, self.state, event)
+
+
+def _is_close(frames: list[Frame]) -> bool:
+    """Whether `frames` are one CLOSE. Raises ProtocolError for a control record that can't be decoded."""
+    return len(frames) == 1 and bool(frames[0][1] & CONTROL) and isinstance(decode_control(frames[0][2]), Close)
 
 
 _HTTP = (b"GET ", b"POST", b"HEAD", b"PUT ", b"OPTI", b"CONN", b"DELE", b"PATC", b"PRI ")
@@ -580,7 +668,7 @@ _BEGINNINGS = {
 
 
 def looks_like(head: bytes) -> str:
-    """Names the protocol of a peer whose first bytes are no frame, for the log; "" if it is not known."""
+    """The protocol of a peer whose first bytes are no frame, for the log; "" if it is not known."""
     for start, name in _BEGINNINGS.items():
         if head.startswith(start):
             return f"; it begins as {name}"

@@ -1,90 +1,120 @@
-"""Bounds what all sessions of a frontend hold together: over limits.max_held_bytes it closes some.
+"""Bounds what all users of a frontend hold together: over limits.max_held_bytes the largest of them give way.
 
-A session is bounded by its own limits, but fifteen thousand sessions just below them hold too much. The guard counts
-the bytes of messages: received and not handled, queued, written and not out, sent and not acknowledged. Python's own
-memory for them, up to some 100 bytes each, comes on top.
+A user is bounded by its own limits, but fifteen thousand users just below them hold too much. The guard counts the
+bytes of messages: received and not handled, waiting for a server, queued, written and not out, sent and not
+acknowledged. Python's own memory for them, up to some 100 bytes each, comes on top.
 """
 
 import asyncio
-from collections.abc import Iterator, Set
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Set
 
 from gatelink import tasks
 from gatelink.errors import CloseCode
 from gatelink.logger import Logger
 from gatelink.net.connection import Connection
 from gatelink.session.loop_context import LoopContext
-from gatelink.session.manager import SessionManager
+from gatelink.session.ranking import rank_by_size
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
+from gatelink.session.user import SessionOfUser, User
 
 log = Logger("gatelink.memory")
 
 INTERVAL = 1.0
 AT_ONCE = 1_000
-"""Connections weighed in one turn of the loop: about 1 ms."""
+"""Sessions weighed in one turn of the loop: about 1 ms."""
 
 
 class MemoryGuard:
-    """Weighs `connections` and the detached ones of `sessions`; closes those that hold most while it is too much."""
+    """Weighs the users of a context and `connections`; ends what the largest users hold while it is too much.
 
-    def __init__(self, context: LoopContext, connections: Set[Connection], sessions: SessionManager) -> None:
+    held: bytes at the last look. queued: gives the bytes that links hold of each session. beside: the guard of links,
+    whose bytes count here, too.
+    """
+
+    def __init__(
+        self, context: LoopContext, connections: Set[Connection], address_key: Callable[[str], str | None]
+    ) -> None:
+        self.held = 0
+        self.queued: Callable[[], Mapping[Session, int]] = dict
+        self.beside: MemoryGuard | None = None
         self._context = context
         self._connections = connections
-        self._sessions = sessions
+        self._address_key = address_key
         self._dialled: set[Session] = set()
-        self._shown = 0  # this guard's part of `stats.held_bytes`
         self._weighing = tasks.live(self._weigh, "memory guard")
 
     def add(self, dialled: Session) -> None:
         """Weigh a session that this process dialled with the others, until it is closed."""
         self._dialled.add(dialled)
-        dialled.after_handlers(lambda: self._dialled.discard(dialled))
+        dialled.last_handler.then(lambda: self._dialled.discard(dialled))
 
     def close(self) -> None:
-        """Weighs no more."""
+        """Stop weighing."""
         self._weighing.cancel()
         self._show(0)
 
     async def _weigh(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
-            found: dict[Session, int] = {}
-            total = 0
-            for count, (session, size) in enumerate(self._holders(), 1):
-                total += size
-                if session is not None and size:
-                    found[session] = size
+            found: Counter[SessionOfUser | User] = Counter()
+            others = 0
+            for count, (holder, size) in enumerate(self._holders(), 1):
+                if holder is None:
+                    others += size
+                else:
+                    found[holder] += size
                 if count % AT_ONCE == 0:
                     await asyncio.sleep(0)
-            self._show(self._close_largest(found, total))
+            self._show(self._end_largest(found, others))
 
-    def _holders(self) -> Iterator[tuple[Session | None, int]]:
-        """Each session or connection that holds bytes now, and how many."""
+    def _holders(self) -> Iterator[tuple[SessionOfUser | User | None, int]]:
+        """Each session, user or unverified connection that holds bytes now, and how many."""
+        for user in self._context.users:
+            yield user, user.bytes_of_ended()
+            for session in user.sessions:
+                yield session, session.held_bytes + session.carried_bytes
         for connection in list(self._connections):
-            session = connection.receiver if isinstance(connection.receiver, Session) else None
-            yield session, connection.held_bytes + (session.held_bytes if session is not None else 0)
-        for session in self._sessions:
-            if session.state is SessionState.DETACHED:
-                yield session, session.held_bytes
-        for session in list(self._dialled):
-            yield session, session.held_bytes + session.carried_bytes
+            receiver = connection.receiver
+            if not isinstance(receiver, Session):
+                yield None, connection.held_bytes
+            elif receiver.state is SessionState.CLOSING:  # its user has it no more
+                yield receiver, receiver.held_bytes + connection.held_bytes
+        for dialled in list(self._dialled):
+            yield dialled, dialled.held_bytes + dialled.carried_bytes
 
-    def _close_largest(self, found: dict[Session, int], total: int) -> int:
-        """Closes the sessions that hold most, until the rest is within the limit; the bytes that the rest holds."""
+    def _end_largest(self, found: Counter[SessionOfUser | User], others: int) -> int:
+        """End what the largest users hold, until the rest is within the limit. Returns the bytes that the rest holds.
+
+        others: bytes that are no user's. However many these and those of links are, users may hold half of the limit:
+        ending small ones would not help.
+        """
         most = self._context.limits.max_held_bytes
-        if total <= most:
-            return total
+        held = found.total() + others
+        others += self.beside.held if self.beside is not None else 0
+        if found.total() + others <= most:
+            return held
+        whole = found.copy()
+        for session, size in self.queued().items():
+            others -= size
+            whole[session] += size
+        ranking = rank_by_size(whole.items(), self._address_key)
         ended = 0
-        for session in sorted(found, key=found.__getitem__, reverse=True):
-            if total <= most:
-                break
-            session.close(CloseCode.SLOW_CONSUMER, "the server is short of memory")
-            session.abort()
-            total -= found[session]
+        while ranking.total > max(most - others, most // 2):
+            largest = ranking.largest()
+            ranking.discard(largest)
+            if isinstance(largest, User):
+                largest.drop_ended()
+            else:
+                largest.close(CloseCode.SLOW_CONSUMER, "the server is short of memory, and this user holds most")
+                largest.abort()
+            held -= found[largest]
             ended += 1
-        log.error("sessions hold too much", limit=most, ended=ended, held=total)
-        return total
+        if ended:
+            log.error("users hold too much", limit=most, ended=ended, held=held)
+        return held
 
     def _show(self, held: int) -> None:
-        self._context.stats.held_bytes += held - self._shown
-        self._shown = held
+        self._context.stats.held_bytes += held - self.held
+        self.held = held

@@ -64,7 +64,7 @@ class Preamble(asyncio.BufferedProtocol, Item):
         self._refuse("verify-timeout", f"{len(self._data)} bytes of a PROXY header came")
 
     def _refuse(self, reason: str, why: str) -> None:
-        """Refuses the connection; the log has the address of the balancer, which is the peer."""
+        """Refuse the connection; the log has the address of the balancer, which is the peer."""
         self._acceptor.admission.note_refusal(reason, peer_host(self._transport), why)
         self._acceptor.admission.credentials_received(self._connection)
         self._connection.drop()

@@ -37,6 +37,11 @@ class ProxyInfo(msgspec.Struct, frozen=True):
     destination: tuple[str, int] | None = None
 
 
+def begins_header(data: bytes) -> bool:
+    """Whether `data`, the first bytes of a connection, is or may become a header, and not an HTTP request."""
+    return SIGNATURE.startswith(data[: len(SIGNATURE)]) or _V1.startswith(data[: len(_V1)])
+
+
 def parse_proxy_header(data: bytes) -> tuple[int, ProxyInfo] | None:
     """The header that `data`, all of a connection's bytes so far, starts with, and its length.
 

@@ -7,30 +7,40 @@ counted nor limited. So the sockets are accepted here, and the connection is adm
 import asyncio
 import contextlib
 import socket
+from collections.abc import Callable
 from functools import partial
 from typing import cast
 
-from gatelink.net.acceptor import Acceptor
+from gatelink.net.acceptor import Acceptor, quiet
 from gatelink.net.certificates import Certificate
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import failure
+from gatelink.net.tls_watch import TlsConnection, TlsWatch
 from gatelink.session.states import ConnectionState
 
 ACCEPTS_AT_ONCE = 64  # before other connections have their turn of the loop
 LEAST_SECONDS = 0.1  # for a handshake whose turn came late
 PAUSE = 1.0  # s without accepting when the system has no descriptors or memory left
 
+Begin = Callable[[Connection, float], asyncio.BaseProtocol]
+"""Makes the protocol of an admitted connection. The float: by when, on the wheel's clock, it must be verified."""
+
 
 class TlsServer:
-    """A listening socket; `close` ends it and leaves its connections."""
+    """A listening socket; `close` ends it and leaves its connections.
 
-    def __init__(self, acceptor: Acceptor, listening: socket.socket, certificate: Certificate) -> None:
+    begin: makes the protocol of a connection, which begins when its handshake is over.
+    """
+
+    def __init__(self, acceptor: Acceptor, listening: socket.socket, certificate: Certificate, begin: Begin) -> None:
         self._acceptor = acceptor
+        self._begin = begin
         self._loop = acceptor.context.loop
         self._listening = listening
         self._certificate = certificate
         self._handshakes: set[asyncio.Task[None]] = set()
         self._paused: asyncio.TimerHandle | None = None
+        self._watch_records = TlsWatch(acceptor.context, acceptor.admission)
         listening.setblocking(False)
         self._watch()
 
@@ -50,7 +60,8 @@ class TlsServer:
                 accepted, address = self._listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError:
+            except OSError as error:
+                quiet.error("no connection is accepted for a second", why=failure(error))
                 self._loop.remove_reader(self._listening)
                 self._paused = self._loop.call_later(PAUSE, self._watch)
                 return
@@ -58,7 +69,13 @@ class TlsServer:
 
     def _admit(self, accepted: socket.socket, host: str) -> None:
         until = self._acceptor.deadline()
-        connection = self._acceptor.connection(lambda connection: self._acceptor.admitted(connection, until))
+
+        def made(_: Connection) -> None:
+            self._acceptor.admitted(connection, until)
+
+        acceptor = self._acceptor
+        now = acceptor.context.wheel.read_clock()
+        connection = TlsConnection(accepted, acceptor.decoder(), made, acceptor.admission.leave, now)
         connection.address = host
         turn: asyncio.Future[None] = self._loop.create_future()
         connection.transport = cast(asyncio.Transport, _Handshaking(accepted, turn))
@@ -71,7 +88,7 @@ class TlsServer:
         task.add_done_callback(self._handshakes.discard)
 
     async def _shake_hands(
-        self, connection: Connection, accepted: socket.socket, turn: asyncio.Future[None], until: float
+        self, connection: TlsConnection, accepted: socket.socket, turn: asyncio.Future[None], until: float
     ) -> None:
         admission = self._acceptor.admission
         clock = self._acceptor.context.wheel.clock
@@ -86,7 +103,7 @@ class TlsServer:
         seconds = max(LEAST_SECONDS, until - clock())
         try:
             await self._loop.connect_accepted_socket(
-                lambda: self._acceptor.reader(connection),
+                lambda: self._begin(connection, until),
                 accepted,
                 ssl=self._certificate.context,
                 ssl_handshake_timeout=seconds,
@@ -98,10 +115,12 @@ class TlsServer:
                 why = "the TLS handshake took too long" if late else f"{failure(error)}; {hint}"
                 admission.refuse(connection, "verify-timeout" if late else "tls-handshake", why)
             connection.connection_lost(error)
+        else:
+            self._watch_records.add(connection)
 
 
 def _give_turn(turn: asyncio.Future[None]) -> None:
-    """Ends the wait for a turn, if it has not ended yet."""
+    """End the wait for a turn, if it has not ended yet."""
     if not turn.done():
         turn.set_result(None)
 

@@ -1,6 +1,8 @@
-"""The admin port: /metrics and /healthz over plain HTTP, in the server's own loop.
+"""The admin port: /metrics, /healthz and /livez over plain HTTP, in the server's own loop.
 
-It has no login. Bind it where only your monitoring can reach it.
+/healthz says whether the server can take new players, for balancers; /readyz is another name for it. /livez says that
+the loop runs, for what starts dead processes again. The port has no login. Bind it where only your monitoring can reach
+it.
 """
 
 from collections.abc import Awaitable, Callable, MutableMapping
@@ -18,6 +20,7 @@ log = Logger("gatelink.admin")
 
 FIX = "listen on a private address, or close the port in the firewall"
 
+_PATHS = ("/metrics", "/healthz", "/readyz", "/livez")
 _TEXT = b"text/plain; charset=utf-8"
 _EXPOSITION = b"text/plain; version=0.0.4; charset=utf-8"
 
@@ -61,7 +64,7 @@ class Admin:
         await http.start()
         self._http, self.port = http, http.port
         self._server.lag.start()
-        if is_everywhere(endpoint.host):
+        if is_everywhere(http.host):  # the address that was bound
             log.warning("the admin port has no login, and every network can reach it", admin=self._address, fix=FIX)
 
     async def stop(self) -> None:
@@ -82,12 +85,14 @@ class Admin:
 
     def _page(self, method: str, path: str) -> tuple[int, bytes, bytes]:
         """(status, content type, body)"""
-        if path not in ("/metrics", "/healthz"):
-            return 404, _TEXT, b"there are /metrics and /healthz\n"
+        if path not in _PATHS:
+            return 404, _TEXT, f"there are {', '.join(_PATHS)}\n".encode()
         if method not in ("GET", "HEAD"):
             return 405, _TEXT, b"only GET and HEAD\n"
         if path == "/metrics":
             return 200, _EXPOSITION, self._metrics.exposition()
+        if path == "/livez":
+            return 200, _TEXT, b"alive\n"
         if not self._server.is_running:
             return 503, _TEXT, b"stopping\n"
         trouble = self._server.trouble

@@ -8,7 +8,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.exposition import generate_latest
 from prometheus_client.registry import Collector
 
-from gatelink import tasks
+from gatelink import _native, tasks
 from gatelink.ops import logs
 from gatelink.ops.lag import LoopLag
 from gatelink.stats import Histogram
@@ -31,6 +31,13 @@ class Exposition(Collector):
         longest = self._lag.since_last(LAG_SECONDS)
         yield gauge("loop_lag_seconds", "The loop's longest block since the last scrape.", longest)
         yield counters("task_failures", "Unexpected errors of tasks that go on.", "task", tasks.failures)
+        core = _native.core
+        yield gauge("native", "1: the compiled core runs, 0: pure Python.", core is not None)
+        straight, listed = core.frame_counts() if core is not None else (0, 0)
+        ways = {"straight": straight, "listed": listed}
+        yield counters("frames", "Frames that sessions received with the compiled core, by way.", "way", ways)
+        share = straight / max(1, straight + listed)
+        yield gauge("native_share", "The share of these frames that took the straight path, since the start.", share)
         yield counter("log_lines_dropped", "Log lines that could not be written.", logs.dropped())
 
     def exposition(self) -> bytes:

@@ -1,6 +1,6 @@
 """A small HTTP server inside the event loop of its caller: uvicorn without its signals, logs and main loop.
 
-This is the only module that knows uvicorn. It uses names that uvicorn does not document, so pyproject.toml has an upper
+This is the only module that knows uvicorn. It uses names that uvicorn does not document. So pyproject.toml has an upper
 bound of its version, and tests/unit/ops/test_uvicorn.py fails when one of these names changes.
 """
 
@@ -178,7 +178,7 @@ class HttpServer:
         await self._server.startup(sockets=self._listeners)
 
     async def stop(self) -> None:
-        """Stop to accept, give responses under way a moment, and leave nothing open."""
+        """Stop accepting, give responses under way a moment, and leave nothing open."""
         await self._server.shutdown(sockets=self._listeners)
         state = self._server.server_state
         for connection in list(state.connections):

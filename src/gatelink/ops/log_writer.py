@@ -35,6 +35,7 @@ class LogWriter:
         self._failed = 0  # dropped because the write failed, and not yet reported; only the thread uses it
         self._waiting = 0
         self._counting = threading.RLock()  # reentrant: a finalizer that runs inside `write` may log
+        self._starting = threading.Lock()  # never waited for
         self._lines: SimpleQueue[tuple[TextIO, str, int] | threading.Event] = SimpleQueue()
         self._thread: threading.Thread | None = None
         self._is_torn = False
@@ -42,8 +43,9 @@ class LogWriter:
     def write(self, stream: TextIO | None, line: str) -> None:
         """Queue a line, without its newline. Never waits, never raises. stream: None if it is closed, as by 2>&-."""
         size = len(line) + LINE_COST
+        runs = self._runs()
         with self._counting:
-            if stream is None or self._waiting + size > MAX_WAITING or not self._runs():
+            if stream is None or self._waiting + size > MAX_WAITING or not runs:
                 self.dropped += 1
                 self._refused += 1
                 return
@@ -53,22 +55,30 @@ class LogWriter:
 
     def flush(self, seconds: float) -> bool:
         """Wait up to `seconds` until all queued lines have been written or dropped. Returns whether they were."""
-        with self._counting:
-            if not self._waiting or not self._runs():
-                return True
+        if not self._waiting or not self._runs():
+            return True
         written = threading.Event()
         self._lines.put(written)
         return written.wait(seconds)
 
     def _runs(self) -> bool:
-        """Start the thread if it does not run. Returns whether it runs."""
-        if self._thread is None or not self._thread.is_alive():
-            thread = threading.Thread(target=self._run, name="log writer", daemon=True)
-            try:
+        """Start the thread if it does not run. Returns whether it runs, or is being started by another call.
+
+        No lock is held that another call waits for: a finalizer may run and log in the thread that is being started.
+        """
+        if self._thread is not None and self._thread.is_alive():
+            return True
+        if not self._starting.acquire(blocking=False):
+            return True
+        try:
+            if self._thread is None or not self._thread.is_alive():
+                thread = threading.Thread(target=self._run, name="log writer", daemon=True)
                 thread.start()
-            except RuntimeError:  # the system has no more threads, or the interpreter ends
-                return False
-            self._thread = thread
+                self._thread = thread
+        except RuntimeError:  # the system has no more threads, or the interpreter ends
+            return False
+        finally:
+            self._starting.release()
         return True
 
     def _run(self) -> None:

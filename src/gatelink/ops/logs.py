@@ -14,6 +14,7 @@ import structlog
 from structlog.typing import Processor
 
 from gatelink.logger import Logger
+from gatelink.ops import terminal
 from gatelink.ops.log_writer import LogFile, LogWriter
 
 Format = Literal["console", "json"]
@@ -31,10 +32,12 @@ _file: LogFile | None = None
 atexit.register(lambda: flush(LAST_LINES))
 
 
-def configure(format: Format = "console", level: Level = "info") -> None:
+def configure(format: Format = "console", level: Level = "info", label: str = "") -> None:
     """Write structlog's events from `level` up, and warnings of `logging`, to standard error.
 
-    console: for people. Texts are quoted, so that a peer's text can't forge a line or control the terminal.
+    console: for people. Texts are quoted, so that a peer's text can't forge a line or control the terminal. On a
+    terminal a line is short and coloured, with `label` before it (terminal.py); elsewhere it is whole, with the time as
+    ISO 8601 in UTC.
     json: one object for each line, with `timestamp` (ISO 8601, UTC), `level`, `logger`, `event` and the event's keys.
     Tracebacks have no local variables, because those hold tokens.
     """
@@ -44,11 +47,11 @@ def configure(format: Format = "console", level: Level = "info") -> None:
     renderer: Processor
     if format == "json":
         renderer = structlog.processors.JSONRenderer()
+    elif terminal.is_shown():
+        renderer = terminal.TerminalRenderer(label)
     else:
         renderer = structlog.dev.ConsoleRenderer(
-            colors=sys.stderr is not None and sys.stderr.isatty(),
-            repr_native_str=True,
-            exception_formatter=structlog.dev.plain_traceback,
+            colors=False, repr_native_str=True, exception_formatter=structlog.dev.plain_traceback
         )
     render = _Render([*([structlog.processors.format_exc_info] if format == "json" else []), renderer])
     _writer.missing = lambda lines: render.line("log lines were dropped", lines=lines)

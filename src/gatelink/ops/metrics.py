@@ -10,7 +10,8 @@ from typing import Protocol
 from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, Metric
 
 from gatelink.errors import CloseCode
-from gatelink.handlers import TIME_BUCKETS, Handlers, Route
+from gatelink.handlers import Handlers
+from gatelink.handling.route import TIME_BUCKETS, Route
 from gatelink.net.frontend import Frontend
 from gatelink.ops.families import Exposition, counter, counters, gauge, histogram
 from gatelink.ops.lag import LoopLag
@@ -89,8 +90,12 @@ class Metrics(Exposition):
         yield counters(
             "rate_dropped_messages", "Messages dropped for the rate of their type.", "message", stats.rate_dropped
         )
+        yield _requests(stats)
+        yield histogram("request_seconds", "Requests to peers, until their answer or failure.", stats.request_seconds)
+        yield counter("stray_answers", "Answers to nothing that waits for one, dropped.", stats.stray_answers)
+        yield counters("renewals", "Renewals of logins.", "outcome", stats.renewals)
         yield histogram("rtt_seconds", "Round trips to clients: from a PING to its PONG.", stats.rtt)
-        yield gauge("held_bytes", "Bytes of messages that all sessions hold.", stats.held_bytes)
+        yield gauge("held_bytes", "Bytes of messages that all users and links hold.", stats.held_bytes)
         yield counter(
             "backlog_messages_dropped", "Queued messages of users that did not return.", stats.backlogs_dropped
         )
@@ -137,6 +142,15 @@ class Metrics(Exposition):
                 cumulative.append((bound, total))
             family.add_metric((route.name,), cumulative, route.seconds)
         return family
+
+
+def _requests(stats: Stats) -> Metric:
+    """By direction: those of peers that were answered here (in), and those to peers (out)."""
+    family = CounterMetricFamily("gatelink_requests", "Requests that are over.", labels=("direction", "outcome"))
+    for direction, outcomes in (("in", stats.requests_served), ("out", stats.requests_asked)):
+        for outcome, count in outcomes.items():
+            family.add_metric((direction, outcome), count)
+    return family
 
 
 def _closes(stats: Stats) -> Metric:

@@ -135,7 +135,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def stop_within(grace: float, spare: float = SPARE) -> None:
-    """The process was told to end, and has `grace` and `spare` seconds for it. Only within `run`."""
+    """The process got the signal to end, and has `grace` and `spare` seconds for it. Only within `run`."""
     if _end is not None:
         _end.within(grace, spare)
 

@@ -47,11 +47,15 @@ ORPHANS_EVERY = 1.0
 
 
 class Program(msgspec.Struct, frozen=True):
-    """A program to keep running. stage: the highest stage is stopped first; the next one when all of it has ended."""
+    """A program to keep running. stage: the highest stage is stopped first; the next one when all of it has ended.
+
+    environment: (name, value) of its own environment, if it is not to have the supervisor's.
+    """
 
     name: str
     command: tuple[str, ...]
     stage: int = 0
+    environment: tuple[tuple[str, str], ...] | None = None
 
 
 class Supervisor:
@@ -173,13 +177,13 @@ class Supervisor:
                 log.error("can't run as it is configured", program=program.name)
                 return
             if status == REPLACED:
-                log.error("ended for good: a newer process has its server id", program=program.name)
+                log.error("ended, and is not started again: a newer process has its server id", program=program.name)
                 return
             if time.monotonic() - began > STEADY:
                 wait = FIRST_WAIT
             self.restarts += 1
             say = log.info if status == 0 else log.error  # status 0: it was probably ended by hand
-            say("ended, and is started again", program=program.name, status=status, seconds=round(wait, 1))
+            say("ended, and is started again", program=program.name, **_how(status), seconds=round(wait, 1))
             with suppress(TimeoutError):
                 async with asyncio.timeout(wait):
                     await stopping.wait()
@@ -194,7 +198,7 @@ class Supervisor:
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=writing,
                 stderr=writing,
-                env=self._environment,
+                env=self._environment if program.environment is None else dict(program.environment),
                 start_new_session=True,  # Ctrl-C must reach only the supervisor, which stops its children in order
             )
         except BaseException as error:
@@ -254,9 +258,19 @@ def _text(line: bytearray, cut: int) -> str:
     return f"{text} (and {cut} bytes more)" if cut else text
 
 
+def _how(status: int | None) -> dict[str, object]:
+    """How a program ended, as keys of a log line."""
+    if status is None or status >= 0:
+        return {"status": status}
+    try:
+        return {"how": f"killed by {signal.Signals(-status).name}"}
+    except ValueError:  # a real-time signal
+        return {"how": f"killed by signal {-status}"}
+
+
 def _signal(child: asyncio.subprocess.Process, number: signal.Signals) -> None:
     if child.returncode is None:
-        with suppress(ProcessLookupError):  # it has just ended
+        with suppress(ProcessLookupError):  # the process has just ended
             child.send_signal(number)
 
 
@@ -308,7 +322,7 @@ def _ended_children() -> set[int]:
                 with open(f"/proc/{name}/stat") as file:
                     state, parent, *_ = file.read().rpartition(")")[2].split()
             except (OSError, ValueError):
-                continue  # it was reaped in the meantime
+                continue  # the child was reaped in the meantime
             if state == "Z" and parent == me:
                 found.add(int(name))
     return found

@@ -2,14 +2,7 @@
 
 from rich.table import Table
 
-from gatelink.robots.tally import Latency, Second, Tally
-
-
-def milliseconds(seconds: float) -> str:
-    """`0.0012345` -> `1.23 ms`: three significant digits."""
-    value = seconds * 1000
-    digits = 2 if value < 10 else 1 if value < 100 else 0
-    return f"{value:.{digits}f} ms"
+from gatelink.robots.tally import Latency, Second, Tally, milliseconds
 
 
 def live(tally: Tally, count: int, seconds: float) -> Table:
@@ -57,7 +50,7 @@ def _last_second(tally: Tally) -> dict[str, str]:
         "sessions": f"{last.sessions:,}",
         "sent": _rate(last.sent),
         "received": _rate(last.received),
-        **_percentiles(last.latencies),
+        **_percentiles(last.latencies, "p50", "p99"),
         "errors": f"{last.errors:,}",
     }
 
@@ -68,19 +61,19 @@ def _whole_run(tally: Tally) -> dict[str, str]:
         "sessions": f"up to {tally.most_sessions:,} at a time, {tally.all_sessions:,} in all",
         "sent": _rate(tally.sent / elapsed),
         "received": _rate(tally.received / elapsed),
-        **_percentiles({name: Latency.of(histogram) for name, histogram in tally.latencies.items()}),
+        **_percentiles({name: Latency.of(each) for name, each in tally.latencies.items()}, "p50", "p99"),
         **{name: f"{number:,}" for name, number in sorted(tally.counts.items())},
         "errors": f"{tally.errors:,}",
     }
 
 
-def _percentiles(latencies: dict[str, Latency]) -> dict[str, str]:
-    """Two figures for each latency."""
-    found = {}
-    for name, latency in latencies.items():
-        found[f"{name} p50"] = milliseconds(latency.p50)
-        found[f"{name} p99"] = milliseconds(latency.p99)
-    return found
+def _percentiles(latencies: dict[str, Latency], *figures: str) -> dict[str, str]:
+    """These figures of each latency."""
+    return {
+        f"{name} {figure}": milliseconds(latency.figure(figure))
+        for name, latency in latencies.items()
+        for figure in figures
+    }
 
 
 def _rate(per_second: float) -> str:

@@ -2,7 +2,7 @@
 
 from collections import Counter, deque
 from math import ceil, log2, sqrt
-from time import perf_counter
+from time import perf_counter, process_time
 
 import msgspec
 
@@ -23,6 +23,13 @@ PER_DOUBLING = 16
 
 BUCKETS = 28 * PER_DOUBLING
 """Up to 268 s. Longer latencies are in the last bucket."""
+
+
+def milliseconds(seconds: float) -> str:
+    """`0.0012345` -> `1.23 ms`: three significant digits, or all before the point."""
+    value = seconds * 1000
+    digits = 2 if value < 10 else 1 if value < 100 else 0
+    return f"{value:,.{digits}f} ms"
 
 
 class LatencyHistogram:
@@ -66,19 +73,25 @@ class Latency(msgspec.Struct, frozen=True):
 
     count: int
     p50: float
+    p95: float
     p99: float
     most: float
 
     @classmethod
     def of(cls, histogram: LatencyHistogram) -> "Latency":
-        return cls(histogram.count, histogram.percentile(50), histogram.percentile(99), histogram.most)
+        p50, p95, p99 = map(histogram.percentile, (50, 95, 99))
+        return cls(histogram.count, p50, p95, p99, histogram.most)
+
+    def figure(self, name: str) -> float:
+        """The figure that people call `p50`, `p95`, `p99` or `longest`."""
+        return {"p50": self.p50, "p95": self.p95, "p99": self.p99, "longest": self.most}[name]
 
 
 class Second(msgspec.Struct, frozen=True):
     """One second of a run."""
 
     at: float  # s from the run's start to this second's end
-    sessions: int  # open at its end
+    sessions: int  # open at one time in it, at most
     sent: float  # messages per second
     received: float
     errors: int  # in it
@@ -109,17 +122,32 @@ class Tally:
         self.latencies: dict[str, LatencyHistogram] = {}
         self.seconds: deque[Second] = deque(maxlen=KEPT_SECONDS)
         self._now: dict[str, LatencyHistogram] = {}  # latencies of this second
+        self._most_now = 0  # sessions open at one time in this second
         self._mark = (0.0, 0, 0, 0)  # elapsed, sent, received and errors at its begin
         self._started = perf_counter()
+        self._cpu_started = process_time()
+        self._ended: tuple[float, float] | None = None  # elapsed and CPU at the end of the run
 
     def start(self) -> None:
         """Start the clock of the run."""
-        self._started = perf_counter()
+        self._started, self._cpu_started = perf_counter(), process_time()
+
+    def end(self) -> None:
+        """End the last second, and stop the clock of the run."""
+        self.end_second()
+        self._ended = (self.elapsed, self.cpu)
 
     @property
     def elapsed(self) -> float:
-        """Seconds since the start."""
-        return perf_counter() - self._started
+        """Seconds since the start, up to the end."""
+        return self._ended[0] if self._ended is not None else perf_counter() - self._started
+
+    @property
+    def cpu(self) -> float:
+        """Cores that this process used since the start, up to the end."""
+        if self._ended is not None:
+            return self._ended[1]
+        return (process_time() - self._cpu_started) / max(self.elapsed, 0.001)
 
     @property
     def held(self) -> bool:
@@ -131,6 +159,7 @@ class Tally:
         self.sessions += 1
         self.all_sessions += 1
         self.most_sessions = max(self.most_sessions, self.sessions)
+        self._most_now = max(self._most_now, self.sessions)
 
     def closed(self) -> None:
         """Count a closed session."""
@@ -162,7 +191,7 @@ class Tally:
             self.seconds.append(
                 Second(
                     at=elapsed,
-                    sessions=self.sessions,
+                    sessions=self._most_now,
                     sent=(self.sent - sent) / took,
                     received=(self.received - received) / took,
                     errors=self.errors - errors,
@@ -172,6 +201,7 @@ class Tally:
         for name, histogram in self._now.items():
             self.latencies.setdefault(name, LatencyHistogram()).merge(histogram)
         self._now = {}
+        self._most_now = self.sessions
         self._mark = (elapsed, self.sent, self.received, self.errors)
 
     def summary(self) -> dict[str, object]:
@@ -183,6 +213,7 @@ class Tally:
             "most_sessions": self.most_sessions,
             "sent": self.sent,
             "received": self.received,
+            "cpu": round(self.cpu, 3),
             "errors": self.errors,
             "error_texts": list(self.error_texts.values()),
             "counts": dict(self.counts),

@@ -1,8 +1,8 @@
 """The part of a session whose peer speaks the extension: measured heartbeats, acknowledgements, GOAWAY and resume.
 
-A resume needs two counts of messages: `received` is how many this side has taken in, and the send window knows how many
-the peer has taken in (docs/protocol.md, "What counts", "Retention", "Resume"). An `Extension` handles bytes, counts and
-times, and no connection: its session asks it what to write, when to wake, and how a read ended.
+A resume needs two counts of messages: `received` counts those that this side has taken in, and the send window has the
+peer's count (docs/protocol.md, "What counts", "Retention", "Resume"). An `Extension` handles bytes, counts and times.
+It has no connection: its session asks it what to write, when to wake, and how a read ended.
 """
 
 import random
@@ -11,16 +11,17 @@ from enum import IntEnum
 from math import ceil, inf
 from time import perf_counter, time
 
+from gatelink._native import compiled
 from gatelink.config import ACK_BYTES, ACK_FRAMES, ACK_SECONDS, Limits
 from gatelink.errors import CloseCode, PeerError, ProtocolError
-from gatelink.session.control_frames import close_code, control_frame, printable
 from gatelink.session.outbox import SendWindow
+from gatelink.session.requests import Requests
 from gatelink.session.stream import LAGGING, Pause
 from gatelink.stats import Histogram
 from gatelink.wire import control
 from gatelink.wire.base import BASE_IDS
-from gatelink.wire.control import Features, decode_control
-from gatelink.wire.frames import Frame
+from gatelink.wire.control import Features, close_code, control_frame, decode_control, printable
+from gatelink.wire.frames import REQUEST, Frame
 
 _LAST_BASE_ID = max(BASE_IDS)  # not every frame with an id up to here is a message that counts
 
@@ -34,6 +35,61 @@ PROBE_SECONDS = 1.0
 
 MEASURE_INTERVALS = 3
 """A peer that is never silent gets a PING after so many heartbeat intervals, so that `rtt` stays current."""
+
+
+Notice = control.Renew | control.Renewed | control.Expiring | control.Lost
+"""A record that a session takes itself."""
+
+
+@compiled
+class Intake:
+    """Counts the messages of a session's peer, and says when an acknowledgement is due.
+
+    counts: whether messages are counted at all. acknowledges: whether the peer gets the count.
+    received, received_bytes: taken in since the session's start. fresh_frames, fresh_bytes: of these, those that are
+    not acknowledged. ack_due: an ACK is due within ACK_SECONDS. controls_due: control records are to be sent with the
+    next write. action_due: the session has to act on the last read. lags: the reasons to send no acknowledgements.
+    """
+
+    __slots__ = (
+        "ack_due",
+        "acknowledges",
+        "action_due",
+        "controls_due",
+        "counts",
+        "fresh_bytes",
+        "fresh_frames",
+        "lags",
+        "received",
+        "received_bytes",
+    )
+
+    def __init__(self, counts: bool, acknowledges: bool) -> None:
+        self.counts = counts
+        self.acknowledges = acknowledges
+        self.received = 0
+        self.received_bytes = 0
+        self.fresh_frames = 0
+        self.fresh_bytes = 0
+        self.ack_due = False
+        self.controls_due = False
+        self.action_due = False
+        self.lags = Pause(0)
+
+    def count(self, frames: int, size: int) -> None:
+        """Counts messages, including those that the codec or a handler will refuse. size: bytes of their bodies."""
+        if not self.counts:
+            return
+        self.received += frames
+        self.received_bytes += size
+        if not self.acknowledges:
+            return
+        self.fresh_frames += frames
+        self.fresh_bytes += size
+        if self.fresh_frames >= ACK_FRAMES or self.fresh_bytes >= ACK_BYTES:
+            self.controls_due = True
+        elif self.fresh_frames and not self.ack_due:
+            self.ack_due = self.action_due = True
 
 
 class Strength(IntEnum):
@@ -54,7 +110,7 @@ class PeerClosed:
         self.reason = printable(reason)
 
 
-class Extension:
+class Extension(Intake):
     """The extension's part of one session.
 
     features: those that both sides of the connection have. strength: that of the session's first connection.
@@ -66,34 +122,33 @@ class Extension:
     rtt: seconds that a round trip takes, smoothed as in TCP (RFC 6298); None before the first PONG.
     going_away: the server's last GOAWAY, and the time at which this side leaves because of it.
     controls_due: control records are to be sent with the next write. lags: the reasons to send no acknowledgements.
-    needs_care: the last read ended the session (then `end` says how), or moved the next deadline.
+    action_due: the session has to act on the last read: it ended the session (then `end` says how), moved its deadline,
+    or brought `notices`, the records that the session itself takes. has_tags: the last read had requests or answers.
+    requests: those of the session; None if it has none.
     """
 
     __slots__ = (
         "_accepting",
-        "_ack_due",
         "_answered",
-        "_fresh_bytes",
-        "_fresh_frames",
         "_go_away",
+        "_records",
         "_limits",
+        "_lost",
         "_measure_at",
         "_ping",
         "_pinged_at",
         "_pings",
-        "_received_bytes",
         "_room",
         "_rtts",
         "attempt",
         "beat_at",
-        "controls_due",
         "end",
         "features",
         "going_away",
-        "lags",
-        "needs_care",
+        "has_tags",
+        "notices",
         "peer_code",
-        "received",
+        "requests",
         "rtt",
         "strength",
         "ticket",
@@ -109,33 +164,32 @@ class Extension:
         strength: Strength = Strength.PLAIN,
         rtts: Histogram | None = None,
     ) -> None:
+        acknowledges = features & Features.RESUME > 0
+        super().__init__(acknowledges or features & Features.REQUESTS > 0, acknowledges)
         self.features = features
         self.strength = strength
         self.window: SendWindow | None = None
-        if features & Features.RESUME:
+        if acknowledges:
             self.window = SendWindow(
                 limits.max_outbox_frames, limits.max_outbox_bytes, limits.window_frames, limits.window_bytes
             )
         self.ticket: control.Ticket | None = None
-        self.received = 0
         self.attempt = 0
         self.rtt: float | None = None
         self.going_away: tuple[control.GoAway, float] | None = None
         self.beat_at = 0.0  # when the session checks its heartbeat again
-        self.lags = Pause(0)
         self.end: PeerClosed | PeerError | None = None
         self.peer_code: CloseCode | None = None  # the code of the CLOSE that ended the last connection
-        self.controls_due = False
-        self.needs_care = False
+        self.has_tags = False
+        self.notices: tuple[Notice, ...] = ()
+        self._lost: dict[int, control.Lost] = {}  # the last LOST, by server type
+        self.requests: Requests | None = None
         self._accepting = accepting
         self._limits = limits
         self._rtts = rtts
-        self._fresh_frames = 0  # messages taken in and not acknowledged, and their bytes
-        self._fresh_bytes = 0
-        self._received_bytes = 0
         self._room = (0, 0)  # the counts of frames and bytes up to which the peer is read while handlers lag
-        self._ack_due = False  # an ACK is due within ACK_SECONDS
         self._go_away = b""  # a GOAWAY that leaves with the next write
+        self._records = b""  # other records that do
         self._measure_at = 0.0
         self._ping = 0  # `sent_at` of the PING that has no PONG yet; 0: none
         self._pinged_at = 0.0
@@ -150,12 +204,11 @@ class Extension:
         Returns the messages; after a record that ends the session, only those before it.
         """
         size = 0
-        for id, _, body in frames:
-            if id <= _LAST_BASE_ID:
+        for id, flags, body in frames:
+            if id <= _LAST_BASE_ID or flags >= REQUEST:
                 return self._receive_mixed(frames, now)
             size += len(body)
-        if self.window is not None:
-            self._count(len(frames), size)
+        self.count(len(frames), size)
         return frames
 
     def _receive_mixed(self, frames: list[Frame], now: float) -> list[Frame]:
@@ -163,36 +216,26 @@ class Extension:
         for frame in frames:
             if frame[0]:
                 messages.append(frame)
+                self.has_tags |= frame[1] >= REQUEST
                 continue
             try:
-                self.end = self._hear(frame[2], now)
+                self.end = self._process(frame[2], now)
             except PeerError as error:
                 self.end = error
             if self.end is not None:
-                self.needs_care = True
+                self.action_due = True
                 break
-        if self.window is not None:
+        if self.counts:
             sizes = [len(body) for id, _, body in messages if id not in BASE_IDS]
-            self._count(len(sizes), sum(sizes))
+            self.count(len(sizes), sum(sizes))
         return messages
-
-    def _count(self, frames: int, size: int) -> None:
-        """Counts messages, including those that the codec or a handler will refuse."""
-        self.received += frames
-        self._received_bytes += size
-        self._fresh_frames += frames
-        self._fresh_bytes += size
-        if self._fresh_frames >= ACK_FRAMES or self._fresh_bytes >= ACK_BYTES:
-            self.controls_due = True
-        elif self._fresh_frames and not self._ack_due:
-            self._ack_due = self.needs_care = True
 
     @property
     def is_over_window(self) -> bool:
         """Whether the peer has sent more than one window, of this side's size, since the handlers began to lag."""
-        return self.received > self._room[0] or self._received_bytes > self._room[1]
+        return self.received > self._room[0] or self.received_bytes > self._room[1]
 
-    def _hear(self, payload: bytes, now: float) -> PeerClosed | None:
+    def _process(self, payload: bytes, now: float) -> PeerClosed | None:
         """Processes one control record; returns it if it is a CLOSE. Raises ProtocolError."""
         match decode_control(payload):
             case None:
@@ -211,10 +254,33 @@ class Extension:
                 self.ticket = ticket
             case control.GoAway(within) as away if not self._accepting:
                 self.going_away = away, now + random.uniform(0, within / 1_000)
-                self.needs_care = True
+                self.action_due = True
+            case control.Renew() as record if self._accepting and self._renews:
+                self._notice(record)
+            case control.Renewed() | control.Expiring() as record if not self._accepting and self._renews:
+                self._notice(record)
+            case control.Lost() as record if not self._accepting and self.features & Features.LOSSES:
+                self._note_loss(record)
             case record:
                 raise ProtocolError(f"{type(record).__name__} from a peer that may not send it now")
         return None
+
+    @property
+    def _renews(self) -> bool:
+        return self.features & Features.RENEWAL > 0
+
+    def _notice(self, record: Notice) -> None:
+        self.notices += (record,)
+        self.action_due = True
+
+    def _note_loss(self, record: control.Lost) -> None:
+        before = self._lost.get(record.type, control.Lost(record.type, 0, 0))
+        to_server, to_client = record.to_server - before.to_server, record.to_client - before.to_client
+        if to_server < 0 or to_client < 0:
+            raise ProtocolError("a LOST with smaller numbers than the one before")
+        self._lost[record.type] = record
+        if to_server or to_client:
+            self._notice(control.Lost(record.type, to_server, to_client))
 
     def acknowledged(self, received: int) -> None:
         """The peer has taken in so many messages. Raises ProtocolError for an impossible count."""
@@ -248,15 +314,15 @@ class Extension:
         if self._pings:
             controls = b"".join(map(self._pong, self._pings))
             self._pings = ()
-        elif self._fresh_frames and not self.lags:
+        elif self.fresh_frames and not self._withholds:
             controls = self.take_ack()
-        controls += self._go_away
-        self._go_away = b""
+        controls += self._records + self._go_away
+        self._records = self._go_away = b""
         return controls
 
     def take_ack(self) -> bytes:
         """An ACK of all messages taken in; b"" if all are acknowledged."""
-        return control_frame(control.Ack(self._take_count())) if self._fresh_frames else b""
+        return control_frame(control.Ack(self._take_count())) if self.fresh_frames else b""
 
     def _pong(self, sent_at: int) -> bytes:
         server_time = int(time() * 1000) if self._accepting else 0
@@ -264,14 +330,19 @@ class Extension:
 
     def _take_count(self) -> int:
         """The count for a record that is sent now: `received`; while the handlers lag, the count that was sent last."""
-        if self.lags:
-            return self.received - self._fresh_frames
-        self._fresh_frames = self._fresh_bytes = 0
+        if self._withholds:
+            return self.received - self.fresh_frames
+        self.fresh_frames = self.fresh_bytes = 0
         return self.received
 
     def go_away(self, within: float, address: str) -> None:
         """Sends a GOAWAY with the next write: connect again within so many seconds, at `address` (empty: here)."""
         self._go_away = control_frame(control.GoAway(round(min(within * 1_000, control.MAX_U32)), address))
+        self.controls_due = True
+
+    def send(self, record: control.Control) -> None:
+        """Sends a record with the next write. It is forgotten if the connection breaks before."""
+        self._records += control_frame(record)
         self.controls_due = True
 
     def beat(self, now: float, silent: float, interval: float) -> tuple[bytes, float]:
@@ -299,13 +370,13 @@ class Extension:
         """Seconds until the next thing that is due: a heartbeat check, an ACK, or leaving after a GOAWAY."""
         leave_at = self.going_away[1] if self.going_away is not None else inf
         due = max(0.0, min(self.beat_at, leave_at) - now)
-        return min(ACK_SECONDS, due) if self._ack_due else due
+        return min(ACK_SECONDS, due) if self.ack_due else due
 
     def acknowledge_late(self) -> None:
         """The deadline of an ACK has come: send it with the next write, unless one was sent before."""
-        if self._ack_due:
-            self._ack_due = False
-            if self._fresh_frames:
+        if self.ack_due:
+            self.ack_due = False
+            if self.fresh_frames:
                 self.controls_due = True
 
     # -- handlers that lag --
@@ -316,13 +387,37 @@ class Extension:
         A peer that keeps to its window then stops by itself, and its acknowledgements are still read: a handler may be
         waiting for them in `drain`.
         """
-        if self.window is None or not why & LAGGING:
+        if not why & LAGGING or (self.window is None and not self._awaits_answers):
             return False
         if not self.lags:
-            limits = self._limits
-            self._room = self.received + limits.window_frames, self._received_bytes + limits.window_bytes
+            self._give_room()
         self.lags |= why
         return True
+
+    def expect_answers(self, paused: Pause) -> Pause:
+        """A request was sent: acknowledge and read one more window, even if handlers lag, unless others wait already.
+
+        paused: the reasons for which reading is paused. Returns those that no longer hold.
+        """
+        lags = self.lags | (paused & LAGGING)
+        if not lags or (self.requests is not None and self.requests.waiting > 1):
+            return Pause(0)
+        self.lags = lags
+        self._give_room()
+        self.controls_due |= self.fresh_frames > 0
+        return paused & LAGGING
+
+    def _give_room(self) -> None:
+        limits = self._limits
+        self._room = self.received + limits.window_frames, self.received_bytes + limits.window_bytes
+
+    @property
+    def _awaits_answers(self) -> bool:
+        return self.requests is not None and self.requests.waiting > 0
+
+    @property
+    def _withholds(self) -> bool:
+        return bool(self.lags) and not self._awaits_answers
 
     def give_acks(self, why: Pause) -> None:
         """Undo `withhold_acks` for this reason. When no reason is left, an ACK is due."""
@@ -340,6 +435,11 @@ class Extension:
         self.give_acks(self.lags)
         return self.take_ack() if between_servers else b""
 
+    def disown(self) -> None:
+        """Acknowledge none of the messages that came last, as they will not be handled. A PONG has the count, too."""
+        self.received -= self.fresh_frames
+        self.fresh_frames = self.fresh_bytes = 0
+
     # -- resume --
 
     def issue_ticket(self, address: str = "") -> control.Ticket:
@@ -354,18 +454,18 @@ class Extension:
 
     def resume(self, received: int) -> bytes:
         """Resume with a peer that has taken in `received` messages: return the bytes of those that it lacks."""
-        self.peer_code = None
-        self._fresh_frames = self._fresh_bytes = 0
+        self.fresh_frames = self.fresh_bytes = 0
         if self.window is None:
             return b""
         self.window.acknowledge(received)
         return self.window.unacknowledged()
 
     def attached(self) -> None:
-        """The session has a new connection: forget what was due on the old one."""
+        """The session has a new connection: forget what was due on the old one, and how that ended."""
+        self.peer_code = None
         self._ping = 0
         self._pings = ()
-        self._go_away = b""
+        self._records = self._go_away = b""
         self.controls_due = False
         self.going_away = None
-        self._ack_due = False
+        self.ack_due = False

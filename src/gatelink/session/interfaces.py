@@ -3,18 +3,23 @@
 Nothing here imports a session, so that every layer may import this.
 """
 
-from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, TypeVar
+import asyncio
+from collections.abc import Awaitable, Mapping
+from typing import Any, Protocol, TypeVar, overload
 
 from gatelink.errors import CloseCode, PeerError
-from gatelink.session.inbox import Inbox
+from gatelink.session.inbox import Inbox, LastHandler
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import Full
-from gatelink.session.rates import TokenBucket
+from gatelink.session.requests import Requests
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
+from gatelink.session.user import User
+from gatelink.wire.control import Lost
 from gatelink.wire.frames import Frame
+from gatelink.wire.messages import Request
 
+_A = TypeVar("_A")
 _Session = TypeVar("_Session", contravariant=True)
 
 
@@ -22,8 +27,10 @@ class Peer(Protocol):
     """What a handler is given: a `Session` where the connection is here, a `Player` where a gateway holds it.
 
     uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
+    fence: (epoch, binding), which only grows; your own store can refuse a write with an older one (docs/cluster.md).
     source: 0 for a client, else a server's type. address: the peer's host. claims: what the token said of the user.
-    verified_at: unix seconds. data: the application's. close_code, close_reason: why it ended; None and "" before.
+    verified_at: unix seconds. data: the application's; data_of: the same, by the object that it belongs to.
+    close_code, close_reason: why it ended; None and "" before.
     """
 
     uid: int
@@ -37,6 +44,12 @@ class Peer(Protocol):
     close_code: CloseCode | None
     close_reason: str
 
+    @property
+    def data_of(self) -> dict[object, Any]: ...
+
+    @property
+    def fence(self) -> tuple[int, int]: ...
+
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None: ...
 
     def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None: ...
@@ -48,6 +61,12 @@ class Peer(Protocol):
     def leave(self, group: str) -> None: ...
 
     def bind(self, type: int, server: int) -> bool: ...
+
+    @overload
+    async def request(self, message: Request[_A], *, timeout: float = 10.0) -> _A: ...  # noqa: ASYNC109
+
+    @overload
+    async def request(self, message: object, *, timeout: float = 10.0) -> Any: ...  # noqa: ASYNC109
 
     def inject(self, message: Any) -> None: ...
 
@@ -64,6 +83,13 @@ class Forwarder(Protocol):
     def forward(self, frames: list[Frame]) -> bool:
         """Takes all of `frames`; False, and takes none, if one of them has a handler here."""
 
+    def forward_answer(self, frame: Frame) -> None:
+        """Takes an answer, or the failure, of a request that a service sent. One to nothing is dropped and counted."""
+
+    @property
+    def held_bytes(self) -> int:
+        """Bytes of frames that it took and that wait in it."""
+
 
 class MessageSource(Peer, Protocol):
     """A peer as the table of handlers sees it (handlers.Handlers)."""
@@ -71,22 +97,32 @@ class MessageSource(Peer, Protocol):
     context: LoopContext
     state: SessionState
     inbox: Inbox | None
-    type_rates: dict[int, TokenBucket] | None
+    user: User
     forwarder: Forwarder | None
     handlers: "Dispatcher[Any]"
 
     @property
+    def last_handler(self) -> LastHandler: ...
+
+    @property
+    def requests(self) -> Requests | None: ...
+
+    @property
     def accepted(self) -> bool: ...
+
+    @property
+    def held(self) -> asyncio.Event | None:
+        """While it is there, nothing that waits is handled; it is set when that is over."""
+
+    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None: ...
+
+    def expect_answers(self) -> None: ...
 
     def pause(self, why: Pause) -> None: ...
 
     def resume(self, why: Pause) -> None: ...
 
     def broken(self, error: PeerError) -> None: ...
-
-    def after_handlers(self, call: Callable[[], None]) -> None: ...
-
-    def handlers_done(self) -> None: ...
 
 
 class Dispatcher(Protocol[_Session]):
@@ -102,6 +138,12 @@ class Dispatcher(Protocol[_Session]):
     def suspended(self, session: _Session) -> None: ...
 
     def resumed(self, session: _Session) -> None: ...
+
+    def renewed(self, session: _Session) -> None: ...
+
+    def expiring(self, session: _Session) -> None: ...
+
+    def lost(self, session: _Session, lost: Lost) -> None: ...
 
     def closed(self, session: _Session, handle_rest: bool) -> None:
         """handle_rest: what arrived before the end is still to be handled."""
@@ -121,6 +163,12 @@ class Owner(Protocol[_Session]):
 
     def released(self, session: _Session) -> None:
         """Nothing is left of the session."""
+
+    def renew(self, session: _Session, token: str) -> None:
+        """The peer shows a fresh token. Answered later, with `Session.renewed` or `Session.answer_renewal`."""
+
+    def expiring(self, session: _Session) -> None:
+        """The peer warns that the login expires soon."""
 
 
 class LoginArbiter(Protocol):

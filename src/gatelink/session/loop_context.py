@@ -6,15 +6,20 @@ from collections.abc import Callable
 from threading import get_ident
 from typing import Any, Protocol
 
+from gatelink import _native
+from gatelink._native import compiled
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import LocalError, MessageTooLarge
+from gatelink.session.ciphers import Ciphers
 from gatelink.session.groups import Groups
 from gatelink.session.running import RunningHandlers
+from gatelink.session.standstill import Standstill
 from gatelink.session.timers import Wheel
+from gatelink.session.user import Users
 from gatelink.stats import Stats, Traffic
 from gatelink.wire.base import BASE_IDS, FRAMEWORK_IDS
 from gatelink.wire.body import BodyCoder
-from gatelink.wire.frames import HEADER_SIZE, MAX_LENGTH, encode_frame
+from gatelink.wire.frames import HEADER_SIZE, MAX_LENGTH, REQUEST, TAG_SIZE, encode_frame
 from gatelink.wire.messages import Catalog, MessageType
 
 FLUSH_AT_ONCE = 256
@@ -26,13 +31,7 @@ LAST_WORDS = 2.0
 _pack_head = struct.Struct("<IH").pack
 
 
-class Flushable(Protocol):
-    """What gathers bytes during a turn of the loop, to write them at its end: a session, or a link."""
-
-    def flush(self) -> None:
-        """Writes them."""
-
-
+@compiled
 class Encoder:
     """Makes frames of one message type, and counts what is sent of it.
 
@@ -71,6 +70,13 @@ def too_large(name: str, size: int, max_message: int) -> MessageTooLarge:
     return MessageTooLarge(f'{name} of {size} bytes; one message has at most {max_message} (limits.md, "One message")')
 
 
+class Flushable(Protocol):
+    """A session or a link: it gathers bytes during a turn of the loop, and writes them at the end of the turn."""
+
+    def flush(self) -> None:
+        """Writes them."""
+
+
 class LoopContext:
     """One event loop's share: made once for each side of a `Server`, and once for all `connect()`ed sessions alike.
 
@@ -100,7 +106,14 @@ class LoopContext:
         self.coder = BodyCoder(self.options)
         self.encoders: dict[type, Encoder] = {}
         self.tasks: set[asyncio.Task[None]] = set()  # handlers and login checks that are running
+        self.is_cancelling = False  # `finish_tasks` cancels them: the server stops
+        self.standstill: Standstill | None = None
+        """In a member of a cluster: asked before anything is handled after a wait."""
         self.running = RunningHandlers(lambda: self.wheel, limits)
+        self.users = Users(lambda: self.wheel, limits)
+        self.ciphers = Ciphers(lambda: self.wheel)
+        self.reactor: Any = _native.core.Reactor(loop) if _native.core is not None else None
+        """The sockets that the compiled core reads; None without it."""
         self._flush_scheduled: list[Flushable] = []
         self._thread = get_ident()
 
@@ -153,7 +166,10 @@ class LoopContext:
         return kind.name if kind is not None else "other"
 
     def open_body(self, flags: int, body: bytes) -> bytes:
-        """A received body without its flags. Raises FrameTooLarge or BodyError."""
+        """A received body without its flags, and without the tag of a request. Raises FrameTooLarge or BodyError."""
+        if flags >= REQUEST:
+            flags &= REQUEST - 1
+            body = body[TAG_SIZE:]
         return self.coder.open(flags, body, self.limits.max_frame)
 
     async def finish_tasks(self, seconds: float, last_words: float = LAST_WORDS) -> None:
@@ -162,11 +178,12 @@ class LoopContext:
         running = self.tasks - {asyncio.current_task()}  # a handler may stop the server
         if running:
             _, late = await asyncio.wait(running, timeout=max(0.0, seconds))
+            self.is_cancelling = True
             for task in late:
                 task.cancel()
             if late:
                 _, late = await asyncio.wait(late, timeout=last_words)
-            for task in late:  # it caught its cancellation and goes on; nobody can stop it
+            for task in late:  # the task caught its cancellation and goes on; it can't be stopped
                 self.tasks.discard(task)
                 self.loop.call_exception_handler({"message": f"a task does not end: {task!r}", "task": task})
 
@@ -183,6 +200,11 @@ class LoopContext:
                 )
             self.loop.call_soon(self._flush_scheduled_ones)
         self._flush_scheduled.append(session)
+
+    def schedule_flushes(self, sessions: list[Flushable]) -> None:
+        """As `schedule_flush`, for several."""
+        self.schedule_flush(sessions[0])
+        self._flush_scheduled += sessions[1:]
 
     def _flush_scheduled_ones(self) -> None:
         marked = self._flush_scheduled[:FLUSH_AT_ONCE]

@@ -8,28 +8,34 @@ import asyncio
 import hmac
 import secrets
 import time
-from collections import Counter, OrderedDict
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from enum import Enum
+from hashlib import sha256
 from typing import Any
 
 from gatelink.errors import CloseCode, LocalError, SessionClosed, VerifyError
 from gatelink.logger import Logger
-from gatelink.session.control_frames import control_frame
 from gatelink.session.groups import Member
 from gatelink.session.interfaces import LoginArbiter
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.outbox import Full, Outbox
-from gatelink.session.session import Session
+from gatelink.session.ranking import Ranking, rank_by_size
+from gatelink.session.session import HUNG_UP, Session
 from gatelink.session.states import SessionState
+from gatelink.session.straight_path import send_to_all
 from gatelink.session.timers import Call, Item
 from gatelink.wire.base import DUPLICATE_LOGIN
+from gatelink.wire.control import control_frame
 from gatelink.wire.frames import encode_frame
 
 log = Logger("gatelink.sessions")
 
 Key = tuple[int, int]
 """(uid, slot)"""
+
+SLOTS = range(256)
+"""All slots that the wire has room for; a server takes the first `limits.max_slots` of them."""
 
 DUPLICATE_LOGIN_FRAME = encode_frame(DUPLICATE_LOGIN, b"")
 
@@ -67,7 +73,10 @@ class SessionManager:
     """The sessions of one server.
 
     clock: unix seconds, for epochs. arbiter: asked which login is the newest where several servers share their users;
-    None where this manager knows by itself. on_kick: called with each session that was kicked.
+    None where this manager knows by itself. address_key: the key that a host counts under; None if it counts with no
+    other. on_kick: called with each session that was kicked. on_kick_of_user: called with the uid, slot and
+    reason of `kick`; it ends the sessions. on_renew: called with a session and its fresh
+    token.
     """
 
     accepting = True
@@ -77,6 +86,7 @@ class SessionManager:
         context: LoopContext,
         duplicate: Duplicate = Duplicate.NEWER_WINS,
         clock: Callable[[], float] = time.time,
+        address_key: Callable[[str], str | None] = lambda host: host,
     ) -> None:
         self._context = context
         self._duplicate = duplicate
@@ -86,17 +96,22 @@ class SessionManager:
         self.proof_keys: tuple[bytes, ...] = (secrets.token_bytes(32),)
         """What tokens are hashed with, the newest first; shared by servers that share their users."""
         self.on_kick: Callable[[Session], None] | None = None
+        self.on_kick_of_user: Callable[[int, int | None, str], object] | None = None
+        self.on_renew: Callable[[Session, str], None] | None = None
         self._claiming: Counter[Key] = Counter()  # logins that are waiting for their epoch
         self._logins: dict[Key, list[int]] = {}  # the epochs of the logins that have theirs, and are under way
         self._newest: dict[Key, int] = {}  # of those keys: the highest epoch that was claimed, here or elsewhere
-        self._carried: dict[tuple[int, int, int], list[bytes]] = {}  # what waited elsewhere, by key and epoch
+        self._is_ending_a_user = False  # the sessions that end now are ended by uid
+        self._carried: dict[tuple[int, int, int], list[bytes]] = {}  # backlogs from other gateways, by key and epoch
         self._sessions: dict[Key, Session] = {}
         self._closing: set[Session] = set()  # ended, and what was queued still on its way
         self._tickets: dict[bytes, Session] = {}
-        self._detached: dict[Session, None] = {}  # in the order in which they broke
+        self._address_key = address_key
+        self._detached: Ranking[Session] = Ranking(address_key)
         self._weighing = Call(self._weigh_detached)
-        self._backlogs: OrderedDict[Key, Backlog] = OrderedDict()
-        self._backlog_bytes = 0
+        self._backlogs: dict[Key, Backlog] = {}
+        self._backlog_counts: Ranking[Backlog] = Ranking(address_key)
+        self._backlog_bytes: Ranking[Backlog] = Ranking(address_key)
 
     # -- the open sessions --
 
@@ -121,9 +136,60 @@ class SessionManager:
         """The open session of a user's device, if there is one."""
         return self._sessions.get((uid, slot))
 
+    def of(self, uid: int) -> list[Session]:
+        """The open sessions of a user, by slot; also those that wait for their client to resume."""
+        sessions, slots = self._sessions, range(self._context.limits.max_slots)
+        return [session for slot in slots if (session := sessions.get((uid, slot))) is not None]
+
     def at(self, address: str) -> list[Session]:
         """The open sessions from one host; looks at all of them."""
         return [session for session in self._sessions.values() if session.address == address]
+
+    # -- the end of a user's sessions --
+
+    def kick(self, uid: int, slot: int | None = None, reason: str = "") -> int:
+        """Ends a user's sessions with 4009 kicked, or only the one of a slot; the number of sessions that were here.
+
+        With them end their tickets, and what waits for the user's next login. Logins that are being checked are
+        refused. Without a slot, the user's tokens end too, if the server's `Tokens` can do that. A gateway also has the
+        other gateways end the user's sessions. A login after the kick is allowed: to ban a user, refuse the token.
+        """
+        found = [session for session in self.of(uid) if slot in (None, session.slot)]
+        if self.on_kick_of_user is not None:
+            self.on_kick_of_user(uid, slot, reason)
+        return len(found)
+
+    def end(self, uid: int, slot: int | None, code: CloseCode, reason: str, since: float | None) -> list[Session]:
+        """Ends a user's sessions here, or the one of a slot, and what waits for the user; `on_kick` is not called.
+
+        since: unix seconds; a session that was verified later stays. None: all end. Gives the sessions.
+        """
+        ended = [
+            session
+            for session in self.of(uid)
+            if slot in (None, session.slot) and (since is None or session.verified_at <= since)
+        ]
+        self._end_all(ended, code, reason)
+        if since is None:
+            for each in range(self._context.limits.max_slots) if slot is None else (slot,):
+                if (backlog := self._backlogs.get((uid, each))) is not None:
+                    self._expire(backlog)
+        return ended
+
+    def end_opened_with(self, uid: int, digest: bytes, code: CloseCode, reason: str) -> list[Session]:
+        """Ends the sessions of a user that were opened with the token of this SHA-256; gives them."""
+        proofs = self._proofs_of_digest(digest)
+        ended = [session for session in self.of(uid) if _is_same(session.proof, proofs)]
+        self._end_all(ended, code, reason)
+        return ended
+
+    def _end_all(self, sessions: list[Session], code: CloseCode, reason: str) -> None:
+        before, self._is_ending_a_user = self._is_ending_a_user, True
+        try:
+            for session in sessions:
+                session.close(code, reason)
+        finally:
+            self._is_ending_a_user = before
 
     # -- one message, to one by its uid or to many --
 
@@ -156,13 +222,7 @@ class SessionManager:
         """
         encoder = self._context.encoder(type(message))
         frame = encoder.frame(message)
-        sent = 0
-        for session in self if to is None else to:
-            try:
-                session.send_frame(frame, key, full)
-            except SessionClosed:
-                continue
-            sent += 1
+        sent = send_to_all(self if to is None else to, [frame], key, full)
         encoder.traffic.messages += sent
         encoder.traffic.bytes += sent * len(frame)
         return sent
@@ -171,7 +231,10 @@ class SessionManager:
 
     def proofs_of(self, token: bytes) -> tuple[bytes, ...]:
         """What is kept of a token, to know it again: its hash under each of `proof_keys`, never the token."""
-        return tuple(hmac.digest(key, token, "sha256") for key in self.proof_keys)
+        return self._proofs_of_digest(sha256(token).digest())
+
+    def _proofs_of_digest(self, digest: bytes) -> tuple[bytes, ...]:
+        return tuple(hmac.digest(key, digest, "sha256") for key in self.proof_keys)
 
     async def claim(self, uid: int, slot: int = 0, proofs: tuple[bytes, ...] = ()) -> int:
         """Makes this login the newest of `(uid, slot)`; its epoch. Call it once the user is verified, then `install`.
@@ -225,6 +288,7 @@ class SessionManager:
             raise VerifyError(f"uid {session.uid} slot {session.slot}: a newer login came first")
         frames = self._take_over(key, older, (session.proof,) if session.proof else ())
         self._sessions[key] = session
+        session.user = self._context.users.join(session.uid, session)
         carried = self._carried.pop((*key, session.epoch), None)
         if frames is None:
             frames = carried
@@ -283,19 +347,45 @@ class SessionManager:
             return []
         return frames
 
+    def close_older(self, uid: int, slot: int, epoch: int) -> None:
+        """A login of `epoch`, on another server, is the newest: closes an older session, and keeps it from coming in.
+
+        Unlike `supersede` it takes nothing that waits for the user.
+        """
+        key = (uid, slot)
+        if key in self._logins or key in self._claiming:
+            self._newest[key] = max(epoch, self._newest.get(key, 0))
+        session = self._sessions.get(key)
+        if session is not None and session.epoch < epoch:
+            farewell = self._context.in_form(DUPLICATE_LOGIN_FRAME)
+            session.close(CloseCode.REPLACED, "a newer login of the same user", farewell=farewell)
+
     # -- the end (session.Owner) --
 
     def detached(self, session: Session, code: CloseCode) -> bool:
         """Keeps a session that can be resumed. Of any other only what it had queued may still reach its user."""
         if session.ticket is not None:
-            if not self._detached:
+            if not len(self._detached):
                 self._context.wheel.set(self._weighing, 1.0)
-            self._detached[session] = None
+            self._detached.add(session, session.uid, session.address)
             if len(self._detached) > self._context.limits.max_detached:
-                self._end_oldest_detached()
+                largest = self._detached.largest()
+                if largest is session:
+                    return False
+                self._end_detached(largest)
             return True
-        self._remember((session.uid, session.slot), session.epoch, session.take_unsent(), session.proof)
+        self._remember(session, session.take_unsent())
         return False
+
+    def renew(self, session: Session, token: str) -> None:
+        """The peer shows a fresh token for its login."""
+        if self.on_renew is None:
+            session.answer_renewal(False)
+        else:
+            self.on_renew(session, token)
+
+    def expiring(self, session: Session) -> None:
+        """Never called: a client warns no server."""
 
     def closed(self, session: Session) -> None:
         """The session is no longer found; what was queued may still be on its way."""
@@ -303,22 +393,26 @@ class SessionManager:
         by_peer = session.closed_by_peer
         if session in self:
             del self._sessions[session.uid, session.slot]
-        if self.on_kick is not None and code is CloseCode.KICKED and not by_peer:
+        is_kick = code is CloseCode.KICKED and not by_peer and not self._is_ending_a_user
+        if self.on_kick is not None and is_kick:
             self.on_kick(session)
         if self.arbiter is not None:
             keep = self._context.limits.backlog_window if (session.uid, session.slot) in self._backlogs else 0.0
             self.arbiter.ended(session.uid, session.slot, session.epoch, keep)
         self._closing.add(session)
-        self._detached.pop(session, None)
+        self._detached.discard(session)
         if session.ticket is not None:
             self._tickets.pop(session.ticket.session_id, None)
+        if self._context.between_servers:
+            log.debug("server closed", server=session.uid, code=code.label, reason=session.close_reason)
+            return
         log.info(
             "closed",
             uid=session.uid,
             address=session.address,
             code=code.label,
             reason=session.close_reason,
-            by="peer" if by_peer else "here",
+            by="peer" if by_peer or session.close_reason == HUNG_UP else "here",
         )
 
     def released(self, session: Session) -> None:
@@ -359,42 +453,45 @@ class SessionManager:
 
     def resumed(self, session: Session) -> None:
         """`session` has a connection again."""
-        self._detached.pop(session, None)
+        self._detached.discard(session)
 
     def _weigh_detached(self) -> None:
-        """Once a second while sessions are detached: ends the oldest of them while they hold too much."""
-        held = sum(session.held_bytes for session in self._detached)
-        while held > self._context.limits.max_detached_bytes:
-            held -= self._end_oldest_detached()
-        if self._detached:
+        """Once a second while sessions are detached: ends those of the largest users while all hold too much."""
+        most = self._context.limits.max_detached_bytes
+        if sum(session.held_bytes for session in self._detached) > most:
+            ranking = rank_by_size(((each, each.held_bytes) for each in self._detached), self._address_key)
+            while ranking.total > most:
+                largest = ranking.largest()
+                ranking.discard(largest)
+                self._end_detached(largest)
+        if len(self._detached):
             self._context.wheel.set(self._weighing, 1.0)
 
-    def _end_oldest_detached(self) -> int:
-        """Ends the session that has been detached for the longest; the bytes that it held."""
-        oldest = next(iter(self._detached))
-        held = oldest.held_bytes
-        oldest.close(CloseCode.GOING_AWAY, "too many sessions are detached")
-        return held
+    def _end_detached(self, session: Session) -> None:
+        session.close(CloseCode.GOING_AWAY, "too many sessions are detached, and this user has most")
 
     # -- the backlog window --
 
-    def _remember(self, key: Key, epoch: int, frames: list[bytes], proof: bytes) -> None:
+    def _remember(self, session: Session, frames: list[bytes]) -> None:
         limits = self._context.limits
-        backlog = Backlog(key, epoch, frames, self._expire, proof)
-        if backlog.bytes > limits.max_backlog_bytes:  # it would not fit even alone
+        key, host = (session.uid, session.slot), session.address
+        backlog = Backlog(key, session.epoch, frames, self._expire, session.proof)
+        if backlog.bytes > limits.max_backlog_bytes:  # this backlog would not fit even alone
             self._context.stats.backlogs_dropped += len(frames)
-            backlog = Backlog(key, epoch, [], self._expire, proof)
-        while self._backlogs and (
-            len(self._backlogs) >= limits.max_backlogs or self._backlog_bytes + backlog.bytes > limits.max_backlog_bytes
-        ):
-            self._expire(next(iter(self._backlogs.values())))
+            backlog = Backlog(key, session.epoch, [], self._expire, session.proof)
         self._backlogs[key] = backlog
-        self._backlog_bytes += backlog.bytes
+        self._backlog_counts.add(backlog, session.uid, host)
+        self._backlog_bytes.add(backlog, session.uid, host, backlog.bytes)
         self._context.wheel.set(backlog, limits.backlog_window)
+        while len(self._backlogs) > limits.max_backlogs:
+            self._expire(self._backlog_counts.largest())
+        while self._backlog_bytes.total > limits.max_backlog_bytes:
+            self._expire(self._backlog_bytes.largest())
 
     def _take_out(self, backlog: Backlog) -> None:
         del self._backlogs[backlog.key]
-        self._backlog_bytes -= backlog.bytes
+        self._backlog_counts.discard(backlog)
+        self._backlog_bytes.discard(backlog)
         self._context.wheel.cancel(backlog)
 
     def _expire(self, backlog: Backlog) -> None:

@@ -1,4 +1,4 @@
-"""What a session still has to send: one queue for typed and raw messages, bounded in frames and bytes.
+"""The messages that a session still has to send: one queue for typed and raw messages, bounded in frames and bytes.
 
 A frame is *queued* until `take` returns it. Until then, a policy may drop or replace it. After that it is *sent*: it is
 counted in `sent` and can't be changed (protocol.md, "What counts").
@@ -11,11 +11,12 @@ So an open session still has every unacknowledged frame, and can be resumed.
 import sys
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from enum import Enum
 from itertools import chain
-from typing import cast
+from typing import TYPE_CHECKING, Protocol, cast
 
+from gatelink._native import compiled
 from gatelink.errors import CloseCode, LocalError, MessageTooLarge, ProtocolError
 
 
@@ -32,6 +33,35 @@ class OutboxFull(LocalError):
     """The queue is full, and the message's policy is CLOSE. A client's session turns it into SessionClosed."""
 
     code = CloseCode.SLOW_CONSUMER
+
+
+class Bounded(Protocol):
+    """An outbox, of which only the bounds matter."""
+
+    @property
+    def count(self) -> int: ...
+
+    @property
+    def bytes(self) -> int: ...
+
+    @property
+    def max_frames(self) -> int: ...
+
+    @property
+    def max_bytes(self) -> int: ...
+
+
+def outbox_full(outbox: Bounded) -> OutboxFull:
+    """What a push raises while `outbox` is full."""
+    return OutboxFull(
+        f"{outbox.count} frames, {outbox.bytes} bytes are queued and the peer does not read "
+        f"(limits.max_outbox_frames {outbox.max_frames}, max_outbox_bytes {outbox.max_bytes})"
+    )
+
+
+def frame_too_large(size: int, max_bytes: int) -> MessageTooLarge:
+    """What a push raises for a frame that even an empty outbox refuses."""
+    return MessageTooLarge(f"a frame of {size} bytes; one message has at most {max_bytes} (max_outbox_bytes)")
 
 
 class Outbox:
@@ -60,7 +90,7 @@ class Outbox:
         self.max_bytes = max_bytes
         self.bytes = 0  # queued
         self.count = 0  # frames queued
-        self.dropped = 0  # frames that policy dropped or replaced, since the start
+        self.dropped = 0  # frames that the peer will not get, since the start: a policy dropped or replaced them
         self.sent = 0  # frames that were taken, since the start
         self._frames: list[bytes | None] = []  # None: the frame was replaced or dropped
         self._keys: dict[int, int] | None = None  # key -> number of its queued frame
@@ -93,7 +123,7 @@ class Outbox:
         else:
             self._push(frame, full, key)
 
-    def extend(self, frames: list[bytes]) -> None:
+    def extend(self, frames: Sequence[bytes]) -> None:
         """Queue several frames, as `push` does. Raises OutboxFull; the frames that fitted stay queued."""
         size = self.bytes + sum(map(len, frames))
         count = self.count + len(frames)
@@ -116,15 +146,13 @@ class Outbox:
     def _push(self, frame: bytes, full: Full, key: int) -> None:
         size = len(frame)
         if size > self.max_bytes:
-            raise MessageTooLarge(
-                f"a frame of {size} bytes; one message has at most {self.max_bytes} (max_outbox_bytes)"
-            )
+            raise frame_too_large(size, self.max_bytes)
         at = self._place(key)
         old = self._frames[at] if at >= 0 else None
         count, queued = (self.count, self.bytes) if old is None else (self.count - 1, self.bytes - len(old))
         fits = count < self.max_frames and queued + size <= self.max_bytes
         if not fits and full is Full.CLOSE:
-            raise self._full()
+            raise outbox_full(self)
         if not fits and full is Full.DROP_NEWEST:
             self.dropped += 1
             return
@@ -163,7 +191,7 @@ class Outbox:
             frames.clear()
             self._keys = None
             return data
-        return b"".join(self._take_frames(len(frames), max_bytes, at_least_one=True))
+        return b"".join(self.take_frames(len(frames), max_bytes, at_least_one=True))
 
     def stalled(self, now: float, waits: bool) -> float:
         """Seconds without progress. Call it regularly: a frame taken since the last call, or `waits` False, resets it.
@@ -183,18 +211,12 @@ class Outbox:
         self.bytes = 0
         return frames
 
-    def _full(self) -> OutboxFull:
-        return OutboxFull(
-            f"{self.count} frames, {self.bytes} bytes are queued and the peer does not read "
-            f"(limits.max_outbox_frames {self.max_frames}, max_outbox_bytes {self.max_bytes})"
-        )
-
     def _place(self, key: int) -> int:
         """The index in `_frames` of the queued frame of `key`; -1 if there is none."""
         number = self._keys.get(key, -1) if key and self._keys is not None else -1
         return max(number - self._base, -1)
 
-    def _take_frames(self, most: int, max_bytes: int, at_least_one: bool) -> list[bytes]:
+    def take_frames(self, most: int, max_bytes: int, at_least_one: bool) -> list[bytes]:
         """Take up to `most` frames and `max_bytes` from the front. `at_least_one`: the first may be larger."""
         taken: list[bytes] = []
         size = at = 0
@@ -236,6 +258,13 @@ class Outbox:
         self._base += upto
         if not self._frames:
             self._keys = None
+
+
+def wrong_count(received: int, window: "SendWindow") -> ProtocolError:
+    """What `acknowledge` raises for a count that can't be."""
+    return ProtocolError(
+        f"peer has received {received} messages; {window.acknowledged} were acknowledged, {window.sent} sent"
+    )
 
 
 class SendWindow(Outbox):
@@ -281,9 +310,9 @@ class SendWindow(Outbox):
             self.kept_bytes += self.bytes
             self._kept.extend(frame for frame in self._frames if frame is not None)
             return super().take(max_bytes)
-        taken = self._take_frames(room, min(max_bytes, space), at_least_one=not self._kept)
+        taken = self.take_frames(room, min(max_bytes, space), at_least_one=not self._kept)
         if not taken:  # if only `max_bytes` is too small for the first frame, take that one alone
-            taken = self._take_frames(1, space, at_least_one=False)
+            taken = self.take_frames(1, space, at_least_one=False)
         self._kept.extend(taken)
         data = b"".join(taken)
         self.kept_bytes += len(data)
@@ -293,9 +322,7 @@ class SendWindow(Outbox):
         """Drop the kept frames among the first `received` of the session. Raises ProtocolError for a wrong count."""
         fresh = received - self.acknowledged
         if not 0 <= fresh <= len(self._kept):
-            raise ProtocolError(
-                f"peer has received {received} messages; {self.acknowledged} were acknowledged, {self.sent} sent"
-            )
+            raise wrong_count(received, self)
         kept = self._kept
         if fresh == len(kept):
             kept.clear()
@@ -311,3 +338,7 @@ class SendWindow(Outbox):
     def unacknowledged(self) -> bytes:
         """The unacknowledged frames, joined, to be sent again on a new connection."""
         return b"".join(self._kept)
+
+
+if not TYPE_CHECKING:  # not as decorators: the pure window is a pure outbox
+    Outbox, SendWindow = compiled(Outbox), compiled(SendWindow)

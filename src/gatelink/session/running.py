@@ -50,7 +50,7 @@ class RunningHandlers:
 
     def _look(self) -> None:
         now = self._wheel().now
-        untold: dict[str, list[Inbox]] = {}
+        late: dict[str, list[Inbox]] = {}
         for each in self._running:
             seconds = now - each.since
             if not each.name:
@@ -58,10 +58,10 @@ class RunningHandlers:
             if self._timeout and seconds >= self._timeout and not each.is_timed_out:
                 each.is_timed_out = True
                 cast("asyncio.Task[None]", each.task).cancel()
-            elif seconds >= LONG and not each.is_told:
-                each.is_told = True
-                untold.setdefault(each.name, []).append(each)
-        for name, those in untold.items():  # one line for a message, however many of its handlers hang
+            elif seconds >= LONG and not each.is_logged:
+                each.is_logged = True
+                late.setdefault(each.name, []).append(each)
+        for name, those in late.items():  # one line for a message, however many of its handlers hang
             first = those[0]
             log.warning(
                 "handler does not end",

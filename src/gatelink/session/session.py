@@ -1,31 +1,37 @@
 """One verified peer: receiving from it, sending to it, and the end of its session.
 
 The states of a session are in `states.SESSION`. Below a session is its stream, above it the table of handlers.
-`receive` and `send` are the hot path: the frames of one read go to the handlers in one call, and the messages sent in
-one turn of the loop leave in one write.
+`receive` and `send` are the hot path. The frames of one read go to the handlers in one call. The messages sent in one
+turn of the loop leave in one write.
 """
 
 import asyncio
-from collections.abc import Callable, Mapping
-from contextlib import suppress
+import time
+from collections.abc import Callable, Mapping, Set
 from math import inf
 from types import MappingProxyType
-from typing import Any
+from typing import Any, TypeVar, overload
 
-from gatelink.errors import CloseCode, LocalError, PeerError, SessionClosed
-from gatelink.session.control_frames import close_frame
+from gatelink.errors import CloseCode, LocalError, PeerError, RequestCode, RequestFailed, SessionClosed
 from gatelink.session.extension import DETACHING, Extension, PeerClosed
-from gatelink.session.inbox import Inbox
-from gatelink.session.interfaces import Dispatcher, Forwarder, Owner
+from gatelink.session.inbox import LastHandler
+from gatelink.session.interfaces import Dispatcher, Owner
 from gatelink.session.loop_context import LoopContext
-from gatelink.session.outbox import Full, Outbox, OutboxFull
-from gatelink.session.rates import Meter, TokenBucket
+from gatelink.session.outbox import Full, Outbox
+from gatelink.session.rates import Meter
+from gatelink.session.renewal import CloseExpired, Expiry, Renewal
+from gatelink.session.requests import Requests, ask
 from gatelink.session.states import SESSION, SessionEvent, SessionState, step
+from gatelink.session.straight_path import StraightPath
 from gatelink.session.stream import LAGGING, Pause, Stream
-from gatelink.session.timers import Item
+from gatelink.session.user import User
+from gatelink.wire import control
 from gatelink.wire.base import HEARTBEAT
-from gatelink.wire.control import Features, Ticket
-from gatelink.wire.frames import Frame, encode_frame, messages_from
+from gatelink.wire.control import Features, Ticket, close_frame
+from gatelink.wire.frames import ALL_FLAGS, BASE_FLAGS, REQUEST, Frame, encode_frame, messages_from
+from gatelink.wire.messages import Request
+
+_A = TypeVar("_A")
 
 HEARTBEAT_FRAME = encode_frame(HEARTBEAT, b"")
 NO_CLAIMS: Mapping[str, Any] = MappingProxyType({})
@@ -34,25 +40,31 @@ LEAST_BEAT = 0.25
 """The least time, in seconds, between two checks of a session's heartbeat; the heartbeat interval, if that is shorter.
 Ten thousand sessions that are checked at each tick cost 40 % of a core."""
 
+HUNG_UP = "hung up"
+"""The reason of a session whose client ended its stream, and said nothing before."""
+
 LINGER_AFTER_FAREWELL = 10
 """Factor by which a base client's stream stays open longer after UserDuplicateLoginNotify, so that the user sees it."""
 
 _OPEN = SessionState.OPEN
+_NOT_DETACHED = (CloseCode.NORMAL, "")
 
 
-class Session(Item):
+class Session(StraightPath):
     """One verified peer.
 
     uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
     source: 0 for a client, else the type of server that the peer says it is.
     address: the peer's host, as the listener saw it.
-    returned: True if the client was told that it is back, not new (type 1 of ClientVertifySucceedRet). The client then
-    still has its state, and gets the messages that its older session had queued.
+    returned: True if the answer to the login said that the client is back, not new (type 1 of ClientVertifySucceedRet).
+    The client then still has its state, and gets the messages that its older session had queued.
     claims: what the token says of the user. data: yours, for whatever you want to keep with a session.
     expires_at: when the token ends, in unix seconds. None: it never ends, or the time is not known here, as in a client
-    or a service. The session goes on after that time, unless you end it.
+    or a service. The session goes on after that time, unless you or `Server(expiry=)` end it.
     verified_at: unix seconds. last_heard: seconds of the wheel's clock (timers.py).
     close_code, close_reason: why the session ended; None and "" while it has not.
+
+    user: what all sessions of the user share, as its rates.
 
     Its parts: `outbox` holds the queued messages, and outlives connections. The others may be None: `extension` is set
     if the peer sent HELLO, `meter` if the session has rates, `inbox` while messages wait for handlers, and `forwarder`
@@ -61,42 +73,33 @@ class Session(Item):
 
     __slots__ = (
         "_closed",
+        "_data_of",
         "_detach_reason",
         "_farewell",
-        "_flush_scheduled",
-        "_drained",
+        "_expiry",
         "_linger",
+        "_last_handler",
         "_lingers",
-        "_on_handled",
         "_owner",
         "_paused",
-        "_stream",
-        "_written",
         "address",
         "claims",
-        "close_code",
-        "close_reason",
-        "context",
         "data",
         "epoch",
         "expires_at",
-        "extension",
-        "forwarder",
-        "handlers",
-        "inbox",
-        "last_heard",
         "meter",
-        "on_written",
-        "outbox",
         "proof",
+        "renewal",
         "returned",
         "slot",
         "source",
-        "state",
-        "type_rates",
         "uid",
+        "user",
         "verified_at",
     )
+
+    held = None
+    """Its messages are handled as they come (interfaces.MessageSource)."""
 
     def __init__(
         self,
@@ -121,11 +124,11 @@ class Session(Item):
 
         linger: seconds that the stream stays open after the session's last message.
         """
-        self._tick = 0
-        self.context = context
+        limits = context.limits
+        window = extension.window if extension is not None else None
+        outbox = window or Outbox(limits.max_outbox_frames, limits.max_outbox_bytes)
+        super().__init__(context, handlers, stream, extension, outbox)
         self._owner = owner
-        self._stream = stream
-        self.handlers = handlers
         self.uid = uid
         self.slot = slot
         self.epoch = epoch
@@ -137,28 +140,21 @@ class Session(Item):
         self.proof = proof
         self.returned = False
         self.data: Any = None
-        self.state = _OPEN
-        self.close_code: CloseCode | None = None
-        self.close_reason = ""
-        self.last_heard = context.wheel.read_clock()  # not `wheel.now`, which stands still while no timer is set
-        self.extension = extension
-        window = extension.window if extension is not None else None
-        self.outbox = window or Outbox(context.limits.max_outbox_frames, context.limits.max_outbox_bytes)
+        self._data_of: dict[object, Any] | None = None
         self.meter: Meter | None = None
-        self.inbox: Inbox | None = None
-        self.type_rates: dict[int, TokenBucket] | None = None
-        self.forwarder: Forwarder | None = None
-        self._detach_reason = (CloseCode.NORMAL, "")
+        self.user = User(uid, context.limits)  # until a manager installs it
+        self.user.join(self)
+        if extension is not None and extension.features & Features.REQUESTS and not context.between_servers:
+            extension.requests = Requests()
+        renews = extension is not None and extension.features & Features.RENEWAL
+        self.renewal = Renewal(owner) if renews and not context.between_servers else None
+        self._expiry: Expiry | None = None
+        self._detach_reason = _NOT_DETACHED
         self._paused = Pause(0)
-        self._flush_scheduled = False
-        self.on_written: Callable[[], None] | None = None
-        """Called after each write of messages, while it is set."""
         self._farewell = b""  # written after the last message
-        self._written = b""  # the last write, if the stream did not take all of it at once
         self._linger = linger
         self._lingers = False  # everything is written; the stream is closed at the next deadline
-        self._drained: asyncio.Future[None] | None = None
-        self._on_handled: tuple[Callable[[], None], ...] | None = ()  # None: the last handler has ended
+        self._last_handler: LastHandler | None = None
         self._closed: asyncio.Future[None] | None = None
 
     def __repr__(self) -> str:
@@ -171,14 +167,48 @@ class Session(Item):
         return self._owner.accepting
 
     @property
+    def fence(self) -> tuple[int, int]:
+        """(epoch, 0), which grows with every login of (uid, slot). In a service the second number counts bindings."""
+        return self.epoch, 0
+
+    @property
+    def data_of(self) -> dict[object, Any]:
+        """One entry for each object with handlers, which keeps there what it knows of this peer: `data_of[self]`."""
+        if self._data_of is None:
+            self._data_of = {}
+        return self._data_of
+
+    @property
+    def allowed_flags(self) -> Set[int]:
+        """The flags bytes of frames that the peer may send."""
+        return ALL_FLAGS if self.requests is not None else BASE_FLAGS
+
+    @property
     def ticket(self) -> Ticket | None:
         """The ticket that resumes the session; None while it can't be resumed."""
         return self.extension.ticket if self.extension is not None else None
 
     @property
+    def requests(self) -> Requests | None:
+        """Its requests in both directions; None if the peer does not speak them, or is a server."""
+        return self.extension.requests if self.extension is not None else None
+
+    @property
     def rtt(self) -> float | None:
         """Seconds of a round trip, smoothed; None if it is not measured."""
         return self.extension.rtt if self.extension is not None else None
+
+    @property
+    def last_handler(self) -> LastHandler:
+        """The end of its last handler."""
+        if self._last_handler is None:
+            self._last_handler = LastHandler()
+        return self._last_handler
+
+    @property
+    def is_paused(self) -> bool:
+        """Whether its peer is not read now, for any reason."""
+        return bool(self._paused)
 
     @property
     def carried_bytes(self) -> int:
@@ -188,33 +218,12 @@ class Session(Item):
     @property
     def held_bytes(self) -> int:
         """Bytes that it keeps in memory itself: queued, sent and not acknowledged, or received and not handled."""
-        return self.outbox.held_bytes + (self.inbox.bytes if self.inbox is not None else 0)
+        held = self.outbox.held_bytes
+        if self.inbox is not None:
+            held += self.inbox.bytes
+        return held if self.forwarder is None else held + self.forwarder.held_bytes
 
     # -- to the peer --
-
-    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
-
-        key: if it is not 0, the message replaces one that is queued under the same key.
-        full: what happens when the queue is full.
-        Raises SessionClosed; MessageTooLarge; InvalidMessage if the receiver's decoder would refuse the message;
-        CatalogError if its class is not registered; LocalError if the message is one of the framework's own, or if
-        another thread calls this (which is noticed only while nothing else is queued).
-        """
-        cls = type(message)
-        encoder = self.context.encoders.get(cls) or self.context.encoder(cls)
-        frame = encoder.frame(message)
-        if self.state is not _OPEN:  # the rest is `send_frame` inlined: the call took 5 % of an echo
-            self._check_sendable()
-        try:
-            self.outbox.push(frame, full, key)
-        except OutboxFull as error:
-            self._make_room(error, frame, key)
-        if not self._flush_scheduled:
-            self._schedule_flush()
-        traffic = encoder.traffic
-        traffic.messages += 1
-        traffic.bytes += len(frame)
 
     def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Queues a message given by its id and encoded body. It keeps its place among the messages of `send`.
@@ -229,97 +238,34 @@ class Session(Item):
         traffic.messages += 1
         traffic.bytes += len(frame)
 
-    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a whole frame, as `encode_frame` makes it. `send_raw` and broadcasts call this.
+    @overload
+    async def request(self, message: Request[_A], *, timeout: float = 10.0) -> _A: ...  # noqa: ASYNC109
 
-        Raises SessionClosed and MessageTooLarge.
+    @overload
+    async def request(self, message: object, *, timeout: float = 10.0) -> Any: ...  # noqa: ASYNC109
+
+    async def request(self, message: object, *, timeout: float = 10.0) -> Any:  # noqa: ASYNC109
+        """Sends a request, and returns the answer: what the other side's handler of it returned.
+
+        message: of a class that says what answers it, as `class Join(Struct, Request[Joined])`. It keeps its place
+        among the messages of `send`. timeout: seconds, exact to 0.2. At most 64 requests of a session may wait.
+
+        Raises RequestFailed if there is no answer (its `code` says why), and what `send` raises for the message.
         """
-        if self.state is not _OPEN:
-            self._check_sendable()
-        try:
-            self.outbox.push(frame, full, key)
-        except OutboxFull as error:
-            self._make_room(error, frame, key)
-        if not self._flush_scheduled:
-            self._schedule_flush()
+        return await ask(self, message, timeout)
 
-    def send_frames(self, frames: list[bytes]) -> None:
-        """Queues several frames in order, as `send_frame` does."""
-        if self.state is not _OPEN:
-            self._check_sendable()
-        count = self.outbox.count
-        try:
-            self.outbox.extend(frames)
-        except OutboxFull:
-            queued = self.outbox.count - count  # `extend` queued those that fitted
-            for frame in frames[queued:]:
-                self.send_frame(frame)
-        if not self._flush_scheduled:
-            self._schedule_flush()
-
-    def _check_sendable(self) -> None:
-        if self.state is not SessionState.DETACHED:
-            raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
-
-    def _make_room(self, error: OutboxFull, frame: bytes, key: int) -> None:
-        """Queues `frame` although the queue was full, by writing queued messages at once. Raises SessionClosed.
-
-        A peer that reads is not to blame if one turn of the loop fills its queue. If the stream takes nothing, the
-        session ends.
-        """
-        stream = self._stream
-        while stream is not None and stream.writable and (data := self._take()):
-            stream.write(data)
-            with suppress(OutboxFull):
-                self.outbox.push(frame, Full.CLOSE, key)
-                return
-            if self.on_written is not None:
-                self.on_written()
-        self.close(error.code, str(error))
-        self.abort()
-        raise SessionClosed(error.code, str(error)) from None
-
-    def _schedule_flush(self) -> None:
-        """Asks for one flush at the end of this turn of the loop. Nothing else asks for one."""
-        self.context.schedule_flush(self)
-        self._flush_scheduled = True
-
-    def flush(self) -> None:
-        """Writes queued messages as far as the stream takes them."""
-        self._flush_scheduled = False
-        stream = self._stream
-        if stream is None or not stream.writable:
-            return
+    def expect_answers(self) -> None:
+        """Reads on for one more window although handlers lag: one of them waits for an answer (requests.ask)."""
         extension = self.extension
-        if extension is None:  # `_take` inlined, because every message passes here
-            data = self.outbox.take(self.context.limits.write_high_water)
-        else:
-            data = self._take()
-        if data:
-            stream.write(data)
-            self._written = b"" if stream.writable else data
-            if self.on_written is not None:
-                self.on_written()
-        if self.outbox.count:
-            if data and stream.writable:
-                self._schedule_flush()
+        if extension is None:
             return
-        if self._drained is not None:
-            self._drained.set_result(None)
-            self._drained = None
-        if self.state is SessionState.CLOSING:
-            if self._farewell:
-                stream.write(self._farewell)
-                self._farewell = b""
-            self._finish(stream)
-
-    def _take(self) -> bytes:
-        """Takes out the bytes of the next write: about as many as the stream buffers before it stops being writable."""
-        data = self.outbox.take(self.context.limits.write_high_water)
-        extension = self.extension
-        if extension is not None and extension.controls_due:
-            return extension.take_controls() + data
-        return data
+        if self._paused & Pause.USER:  # no more room: the answer would not be read
+            self._give_up_requests()
+            return
+        over = extension.expect_answers(self._paused)
+        self._paused &= ~over
+        if over and self._stream is not None:
+            self._stream.resume(over)
 
     async def drain(self) -> None:
         """Waits until all queued messages have been handed to the socket. Raises SessionClosed if it ends first."""
@@ -359,6 +305,12 @@ class Session(Item):
         if frames and not self._flush_scheduled:
             self._schedule_flush()
 
+    @property
+    def unacknowledged(self) -> int:
+        """Messages that were sent and that the peer has not acknowledged; 0 without resume."""
+        window = self.extension.window if self.extension is not None else None
+        return window.kept if window is not None else 0
+
     def take_unsent(self) -> list[bytes]:
         """Takes out, in order, all messages that the kernel has not taken. A partly written message counts as sent.
 
@@ -368,7 +320,7 @@ class Session(Item):
         if self._stream is not None and self._stream_holds_messages:
             frames = messages_from(self._written, len(self._written) - self._stream.unsent)
         self._written = b""
-        return frames + self.outbox.drain()
+        return _without_tags(frames + self.outbox.drain())  # in another session a tag would mean something else
 
     @property
     def _stream_holds_messages(self) -> bool:
@@ -387,6 +339,65 @@ class Session(Item):
         if is_cut:
             self.abort()
         return frames
+
+    # -- how long its login holds --
+
+    async def renew(self, token: str, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - goes with the request
+        """Shows the server a fresh token of the same user, so that the session outlives the one that it began with.
+
+        A client calls it. `expires_at` follows, and so do `claims` at the server. If the connection breaks before the
+        answer, the token is shown again when the session resumes.
+
+        Raises RequestFailed; its `code` is REFUSED (the token, or a renewal within 5 s of the last one), TOO_MANY (one
+        is under way), UNSUPPORTED, TIMEOUT or CLOSED. Raises LocalError on the accepting side.
+        """
+        if self._owner.accepting:
+            raise LocalError("a server renews no login; the client calls `renew`")
+        if self.close_code is not None:
+            raise RequestFailed(RequestCode.CLOSED, reason="the session has ended")
+        if self.renewal is None:
+            raise RequestFailed(RequestCode.UNSUPPORTED, reason="the server does not renew logins")
+        await self.renewal.ask(self, token, timeout)
+
+    def expire(self, rule: CloseExpired) -> None:
+        """Has the session warned before its token expires, and closed then."""
+        if self.renewal is not None or rule.base_clients:
+            self._expiry = Expiry(self, rule)
+            self._expiry.begin()
+
+    def renewed(self, claims: Mapping[str, Any], expires_at: float | None, proof: bytes) -> None:
+        """The token of a RENEW is good: the session has its claims and its end from now on.
+
+        proof: of that token, in place of the older one's.
+        """
+        if self.close_code is not None:
+            return
+        self.claims = claims or NO_CLAIMS
+        self.expires_at = expires_at
+        self.proof = proof
+        if self._expiry is not None:
+            self._expiry.begin()
+        self.answer_renewal(True)
+        self.handlers.renewed(self)
+
+    def answer_renewal(self, accepted: bool) -> None:
+        """Answers a RENEW whose token was checked, unless the connection broke since."""
+        if self.renewal is not None:
+            self.renewal.checked(self, accepted)
+
+    @property
+    def expires_in(self) -> int:
+        """Whole seconds until the token expires, at least 1; 0 if it never does."""
+        if self.expires_at is None:
+            return 0
+        return max(1, min(control.MAX_U32, int(self.expires_at - time.time())))
+
+    def send_control(self, record: control.Control) -> None:
+        """Sends a control record with the next write; drops it while there is no connection."""
+        if self.extension is not None and self.state is _OPEN:
+            self.extension.send(record)
+            if not self._flush_scheduled:
+                self._schedule_flush()
 
     # -- groups and servers --
 
@@ -422,30 +433,48 @@ class Session(Item):
 
     # -- from the stream (FrameReceiver) --
 
-    def receive(self, frames: list[Frame]) -> None:
-        """Has the handlers take `frames`, then flushes what they sent back in one write."""
-        if self.state is not _OPEN:
-            return
-        self.last_heard = now = self.context.wheel.clock()  # not `wheel.now`: after a stall that is too old
-        self._flush_scheduled = True  # so that `send` asks for no flush: this call ends with one
-        extension = self.extension
-        if extension is None:
-            self.handlers.dispatch(self, frames)
-        else:
-            messages = extension.receive(frames, now)
-            if messages:
-                self.handlers.dispatch(self, messages)
-            if extension.needs_care:
-                self._care_for(extension)
-            if extension.lags and extension.is_over_window:
-                self._pause_stream(extension.lags)
-        self._flush_scheduled = False
-        if self.outbox.count or self.state is not _OPEN or (extension is not None and extension.controls_due):
-            self.flush()
+    def take_requests(self, extension: Extension, frames: list[Frame]) -> list[Frame]:
+        extension.has_tags = False
+        if extension.requests is None:
+            return []  # the decoder of such a peer lets none through
+        forward = self.forwarder.forward_answer if self.forwarder is not None else None
+        messages, error = extension.requests.take_all(self, frames, forward)
+        if error is not None:
+            extension.end = error
+            extension.action_due = True
+        return messages
 
-    def _care_for(self, extension: Extension) -> None:
-        """Does what the control records of a read ask for."""
-        extension.needs_care = False
+    def after_read(self, extension: Extension) -> None:
+        if extension.action_due:
+            self._act_on(extension)
+        if extension.lags and extension.is_over_window:
+            self._give_up_requests()
+            self._pause_stream(extension.lags)
+
+    def _restart_requests(self, extension: Extension, requests: Requests) -> None:
+        """The next connection is a new session at the server: nothing of this one is answered there."""
+        requests.close()
+        extension.requests = Requests()  # not the same one: a handler of the old session may answer late
+        if self.inbox is not None:
+            self.inbox.forget_tags()
+        if any(frame[3] >= REQUEST for frame in self.outbox.frames()):
+            self.outbox.adopt(_without_tags(self.outbox.drain()))
+
+    def _give_up_requests(self) -> None:
+        """Fails the requests of this side that wait for answers: there is no more room to read those."""
+        if self.requests is not None:
+            self.requests.give_up(RequestCode.TOO_MANY)
+
+    def _act_on(self, extension: Extension) -> None:
+        """Acts on the control records of a read: renews the login, ends the session, or sets its new deadline."""
+        extension.action_due = False
+        if extension.notices:
+            notices, extension.notices = extension.notices, ()
+            for record in notices:
+                if isinstance(record, control.Lost):
+                    self.handlers.lost(self, record)
+                elif self.renewal is not None and self.state is _OPEN:
+                    self.renewal.received(self, record)
         end, extension.end = extension.end, None
         if self.state is not _OPEN:
             return
@@ -477,26 +506,35 @@ class Session(Item):
     def lost(self, error: Exception | None) -> None:
         """The connection is over; the session with it, unless its owner keeps it."""
         if self._stream is None:
-            return  # it was dropped, or lost before
+            return  # the connection was dropped, or lost before
         if self.state is SessionState.CLOSING:
             self._release()
         elif error is None:
             # Without the extension this is how a client leaves. A server sends CLOSE, unless it was killed, or the
             # client does not speak the extension and can't be told why.
-            self._detach(CloseCode.NORMAL if self.accepted else CloseCode.UNEXPLAINED, "end of stream")
+            if self.accepted:
+                self._detach(CloseCode.NORMAL, HUNG_UP)
+            else:
+                self._detach(CloseCode.UNEXPLAINED, "end of stream")
         else:
             self._detach(CloseCode.GOING_AWAY, f"connection lost: {type(error).__name__}")
 
-    def release(self, call: Callable[[], None]) -> None:
+    def when_handled(self, call: Callable[[], None]) -> None:
         """Calls `call` when nothing that the lost connection brought is being handled any more."""
         if self.close_code is None:
             call()  # the session lives on without this connection
         else:
-            self.after_handlers(call)
+            self.last_handler.then(call)
 
     def pause(self, why: Pause) -> None:
-        """Stops reading from the peer, on this connection and the next, until `resume` with the same reason."""
+        """Stops reading from the peer, on this connection and the next, until `resume` with the same reason.
+
+        If the handlers lag and the peer has a window, only acknowledgements stop (`extension.lags`): the peer stops by
+        itself when its window is full. A peer that goes on is not read then. The other reasons are in `_paused`.
+        """
         extension = self.extension
+        if why & Pause.USER:
+            self._give_up_requests()
         if extension is None or not extension.withhold_acks(why):
             self._pause_stream(why)
 
@@ -529,7 +567,7 @@ class Session(Item):
         if before is _OPEN:
             self._check_again_in(self.context.beat_after(self.uid))
         self.handlers.opened(self)
-        if before is _OPEN or self.state is not before:  # if `opened` changed the state, the handlers were told
+        if before is _OPEN or self.state is not before:  # a change in `opened` was an event already
             return
         if before is SessionState.DETACHED:
             self.handlers.suspended(self)
@@ -550,6 +588,8 @@ class Session(Item):
         if self._paused:
             stream.pause(self._paused)
         self._schedule_flush()
+        if self.renewal is not None:
+            self.renewal.attached(self)
         if was_suspended and not self._paused & Pause.OPENING:
             self.handlers.resumed(self)
 
@@ -568,7 +608,12 @@ class Session(Item):
 
     def on_deadline(self, now: float) -> None:
         if self.state is SessionState.DETACHED:
-            self.close(*self._detach_reason)
+            if self.accepted or self.context.between_servers:
+                self.close(*self._detach_reason)
+            else:
+                code, _ = self._detach_reason
+                text = f"not connected again within its window; the connection ended with {code.label}"
+                self.close(CloseCode.RESUME_REFUSED, text)
             return
         extension = self.extension
         if extension is not None and self.state is _OPEN:
@@ -603,7 +648,7 @@ class Session(Item):
         # exception: lagging handlers may wait for such an acknowledgement. If they lag for max_outbox_age, the
         # connection is dropped, and the peer reports its count when it reconnects.
         waits = not stream.writable or (self.outbox.count > 0 and not self._paused & ~LAGGING)
-        stalled = self.outbox.stalled(now, waits)
+        stalled = self.outbox.stalled(now, waits)  # seconds that the peer has taken nothing, though it could
         # While reading is paused, silence means nothing.
         patience = inf if self._paused else limits.heartbeat_timeout - silent
         if patience <= 0:
@@ -672,6 +717,16 @@ class Session(Item):
             self._end(code, reason, handle_rest=False)
             self._release()
 
+    def all_written(self, stream: Stream) -> None:
+        if self._drained is not None:
+            self._drained.set_result(None)
+            self._drained = None
+        if self.state is SessionState.CLOSING:
+            if self._farewell:
+                stream.write(self._farewell)
+                self._farewell = b""
+            self._finish(stream)
+
     def _finish(self, stream: Stream) -> None:
         """Closes the stream; of a base client a little later, as it may see the end before the last message."""
         if not self._linger:
@@ -681,7 +736,11 @@ class Session(Item):
             self.context.wheel.set(self, self._linger)
 
     def kick(self, reason: str = "") -> None:
-        """Ends the session with 4009 kicked. Also ends the user's tokens, if the server's `Tokens` can do that."""
+        """Ends the session with 4009 kicked, and with it the user's other sessions.
+
+        Also ends the user's tokens, if the server's `Tokens` can do that. With `Server(end_with_tokens=False)` the
+        other sessions stay. `SessionManager.kick` can end the session of one slot only.
+        """
         self.close(CloseCode.KICKED, reason)
 
     def abort(self) -> None:
@@ -698,19 +757,6 @@ class Session(Item):
             self._closed = self.context.loop.create_future()
         await asyncio.shield(self._closed)
 
-    def after_handlers(self, call: Callable[[], None]) -> None:
-        """Calls `call` when the last handler of this session has ended after the session; at once if it has."""
-        if self._on_handled is None:
-            call()
-        else:
-            self._on_handled += (call,)
-
-    def handlers_done(self) -> None:
-        """The table of handlers has handled every message and the closed event."""
-        calls, self._on_handled = self._on_handled, None
-        for call in calls or ():
-            call()
-
     @property
     def closed_by_peer(self) -> bool:
         """Whether `close_code` is from the peer's CLOSE, and not from something that happened on this side."""
@@ -724,11 +770,16 @@ class Session(Item):
             self._drop_connection(end.code, end.reason)
             return
         stream, self._stream = self._stream, None
-        if stream is not None:
-            stream.abort()  # not `drop`: the listener counts the connection until its handlers have ended
         self.state = step(SESSION, self.state, SessionEvent.END)
         self._end(end.code, end.reason, handle_rest=True)
+        if stream is not None:
+            stream.abort()  # not `drop`: the listener counts the connection until its handlers have ended
         self._release()
+
+    def drop_connection(self, code: CloseCode, reason: str) -> None:
+        """Drops the connection unread; the session waits for another one, or ends if it can't have one."""
+        if self.state is _OPEN:
+            self._drop_connection(code, reason)
 
     def _drop_connection(self, code: CloseCode, reason: str) -> None:
         """Ends a connection that is of no use any more, and the session if it can't have another."""
@@ -745,6 +796,11 @@ class Session(Item):
         """The connection ended before the session was closed: the session waits for another one, or ends."""
         is_kept = self._owner.detached(self, code)
         self._stream = None
+        if self.renewal is not None:
+            self.renewal.detached()
+        extension = self.extension
+        if is_kept and extension is not None and extension.requests is not None and extension.ticket is None:
+            self._restart_requests(extension, extension.requests)
         if is_kept:
             self.state = step(SESSION, self.state, SessionEvent.BREAK)
             self._detach_reason = (code, reason)
@@ -763,22 +819,32 @@ class Session(Item):
         if self.closed_by_peer:
             self.context.stats.closed_by_peer[code] += 1
         self.context.groups.leave_all(self)
+        self.user.leave(self)
+        if self.requests is not None:
+            self.requests.close()
+        if self.renewal is not None:
+            self.renewal.close()
+        if self._expiry is not None:
+            self._expiry.cancel()
         self._owner.closed(self)
         if not self._paused & Pause.OPENING:
             self.handlers.closed(self, handle_rest)
 
     def _release(self) -> None:
-        """The connection is gone for good: the session is CLOSED, and lets go of what it holds."""
+        """The connection is gone and no other can follow: the session is CLOSED, and lets go of what it holds."""
         if self.state is not SessionState.CLOSED:
             self.state = step(SESSION, self.state, SessionEvent.END)
         self._stream = None
         self.context.wheel.cancel(self)
-        if self.meter is not None:
-            self.meter.close()
-            self.meter = None
+        self.meter = None
         self.context.stats.dropped += self.outbox.dropped
         for waiter in (self._drained, self._closed):
             if waiter is not None and not waiter.done():
                 waiter.set_result(None)
         self._drained = self._closed = None
         self._owner.released(self)
+
+
+def _without_tags(frames: list[bytes]) -> list[bytes]:
+    """Whole message frames without the requests and answers among them."""
+    return [frame for frame in frames if frame[3] < REQUEST]

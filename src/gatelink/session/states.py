@@ -27,7 +27,7 @@ class ConnectionEvent(Enum):
 
 class SessionState(Enum):
     OPEN = auto()
-    """It has a connection, hears and is heard."""
+    """It has a connection, and messages go both ways."""
     DETACHED = auto()
     """It lost its connection and may be given another; what is sent meanwhile waits in its outbox."""
     CLOSING = auto()
@@ -64,7 +64,7 @@ SESSION = {
     (S.OPEN, SE.CLOSE): S.CLOSING,
     (S.OPEN, SE.END): S.CLOSED,
     (S.DETACHED, SE.ATTACH): S.OPEN,
-    (S.DETACHED, SE.CLOSE): S.CLOSED,  # nobody is there to deliver to
+    (S.DETACHED, SE.CLOSE): S.CLOSED,  # there is no connection to deliver on
     (S.DETACHED, SE.END): S.CLOSED,
     (S.CLOSING, SE.END): S.CLOSED,
 }

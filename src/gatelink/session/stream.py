@@ -4,7 +4,7 @@ from collections.abc import Callable
 from enum import IntFlag
 from typing import Protocol
 
-from gatelink.errors import PeerError
+from gatelink.errors import CloseCode, PeerError
 from gatelink.wire.frames import Frame
 
 
@@ -19,6 +19,9 @@ class Pause(IntFlag):
     LINK = 32  # the link to the server that gets the peer's messages is down or crowded
     HANDLERS = 64  # the session's handlers lag in another process
     UNVERIFIED = 128  # as much has arrived as may be held until the peer is verified
+    CHECK = 512  # the process stood still: whether the session's login is still the newest is being checked
+    LOGINS = 1_024  # other login checks had this turn of the loop
+    USER = 256  # all sessions of the user together have sent more than one window since their handlers began to lag
 
 
 LAGGING = Pause.INBOX | Pause.HANDLERS
@@ -57,6 +60,10 @@ class Stream(Protocol):
 class FrameReceiver(Protocol):
     """The receiver of a stream's frames: the login check first, then the session."""
 
+    @property
+    def close_code(self) -> CloseCode | None:
+        """Why it closed; None while it is open. A stream that can tells the peer, as WebSocket does."""
+
     def receive(self, frames: list[Frame]) -> None:
         """Called with frames that arrived together, at least one."""
 
@@ -72,5 +79,5 @@ class FrameReceiver(Protocol):
     def lost(self, error: Exception | None) -> None:
         """Called once, when the stream has closed. `error` is None if it closed in the regular way."""
 
-    def release(self, call: Callable[[], None]) -> None:
+    def when_handled(self, call: Callable[[], None]) -> None:
         """Call `call` when no handler works on a frame of this stream any more. Used after `lost`."""

@@ -4,7 +4,8 @@ Heavy libraries are imported where they are used, so that a process loads only w
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import math
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from functools import partial
 from pathlib import Path
@@ -14,8 +15,10 @@ from urllib.parse import quote
 from gatelink.auth.key_source import url_of
 from gatelink.auth.tokens import IssuedTokens
 from gatelink.cluster.engine import Engine
+from gatelink.cluster.engine_keys import LoginKey
 from gatelink.errors import ConfigError, needing
-from gatelink.keys import key_of_text
+from gatelink.keys import key_of_text, login_keys_of_text, login_keys_text
+from gatelink.session.renewal import CloseExpired
 from gatelink.settings.load import where
 from gatelink.settings.secret import Secret
 from gatelink.settings.sections import (
@@ -38,8 +41,13 @@ if TYPE_CHECKING:
 Key = TypeVar("Key", ServerKey, ClusterKey)
 
 
-def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
+def build_engine(
+    settings: Settings, name: str = "gatelink", *, checks_clock: bool = True, patience: float | None = None
+) -> Engine:
     """The engine, not started. name: the name of this process in the monitoring of NATS.
+
+    checks_clock: whether its start is refused if this machine's clock is off the engine's by over `engine.max_skew`.
+    patience: as for `NatsEngine`, where NATS has to elect leaders.
 
     Raises ConfigError for a missing or invalid secret, or a library that is not installed.
     """
@@ -56,7 +64,14 @@ def build_engine(settings: Settings, name: str = "gatelink") -> Engine:
             return EmbeddedEngine(folder=engine.data, **options)
         from gatelink.cluster.engines.nats import NatsEngine
 
-        return NatsEngine(_nats_urls(engine), credentials=engine.credentials, replicas=engine.replicas, **options)
+        return NatsEngine(
+            _nats_urls(engine),
+            credentials=engine.credentials,
+            replicas=engine.replicas,
+            max_skew=engine.max_skew if checks_clock else math.inf,
+            patience=patience,
+            **options,
+        )
 
 
 def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
@@ -69,7 +84,7 @@ def signing_keys(settings: TokenSettings) -> "list[Ed25519PrivateKey]":
         try:
             keys.append(signing_key(text))
         except ConfigError as error:
-            raise secret.wrong(error) from None
+            raise secret.error_from(error) from None
     return keys
 
 
@@ -124,6 +139,42 @@ def cluster_keys(settings: Settings) -> list[ClusterKey]:
     return [_key(secret, ClusterKey) for secret in (settings.cluster.key, *settings.cluster.older_keys)]
 
 
+def login_keys(settings: Settings) -> list[LoginKey]:
+    """What a login service has of the cluster's keys, the newest first. Raises ConfigError.
+
+    None for a login service without a key that sends players to the gateways in `login.servers` only.
+    """
+    login = settings.login
+    assert login is not None, "there is a [login]"
+    if login.key.is_missing:
+        if login.servers:
+            return []
+        if not login.key.is_made_up:
+            raise login.key.error(
+                "is not set: a login service must know which gateways are of the cluster; make its key with "
+                "`gatelink keys login CLUSTER_KEY_FILE`, or start it by `gatelink up`"
+            )
+        return login_keys_of_text(login_keys_text(cluster_keys(settings)))
+    try:
+        return login_keys_of_text(login.key.reveal())
+    except ConfigError as error:
+        raise login.key.error_from(error) from None
+
+
+def environment_of_login(settings: Settings, environment: Mapping[str, str]) -> dict[str, str]:
+    """The environment of the login service that `gatelink up` runs: with the login key, without the cluster key.
+
+    Raises ConfigError if neither key is there.
+    """
+    login, cluster = settings.login, settings.cluster
+    assert login is not None, "there is a [login]"
+    hidden = {secret.variable for secret in (cluster.key, *cluster.older_keys)}
+    found = {name: value for name, value in environment.items() if name not in hidden}
+    if login.key.variable is not None and login.key.is_missing and not (login.servers and cluster.key.is_missing):
+        found[login.key.variable] = login_keys_text(cluster_keys(settings))
+    return found
+
+
 def server_keys(settings: Settings) -> list[ServerKey]:
     """The gateway's keys, the newest first. Raises ConfigError."""
     return [_key(secret, ServerKey) for secret in (settings.gateway.keys if settings.gateway else ())]
@@ -139,9 +190,19 @@ def build_listen(settings: GatewaySettings, index: int) -> "list[Listen]":
             certificate=str(each.certificate) if each.certificate is not None else None,
             key=str(each.key) if each.key is not None else None,
             proxies=each.proxies,
+            tls=each.tls,
+            origins=each.origins,
         )
         for each in settings.listen
     ]
+
+
+def build_expiry(settings: Settings) -> CloseExpired | None:
+    """What the gateways do with a session whose token ends; None: nothing."""
+    tokens = settings.tokens
+    if tokens.at_expiry == "ignore":
+        return None
+    return CloseExpired(warn=tokens.expiry_warning, base_clients=tokens.close_base_clients)
 
 
 def build_rules(settings: Settings) -> "dict[int, Rules]":
@@ -149,7 +210,12 @@ def build_rules(settings: Settings) -> "dict[int, Rules]":
     from gatelink.cluster.routes import OnDeath, Pick, Rules
 
     return {
-        each.type: Rules(pick=Pick(each.pick), on_death=OnDeath(each.on_death), hold_seconds=each.hold_seconds)
+        each.type: Rules(
+            pick=Pick(each.pick),
+            on_death=OnDeath(each.on_death),
+            hold_seconds=each.hold_seconds,
+            give_up_seconds=each.give_up_seconds,
+        )
         for each in settings.services.values()
     }
 
@@ -160,7 +226,7 @@ def _key(secret: Secret, kind: type[Key]) -> Key:
     try:
         key = key_of_text(text) if " " in text else kind.from_hex(text)
     except ConfigError as error:
-        raise secret.wrong(error) from None
+        raise secret.error_from(error) from None
     if not isinstance(key, kind):
         raise secret.error(f"is a {type(key).__name__}, not a {kind.__name__}; make one with `gatelink keys new`")
     return key
@@ -194,6 +260,8 @@ def problems_with_secrets(settings: Settings, file: Path) -> list[str]:
         steps += [partial(_try_certificate, listen, file, index) for index, listen in listens]
     if settings.gateway is not None or settings.services:
         steps += [lambda: cluster_keys(settings), lambda: server_keys(settings)]
+    if settings.login is not None and not settings.login.key.is_missing:  # else `gatelink up` derives it
+        steps.append(lambda: login_keys(settings))
     if settings.login is not None and settings.login.oidc is not None and "oidc" in settings.login.methods:
         steps.append(partial(_try_key_set, settings.login.oidc.jwks, file))
     problems = []
@@ -207,7 +275,7 @@ def problems_with_secrets(settings: Settings, file: Path) -> list[str]:
 
 def _try_certificate(listen: "Listen", file: Path, index: int) -> None:
     try:
-        listen.tls()
+        listen.load_certificate()
     except ConfigError as error:
         raise ConfigError(f"{where(file, ('gateway', 'listen', index))}: {error}") from None
 

@@ -42,7 +42,8 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
     """The configuration in the TOML file at `path`; docs/configuration.md has its keys.
 
     Relative paths in it start at its folder. Secrets are not read yet: their users reveal them. With `dev` a missing
-    secret is made up. Raises SettingsError with all errors, or ConfigError if the file can't be read.
+    secret is made up, and the page of `[page]` may log in and connect. Raises SettingsError with all errors, or
+    ConfigError if the file can't be read.
     """
     path = Path(path)
     try:
@@ -64,7 +65,7 @@ def load(path: str | Path, *, dev: bool = False) -> Settings:
     settings: Settings = reader.read(tables, Settings)
     if reader.problems:
         raise SettingsError([f"{path}:{line}: {problem}" for line, problem in sorted(reader.problems)])
-    return settings
+    return settings.for_development() if dev else settings
 
 
 def where(path: Path, place: Place) -> str:

@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 from gatelink.login.limits import host_and_port
 from gatelink.net.endpoints import Endpoint, parse_admin, parse_endpoint
+from gatelink.ops.page import page_address
 from gatelink.settings.lines import Place
 from gatelink.settings.load import place_text, where
 from gatelink.settings.sections import GatewaySettings, ServiceSettings, Settings, shifted
@@ -48,6 +49,10 @@ def _claims(settings: Settings) -> Iterator[Claim]:
         host, port = host_and_port(settings.login.listen)
         if port:
             yield Claim(("login", "listen"), ("login", 1), Endpoint("tcp", host, port))
+    if settings.page is not None:
+        host, port = page_address(settings.page.listen)
+        if port:
+            yield Claim(("page", "listen"), ("page", 1), Endpoint("tcp", host, port))
     sections: list[tuple[Place, GatewaySettings | ServiceSettings]] = []
     if settings.gateway is not None:
         sections.append((("gateway",), settings.gateway))

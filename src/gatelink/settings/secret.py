@@ -5,8 +5,8 @@
 
 Line ends at the end of both are ignored, and the byte order mark of a file: editors and `echo` add them.
 
-With `--dev` a missing secret is made up from GATELINK_DEV_SECRET. The first process draws that at random and its
-children inherit it, so all processes of one `--dev` run agree, and no secret outlives them.
+With `--dev` a missing secret is derived from GATELINK_DEV_SECRET. The first process draws that at random, and its
+children inherit it. So all processes of one `--dev` run agree, and no secret outlives them.
 """
 
 import hmac
@@ -67,7 +67,23 @@ class Secret:
             raise self.error("holds a placeholder, no secret; put a random one there: openssl rand -hex 32")
         return text
 
-    def wrong(self, error: ConfigError) -> ConfigError:
+    @property
+    def is_missing(self) -> bool:
+        """Whether there is no secret, or an empty one. Raises ConfigError for a file that must not be used."""
+        return not self._find()
+
+    @property
+    def is_made_up(self) -> bool:
+        """Whether `reveal` makes it up, since it is missing and `--dev` allows that."""
+        return self._dev and self.is_missing
+
+    @property
+    def variable(self) -> str | None:
+        """The environment variable that it is in; None for a file."""
+        kind, _, rest = self.reference.partition(":")
+        return rest if kind == "env" else None
+
+    def error_from(self, error: ConfigError) -> ConfigError:
         """`error`, about the revealed value, with the place of the secret."""
         return self.error(f"is not what it must be: {error}")
 
@@ -116,5 +132,5 @@ def _throwaway(reference: str) -> str:
     seed = os.environ.get(DEV_SECRET)
     if not seed:
         seed = os.environ[DEV_SECRET] = secrets.token_hex(32)
-        log.warning("--dev: missing secrets are made up, and lost when this ends", first=reference)
+        log.warning("--dev: secrets are made up", first=reference)
     return hmac.digest(seed.encode(), reference.encode(), "sha256").hex()

@@ -8,14 +8,26 @@ from typing import Annotated, Literal, NewType
 from urllib.parse import parse_qs, urlsplit
 
 import msgspec
+from msgspec.structs import replace
 
 from gatelink.auth.key_source import url_of
+from gatelink.cluster.engine import MAX_SKEW
 from gatelink.cluster.routes import Routes
 from gatelink.config import Limits, WireOptions, networks
 from gatelink.errors import ConfigError
 from gatelink.login.limits import LoginLimits, host_and_port
-from gatelink.net.endpoints import Endpoint, parse_admin, parse_endpoint
+from gatelink.net.endpoints import (
+    TLS_SCHEMES,
+    WEB_SCHEMES,
+    Endpoint,
+    check_connectable,
+    is_loopback,
+    parse_admin,
+    parse_endpoint,
+)
+from gatelink.net.origins import check_origins
 from gatelink.ops.logs import Format, Level
+from gatelink.ops.page import page_address, page_origins
 from gatelink.settings.secret import Secret
 
 Count = Annotated[int, msgspec.Meta(ge=1)]
@@ -81,6 +93,8 @@ def _check_inner(inner: str, advertise: str | None) -> None:
         parse_endpoint(inner)
     with _named("advertise"):
         parse_endpoint(advertise or inner)
+        if advertise:
+            check_connectable(advertise, "give one that other servers reach, as tcp://10.0.0.4:7500")
 
 
 def _check_admin(text: str | None, count: int) -> None:
@@ -99,6 +113,7 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
     credentials: Path | None = None  # a .creds file of NATS, instead of user and password
     timeout: Seconds = 2.0  # s that one call may take
     replicas: Literal[1, 3, 5] = 1  # nats://: servers of a NATS cluster that store each entry
+    max_skew: Seconds = MAX_SKEW  # s that this machine's clock may be off the engine's at the start
 
     def __post_init__(self) -> None:
         if self.url not in ("embedded", "memory") and not (
@@ -124,6 +139,11 @@ class EngineSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError(f"credentials: {self.credentials} is not a file; write the path of what `nsc` made")
 
     @property
+    def is_shared(self) -> bool:
+        """Whether other machines can use it: a server of NATS is not on loopback."""
+        return any(not is_loopback(urlsplit(server).hostname or "") for server in self.servers)
+
+    @property
     def servers(self) -> tuple[str, ...]:
         """The NATS servers that `url` names; none for the other engines."""
         return tuple(part.strip() for part in self.url.split(",")) if "://" in self.url else ()
@@ -144,6 +164,10 @@ class TokenSettings(msgspec.Struct, frozen=True, kw_only=True):
         Secret("env:GATELINK_SIGNING_KEY"),
     )  # signed: Ed25519 seeds, 64 hex digits each
     public_keys: tuple[Hex32, ...] = ()  # signed: of those keys, for processes that only check
+    end_sessions: bool = True  # a user's sessions end when the user's tokens are revoked
+    at_expiry: Literal["ignore", "close"] = "ignore"  # close: a session ends with 4015 when its token does
+    expiry_warning: Seconds = 60.0  # s before that in which its client is warned, and can renew the login
+    close_base_clients: bool = False  # also end base clients, which can't renew their login
 
     def __post_init__(self) -> None:
         if self.first_use > self.lifetime:
@@ -222,9 +246,8 @@ class StaticServer(msgspec.Struct, frozen=True, kw_only=True):
         if not self.addresses:
             raise ConfigError('addresses is empty; write it as addresses = ["tcp://play.example.com:7000"]')
         for address in self.addresses:
-            if not address.startswith(("ws://", "wss://")):
-                with _named("addresses"):
-                    parse_endpoint(address)
+            with _named("addresses"):
+                check_connectable(address, "give one that clients reach, as tcp://play.example.com:7000")
 
 
 class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -234,7 +257,9 @@ class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
     methods: tuple[Literal["password", "guest", "oidc"], ...] = ("password", "guest")
     oidc: OidcSettings | None = None
     servers: tuple[StaticServer, ...] = ()
+    key: Secret = Secret("env:GATELINK_LOGIN_KEY")  # what `gatelink keys login` makes of the cluster key
     proxies: tuple[str, ...] = ()  # networks whose X-Forwarded-For is trusted
+    origins: tuple[str, ...] = ()  # origins of pages on other hosts whose scripts may log in, "*" for all
     one_token: bool = True  # a newer login ends the tokens of the same user and slot
     legacy_status: Literal["always-200", "original"] = "always-200"  # how clients of the original engine are refused
     client_versions: tuple[str, ...] = ()  # their accepted ClientVer; () for any
@@ -249,6 +274,8 @@ class LoginSettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError("methods has oidc, but there is no [login.oidc]; give its issuer, audience and jwks")
         with _named("proxies"):
             networks(*self.proxies)
+        with _named("origins"):
+            check_origins(self.origins)
         ids = [server.id for server in self.servers]
         for index, id in enumerate(ids):
             if ids.index(id) < index:
@@ -266,18 +293,34 @@ class ClusterSettings(msgspec.Struct, frozen=True, kw_only=True):
 class ListenSettings(msgspec.Struct, frozen=True, kw_only=True):
     """One of `gateway.listen`: an endpoint as text, or a table with its certificate and proxies."""
 
-    endpoint: str  # tcp://, tls:// or unix://
-    certificate: Path | None = None  # tls://: a PEM file, the chain
-    key: Path | None = None  # tls://: a PEM file, the private key; None: it is in the certificate's
-    proxies: tuple[str, ...] = ()  # networks of balancers that send a PROXY protocol v2 header
+    endpoint: str  # tcp://, tls://, ws://, wss:// or unix://
+    certificate: Path | None = None  # tls://, wss://: a PEM file, the chain
+    key: Path | None = None  # tls://, wss://: a PEM file, the private key; None: it is in the certificate's
+    proxies: tuple[str, ...] = ()  # networks of balancers that send a PROXY protocol header, or ws:// that forward
+    tls: Literal["", "terminated"] = ""  # ws://: "terminated" if these proxies end TLS
+    origins: tuple[str, ...] = ()  # ws://, wss://: origins of pages that may connect, "*" for all
 
     def __post_init__(self) -> None:
-        is_tls = parse_endpoint(self.endpoint).scheme == "tls"
-        if is_tls and self.certificate is None:
+        endpoint = parse_endpoint(self.endpoint)
+        scheme = endpoint.scheme
+        if scheme in WEB_SCHEMES and endpoint.path:
+            raise ConfigError(f"endpoint {self.endpoint}: a listener answers on every path; write it without one")
+        if scheme in TLS_SCHEMES and self.certificate is None:
             raise ConfigError(f'endpoint {self.endpoint} needs a certificate; write certificate = "tls/chain.pem"')
-        if not is_tls and self.certificate is not None:
-            raise ConfigError(f"certificate is for a tls:// endpoint, not for {self.endpoint}")
+        if scheme not in TLS_SCHEMES and self.certificate is not None:
+            raise ConfigError(f"certificate is for a tls:// or wss:// endpoint, not for {self.endpoint}")
         networks(*self.proxies)
+        with _named("origins"):
+            check_origins(self.origins)
+        if self.origins and scheme not in WEB_SCHEMES:
+            raise ConfigError(f"origins is for a ws:// or wss:// endpoint, not for {self.endpoint}")
+        if self.tls and (scheme != "ws" or not self.proxies):
+            raise ConfigError('tls = "terminated" is for a ws:// endpoint with proxies, the networks of the TLS proxy')
+
+    @property
+    def is_web(self) -> bool:
+        """Whether pages can connect to it."""
+        return parse_endpoint(self.endpoint).scheme in WEB_SCHEMES
 
 
 class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -289,11 +332,12 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
     advertise: str | None = None  # its address for them, if not `inner`
     count: Processes = 1  # processes; the n-th adds n - 1 to its ids and to ports that are not 0
     first_id: ServerId = 1  # server id of the first
-    admin: Address | None = None  # host:port of /metrics and /healthz
+    admin: Address | None = None  # host:port of /metrics, /healthz and /livez
     keys: tuple[Secret, ...] = ()  # what `gatelink keys new` makes, for sealed connections; the newest first
     sealed_only: bool = False  # refuse plain logins
     source: Annotated[int, msgspec.Meta(ge=0, le=255)] = 0  # in ClientVertifySucceedRet
     drain_seconds: Seconds = 30.0  # s for players to move to another gateway before it stops
+    close_unknown: bool = False  # close sessions (4007) whose messages are for a type that no service ever had
     routes: dict[str, str] = {}  # "11000-11999" = "lobby": messages to services; others go to type id // 1000
 
     def __post_init__(self) -> None:
@@ -301,6 +345,9 @@ class GatewaySettings(msgspec.Struct, frozen=True, kw_only=True):
             raise ConfigError('listen is empty; write it as listen = ["tcp://0.0.0.0:7000"]')
         _check_inner(self.inner, self.advertise)
         _check_admin(self.admin, self.count)
+        for address in self.outer:
+            with _named("outer"):
+                check_connectable(address, "give one that clients reach, as tcp://play.example.com:7000")
         if "unix" in {parse_endpoint(each.endpoint).scheme for each in self.listen} and self.count > 1:
             raise ConfigError(
                 f"listen has a unix:// endpoint; {self.count} processes can't share it, give a tcp:// one"
@@ -322,10 +369,11 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
     first_id: Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)] = 0  # server id of the first; 0: type * 1000 + 1
     inner: str = "tcp://127.0.0.1:0"  # where the cluster's servers connect
     advertise: str | None = None  # its address for them, if not `inner`
-    admin: Address | None = None  # host:port of /metrics and /healthz
+    admin: Address | None = None  # host:port of /metrics, /healthz and /livez
     pick: Literal["least-loaded", "rendezvous"] = "least-loaded"  # which process a session gets
     on_death: Literal["rebind", "close", "hold", "drop"] = "rebind"  # for sessions whose process dies
     hold_seconds: Seconds = 5.0  # s that a player waits while no server is there
+    give_up_seconds: Seconds = 10.0  # s of silence after which its players go to another process
 
     def __post_init__(self) -> None:
         module, _, name = self.run.partition(":")
@@ -341,6 +389,17 @@ class ServiceSettings(msgspec.Struct, frozen=True, kw_only=True):
         return range(first, first + self.count)
 
 
+class PageSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """`[page]`: the game's page, which `gatelink up --dev` serves on this machine."""
+
+    folder: Path  # its files; index.html is the page
+    listen: str = "http://127.0.0.1:8000"
+
+    def __post_init__(self) -> None:
+        with _named("listen"):
+            page_address(self.listen)
+
+
 class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
     """`[logs]`: one line an event, on standard error."""
 
@@ -351,7 +410,7 @@ class LogSettings(msgspec.Struct, frozen=True, kw_only=True):
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """A whole configuration; `gatelink.settings.load` reads one.
 
-    `login`, `gateway` and `services` run only with a section; the other sections have defaults.
+    `login`, `gateway`, `services` and `page` run only with a section; the other sections have defaults.
     """
 
     engine: EngineSettings = EngineSettings()
@@ -361,6 +420,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     cluster: ClusterSettings = ClusterSettings()
     gateway: GatewaySettings | None = None
     services: dict[Name, ServiceSettings] = {}
+    page: PageSettings | None = None
     limits: Limits = Limits()
     wire: WireOptions = WireOptions()
     logs: LogSettings = LogSettings()
@@ -384,6 +444,26 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
                     raise ConfigError(f"{owner}.first_id: {owners[id]} has the server id {id} too; give each its own")
                 owners[id] = owner
         _ = self.routes
+        if self.login is not None and self.engine.is_shared and self.accounts.url.startswith("sqlite"):
+            raise ConfigError(
+                "accounts.url: is a file of SQLite, but machines share the engine of engine.url, and each would have a "
+                'file of its own; write it as "postgresql://user@host:5432/database"'
+            )
+
+    def for_development(self) -> "Settings":
+        """These settings, where the login and the gateways' WebSockets also take pages of the page's origins."""
+        if self.page is None:
+            return self
+        origins = page_origins(self.page.listen)
+        login, gateway = self.login, self.gateway
+        if login is not None:
+            login = replace(login, origins=(*login.origins, *origins))
+        if gateway is not None:
+            listen = [
+                replace(each, origins=(*each.origins, *origins)) if each.is_web else each for each in gateway.listen
+            ]
+            gateway = replace(gateway, listen=tuple(listen))
+        return replace(self, login=login, gateway=gateway)
 
     @property
     def routes(self) -> dict[str, int]:

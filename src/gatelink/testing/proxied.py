@@ -147,7 +147,7 @@ class ProxiedConnection:
         self.abort()
 
     def drop(self) -> None:
-        """Break it for good: keep its sockets open and discard everything they receive."""
+        """Break it: keep its sockets open and discard everything they receive."""
         self.break_by("drop")
         self.dropped = True
         self._stop()

@@ -87,7 +87,13 @@ def _comparison(cls: type[msgspec.Struct], info: inspect.Type, is_json: bool) ->
 
 
 def _members(type: inspect.Type) -> tuple[inspect.Type, ...]:
-    return type.types if isinstance(type, inspect.UnionType) else (type,)
+    """The members of a union, or the type itself, without what annotations add for people and other codecs."""
+    bare = _bare(type)
+    return tuple(map(_bare, bare.types)) if isinstance(bare, inspect.UnionType) else (bare,)
+
+
+def _bare(type: inspect.Type) -> inspect.Type:
+    return type.type if isinstance(type, inspect.Metadata) else type
 
 
 def _parts(part: Any, seen: list[Any]) -> Iterator[inspect.Type]:

@@ -25,6 +25,7 @@ from gatelink.errors import BodyError, CatalogError, InvalidMessage, MessageTooL
 from gatelink.wire.checks import Decode as Decode
 from gatelink.wire.checks import Encode as Encode
 from gatelink.wire.checks import checked
+from gatelink.wire.unions import check_unions
 
 
 class Codec(Protocol):
@@ -40,6 +41,7 @@ class _Msgpack:
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         struct = _require_struct("msgpack", cls)
+        check_unions(struct)
         decode = msgspec.msgpack.Decoder(struct).decode
         return checked(struct, msgspec.msgpack.Encoder().encode, decode), decode
 
@@ -49,6 +51,7 @@ class _Json:
 
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         struct = _require_struct("json", cls)
+        check_unions(struct)
         decode = msgspec.json.Decoder(struct).decode
         return checked(struct, msgspec.json.Encoder().encode, decode, is_json=True), decode
 
@@ -89,22 +92,25 @@ class _Raw:
         return bytes, cls
 
 
-class Width(msgspec.Struct, frozen=True):
+WIDTH = "width"
+"""The key of a number's width in the `extra` of its `msgspec.Meta`: a format of the struct module."""
+
+
+def _width(format: str) -> msgspec.Meta:
     """The width of a number in the binary codec. Other codecs ignore it."""
+    return msgspec.Meta(extra={WIDTH: format})
 
-    format: str  # as the struct module spells it
 
-
-U8 = Annotated[int, Width("B")]
-U16 = Annotated[int, Width("H")]
-U32 = Annotated[int, Width("I")]
-U64 = Annotated[int, Width("Q")]
-I8 = Annotated[int, Width("b")]
-I16 = Annotated[int, Width("h")]
-I32 = Annotated[int, Width("i")]
-I64 = Annotated[int, Width("q")]
-F32 = Annotated[float, Width("f")]
-F64 = Annotated[float, Width("d")]
+U8 = Annotated[int, _width("B")]
+U16 = Annotated[int, _width("H")]
+U32 = Annotated[int, _width("I")]
+U64 = Annotated[int, _width("Q")]
+I8 = Annotated[int, _width("b")]
+I16 = Annotated[int, _width("h")]
+I32 = Annotated[int, _width("i")]
+I64 = Annotated[int, _width("q")]
+F32 = Annotated[float, _width("f")]
+F64 = Annotated[float, _width("d")]
 
 _TEXTS = ("str", "bytes")
 _MAX_TEXT = 0xFFFF  # bytes; the length is a u16
@@ -154,7 +160,12 @@ CODECS = {
 _FIELD = re.compile(r"`\$\.?([^`]*)`$")  # the place in msgspec's text: names of fields, [...] for an item or a key
 
 
-def what_is_wrong(error: Exception) -> str:
+def codec_name(codec: Codec) -> str:
+    """The name of a codec in `CODECS`, or `own` for an application's own."""
+    return next((name for name, each in CODECS.items() if each is codec), "own")
+
+
+def decode_error(error: Exception) -> str:
     """The error of a codec in words, without any data of the body: only types and names of the class's fields."""
     text = type(error).__name__
     if isinstance(error, msgspec.ValidationError):  # other texts of it may quote the body
@@ -284,8 +295,8 @@ def _format(cls: type, field: msgspec.structs.FieldInfo) -> str:
     """The field's format in the struct module, or `str` or `bytes`."""
     if get_origin(field.type) is Annotated:
         for extra in field.type.__metadata__:
-            if isinstance(extra, Width):
-                return extra.format
+            if isinstance(extra, msgspec.Meta) and extra.extra is not None and WIDTH in extra.extra:
+                return str(extra.extra[WIDTH])
     elif field.type is bool:
         return "?"
     elif field.type in (str, bytes):

@@ -14,7 +14,8 @@ from typing import Any
 from msgspec import Struct
 from msgspec.structs import astuple
 
-from gatelink.errors import LocalError, ProtocolError
+from gatelink.errors import CloseCode, LocalError, ProtocolError
+from gatelink.wire.frames import encode_control_frame
 from gatelink.wire.noise import HANDSHAKE_FIELDS_SIZE, KEY_ID_SIZE, Pattern
 
 VERSION = 1
@@ -40,6 +41,10 @@ class ControlType(IntEnum):
     ACK = 8
     CLOSE = 9
     GOAWAY = 10
+    RENEW = 11
+    RENEWED = 12
+    EXPIRING = 13
+    LOST = 14
 
 
 class Features(IntFlag):
@@ -47,6 +52,11 @@ class Features(IntFlag):
 
     RESUME = 1
     PING = 2
+    REQUESTS = 4
+    RENEWAL = 8
+    LINK_REPORTS = 16
+    """Only on links: the envelopes NewerLogin, Handled, KickUser and LostPushes."""
+    LOSSES = 32
 
 
 class Hello(Struct, frozen=True, gc=False):
@@ -164,13 +174,66 @@ class GoAway(Struct, frozen=True, gc=False):
     address: str = ""
 
 
-Control = Hello | Handshake | HandshakeAnswer | Ticket | Resume | Resumed | Ping | Pong | Ack | Close | GoAway
+class Renew(Struct, frozen=True, gc=False):
+    """RENEW: a fresh token for the session's login."""
+
+    token: str
+
+    def __repr__(self) -> str:  # logs and tracebacks must not hold tokens
+        return f"Renew(token=<{len(self.token)} characters>)"
+
+
+class Renewed(Struct, frozen=True, gc=False):
+    """RENEWED. `result`: 0 accepted, 1 refused. `expires_in`: seconds until the login ends; 0: it does not."""
+
+    result: int
+    expires_in: int
+
+
+class Expiring(Struct, frozen=True, gc=False):
+    """EXPIRING: the login ends in so many `seconds`, unless it is renewed."""
+
+    seconds: int
+
+
+class Lost(Struct, frozen=True, gc=False):
+    """LOST: messages between a client and the servers of a `type` that were lost, at most.
+
+    to_server: of the client, that no server may have handled. to_client: of the servers, that the client may not have
+    got. The record has the numbers since the session's start; `on_lost` gets those since the last call.
+    """
+
+    type: int
+    to_server: int
+    to_client: int
+
+
+Control = (
+    Hello
+    | Handshake
+    | HandshakeAnswer
+    | Ticket
+    | Resume
+    | Resumed
+    | Ping
+    | Pong
+    | Ack
+    | Close
+    | GoAway
+    | Renew
+    | Renewed
+    | Expiring
+    | Lost
+)
 
 # Layouts begin with the type byte. In those of _WITH_TEXT the last number is the length of the text that follows.
 _FIXED: dict[type, tuple[ControlType, struct.Struct]] = {
     Ping: (ControlType.PING, struct.Struct("<BQQ")),
     Pong: (ControlType.PONG, struct.Struct("<BQQQ")),
     Ack: (ControlType.ACK, struct.Struct("<BQ")),
+    Renewed: (ControlType.RENEWED, struct.Struct("<BBI")),
+    Expiring: (ControlType.EXPIRING, struct.Struct("<BI")),
+    Lost: (ControlType.LOST, struct.Struct("<BBII")),
     Resume: (ControlType.RESUME, struct.Struct(f"<B{SESSION_ID_SIZE}sQI{MAC_SIZE}s")),
     Resumed: (ControlType.RESUMED, struct.Struct(f"<BQ{MAC_SIZE}s")),
 }
@@ -178,6 +241,7 @@ _WITH_TEXT: dict[type, tuple[ControlType, struct.Struct]] = {
     Ticket: (ControlType.TICKET, struct.Struct(f"<B{SESSION_ID_SIZE}s{RESUME_KEY_SIZE}sIH")),
     Close: (ControlType.CLOSE, struct.Struct("<BHH")),
     GoAway: (ControlType.GOAWAY, struct.Struct("<BIH")),
+    Renew: (ControlType.RENEW, struct.Struct("<BH")),
 }
 _FIXED_BY_TYPE: dict[int, tuple[Any, struct.Struct]] = {kind: (cls, layout) for cls, (kind, layout) in _FIXED.items()}
 _WITH_TEXT_BY_TYPE: dict[int, tuple[Any, struct.Struct]] = {
@@ -206,7 +270,7 @@ def encode_control(record: Control) -> bytes:
             return bytes((ControlType.HANDSHAKE,)) + record.message
     kind, layout = _WITH_TEXT[type(record)]
     *numbers, words = astuple(record)
-    text = _reason_bytes(words) if kind is ControlType.CLOSE else _to_bytes(words)
+    text = cut_text(words, MAX_REASON) if kind is ControlType.CLOSE else _to_bytes(words)
     return layout.pack(kind, *numbers, len(text)) + text
 
 
@@ -241,6 +305,30 @@ def decode_control(payload: bytes, *, handshake_answer: bool = False) -> Control
 def handshake_fields(pattern: Pattern, key_id: bytes, from_server: int, to_server: int) -> bytes:
     """The 21 bytes of the first HANDSHAKE before its Noise message. The prologue of that message contains them."""
     return _HANDSHAKE.pack(pattern, key_id, from_server, to_server)
+
+
+def control_frame(record: Control) -> bytes:
+    """The whole frame of a control record."""
+    return encode_control_frame(encode_control(record))
+
+
+def close_frame(code: CloseCode, reason: str = "") -> bytes:
+    """The CLOSE that tells a peer why; `reason` is read by people there. UNEXPLAINED is never sent: it says NORMAL."""
+    return control_frame(Close(CloseCode.NORMAL if code is CloseCode.UNEXPLAINED else code, reason))
+
+
+def close_code(number: int) -> CloseCode:
+    """The code of a CLOSE; NORMAL for one that this version does not know, or that is never sent."""
+    try:
+        code = CloseCode(number)
+    except ValueError:
+        return CloseCode.NORMAL
+    return CloseCode.NORMAL if code is CloseCode.UNEXPLAINED else code
+
+
+def printable(text: str) -> str:
+    """A peer's words, fit for logs and screens: what is no printable character, or not even UTF-8, becomes `?`."""
+    return "".join(character if character.isprintable() else "?" for character in text)
 
 
 def _decode_with_text(kind: int, payload: bytes) -> Control:
@@ -309,10 +397,13 @@ def _to_text(data: bytes) -> str:
     return data.decode("utf-8", "surrogateescape")
 
 
-def _reason_bytes(reason: str) -> bytes:
-    """Encode a reason, cut to MAX_REASON bytes: closing must not fail because a reason is too long."""
-    text = _to_bytes(reason)
-    return text if len(text) <= MAX_REASON else text[:MAX_REASON].decode("utf-8", "ignore").encode()
+def cut_text(text: str, most: int) -> bytes:
+    """Encode a text for people, cut to `most` bytes. Closing must not fail for its reason, however odd that is."""
+    try:
+        data = _to_bytes(text)
+    except UnicodeEncodeError:  # a lone surrogate
+        data = text.encode("utf-8", "replace")
+    return data if len(data) <= most else data[:most].decode("utf-8", "ignore").encode()
 
 
 def _require_size(name: str, value: bytes, size: int) -> None:

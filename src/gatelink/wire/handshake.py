@@ -107,7 +107,7 @@ class Initiator:
 
 def check_answer(hello: Hello, answer: Hello) -> Hello:
     """The server's HELLO, if it can answer `hello`. Raises ProtocolError."""
-    if answer.version > hello.version or answer.features & ~hello.features:
+    if answer.version > hello.version or answer.features & ~int(hello.features):  # ~ of an IntFlag lacks unknown bits
         raise ProtocolError(
             f"HELLO of version {answer.version}, features {answer.features:#x} answers version {hello.version}, "
             f"features {hello.features:#x}"

@@ -5,7 +5,7 @@ import secrets
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from gatelink.errors import ConfigError
-from gatelink.wire.noise import key_id, psk_id
+from gatelink.wire.noise import is_usable, key_id, psk_id
 
 KEY_SIZE = 32
 
@@ -65,6 +65,18 @@ class ClusterKey:
 
     def __repr__(self) -> str:
         return f"ClusterKey(key_id={self.key_id.hex()})"
+
+
+def check_public_key(key: bytes | None) -> None:
+    """Raises ConfigError for what a client was given as `server_key`, if it can't be one."""
+    if isinstance(key, str):
+        raise ConfigError(f"server_key is a str; give {KEY_SIZE} bytes: bytes.fromhex(...) of the public key in hex")
+    if key is not None and len(key) != KEY_SIZE:
+        raise ConfigError(f"server_key has {len(key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
+    if key is not None and not is_usable(key):
+        raise ConfigError(
+            f"server_key is no public key{': it is all zeros' if not any(key) else ''}; give `public` of the ServerKey"
+        )
 
 
 def _from_hex(name: str, text: str) -> bytes:

@@ -3,22 +3,37 @@
 @message(11001)
 class Say(msgspec.Struct):
     text: str
+
+A request names the message that answers it:
+
+@message(11002)
+class Join(msgspec.Struct, Request[Joined]):
+    room: str
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar, get_args, get_origin
 
 from msgspec import Struct
 
 from gatelink.errors import CatalogError, InvalidMessage
 from gatelink.wire.base import BASE_IDS, BASE_MESSAGES, FIRST_APPLICATION_ID
-from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, is_protobuf
+from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, codec_name, is_protobuf
+
+_Class = type  # a name that the field `type` of MessageType does not hide
 
 T = TypeVar("T")
+Answer = TypeVar("Answer")
 
 FIRST_ID = 5
 LAST_ID = 59_999
+
+
+class Request(Generic[Answer]):
+    """A base of message classes that are answered with an `Answer`, a message of the same catalog."""
+
+    __slots__ = ()
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -30,7 +45,9 @@ class MessageType:
     type: type
     encode: Encode
     decode: Decode
+    codec: str  # its name in `codecs.CODECS`, or `own`
     compress: bool  # whether its bodies may be compressed; not if they hold a secret beside data that a peer chooses
+    answer: _Class | None = None  # the class of the message that answers it, if it is a request
 
 
 class Catalog:
@@ -54,6 +71,7 @@ class Catalog:
         name: str | None = None,
         codec: Codec | str | None = None,
         compress: bool = True,
+        answer: type | None = None,
     ) -> MessageType:
         """Register `cls` under `id`: 5 to 59999, without the framework's ids.
 
@@ -61,15 +79,22 @@ class Catalog:
         codec: a name in `codecs.CODECS`, or your own codec. None: msgpack for a Struct, protobuf for a class that
             protoc generated, raw for a subclass of bytes.
         compress: whether its bodies may be compressed.
+        answer: the class of the message that answers it. A class with the base `Request[...]` has one already.
 
         Raises CatalogError.
         """
         if reason := _why_not(id):
             raise CatalogError(f"{cls.__qualname__} can't have id {id}: {reason}")
-        return self._insert(id, cls, name or cls.__name__, _codec_for(cls, codec), compress)
+        return self._insert(id, cls, name or cls.__name__, _codec_for(cls, codec), compress, _answer_of(cls, answer))
 
     def message(
-        self, id: int, *, name: str | None = None, codec: Codec | str | None = None, compress: bool = True
+        self,
+        id: int,
+        *,
+        name: str | None = None,
+        codec: Codec | str | None = None,
+        compress: bool = True,
+        answer: type | None = None,
     ) -> Callable[[type[T]], type[T]]:
         """`add` as a class decorator, for your own messages: 11000 to 59999.
 
@@ -84,7 +109,7 @@ class Catalog:
             )
 
         def register(cls: type[T]) -> type[T]:
-            self.add(id, cls, name=name, codec=codec, compress=compress)
+            self.add(id, cls, name=name, codec=codec, compress=compress, answer=answer)
             return cls
 
         return register
@@ -95,6 +120,13 @@ class Catalog:
         if kind is None:
             raise CatalogError(f"{_path(cls)} is not a message of this catalog; decorate it with @message(id)")
         return kind
+
+    def answer_to(self, kind: MessageType) -> MessageType | None:
+        """The type of the messages that answer a request of this type; None if it is no request.
+
+        Raises CatalogError if that type is not registered.
+        """
+        return None if kind.answer is None else self.of_type(kind.answer)
 
     def find(self, what: type | int | str) -> MessageType:
         """The type with a class, an id or a wire name. Raises CatalogError if there is none."""
@@ -110,7 +142,9 @@ class Catalog:
         kind = self.of_type(type(message))
         return kind, kind.encode(message)
 
-    def _insert(self, id: int, cls: type, name: str, codec: Codec, compress: bool) -> MessageType:
+    def _insert(
+        self, id: int, cls: type, name: str, codec: Codec, compress: bool, answer: type | None = None
+    ) -> MessageType:
         for what, taken in (
             (f"id {id}", self.by_id.get(id)),
             (f"name {name!r}", self.by_name.get(name)),
@@ -130,7 +164,7 @@ class Catalog:
             ) from error
         if codec not in CODECS.values():
             encode = _bytes_alone(cls, encode)
-        kind = MessageType(id, name, cls, encode, decode, compress)
+        kind = MessageType(id, name, cls, encode, decode, codec_name(codec), compress, answer)
         self.by_id[id] = self.by_type[cls] = self.by_name[name] = kind
         return kind
 
@@ -139,6 +173,21 @@ catalog = Catalog()
 """The default catalog: `message` registers in it, and a server uses it unless it is given another."""
 
 message = catalog.message
+
+
+def _answer_of(cls: type, answer: type | None) -> type | None:
+    """The class that answers `cls`: the one in its base `Request[...]`, or `answer`. Raises CatalogError for two."""
+    for base in getattr(cls, "__orig_bases__", ()):
+        if get_origin(base) is Request:
+            (declared,) = get_args(base)
+            if not isinstance(declared, type):
+                raise CatalogError(f"{_path(cls)} is a Request[{declared!r}]; name a message class in the brackets")
+            if answer is not None and answer is not declared:
+                raise CatalogError(f"{_path(cls)} is a Request[{declared.__name__}], and answer={answer.__name__}")
+            return declared
+    if answer is not None and not isinstance(answer, type):
+        raise CatalogError(f"answer={answer!r} of {_path(cls)}; give a message class")
+    return answer
 
 
 def _bytes_alone(cls: type, encode: Encode) -> Encode:

@@ -67,13 +67,25 @@ def psk_id(psk: bytes) -> bytes:
 
 
 class CipherState:
-    """One direction's AES-256-GCM key, as `aead`, and the number `n` of its next message."""
+    """One direction's AES-256-GCM key, and the number `n` of its next message."""
 
-    __slots__ = ("aead", "n")
+    __slots__ = ("_aead", "_key", "n")
 
     def __init__(self, key: bytes) -> None:
-        self.aead = AESGCM(key)
+        self._key = key
+        self._aead: AESGCM | None = None
         self.n = 0
+
+    @property
+    def aead(self) -> AESGCM:
+        """The cipher; made where it is not there."""
+        if self._aead is None:
+            self._aead = AESGCM(self._key)
+        return self._aead
+
+    def rest(self) -> None:
+        """Give the cipher's memory back, until it is needed again."""
+        self._aead = None
 
     def encrypt_with_ad(self, ad: bytes, plaintext: bytes | memoryview) -> bytes:
         """`plaintext`, sealed: 16 bytes longer. Raises LocalError after 2**32 messages: the nonces are used up."""
@@ -283,6 +295,15 @@ def _dh(private: X25519PrivateKey, public: bytes) -> bytes:
         return private.exchange(X25519PublicKey.from_public_bytes(public))
     except ValueError:
         raise ProtocolError("handshake refused: a public key is not usable") from None
+
+
+def is_usable(public: bytes) -> bool:
+    """Whether a handshake can use a public key; not if it is a point of small order, as all zeros are."""
+    try:
+        X25519PrivateKey.generate().exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
 
 
 def _hkdf(chaining_key: bytes, input_key_material: bytes, outputs: int) -> list[bytes]:

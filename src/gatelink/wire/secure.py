@@ -6,6 +6,7 @@ Sealing is one AEAD call per write, not per message: the plaintext is any part o
 """
 
 import struct
+from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
 
@@ -15,9 +16,11 @@ from gatelink.wire.noise import MAX_MESSAGE, MAX_MESSAGES, TAG_SIZE, CipherState
 
 MIN_RECORD = TAG_SIZE + 1  # an empty record costs its receiver work and carries nothing
 MAX_RECORD = MAX_MESSAGE
-MAX_RECORD_UNVERIFIED = 1_100  # docs/protocol.md, "Limits": room for an unverified frame of 1,024
+MAX_RECORD_UNVERIFIED = 1_100  # docs/protocol.md, "Frames": room for an unverified frame of 1,024
 MAX_PLAINTEXT = 16_384  # bytes in one record; if the path breaks in a large write, the records before still count
 RESERVED_RECORDS = 65_536  # `exhausted` becomes true while so many are left, for queued bytes and a CLOSE
+
+_Crypt = Callable[[bytes, bytes, None], bytes]
 
 _HEADER = struct.Struct("<I")
 _pack_header = _HEADER.pack
@@ -45,7 +48,18 @@ class SecureStream:
     quarter cheaper in an echo.
     """
 
-    __slots__ = ("_decrypt", "_encrypt", "_need", "_partial", "_receive", "_send", "error", "exhausted", "max_record")
+    __slots__ = (
+        "_decrypt",
+        "_encrypt",
+        "_need",
+        "_partial",
+        "_receive",
+        "_send",
+        "error",
+        "exhausted",
+        "max_record",
+        "on_wake",
+    )
 
     def __init__(self, send: CipherState, receive: CipherState, max_record: int = MAX_RECORD) -> None:
         self.max_record = max_record
@@ -53,10 +67,30 @@ class SecureStream:
         self.exhausted = send.n >= _EXHAUSTED_AT or receive.n >= _EXHAUSTED_AT
         self._send = send
         self._receive = receive
-        self._encrypt = send.aead.encrypt
-        self._decrypt = receive.aead.decrypt
+        self._encrypt: _Crypt | None = None  # None: it rests
+        self._decrypt: _Crypt | None = None
+        self.on_wake: Callable[[SecureStream], object] | None = None
         self._partial = bytearray()  # the beginning of a record
         self._need = 0  # bytes that `_partial` needs before it is parsed again
+
+    @property
+    def records(self) -> int:
+        """How many it has sealed and opened."""
+        return self._send.n + self._receive.n
+
+    def rest(self) -> None:
+        """Give the memory of its ciphers back, until the next record. `on_wake` is called when they are made again."""
+        self._encrypt = self._decrypt = None
+        self._send.rest()
+        self._receive.rest()
+
+    def _wake(self) -> tuple[_Crypt, _Crypt]:
+        """Make both ciphers, as a record of one side has an answer; give `encrypt` and `decrypt`."""
+        self._encrypt = encrypt = self._send.aead.encrypt
+        self._decrypt = decrypt = self._receive.aead.decrypt
+        if self.on_wake is not None:
+            self.on_wake(self)
+        return encrypt, decrypt
 
     @property
     def buffered(self) -> int:
@@ -69,8 +103,11 @@ class SecureStream:
         send = self._send
         n = send.n
         if 0 < size <= MAX_PLAINTEXT and n < _SHORT_PATH_END:
+            encrypt = self._encrypt or self._wake()[0]
             send.n = n + 1
-            return _pack_header(_OF_PLAINTEXT + size) + self._encrypt(pack_nonce(n), plaintext, None)
+            return _pack_header(_OF_PLAINTEXT + size) + encrypt(pack_nonce(n), plaintext, None)
+        if self._encrypt is None:
+            self._wake()
         view = memoryview(plaintext)
         sealed = [self._seal_record(view[at : at + MAX_PLAINTEXT]) for at in range(0, size, MAX_PLAINTEXT)]
         self._update_exhausted()
@@ -87,6 +124,7 @@ class SecureStream:
             data = bytes(self._partial)
             self._partial.clear()
 
+        decrypt = self._decrypt or self._wake()[1]
         size = len(data)
         receive = self._receive
         n = receive.n
@@ -96,7 +134,7 @@ class SecureStream:
             and n < _SHORT_PATH_END
         ):
             try:
-                plaintext = self._decrypt(pack_nonce(n), data[HEADER_SIZE:], None)
+                plaintext = decrypt(pack_nonce(n), data[HEADER_SIZE:], None)
             except InvalidTag:
                 self.error = ProtocolError("a sealed message did not verify")
                 return b""
@@ -105,7 +143,6 @@ class SecureStream:
 
         # Several records, part of one, or a bad one.
         opened: list[bytes] = []
-        decrypt = receive.decrypt_with_ad
         highest = _SEALED_WORD | self.max_record
         view = memoryview(data)
         at = 0
@@ -120,7 +157,7 @@ class SecureStream:
                 need = end - at
                 break
             try:
-                opened.append(decrypt(b"", view[at + HEADER_SIZE : end]))
+                opened.append(receive.decrypt_with_ad(b"", view[at + HEADER_SIZE : end]))
             except ProtocolError as error:
                 self.error = error
                 break

@@ -8,13 +8,13 @@ from typing import Any, TypeVar
 import msgspec
 
 from examples.demo import reserved_ports
-from gatelink import Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
-from gatelink.cluster.cluster import Membership
+from gatelink import LINK_LIMITS, Catalog, CloseCode, Handlers, Limits, Server, Session, StaticTokens, connect
 from gatelink.cluster.engine import Engine
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.links import Link
-from gatelink.cluster.players import Player
+from gatelink.cluster.membership import Membership
+from gatelink.cluster.player import Player
 from gatelink.cluster.service import Service
 from gatelink.handlers import VERIFIED
 from gatelink.session.states import SessionState
@@ -23,6 +23,7 @@ from gatelink.wire.envelope import sid_and_count
 from gatelink.wire.frames import Frame
 from gatelink.wire.keys import ClusterKey
 from tests.e2e.support import TCP, leave, token_of, until
+from tests.support import MS
 
 CATALOG = Catalog()
 KEY = ClusterKey.generate()
@@ -49,6 +50,7 @@ class Move(msgspec.Struct):
     """Noted by a room."""
 
     n: int
+    text: str = ""
 
 
 @CATALOG.message(13_002)
@@ -97,7 +99,7 @@ class Recorder(Service):
         return self.on(CATALOG.find(what).id)
 
 
-_Member = TypeVar("_Member", Gateway, "Recorder", Service)
+_Member = TypeVar("_Member", bound="Gateway | Service")
 
 
 class Town:
@@ -130,19 +132,18 @@ class Town:
         return server
 
     async def settled(self) -> None:
-        """Every two servers that talk are linked."""
+        """Every two servers are linked."""
         ids = {server.cluster.me.id: server for server in self.servers if server.is_running}
-        gateways = {id for id, server in ids.items() if isinstance(server, Gateway)}
 
         def linked() -> bool:
             return all(
                 (found := server.cluster.links.get(other)) is not None and found.session.state is SessionState.OPEN
                 for id, server in ids.items()
                 for other in ids
-                if id != other and not {id, other} <= gateways
+                if id != other
             )
 
-        await until(linked, "every two servers that talk are linked")
+        await until(linked, "every two servers are linked")
 
     async def kill(self, server: Gateway | Service) -> None:
         """What is left of a process after SIGKILL: nothing, but for its entries in the engine."""
@@ -181,11 +182,14 @@ async def kill(server: Gateway | Service) -> None:
         if subscription is not None:
             await subscription.close()
     server.cluster._subscriptions.clear()
+    if isinstance(server, Gateway) and server._kicks is not None:
+        await server._kicks.close()
     if isinstance(server, Gateway):
         server.arbiter._serving = None
         server.sessions.arbiter = None
-        if server.arbiter._renewing is not None:
-            server.arbiter._renewing.cancel()
+        for task in (server.arbiter._renewing, server.arbiter._settling):
+            if task is not None:
+                task.cancel()
     for side in (server._inner, server._clients):
         assert side is not None
         for listener in side.listeners:
@@ -210,6 +214,8 @@ class Nobody:
     """Stands on the links of a process that is no more."""
 
     def link_opened(self, link: Link) -> None: ...
+
+    def link_detached(self, link: Link) -> None: ...
 
     def link_attached(self, link: Link) -> None: ...
 
@@ -261,6 +267,8 @@ async def log_in(gateway: Server, uid: int, **options: Any) -> Session:
 
 
 WIDE = Limits(max_outbox_frames=100_000)
+QUICK_LINKS = msgspec.structs.replace(LINK_LIMITS, heartbeat_interval=200 * MS, heartbeat_timeout=2_000 * MS)
+"""Limits of links that notice soon that the other end is silent."""
 
 
 @asynccontextmanager

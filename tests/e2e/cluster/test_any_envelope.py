@@ -11,13 +11,17 @@ from gatelink.cluster.links import Link
 from gatelink.errors import BodyError
 from gatelink.session.states import SessionState
 from gatelink.wire import envelope
-from gatelink.wire.frames import Frame, encode_frame
+from gatelink.wire.frames import ALL_FLAGS, CONTROL, Frame, encode_frame
 from tests.e2e.cluster.support import cluster, gateway_and_lobby, log_in
 from tests.e2e.support import until
 
+KINDS = ALL_FLAGS - {CONTROL} | {4, 12}  # messages, requests, answers, failures, and flags that nothing has
 SIDS = st.one_of(st.just(0), st.integers(0, 2**64 - 1))  # 0 stands for the player who is there
 WHOLE = st.builds(
-    encode_frame, st.sampled_from([12_001, 13_002, 60_000, 1, 103]), st.binary(max_size=20), st.integers(0, 3)
+    encode_frame,
+    st.sampled_from([12_001, 13_002, 60_000, 1, 103]),
+    st.binary(max_size=20),
+    st.sampled_from(sorted(KINDS)),
 )
 SOME_WHOLE = st.lists(WHOLE, max_size=3)
 INNER_IDS = st.sampled_from([12_001, 60_000, 4, 100])
@@ -41,18 +45,24 @@ ENVELOPES: st.SearchStrategy[Make] = st.one_of(
         lambda id, flags, body: lambda _: encode_frame(id, body, flags), st.integers(100, 199), FLAGS, st.binary()
     ),
     st.builds(lambda id, body: lambda _: encode_frame(id, body), U16, st.binary(max_size=40)),  # posts, most of them
-    made(envelope.client_frames, st.lists(st.tuples(INNER_IDS, st.integers(0, 3), st.binary()), max_size=3)),
+    made(
+        envelope.client_frames, st.lists(st.tuples(INNER_IDS, st.sampled_from(sorted(KINDS)), st.binary()), max_size=3)
+    ),
     made(lambda sid, *rest: envelope.push_frames([sid], *rest), SOME_WHOLE, U8, U64),
     made(lambda sid, *rest: envelope.push_frames([sid, 1, sid], *rest), SOME_WHOLE, U8, U64),
     made(lambda _, *rest: envelope.broadcast_frames(*rest), NAMES, SOME_WHOLE, U8, U64),
+    st.builds(lambda on, sids: lambda there: envelope.event(envelope.Connected(on, (there, *sids))), U8, st.lists(U64)),
     made(lambda _, instance: envelope.event(envelope.Run(instance)), NAMES),
     *(
         made(lambda sid, *rest, cls=cls: envelope.event(cls(sid, *rest)), *fields)
         for cls, fields in {
             envelope.SessionOpened: (U64, U8, U64, NAMES, U8, U32, NAMES),
+            envelope.SessionOpenedFully: (U64, U8, U64, NAMES, U8, U32, NAMES, U64, U32, U8, U32),
+            envelope.Renewed: (NAMES, U32),
             envelope.SessionClosed: (U16,),
             envelope.Bind: (U8, U64),
             envelope.Kick: (U16, NAMES),
+            envelope.KickUser: (U16, U64, NAMES),
             envelope.Join: (NAMES,),
             envelope.Leave: (NAMES,),
             envelope.Hold: (U8,),
@@ -74,7 +84,7 @@ def is_wrong(frame: Frame, for_gateway: bool) -> bool:
         elif for_gateway and id == envelope.BROADCAST_FRAME:
             envelope.open_broadcast_frames(body, MAX_FRAME)
         elif 100 <= id <= 199:
-            envelope.open_event(id, body)
+            envelope.open_event(id, body, speaks_requests=not for_gateway)
     except BodyError:
         return True
     return False
@@ -133,7 +143,7 @@ async def test_any_frames_to_a_service() -> None:
         loop = asyncio.get_running_loop()
 
         async def example(series: list[Make]) -> None:
-            if lobby.players.of(link, 5) is None:
+            if lobby.players.by_sid(link, 5) is None:
                 lobby.players.opened(link, envelope.SessionOpened(5, 7, 0, 2**64 - 1, "here", 0, 0, ""))
             frames = [split(make(5)) for make in series]
             before = lobby.players.malformed

@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from gatelink import Full, Limits, Peer, Session
-from gatelink.cluster.players import Player
+from gatelink.cluster.player import Player
 from gatelink.config import WireOptions
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy

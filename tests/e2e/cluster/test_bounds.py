@@ -8,17 +8,31 @@ from functools import partial
 import pytest
 from msgspec.structs import replace
 
-from gatelink import LINK_LIMITS, CloseCode, ClusterKey, ConfigError, Full, Handlers, Limits, Session, SessionClosed
-from gatelink.cluster.cluster import Membership, NotLinked
+from gatelink import (
+    LINK_LIMITS,
+    CloseCode,
+    ClusterKey,
+    ConfigError,
+    Full,
+    Handlers,
+    Limits,
+    ServerKey,
+    Session,
+    SessionClosed,
+)
+from gatelink.cluster.cluster import NotLinked
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.gateway import Gateway
 from gatelink.cluster.links import Link
+from gatelink.cluster.membership import Membership
+from gatelink.cluster.players import MAX_UNFINISHED
+from gatelink.cluster.routes import Rules
 from gatelink.errors import MessageTooLarge
 from gatelink.net.client import CLIENT_LIMITS
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.stream import Pause
 from gatelink.wire.envelope import Arrival, SessionOpened
-from tests.e2e.cluster.support import CATALOG, Ask, Post, Recorder, Say, cluster, log_in, player
+from tests.e2e.cluster.support import CATALOG, Ask, Move, Post, Recorder, Say, cluster, log_in, player
 from tests.e2e.support import until
 
 SMALL = replace(
@@ -282,6 +296,46 @@ async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
         assert not lobby.players.strays and not router.stats.malformed
 
 
+@pytest.mark.parametrize("slots", [1, 3])
+async def test_a_client_that_comes_and_goes_does_not_pile_up_handlers(slots: int) -> None:
+    """It logs in, sends, and leaves while its handler is under way; then again, on one slot or on several."""
+    running = most = 0
+    end = asyncio.Event()
+    async with cluster() as town:
+        gateway, lobby = await town.gateway(1), await town.lobby(20, limits=Limits(close_timeout=0.1))
+
+        @lobby.instead(Say)
+        async def say(session: Session, message: Say) -> None:
+            nonlocal running, most
+            running += 1
+            most = max(most, running)
+            await end.wait()
+            running -= 1
+
+        refused = 0
+        for n in range(4 * MAX_UNFINISHED):
+            session = await log_in(gateway, 7, slot=n % slots)
+            session.send(Say(n))
+            session.send(Say(n))
+            await until(lambda: lobby.stats.verified + lobby.players.refused > n)  # noqa: B023 - awaited here
+            if lobby.players.refused == refused:
+                session.close()
+                await session.wait_closed()
+            else:
+                refused += 1
+                await session.wait_closed()
+                assert session.close_code is CloseCode.SERVER_FULL
+        assert refused >= 2 * MAX_UNFINISHED, "a place is free when the handlers have ended, not when the player left"
+        assert most <= MAX_UNFINISHED + slots
+        assert len(lobby.players) == 0
+        async with player(gateway, 8) as other:
+            await other.ask(1)  # others have places of their own
+        end.set()
+        await until(lambda: not lobby.players._unfinished)
+        async with player(gateway, 7) as client:
+            await client.ask(2)
+
+
 async def test_a_gateway_drops_what_its_own_limit_does_not_allow_and_closes_nobody() -> None:
     """A service with a larger limits.max_outbox_bytes than its gateway's."""
     async with cluster() as town:
@@ -326,3 +380,100 @@ async def test_the_largest_message_to_a_player_fits_into_every_envelope() -> Non
                 with pytest.raises(MessageTooLarge):
                     attempt(Say(3, text + "x"))
             await until(lambda: client.heard == [1, 2, 2, 2, 2])
+
+
+# -- limits.max_held_bytes weighs what a gateway and a service hold --
+
+SERVER_KEY = ServerKey.generate()
+HELD = Limits(max_held_bytes=1 << 20, max_inbox_bytes=1 << 20, exempt=())
+
+
+@pytest.fixture
+def often(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is held is weighed twenty times a second."""
+    monkeypatch.setattr("gatelink.net.memory_guard.INTERVAL", 0.05)
+
+
+async def test_messages_that_wait_for_a_missing_service_are_weighed_and_the_largest_user_gives_way(often: None) -> None:
+    rules = {13: Rules(hold_seconds=60.0)}
+    async with cluster() as town:
+        gateway = await town.gateway(1, limits=HELD, rules=rules)
+        small = await log_in(gateway, 8, slot=0)
+        small.send(Move(1, "x" * 10_000))
+        await until(lambda: 10_000 < gateway.stats.held_bytes < 11_000, "the metric shows it")
+        large = [await log_in(gateway, uid, slot=slot) for uid in (6, 7) for slot in range(4)]
+        for session in large:
+            for _ in range(3):
+                session.send(Move(2, "x" * 90_000))
+        await until(lambda: any(session.close_code for session in large))
+        await until(lambda: gateway.stats.held_bytes <= 1 << 20)
+        assert small.close_code is None and gateway.sessions.get(8) is not None
+        room = await town.room(30)
+        await until(lambda: room.numbers(8) == [1])
+        for session in (*large, small):
+            session.close()
+            await session.wait_closed()
+        await until(lambda: not gateway.stats.held_bytes)
+
+
+@pytest.mark.parametrize("pending", [False, True], ids=["inboxes", "pending players"])
+async def test_a_services_inboxes_are_weighed_and_the_largest_user_gives_way(often: None, pending: bool) -> None:
+    gate = asyncio.Event()
+    async with cluster() as town:
+        gateway = await town.gateway(1, keys=[SERVER_KEY])
+        lobby = await town.lobby(20, limits=replace(HELD, max_held_bytes=400_000, close_timeout=60.0))
+
+        async def log_in_again(slot: int) -> Session:
+            """With resume: it is read for one window while the older one's handler runs."""
+            return await log_in(gateway, 7, slot=slot, server_key=SERVER_KEY.public, resume=True)
+
+        @lobby.instead(Say)
+        async def slow(session: Session, message: Say) -> None:
+            await gate.wait()
+            lobby.heard.append((session.uid, message.n))
+
+        small = await log_in(gateway, 8)
+        for n in range(2):
+            small.send(Say(n, "x" * 10_000))
+        await until(lambda: 10_000 < lobby.stats.held_bytes < 11_000, "the metric shows it")
+        large = [await log_in_again(slot) for slot in range(4)]
+        if pending:  # newer logins wait for the handlers of the older ones
+            for session in large:
+                session.send(Say(5))
+            await until(lambda: lobby.players.get(7, 3) is not None and sum(p.is_busy for p in lobby.players) == 5)
+            large = [await log_in_again(slot) for slot in range(4)]
+        for session in large:
+            for _ in range(2 if pending else 6):
+                session.send(Say(2, "x" * 90_000))
+        await until(lambda: lobby.stats.closed[CloseCode.SLOW_CONSUMER])
+        await until(lambda: lobby.stats.held_bytes <= 400_000)
+        gate.set()
+        await until(lambda: lobby.numbers(8) == [0, 1])
+        assert small.close_code is None
+        for session in (*large, small):
+            session.close()
+            await session.wait_closed()
+        await until(lambda: not lobby.stats.held_bytes)
+
+
+async def test_what_a_link_holds_of_players_counts_and_the_player_that_fills_it_gives_way(often: None) -> None:
+    async with cluster() as town:
+        gateway = await town.gateway(1, limits=replace(HELD, byte_burst=16 << 20))
+        lobby = await town.lobby(20)
+        small, large = await log_in(gateway, 8), await log_in(gateway, 7)
+        await until(lambda: len(lobby.players) == 2)
+        session = gateway.sessions.get(7)
+        assert session is not None
+        with not_reading(link_of(lobby, 1)):
+            small.send(Say(1))
+            with suppress(SessionClosed):
+                for n in range(100):
+                    large.send(Say(n, "x" * 90_000))
+                    await large.drain()
+            await until(lambda: session.close_code is CloseCode.SLOW_CONSUMER)
+            assert gateway.stats.held_bytes > 1 << 20, "the metric shows it"
+        await until(lambda: lobby.numbers(8) == [1])
+        assert small.close_code is None and gateway.stats.closed[CloseCode.SLOW_CONSUMER] == 1
+        for each in (large, small):
+            each.close()
+            await each.wait_closed()

@@ -241,7 +241,7 @@ async def test_a_gateway_that_stops_tells_its_services_the_end_of_its_players() 
         town.servers.remove(one)
         await until(lambda: lobby.of(7) == ["verified", "closed"])
         await until(lambda: 1 not in lobby.cluster.registry.servers and not len(lobby.cluster.links))
-        assert await one.arbiter.directory.find(7) is None
+        assert await one.cluster.find(7) is None
         await client.close()
 
 

@@ -23,7 +23,7 @@ async def test_players_of_a_gateway_that_drains_are_sent_to_another_one() -> Non
         lobby = await town.lobby(20)
         await until(lambda: len(one.cluster.registry.servers) == 3 and len(two.cluster.registry.servers) == 3)
         session = await log_in(one, 7, slot=0, reconnect=Backoff(first=0.01))
-        base = await log_in(one, 8)
+        base = await log_in(one, 8, base_protocol=True)
         stopping = asyncio.create_task(one.stop())
         await until(lambda: two.cluster.registry.servers[1].state is State.DRAINING)
         await until(lambda: two.sessions.get(7) is not None)

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gatelink import ConfigError, Full, Limits, LocalError, MemoryTokens, Session
+from gatelink import ConfigError, Full, Limits, LocalError, MemoryTokens, Session, _native
 from gatelink.cluster.links import GATEWAY
 from gatelink.cluster.routes import Pick, Rules
 from gatelink.config import WireOptions
@@ -47,13 +47,19 @@ async def test_a_frame_crosses_as_it_came_compressed_or_scrambled_and_among_raw_
         lobby.on_forward(lambda session, frame: raw.append((frame.id, frame.flags, frame.body)))
         client = await RawClient.verified(gateway, 7)
         frames = [(12_500 + n % 3, n % 4, bytes([n, 255 - n]) * n) for n in range(200)]
+        straight = straight_frames()
         client.send(b"".join(encode_frame(id, body, flags) for id, flags, body in frames))
         await until(lambda: len(raw) >= 200)
         assert raw == frames
+        assert _native.core is None or straight_frames() >= straight + 100, "the compiled core copies whole reads"
         for id, flags, body in frames:
             lobby.player(7).send_frame(encode_frame(id, body, flags))
         assert [await client.frame() for _ in frames] == frames
         await client.close()
+
+
+def straight_frames() -> int:
+    return _native.core.frame_counts()[0] if _native.core is not None else 0
 
 
 async def test_a_player_that_scrambles_and_compresses_is_understood_at_the_service() -> None:
@@ -150,7 +156,7 @@ async def test_a_second_hold_has_its_whole_time() -> None:
             await until(lambda: gateway.router.stats.held == 1)
             lobby = await town.lobby(20)
             await client.ask(2)
-            await asyncio.sleep(1.3)
+            await asyncio.sleep(1.3)  # half of hold_seconds, and a bit
             await town.kill(lobby)
             await until(lambda: gateway.router.stats.held == 2)
             client.say(3)
@@ -396,7 +402,7 @@ async def test_a_gateway_s_own_handlers_come_first() -> None:
             assert client.heard == [-n for n in range(1, 50)] and lobby.numbers(7) == list(range(1, 50))
 
 
-async def test_claims_arrive() -> None:
+async def test_the_claims_of_a_token_reach_the_handlers_of_a_service() -> None:
     async with cluster() as town:
         tokens = MemoryTokens()
         gateway, lobby = await town.gateway(1, tokens=tokens), await town.lobby(20)

@@ -8,10 +8,10 @@ import pytest
 from structlog.testing import capture_logs
 
 from gatelink import StaticTokens
-from gatelink.cluster.cluster import Membership
 from gatelink.cluster.engine import Revision
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.gateway import Gateway
+from gatelink.cluster.membership import Membership
 from gatelink.cluster.registry import PREFIX
 from tests.e2e.cluster.support import CATALOG, KEY, LOBBY, Recorder
 from tests.e2e.support import TCP

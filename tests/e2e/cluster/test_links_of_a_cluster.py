@@ -3,15 +3,16 @@
 import asyncio
 
 import pytest
-from structlog.testing import capture_logs
 
 from gatelink import CloseCode
 from gatelink.cluster.engines.memory import MemoryEngine
-from gatelink.cluster.links import Link
+from gatelink.cluster.links import GATEWAY, Link
 from gatelink.cluster.registry import State
 from gatelink.cluster.routes import Rules
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
+from gatelink.wire.control import Features
+from gatelink.wire.envelope import LinkReady
 from gatelink.wire.frames import encode_frame
 from gatelink.wire.keys import ClusterKey
 from tests.e2e.cluster.support import LOBBY, Ask, Recorder, between, cluster, gateway_and_lobby, player
@@ -27,11 +28,37 @@ async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
         assert not len(low.links) and len(low.cluster.links) == 2
 
 
-async def test_gateways_have_no_links_among_themselves() -> None:
+async def test_gateways_are_linked_and_give_each_other_no_players() -> None:
     async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
-        await town.lobby(20)
-        assert [link.id for link in one.cluster.links] == [link.id for link in two.cluster.links] == [20]
+        lobby = await town.lobby(20)
+        assert [link.id for link in one.cluster.links] == [2, 20]
+        assert [session.uid for session in two.links] == [1], "the lower id dials"
+        async with player(one, 7) as client:
+            await client.ask(1)
+            assert lobby.player(7).bind(GATEWAY, 2), "which is up"
+            await until(lambda: GATEWAY in one.router.waiting)
+            await client.ask(2)
+        for gateway in (one, two):
+            assert gateway.router.stats.malformed == 0 and not len(gateway.router.players)
+
+
+async def test_a_gateway_that_knows_no_such_links_is_left_in_peace() -> None:
+    """Version 0.1 accepts the link, dials none, and would count what it does not know as malformed."""
+    async with cluster() as town:
+        one, two = await town.gateway(1), await town.gateway(2)
+        for here, there in ((one, 2), (two, 1)):
+            link = here.cluster.links.get(there)
+            assert link is not None and link.takes_reports
+            extension_of(link.session).features &= ~Features.LINK_REPORTS
+        link = two.cluster.links.get(1)
+        assert link is not None
+        link.send_event(LinkReady())  # as its links do
+        one.arbiter._send_newer_login(2, 7, 0, 1)
+        async with player(two, 7) as older, player(one, 7) as newer:
+            await until(lambda: older.session.close_code is CloseCode.REPLACED)
+            assert newer.session.close_code is None
+        assert one.router.stats.malformed == two.router.stats.malformed == 0
 
 
 async def test_nothing_is_lost_doubled_or_reordered_over_many_breaks_of_a_link() -> None:
@@ -137,7 +164,7 @@ async def test_an_entry_that_vanishes_does_nothing_to_a_link_that_works() -> Non
     async with gateway_and_lobby() as (town, gateway, lobby), player(gateway, 7) as client:
         await client.ask(1)
         link = gateway.cluster.links.get(20)
-        lobby.cluster.registry._is_replaced = True  # it does not write it anew
+        lobby.cluster.registry._is_replaced = True  # it does not write it again
         await town.engine.delete("servers.20")
         await until(lambda: 20 not in gateway.cluster.registry.servers)
         await client.ask(2)
@@ -181,19 +208,15 @@ async def test_the_newer_server_of_an_id_replaces_the_older_which_stops() -> Non
             await newer.stop(0)
 
 
-async def test_who_has_not_the_group_s_key_is_never_linked() -> None:
+async def test_who_has_not_the_group_s_key_is_in_no_registry_and_never_linked() -> None:
     async with cluster() as town:
         gateway = await town.gateway(1)
         stranger = Recorder("lobby", LOBBY, member=town.member(20, keys=(ClusterKey.generate(),)))
         await stranger.start()
-        below = Recorder("lobby", LOBBY, member=town.member(21, keys=(ClusterKey.generate(),)))
-        below.member = town.member(20 - 19 + 1, keys=(ClusterKey.generate(),))
-        with capture_logs() as logs:
-            await below.start()
-            await until(lambda: {line["server"] for line in logs if line["event"] == "not linked"} == {2, 20})
+        await until(lambda: town.engine.stats.not_authentic["registry"] >= 2)
+        assert list(gateway.cluster.registry.servers) == [1] and list(stranger.cluster.registry.servers) == [20]
         assert not len(gateway.cluster.links) and not len(stranger.cluster.links)
         await stranger.stop(0)
-        await below.stop(0)
 
 
 async def test_groups_on_two_engines_do_not_see_each_other() -> None:

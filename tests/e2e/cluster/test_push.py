@@ -28,7 +28,7 @@ async def test_a_service_reaches_a_user_at_whatever_gateway_whether_it_knows_the
             await other.ask(5)
             assert lobby.players.get(8) is not None and await push(8, Say(6))
             await until(lambda: other.heard[-1:] == [6])
-            assert (await lobby.cluster.find(8)) == (await two.arbiter.directory.find(8))
+            assert (await lobby.cluster.find(8)) == (await two.cluster.find(8))
             lobby.player(8).kick()
             await other.session.wait_closed()
             assert not one.router.stats.misdirected and not two.router.stats.misdirected

@@ -6,7 +6,7 @@ import pytest
 
 from gatelink import Full, SessionClosed
 from gatelink.cluster.links import PACK_BYTES, Link
-from gatelink.cluster.players import Player
+from gatelink.cluster.player import Player
 from gatelink.wire import envelope
 from gatelink.wire.frames import encode_frame
 from tests.e2e.cluster.support import CATALOG, Ask, Say, gateway_and_lobby, player
@@ -15,11 +15,11 @@ from tests.e2e.support import until
 
 def pushes(link: Link) -> list[tuple[int, list[bytes]]]:
     """The PushFrames that stand in a link: whose, and what is in them."""
-    found = []
+    found: list[tuple[int, list[bytes]]] = []
     for frame in link.session.outbox.frames():
         if int.from_bytes(frame[4:6], "little") == envelope.PUSH_FRAME:
             (sid,), _, _, frames = envelope.open_push_frames(frame[6:], 1 << 20)
-            found.append((sid, frames))
+            found.append((sid, list(frames)))
     return found
 
 

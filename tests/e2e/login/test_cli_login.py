@@ -78,16 +78,22 @@ addresses = ["tls://play.example.com:7443"]
 """
 
 
-async def test_two_processes_of_one_configuration_are_one_login(nats_server: NatsServer, tmp_path: Path) -> None:
+OPTIONS = ("--config", "cluster.toml", "--log-format", "json")
+
+
+def configured(config: str, nats_server: NatsServer, folder: Path) -> dict[str, str]:
+    """Write the configuration of a fresh cluster to `folder`; return the environment that its processes need."""
     nats = urlsplit(nats_server.url)
-    (tmp_path / "cluster.toml").write_text(
-        CONFIG.format(place=f"{nats.hostname}:{nats.port}") + f'[cluster]\nname = "test-{secrets.token_hex(4)}"\n'
-    )
-    options = ("--config", "cluster.toml", "--log-format", "json")
-    environment = {"NATS_PASSWORD": nats.password or ""}
+    text = config.format(place=f"{nats.hostname}:{nats.port}") + f'[cluster]\nname = "test-{secrets.token_hex(4)}"\n'
+    (folder / "cluster.toml").write_text(text)
+    return {"NATS_PASSWORD": nats.password or ""}
+
+
+async def test_two_processes_of_one_configuration_are_one_login(nats_server: NatsServer, tmp_path: Path) -> None:
+    environment = configured(CONFIG, nats_server, tmp_path)
     async with (
-        gatelink_login(*options, cwd=tmp_path, **environment) as one,
-        gatelink_login(*options, cwd=tmp_path, **environment) as other,
+        gatelink_login(*OPTIONS, cwd=tmp_path, **environment) as one,
+        gatelink_login(*OPTIONS, cwd=tmp_path, **environment) as other,
     ):
         async with LoginClient(await started(one)) as first, LoginClient(await started(other)) as second:
             uid = (await first.register("anna", "correct horse")).uid
@@ -121,15 +127,11 @@ addresses = ["tcp://play.example.com:7000"]
 
 
 async def test_neither_a_flood_nor_idle_connections_keep_others_out(nats_server: NatsServer, tmp_path: Path) -> None:
-    nats = urlsplit(nats_server.url)
-    (tmp_path / "cluster.toml").write_text(
-        CROWDED.format(place=f"{nats.hostname}:{nats.port}") + f'[cluster]\nname = "test-{secrets.token_hex(4)}"\n'
-    )
-    options = ("--config", "cluster.toml", "--log-format", "json")
+    environment = configured(CROWDED, nats_server, tmp_path)
     body = b'{"token": "x"}'
     logout = b"POST /v1/logout HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % len(body) + body
 
-    async with gatelink_login(*options, cwd=tmp_path, NATS_PASSWORD=nats.password or "") as process:
+    async with gatelink_login(*OPTIONS, cwd=tmp_path, **environment) as process:
         url = urlsplit(await started(process))
 
         async def opened(host: str) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -163,7 +165,7 @@ async def test_neither_a_flood_nor_idle_connections_keep_others_out(nats_server:
         (("--dev", "--listen", "http://192.0.2.1:80"), "cannot listen on"),
     ],
 )
-async def test_what_cannot_run_as_given_is_one_line_and_exit_status_2(
+async def test_what_cannot_run_as_given_is_one_line_and_exit_status_78(
     options: tuple[str, ...], words: str, tmp_path: Path
 ) -> None:
     (tmp_path / "nothing.toml").write_text('[engine]\nurl = "nats://127.0.0.1:4222"\n')

@@ -1,6 +1,9 @@
 """The login service over real HTTP: what each admission gives, and how each error looks."""
 
+import html
+import re
 import secrets
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -239,12 +242,40 @@ async def test_a_body_must_not_say_that_it_is_something_else_than_json(
 
 async def test_what_is_not_there_is_a_problem(tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service, asking(service) as http:
-        for path in ("/", "/v1", "/v1/login/x", "/v2/login", "/schema", "/v1/%2e%2e/etc", "/v1/oidc"):
+        for path in ("/v1", "/v1/login/x", "/v2/login", "/schema", "/v1/%2e%2e/etc", "/v1/oidc"):
             problem_in(await http.get(path), 404, "no-such-path")
         for method in ("GET", "PUT", "DELETE", "PATCH"):
             response = await http.request(method, "/v1/login")
             problem_in(response, 405, "no-such-method")
             assert "POST" in response.headers["allow"]
+
+
+async def test_the_root_leads_to_the_page(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service, asking(service) as http:
+        answer = await http.get("/")
+        assert (answer.status_code, answer.headers["location"], answer.content) == (307, "/docs", b"")
+        page = await http.get("/", follow_redirects=True)
+        assert page.headers["content-type"] == "text/html; charset=utf-8" and "/v1/login" in page.text
+        for headers in (answer.headers, page.headers):
+            assert headers["x-content-type-options"] == "nosniff" and headers["cache-control"] == "no-store"
+        missing = await http.get("/nothing")
+        assert missing.headers["x-content-type-options"] == "nosniff"
+
+
+async def test_every_command_of_the_page_gets_an_answer_of_the_page(tmp_path: Path) -> None:
+    async with serving_login(tmp_path) as service, asking(service) as http:
+        page = html.unescape((await http.get("/docs")).text)
+        found = re.findall(r"<pre>(curl .*?)</pre>", page, re.DOTALL)
+        commands = [shlex.split(command.replace("\\\n", "")) for command in found]
+        paths = [command[1].removeprefix("$LOGIN") for command in commands]
+        assert paths[0].startswith("/v1/") and set(paths[-2:]) == {"/login", "/create"} and len(paths) > 5
+        commands.sort(key=lambda command: "register" not in command[1])  # the account is there for the others
+        for command in commands:
+            body = command[command.index("-d") + 1] if "-d" in command else None
+            method, path = "POST" if body else "GET", command[1].removeprefix("$LOGIN")
+            headers = {"content-type": "application/json"}
+            answer = await http.request(method, path, content=body, headers=headers)
+            assert answer.status_code in (200, 201, 204), (path, answer.text)
 
 
 @pytest.mark.parametrize("path", ["/docs", "/openapi.json", "/healthz", "/v1/servers"])
@@ -407,6 +438,9 @@ async def test_the_metrics_count_how_logins_ended(tmp_path: Path) -> None:
         for outcome in ("refused", "succeeded"):
             assert f'gatelink_login_attempts_total{{method="password",outcome="{outcome}"}} 1.0' in text
         assert 'gatelink_login_responses_total{status="403"} 1.0' in text
+        shown = {name for name in re.findall(r"^# TYPE (gatelink_\w+) ", text, re.MULTILINE)}
+        page = (Path(__file__).parents[3] / "docs" / "login.md").read_text()
+        assert shown == set(re.findall(r"^\| `(gatelink_\w+)` \|", page, re.MULTILINE)), "docs/login.md"
 
 
 def test_a_reply_holds_every_uid() -> None:

@@ -199,7 +199,13 @@ async def test_when_too_many_passwords_wait_the_rest_is_told_and_not_counted(tmp
 
 
 class Down:
-    """Accounts whose database is away."""
+    """Accounts whose database is away, since the start."""
+
+    async def identity(self) -> str:
+        return "the database that was there"
+
+    async def check(self) -> None:
+        raise AccountsUnavailable("down")
 
     async def create(self, user: str, password: str) -> None:
         raise AccountsUnavailable("down")

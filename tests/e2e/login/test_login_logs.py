@@ -11,9 +11,9 @@ import pytest
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.tokens import Identity
 from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.logger import RateLimitedLogger
 from gatelink.login import logins
 from gatelink.ops.logs import configure
-from gatelink.rate_limited_logger import RateLimitedLogger
 from tests.e2e.login.support import RawHttp, asking, new_accounts, new_service, post
 
 PASSWORD, GUESS = "Pa55word-of-anna", "Gue55-of-mallory"

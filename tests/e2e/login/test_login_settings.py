@@ -4,13 +4,17 @@ from pathlib import Path
 
 import pytest
 
+from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.links import GATEWAY
+from gatelink.cluster.membership import Membership
 from gatelink.cluster.registry import Load, Registry, ServerInfo, State
 from gatelink.errors import ConfigError
+from gatelink.keys import login_keys_text
 from gatelink.login.client import LoginClient, LoginFailed
 from gatelink.login.from_settings import open_login
 from gatelink.settings import load
+from gatelink.wire.keys import ClusterKey
 from tests import issuer
 from tests.e2e.support import until
 
@@ -94,3 +98,31 @@ async def test_without_its_section_there_is_no_login(tmp_path: Path) -> None:
         with pytest.raises(ConfigError, match=r"no \[login\]"):
             async with open_login(load(tmp_path / "cluster.toml"), engine):
                 pass
+
+
+async def test_with_a_login_key_players_go_only_to_gateways_of_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key = ClusterKey.generate()
+    monkeypatch.setenv("GATELINK_LOGIN_KEY", login_keys_text([key]))
+    (tmp_path / "cluster.toml").write_text(BASE + '[login]\nlisten = "http://127.0.0.1:0"\n')
+    async with (
+        MemoryEngine() as engine,
+        open_login(load(tmp_path / "cluster.toml"), engine) as service,
+        LoginClient(service.url) as client,
+    ):
+        stranger = Registry(engine)
+        await stranger.register(gateway(1, 0))
+        await until(lambda: engine.stats.not_authentic["registry"] > 0)
+        with pytest.raises(LoginFailed, match="503"):
+            await client.register("anna", "correct horse")
+        member = Membership(engine=engine, keys=[key], id=2)
+        real = Registry(member.authentic_engine)
+        await real.register(gateway(2, 100))
+        await until(lambda: bool(service.logins.gateways.all()))
+        reply = await client.login("anna", "correct horse")
+        assert reply.addresses == {"tcp": "tcp://g2.example.com:7000"}
+        tokens = EngineTokens(member.authentic_engine)
+        assert (await tokens.verify(reply.token.encode(), reply.uid, 0, "")).uid == reply.uid
+        for each in (stranger, real):
+            await each.close()

@@ -19,7 +19,7 @@ from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.errors import VerifyError
 from gatelink.login.from_settings import open_login
 from gatelink.login.gateways import GatewayInfo, Gateways, StaticGateways
-from gatelink.login.limits import Rule
+from gatelink.login.limits import LoginLimits, Rule
 from gatelink.net.endpoints import Endpoint
 from gatelink.settings import load
 from gatelink.wire.base import DUPLICATE_LOGIN, VERIFY_FAILED, VERIFY_SUCCEEDED
@@ -285,6 +285,10 @@ async def test_of_two_devices_that_come_back_at_once_only_the_newer_plays_on(
         await client.close()
 
 
+AT_ONCE = LoginLimits(pair=Rule(free=8, recovery=60))
+"""Each of eight tries is counted before the first one has succeeded."""
+
+
 @pytest.mark.parametrize("kind", ["engine", "signed"])
 async def test_of_logins_at_once_at_two_services_one_token_stays_good(
     kind: str, new_engine: NewEngine, tmp_path: Path
@@ -298,7 +302,7 @@ async def test_of_logins_at_once_at_two_services_one_token_stays_good(
             found: Any = EngineTokens(engine)
             if kind == "signed":
                 found = await stack.enter_async_context(SignedTokens(engine, keys=[KEY]))
-            service = await stack.enter_async_context(new_service(engine, accounts, tokens=found))
+            service = await stack.enter_async_context(new_service(engine, accounts, tokens=found, limits=AT_ONCE))
             https.append(await stack.enter_async_context(asking(service)))
             tokens.append(found)
         uid = (await https[0].post("/create", json=LEGACY)).json()["UID"]

@@ -112,7 +112,7 @@ async def place(folder: Path) -> AsyncIterator[Place]:
     (folder / "game.py").write_text(GAME)
     with reserved_ports() as login, reserved_ports(2) as gateway:
         (folder / "cluster.toml").write_text(CLUSTER.format(login=login, gateway=gateway))
-        async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
+        async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
             await up.lines_with("gateway-1 + linked", "gateway-2 + linked", "login + started")
             reading = asyncio.create_task(up.end())
             url = f"http://127.0.0.1:{login}"

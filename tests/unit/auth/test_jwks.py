@@ -51,7 +51,7 @@ async def test_many_logins_at_once_wait_for_one_fetch() -> None:
         server.answering.clear()
         waiting = [asyncio.create_task(kid_of(keys, "old")) for _ in range(20)]
         await server.asked.wait()
-        waiting[0].cancel()  # it is the one that began the fetch; the others get their keys all the same
+        waiting[0].cancel()  # it is the one that began the fetch; the others still get their keys
         server.answering.set()
         assert await asyncio.gather(*waiting[1:]) == ["old"] * 19
         assert server.requests == 1

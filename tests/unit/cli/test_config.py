@@ -213,6 +213,46 @@ def test_ports_that_differ_or_may_be_of_two_machines_are_good(tmp_path: Path, te
     assert result.exit_code == 0, result.stderr
 
 
+SHARED = '[engine]\nurl = "nats://127.0.0.1:4222,nats://nats-2.example.com:4222"\n[login]\n'
+URL_OF_POSTGRES = '[accounts]\nurl = "postgresql://me@10.0.0.5/accounts"\n'
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SHARED,
+        SHARED + '[accounts]\nurl = "sqlite:////srv/accounts.db"\n',
+        SHARED + '[accounts]\nurl = "sqlite+aiosqlite:///accounts.db"\n',
+        SHARED.replace("nats://127.0.0.1:4222,", ""),
+        SHARED.replace("nats-2.example.com", "10.0.0.2"),
+    ],
+)
+def test_accounts_in_a_file_on_each_machine_are_refused(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    result = run("check", file, "--dev")
+    assert result.exit_code == 1
+    assert "accounts.url: is a file of SQLite" in result.stderr and "postgresql://" in result.stderr, result.stderr
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        SHARED + URL_OF_POSTGRES,
+        SHARED.replace("[login]\n", ""),  # a machine without a login
+        NATS + "[login]\n",
+        NATS.replace("127.0.0.1", "[::1]") + "[login]\n",
+        NATS.replace("127.0.0.1", "localhost") + "[login]\n",
+        "[login]\n",  # the engine of `gatelink up`
+    ],
+)
+def test_accounts_in_a_file_are_for_one_machine(tmp_path: Path, text: str) -> None:
+    file = tmp_path / "cluster.toml"
+    file.write_text(text)
+    result = run("check", file, "--dev")
+    assert result.exit_code == 0, result.stderr
+
+
 @pytest.mark.parametrize("content", [None, "<html>", '{"keys": []}'])
 def test_a_key_set_that_can_not_be_used_is_found(tmp_path: Path, content: str | None) -> None:
     file = tmp_path / "cluster.toml"

@@ -15,9 +15,11 @@ from typer.testing import CliRunner, Result
 
 from gatelink import Catalog, WireOptions
 from gatelink.cli import app
-from gatelink.wire.body import BodyCoder
+from gatelink.errors import RequestCode
+from gatelink.session.requests import failed_frame
+from gatelink.wire.body import BodyCoder, compress
 from gatelink.wire.control import Ack, Close, Handshake, HandshakeAnswer, Hello, Ping, encode_control
-from gatelink.wire.frames import encode_control_frame, encode_frame
+from gatelink.wire.frames import ANSWER, FAILED, REQUEST, encode_control_frame, encode_frame, tagged
 from gatelink.wire.noise import Pattern
 
 VECTORS: list[dict[str, Any]] = [
@@ -27,7 +29,7 @@ BASE = [vector for vector in VECTORS if vector["name"] != "TestBinMsg"]
 FIELDS = {"Source": "source", "UID": "uid", "SourceID": "source_id", "Type": "type"}
 
 HEARTBEAT = encode_frame(4, b"")
-BAD_FLAGS = bytes.fromhex("02000008 0400")
+BAD_FLAGS = bytes.fromhex("02000020 0400")
 
 CATALOG = Catalog()
 
@@ -183,6 +185,25 @@ def test_control_records_show_their_fields(record: Any, name: str, fields: dict[
     assert found == expected
 
 
+def test_requests_answers_and_failures_show_their_tag() -> None:
+    kind, body = CATALOG.encode(Note("hi"))
+    data = (
+        tagged(encode_frame(kind.id, body), 0x0007_0312, REQUEST)
+        + tagged(encode_frame(kind.id, compress(body), 1), 5, ANSWER)
+        + tagged(encode_frame(29_999, b"abc"), 6, REQUEST)
+        + failed_frame(kind.id, 5, RequestCode.REFUSED, 7, "voll")
+    )
+    found = decode_json(data, *with_catalog)
+    assert "08 request tag=0x70312  text='hi'" in run(*with_catalog, data.hex()).stdout
+    assert [(each["name"], each["flags"] & 0x18, each["tag"], each["fields"]) for each in found] == [
+        ("Note", REQUEST, 0x0007_0312, {"text": "hi"}),
+        ("Note", ANSWER, 5, {"text": "hi"}),
+        (None, REQUEST, 6, None),
+        ("Note", FAILED, 5, {"code": "refused", "detail": 7, "reason": "voll"}),
+    ]
+    assert found[2]["body"] == b"abc".hex()
+
+
 def test_a_control_record_that_receivers_ignore_is_shown_as_such() -> None:
     (found,) = decode_json(encode_control_frame(b"\xc8xyz"))
     assert (found["name"], found["fields"]) == ("control type 200", None)
@@ -222,7 +243,8 @@ def test_nothing_is_no_frames() -> None:
 @pytest.mark.parametrize(
     ("bad", "says"),
     [
-        (BAD_FLAGS, "flags byte 0x08"),
+        (BAD_FLAGS, "flags byte 0x20"),
+        (encode_frame(30000, bytes(11), FAILED), "request or answer (flags 0x18) of length 13; the least is 14"),
         (bytes.fromhex("01000000 04"), "message of length 1"),
         (bytes.fromhex("02000000 0000"), "message id 0"),
         (bytes.fromhex("13000004") + bytes(19), "sealed record"),
@@ -231,7 +253,7 @@ def test_nothing_is_no_frames() -> None:
         (encode_frame(30000, b"body")[:-1], "ends in the middle of a frame, after 9 bytes"),
         (encode_frame(2, b"x"), "(2) does not decode"),
         (encode_frame(30000, b"\xff" * 9, 1), "snappy"),
-        (encode_control_frame(b"\x0b"), "unknown type 11"),
+        (encode_control_frame(b"\x0f"), "unknown type 15"),
     ],
 )
 def test_at_bad_bytes_it_shows_what_came_before_says_where_and_why_and_fails(bad: bytes, says: str) -> None:

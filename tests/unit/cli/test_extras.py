@@ -1,4 +1,4 @@
-"""Without the libraries of an extra, each command says which one to install, and explains itself all the same."""
+"""Without the libraries of an extra, each command says which one to install, and still explains itself."""
 
 import re
 import subprocess
@@ -37,6 +37,7 @@ def without(modules: tuple[str, ...], *words: str) -> tuple[int, str]:
             ("gateway", "--config", "FILE", "--dev"),
             "engine.url: nats is missing; pip install 'gatelink[cluster]'",
         ),
+        (GROUP, ("kick", "7", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
         (GROUP, ("top", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
         (
             GROUP,
@@ -67,7 +68,9 @@ def test_what_is_missing_is_named_with_its_extra(
     assert (status, said.removeprefix("gatelink: ")) == (78, what)
 
 
-@pytest.mark.parametrize("command", ["up", "gateway", "service", "login", "top", "accounts create", "config check"])
+@pytest.mark.parametrize(
+    "command", ["up", "gateway", "service", "login", "top", "kick", "sessions", "accounts create", "config check"]
+)
 def test_help_needs_no_extra(command: str) -> None:
     assert without(GROUP + LOGIN, *command.split(), "--help") == (0, "")
 

@@ -9,7 +9,8 @@ from typer.testing import CliRunner, Result
 
 from gatelink import ConfigError, Server, StaticTokens
 from gatelink.cli import app
-from gatelink.keys import Key, load_cluster_key, load_key, load_server_key, save_key
+from gatelink.cluster.engine_keys import LoginKey
+from gatelink.keys import Key, load_cluster_key, load_key, load_login_keys, load_server_key, save_key
 from gatelink.wire.keys import ClusterKey, ServerKey
 
 SERVER_KEY = ServerKey.from_hex("01" * 32)
@@ -145,3 +146,29 @@ def test_help_says_where_the_secret_goes() -> None:
     assert result.exit_code == 0
     for word in ("--cluster", "--out", "secret", "Exit status"):
         assert word in result.stdout
+
+
+def test_the_keys_of_a_login_service_are_made_of_the_cluster_key_and_only_ids_are_shown(tmp_path: Path) -> None:
+    older = ClusterKey.from_hex("03" * 32)
+    save_key(GROUP_KEY, tmp_path / "new.key")
+    save_key(older, tmp_path / "old.key")
+    file = tmp_path / "login.key"
+    shown = run("login", str(tmp_path / "new.key"), str(tmp_path / "old.key"), "--out", str(file)).stdout
+    assert shown.split() == ["key", "id", GROUP_KEY.key_id.hex(), "key", "id", older.key_id.hex()]
+    assert run("show", str(file)).stdout == shown
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [key.to_hex() for key in load_login_keys(file)] == [LoginKey.of(key).to_hex() for key in (GROUP_KEY, older)]
+    assert GROUP_KEY.to_hex() not in file.read_text() and older.to_hex() not in file.read_text()
+    printed = run("login", str(tmp_path / "new.key"))
+    assert printed.stdout == f"login-key {LoginKey.of(GROUP_KEY).to_hex()}\n"
+
+
+def test_login_keys_are_made_of_nothing_but_a_cluster_key(tmp_path: Path) -> None:
+    save_key(SERVER_KEY, tmp_path / "server.key")
+    assert "is a server key, not a cluster key" in refused("login", str(tmp_path / "server.key"))
+    for text in ("login-key 5ec4e7", "login-key", "login-key " + "zz" * 132, "login-key 00 cluster-key " + "02" * 32):
+        (tmp_path / "login.key").write_text(text)
+        assert "5ec4e7" not in refused("show", str(tmp_path / "login.key"))
+    (tmp_path / "login.key").write_text(f"login-key {LoginKey.of(GROUP_KEY).to_hex()}\n")
+    with pytest.raises(ConfigError, match="not a key file"):
+        load_cluster_key(tmp_path / "login.key")

@@ -2,7 +2,7 @@
 
 import pytest
 
-from gatelink.cli.common import advertised_at
+from gatelink.cli.member import advertised_at
 from gatelink.errors import ConfigError
 from gatelink.settings.sections import GatewaySettings, ServiceSettings
 

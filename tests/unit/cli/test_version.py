@@ -5,7 +5,7 @@ import platform
 import pytest
 from typer.testing import CliRunner
 
-from gatelink import __version__
+from gatelink import __version__, _native
 from gatelink.cli import app
 
 
@@ -14,6 +14,7 @@ def test_the_versions_are_printed(arguments: list[str]) -> None:
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.stderr
     assert f"gatelink  {__version__}\n" in result.stdout
+    assert f"core      {_native.description()}\n" in result.stdout
     assert platform.python_version() in result.stdout and "msgspec" in result.stdout
 
 

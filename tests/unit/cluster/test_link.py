@@ -1,6 +1,6 @@
 """What a link makes of what is sent on it: in whatever order and sizes, each player's frames stay in order and fit."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -119,6 +119,7 @@ def test_each_player_gets_what_was_taken_in_its_order_whatever_comes_between(
     got: dict[int, list[int]] = {1: [], 2: [], 3: []}
     for id, _, body in decoder.feed(wire + outbox.take(1 << 20)):
         sids: tuple[int, ...] = tuple(got)
+        frames: Sequence[bytes]
         if id == envelope.PUSH_FRAME:
             sids, _, _, frames = envelope.open_push_frames(body, LIMITS.max_frame)
         elif id == envelope.BROADCAST_FRAME:

@@ -13,6 +13,7 @@ from nats.aio.transport import TcpTransport
     [
         ("_process_op_err", ["self", "e"]),
         ("_process_err", ["self", "err_msg"]),
+        ("_process_pong", ["self"]),
         ("_send_command", ["self", "cmd", "priority"]),
         ("_send_unsubscribe", ["self", "sid", "limit"]),
     ],
@@ -25,8 +26,10 @@ def test_methods_of_the_client_that_are_overridden_or_called(name: str, argument
 
 def test_attributes_of_the_client_that_are_read_or_set() -> None:
     client = Client()
+    assert client._pongs == []
     assert client._pending == [] and client._pending_data_size == 0
     assert client._transport is None and client._server_info == {}
+    assert client._reading_task is client._ping_interval_task is client._flusher_task is None
     assert TcpTransport()._io_writer is None  # type: ignore[no-untyped-call]
 
 
@@ -36,7 +39,10 @@ def test_a_lost_connection_reaches_the_methods_that_are_overridden() -> None:
     from nats.protocol import parser
 
     assert "nc._process_err(" in inspect.getsource(parser)
+    assert "nc._process_pong(" in inspect.getsource(parser)
 
 
 def test_a_subscription_has_the_number_that_the_server_knows() -> None:
-    assert Subscription(Client(), id=7, subject="a")._id == 7
+    client = Client()
+    assert Subscription(client, id=7, subject="a")._id == 7
+    assert client._subs == {} and list(inspect.signature(Subscription._stop_processing).parameters) == ["self"]

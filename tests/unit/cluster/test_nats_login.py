@@ -6,11 +6,10 @@ import json
 from urllib.parse import quote
 
 import pytest
-import structlog
 
 from gatelink.cluster.engine import EngineStats, EngineUnavailable
 from gatelink.cluster.engines.nats_client import NatsConnection
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.logger import Logger, RateLimitedLogger
 from tests.support import MS
 
 INFO = {"server_id": "one", "version": "2.11.0", "proto": 1, "max_payload": 1 << 21, "headers": True, "nonce": "n"}
@@ -30,7 +29,7 @@ async def told(userinfo: str) -> dict[str, object]:
     async with await asyncio.start_server(serve, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         url = f"nats://{userinfo}@127.0.0.1:{port}"
-        connection = NatsConnection(url, EngineStats(), RateLimitedLogger(structlog.get_logger()))
+        connection = NatsConnection(url, EngineStats(), RateLimitedLogger(Logger("test")), set())
         with contextlib.suppress(EngineUnavailable):  # it may notice the end only later
             await connection.open("test", None, 2_000 * MS)
         await connection.close()

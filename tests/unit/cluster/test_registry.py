@@ -1,4 +1,4 @@
-"""The registry: an entry that is lost is made anew, whatever else happens to it or stands beside it."""
+"""The registry: an entry that is lost is written again, whatever else happens to it or stands beside it."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -80,7 +80,7 @@ async def test_an_entry_that_is_not_understood_hides_no_other(junk: bytes) -> No
                 await until(lambda: set(one.servers) == {20, 21})
                 await engine.put("servers.21", junk, NEVER)
                 await engine.delete("servers.30")
-                await asyncio.sleep(SOON)
+                await asyncio.sleep(SOON)  # that nothing changes has no event
                 assert set(one.servers) == {20, 21}, "what was known of it stays"
 
 
@@ -174,5 +174,5 @@ def test_an_entry_has_the_names_that_every_version_reads() -> None:
     assert entry["greets"] is True and entry["told_at"] == 7.5
     assert set(entry) == {
         *("id", "type", "name", "inner", "outer", "public_key", "greets", "version", "state", "load", "admin"),
-        *("instance", "started_at", "told_at"),
+        *("instance", "started_at", "told_at", "wants_presence"),
     }

@@ -11,6 +11,7 @@ from gatelink.login.limits import LoginLimits, Rule
 ROOT = Path(__file__).resolve().parents[3]
 PAGE = (ROOT / "docs" / "login.md").read_text()
 FILES = [*(ROOT / "src" / "gatelink" / "login").glob("*.py"), ROOT / "src" / "gatelink" / "ops" / "families.py"]
+CLIENT = (ROOT / "clients" / "typescript" / "src" / "login.ts").read_text()
 SOURCE = "\n".join(path.read_text() for path in FILES)
 
 
@@ -40,9 +41,15 @@ def test_every_metric_is_documented() -> None:
     assert used and {name.removesuffix("_total") for name in documented} == used
 
 
-def test_every_problem_is_documented() -> None:
-    used = set(re.findall(r'(?:problem\(\d+|_later\(|problem\(error\.status_code), ?"([a-z-]+)"', SOURCE))
+def row_codes(row: str) -> list[str]:
+    return re.findall(r"`([a-z-]+)`", row)
+
+
+def test_every_problem_is_documented_and_has_its_type_in_the_typescript_sdk() -> None:
+    used = set(re.findall(r'(?:problem\(\s*\d+|_later\(|problem\(\s*error\.status_code),\s*"([a-z-]+)"', SOURCE))
     used |= set(re.findall(r'_later\("([a-z-]+)"', SOURCE))
     rows = re.findall(r"^\| [\d, ]+ \| (`[^|]*) \|", PAGE, re.MULTILINE)
-    documented = {code for row in rows for code in re.findall(r"`([a-z-]+)`", row)}
+    documented = {code for row in rows for code in row_codes(row)}
     assert "wrong-credentials" in used and used - {"refused"} == documented
+    (codes,) = re.findall(r"export type LoginCode =([^;]*);", CLIENT)
+    assert re.findall(r'"([a-z-]+)"', codes) == list(dict.fromkeys(code for row in rows for code in row_codes(row)))

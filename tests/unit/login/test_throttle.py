@@ -232,6 +232,17 @@ async def test_a_try_that_nobody_looked_at_is_not_counted() -> None:
             await attempt.undecided()
 
 
+async def test_a_process_whose_clock_is_behind_delays_no_try_that_is_free() -> None:
+    """Two processes measure the engine's time, and differ by some ms."""
+    async with World() as world:
+        behind = Throttle(world.engine, world.limits, lambda: world.clock() - 0.25)
+        await world.throttle.login("anna", HOME)
+        await behind.login("anna", HOME)
+        attempt = await world.throttle.login("anna", HOME)
+        await attempt.undecided()
+        await behind.login("anna", HOME)
+
+
 async def test_tries_at_the_same_time_do_not_pass_together() -> None:
     async with World(pair=Rule(free=5, recovery=1e9)) as world:
         processes = [world.throttle, world.another(), world.another()]

@@ -22,7 +22,6 @@ from gatelink.net.handshake_queue import HandshakeQueue
 from gatelink.net.listen import Listen
 from gatelink.net.login import Login, LoginChecks, LoginRules
 from gatelink.net.states import DIAL, LOGIN, DialEvent, DialState, LoginEvent, LoginState
-from gatelink.session.control_frames import close_frame, control_frame
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
 from gatelink.session.session import Session
@@ -35,7 +34,7 @@ from gatelink.wire.base import (
     ClientVerifyRequest,
     ClientVerifySucceeded,
 )
-from gatelink.wire.control import Features, Handshake, Hello, Resume, Ticket, decode_control
+from gatelink.wire.control import Features, Handshake, Hello, Resume, Ticket, close_frame, control_frame, decode_control
 from gatelink.wire.frames import CONTROL, MAX_LENGTH, Frame, FrameDecoder, encode_control_frame, encode_frame
 from gatelink.wire.handshake import Initiator, Responder, Sealing
 from gatelink.wire.keys import ServerKey
@@ -227,6 +226,8 @@ class LoginWalk:
             return state if is_ignored else LOGIN[state, events.REFUSE]
         if act is A.TURN and state is LoginState.QUEUED:
             return LOGIN[state, events.REFUSE if self.pending else events.TURN]
+        if act is A.REVOKED and state is LoginState.CHECKING:
+            return LOGIN[state, events.REFUSE]
         if act in (A.TOKEN_GOOD, A.TOKEN_BAD) and state is LoginState.CHECKING:
             return LOGIN[state, events.TOKEN if act is A.TOKEN_GOOD else events.REFUSE]
         return state
@@ -250,7 +251,7 @@ class LoginWalk:
             case A.STOP:
                 self.checks.refuse_all()
             case A.REVOKED:
-                self.checks.tokens_revoked(7)
+                self.checks.refuse_user(7)
             case _:
                 self.peer.send(frame)
         await settle()

@@ -6,6 +6,8 @@ import json
 import logging
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from io import StringIO
 from typing import TextIO
@@ -154,9 +156,32 @@ def test_a_finalizer_may_log_in_the_middle_of_a_line() -> None:
             writer.write(stream, "news")
     finally:
         gc.set_threshold(*before)
-    gc.collect()
-    assert writer.flush(LONG)
+    until = time.monotonic() + LONG
+    while len(stream.getvalue().splitlines()) < 400 and time.monotonic() < until:
+        gc.collect()  # returns at once while the writer's thread collects
+        assert writer.flush(LONG)
     assert sorted(stream.getvalue().splitlines()) == ["collected"] * 200 + ["news"] * 200
+
+
+def test_another_thread_may_log_while_the_writers_own_is_being_started(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a finalizer does that runs in the new thread, before `Thread.start` returns."""
+    writer, stream = LogWriter(), StringIO()
+    plain = threading.Thread
+    blocked: list[bool] = []
+
+    class Starting(threading.Thread):
+        def start(self) -> None:
+            other = plain(target=writer.write, args=(stream, "other"), daemon=True)
+            other.start()
+            other.join(LONG)
+            blocked.append(other.is_alive())
+            super().start()
+
+    monkeypatch.setattr("gatelink.ops.log_writer.threading.Thread", Starting)
+    writer.write(stream, "news")
+    assert writer.flush(LONG)
+    assert blocked == [False]
+    assert stream.getvalue() == "other\nnews\n" and not writer.dropped
 
 
 class Unshowable:

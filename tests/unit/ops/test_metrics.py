@@ -8,9 +8,21 @@ import pytest
 from msgspec import Struct
 from prometheus_client.parser import text_string_to_metric_families
 
-from gatelink import Catalog, Handlers, Limits, Listen, Server, Session, StaticTokens, connect
+from gatelink import (
+    Catalog,
+    Handlers,
+    Limits,
+    Listen,
+    Refuse,
+    Request,
+    RequestFailed,
+    Server,
+    Session,
+    StaticTokens,
+    connect,
+)
 from gatelink.errors import CloseCode, ConnectError
-from gatelink.handlers import TIME_BUCKETS
+from gatelink.handling.route import TIME_BUCKETS
 from gatelink.ops.families import Exposition
 from gatelink.wire.control import Close
 from tests.e2e.extension import ExtendedClient
@@ -29,6 +41,11 @@ class Ask(Struct):
 
 @CATALOG.message(21002)
 class Answer(Struct):
+    text: str
+
+
+@CATALOG.message(21003)
+class Question(Struct, Request[Answer]):
     text: str
 
 
@@ -298,3 +315,35 @@ async def test_connections_before_their_proxy_header_are_unverified() -> None:
         await until(lambda: server.connections)
         assert value(server.metrics(), "unverified_connections") == 1
         writer.close()
+
+
+async def test_requests_and_renewals_are_counted_by_their_outcome() -> None:
+    async with new_server() as server:
+        metrics = server.metrics()
+
+        @server.on(Question)
+        async def question(session: Session, message: Question) -> Answer:
+            if message.text == "no":
+                raise Refuse(1, "no")
+            if message.text == "back":
+                return await session.request(Question("from the server"))
+            return Answer(message.text)
+
+        handlers = Handlers(CATALOG)
+        handlers.on(Question)(lambda session, message: Answer(message.text))
+        client = await connect(
+            str(server.endpoints[0]), uid=7, token=f"{7:032d}", slot=0, handlers=handlers, catalog=CATALOG
+        )
+        await client.request(Question("yes"))
+        await client.request(Question("back"))
+        with pytest.raises(RequestFailed):
+            await client.request(Question("no"))
+        with pytest.raises(RequestFailed):
+            await client.renew("wrong")
+        assert value(metrics, "requests_total", direction="in", outcome="answered") == 2
+        assert value(metrics, "requests_total", direction="in", outcome="refused") == 1
+        assert value(metrics, "requests_total", direction="out", outcome="answered") == 1
+        assert value(metrics, "request_seconds_count") == 1
+        assert value(metrics, "stray_answers_total") == 0
+        assert value(metrics, "renewals_total", outcome="refused") == 1
+        await leave(client)

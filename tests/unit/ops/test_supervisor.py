@@ -157,7 +157,7 @@ async def test_a_status_that_application_code_may_end_with_is_no_wrong_configura
 async def test_a_process_whose_id_a_newer_one_took_stays_down_and_the_others_stay_up() -> None:
     with capture_logs() as logs:
         async with running(python("a", POLITE), python("older", "raise SystemExit(3)")) as (group, task):
-            while not any("for good" in entry["event"] for entry in logs):  # noqa: ASYNC110 - a log line has no event
+            while not any("not started again" in entry["event"] for entry in logs):  # noqa: ASYNC110 - a log line has no event
                 await asyncio.sleep(MS)
             await asyncio.sleep(5 * MS)
             assert group.supervisor.restarts == 0 and group.supervisor.pid("older") is None

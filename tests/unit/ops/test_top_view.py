@@ -3,8 +3,9 @@
 import pytest
 from rich.console import Console
 
+from gatelink.cluster.login_presence import LoginInfo
 from gatelink.cluster.registry import Load, ServerInfo, State
-from gatelink.ops.top import Changes, view
+from gatelink.ops.top import SORTS, Changes, EngineState, History, curve, view
 
 NOW = 1_000_000.0
 
@@ -66,3 +67,75 @@ def test_a_script_sees_all_servers() -> None:
         len([line for line in drawn([server(n) for n in range(1, 301)], Changes(), 200, None) if "inner" in line])
         == 300
     )
+
+
+def login(**fields: object) -> LoginInfo:
+    wanted: dict[str, object] = {
+        "url": "http://10.20.30.40:8080",
+        "logins": 12.0,
+        "cpu": 0.5,
+        "memory": 120_000_000,
+        "instance": "1",
+        "started_at": NOW - 60,
+        "updated_at": NOW - 2,
+    }
+    return LoginInfo(**(wanted | fields))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("width, height", [(80, 24), (100, 30), (160, 50), (80, 10), (60, 8)])
+def test_logins_engine_curves_and_keys_fit_on_a_screen_that_has_room_for_them(width: int, height: int) -> None:
+    servers = [server(n, name="room", load=Load(1_000, 50.0, 0.01, 0.25, 80_000_000)) for n in range(1_000, 1_040)]
+    servers.append(server(1, type=1, name="gateway", load=Load(sessions=777)))
+    history, changes = History(), Changes()
+    for _ in range(200):
+        history.look(servers)
+    changes(None, servers[0])
+    console = Console(width=width, height=height, force_terminal=False)
+    with console.capture() as capture:
+        console.print(
+            view(
+                servers, changes, title="cluster game", now=NOW, width=width, height=height, logins=[login()],
+                engine=EngineState(True, 0.004), history=history, has_keys=True,
+            )
+        )  # fmt: skip
+    lines = capture.get().splitlines()
+    text = "\n".join(lines)
+    assert len(lines) <= height and max(map(len, lines)) <= width
+    assert "777 players" in lines[0] or width < 80
+    assert "room 1000 joined" in text
+    shown = [words in text for words in ("│ login ", "│ engine ", "q quit", "players █", "50 %", "120 MB")]
+    assert all(shown) if height >= 24 else not any(shown[:4])
+
+
+def test_servers_are_in_the_order_that_was_asked_for() -> None:
+    loads = {1: Load(30, 1.0, 0.01, 0.5, 10), 2: Load(20, 2.0, 0.03, 0.1, 30), 3: Load(10, 3.0, 0.02, 0.3, 20)}
+    servers = [server(id, type=2, name="room", load=load) for id, load in loads.items()]
+    orders = {}
+    for key in SORTS:
+        console = Console(width=200, force_terminal=False)
+        with console.capture() as capture:
+            console.print(view(servers, Changes(), title="x", now=NOW, width=200, sort=key))
+        orders[key] = [int(line.split("│")[2]) for line in capture.get().splitlines() if "│ room" in line]
+    assert orders == {
+        "n": [1, 2, 3], "s": [1, 2, 3], "m": [3, 2, 1], "l": [2, 3, 1], "c": [1, 3, 2], "e": [2, 3, 1],
+    }  # fmt: skip
+
+
+def test_what_is_away_or_fails_is_said() -> None:
+    console = Console(width=200, force_terminal=False)
+    with console.capture() as capture:
+        failing = login(trouble="the engine cannot be used: away\x1b[2J")
+        engine = EngineState(False, None)
+        console.print(view([], Changes(), title="x", now=NOW, width=200, logins=[failing], engine=engine))
+    text = capture.get()
+    assert "fails" in text and "the engine cannot be used: away?[2J" in text and "\x1b" not in text
+    assert any("engine" in line and " away " in line for line in text.splitlines())
+
+
+def test_a_history_has_a_bar_for_each_report_of_a_server_and_none_of_one_that_left() -> None:
+    history = History()
+    for report, rate in ((1, 0.0), (1, 0.0), (2, 5.0), (3, 10.0)):
+        history.look([server(1, updated_at=NOW + report, load=Load(messages=rate))])
+    assert list(history.of(1)) == [0.0, 5.0, 10.0] and str(curve(history.of(1), 12)) == "▁▄█"
+    history.look([])
+    assert list(history.of(1)) == [] and list(history.messages)[-1] == 0

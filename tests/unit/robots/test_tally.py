@@ -1,3 +1,5 @@
+import pytest
+
 from gatelink.robots.tally import KEPT_ERRORS, Tally
 
 
@@ -43,3 +45,30 @@ def test_a_session_that_came_and_went_within_a_second_is_counted() -> None:
     tally.end_second()
     assert (tally.sessions, tally.most_sessions, tally.all_sessions) == (0, 2, 6)
     assert (tally.summary()["sessions"], tally.summary()["most_sessions"]) == (6, 2)
+
+
+def test_a_second_has_the_sessions_that_were_there_not_those_at_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.5
+    monkeypatch.setattr("gatelink.robots.tally.perf_counter", lambda: now)
+    tally = Tally()
+    tally.start()
+    for opened, closed in ((4, 1), (0, 3), (0, 0)):
+        for _ in range(opened):
+            tally.opened()
+        for _ in range(closed):
+            tally.closed()
+        now += 1
+        tally.end_second()
+    assert [second.sessions for second in tally.seconds] == [4, 3, 0]
+
+
+def test_the_clock_stops_with_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 100.5
+    monkeypatch.setattr("gatelink.robots.tally.perf_counter", lambda: now)
+    tally = Tally()
+    tally.start()
+    now += 4
+    tally.end()
+    cpu = tally.cpu
+    now += 60
+    assert tally.elapsed == 4 and tally.cpu == cpu and tally.summary()["seconds"] == 4

@@ -20,7 +20,8 @@ from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.control import Features
 from tests.fakes import Bench, FakeHandlers, FakeStream, Say, extended_session, state_of, turn
 from tests.limits import with_window
-from tests.unit.session.test_extension import Desk, say
+from tests.twins import frame
+from tests.unit.session.support import Desk, say
 
 SLOW = with_window(Limits(max_outbox_age=20, heartbeat_interval=5, heartbeat_timeout=60), 8)
 TALKS = 2.0  # s between two messages of a peer that is heard
@@ -120,9 +121,9 @@ async def test_a_base_session_ends_with_4006_and_what_was_queued_is_its_user_s()
 def test_what_counts_as_taken_is_what_was_sent() -> None:
     box = Outbox(10, 1_000)
     assert box.stalled(100, False) == 0
-    box.push(b"a")
+    box.push(frame(b"a"))
     assert box.stalled(110, True) == 10
-    box.push(b"b")
+    box.push(frame(b"b"))
     assert box.stalled(125, True) == 25
     box.take(1)
     assert box.stalled(130, True) == 0

@@ -2,14 +2,17 @@
 
 import random
 from dataclasses import dataclass, field
+from typing import Any
 
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
+from gatelink._native import pure
 from gatelink.errors import CloseCode, MessageTooLarge
 from gatelink.session.outbox import Full, Outbox, OutboxFull
+from tests.twins import core, frame, twins
 
 MAX_FRAMES = 5
 MAX_BYTES = 60
@@ -65,11 +68,16 @@ class Model:
         return taken
 
 
+def numbered(number: int, size: int) -> bytes:
+    """A frame of `size` bytes, at least 6, that differs from those before it."""
+    return frame(number.to_bytes(2, "little") + bytes(size - 6))
+
+
 class Pair:
     """An outbox and its model, to which the same happens."""
 
-    def __init__(self, max_frames: int = MAX_FRAMES, max_bytes: int = MAX_BYTES) -> None:
-        self.outbox = Outbox(max_frames, max_bytes)
+    def __init__(self, outbox_class: type[Outbox], max_frames: int = MAX_FRAMES, max_bytes: int = MAX_BYTES) -> None:
+        self.outbox = outbox_class(max_frames, max_bytes)
         self.model = Model(max_frames, max_bytes)
         self.pushed = 0
         self.refused = 0
@@ -77,10 +85,10 @@ class Pair:
 
     def push(self, size: int, full: Full, key: int) -> None:
         self.pushed += 1
-        frame = b"%06d" % self.pushed + bytes(size - 6)
-        taken = self.model.push(frame, full, key)
+        pushed = numbered(self.pushed, size)
+        taken = self.model.push(pushed, full, key)
         try:
-            self.outbox.push(frame, full, key)
+            self.outbox.push(pushed, full, key)
         except MessageTooLarge:
             assert not taken and size > self.model.max_bytes
             self.refused += 1
@@ -92,7 +100,7 @@ class Pair:
 
     def extend(self, sizes: list[int]) -> None:
         """As the frames of a broadcast come: those that fit before the first that does not are queued."""
-        frames = [b"%06d" % (self.pushed + at) + bytes(size - 6) for at, size in enumerate(sizes, 1)]
+        frames = [numbered(self.pushed + at, size) for at, size in enumerate(sizes, 1)]
         self.pushed += len(frames)
         fitted = 0
         while fitted < len(frames) and self.model.push(frames[fitted], Full.CLOSE, 0):
@@ -126,9 +134,11 @@ class Pair:
 
 
 class OutboxMachine(RuleBasedStateMachine):
+    outbox_class: type[Outbox] = pure["Outbox"]
+
     def __init__(self) -> None:
         super().__init__()
-        self.pair = Pair()
+        self.pair = Pair(self.outbox_class)
 
     @rule(size=st.integers(6, 25) | st.integers(6, MAX_BYTES + 20), full=st.sampled_from(Full), key=st.integers(0, 4))
     def push(self, size: int, full: Full, key: int) -> None:
@@ -152,16 +162,25 @@ class OutboxMachine(RuleBasedStateMachine):
 
 
 def assert_bounded_inside(outbox: Outbox) -> None:
-    assert len(outbox._frames) <= 2 * outbox.max_frames + 1
-    assert len(outbox._keys or ()) <= 2 * outbox.max_frames + 1
+    if isinstance(outbox, pure["Outbox"]):  # which the compiled one uses for what has a key
+        assert len(outbox._frames) <= 2 * outbox.max_frames + 1
+        assert len(outbox._keys or ()) <= 2 * outbox.max_frames + 1
 
 
+class NativeOutboxMachine(OutboxMachine):
+    if core is not None:
+        outbox_class = core.Outbox
+
+
+OFTEN = settings(max_examples=100, stateful_step_count=40, deadline=None)
 TestOutboxIsTheModel = OutboxMachine.TestCase
-TestOutboxIsTheModel.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+TestNativeOutboxIsTheModel = NativeOutboxMachine.TestCase
+TestOutboxIsTheModel.settings = TestNativeOutboxIsTheModel.settings = OFTEN
 
 
-def test_places_left_empty_between_frames_without_a_key_are_cleared_away() -> None:
-    pair = Pair(max_frames=40, max_bytes=10_000)
+@twins("Outbox")
+def test_places_left_empty_between_frames_without_a_key_are_cleared_away(Outbox: Any) -> None:
+    pair = Pair(Outbox, max_frames=40, max_bytes=10_000)
     for _ in range(20):
         for key in (*range(1, 21), 7, 3):  # the last two in place, if nothing was mixed up
             pair.push(10, Full.CLOSE, key)
@@ -177,115 +196,127 @@ def test_places_left_empty_between_frames_without_a_key_are_cleared_away() -> No
 
 
 def frames_of(data: bytes) -> list[bytes]:
-    """The frames of two bytes that `take` joined."""
-    return [data[at : at + 2] for at in range(0, len(data), 2)]
+    """The payloads of the frames of two bytes that `take` joined."""
+    return [data[at + 4 : at + 6] for at in range(0, len(data), 6)]
 
 
-def test_frames_without_a_key_leave_in_the_order_they_came() -> None:
+@twins("Outbox")
+def test_frames_without_a_key_leave_in_the_order_they_came(Outbox: Any) -> None:
     outbox = Outbox(100, 1_000)
     for at in range(50):
-        outbox.push(b"%02d" % at)
-    assert frames_of(outbox.take(40) + outbox.take(1_000)) == [b"%02d" % at for at in range(50)]
+        outbox.push(frame(b"%02d" % at))
+    assert frames_of(outbox.take(120) + outbox.take(1_000)) == [b"%02d" % at for at in range(50)]
     assert outbox.take(1_000) == b""
     assert (outbox.sent, outbox.count, outbox.bytes, outbox.dropped) == (50, 0, 0, 0)
 
 
-def test_the_latest_of_a_key_takes_the_place_of_the_earlier_one() -> None:
+@twins("Outbox")
+def test_the_latest_of_a_key_takes_the_place_of_the_earlier_one(Outbox: Any) -> None:
     outbox = Outbox(100, 1_000)
-    for frame, key in ((b"--", 0), (b"a1", 1), (b"b1", 2), (b"a2", 1), (b"b2", 2), (b"a3", 1)):
-        outbox.push(frame, key=key)
+    for payload, key in ((b"--", 0), (b"a1", 1), (b"b1", 2), (b"a2", 1), (b"b2", 2), (b"a3", 1)):
+        outbox.push(frame(payload), key=key)
     assert frames_of(outbox.take(1_000)) == [b"--", b"a3", b"b2"]
     assert (outbox.sent, outbox.dropped) == (3, 3)
 
 
-def test_the_latest_of_a_key_never_overtakes_a_frame_without_one() -> None:
+@twins("Outbox")
+def test_the_latest_of_a_key_never_overtakes_a_frame_without_one(Outbox: Any) -> None:
     outbox = Outbox(100, 1_000)
-    for frame, key in ((b"a1", 1), (b"--", 0), (b"a2", 1), (b"a3", 1)):
-        outbox.push(frame, key=key)
+    for payload, key in ((b"a1", 1), (b"--", 0), (b"a2", 1), (b"a3", 1)):
+        outbox.push(frame(payload), key=key)
     assert frames_of(outbox.take(1_000)) == [b"--", b"a3"]
 
 
-def test_a_key_whose_frame_was_sent_replaces_nothing() -> None:
+@twins("Outbox")
+def test_a_key_whose_frame_was_sent_replaces_nothing(Outbox: Any) -> None:
     outbox = Outbox(100, 1_000)
-    outbox.push(b"a1", key=1)
-    outbox.push(b"b1", key=2)
-    assert outbox.take(2) == b"a1"
-    outbox.push(b"a2", key=1)
+    outbox.push(frame(b"a1"), key=1)
+    outbox.push(frame(b"b1"), key=2)
+    assert frames_of(outbox.take(2)) == [b"a1"]
+    outbox.push(frame(b"a2"), key=1)
     assert frames_of(outbox.take(1_000)) == [b"b1", b"a2"]
     assert (outbox.sent, outbox.dropped) == (3, 0)
 
 
+@twins("Outbox")
 @pytest.mark.parametrize("full", Full)
 @pytest.mark.parametrize("key", [0, 1])
 @pytest.mark.parametrize("waiting", [0, 1])
 def test_a_frame_over_the_limit_is_refused_whatever_is_queued_and_what_is_queued_stays(
-    full: Full, key: int, waiting: int
+    Outbox: Any, full: Full, key: int, waiting: int
 ) -> None:
     outbox = Outbox(10, 100)
     for _ in range(waiting):
-        outbox.push(b"a1", key=key)
+        outbox.push(frame(b"a1"), key=key)
     with pytest.raises(MessageTooLarge, match="a frame of 101 bytes; one message has at most 100"):
-        outbox.push(bytes(101), full, key)
+        outbox.push(frame(bytes(97)), full, key)
     assert (outbox.count, outbox.dropped) == (waiting, 0)
-    assert outbox.take(1_000) == b"a1" * waiting
-    outbox.push(bytes(100), full, key)
-    assert outbox.take(50) == bytes(100)
+    assert frames_of(outbox.take(1_000)) == [b"a1"] * waiting
+    outbox.push(frame(bytes(96)), full, key)
+    assert outbox.take(50) == frame(bytes(96))
 
 
-@pytest.mark.parametrize("max_frames, max_bytes", [(3, 1_000), (100, 6)])
-def test_a_full_queue_refuses_drops_the_oldest_or_drops_the_newest(max_frames: int, max_bytes: int) -> None:
-    def filled() -> Outbox:
+@twins("Outbox")
+@pytest.mark.parametrize("max_frames, max_bytes", [(3, 1_000), (100, 18)])
+def test_a_full_queue_refuses_drops_the_oldest_or_drops_the_newest(
+    Outbox: Any, max_frames: int, max_bytes: int
+) -> None:
+    def filled() -> Any:
         outbox = Outbox(max_frames, max_bytes)
-        for frame in (b"a1", b"a2", b"a3"):
-            outbox.push(frame)
+        for payload in (b"a1", b"a2", b"a3"):
+            outbox.push(frame(payload))
         return outbox
 
     refusing = filled()
-    with pytest.raises(OutboxFull, match="3 frames, 6 bytes are queued") as raised:
-        refusing.push(b"a4", Full.CLOSE)
+    with pytest.raises(OutboxFull, match="3 frames, 18 bytes are queued") as raised:
+        refusing.push(frame(b"a4"), Full.CLOSE)
     assert raised.value.code is CloseCode.SLOW_CONSUMER
-    assert (refusing.take(1_000), refusing.dropped) == (b"a1a2a3", 0)
+    assert (frames_of(refusing.take(1_000)), refusing.dropped) == ([b"a1", b"a2", b"a3"], 0)
 
     oldest = filled()
-    oldest.push(b"a4", Full.DROP_OLDEST)
-    assert (oldest.take(1_000), oldest.dropped) == (b"a2a3a4", 1)
+    oldest.push(frame(b"a4"), Full.DROP_OLDEST)
+    assert (frames_of(oldest.take(1_000)), oldest.dropped) == ([b"a2", b"a3", b"a4"], 1)
 
     newest = filled()
-    newest.push(b"a4", Full.DROP_NEWEST)
-    assert (newest.take(1_000), newest.dropped) == (b"a1a2a3", 1)
+    newest.push(frame(b"a4"), Full.DROP_NEWEST)
+    assert (frames_of(newest.take(1_000)), newest.dropped) == ([b"a1", b"a2", b"a3"], 1)
 
 
-def test_a_key_is_not_lost_when_its_newer_value_is_dropped_or_refused() -> None:
-    outbox = Outbox(10, 10)
-    outbox.push(b"--------")
-    outbox.push(b"a1", key=1)
-    outbox.push(b"a2" * 2, Full.DROP_NEWEST, key=1)
+@twins("Outbox")
+def test_a_key_is_not_lost_when_its_newer_value_is_dropped_or_refused(Outbox: Any) -> None:
+    outbox = Outbox(10, 18)
+    outbox.push(frame(b"--------"))
+    outbox.push(frame(b"a1"), key=1)
+    outbox.push(frame(b"a2" * 2), Full.DROP_NEWEST, key=1)
     with pytest.raises(OutboxFull):
-        outbox.push(b"a3" * 2, Full.CLOSE, key=1)
-    assert (outbox.take(1_000), outbox.dropped) == (b"--------a1", 1)
+        outbox.push(frame(b"a3" * 2), Full.CLOSE, key=1)
+    assert (outbox.take(1_000), outbox.dropped) == (frame(b"--------") + frame(b"a1"), 1)
 
 
-def test_a_keyed_frame_replaces_its_like_in_a_full_queue() -> None:
+@twins("Outbox")
+def test_a_keyed_frame_replaces_its_like_in_a_full_queue(Outbox: Any) -> None:
     outbox = Outbox(3, 1_000)
-    for frame, key in ((b"a1", 1), (b"b1", 2), (b"--", 0), (b"b2", 2)):
-        outbox.push(frame, Full.CLOSE, key)
+    for payload, key in ((b"a1", 1), (b"b1", 2), (b"--", 0), (b"b2", 2)):
+        outbox.push(frame(payload), Full.CLOSE, key)
     assert frames_of(outbox.take(1_000)) == [b"a1", b"--", b"b2"]
 
 
-def test_drain_takes_all_unsent() -> None:
+@twins("Outbox")
+def test_drain_takes_all_unsent(Outbox: Any) -> None:
     outbox = Outbox(10, 1_000)
-    for frame, key in ((b"a1", 1), (b"--", 0), (b"a2", 1)):
-        outbox.push(frame, key=key)
-    assert outbox.drain() == [b"--", b"a2"]
+    for payload, key in ((b"a1", 1), (b"--", 0), (b"a2", 1)):
+        outbox.push(frame(payload), key=key)
+    assert outbox.drain() == [frame(b"--"), frame(b"a2")]
     assert (outbox.count, outbox.bytes, outbox.sent, outbox.take(10)) == (0, 0, 0, b"")
 
 
-def test_what_it_keeps_stays_bounded_over_100_000_operations() -> None:
+@twins("Outbox")
+def test_what_it_keeps_stays_bounded_over_100_000_operations(Outbox: Any) -> None:
     outbox = Outbox(16, 400)
     dice = random.Random(1)
     for at in range(100_000):
         key = at if dice.random() < 0.5 else dice.choice([0, 0, 1, 2, 3])  # half of the keys come once and never again
-        outbox.push(bytes(dice.randrange(6, 40)), dice.choice([Full.DROP_OLDEST, Full.DROP_NEWEST]), key)
+        outbox.push(frame(bytes(dice.randrange(2, 36))), dice.choice([Full.DROP_OLDEST, Full.DROP_NEWEST]), key)
         if dice.random() < 0.2:
             outbox.take(dice.randrange(1, 100))
         assert_bounded_inside(outbox)

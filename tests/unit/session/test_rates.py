@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import CloseCode
-from gatelink.session.rates import Meter, TokenBucket
+from gatelink.session.rates import TokenBucket
 from gatelink.session.stream import Pause
 from tests.fakes import Bench, FakeStream, state_of
 
@@ -64,7 +64,8 @@ class Desk(Bench):
         super().__init__(limits)
         self.it, self.stream = self.session()
         self.it.open()
-        self.meter = self.it.meter = Meter(self.it, self.context.wheel, self.context.limits, self.context.stats)
+        user, context = self.it.user, self.context
+        self.meter = self.it.meter = user.metered(self.it, context.wheel, context.stats)
 
     def is_paused(self) -> bool:
         return Pause.RATE in self.stream.paused

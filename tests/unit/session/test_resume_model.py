@@ -43,6 +43,10 @@ class Owner:
 
     def closed(self, session: Session) -> None: ...
 
+    def renew(self, session: Session, token: str) -> None: ...
+
+    def expiring(self, session: Session) -> None: ...
+
     def released(self, session: Session) -> None: ...
 
 
@@ -140,7 +144,7 @@ class ResumeMachine(RuleBasedStateMachine):
             for side, other in self.directions:
                 side.out.deliver(len(side.out.bytes), other.session)
             for side in (self.server, self.client):
-                extension_of(side.session)._ack_due = True
+                extension_of(side.session).ack_due = True
                 side.session.on_deadline(side.context.wheel.now)
             if not any(side.out.bytes or side.session.outbox.count for side in (self.server, self.client)):
                 break
@@ -188,7 +192,8 @@ class ResumeMachine(RuleBasedStateMachine):
 
     def queued(self, side: Frontend) -> list[int]:
         decode = side.context.catalog.by_type[Number].decode
-        return [decode(frame[6:]).n for frame in side.session.outbox._frames if frame is not None]
+        window: Any = side.session.outbox
+        return [decode(frame[6:]).n for frame in list(window.frames())[window.kept :]]
 
     @rule()
     def run_loop(self) -> None:

@@ -1,4 +1,4 @@
-"""A session sends in one order, ends well whoever ends it, and costs a bounded amount until then."""
+"""A session sends in one order, ends well from either side, and costs a bounded amount until then."""
 
 import asyncio
 from collections.abc import Callable
@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CatalogError, CloseCode, LocalError, ProtocolError, SessionClosed
-from gatelink.session import builtin_messages
+from gatelink.handling.fallback import take_builtin
 from gatelink.session.loop_context import FLUSH_AT_ONCE
 from gatelink.session.outbox import Full
 from gatelink.session.session import HEARTBEAT_FRAME, Session
@@ -33,14 +33,7 @@ from tests.fakes import (
     turn,
 )
 from tests.support import run_watched
-
-FAREWELL = encode_frame(24, b"")
-INTERVAL, TIMEOUT, CLOSING = 10.0, 60.0, 5.0  # the defaults of Limits
-
-
-def numbered(n: int) -> bytes:
-    return encode_frame(COUNT, b"%d" % n)
-
+from tests.unit.session.support import FAREWELL, INTERVAL, TIMEOUT, numbered
 
 # -- sending --
 
@@ -373,40 +366,40 @@ async def test_a_late_loss_of_a_dropped_connection_changes_nothing() -> None:
 async def test_a_verified_client_may_not_send_what_is_the_frameworks(id: int) -> None:
     session, _ = Bench().session()
     with pytest.raises(ProtocolError, match=f"framework message {id}"):
-        builtin_messages.receive(session, id, 0, b"", False)
+        take_builtin(session, id, 0, b"", False)
 
 
 @pytest.mark.parametrize("id, known, taken", [(11_000, False, False), (59_999, False, False), (5, True, False)])
 async def test_an_applications_message_is_left_to_it(id: int, known: bool, taken: bool) -> None:
     session, _ = Bench().session()
-    assert builtin_messages.receive(session, id, 0, b"", known) is taken
+    assert take_builtin(session, id, 0, b"", known) is taken
 
 
 @pytest.mark.parametrize("id", [0, 60_000, 65_535])
 async def test_an_id_that_nobody_registered_outside_the_applications_range_is_an_error(id: int) -> None:
     bench = Bench()
     with pytest.raises(ProtocolError, match="not registered"):
-        builtin_messages.receive(bench.session()[0], id, 0, b"", False)
+        take_builtin(bench.session()[0], id, 0, b"", False)
     dialled = bench.session(owner=FakeOwner(accepting=False))[0]
-    assert builtin_messages.receive(dialled, id, 0, b"", False) is False, "the connecting side trusts the server"
+    assert take_builtin(dialled, id, 0, b"", False) is False, "the connecting side trusts the server"
 
 
 @pytest.mark.parametrize("id", [5, 99, 200, 10_999])
 async def test_an_id_of_the_original_engine_is_the_applications_matter(id: int) -> None:
-    assert builtin_messages.receive(Bench().session()[0], id, 0, b"", False) is False
+    assert take_builtin(Bench().session()[0], id, 0, b"", False) is False
 
 
 async def test_what_the_body_of_a_heartbeat_says_is_nobodys_matter() -> None:
     session, _ = Bench().session()
-    assert builtin_messages.receive(session, HEARTBEAT, 0, b"", True)
-    assert builtin_messages.receive(session, HEARTBEAT, 0, b"x", True)
+    assert take_builtin(session, HEARTBEAT, 0, b"", True)
+    assert take_builtin(session, HEARTBEAT, 0, b"x", True)
     with pytest.raises(BodyError):
-        builtin_messages.receive(session, HEARTBEAT, COMPRESSED, b"\xff\xff", True)
+        take_builtin(session, HEARTBEAT, COMPRESSED, b"\xff\xff", True)
 
 
 async def test_the_connecting_side_closes_when_a_newer_login_replaced_it() -> None:
     session, _ = Bench().session(owner=FakeOwner(accepting=False))
-    assert builtin_messages.receive(session, DUPLICATE_LOGIN, 0, b"", True)
+    assert take_builtin(session, DUPLICATE_LOGIN, 0, b"", True)
     assert session.close_code is CloseCode.REPLACED
 
 

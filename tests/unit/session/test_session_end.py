@@ -12,7 +12,7 @@ from gatelink.session.session import HEARTBEAT_FRAME, Session
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
 from gatelink.session.timers import TICK
-from gatelink.wire.frames import Frame, encode_frame
+from gatelink.wire.frames import Frame
 from tests.fakes import (
     CLOSE,
     COUNT,
@@ -28,14 +28,7 @@ from tests.fakes import (
     turn,
 )
 from tests.handling import Seen, count, opened
-
-FAREWELL = encode_frame(24, b"")
-INTERVAL, TIMEOUT, CLOSING = 10.0, 60.0, 5.0  # the defaults of Limits
-
-
-def numbered(n: int) -> bytes:
-    return encode_frame(COUNT, b"%d" % n)
-
+from tests.unit.session.support import CLOSING, FAREWELL, TIMEOUT, numbered
 
 # -- closing --
 
@@ -349,15 +342,15 @@ async def test_a_session_without_a_connection_can_join_groups() -> None:
 async def test_who_waits_for_the_last_handler_is_called_once_when_it_has_ended() -> None:
     calls: list[str] = []
     session, _ = Bench().session()
-    session.release(lambda: calls.append("it lives on"))
+    session.when_handled(lambda: calls.append("it lives on"))
     assert calls == ["it lives on"]
     session.close()
-    session.release(lambda: calls.append("released"))
-    session.after_handlers(lambda: calls.append("after the last"))
+    session.when_handled(lambda: calls.append("released"))
+    session.last_handler.then(lambda: calls.append("after the last"))
     assert calls == ["it lives on"]
-    session.handlers_done()
+    session.last_handler.ended()
     assert calls == ["it lives on", "released", "after the last"]
-    session.after_handlers(lambda: calls.append("late"))
+    session.last_handler.then(lambda: calls.append("late"))
     assert calls[3:] == ["late"]
 
 

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gatelink.session.timers import STALL, TICK, Item, Wheel
+from gatelink.session.timers import ITEMS_A_TURN, STALL, TICK, Item, Wheel
 from gatelink.testing import FakeClock
 from tests.support import run_watched
 
@@ -294,6 +294,19 @@ def test_a_hundred_thousand_items_are_called_once_each() -> None:
         loop.turn()
     assert len(calls) == 50_000
     assert len(wheel) == loop.timers == 0
+
+
+def test_a_thousand_items_of_one_tick_leave_turns_of_the_loop_to_others() -> None:
+    loop, wheel = make()
+    calls: list[int] = []
+    for number in range(1_000):
+        wheel.call(1, lambda number=number: calls.append(number))  # type: ignore[misc]
+    before = 0
+    for _ in range(40):
+        loop.turn(0.05)
+        assert len(calls) - before <= ITEMS_A_TURN
+        before = len(calls)
+    assert sorted(calls) == list(range(1_000)) and len(wheel) == loop.timers == 0
 
 
 def test_close_forgets_every_item_and_the_timer() -> None:

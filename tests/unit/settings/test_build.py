@@ -1,6 +1,7 @@
 """What is made of a configuration is what it says."""
 
 import base64
+import os
 from pathlib import Path
 
 import pytest
@@ -12,16 +13,21 @@ from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.cluster.routes import OnDeath, Pick, Rules
 from gatelink.errors import ConfigError, VerifyError
-from gatelink.keys import key_text
+from gatelink.keys import key_text, login_keys_text
+from gatelink.session.renewal import CloseExpired
 from gatelink.settings import (
     Settings,
+    TokenSettings,
     account_url,
     build_accounts,
     build_engine,
+    build_expiry,
     build_listen,
     build_rules,
     cluster_keys,
+    environment_of_login,
     load,
+    login_keys,
     open_tokens,
     server_keys,
     shifted,
@@ -165,3 +171,60 @@ def test_rules_are_by_server_type(tmp_path: Path) -> None:
         11: Rules(),
         12: Rules(pick=Pick.RENDEZVOUS, on_death=OnDeath.HOLD, hold_seconds=9),
     }
+
+
+CLUSTER = 'key = "env:CLUSTER_KEY"\nolder_keys = ["env:OLDER_KEY"]\n'
+
+
+def test_a_login_service_has_its_own_keys_or_does_not_start(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATELINK_LOGIN_KEY", raising=False)
+    monkeypatch.setenv("GATELINK_CLUSTER_KEY", "02" * 32)
+    with pytest.raises(ConfigError, match=r"login.key: env:GATELINK_LOGIN_KEY is not set.*gatelink keys login"):
+        login_keys(settings_of(tmp_path, "[login]\n"))
+    monkeypatch.setenv("GATELINK_LOGIN_KEY", "cluster-key " + "5e" * 32)
+    with pytest.raises(ConfigError, match="no login keys") as refused:
+        login_keys(settings_of(tmp_path, "[login]\n"))
+    assert "5e5e" not in str(refused.value)
+    monkeypatch.setenv("GATELINK_LOGIN_KEY", login_keys_text([ClusterKey(bytes(32)), ClusterKey(b"\1" * 32)]))
+    found = login_keys(settings_of(tmp_path, "[login]\n"))
+    assert [key.key_id for key in found] == [ClusterKey(bytes(32)).key_id, ClusterKey(b"\1" * 32).key_id]
+
+
+def test_a_login_service_for_given_gateways_needs_no_key(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("GATELINK_LOGIN_KEY", raising=False)
+    server = '[[login.servers]]\nname = "play"\nid = 1\naddresses = ["tcp://play.example.com:7000"]\n'
+    assert login_keys(settings_of(tmp_path, server)) == []
+
+
+def test_in_development_the_login_keys_are_those_of_the_made_up_cluster_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("GATELINK_LOGIN_KEY", "GATELINK_CLUSTER_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("GATELINK_DEV_SECRET", "11" * 32)
+    settings = settings_of(tmp_path, "[login]\n", dev=True)
+    assert [key.key_id for key in login_keys(settings)] == [key.key_id for key in cluster_keys(settings)]
+
+
+def test_up_gives_the_login_service_its_keys_and_never_the_clusters(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("GATELINK_LOGIN_KEY", raising=False)
+    monkeypatch.setenv("CLUSTER_KEY", "02" * 32)
+    monkeypatch.setenv("OLDER_KEY", key_text(ClusterKey(b"\3" * 32)))
+    settings = settings_of(tmp_path, f"[login]\n[cluster]\n{CLUSTER}")
+    given = dict(os.environ)
+    found = environment_of_login(settings, given)
+    assert set(given) - set(found) == {"CLUSTER_KEY", "OLDER_KEY"}
+    assert set(found) - set(given) == {"GATELINK_LOGIN_KEY"}
+    assert all("02" * 32 not in value and "03" * 32 not in value for value in found.values())
+    monkeypatch.setenv("GATELINK_LOGIN_KEY", found["GATELINK_LOGIN_KEY"])
+    assert [key.key_id for key in login_keys(settings)] == [key.key_id for key in cluster_keys(settings)]
+    again = environment_of_login(settings, dict(os.environ, GATELINK_LOGIN_KEY="login-key of mine"))
+    assert again["GATELINK_LOGIN_KEY"] == "login-key of mine", "one that was given is left as it is"
+
+
+def test_the_policy_at_expiry_is_ignore_unless_the_file_says_close() -> None:
+    assert build_expiry(Settings()) is None
+    tokens = TokenSettings(at_expiry="close", expiry_warning=5.0, close_base_clients=True)
+    assert build_expiry(Settings(tokens=tokens)) == CloseExpired(warn=5.0, base_clients=True)

@@ -20,6 +20,7 @@ from gatelink.settings import (
     LoginSettings,
     LogSettings,
     OidcSettings,
+    PageSettings,
     Secret,
     ServiceSettings,
     Settings,
@@ -45,6 +46,7 @@ SECTIONS: dict[str, Any] = {
     "[gateway]": GatewaySettings,
     "gateway.listen": ListenSettings,
     "[services.NAME]": ServiceSettings,
+    "[page]": PageSettings,
     "[logs]": LogSettings,
 }
 ELSEWHERE = {Limits, WireOptions}  # docs/limits.md has their tables, and tests/unit/test_docs.py checks those

@@ -91,7 +91,7 @@ addresses = []
         "7: tokens.lifetime: must be a finite number",
         "10: gateway.count: must be a whole number, not a string; write it as count = 3",
         "13: gateway.listen[1]: not an endpoint: 'udp://0.0.0.0': write it as tcp://host:port, tls://host:port, "
-        "tcp://[::1]:7000 or unix:///run/gate.sock",
+        "ws://host:port, tcp://[::1]:7000 or unix:///run/gate.sock",
         '16: services.Lobby: must be up to 32 of a-z 0-9 _ -, a letter first, as "lobby"',
         "16: services.Lobby: type is missing; write type = 10",
         '17: services.Lobby.run: must be a string, not a whole number; write it as run = "text"',
@@ -143,7 +143,7 @@ addresses = []
         (
             '[gateway]\ninner = "h:1"',
             "2: gateway: inner: not an endpoint: 'h:1': write it as tcp://host:port, "
-            "tls://host:port, tcp://[::1]:7000 or unix:///run/gate.sock",
+            "tls://host:port, ws://host:port, tcp://[::1]:7000 or unix:///run/gate.sock",
         ),
         (
             '[gateway.routes]\n"11000-11999" = "lobby"',
@@ -198,7 +198,7 @@ addresses = []
         (
             '[[login.servers]]\nname = "a"\nid = 1\naddresses = ["h:1"]',
             "4: login.servers[0]: addresses: not an endpoint: 'h:1': write it as tcp://host:port, "
-            "tls://host:port, tcp://[::1]:7000 or unix:///run/gate.sock",
+            "tls://host:port, ws://host:port, tcp://[::1]:7000 or unix:///run/gate.sock",
         ),
         (
             '[[login.servers]]\nname = "a"\nid = 1\naddresses = ["tcp://h:1"]\n'

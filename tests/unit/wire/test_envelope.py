@@ -6,10 +6,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatelink import _native
 from gatelink.errors import BodyError, LocalError
 from gatelink.wire import envelope
 from gatelink.wire.base import FRAMEWORK_IDS
 from gatelink.wire.frames import Frame, FrameDecoder, encode_frame
+from tests.twins import core
 
 MAX_FRAME = 1_000
 
@@ -48,6 +50,10 @@ WIRE: list[tuple[bytes, str]] = [
     ),
     (envelope.event(envelope.SessionClosed(1, 4009)), "0c0000 00 6800 0100000000000000 a90f"),
     (envelope.event(envelope.Bind(1, 12, 77)), "130000 00 6900 0100000000000000 0c 4d00000000000000"),
+    (
+        envelope.event(envelope.KickUser(1, 256, 2, "no")),
+        "180000 00 7400 0100000000000000 0001 0200000000000000 0200 6e6f",
+    ),
     (envelope.event(envelope.Kick(1, 4009, "no")), "100000 00 6a00 0100000000000000 a90f 0200 6e6f"),
     (envelope.event(envelope.Join(1, "g")), "0d0000 00 6b00 0100000000000000 0100 67"),
     (envelope.event(envelope.Leave(1, "g")), "0d0000 00 6c00 0100000000000000 0100 67"),
@@ -122,6 +128,78 @@ def test_any_bytes_are_an_envelope_or_a_body_error(open: Any, body: bytes) -> No
         assert id and id not in FRAMEWORK_IDS and flags <= 3
 
 
+OPENERS = ("open_client_frames", "open_push_frames", "open_broadcast_frames")
+HEADS = (bytes(8), b"\1\0" + bytes(8) + b"\1" + bytes(8), b"\2\0ab" + bytes(9))  # of their bodies
+ODD = (
+    b"\0\0\0\0",  # a message of length 0
+    b"\1\0\0\0\1",
+    b"\2\0\0\0\0\0",  # id 0
+    b"\2\0\0\0\1\0",  # one of the framework's
+    b"\2\0\0\0\x64\0",
+    b"\1\0\0\x80\1",  # a control record
+    b"\5\0\0\x08\xf9\x2a\0\0\0",  # a request without a whole tag
+    b"\6\0\0\x0c\xf9\x2a\0\0\0\0",  # unknown flags
+    b"\x0d\0\0\x18\xf9\x2a" + bytes(11),  # a failure that is too short
+    b"\xff\xff\xff\0\xf9\x2a",
+)
+TAGGED = st.tuples(IDS, st.sampled_from([8, 11, 16, 19, 24]), st.binary(min_size=12, max_size=30))
+INSIDE = st.lists(
+    st.one_of(FRAMES.map(lambda frame: encode_frame(frame[0], frame[2], frame[1])), st.sampled_from(ODD))
+    | TAGGED.map(lambda frame: encode_frame(frame[0], frame[2], frame[1])),
+    max_size=4,
+)
+
+
+def opened(open: Any, body: bytes) -> Any:
+    """What it gives, or its error."""
+    try:
+        *head, frames = open(body, MAX_FRAME)
+    except BodyError as error:
+        return str(error)
+    return *head, list(frames)
+
+
+@pytest.mark.skipif(core is None, reason="the compiled core is not built here")
+@pytest.mark.parametrize(("name", "head"), [*zip(OPENERS, HEADS, strict=True)])
+@given(inside=INSIDE, lacks=st.integers(0, 3), spoilt=st.none() | st.tuples(st.integers(0, 60), st.integers(0, 255)))
+def test_both_cores_open_the_same_envelopes_and_refuse_the_others_with_the_same_words(
+    name: str, head: bytes, inside: list[bytes], lacks: int, spoilt: tuple[int, int] | None
+) -> None:
+    body = bytearray(head + b"".join(inside))
+    del body[len(body) - lacks :]
+    if spoilt is not None and spoilt[0] < len(body):
+        body[spoilt[0]] = spoilt[1]
+    pure, native = _native.pure[name], getattr(core, name)
+    assert opened(pure, bytes(body)) == opened(native, bytes(body))
+    if not isinstance(found := opened(native, bytes(body)), str) and name != "open_client_frames":
+        assert native(bytes(body), MAX_FRAME)[-1].has_tags == any(frame[3] >= 8 for frame in found[-1])
+
+
+@pytest.mark.skipif(core is None, reason="the compiled core is not built here")
+@pytest.mark.parametrize("name", OPENERS)
+@given(body=st.binary(max_size=60))
+def test_both_cores_take_any_bytes_alike(name: str, body: bytes) -> None:
+    assert opened(_native.pure[name], body) == opened(getattr(core, name), body)
+
+
+@pytest.mark.skipif(core is None, reason="the compiled core is not built here")
+@given(sid=U64S, frames=SOME_FRAMES)
+def test_both_cores_pack_the_same_bytes(sid: int, frames: list[Frame]) -> None:
+    for name, arguments in (("client_frames", frames), ("push_to_one", encoded(frames))):
+        assert _native.pure[name](sid, arguments) == getattr(core, name)(sid, arguments)
+
+
+@pytest.mark.skipif(core is None, reason="the compiled core is not built here")
+def test_the_compiled_core_refuses_what_is_no_frame() -> None:
+    for wrong in ([(1, 2)], [b"ab"], [(1, 2, "text")], [(1 << 16, 0, b"")], [(11001, 256, b"")]):
+        with pytest.raises((TypeError, ValueError, OverflowError)):
+            core.client_frames(1, wrong)
+    for wrong_frames in (["text"], [b"abc"], [b"\2\0\0\0\1"]):
+        with pytest.raises((TypeError, ValueError)):
+            core.WholeFrames(wrong_frames)
+    assert list(core.WholeFrames()) == [] and not core.WholeFrames().has_tags
+
+
 @given(st.integers(0, 300), st.binary(max_size=80))
 def test_any_bytes_are_a_rare_envelope_or_a_body_error(id: int, body: bytes) -> None:
     try:
@@ -178,3 +256,24 @@ def test_a_push_to_more_sessions_than_it_can_count_is_refused() -> None:
     assert len(envelope.push_frames(range(65_535), frames)) > 8 * 65_535
     with pytest.raises(LocalError, match="65536"):
         envelope.push_frames(range(65_536), frames)
+
+
+def test_counts_of_handled_frames_come_back_and_other_sizes_are_refused() -> None:
+    counts = [(1, 5), ((1 << 64) - 1, (1 << 32) - 1)]
+    lost = envelope.handled_counts(counts, envelope.LOST_PUSHES)
+    assert int.from_bytes(lost[4:6], "little") == envelope.LOST_PUSHES
+    frame = envelope.handled_counts(counts)
+    assert int.from_bytes(frame[4:6], "little") == envelope.HANDLED
+    assert list(envelope.open_handled_counts(frame[6:])) == counts
+    assert list(envelope.open_handled_counts(b"")) == []
+    for size in (1, 11, 13, 25):
+        with pytest.raises(BodyError, match="Handled"):
+            envelope.open_handled_counts(bytes(size))
+
+
+def test_the_frames_of_a_push_are_counted_for_each_session() -> None:
+    two = [encode_frame(12_001, b"a"), encode_frame(12_002, b"")]
+    assert envelope.pushed_counts(envelope.push_frames((7, 8), two)) == [(7, 2), (8, 2)]
+    assert envelope.pushed_counts(envelope.push_to_one(9, two[:1])) == [(9, 1)]
+    assert envelope.pushed_counts(envelope.client_frames(7, [(12_001, 0, b"")])) == []
+    assert envelope.pushed_counts(encode_frame(envelope.PUSH_FRAME, b"abc")) == [], "spoilt"

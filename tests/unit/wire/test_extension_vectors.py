@@ -10,6 +10,7 @@ import json
 import struct
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -18,7 +19,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from noise.connection import Keypair, NoiseConnection
 
 from gatelink.errors import ProtocolError
+from gatelink.session.requests import Requests
 from gatelink.wire.control import decode_control, encode_control
+from gatelink.wire.frames import ALL_FLAGS, FrameDecoder
 from tests.vectors import make_extension
 
 Vector = dict[str, Any]
@@ -37,6 +40,10 @@ TYPES = {
     8: ("ACK", [("received", "Q")]),
     9: ("CLOSE", [("code", "H"), ("reason", "text")]),
     10: ("GOAWAY", [("reconnect_within", "I"), ("address", "text")]),
+    11: ("RENEW", [("token", "text")]),
+    12: ("RENEWED", [("result", "B"), ("expires_in", "I")]),
+    13: ("EXPIRING", [("seconds", "I")]),
+    14: ("LOST", [("type", "B"), ("to_server", "I"), ("to_client", "I")]),
 }
 
 
@@ -155,6 +162,33 @@ def test_every_record_has_a_vector() -> None:
 def test_a_control_record_has_its_fields(vector: Vector) -> None:
     payload = only_frame(bytes.fromhex(vector["frame"]), CONTROL)
     assert read_control(payload) == (vector["name"], vector["fields"])
+
+
+@pytest.mark.parametrize("vector", [v for kind in ("request", "answer", "failed") for v in of_kind(kind)])
+def test_a_request_its_answer_and_its_failure_have_their_fields(vector: Vector) -> None:
+    flags = {"request": 0x08, "answer": 0x10, "failed": 0x18}[vector["kind"]]
+    payload = only_frame(bytes.fromhex(vector["frame"]), flags)
+    id, tag = struct.unpack_from("<HI", payload)
+    found: dict[str, Any] = {"id": id, "tag": tag}
+    if flags == 0x18:
+        code, detail, size = struct.unpack_from("<HIH", payload, 6)
+        found |= {"code": code, "detail": detail, "reason": payload[14:].decode()}
+        assert size == len(payload) - 14
+    else:
+        assert payload[6:] == {11_001: b"hello", 11_002: b"hello back"}[id]
+    assert found == vector["fields"]
+
+
+@every("refused-request")
+def test_a_bad_request_or_answer_is_a_protocol_error(vector: Vector) -> None:
+    decoder = FrameDecoder(1_000)
+    decoder.allowed = ALL_FLAGS
+    frames = decoder.feed(bytes.fromhex(vector["frame"]))
+    assert (decoder.error is None) == bool(frames)
+    peer: Any = SimpleNamespace()
+    for frame in frames:
+        with pytest.raises(ProtocolError):
+            Requests().take(peer, frame)
 
 
 @every("ignored")

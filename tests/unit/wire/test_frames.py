@@ -258,10 +258,10 @@ def test_what_waits_for_its_turn_is_judged_by_the_new_max_length() -> None:
 def test_a_large_frame_in_small_chunks_is_copied_a_few_times_not_once_a_chunk(monkeypatch: pytest.MonkeyPatch) -> None:
     looked = 0
 
-    def counting(data: bytes, *rest: Any) -> int:
+    def counting(data: bytes, *rest: Any, **more: Any) -> int:
         nonlocal looked
         looked += 1
-        return walk(data, *rest)
+        return walk(data, *rest, **more)
 
     monkeypatch.setattr(frames_module, "walk", counting)
     size = 4 * 1_048_576

@@ -81,9 +81,10 @@ def test_the_version_is_the_lower_one() -> None:
 
 
 @pytest.mark.parametrize("answer", [Hello(2, 0), Hello(1, 2), Hello(1, 1 << 40)], ids=["version", "feature", "unknown"])
-def test_a_server_that_agrees_to_what_was_not_offered_is_refused(answer: Hello) -> None:
+@pytest.mark.parametrize("offered", [1, Features.RESUME], ids=["int", "flag"])
+def test_a_server_that_agrees_to_what_was_not_offered_is_refused(answer: Hello, offered: int) -> None:
     with pytest.raises(ProtocolError, match="answers version 1, features 0x1"):
-        check_answer(Hello(1, 1), answer)
+        check_answer(Hello(1, offered), answer)
 
 
 def test_a_server_with_two_keys_answers_clients_of_either() -> None:
@@ -111,7 +112,7 @@ def test_who_names_the_wrong_key_or_server_is_refused(initiator: Initiator, word
 
 
 def test_a_key_id_that_is_right_is_not_enough() -> None:
-    """Whoever has only the public key's first four hash bytes, or a cluster key's, gets no further."""
+    """A peer with only the first four hash bytes of the public key, or of a cluster key, gets no further."""
     record = first_record(Initiator(ServerKey.generate().public, Hello()))
     forged = Handshake(Pattern.NK, KEY.key_id, 0, 0, record.message)
     with pytest.raises(ProtocolError):

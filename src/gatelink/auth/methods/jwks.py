@@ -46,7 +46,7 @@ class Jwks:
 
     Keys are used for at most `max_age` seconds. A login fetches them again when half of that has passed or when its key
     is unknown, but at most once in `retry_after` seconds. So a withdrawn key is refused after `max_age` seconds at the
-    latest, a new one is known after `retry_after`, and no client can cause more fetches. A fetch has `timeout` seconds,
+    latest, and a new one is known after `retry_after`. No client can cause more fetches. A fetch has `timeout` seconds,
     follows no redirect and reads at most 256 KiB.
     """
 
@@ -73,7 +73,6 @@ class Jwks:
         self._failure = "was never fetched"
         self._tls: ssl.SSLContext | None = None
         self._fetching: asyncio.Task[None] | None = None
-        self.fetches = 0
 
     async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
         """The key `kid` for `algorithm` (one of ALGORITHMS); without `kid` the only one for it. None if there is none.
@@ -111,7 +110,6 @@ class Jwks:
 
     async def _fetch(self) -> None:
         """Replace the keys. A failure leaves the old keys, and its text in `_failure`."""
-        self.fetches += 1
         try:
             async with asyncio.timeout(self._timeout):
                 data = await (self._download() if self._url else asyncio.to_thread(self._read_file))

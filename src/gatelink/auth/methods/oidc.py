@@ -42,8 +42,8 @@ class Oidc:
     The token is signed with RS256, ES256 or EdDSA (Ed25519) by a key in `jwks`, the issuer's key set: an https URL,
     an http URL on loopback, or a file's path. Its `iss` is `issuer`, its `aud` has (one of) `audience`, `exp`, `iat`
     and `nbf` (the last if there) hold, give or take `leeway` seconds. A token that is also for other parties could come
-    from one of them. So every `aud`, and `azp` if present, must be in `audience` or `authorized_parties`, which are
-    other clients of ours (an app has an id of its own, and its tokens are for the server). A token with several
+    from one of them. So every `aud`, and `azp` if present, must be in `audience` or `authorized_parties`. The latter
+    are other clients of ours: an app has an id of its own, and its tokens are for the server. A token with several
     audiences must have `azp` (OpenID Connect Core 1.0, section 3.1.3.7). If the credentials have a `nonce`, the token
     must have the same; that stops the reuse of a stolen token only if the caller drew the nonce.
 

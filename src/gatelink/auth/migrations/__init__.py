@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from gatelink.errors import ConfigError, importing
+from gatelink.version import __version__
 
 with importing(__name__, "login"):
     from alembic import command
@@ -47,6 +48,7 @@ async def check(database: Database) -> None:
         version = await connection.run_sync(current)
     newest = scripts().get_current_head()
     if version != newest:
+        _must_know(version)
         raise ConfigError(
             f"the accounts in {database.name} have schema {version or 'none'}, this gatelink needs {newest}; "
             "run: gatelink accounts migrate URL"
@@ -56,15 +58,23 @@ async def check(database: Database) -> None:
 def upgrade_to(connection: Connection, revision: str = "head") -> tuple[str | None, str]:
     """Upgrade in the transaction of `connection`. Raises ConfigError for a schema that this version doesn't know."""
     before = current(connection)
-    known = [script.revision for script in scripts().walk_revisions()]
-    if before is not None and before not in known:
-        raise ConfigError(f"the accounts have schema {before}; this gatelink knows up to {known[0]}: run the newer one")
+    _must_know(before)
     config = _config()
     config.attributes["connection"] = connection
     command.upgrade(config, revision)
     after = current(connection)
     assert after is not None
     return before, after
+
+
+def _must_know(version: str | None) -> None:
+    """Raise ConfigError for the schema of a newer gatelink."""
+    known = [script.revision for script in scripts().walk_revisions()]
+    if version is not None and version not in known:
+        raise ConfigError(
+            f"the accounts have schema {version}, and gatelink {__version__} knows up to {known[0]}: a newer gatelink "
+            "upgraded them. Install that version here too; `accounts migrate` can't go back"
+        )
 
 
 def current(connection: Connection) -> str | None:

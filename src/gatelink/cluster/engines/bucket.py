@@ -1,23 +1,25 @@
 """The keys of a cluster in a key-value bucket of JetStream: a stream that keeps the last message of each subject.
 
-NATS' key-value stores are such streams (architecture decision record 8); expiry is each message's own `Nats-TTL`, and
-what expires or is deleted leaves a marker for a while, so that watches see it (43, 48). The stream is used directly,
-since the client's own `KeyValue.put` and `update` write entries that never expire. Nothing here knows a connection.
+NATS' key-value stores are such streams (architecture decision record 8). Each message expires by its own `Nats-TTL`. A
+key that expires or is deleted leaves a marker for a while, so that watches see it (43, 48). This module uses the stream
+itself, as the client's own `KeyValue.put` and `update` write entries that never expire. It knows no connection.
 """
 
 import re
 import secrets
 from collections.abc import Awaitable, Mapping
+from datetime import datetime
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
 from gatelink.cluster.engine import Conflict, EngineError, EngineUnavailable, Entry, Revision
+from gatelink.cluster.engines.clock import EngineClock
 from gatelink.errors import ConfigError
 
 MARK_TTL = 600  # s
 ROOM = 4_096  # bytes that a bucket with a limit must have left for a new key, and allow for one
-MARKER_TTL = 120  # s that a marker is kept; a watch that heard nothing for as long has begun again well before
+MARKER_TTL = 120  # s that a marker is kept; a watch without a message for that long has begun again before
 
 _EXPECTED = "Nats-Expected-Last-Subject-Sequence"
 _TTL = "Nats-TTL"
@@ -27,12 +29,16 @@ _MARKER = "Nats-Marker-Reason"
 _NO_STREAM, _NO_MESSAGE, _STREAM_EXISTS = 10059, 10037, 10058
 _WRONG_LAST = {10071, 10164}
 _JETSTREAM_OFF = {10039, 10076}
-_UNFIT = {_NO_STREAM, 10166, 10109}  # nothing is there, it keeps keys for ever, it takes no writes
+_NO_LEADER = 10008  # of all of JetStream
+_UNFIT = {_NO_STREAM, 10166, 10109, _NO_LEADER}  # nothing is there, it keeps keys for ever, it takes no writes
 _TOO_FEW_SERVERS = 10005  # of the cluster are there, or not yet
 
 
 class BucketUnfit(EngineUnavailable):
-    """The bucket is not there, or cannot hold keys that expire; nothing was done. `KeyValueBucket.prepare` mends it."""
+    """The bucket is not there, has no leader, or cannot hold keys that expire; nothing was done.
+
+    An election or `KeyValueBucket.prepare` mends it.
+    """
 
 
 class Message(NamedTuple):
@@ -84,11 +90,12 @@ class _State(msgspec.Struct, frozen=True):
 class _Stream(msgspec.Struct):
     config: dict[str, Any] = {}
     state: _State = _State()
+    ts: datetime | None = None  # the leader's time
     error: ApiError | None = None
 
 
 class KeyValueBucket:
-    """The keys of the bucket `name`; `replicas` are made of it if it has to be made.
+    """The keys of the bucket `name`; `replicas` are made of it if it has to be made. `clock` follows its leader's.
 
     It has a key of its own, the mark. While the mark is the one written last, the bucket has its contents. Else it was
     emptied, made again, or restored from an older copy.
@@ -97,6 +104,7 @@ class KeyValueBucket:
     def __init__(self, name: str, replicas: int) -> None:
         self.stream = f"KV_{name}"
         self.prefix = f"$KV.{name}."
+        self.clock = EngineClock()
         self._replicas = replicas
         self.lacks = ""
         """Options that the bucket lacks and is used without; "" if none."""
@@ -106,10 +114,11 @@ class KeyValueBucket:
         self._mark = f"marks.{secrets.token_hex(8)}"
         self._last_mark: Revision | None = None  # the last write of the mark that was acknowledged
         self._mark_may_be: set[bytes] = set()  # an unanswered write may have been done
-        self._newest = 0  # the highest revision that was acknowledged
+        self.newest = 0
+        """The highest revision that was acknowledged to this process."""
 
     async def prepare(self, ask: Ask) -> None:
-        """Makes the bucket, or checks the one that is there. Raises ConfigError, EngineUnavailable, NoResponder.
+        """Make the bucket, or check the one that is there. Raises ConfigError, EngineUnavailable, NoResponder.
 
         At first a bucket with wrong options is refused, since it may be another application's. Later it is this
         cluster's, and changed options are set back.
@@ -130,11 +139,11 @@ class KeyValueBucket:
         self._is_ours = True
 
     async def mark(self, ask: Ask) -> bool:
-        """Writes the mark, which shows that the bucket works; whether it still has what it had.
+        """Write the mark, which shows that the bucket works. Returns whether the bucket still has what it had.
 
         Raises EngineError for a bucket that does not take the write.
         """
-        before, last = self._newest, self._last_mark
+        before, last = self.newest, self._last_mark
         value = secrets.token_bytes(8)
         may_be = self._mark_may_be
         self._mark_may_be = may_be | {value} if len(may_be) < 100 else {value}
@@ -151,8 +160,14 @@ class KeyValueBucket:
         self._mark_may_be = {value}
         if self._last_mark <= before:  # an older copy, in which the mark happens to be the same
             is_same = False
-            self._newest = self._last_mark
+            self.newest = self._last_mark
         return is_same
+
+    async def probe(self, ask: Ask) -> None:
+        """Write a key of its own beside the mark. Raises EngineError if the bucket does not take it."""
+        if self.full:
+            raise EngineError(self.full)
+        await self.put(ask, f"{self._mark}-probe", b"", MARK_TTL)
 
     async def _find(self, ask: Ask) -> _Stream:
         """The bucket; makes it if it is not there."""
@@ -170,7 +185,7 @@ class KeyValueBucket:
         return found
 
     async def _mend(self, ask: Ask, config: Mapping[str, Any], lacking: list[str]) -> None:
-        """Gives the bucket the options that it lacks; the others stay what somebody made them. Raises ConfigError."""
+        """Give the bucket the options that it lacks; the others stay as an operator set them. Raises ConfigError."""
         options = {name: self._config()[name] for name in _MENDED}
         changed = await self._stream(ask, "UPDATE", msgspec.json.encode(dict(config) | options))
         still = lacking if changed.error is not None else _lacking(self._needed(changed.config))
@@ -192,8 +207,9 @@ class KeyValueBucket:
         return await self._write(ask, key, value, {_TTL: str(seconds)})
 
     async def create(self, ask: Ask, key: str, value: bytes, seconds: int) -> Revision:
-        """Over nothing, or over the marker of what was there. Raises Conflict. Ends only with its caller's deadline
-        if markers come and go all the while.
+        """Write a key that is not there, or whose marker is. Raises Conflict.
+
+        While markers come and go, it tries again until its caller's deadline.
         """
         expected = 0
         while True:
@@ -220,7 +236,13 @@ class KeyValueBucket:
         return message.subject.removeprefix(self.prefix), None if is_gone else message.data
 
     async def _stream(self, ask: Ask, verb: str, data: bytes) -> _Stream:
-        return msgspec.json.decode((await ask(f"$JS.API.STREAM.{verb}.{self.stream}", data)).data, type=_Stream)
+        """Ask about the bucket, and so measure the time of the server that leads it."""
+        sent = self.clock.monotonic()
+        reply = await ask(f"$JS.API.STREAM.{verb}.{self.stream}", data)
+        found = msgspec.json.decode(reply.data, type=_Stream)
+        if found.ts is not None and found.ts.year > 1:
+            self.clock.measured(sent, found.ts.timestamp(), self.clock.monotonic())
+        return found
 
     async def _last(self, ask: Ask, key: str) -> _Stored | None:
         request = msgspec.json.encode({"last_by_subj": self.prefix + key})
@@ -235,7 +257,7 @@ class KeyValueBucket:
         written = msgspec.json.decode(reply.data, type=_Written)
         if written.error is not None:
             raise _failure(key, written.error)
-        self._newest = max(self._newest, written.seq)
+        self.newest = max(self.newest, written.seq)
         return Revision(written.seq)
 
     def _config(self) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 import asyncio
 import fcntl
+import math
 import os
 import secrets
 import shutil
@@ -231,7 +232,7 @@ class EmbeddedEngine(NatsEngine):
         bucket: str = "gatelink",
     ) -> None:
         self.server = NatsServer(folder)
-        super().__init__((), name=name, timeout=timeout, bucket=bucket)
+        super().__init__((), name=name, timeout=timeout, bucket=bucket, max_skew=math.inf)  # they have one clock
 
     async def start(self) -> None:
         await self.server.start()

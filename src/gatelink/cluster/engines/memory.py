@@ -10,7 +10,6 @@ from functools import partial
 from typing import Any, Generic, NamedTuple, Self, TypeVar
 
 from gatelink.cluster.engine import (
-    CallTimeout,
     Conflict,
     EngineStats,
     EngineUnavailable,
@@ -18,14 +17,17 @@ from gatelink.cluster.engine import (
     NoResponder,
     Revision,
     Subscription,
+    check_name,
+    check_timeout,
+    check_value,
+    check_write,
+    is_below,
 )
-from gatelink.cluster.engines.checks import check_name, check_timeout, check_value, check_write, is_below
 from gatelink.cluster.engines.view import View
-from gatelink.cluster.engines.workers import Handler, RequestWorkers, request_failed
-from gatelink.logger import Logger
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.cluster.engines.workers import Handler, RequestWorkers, late_answer, request_failed
+from gatelink.logger import Logger, RateLimitedLogger
 
-TICK = 0.05  # s; expiries are looked for at most this often, so a watch hears of one so much later
+TICK = 0.05  # s; expiries are looked for at most this often, so a watch has one so much later
 
 
 class _Row(NamedTuple):
@@ -58,13 +60,15 @@ class _Subscription(Generic[_Handler]):
 class MemoryEngine:
     """An `Engine` in memory. All servers of a process are given the same one; it ends with the last that closes it.
 
-    clock: seconds, for expiry. What is due goes when the clock is next looked at: by any call, or by a timer.
+    clock: seconds, for expiry, and the engine's time; the monotonic clock, begun at the time of now, if None. What is
+    due goes when the clock is next looked at: by any call, or by a timer.
     """
 
-    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, clock: Callable[[], float] | None = None) -> None:
         self.stats = EngineStats()
         self.when_back: set[Callable[[], None]] = set()
-        self._clock = clock
+        self._clock = clock or time.monotonic
+        self._began = time.time() - time.monotonic() if clock is None else 0.0
         self._users = 0
         self._rows: dict[str, _Row] = {}
         self._due: list[tuple[float, str, Revision]] = []  # a heap; what was written over stays a while
@@ -110,6 +114,17 @@ class MemoryEngine:
     def is_available(self) -> bool:
         return self._users > 0
 
+    @property
+    def trouble(self) -> str:
+        return "" if self.is_available else "it is not started, or closed"
+
+    def now(self) -> float:
+        return self._clock() + self._began
+
+    @property
+    def skew(self) -> float:
+        return 0.0  # its clock is this machine's
+
     async def get(self, key: str) -> Entry | None:
         check_name(key)
         with self._call("get"):
@@ -140,7 +155,7 @@ class MemoryEngine:
             if revision is not None:
                 self._expect(key, revision)
             if self._rows.pop(key, None) is not None:
-                self._tell(key, None)
+                self._notify(key, None)
 
     @contextlib.asynccontextmanager
     async def watch(self, prefix: str) -> AsyncIterator[View]:
@@ -189,7 +204,7 @@ class MemoryEngine:
                     result, failure = await answer
             except TimeoutError:
                 if not answer.done() or answer.cancelled():  # else it came first, and this loop stood still since
-                    raise CallTimeout(f"{subject}: no answer within {timeout:g} s") from None
+                    raise late_answer(f"{subject}: no answer within {timeout:g} s") from None
                 result, failure = answer.result()
             finally:
                 self._requests.discard(answer)
@@ -213,7 +228,7 @@ class MemoryEngine:
         else:
             heapq.heappush(self._due, (row.due, key, row.revision))
         self._set_timer()
-        self._tell(key, value)
+        self._notify(key, value)
         return row.revision
 
     def _expect(self, key: str, revision: Revision) -> None:
@@ -221,7 +236,7 @@ class MemoryEngine:
         if row is None or row.revision != revision:
             raise Conflict(f"{key}: {'is gone' if row is None else 'another write came first'}")
 
-    def _tell(self, key: str, value: bytes | None) -> None:
+    def _notify(self, key: str, value: bytes | None) -> None:
         for prefix, view in self._watches:
             if is_below(key, prefix):
                 view.set(key, value)
@@ -233,7 +248,7 @@ class MemoryEngine:
             row = self._rows.get(key)
             if row is not None and row.revision == revision:
                 del self._rows[key]
-                self._tell(key, None)
+                self._notify(key, None)
 
     def _set_timer(self) -> None:
         if not self._due:

@@ -9,17 +9,19 @@ import asyncio
 import contextlib
 import math
 import os
+import re
+import secrets
 import ssl
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from gatelink.cluster.engine import EngineStats, EngineUnavailable, NoResponder
+from gatelink import tasks
+from gatelink.cluster.engine import MAX_VALUE, EngineStats, EngineUnavailable, NoResponder
 from gatelink.cluster.engines.bucket import Message
-from gatelink.cluster.engines.checks import MAX_VALUE
 from gatelink.errors import ConfigError, importing
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.logger import RateLimitedLogger
 
 with importing(__name__, "cluster"):
     import nats.errors
@@ -58,6 +60,12 @@ class _Client(Client):
         else:
             self._on_lost(err_msg)
 
+    async def _process_pong(self) -> None:
+        """Take a PONG. Its waiter may have been cancelled; nats-py would raise, and never read again."""
+        if self._pongs and self._pongs[0].done():
+            self._pongs[0] = asyncio.get_running_loop().create_future()
+        await super()._process_pong()
+
     async def _send_command(self, cmd: bytes, priority: bool = False) -> None:
         if not self._is_aborted:  # `close` sends, and fails on a lost connection
             await super()._send_command(cmd, priority)
@@ -65,6 +73,11 @@ class _Client(Client):
     def abort(self) -> None:
         """Drop what is queued. `close` then waits neither for the queue nor for the peer."""
         self._is_aborted = True
+        for subscription in self._subs.values():  # `close` does not if the client has closed itself half way
+            subscription._stop_processing()
+        for task in (self._reading_task, self._ping_interval_task, self._flusher_task):
+            if task is not None:
+                task.cancel()  # `close` does not if it was called before `connect` made them
         self._pending.clear()
         self._pending_data_size = 0
         if isinstance(self._transport, TcpTransport) and self._transport._io_writer is not None:
@@ -83,7 +96,9 @@ class _Client(Client):
 class NatsConnection:
     """One connection to one server of NATS. When it is lost, open requests raise EngineUnavailable."""
 
-    def __init__(self, url: str, stats: EngineStats, log: RateLimitedLogger) -> None:
+    def __init__(self, url: str, stats: EngineStats, log: RateLimitedLogger, unclosed: "set[NatsConnection]") -> None:
+        """unclosed: its owner's connections; this one is among them until it is closed."""
+        self.id = secrets.token_hex(4)
         self.where = place_of(url)
         self.when_lost: set[Callable[[], None]] = set()
         self.lost: str = ""
@@ -91,11 +106,14 @@ class NatsConnection:
         self._url = url
         self._stats = stats
         self._log = log
-        self._client = _Client(self.lose, partial(self._log.error, "NATS forbids", server=self.where))
+        self._client = _Client(self.lose, self._forbidden)
         self._inbox = ""
         self._error: Exception | None = None  # the last one that nats-py reported
         self._answers: dict[str, asyncio.Future[Message]] = {}
+        self._replies: dict[str, Receive] = {}  # as `_answers`, for any number of answers
         self._asked = 0
+        self._unclosed = unclosed
+        unclosed.add(self)
 
     async def open(self, name: str, credentials: Path | None, timeout: float) -> None:  # noqa: ASYNC109 - nats-py's own
         """Raises EngineUnavailable, or ConfigError for credentials that are refused or a server too old."""
@@ -114,6 +132,7 @@ class NatsConnection:
                 user=user,
                 password=password,
                 token=token,
+                inbox_prefix=_inbox_of(user),
             )
         except (nats.errors.Error, OSError, TimeoutError) as error:
             cause = self._error or error  # `error` may say only that no server is left
@@ -127,6 +146,8 @@ class NatsConnection:
             if "authorization" in text.lower():
                 raise ConfigError(f"NATS at {self.where} refused the credentials of its URL or file") from None
             raise EngineUnavailable(f"NATS at {self.where}: {text}") from None
+        if self.lost:  # closed before there was a socket to close
+            raise EngineUnavailable(f"NATS at {self.where}: {self.lost}")
         version = self._client.connected_server_version
         if (version.major, version.minor) < OLDEST:
             raise ConfigError(f"NATS at {self.where} is {version}; keys that expire need 2.11 or newer")
@@ -154,10 +175,22 @@ class NatsConnection:
             call()
 
     async def close(self) -> None:
+        """Close the socket at once, and wait for nats-py's tasks. They end even if the wait is cancelled."""
         self.lose("closed")
         self._client.abort()
+        await asyncio.shield(tasks.keep(self._end(), "end of a connection to NATS"))
+
+    async def _end(self) -> None:
         with contextlib.suppress(*_FAILURES):
             await self._client.close()
+        self._unclosed.discard(self)
+
+    async def settle(self, seconds: float) -> None:
+        """Wait until no request waits for an answer, for up to `seconds`."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + seconds
+        while self._answers and not self.lost and loop.time() < end:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(PENDING_PAUSE)
 
     async def send(self, subject: str, data: bytes, headers: Mapping[str, str] | None = None, reply: str = "") -> None:
         """Send a message; wait while MAX_PENDING bytes wait for the socket. Raises EngineUnavailable."""
@@ -166,7 +199,8 @@ class NatsConnection:
         if self.lost:
             raise EngineUnavailable(f"the connection to NATS at {self.where} was lost: {self.lost}")
         try:
-            await self._client.publish(subject, data, reply=reply, headers=dict(headers) if headers else None)
+            with _cancellable():
+                await self._client.publish(subject, data, reply=reply, headers=dict(headers) if headers else None)
         except _FAILURES as error:
             raise self._failed(error) from None
 
@@ -182,9 +216,20 @@ class NatsConnection:
             message = await answer
         finally:
             del self._answers[token]
+            if answer.done() and not answer.cancelled():
+                answer.exception()  # the connection was lost while the request was sent: nobody awaits it
         if message.headers.get("Status") == "503":
             raise NoResponder(f"{subject}: no server answers it")
         return message
+
+    def open_reply(self, receive: Receive) -> str:
+        """A subject whose messages go to `receive`, until `close_reply`."""
+        self._asked += 1
+        self._replies[str(self._asked)] = receive
+        return f"{self._inbox}.{self._asked}"
+
+    def close_reply(self, reply: str) -> None:
+        self._replies.pop(reply.rpartition(".")[2], None)
 
     async def round_trip(self) -> None:
         """Wait until the server has read everything that was sent before: it echoes one more message."""
@@ -199,33 +244,45 @@ class NatsConnection:
         async def take(msg: Msg) -> None:
             await receive(Message(msg.subject, msg.reply, msg.data, msg.headers or {}))
 
+        subscription = None
         try:
-            subscription = await self._client.subscribe(
-                subject,
-                queue=queue,
-                cb=take,
-                pending_msgs_limit=MAX_UNHANDLED,
-                pending_bytes_limit=MAX_UNHANDLED_BYTES,
-            )
+            with _cancellable():
+                subscription = await self._client.subscribe(
+                    subject,
+                    queue=queue,
+                    cb=take,
+                    pending_msgs_limit=MAX_UNHANDLED,
+                    pending_bytes_limit=MAX_UNHANDLED_BYTES,
+                )
         except _FAILURES as error:
             raise self._failed(error) from None
+        except asyncio.CancelledError:
+            if subscription is not None:
+                with contextlib.suppress(*_FAILURES):
+                    await subscription.unsubscribe()
+            raise
         return partial(self._unlisten, subscription)
 
     async def _unlisten(self, subscription: Subscription) -> None:
         """End a subscription once its messages are handled, within DRAIN_TIMEOUT."""
         if self.lost:
             return  # it ended with the connection
-        try:
-            async with asyncio.timeout(DRAIN_TIMEOUT):
-                await self._client.stop_delivery(subscription)
-                await self.round_trip()
-                await subscription.drain()  # type: ignore[no-untyped-call]
-        except (EngineUnavailable, TimeoutError, *_FAILURES):
-            with contextlib.suppress(*_FAILURES):
-                await subscription.unsubscribe()
+        with _cancellable():
+            try:
+                async with asyncio.timeout(DRAIN_TIMEOUT):
+                    await self._client.stop_delivery(subscription)
+                    await self.round_trip()
+                    await subscription.drain()  # type: ignore[no-untyped-call]
+            except (EngineUnavailable, TimeoutError, *_FAILURES):
+                with contextlib.suppress(*_FAILURES):
+                    await subscription.unsubscribe()
 
     async def _answered(self, message: Message) -> None:
-        answer = self._answers.get(message.subject.rpartition(".")[2])
+        token = message.subject.rpartition(".")[2]
+        if (receive := self._replies.get(token)) is not None:
+            await receive(message)
+            return
+        answer = self._answers.get(token)
         if answer is not None and not answer.done():
             answer.set_result(message)
 
@@ -233,11 +290,32 @@ class NatsConnection:
         self.lose(str(error) or type(error).__name__)
         return EngineUnavailable(f"NATS at {self.where}: {error}")
 
+    def _forbidden(self, error: str) -> None:
+        self._log.error("NATS forbids what this process wants to do", error=error, server=self.where)
+
     async def _on_error(self, error: Exception) -> None:
         self._error = error
         if isinstance(error, nats.errors.SlowConsumerError):
             self._stats.dropped += 1
             self._log.error("messages come faster than they are handled", subject=error.subject)
+
+
+@contextlib.contextmanager
+def _cancellable() -> Iterator[None]:
+    """Raise CancelledError if nats-py took it, as its `_flush_pending` does, and `asyncio.wait_for` of Python 3.11 may.
+
+    Without it a task that is cancelled meanwhile would go on, and a caller that waits for its end would wait for ever.
+    """
+    task = asyncio.current_task()
+    before = task.cancelling() if task is not None else 0
+    yield
+    if task is not None and task.cancelling() > before:
+        raise asyncio.CancelledError
+
+
+def _inbox_of(user: str | None) -> str:
+    """Where answers to the processes of a user of NATS go. Permissions can keep other users out of it."""
+    return f"_INBOX_{user}" if user is not None and re.fullmatch(r"[A-Za-z0-9_-]+", user) else "_INBOX"
 
 
 def _split(url: str) -> tuple[str, str | None, str | None, str | None]:

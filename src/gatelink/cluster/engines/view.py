@@ -1,4 +1,4 @@
-"""A watch: the entries now, and the changes that its reader has not read yet."""
+"""A watch as the engines make it: the current entries, and the changes that its reader has not read yet."""
 
 import asyncio
 from collections.abc import Mapping
@@ -11,9 +11,9 @@ from gatelink.cluster.engine import Change
 class View:
     """A `Watch` that an engine writes. One reader iterates it.
 
-    Unread changes are kept by key, so a key is reported once however often it changed, and one that came and went
-    unread not at all: what is kept is bounded by the entries and the keys that the reader knows. Iteration ends when
-    the engine closes.
+    Unread changes are kept by key. So several changes of one key are reported as one, and a key that came and went
+    unread is not reported. The memory is bounded by the entries and the keys that the reader knows. Iteration ends
+    when the engine is closed.
     """
 
     def __init__(self) -> None:
@@ -51,7 +51,7 @@ class View:
             self.set(key, value)
 
     def end(self) -> None:
-        """No changes come after those that are unread."""
+        """End the iteration after the unread changes."""
         self._ended = True
         self._wake.set()
 

@@ -6,13 +6,13 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from gatelink import tasks
-from gatelink.cluster.engine import CallRefused, CallTimeout, EngineError, EngineStats, RequestFailed
-from gatelink.cluster.engines.checks import check_value
-from gatelink.rate_limited_logger import RateLimitedLogger
+from gatelink.cluster.engine import EngineStats, NoHandler, check_value
+from gatelink.errors import Refuse, RequestCode, RequestFailed
+from gatelink.logger import RateLimitedLogger
 
 MAX_SERVED = 1_000  # requests handled at a time by one engine; each is a task that waits for a database, a peer, ...
 
-FAILED, BUSY, LATE, REFUSED = "failed", "busy", "late", "refused"
+FAILED, BUSY, LATE, REFUSED, UNKNOWN = "failed", "busy", "late", "refused", "unknown"
 
 _encode_refusal = msgspec.msgpack.Encoder().encode
 _decode_refusal = msgspec.msgpack.Decoder(tuple[int, str]).decode
@@ -52,8 +52,10 @@ class RequestWorkers:
             async with deadline:
                 result = await handler(data)
                 check_value(result)
-        except CallRefused as refusal:
-            result, failure = _encode_refusal((refusal.code, refusal.reason)), REFUSED
+        except Refuse as refusal:
+            result, failure = _encode_refusal((refusal.detail, refusal.reason)), REFUSED
+        except NoHandler:
+            failure = UNKNOWN
         except Exception as error:
             self._stats.served_failed += 1
             self._log.error("a request failed", subject=subject, failed=self._stats.served_failed, exc_info=error)
@@ -61,16 +63,23 @@ class RequestWorkers:
         await answer(result, failure)
 
 
-def request_failed(subject: str, failure: str, data: bytes) -> EngineError:
+def request_failed(subject: str, failure: str, data: bytes) -> RequestFailed:
     """The caller's error for a `failure` and its data."""
     if failure == BUSY:
-        return RequestFailed(f"{subject}: refused, that server is handling {MAX_SERVED} requests already")
+        reason = f"{subject}: refused, that server is handling {MAX_SERVED} requests already"
+        return RequestFailed(RequestCode.TOO_MANY, reason=reason)
     if failure == LATE:
-        return CallTimeout(f"{subject}: its handler took longer than the caller waits")
+        return late_answer(f"{subject}: its handler took longer than the caller waits")
+    if failure == UNKNOWN:
+        return RequestFailed(RequestCode.NO_HANDLER, reason=f"{subject}: that server has no handler of it")
     if failure == REFUSED:
         try:
-            code, reason = _decode_refusal(data)
+            return RequestFailed(RequestCode.REFUSED, *_decode_refusal(data))
         except (msgspec.MsgspecError, UnicodeError):
-            return RequestFailed(f"{subject}: refused, and its reason cannot be read")
-        return RequestFailed(f"{subject}: refused with code {code}" + (f": {reason}" if reason else ""), code, reason)
-    return RequestFailed(f"{subject}: its handler failed; the cause is in its log")
+            return RequestFailed(RequestCode.REFUSED, reason=f"{subject}: its reason cannot be read")
+    return RequestFailed(RequestCode.FAILED, reason=f"{subject}: its handler failed; the cause is in its log")
+
+
+def late_answer(text: str) -> RequestFailed:
+    """The caller's error when no answer came in time, though the engine is available."""
+    return RequestFailed(RequestCode.TIMEOUT, reason=text)

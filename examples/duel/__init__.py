@@ -1,0 +1,1 @@
+"""A game for two: invitations, turns with a clock, spectators, rejoin, a leaderboard."""

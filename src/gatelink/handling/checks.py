@@ -1,0 +1,56 @@
+"""The checks of a handler at start, so that a wrong one does not fail at each message."""
+
+import asyncio
+import inspect
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, Never, NoReturn, TypeVar, cast, get_args, get_origin, get_type_hints
+
+from gatelink.calls import is_async, is_generator
+from gatelink.errors import CatalogError
+from gatelink.wire.messages import MessageType
+
+
+def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchronous: bool | None = None) -> None:
+    """Check a handler at start, so that it does not fail at each message. Raises CatalogError.
+
+    of: what it handles, in words. arguments: the names of its arguments. asynchronous: True if it must be `async def`,
+    False if it must not, None if it may be either.
+    """
+    if is_generator(handler):
+        raise CatalogError(f"the handler of {of} has a `yield`, so a call would run nothing of it; write it without")
+    if asynchronous is False and is_async(handler):
+        raise CatalogError(f"the handler of {of} must be a plain function, not `async def`: nobody would await it")
+    if asynchronous and not is_async(handler) and not is_async(inspect.unwrap(handler)):
+        raise CatalogError(f"the handler of {of} is awaited: write it as `async def`")
+    try:
+        signature = inspect.signature(handler)
+    except ValueError:
+        return  # a function written in C that does not tell its signature
+    except TypeError:
+        raise CatalogError(f"the handler of {of} is {handler!r}, which can't be called") from None
+    try:
+        signature.bind(*arguments)
+    except TypeError:
+        name = getattr(handler, "__qualname__", type(handler).__qualname__)
+        raise CatalogError(
+            f"the handler of {of} is called with ({', '.join(arguments)}); {name}{signature} can't be"
+        ) from None
+
+
+def check_answer(handler: Callable[..., Any], kind: MessageType, also: bool) -> None:
+    """Check at start that the handler of a request says it returns the request's answer, if it says anything.
+
+    Raises CatalogError for another return annotation, and for a second handler: a request has one answer.
+    """
+    answer = cast(type, kind.answer)
+    if also:
+        raise CatalogError(f"{kind.name} is a request, which has one handler: what that returns is the answer")
+    try:
+        returned = get_type_hints(inspect.unwrap(handler)).get("return", Any)
+    except Exception:
+        return  # names that exist only for the type checker
+    if get_origin(returned) in (Awaitable, Coroutine, asyncio.Future, asyncio.Task):
+        returned = get_args(returned)[-1]
+    if returned not in (Any, NoReturn, Never, answer) and not isinstance(returned, TypeVar):
+        name = getattr(returned, "__name__", repr(returned))
+        raise CatalogError(f"the handler of {kind.name} returns {name}; {kind.name} is answered with {answer.__name__}")

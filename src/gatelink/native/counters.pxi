@@ -1,0 +1,134 @@
+# Twins of stats.Traffic, session/timers.Item, handling/route.Route and handling/routes.
+
+cdef class Traffic:
+    cdef public int64_t messages, bytes
+
+
+cdef int64_t straight_frames = 0, listed_frames = 0
+
+
+def frame_counts():
+    """How many frames the sessions of this process have received: those that took the straight path, and the others."""
+    return straight_frames, listed_frames
+
+
+cdef class Item:
+    cdef public int64_t _tick
+
+    def on_deadline(self, double now):
+        raise NotImplementedError
+
+
+cdef tuple TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)   # as in handling/route.py; a test compares them
+cdef double FIRST_BUCKET = 0.0001
+
+
+cdef class Route:
+    cdef public str name
+    cdef public object handler, call, decode
+    cdef public double logged, seconds
+    cdef public int64_t count, bytes
+    cdef public list buckets
+
+    def __init__(self, str name not None, handler, decode):
+        self.name = name
+        self.handler = handler
+        self.call = handler
+        self.decode = decode
+        self.logged = float("-inf")
+        self.buckets = [0] * (len(TIME_BUCKETS) + 1)
+
+    def handled(self, int64_t size, double seconds):
+        self.count += 1
+        self.bytes += size + HEAD_SIZE
+        self.seconds += seconds
+        if seconds > FIRST_BUCKET:
+            self.observe(seconds)
+
+    cpdef observe(self, double seconds):
+        cdef Py_ssize_t at = 1
+        while at < len(TIME_BUCKETS) and seconds > <double>TIME_BUCKETS[at]:
+            at += 1
+        self.buckets[at] += 1
+
+
+cdef class Routes:
+    """A dictionary, and beside it a table of 65,536 pointers to the same routes, which the dictionary owns.
+
+    It is no subclass of dict, whose other methods would not change the table.
+    """
+
+    cdef dict known
+    cdef PyObject **by_id
+
+    def __cinit__(self, *arguments):
+        self.by_id = NULL
+
+    def __init__(self, routes=()):
+        self.known = {}
+        for key, route in dict(routes).items():
+            self[key] = route
+
+    def __dealloc__(self):
+        free(self.by_id)
+
+    def __setitem__(self, int key, Route route not None):
+        if not -0x10000 < key < 0x10000:
+            raise ValueError(f"{key} is no message id")
+        if self.by_id is NULL:
+            self.by_id = <PyObject **>calloc(0x10000, sizeof(PyObject *))
+            if self.by_id is NULL:
+                raise MemoryError()
+        older = self.known.get(key)     # until the table has the new one
+        self.known[key] = route
+        if key >= 0:
+            self.by_id[key] = <PyObject *>route
+
+    def __delitem__(self, int key):
+        older = self.known[key]
+        if key >= 0:
+            self.by_id[key] = NULL
+        del self.known[key]
+
+    def clear(self):
+        for key in list(self.known):
+            del self[key]
+
+    def __getitem__(self, key):
+        return self.known[key]
+
+    def __contains__(self, key):
+        return key in self.known
+
+    def __iter__(self):
+        return iter(self.known)
+
+    def __len__(self):
+        return len(self.known)
+
+    def __repr__(self):
+        return f"Routes({self.known!r})"
+
+    def get(self, key, default=None):
+        return self.known.get(key, default)
+
+    def keys(self):
+        return self.known.keys()
+
+    def values(self):
+        return self.known.values()
+
+    def items(self):
+        return self.known.items()
+
+
+cdef class HandlerTable:
+    cdef public Routes routes
+    cdef public dict rates
+    cdef public bint ticking
+    cdef public object default_handler
+    cdef object __weakref__
+
+    def __init__(self):
+        self.routes = Routes()
+        self.rates = {}

@@ -1,0 +1,293 @@
+# Twins of wire/envelope.py's functions for ClientFrame, PushFrame and BroadcastFrame, and of WholeFrames.
+#
+# What is not wholly right goes to the pure function, which says what is wrong with it.
+
+DEF CLIENT_FRAME = 100
+DEF PUSH_FRAME = 101
+DEF BROADCAST_FRAME = 102
+DEF TO_ONE = 19             # bytes of a PushFrame's body to one session before its frames
+DEF BEHIND = 9              # policy and key
+
+
+cdef pure_function(str name):
+    from gatelink import _native
+    return _native.pure[name]
+
+
+cdef inline bint is_framework_id(uint16_t id) noexcept:
+    return id <= 4 or id == 24 or 100 <= id < 200   # with 0, which no message has
+
+
+cdef size_t message_length(uint32_t word) noexcept:
+    """The size of the payload that a header of a message frame gives, in bytes. 0 for any other header."""
+    cdef uint32_t flags = word >> 24, length = word & MAX_LENGTH
+    cdef uint32_t least = 2
+    if flags == FAILED:
+        least = FAILED_SIZE
+    elif flags >= REQUEST:
+        if flags & ~<uint32_t>(REQUEST | 3) and flags & ~<uint32_t>(ANSWER | 3):
+            return 0
+        least = 2 + TAG_SIZE
+    elif flags > 3:
+        return 0
+    return length if length >= least else 0
+
+
+cdef struct Inside:         # the frames in an envelope
+    int64_t count
+    bint has_tags
+
+
+cdef bint look_inside(const uint8_t *data, size_t at, size_t size, int64_t max_frame, Inside *found) noexcept:
+    """Whether players' frames fill `data` from `at` to `size`, at least one, and all are right."""
+    cdef size_t length
+    cdef uint32_t word
+    found.count = 0
+    found.has_tags = False
+    while size - at >= HEAD_SIZE:
+        word = gl_u32(data + at)
+        length = message_length(word)
+        if not length or <int64_t>length > max_frame or is_framework_id(gl_u16(data + at + HEADER_SIZE)):
+            return False
+        if size - at < HEADER_SIZE + length:
+            return False
+        at += HEADER_SIZE + length
+        found.count += 1
+        if word >> 24 >= REQUEST:
+            found.has_tags = True
+    return at == size and found.count > 0
+
+
+cdef class WholeFrames:
+    """They stay in the body in which they came; none of them is an object until somebody asks for it."""
+
+    cdef bytes body
+    cdef size_t start
+    cdef Inside inside
+
+    def __cinit__(self, *arguments):
+        self.body = b""
+
+    def __init__(self, frames=()):
+        cdef WholeFrames whole = joined(list(frames))
+        self.body, self.start, self.inside = whole.body, whole.start, whole.inside
+
+    @property
+    def has_tags(self):
+        return self.inside.has_tags
+
+    cdef inline const uint8_t *c_data(self) noexcept:
+        return <const uint8_t *>PyBytes_AS_STRING(self.body) + self.start
+
+    cdef inline size_t c_size(self) noexcept:
+        return <size_t>PyBytes_GET_SIZE(self.body) - self.start
+
+    cdef list c_list(self):
+        cdef list frames = []
+        cdef size_t at = 0, size
+        while at < self.c_size():
+            size = HEADER_SIZE + (gl_u32(self.c_data() + at) & MAX_LENGTH)
+            frames.append(PyBytes_FromStringAndSize(<const char *>self.c_data() + at, <Py_ssize_t>size))
+            at += size
+        return frames
+
+    def __len__(self):
+        return self.inside.count
+
+    def __iter__(self):
+        return iter(self.c_list())
+
+    def __getitem__(self, at):
+        return self.c_list()[at]
+
+    def __eq__(self, other):
+        return self.c_list() == list(other)
+
+    def __repr__(self):
+        return repr(self.c_list())
+
+
+cdef WholeFrames whole_frames(bytes body, size_t start, int64_t max_frame):
+    """The frames that fill `body` from `start`; None if something is wrong with them."""
+    cdef WholeFrames frames = WholeFrames.__new__(WholeFrames)
+    if not look_inside(
+        <const uint8_t *>PyBytes_AS_STRING(body), start, <size_t>PyBytes_GET_SIZE(body), max_frame, &frames.inside
+    ):
+        return None
+    frames.body = body
+    frames.start = start
+    return frames
+
+
+cdef inline uint64_t gl_u64(const uint8_t *at) noexcept:
+    return gl_u32(at) | <uint64_t>gl_u32(at + 4) << 32
+
+
+cdef inline void gl_put_u64(uint8_t *at, uint64_t value) noexcept:
+    gl_put_u32(at, <uint32_t>value)
+    gl_put_u32(at + 4, <uint32_t>(value >> 32))
+
+
+cdef bytes client_envelope(uint64_t sid, const uint8_t *frames, size_t size):
+    """The whole ClientFrame of a player's whole frames. frames: NULL leaves room for them."""
+    cdef bytes whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(CLIENT_HEAD + size))
+    cdef uint8_t *place = <uint8_t *>PyBytes_AS_STRING(whole)
+    gl_put_u32(place, <uint32_t>(size + CLIENT_HEAD - HEADER_SIZE))
+    gl_put_u16(place + HEADER_SIZE, CLIENT_FRAME)
+    gl_put_u64(place + HEAD_SIZE, sid)
+    if frames is not NULL:
+        memcpy(place + CLIENT_HEAD, frames, size)
+    return whole
+
+
+def client_frames(sid, list frames not None):
+    cdef size_t size = 0, inner
+    cdef bytes body, whole
+    cdef uint8_t *place
+    for frame in frames:
+        if len(<tuple?>frame) != 3:
+            raise ValueError("a frame is (id, flags, body)")
+        size += HEAD_SIZE + <size_t>len(<bytes?>(<tuple>frame)[2])
+    if size + CLIENT_HEAD - HEADER_SIZE > MAX_LENGTH:
+        return pure_function("client_frames")(sid, frames)
+    whole = client_envelope(sid, NULL, size)
+    place = <uint8_t *>PyBytes_AS_STRING(whole) + CLIENT_HEAD
+    for frame in frames:
+        body = <bytes>(<tuple>frame)[2]
+        inner = <size_t>PyBytes_GET_SIZE(body)
+        gl_put_u32(place, <uint32_t>(inner + 2) | <uint32_t>(<uint8_t>(<tuple>frame)[1]) << 24)
+        gl_put_u16(place + HEADER_SIZE, <uint16_t>(<tuple>frame)[0])
+        memcpy(place + HEAD_SIZE, PyBytes_AS_STRING(body), inner)
+        place += HEAD_SIZE + inner
+    return whole
+
+
+def open_client_frames(bytes body not None, max_frame):
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(body)
+    cdef Inside inside
+    if size < 8 or not look_inside(data, 8, size, max_frame, &inside):
+        return pure_function("open_client_frames")(body, max_frame)
+    return gl_u64(data), frames_of(data, 8, size, None)
+
+
+def push_to_one(sid, list frames not None):
+    cdef size_t size = 0
+    cdef bytes each, whole
+    cdef uint8_t *place
+    for each in frames:
+        size += <size_t>PyBytes_GET_SIZE(<bytes?>each)
+    if not size or size + 2 + TO_ONE > MAX_LENGTH:
+        return pure_function("push_to_one")(sid, frames)
+    whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(HEAD_SIZE + TO_ONE + size))
+    place = <uint8_t *>PyBytes_AS_STRING(whole)
+    gl_put_u32(place, <uint32_t>(size + 2 + TO_ONE))
+    gl_put_u16(place + HEADER_SIZE, PUSH_FRAME)
+    gl_put_u16(place + HEAD_SIZE, 1)
+    gl_put_u64(place + HEAD_SIZE + 2, sid)
+    memset(place + HEAD_SIZE + 10, 0, BEHIND)
+    place += HEAD_SIZE + TO_ONE
+    for each in frames:
+        memcpy(place, PyBytes_AS_STRING(each), <size_t>PyBytes_GET_SIZE(each))
+        place += PyBytes_GET_SIZE(each)
+    return whole
+
+
+def open_push_frames(bytes body not None, max_frame):
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(body), at, number
+    cdef WholeFrames frames = None
+    cdef tuple sids
+    if size >= 2 + BEHIND:
+        number = gl_u16(data)
+        at = 2 + 8 * number
+        if at + BEHIND <= size and data[at] <= 2:
+            frames = whole_frames(body, at + BEHIND, max_frame)
+    if frames is None:
+        return pure_function("open_push_frames")(body, max_frame)
+    if number == 1:
+        sids = (gl_u64(data + 2),)
+    else:
+        sids = tuple([gl_u64(data + 2 + 8 * number_of) for number_of in range(number)])
+    return sids, data[at], gl_u64(data + at + 1), frames
+
+
+def open_broadcast_frames(bytes body not None, max_frame):
+    cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
+    cdef size_t size = <size_t>PyBytes_GET_SIZE(body), at
+    cdef WholeFrames frames = None
+    if size >= 2 + BEHIND:
+        at = 2 + <size_t>gl_u16(data)
+        if at + BEHIND <= size and data[at] <= 2:
+            frames = whole_frames(body, at + BEHIND, max_frame)
+    if frames is None:
+        return pure_function("open_broadcast_frames")(body, max_frame)
+    return body[2:at].decode("utf-8", "surrogateescape"), data[at], gl_u64(data + at + 1), frames
+
+
+def send_to_all(sessions, frames, key=0, full=None):
+    """Twin of session/straight_path.send_to_all: frames go into the blocks of the outboxes, where those are simple."""
+    cdef WholeFrames whole = frames if isinstance(frames, WholeFrames) else joined(list(frames))
+    cdef list to_flush = []
+    cdef StraightPath session
+    cdef object context = None
+    cdef Outbox outbox
+    cdef int64_t sent = 0
+    cdef bint is_plain = not key and (full is None or full is CLOSE_FULL)
+    try:
+        for each in sessions:
+            if is_plain and isinstance(each, StraightPath):
+                session = <StraightPath>each
+                if session.state is OPEN and isinstance(session.outbox, Outbox):
+                    outbox = <Outbox>session.outbox
+                    if outbox.append_whole(whole):
+                        sent += 1
+                        if not session._flush_scheduled:
+                            if context is None:
+                                context = session.context
+                            if session.context is context:
+                                session._flush_scheduled = True
+                                to_flush.append(session)
+                            else:
+                                session._schedule_flush()
+                        continue
+            try:
+                if is_plain:
+                    each.send_frames(whole.c_list())
+                else:
+                    for frame in whole.c_list():
+                        each.send_frame(frame, key, CLOSE_FULL if full is None else full)
+            except SessionClosed:
+                continue
+            sent += 1
+    finally:
+        if to_flush:
+            schedule_all(context, to_flush)
+    return sent
+
+
+cdef int schedule_all(context, list sessions) except -1:
+    try:
+        context.schedule_flushes(sessions)
+    except BaseException:  # as LocalError, in another thread: none of them is noted
+        for session in sessions:
+            (<StraightPath>session)._flush_scheduled = False
+        raise
+    return 0
+
+
+cdef WholeFrames joined(list frames):
+    """Frames of this side's own making, as one. Raises ValueError for what is not one whole frame."""
+    cdef WholeFrames whole = WholeFrames.__new__(WholeFrames)
+    cdef bytes frame
+    cdef size_t size
+    know_names()
+    for frame in frames:
+        size = <size_t>PyBytes_GET_SIZE(<bytes?>frame)
+        if size < HEADER_SIZE or HEADER_SIZE + (gl_u32(<const uint8_t *>PyBytes_AS_STRING(frame)) & MAX_LENGTH) != size:
+            raise ValueError(f"{size} bytes that are not one whole frame")
+        whole.inside.count += 1
+        if frame[3] >= REQUEST:
+            whole.inside.has_tags = True
+    whole.body = b"".join(frames) if len(frames) != 1 else frames[0]
+    return whole

@@ -1,0 +1,36 @@
+# What the core calls of the package in Python. It is imported at first use: the package imports the core first.
+
+cdef object OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
+cdef object OutboxFull, PureOutbox, SessionClosed, ProtocolError, NORMAL
+cdef object frame_too_large, outbox_full, wrong_count
+cdef object encode_frame, too_large, contain, isawaitable, sleep, PeerError, Refuse, refuse_for, serve_later
+cdef int64_t ACK_FRAMES, ACK_BYTES, MOST_REQUESTS
+cdef bint are_names_known = False
+
+
+cdef int know_names() except -1:
+    """Imports what the core calls. Called when the first object is made."""
+    global are_names_known, OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
+    global OutboxFull, PureOutbox, SessionClosed, ProtocolError, NORMAL, frame_too_large, outbox_full, wrong_count
+    global encode_frame, too_large, contain, isawaitable, sleep, ACK_FRAMES, ACK_BYTES
+    global PeerError, Refuse, refuse_for, serve_later, MOST_REQUESTS
+    if are_names_known:
+        return 0
+    from asyncio import sleep as _sleep
+    from inspect import isawaitable as _isawaitable
+    from gatelink import _native, calls, config, errors
+    from gatelink.handling import serving
+    from gatelink.session import loop_context, outbox, requests, states, stream
+    from gatelink.wire import frames
+    OPEN, DETACHED = states.SessionState.OPEN, states.SessionState.DETACHED
+    CLOSE_FULL, DROP_NEWEST, OutboxFull = outbox.Full.CLOSE, outbox.Full.DROP_NEWEST, outbox.OutboxFull
+    PureOutbox = _native.pure["Outbox"]
+    NOT_PAUSED = stream.Pause(0)
+    frame_too_large, outbox_full, wrong_count = outbox.frame_too_large, outbox.outbox_full, outbox.wrong_count
+    SessionClosed, ProtocolError, NORMAL = errors.SessionClosed, errors.ProtocolError, errors.CloseCode.NORMAL
+    encode_frame, too_large, contain, sleep = frames.encode_frame, loop_context.too_large, calls.contain, _sleep
+    PeerError, Refuse, isawaitable = errors.PeerError, errors.Refuse, _isawaitable
+    refuse_for, serve_later, MOST_REQUESTS = serving.refuse_for, serving.serve_later, requests.MOST
+    ACK_FRAMES, ACK_BYTES = config.ACK_FRAMES, config.ACK_BYTES
+    are_names_known = True
+    return 0

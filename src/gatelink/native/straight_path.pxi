@@ -1,0 +1,539 @@
+# Twin of session/straight_path.StraightPath.
+
+DEF TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
+
+
+cdef struct Straight:       # the frames of a read that may go straight to their handlers
+    size_t end              # where the last one ends
+    int64_t count
+    int64_t bodies          # bytes of all bodies
+    bint has_tags           # there are requests, answers or failures among them
+    int type                # of the server that gets them; 0: this process has handlers for them
+
+
+cdef struct Share:          # what a connection may have of one turn
+    int64_t max_length      # bytes of payload that a frame may declare
+    int64_t frames
+    int64_t bytes
+
+
+cdef inline uint32_t straight_length(uint32_t word, bint speaks_requests) noexcept:
+    """The bytes of payload of a frame with the header `word`; 0 if the frame needs more than a look-up."""
+    cdef uint32_t flags = word >> 24
+    cdef uint32_t length = word & MAX_LENGTH
+    if not flags:
+        return length if length >= 2 else 0
+    if not speaks_requests:
+        return 0
+    if flags == REQUEST or flags == ANSWER:
+        return length if length >= 2 + TAG_SIZE else 0
+    return length if flags == FAILED and length >= FAILED_SIZE else 0
+
+cdef class StraightPath(Item):
+    cdef public object context, extension, handlers, inbox, forwarder, state, outbox
+    cdef public object close_code, close_reason, on_written
+    cdef public object _stream, _written, _drained
+    cdef public double last_heard
+    cdef public bint _flush_scheduled
+    cdef dict encoders
+    cdef object read_clock
+    cdef int64_t write_high_water
+
+    def __init__(self, context, handlers, stream, extension, outbox):
+        know_names()
+        self.context = context
+        self.encoders = context.encoders
+        self.write_high_water = context.limits.write_high_water
+        self.handlers = handlers
+        self.extension = extension
+        self.outbox = outbox
+        self.state = OPEN
+        self.last_heard = context.wheel.read_clock()
+        self.close_reason = ""
+        self._stream = stream
+        self._written = b""
+
+    # -- to the peer --
+
+    def send(self, message, *, key=0, full=None):
+        cdef PyObject *found = PyDict_GetItemWithError(self.encoders, type(message))
+        cdef Encoder encoder
+        cdef Outbox outbox
+        cdef bytes frame
+        cdef object body
+        cdef Py_ssize_t size
+        if found is NULL:
+            encoder = <Encoder?>self.context.encoder(type(message))
+        else:
+            encoder = <Encoder?>(<object>found)
+        body = encoder.body_of(message)
+        if encoder.coder is None and isinstance(self.outbox, Outbox) and not key:
+            size = HEAD_SIZE + PyBytes_GET_SIZE(body)
+            if self.state is not OPEN:
+                self._check_sendable()
+            outbox = <Outbox>self.outbox
+            if not outbox.is_slow and outbox.has_room(<size_t>size):
+                encoder.write(make_room(&outbox.block, <size_t>size), body, size - HEAD_SIZE)
+                outbox.block.end += <size_t>size
+                outbox.fast_count += 1
+                if not self._flush_scheduled:
+                    self._schedule_flush()
+                encoder.traffic.messages += 1
+                encoder.traffic.bytes += size
+                return
+        frame = encoder.frame_of(body)
+        self.send_frame(frame, key, full)
+        encoder.traffic.messages += 1
+        encoder.traffic.bytes += len(frame)
+
+    cpdef send_frame(self, bytes frame, key=0, full=None):
+        if self.state is not OPEN:
+            self._check_sendable()
+        try:
+            if isinstance(self.outbox, Outbox):
+                (<Outbox>self.outbox).c_push(frame, full, key)
+            else:
+                self.outbox.push(frame, CLOSE_FULL if full is None else full, key)
+        except OutboxFull as error:
+            self._make_room(error, frame, key)
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    def send_frames(self, frames not None):
+        if self.state is not OPEN:
+            self._check_sendable()
+        cdef int64_t count = self.outbox.count
+        try:
+            self.outbox.extend(frames)
+        except OutboxFull:
+            for frame in frames[self.outbox.count - count:]:
+                self.send_frame(frame)
+        if not self._flush_scheduled:
+            self._schedule_flush()
+
+    cpdef _check_sendable(self):
+        if self.state is not DETACHED:
+            raise SessionClosed(self.close_code or NORMAL, self.close_reason)
+
+    cdef _make_room(self, error, bytes frame, key):
+        stream = self._stream
+        while stream is not None and stream.writable:
+            data = self._take()
+            if not data:
+                break
+            stream.write(data)
+            try:
+                self.outbox.push(frame, CLOSE_FULL, key)
+                return
+            except OutboxFull:
+                pass
+            if self.on_written is not None:
+                self.on_written()
+        self.close(error.code, str(error))
+        self.abort()
+        raise SessionClosed(error.code, str(error)) from None
+
+    cpdef _schedule_flush(self):
+        self.context.schedule_flush(self)
+        self._flush_scheduled = True
+
+    cpdef flush(self):
+        cdef bytes data
+        cdef bint wrote
+        self._flush_scheduled = False
+        stream = self._stream
+        if stream is None or not stream.writable:
+            return
+        if self.flush_straight(stream):
+            wrote = True
+        else:
+            data = self._take()
+            wrote = bool(data)
+            if wrote:
+                stream.write(data)
+                self._written = b"" if stream.writable else data
+        if wrote and self.on_written is not None:
+            self.on_written()
+        if self.outbox.count:
+            if wrote and stream.writable:
+                self._schedule_flush()
+            return
+        if self._drained is not None or self.state is not OPEN:
+            self.all_written(stream)
+
+    cdef bint flush_straight(self, stream) except -1:
+        """Writes messages from the outbox to the socket, without an object between. False: nothing was written."""
+        cdef Outbox outbox
+        cdef Stream socket
+        cdef int64_t count = 0
+        cdef size_t size
+        cdef const uint8_t *data
+        if not isinstance(stream, Stream) or not isinstance(self.outbox, Outbox):
+            return False
+        socket = <Stream>stream
+        outbox = <Outbox>self.outbox
+        if socket.secure is not None or outbox.is_slow or outbox.block is NULL:
+            return False
+        if self.extension is not None and (<Intake?>self.extension).controls_due:
+            return False
+        size = outbox.measure(self.write_high_water, &count)
+        if not size:
+            return False
+        data = bytes_of(outbox.block) + outbox.block.middle
+        socket.put(data, size)
+        if not socket.writable:
+            self._written = PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size)
+        elif self._written:
+            self._written = b""
+        outbox.taken(size, count)
+        return True
+
+    cpdef bytes _take(self):
+        cdef bytes data
+        if isinstance(self.outbox, Outbox):
+            data = (<Outbox>self.outbox).c_take(self.write_high_water)
+        else:
+            data = self.outbox.take(self.write_high_water)
+        if self.extension is not None and self.extension.controls_due:
+            return self.extension.take_controls() + data
+        return data
+
+    # -- from the stream --
+
+    def receive(self, list frames not None):
+        global listed_frames
+        listed_frames += len(frames)
+        if self.state is not OPEN:
+            return
+        cdef double now = self.context.wheel.clock()
+        self.last_heard = now
+        self._flush_scheduled = True
+        extension = self.extension
+        if extension is None:
+            self.handlers.dispatch(self, frames)
+        else:
+            messages = extension.receive(frames, now)
+            if extension.has_tags:
+                messages = self.take_requests(extension, messages)
+            if messages:
+                self.handlers.dispatch(self, messages)
+            if extension.action_due or extension.lags:
+                self.after_read(extension)
+        self._flush_scheduled = False
+        self.flush_read()
+
+    cdef int flush_read(self) except -1:
+        """Writes what the handlers of a read have sent."""
+        if (
+            self.outbox.count
+            or self.state is not OPEN
+            or (self.extension is not None and self.extension.controls_due)
+        ):
+            self.flush()
+        return 0
+
+    cdef int find_straight(self, const uint8_t *data, size_t size, Share *share, Straight *found) except -1:
+        """Finds the whole frames of this turn that go to handlers, or to a server, as they came.
+
+        None, if one of them, or what is behind them, needs more than a look-up: then all take the way through Python.
+        """
+        cdef HandlerTable table
+        cdef ForwardTable router = None
+        cdef PyObject **routes
+        cdef const uint8_t *types = NULL
+        found.count = 0
+        if self.state is not OPEN or self.inbox is not None or not isinstance(self.handlers, HandlerTable):
+            return 0
+        table = <HandlerTable>self.handlers
+        if table.ticking or (self.extension is not None and (<Intake?>self.extension).lags):
+            return 0
+        if self.forwarder is None:
+            if table.rates:
+                return 0
+        elif isinstance(self.forwarder, ForwardPath) and table.default_handler is None:
+            if self.context.standstill is not None:
+                self.context.standstill.check()
+            router = (<ForwardPath>self.forwarder).router
+            if router.is_holding or router.handled_here is not table.routes:
+                return 0
+            types = <const uint8_t *>PyBytes_AS_STRING(router.table)
+        else:
+            return 0
+        routes = table.routes.by_id
+        if routes is NULL and types is NULL:
+            return 0
+        self.scan(routes, types, data, size, share, found)
+        return 0
+
+    cdef int scan(
+        self, PyObject **routes, const uint8_t *types, const uint8_t *data, size_t size, Share *share, Straight *found
+    ) except -1:
+        """types: the server type of each id, where frames are forwarded; else NULL."""
+        cdef bint speaks_requests = self.extension is not None and self.extension.requests is not None
+        cdef size_t at = 0
+        cdef uint32_t word, length
+        cdef uint16_t id
+        found.bodies = 0
+        found.has_tags = False
+        found.type = 0
+        while found.count < share.frames and at <= <size_t>share.bytes:
+            if size - at < HEAD_SIZE:
+                if size - at >= HEADER_SIZE:  # it may be a whole control record, or a bad header
+                    found.count = 0
+                break
+            word = gl_u32(data + at)
+            id = gl_u16(data + at + HEADER_SIZE)
+            length = straight_length(word, speaks_requests)
+            if types is NULL:
+                if not length or (routes[id] is NULL and word >> 24 < ANSWER):
+                    length = 0
+            else:
+                if not length and word >> 24 < REQUEST:  # compressed or scrambled: it stays as it is
+                    length = straight_length(word & MAX_LENGTH, False) if word >> 24 < 4 else 0
+                if word >> 24 >= ANSWER or not types[id] or (routes is not NULL and routes[id] is not NULL):
+                    length = 0
+                elif not found.count:
+                    found.type = types[id]
+                elif found.type != types[id]:
+                    length = 0
+            if not 0 < length <= share.max_length or id <= LAST_BASE_ID:
+                found.count = 0
+                return 0
+            if size - at < HEADER_SIZE + length:
+                break
+            at += HEADER_SIZE + length
+            found.count += 1
+            found.bodies += length - 2
+            if word >> 24 >= REQUEST:
+                found.has_tags = True
+        found.end = at
+        return 0
+
+    cdef int take(self, const uint8_t *data, Straight *found) except -1:
+        """As `receive`, for the frames in `data` that were found to be straight."""
+        cdef Intake extension = <Intake?>self.extension if self.extension is not None else None
+        global straight_frames
+        cdef set refused = None
+        cdef size_t end = found.end
+        self.last_heard = self.context.wheel.clock()
+        self._flush_scheduled = True
+        if found.type and (found.end + CLIENT_HEAD > MAX_LENGTH or not self.note_forwarded(data, found)):
+            self.receive(frames_of(data, 0, end, None))
+            return 0
+        straight_frames += found.count
+        if extension is not None:
+            extension.c_count(found.count, found.bodies)
+        if found.type:
+            self.forward(data, found)
+        elif found.has_tags:
+            refused = set()
+            end = self.note_tags(extension, data, end, refused)
+        if self.state is OPEN and not found.type:
+            self.call_handlers(<HandlerTable>self.handlers, data, end, refused)
+        if extension is not None and (extension.action_due or extension.lags):
+            self.after_read(extension)
+        self._flush_scheduled = False
+        return self.flush_read()
+
+    cdef bint note_forwarded(self, const uint8_t *data, Straight *found) except -1:
+        """Notes the requests that go to a server. False: it has noted none, as one of them is wrong or too many."""
+        cdef dict serving, fresh = {}
+        cdef size_t at = 0
+        cdef uint32_t word
+        if not found.has_tags:
+            return True
+        serving = <dict?>self.extension.requests.serving
+        while at < found.end:
+            word = gl_u32(data + at)
+            if word >> 24 >= REQUEST:
+                tag = gl_u32(data + at + HEAD_SIZE)
+                id = gl_u16(data + at + HEADER_SIZE)
+                if 100 <= id < 200 or tag in serving or tag in fresh or len(serving) + len(fresh) >= MOST_REQUESTS:
+                    return False
+                fresh[tag] = (id, found.type)
+            at += HEADER_SIZE + (word & MAX_LENGTH)
+        serving.update(fresh)
+        return True
+
+    cdef int forward(self, const uint8_t *data, Straight *found) except -1:
+        """Sends the frames of a read to a server, in one envelope, as they came."""
+        cdef ForwardPath path = <ForwardPath?>self.forwarder
+        path.forward_to(found.type, client_envelope(path.sid, data, found.end), found.count)
+        return 0
+
+    cdef size_t note_tags(self, Intake extension, const uint8_t *data, size_t end, set refused) except? 0:
+        """What `Requests.take_all` does: notes the requests, and takes the answers and failures.
+
+        refused: gets the offsets of requests that are not to be handled. Returns the end of the frames that are right.
+        """
+        cdef object requests = self.extension.requests
+        cdef dict serving = <dict?>requests.serving
+        cdef size_t at = 0, size
+        cdef uint32_t word
+        cdef uint16_t id
+        cdef bint is_taken
+        while at < end:
+            word = gl_u32(data + at)
+            size = (word & MAX_LENGTH) - 2
+            if word > MAX_LENGTH:
+                id = gl_u16(data + at + HEADER_SIZE)
+                tag = gl_u32(data + at + HEAD_SIZE)
+                if (
+                    word >> 24 == REQUEST and not 100 <= id < 200
+                    and len(serving) < MOST_REQUESTS and tag not in serving
+                ):
+                    serving[tag] = (id, 0)
+                else:
+                    body = PyBytes_FromStringAndSize(<const char *>data + at + HEAD_SIZE, <Py_ssize_t>size)
+                    try:
+                        is_taken = requests.take(self, (id, word >> 24, body))
+                    except PeerError as error:
+                        self.extension.end = error
+                        extension.action_due = True
+                        return at
+                    if not is_taken:
+                        refused.add(at)
+            at += HEAD_SIZE + size
+        return end
+
+    cdef int call_handlers(self, HandlerTable table, const uint8_t *data, size_t end, set refused) except -1:
+        """What `Handlers._call_handlers` does, for straight frames that all had a route when the read came.
+
+        refused: the offsets of those with a tag that are not to be handled; None if no frame has a tag.
+        """
+        cdef size_t at = 0, size, here, head
+        cdef double start = gl_perf_counter(), now, elapsed
+        cdef double until = start + TURN_SECONDS
+        cdef PyObject *found
+        cdef Route route
+        cdef uint32_t word
+        cdef object message, result, rest
+        while at < end:
+            here = at
+            word = gl_u32(data + here)
+            size = (word & MAX_LENGTH) - 2
+            at += HEAD_SIZE + size
+            head = HEAD_SIZE
+            if refused is not None and word > MAX_LENGTH:
+                if here in refused:
+                    continue
+                head += TAG_SIZE
+            found = table.routes.by_id[gl_u16(data + here + HEADER_SIZE)]
+            if found is NULL:  # a handler before it has deleted the route
+                self.handlers.dispatch(self, frames_of(data, here, end, refused))
+                return 0
+            route = <Route>found
+            message = PyBytes_FromStringAndSize(<const char *>data + here + head, <Py_ssize_t>(at - here - head))
+            try:
+                message = PyObject_CallOneArg(route.decode, message)
+            except BaseException as error:
+                table.fallback.malformed(self, route, contain(error))
+                if self.state is not OPEN:
+                    return 0
+                continue
+            try:
+                if head == HEAD_SIZE:
+                    result = call_two(route.call, self, message)
+                else:
+                    result = self.serve(route, message, gl_u32(data + here + HEAD_SIZE))
+            except BaseException as error:
+                table.fallback.failed(self, route, contain(error))
+                result = None
+            if result is not None:
+                rest = table.rest_of(self, route, result, size, start)
+                if rest is not None:
+                    table.queue(self, frames_of(data, at, end, refused), rest)
+                    return 0
+            now = gl_perf_counter()
+            elapsed = now - start
+            start = now
+            route.count += 1
+            route.bytes += HEAD_SIZE + <int64_t>size
+            route.seconds += elapsed
+            if elapsed > FIRST_BUCKET:
+                route.observe(elapsed)
+                if self.context.standstill is not None:
+                    self.context.standstill.check()
+            if self.state is not OPEN:
+                return 0
+            if now > until:
+                if at < end:
+                    table.queue(self, frames_of(data, at, end, refused), sleep(0))
+                return 0
+            if self.handlers is not table:
+                self.handlers.dispatch(self, frames_of(data, at, end, refused))
+                return 0
+        return 0
+
+    cdef object serve(self, Route route, message, uint32_t tag):
+        """What `handling.serving.serve` does. Returns an awaitable, or None."""
+        cdef object requests = self.extension.requests
+        try:
+            result = call_two(route.call, self, message)
+        except BaseException as error:
+            refuse_for(self, requests, tag, error)
+            if isinstance(error, Refuse):
+                return None
+            raise
+        if self.answer(requests, tag, result):
+            return None
+        if isawaitable(result):
+            return serve_later(self, requests, tag, result)
+        if requests is not None:
+            requests.answer(self, tag, result)
+        return None
+
+    cdef bint answer(self, requests, uint32_t tag, result) except -1:
+        """What `Requests.answer` does, if the answer may go into the block of the outbox. False: it has done nothing."""
+        cdef PyObject *found = PyDict_GetItemWithError(self.encoders, type(result))
+        cdef Encoder encoder
+        cdef Outbox outbox
+        cdef object body, number, kind
+        cdef dict serving
+        cdef size_t size
+        if found is NULL or requests is None or self.state is not OPEN or not isinstance(self.outbox, Outbox):
+            return False
+        encoder = <Encoder?>(<object>found)
+        outbox = <Outbox>self.outbox
+        if encoder.coder is not None or outbox.is_slow:
+            return False
+        serving = <dict?>requests.serving
+        number = tag
+        found = PyDict_GetItemWithError(serving, number)
+        if found is NULL:
+            return False
+        kind = self.context.catalog.by_id.get((<tuple?>(<object>found))[0])
+        if kind is None or kind.answer is not type(result):
+            return False
+        try:
+            body = encoder.body_of(result)
+        except Exception:
+            return False  # `Requests.answer` meets it again, and says so to both sides
+        size = HEAD_SIZE + TAG_SIZE + <size_t>PyBytes_GET_SIZE(body)
+        if <int64_t>size > encoder.max_message or not outbox.has_room(size):
+            return False
+        encoder.write_answer(make_room(&outbox.block, size), tag, body)
+        outbox.block.end += size
+        outbox.fast_count += 1
+        if not self._flush_scheduled:
+            self._schedule_flush()
+        del serving[number]
+        self.context.stats.requests_served["answered"] += 1
+        encoder.traffic.messages += 1
+        encoder.traffic.bytes += <int64_t>size
+        return True
+
+
+cdef list frames_of(const uint8_t *data, size_t at, size_t end, set refused):
+    """The frames from `at` to `end`, as `walk` gives them, without those that are not to be handled."""
+    cdef list frames = []
+    cdef size_t size
+    cdef uint32_t word
+    while at < end:
+        word = gl_u32(data + at)
+        size = (word & MAX_LENGTH) - 2
+        if refused is None or at not in refused:
+            body = PyBytes_FromStringAndSize(<const char *>data + at + HEAD_SIZE, <Py_ssize_t>size)
+            frames.append((gl_u16(data + at + HEADER_SIZE), word >> 24, body))
+        at += HEAD_SIZE + size
+    return frames

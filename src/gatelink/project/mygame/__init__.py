@@ -1,0 +1,1 @@
+"""A chat: everybody hears what anybody says."""

@@ -1,0 +1,108 @@
+"""One trace on both cores, each in a process of its own: the same messages, ends, bytes and counts come of it."""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gatelink import CloseCode, _native
+from tests.e2e.any_bytes import frames, odd, sizes
+from tests.e2e.both_cores import KINDS
+from tests.twins import core
+
+pytestmark = pytest.mark.skipif(core is None, reason="the compiled core is not built here")
+
+ROOT = Path(__file__).resolve().parents[2]
+TRIES = 3
+"""How often a trace may differ: where a handler is interrupted for 5 ms, its session's turn is over, and the rest is
+handled later. A real difference is there every time."""
+
+sent = st.tuples(
+    st.just("bytes"),
+    st.one_of(
+        st.lists(frames, min_size=1, max_size=20).map(b"".join),
+        st.tuples(st.lists(frames, max_size=10), odd, st.lists(frames, max_size=3)).map(
+            lambda parts: b"".join([*parts[0], parts[1], *parts[2]])
+        ),
+    ).map(bytes.hex),
+    sizes,
+)
+said = st.tuples(
+    st.just("say"),
+    st.lists(
+        st.tuples(st.integers(0, 9), st.sampled_from([0, 10, 300, 1_900, 7_000]), st.integers(0, 2), st.integers(0, 2)),
+        min_size=1,
+        max_size=20,
+    ),
+)
+steps = st.one_of(
+    sent,
+    sent,
+    said,
+    st.tuples(st.just("broadcast"), st.integers(0, 9), st.integers(0, 600)),
+    st.tuples(st.just("acknowledge"), st.sampled_from([0, 0, 0, -1, 1])),
+    st.just(("cut",)),
+    st.just(("again",)),
+    st.tuples(st.just("close"), st.sampled_from([int(CloseCode.NORMAL), int(CloseCode.GOING_AWAY)])),
+)
+
+
+class Core:
+    """A process in which one of the cores runs."""
+
+    def __init__(self, wanted: str, log: Path) -> None:
+        self._log = log
+        with log.open("w") as file:
+            self._process = subprocess.Popen(
+                [sys.executable, "-m", "tests.e2e.both_cores"],
+                env={**os.environ, _native.VARIABLE: wanted},
+                cwd=ROOT,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=file,
+                text=True,
+            )
+
+    def begin(self, trace: Any) -> None:
+        assert self._process.stdin is not None
+        print(json.dumps(trace), file=self._process.stdin, flush=True)
+
+    def outcome(self) -> Any:
+        assert self._process.stdout is not None
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise AssertionError(f"it ended with {self._process.wait(10)}: {self._log.read_text()[-3_000:]}")
+        return json.loads(answer)
+
+    def end(self) -> None:
+        self._process.communicate(timeout=30)
+
+
+@pytest.fixture(scope="module")
+def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Core]]:
+    """Pure Python, and the compiled core."""
+    folder = tmp_path_factory.mktemp("cores")
+    both = [Core(wanted, folder / wanted) for wanted in ("0", "1")]
+    yield both
+    for each in both:
+        each.end()
+
+
+@settings(max_examples=60)
+@given(kind=st.sampled_from(KINDS), trace=st.lists(steps, min_size=1, max_size=12))
+def test_a_trace_does_the_same_on_both_cores(cores: list[Core], kind: str, trace: list[Any]) -> None:
+    """What the client hears and the handlers get, how sessions end, and what is counted, after each step."""
+    for _ in range(TRIES):
+        for each in cores:
+            each.begin([kind, trace])
+        pure, native = (each.outcome() for each in cores)
+        if pure == native:
+            break
+    assert pure == native

@@ -1,0 +1,32 @@
+"""Both twins of a class: the pure one, and the compiled one where the core is built (docs/native.md)."""
+
+import importlib
+from typing import Any
+
+import pytest
+
+from gatelink import _native
+
+
+def twins(name: str) -> pytest.MarkDecorator:
+    """Run a test with each twin of the class `name`, as its argument of the same name."""
+    found: dict[str, Any] = {"pure": _native.pure[name]}
+    if core is not None:
+        found["native"] = getattr(core, name)
+    return pytest.mark.parametrize(name, found.values(), ids=found.keys())
+
+
+def _core() -> Any:
+    try:
+        return importlib.import_module("gatelink._core")
+    except ImportError:
+        return None
+
+
+core = _core()
+"""The compiled core, whether this run uses it or not; None where it is not built."""
+
+
+def frame(payload: bytes) -> bytes:
+    """A whole frame: what an outbox holds says its own length."""
+    return len(payload).to_bytes(4, "little") + payload

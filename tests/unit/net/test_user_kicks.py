@@ -1,0 +1,118 @@
+"""Kicks that wait: many at once, through an engine that never waits, and two of one user."""
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from gatelink.config import Limits
+from gatelink.net import user_kicks
+from gatelink.net.user_kicks import WORKERS, UserKick, UserKicks
+from gatelink.session.loop_context import LoopContext
+from gatelink.session.manager import SessionManager
+from gatelink.wire.messages import Catalog
+from tests.e2e.support import until
+
+MANY = 3_000
+
+
+class Tokens:
+    """Tokens that note whose were revoked. is_away: the database can't be reached."""
+
+    def __init__(self) -> None:
+        self.is_away = True
+        self.revoked: list[int] = []
+
+    async def revoke_user(self, uid: int) -> None:
+        if self.is_away:
+            raise OSError("no database")
+        self.revoked.append(uid)
+
+
+def kicks_of(tokens: object, ends_sessions: bool = True) -> UserKicks:
+    context = LoopContext(asyncio.get_running_loop(), Catalog(), Limits())
+    logins: Any = SimpleNamespace(context=context, sessions=SessionManager(context), refuse_user=lambda *_: None)
+    return UserKicks(tokens, logins, ends_sessions)
+
+
+async def test_the_loop_turns_once_for_every_few_of_many_kicks() -> None:
+    kicks = kicks_of(object())
+    announced: list[int] = []
+    turns = 0
+
+    async def announce(kick: UserKick) -> bool:
+        announced.append(kick.uid)
+        return True
+
+    kicks.announce = announce
+    for uid in range(MANY):
+        assert kicks.kick(uid, None, "") is not None
+    while len(announced) < MANY:
+        done = len(announced)
+        await asyncio.sleep(0)
+        turns += 1
+        assert len(announced) - done <= WORKERS
+    assert announced == list(range(MANY)) and turns >= MANY // WORKERS
+    await asyncio.sleep(0)
+    assert len(kicks) == 0
+    await kicks.close()
+
+
+async def test_of_two_kicks_of_one_session_that_wait_both_are_carried_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first is of this server alone, and ends the tokens. The second is for the cluster, and leaves them."""
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0)
+    tokens = Tokens()
+    kicks = kicks_of(tokens, ends_sessions=False)
+    announced: list[int] = []
+
+    async def announce(kick: UserKick) -> bool:
+        announced.append(kick.uid)
+        return True
+
+    kicks.announce = announce
+    session: Any = SimpleNamespace(uid=7, slot=1, close_reason="")
+    kicks.kicked(session)
+    await until(lambda: kicks.is_kept(7, 1))
+    kicks.kick(7, 1, "")
+    tokens.is_away = False
+    await until(lambda: not len(kicks))
+    assert announced and tokens.revoked == [7]
+    await kicks.close()
+
+
+@pytest.mark.parametrize("is_tried", [False, True])
+async def test_a_kick_kept_for_another_server_refuses_nobody_once_its_record_is_seen(
+    monkeypatch: pytest.MonkeyPatch, is_tried: bool
+) -> None:
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0 if is_tried else 30.0)
+    kicks = kicks_of(object())
+    begun, go_on = asyncio.Event(), asyncio.Event()
+
+    async def announce(kick: UserKick) -> bool:
+        begun.set()
+        await go_on.wait()
+        return False
+
+    kicks.announce = announce
+    kicks.keep_for_another(7, None, "", since=100)
+    if is_tried:
+        await begun.wait()
+    kicks.record_seen(7, None, 99)
+    assert kicks.is_kept(7, 1)
+    kicks.record_seen(7, None, 100)
+    assert not kicks.is_kept(7, 1)
+    go_on.set()
+    await until(lambda: not len(kicks))
+    await kicks.close()
+
+
+async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_another_server() -> None:
+    tokens = Tokens()
+    tokens.is_away = False
+    kicks = kicks_of(tokens)
+    kicks.keep_for_another(7, None, "", since=100)
+    kick = kicks.kick(7, None, "")
+    assert kick is not None and await kick.tried
+    assert tokens.revoked == [7] and not kicks.is_kept(7, 1)
+    await kicks.close()
