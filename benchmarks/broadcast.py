@@ -1,36 +1,34 @@
 """One message to everybody: how many deliveries a second reach the receivers.
 
-    python -m benchmarks.broadcast [--receivers 5000] [--seconds 3] [--server-command 'COMMAND {port}']
+    python -m benchmarks.broadcast [--receivers 5000] [--in-flight 4] [--seconds 3] [--server-command 'COMMAND {port}']
 
 Message 20002 asks the server to send its 64 bytes of body to every session, as one message 20003 each. A few
-broadcasts are kept in flight, so that the server always has work.
+broadcasts are kept in flight, so that the server always has work. The receivers are `receivers.c`.
 """
 
 import argparse
-import os
-import select
-import socket
+import re
+import subprocess
 import sys
-import time
-from contextlib import ExitStack
 from typing import NamedTuple
 
 from benchmarks.harness import (
+    HOST,
     SERVER_COMMAND,
     BenchmarkError,
     allow_files,
+    built,
     cores,
     cpu_seconds,
     describe_environment,
     guarded,
+    pinned,
     serving,
+    user_seconds,
 )
-from benchmarks.rawclient import FIRST_UID, FrameCounter, connect, frame
+from gatelink import _native
 
-ASK, DELIVERED = 20_002, 20_003
-REQUEST = frame(ASK, b"x" * 64)
-IN_FLIGHT = 4  # broadcasts
-STALLED = 10.0  # s without a delivery
+REPORT = re.compile(r"deliveries/s=(\d+) load_cpu=([\d.]+)")
 BUSY = 0.9
 
 
@@ -39,74 +37,55 @@ class Result(NamedTuple):
 
     rate: float  # deliveries per second
     cpu_us: float  # us of the server's processor time per delivery
+    user_us: float  # of these, outside the kernel
     load_cpu: float  # share of the receivers' core
 
 
-class Receivers:
-    """Verified connections in one epoll; the first of them also asks for the broadcasts."""
-
-    def __init__(self, clients: list[socket.socket]) -> None:
-        self.deliveries = 0
-        self._asked = 0
-        self._asker = clients[0]
-        self._poll = select.epoll()
-        self._clients = {client.fileno(): (client, FrameCounter(DELIVERED)) for client in clients}
-        for number, (client, _) in self._clients.items():
-            client.setblocking(False)
-            self._poll.register(number, select.EPOLLIN)
-
-    def ask_until(self, in_flight: int) -> None:
-        """Ask for broadcasts until `in_flight` of them are not delivered to everybody."""
-        while self._asked - self.deliveries // len(self._clients) < in_flight:
-            self._asker.send(REQUEST)
-            self._asked += 1
-
-    def receive(self) -> None:
-        """Take what has arrived, waiting for something to. Raises BenchmarkError when nothing does for 10 s."""
-        ready = self._poll.poll(STALLED)
-        if not ready:
-            raise BenchmarkError(f"nothing delivered for {STALLED:.0f} s, after {self.deliveries} deliveries")
-        for number, _ in ready:
-            client, counter = self._clients[number]
-            data = client.recv(65_536)
-            if not data:
-                raise BenchmarkError(f"the server closed a receiver after {self.deliveries} deliveries")
-            self.deliveries += counter.feed(data)
-
-
-def run(command: str, count: int, seconds: float) -> Result:
+def run(command: str, count: int, in_flight: int, seconds: float) -> Result:
     """Broadcast to `count` receivers for `seconds`."""
     server_core, load_core = cores()
     allow_files(count + 100)
-    with serving(command, server_core) as (pid, port), ExitStack() as stack:
-        os.sched_setaffinity(0, {load_core})
-        receivers = Receivers([stack.enter_context(connect(port, FIRST_UID + number)) for number in range(count)])
-        receivers.ask_until(1)
-        while receivers.deliveries < count:  # the first one only warms up
-            receivers.receive()
-        used, own, started = cpu_seconds(pid), time.process_time(), time.monotonic()
-        while time.monotonic() - started < seconds:
-            receivers.ask_until(IN_FLIGHT)
-            receivers.receive()
-        elapsed, deliveries = time.monotonic() - started, receivers.deliveries - count
-        used, own = cpu_seconds(pid) - used, time.process_time() - own
-        return Result(deliveries / elapsed, used * 1e6 / deliveries, own / elapsed)
+    with serving(command, server_core) as (pid, port):
+        arguments = [HOST, port, count, in_flight, seconds]
+        receivers = subprocess.Popen(
+            pinned(load_core, built("receivers"), *map(str, arguments)),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        try:
+            assert receivers.stdout is not None
+            said = receivers.stdout.readline()
+            used, user = cpu_seconds(pid), user_seconds(pid)
+            said += receivers.stdout.readline()
+            used, user = cpu_seconds(pid) - used, user_seconds(pid) - user
+            receivers.wait(10)
+        finally:
+            receivers.kill()
+            receivers.wait()
+        seen = REPORT.search(said)
+        if receivers.returncode or not seen:
+            raise BenchmarkError(f"receivers failed: {said}")
+        rate, load_cpu = map(float, seen.groups())
+        each = 1e6 / max(1.0, rate * seconds)
+        return Result(rate, used * each, user * each, load_cpu)
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.broadcast", description="One message to everybody.")
     parser.add_argument("--receivers", type=int, default=5_000, help="how many (5000)")
+    parser.add_argument("--in-flight", type=int, default=4, help="broadcasts that are not delivered to everybody (4)")
     parser.add_argument("--seconds", type=float, default=3.0, help="how long to measure (3)")
     parser.add_argument("--server-command", default=SERVER_COMMAND, help="the server to measure; {port} is its port")
     options = parser.parse_args()
 
     def benchmark() -> None:
-        result = run(options.server_command, options.receivers, options.seconds)
-        print(describe_environment())
+        result = run(options.server_command, options.receivers, options.in_flight, options.seconds)
+        print(f"{describe_environment()}; core: {_native.description()}")
         print(
-            f"broadcast to {options.receivers:,} receivers: {result.rate:,.0f} deliveries/s, "
-            f"{result.cpu_us:.2f} us of server CPU each; "
-            f"the receivers' core was {result.load_cpu:.0%} busy{'*' if result.load_cpu > BUSY else ''}"
+            f"broadcast to {options.receivers:,} receivers, {options.in_flight} in flight: "
+            f"{result.rate:,.0f} deliveries/s, {result.cpu_us:.2f} us of server CPU each, {result.user_us:.2f} of it "
+            f"user; the receivers' core was {result.load_cpu:.0%} busy{'*' if result.load_cpu > BUSY else ''}"
         )
 
     return guarded(benchmark, 180 + options.seconds)

@@ -5,7 +5,7 @@
 
     uvloop.run(obey({"start": start}))                          # there
 
-A child ends when its stdin does, so none outlives whoever started it, however that ends.
+A child ends when its stdin does, so none outlives the process that started it.
 """
 
 import asyncio

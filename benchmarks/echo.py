@@ -21,6 +21,26 @@ class Received(bytes):
     """What somebody shouted."""
 
 
+@message(20005)
+class Answered(bytes):
+    """The answer to each request."""
+
+
+@message(20006, answer=Answered)
+class AskPlain(bytes):
+    """Answered by a plain handler with what it holds."""
+
+
+@message(20007, answer=Answered)
+class AskLater(bytes):
+    """The same, by an async handler."""
+
+
+@message(20008, answer=Answered)
+class Never(bytes):
+    """Not answered before the session ends."""
+
+
 server = Server(
     "tcp://127.0.0.1:7000",
     tokens=StaticTokens(),
@@ -32,6 +52,24 @@ server = Server(
 @server.on(Echo)
 def echo(session: Session, message: Echo) -> None:
     session.send(message)
+
+
+def answer(session: Session, message: AskPlain) -> Answered:
+    return Answered(message)
+
+
+async def answer_later(session: Session, message: AskLater) -> Answered:
+    return Answered(message)
+
+
+server.on(AskPlain)(answer)
+server.on(AskLater)(answer_later)
+
+
+@server.on(Never)
+async def never(session: Session, message: Never) -> Answered:
+    await session.wait_closed()
+    return Answered()
 
 
 @server.on(Shout)

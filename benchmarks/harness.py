@@ -158,6 +158,11 @@ def cpu_seconds(pid: int) -> float:
     return (int(fields[11]) + int(fields[12])) / TICKS  # utime and stime: 14 and 15 of all fields
 
 
+def user_seconds(pid: int) -> float:
+    """The user time of process `pid` so far, to 1/100 s: what it spends outside the kernel."""
+    return int(_proc(pid, "stat").rpartition(")")[2].split()[11]) / TICKS
+
+
 def rss_bytes(pid: int) -> int:
     """The resident memory of process `pid`, in bytes."""
     line = next(line for line in _proc(pid, "status").splitlines() if line.startswith("VmRSS:"))

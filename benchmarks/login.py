@@ -59,7 +59,7 @@ SERVICES = {"standard": "", "weak": "argon2 = { time_cost = 1, memory_kib = 1024
 """The login services, and what [accounts] of each has besides: `weak` is the demos'."""
 
 
-class PlayerRoute(NamedTuple):
+class Way(NamedTuple):
     """One kind of login: at which service, and the requests' path and bodies by number."""
 
     service: str
@@ -77,10 +77,10 @@ def _guest(number: int) -> dict[str, str]:
 
 
 WAYS = {
-    "guest, known device": PlayerRoute("standard", "/v1/guest", _guest),
-    "guest, new device": PlayerRoute("standard", "/v1/guest", _guest, is_new=True),
-    "password, argon2id as by default": PlayerRoute("standard", "/v1/login", _user),
-    "password, argon2id as in the demos": PlayerRoute("weak", "/v1/login", _user),
+    "guest, known device": Way("standard", "/v1/guest", _guest),
+    "guest, new device": Way("standard", "/v1/guest", _guest, is_new=True),
+    "password, argon2id as by default": Way("standard", "/v1/login", _user),
+    "password, argon2id as in the demos": Way("weak", "/v1/login", _user),
 }
 
 
@@ -121,7 +121,7 @@ class Connection:
         self._writer.close()
 
 
-async def ask(port: int, gather_all: int, path: str, bodies: Iterator[dict[str, str]]) -> list[float]:
+async def ask(port: int, at_once: int, path: str, bodies: Iterator[dict[str, str]]) -> list[float]:
     """POST every one of `bodies`, so many at once, each on a connection that is kept; the seconds that each took."""
     took: list[float] = []
 
@@ -131,7 +131,7 @@ async def ask(port: int, gather_all: int, path: str, bodies: Iterator[dict[str, 
             await connection.post(path, body)
             took.append(time.perf_counter() - began)
 
-    connections = [Connection(*await asyncio.open_connection(HOST, port)) for _ in range(gather_all)]
+    connections = [Connection(*await asyncio.open_connection(HOST, port)) for _ in range(at_once)]
     try:
         async with asyncio.TaskGroup() as group:
             for connection in connections:
@@ -161,11 +161,11 @@ class Load:
             if not way.is_new:
                 await ask(self._servers[way.service][1], max(AT_ONCE), path, map(way.body, range(self._users)))
 
-    async def measure(self, way: PlayerRoute, gather_all: int) -> Sample:
+    async def measure(self, way: Way, at_once: int) -> Sample:
         pid, port = self._servers[way.service]
         before, own, nats = cpu_seconds(pid), time.process_time(), cpu_seconds(self._nats_pid)
         started = time.perf_counter()
-        took = await ask(port, gather_all, way.path, self._bodies(way, started + self._seconds))
+        took = await ask(port, at_once, way.path, self._bodies(way, started + self._seconds))
         elapsed = time.perf_counter() - started
         used, own, nats = cpu_seconds(pid) - before, time.process_time() - own, cpu_seconds(self._nats_pid) - nats
         wait_until_idle(pid)
@@ -174,7 +174,7 @@ class Load:
         each = 1e3 / len(took)
         return Sample(len(took) / elapsed, used * each, nats * each, p50, p99, own / elapsed, (own + nats) / elapsed)
 
-    def _bodies(self, way: PlayerRoute, until: float) -> Iterator[dict[str, str]]:
+    def _bodies(self, way: Way, until: float) -> Iterator[dict[str, str]]:
         """Of one user after the other, so that no two log in as the same at a time."""
         for number in count():
             if number and time.perf_counter() > until:
@@ -185,7 +185,7 @@ class Load:
 async def run(rounds: int, seconds: float, users: int) -> dict[tuple[str, int], list[Sample]]:
     """Every way directly after the other, `rounds` times over, at services that run all the time."""
     server_core, load_core = cores()
-    seen: dict[tuple[str, int], list[Sample]] = {(name, gather_all): [] for name in WAYS for gather_all in AT_ONCE}
+    seen: dict[tuple[str, int], list[Sample]] = {(name, at_once): [] for name in WAYS for at_once in AT_ONCE}
     with tempfile.TemporaryDirectory(prefix="gatelink-login-") as folder:
         async with nats_server(load_core) as nats:
             with ExitStack() as stack:
@@ -205,8 +205,8 @@ async def run(rounds: int, seconds: float, users: int) -> dict[tuple[str, int], 
                 await load.prepare()
                 for number in range(1, rounds + 1):
                     print(f"round {number} of {rounds}", file=sys.stderr)
-                    for (name, gather_all), samples in seen.items():
-                        samples.append(await load.measure(WAYS[name], gather_all))
+                    for (name, at_once), samples in seen.items():
+                        samples.append(await load.measure(WAYS[name], at_once))
     return seen
 
 
@@ -230,11 +230,11 @@ def table(seen: dict[tuple[str, int], list[Sample]]) -> str:
         "| p50 ms | p99 ms | load CPU |",
         "| --- |" + " ---: |" * 9,
     ]
-    for (name, gather_all), samples in seen.items():
+    for (name, at_once), samples in seen.items():
         rate, cpu, nats_cpu, p50, p99, load_cpu, both = (median(values) for values in zip(*samples, strict=True))
         rates = [sample.rate for sample in samples]
         rows.append(
-            f"| {name} | {gather_all} | {rate:,.0f}{'*' if both > BUSY else ''} | {min(rates):,.0f}-{max(rates):,.0f} "
+            f"| {name} | {at_once} | {rate:,.0f}{'*' if both > BUSY else ''} | {min(rates):,.0f}-{max(rates):,.0f} "
             f"| {cpu:.2f} | {1e3 / max(cpu, 0.01):,.0f} | {nats_cpu:.2f} | {p50:.1f} | {p99:.1f} | {load_cpu:.2f} |"
         )
     return "\n".join(rows)

@@ -8,11 +8,11 @@ import argparse
 
 import uvloop
 
-from benchmarks.echo import Echo, Received, Shout
+from benchmarks.echo import AskLater, AskPlain, Echo, Received, Shout, answer, answer_later
 from gatelink import Limits, Session, StaticTokens, message
-from gatelink.cluster.cluster import Membership
 from gatelink.cluster.engines.nats import NatsEngine
 from gatelink.cluster.gateway import Gateway
+from gatelink.cluster.membership import Membership
 from gatelink.cluster.service import Service
 from gatelink.ops.logs import configure
 from gatelink.server import Server
@@ -40,6 +40,9 @@ def service(member: Membership) -> Server:
     @echoing.on(Echo)
     def echo(session: Session, message: Echo) -> None:
         session.send(message)
+
+    echoing.on(AskPlain)(answer)
+    echoing.on(AskLater)(answer_later)
 
     @echoing.on(Sit)
     def sit(session: Session, message: Sit) -> None:

@@ -10,6 +10,8 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from statistics import median
 from typing import NamedTuple
@@ -29,7 +31,9 @@ from benchmarks.harness import (
     serving,
     wait_until_idle,
 )
+from gatelink import _native
 
+ECHO = 20_001  # the message that is echoed
 BUSY = 0.9  # share of a core above which the generator, not the server, was measured
 VERIFYING = 60.0  # s that the generator waits for all its connections to be verified
 REPORT = re.compile(r"msgs/s=(\d+) p50=(\d+)us p99=(\d+)us .*loadgen_cpu=([\d.]+)")
@@ -63,13 +67,26 @@ class Result(NamedTuple):
     limit: Sample
     server: Sample
     ratio: float  # the median of the rounds' own ratios
+    pure: Sample | None  # the server on pure Python, where `server` has the compiled core
 
 
-def measure(server: tuple[int, int], point: Point, seconds: float, core: int) -> Sample:
-    """Load the server (pid, port) at `point` for `seconds`, from `core`."""
+def measure(
+    server: tuple[int, int],
+    point: Point,
+    seconds: float,
+    core: int,
+    *mode: str,
+    id: int = ECHO,
+    others: Sequence[int] = (),
+) -> Sample:
+    """Load the server (pid, port) at `point` for `seconds`, from `core`.
+
+    mode: `ws` or `ask`, as loadgen.c says. id: of the message. others: pids whose processor time counts, too.
+    """
     pid, port = server
-    arguments = [HOST, port, point.conns, point.depth, point.body, seconds]
-    before = cpu_seconds(pid)
+    arguments = [HOST, port, point.conns, point.depth, point.body, seconds, id, *mode]
+    pids = (pid, *others)
+    before = sum(map(cpu_seconds, pids))
     try:
         done = subprocess.run(
             pinned(core, built("loadgen"), *map(str, arguments)),
@@ -79,7 +96,7 @@ def measure(server: tuple[int, int], point: Point, seconds: float, core: int) ->
         )
     except subprocess.TimeoutExpired:
         raise BenchmarkError(f"loadgen did not end at {point}") from None
-    used = cpu_seconds(pid) - before
+    used = sum(map(cpu_seconds, pids)) - before
     wait_until_idle(pid)
     seen = REPORT.search(done.stdout)
     if done.returncode or not seen:
@@ -96,28 +113,31 @@ def run(command: str, rounds: int, seconds: float) -> list[Result]:
     """Every point in turn, limit and server directly after each other, `rounds` times over."""
     server_core, load_core = cores()
     allow_files(max(point.conns for point in POINTS) + 100)
-    pairs: dict[Point, list[tuple[Sample, Sample]]] = {point: [] for point in POINTS}
-    with serving(f"{built('limit')} {{port}}", server_core) as limit, serving(command, server_core) as server:
+    seen: dict[Point, list[tuple[Sample, ...]]] = {point: [] for point in POINTS}
+    with ExitStack() as servers:
+        commands = [(f"{built('limit')} {{port}}"), command]
+        if _native.core is not None and command == SERVER_COMMAND:
+            commands.append(f"env {_native.VARIABLE}=0 {command}")
+        measured = [servers.enter_context(serving(each, server_core)) for each in commands]
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds}", file=sys.stderr)
             for point in POINTS:
-                at_limit = measure(limit, point, seconds, load_core)
-                pairs[point].append((at_limit, measure(server, point, seconds, load_core)))
-    return [
-        Result(
-            point,
-            medians([limit_sample for limit_sample, _ in seen]),
-            medians([server_sample for _, server_sample in seen]),
-            median(server_sample.rate / limit_sample.rate for limit_sample, server_sample in seen),
-        )
-        for point, seen in pairs.items()
-    ]
+                seen[point].append(tuple(measure(each, point, seconds, load_core) for each in measured))
+    return [result_of(point, samples) for point, samples in seen.items()]
+
+
+def result_of(point: Point, rounds: list[tuple[Sample, ...]]) -> Result:
+    """The medians of all rounds, in each of which the limit, the server and maybe the pure server were measured."""
+    limit, server, *pure = (medians([samples[at] for samples in rounds]) for at in range(len(rounds[0])))
+    ratio = median(of_server.rate / of_limit.rate for of_limit, of_server, *_ in rounds)
+    return Result(point, limit, server, ratio, pure[0] if pure else None)
 
 
 def method(rounds: int, seconds: float) -> str:
     server_core, load_core = cores()
     return (
-        f"medians of {rounds} interleaved rounds of {seconds:g} s; server on core {server_core}, "
+        f"core: {_native.description()}; medians of {rounds} interleaved rounds of {seconds:g} s; "
+        f"server on core {server_core}, "
         f"load on core {load_core}; *: the generator used over {BUSY:.0%} of its core, so compare CPU instead"
     )
 
@@ -126,10 +146,10 @@ def table(results: list[Result]) -> str:
     """The results as a Markdown table."""
     rows = [
         "| conns | depth | body | limit msgs/s | server msgs/s | ratio | p50 us | p99 us | p99/p50 | CPU us/msg "
-        "| loadgen_cpu |",
-        "|" + " ---: |" * 11,
+        "| loadgen_cpu | limit CPU us/msg | pure ratio | pure CPU us/msg |",
+        "|" + " ---: |" * 14,
     ]
-    for (conns, depth, body), limit, server, ratio in results:
+    for (conns, depth, body), limit, server, ratio, pure in results:
         cells = [
             f"{conns:,}",
             f"{depth}",
@@ -142,6 +162,9 @@ def table(results: list[Result]) -> str:
             f"{server.p99 / max(server.p50, 1):.2f}",
             f"{server.cpu_us:.2f}",
             f"{server.loadgen_cpu:.2f}{'*' if server.loadgen_cpu > BUSY else ''}",
+            f"{limit.cpu_us:.2f}",
+            f"{pure.rate / limit.rate:.3f}" if pure is not None else "",
+            f"{pure.cpu_us:.2f}" if pure is not None else "",
         ]
         rows.append(f"| {' | '.join(cells)} |")
     return "\n".join(rows)
@@ -158,6 +181,7 @@ def report(results: list[Result], rounds: int, seconds: float) -> dict[str, obje
                 "limit": result.limit._asdict(),
                 "server": result.server._asdict(),
                 "ratio": result.ratio,
+                "pure": result.pure._asdict() if result.pure is not None else None,
             }
             for result in results
         ],
@@ -178,7 +202,7 @@ def main() -> int:
         if options.json:
             options.json.write_text(json.dumps(report(results, options.rounds, options.seconds), indent=2) + "\n")
 
-    measurements = options.rounds * len(POINTS) * 2
+    measurements = options.rounds * len(POINTS) * 3
     return guarded(benchmark, 60 + measurements * (options.seconds + 20))
 
 

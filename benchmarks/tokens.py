@@ -58,7 +58,7 @@ class Memory(NamedTuple):
 
 
 async def timed(
-    work: Callable[[Token], Awaitable[object]], tokens: Iterable[Token], gather_all: int, nats_pid: int
+    work: Callable[[Token], Awaitable[object]], tokens: Iterable[Token], at_once: int, nats_pid: int
 ) -> Sample:
     """`work` for each of `tokens`, so many at once."""
     seen, waiting = LatencyHistogram(), iter(tokens)
@@ -72,7 +72,7 @@ async def timed(
     own, nats, started = time.process_time(), cpu_seconds(nats_pid), time.perf_counter()
     try:
         async with asyncio.TaskGroup() as group:
-            for _ in range(gather_all):
+            for _ in range(at_once):
                 group.create_task(one_after_the_other())
     except ExceptionGroup as errors:
         raise errors.exceptions[0] from None
@@ -117,11 +117,11 @@ async def measure(
     async with SignedTokens(engine, keys=[Ed25519PrivateKey.generate()]) as signed:
         for number in range(1, rounds + 1):
             print(f"round {number} of {rounds}", file=sys.stderr)
-            for gather_all in (1, AT_ONCE):
+            for at_once in (1, AT_ONCE):
                 part = [issued.pop() for _ in range(checks)]
                 for use in ("first", "later"):
-                    sample = await timed(by_engine, part, gather_all, pid)
-                    seen.setdefault(f"engine, {use} use, {gather_all} at once", []).append(sample)
+                    sample = await timed(by_engine, part, at_once, pid)
+                    seen.setdefault(f"engine, {use} use, {at_once} at once", []).append(sample)
             tokens: list[Token] = []
 
             async def issue(token: Token, tokens: list[Token] = tokens) -> None:

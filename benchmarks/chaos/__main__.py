@@ -1,6 +1,6 @@
 """Is anything lost, doubled or reordered over thousands of breaks, and how long does a resume take?
 
-    python -m benchmarks.chaos [--sessions 1000] [--messages 1000] [--seconds 90] [--seed 1] [--short]
+    python -m benchmarks.chaos [--sessions 1000] [--messages 1000] [--seconds 90] [--seed 1] [--websocket] [--short]
 
 Server, proxy and clients have a process each. The method is in benchmarks/README.md.
 """
@@ -21,7 +21,7 @@ FINISHING = 60.0  # s that the last messages may take to arrive when all are sen
 LOGGING_IN = 120.0  # s
 
 
-def run(sessions: int, messages: int, seconds: float, seed: int) -> bool:
+def run(scheme: str, sessions: int, messages: int, seconds: float, seed: int) -> bool:
     """Whether everything arrived once and in order, in sessions that broke often enough; prints what was seen."""
     began = time.monotonic()
     with (
@@ -29,9 +29,9 @@ def run(sessions: int, messages: int, seconds: float, seed: int) -> bool:
         Child("benchmarks.chaos.proxy") as proxy,
         Child("benchmarks.chaos.clients") as clients,
     ):
-        where = server.ask("start")
-        port = proxy.ask("start", port=where["port"], seed=seed, sessions=sessions)
-        here = clients.ask("login", LOGGING_IN, port=port, key=where["key"], sessions=sessions)
+        where = server.ask("start", scheme=scheme)
+        port = proxy.ask("start", port=where["port"], seed=seed, sessions=sessions, scheme=scheme)
+        here = clients.ask("login", LOGGING_IN, scheme=scheme, port=port, key=where["key"], sessions=sessions)
         if here != sessions:
             raise BenchmarkError(f"{here} of {sessions} sessions were verified")
         logged_in = time.monotonic() - began
@@ -112,6 +112,7 @@ def main() -> int:
     parser.add_argument("--messages", type=int, default=1_000, help="that each of them sends each way (1000)")
     parser.add_argument("--seconds", type=float, default=90.0, help="over which they are spread (90)")
     parser.add_argument("--seed", type=int, default=1, help="of what breaks where (1)")
+    parser.add_argument("--websocket", action="store_true", help="over WebSocket in place of TCP")
     parser.add_argument("--short", action="store_true", help="60 sessions of 600 messages in 10 s: for CI")
     options = parser.parse_args()
     if options.short:
@@ -127,7 +128,9 @@ def main() -> int:
             flush=True,
         )
         allow_files(4 * options.sessions + 1_000)
-        held = run(options.sessions, options.messages, options.seconds, options.seed)
+        held = run(
+            "ws" if options.websocket else "tcp", options.sessions, options.messages, options.seconds, options.seed
+        )
 
     failed = guarded(benchmark, LOGGING_IN + 2 * options.seconds + FINISHING + 60)
     return failed or int(not held)

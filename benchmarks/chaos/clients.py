@@ -49,14 +49,14 @@ class Clients:
         if session.extension.attempt == attempt + 1:
             self.undisturbed.add(took)
 
-    async def login(self, port: int, key: str, sessions: int) -> int:
+    async def login(self, scheme: str, port: int, key: str, sessions: int) -> int:
         """Log in as uid 1 to `sessions`. Returns how many are logged in."""
         places = asyncio.Semaphore(AT_ONCE)
 
         async def one(uid: int) -> Session:
             async with places:
                 return await connect(
-                    f"tcp://{HOST}:{port}",
+                    f"{scheme}://{HOST}:{port}",
                     uid=uid,
                     token=f"{uid:032d}",
                     handlers=self.handlers,

@@ -4,12 +4,12 @@ from collections.abc import Callable, Sequence
 from random import Random
 
 from gatelink import ServerKey
-from gatelink.session.control_frames import control_frame
 from gatelink.testing import Drop, Fault, HalfClose, Reset, Stall
-from gatelink.wire.control import Features, Hello, decode_control
+from gatelink.wire.control import Features, Hello, control_frame, decode_control
 from gatelink.wire.frames import HEADER_SIZE
 from gatelink.wire.handshake import Initiator, Responder
 from gatelink.wire.resume import NO_HANDSHAKE, resume, resumed
+from gatelink.wire.websocket import WebSocketStream
 
 FIRST_BYTE, LAST_BYTE = 1_500, 12_000  # where a connection breaks: after it is verified, before it has done all
 IN_RESUME = 0.15  # share of the later connections that break while their session is being resumed
@@ -21,7 +21,11 @@ KINDS: dict[Callable[..., Fault], float] = {Reset: 0.5, HalfClose: 0.25, Drop: 0
 SESSION_ID, KEY = bytes(16), bytes(32)
 
 
-def resume_bytes() -> dict[str, tuple[int, int]]:
+UPGRADE = {"up": 190, "down": 165}
+"""Bytes of the request of a WebSocket to a port of five digits, and of its answer."""
+
+
+def resume_bytes(scheme: str = "tcp") -> dict[str, tuple[int, int]]:
     """By direction: the bytes before the RESUME or RESUMED of a sealed connection, and those to its end."""
     server_key = ServerKey.generate()
     hello = Hello(features=Features.PING | Features.RESUME, slot=0)
@@ -32,16 +36,23 @@ def resume_bytes() -> dict[str, tuple[int, int]]:
     said = len(stream.seal(control_frame(resume(KEY, NO_HANDSHAKE, SESSION_ID, 0, 1))))
     answered = len(stream.seal(control_frame(resumed(KEY, NO_HANDSHAKE, SESSION_ID, 0, 1))))
     before_up, before_down = len(initiator.frame), len(sealing.answer)
+    if scheme == "ws":
+        client, server = WebSocketStream(0, is_client=True), WebSocketStream(0)
+        before_up, said = UPGRADE["up"] + len(client.wrap(bytes(before_up))), len(client.wrap(bytes(said)))
+        before_down, answered = (
+            UPGRADE["down"] + len(server.wrap(bytes(before_down))),
+            len(server.wrap(bytes(answered))),
+        )
     return {"up": (before_up, before_up + said), "down": (before_down, before_down + answered)}
 
 
 class Plan:
     """The script of every connection; the first `sessions` of them are the sessions' first."""
 
-    def __init__(self, seed: int, sessions: int) -> None:
+    def __init__(self, seed: int, sessions: int, scheme: str = "tcp") -> None:
         self._seed = seed
         self._sessions = sessions
-        self._resume = resume_bytes()
+        self._resume = resume_bytes(scheme)
 
     def __call__(self, number: int) -> Sequence[Fault]:
         random = Random(f"{self._seed}/{number}")

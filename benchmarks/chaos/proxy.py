@@ -13,10 +13,10 @@ from gatelink.testing import ChaosProxy
 async def main() -> None:
     proxy: ChaosProxy | None = None
 
-    async def start(port: int, seed: int, sessions: int) -> int:
+    async def start(port: int, seed: int, sessions: int, scheme: str) -> int:
         """Its port."""
         nonlocal proxy
-        proxy = ChaosProxy((HOST, port), Plan(seed, sessions), seed=seed, max_connections=8_000)
+        proxy = ChaosProxy((HOST, port), Plan(seed, sessions, scheme), seed=seed, max_connections=8_000)
         await proxy.__aenter__()
         return proxy.address[1]
 

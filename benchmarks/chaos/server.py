@@ -17,7 +17,13 @@ class ChaosServer:
     def __init__(self) -> None:
         self.key = ServerKey.generate()
         self.server = server = Server(
-            f"tcp://{HOST}:0", tokens=StaticTokens(), catalog=CATALOG, limits=LIMITS, keys=[self.key], sealed_only=True
+            f"tcp://{HOST}:0",
+            f"ws://{HOST}:0",
+            tokens=StaticTokens(),
+            catalog=CATALOG,
+            limits=LIMITS,
+            keys=[self.key],
+            sealed_only=True,
         )
         self.side = Frontend()
         self.resumed = 0
@@ -34,8 +40,10 @@ class ChaosServer:
     def _resumed(self, session: Session) -> None:
         self.resumed += 1
 
-    def start(self) -> dict[str, Any]:
-        return {"port": self.server.endpoints[0].port, "key": self.key.public.hex()}
+    def start(self, scheme: str) -> dict[str, Any]:
+        """Where clients of a scheme, tcp or ws, connect, and the key of the server."""
+        (endpoint,) = (each for each in self.server.endpoints if each.scheme == scheme)
+        return {"port": endpoint.port, "key": self.key.public.hex()}
 
     def begin(self, messages: int, over: float, seed: int) -> int:
         """Begin to send to all sessions, for `over` seconds. Returns their number."""

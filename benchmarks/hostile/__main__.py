@@ -1,6 +1,6 @@
 """What hostile clients cost the good ones, and the server.
 
-    python -m benchmarks.hostile [--short]
+    python -m benchmarks.hostile [--websocket] [--short]
 
 The server has core 0 to itself. On core 1 are the attackers, which take half of it at most with lower priority, and
 the good clients, which measure. The method is in benchmarks/README.md.
@@ -26,6 +26,7 @@ LATE = 0.010  # s: if the good clients' own loop is later than that (p99), not o
 BUSY = 0.95  # of the load's core
 SLOW = 1.0  # s that an attacker may be late with what it does by the clock
 WAITED = 0.02  # of the time: over it, the server shared its core with something that is not of this measurement
+FLOOD = 20.0  # connections a second, from which on an attack's cost is counted by connection
 MIB = 2**20
 
 
@@ -39,12 +40,15 @@ class Scale(NamedTuple):
     writes_on: int = 2_000
     quiet: float = 15.0  # s
     alone: float = 10.0  # s for each attack by itself; 0: none
+    fill: float = 12.0  # s until the outboxes of those that never read are full; then all attacks are measured together
     together: float = 30.0  # s, twice
     after: float = 12.0  # s that the server has to get rid of them
 
 
 FULL = Scale()
-SHORT = Scale(good=60, silent=400, deaf=80, dribble=40, writes_on=150, quiet=3.0, alone=0.0, together=5.0, after=1.0)
+SHORT = Scale(
+    good=60, silent=400, deaf=80, dribble=40, writes_on=150, quiet=3.0, alone=0.0, fill=8.0, together=5.0, after=1.0
+)
 
 
 class Phase(NamedTuple):
@@ -100,14 +104,14 @@ COLUMNS = (
 class Run:
     """The three processes, and the phases that they go through."""
 
-    def __init__(self, server: Child, clients: Child, attackers: Child, scale: Scale) -> None:
+    def __init__(self, server: Child, clients: Child, attackers: Child, scale: Scale, websocket: bool) -> None:
         self.server = server
         self.clients = clients
         self.attackers = attackers
         self.scale = scale
         self.phases: list[Phase] = []
         self.where = server.ask("start")
-        here = clients.ask("login", where=self.where, sessions=scale.good)
+        here = clients.ask("login", where=self.where, websocket=websocket, sessions=scale.good)
         if here != scale.good:
             raise BenchmarkError(f"{here} of {scale.good} good clients were verified, with nobody else there")
         many = {
@@ -116,7 +120,7 @@ class Run:
             "dribble": scale.dribble,
             "writes_on": scale.writes_on,
         }
-        self.attacks: list[str] = attackers.ask("start", where=self.where, **many)
+        self.attacks: list[str] = attackers.ask("start", where=self.where, websocket=websocket, **many)
         clients.ask("begin")
         self._refused: Counter[str] = Counter()
 
@@ -125,16 +129,24 @@ class Run:
         self.phase("quiet", [], scale.quiet)
         for attack in self.attacks if scale.alone else ():
             self.phase(attack, [attack], scale.alone)
-        self.phase("all together", self.attacks, scale.together)
+        self.phase("all together", self.attacks, scale.together, settle=scale.fill)
         self.phase("again", None, scale.together)
         self.phase("after", [], scale.after)
         self.phase("quiet again", None, min(scale.quiet, 5.0))
 
-    def phase(self, name: str, attacks: list[str] | None, seconds: float) -> None:
-        """Measures for `seconds` with these attacks on, None: with those that are on; prints the row."""
+    def phase(self, name: str, attacks: list[str] | None, seconds: float, settle: float = 2.0) -> None:
+        """Measures for `seconds` with these attacks on, after `settle` seconds; None: with those that are on.
+
+        Prints the row.
+        """
+        if attacks is None:
+            settle = 0.0
+        elif not attacks:
+            settle = 0.5
+        print(f"{name}: {settle + seconds:.0f} s", file=sys.stderr, flush=True)
         if attacks is not None:
             self.attackers.ask("attack", names=attacks)
-            time.sleep(2 if attacks else 0.5)
+            time.sleep(settle)
         for child in (self.server, self.clients, self.attackers):
             child.ask("phase")
         time.sleep(seconds)
@@ -168,10 +180,7 @@ def judge(run: Run, lost: dict[str, int], timed: bool) -> bool:
         reasons = ", ".join(f"{reason} {count:,}" for reason, count in phase.refused.most_common())
         print(f"refused, {phase.name}: {reasons or 'none'}")
     print()
-    for name, attack in hostile[1].attackers["attacks"].items():
-        print(
-            f"{name}: {attack['open']:,} open, {attack['opened']:,.0f} opened and {attack['lost']:,.0f} lost a second"
-        )
+    print_costs(phases, hostile[1])
     print()
 
     bound = memory_bound(run.scale, quiet.server["memory"])
@@ -208,6 +217,25 @@ def judge(run: Run, lost: dict[str, int], timed: bool) -> bool:
     return all(held.values()) and (not timed or all(aims.values()))
 
 
+def print_costs(phases: dict[str, Phase], together: Phase) -> None:
+    """Prints a table of what each attack did in `together`; and what it cost the server, if it was measured alone."""
+    quiet = phases["quiet"].server["cpu"]
+    columns = ["attack", "open", "opened/s", "lost/s"]
+    is_measured = all(name in phases for name in together.attackers["attacks"])
+    if is_measured:
+        columns += ["alone: opened/s", "server CPU", "us each", "together: server CPU, about"]
+    print(f"| {' | '.join(columns)} |\n| --- |{' ---: |' * (len(columns) - 1)}")
+    for name, attack in together.attackers["attacks"].items():
+        cells = [name, f"{attack['open']:,}", f"{attack['opened']:,.0f}", f"{attack['lost']:,.0f}"]
+        if is_measured:
+            alone = phases[name]
+            opened, cpu = alone.attackers["attacks"][name]["opened"], alone.server["cpu"] - quiet
+            is_flood = opened >= FLOOD  # else its cost does not come with its connections
+            cells += [f"{opened:,.0f}", f"{cpu:.2f}", f"{cpu / opened * 1e6:.0f}" if is_flood else ""]
+            cells.append(f"{cpu * attack['opened'] / opened if is_flood else cpu:.2f}")
+        print(f"| {' | '.join(cells)} |")
+
+
 def memory_bound(scale: Scale, quiet: int) -> int:
     """What the limits allow the attackers: full outboxes, unverified connections, and backlogs of clients that left."""
     queued = min(scale.deaf * (LIMITS.max_outbox_bytes + LIMITS.write_high_water), LIMITS.max_held_bytes)
@@ -216,7 +244,10 @@ def memory_bound(scale: Scale, quiet: int) -> int:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.hostile", description="Hostile clients, and good ones.")
-    parser.add_argument("--short", action="store_true", help="a few of each, 20 s; judges counts, not times: for CI")
+    parser.add_argument(
+        "--websocket", action="store_true", help="WebSocket's own attackers, and good clients that use it"
+    )
+    parser.add_argument("--short", action="store_true", help="a few of each, 35 s; judges counts, not times: for CI")
     options = parser.parse_args()
     scale = SHORT if options.short else FULL
     good = False
@@ -226,18 +257,23 @@ def main() -> int:
         server_core, load_core = cores()
         allow_files(20_000)
         os.sched_setaffinity(0, {load_core})
-        print(f"{describe_environment()}; server on core {server_core}, load on core {load_core}\n", flush=True)
+        print(
+            f"{time.strftime('%d %B %Y')}, {'short' if options.short else 'full'} form, "
+            f"{'WebSocket' if options.websocket else 'TCP'}; {describe_environment()}; "
+            f"server on core {server_core}, load on core {load_core}\n",
+            flush=True,
+        )
         with (
             Child("benchmarks.hostile.server", server_core) as server,
             Child("benchmarks.hostile.clients", load_core) as clients,
             Child("benchmarks.hostile.attackers", load_core) as attackers,
         ):
-            run = Run(server, clients, attackers, scale)
+            run = Run(server, clients, attackers, scale, options.websocket)
             print(f"| {' | '.join(COLUMNS)} |\n|{' --- |' * len(COLUMNS)}", flush=True)
             run.all()
             good = judge(run, clients.ask("finish"), timed=not options.short)
 
-    most = 120 + scale.quiet * 2 + scale.alone * 9 + scale.together * 2 + scale.after
+    most = 120 + scale.quiet * 2 + scale.alone * 13 + scale.fill + scale.together * 2 + scale.after
     return guarded(benchmark, most) or int(not good)
 
 

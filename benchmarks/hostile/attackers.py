@@ -2,6 +2,8 @@
 
 import asyncio
 import os
+import select
+import ssl
 from random import Random
 from time import perf_counter
 from typing import Any
@@ -9,13 +11,18 @@ from typing import Any
 import uvloop
 
 from benchmarks.children import obey
+from benchmarks.hostile import websocket as ws
 from benchmarks.hostile.server import CATALOG, FIRST_SLOW_UID, Echo
 from benchmarks.hostile.swarm import GONE, Attack, Peer, Periodic, Swarm
 from benchmarks.lateness import Core
 from benchmarks.rawclient import frame, verify_request
-from gatelink.wire.control import Hello
-from gatelink.wire.frames import encode_frame
+from benchmarks.tlsclient import TlsRecords
+from gatelink.wire.base import VERIFY_SUCCEEDED
+from gatelink.wire.control import Features, Hello, Ticket, control_frame, decode_control
+from gatelink.wire.frames import FrameDecoder, encode_frame
 from gatelink.wire.handshake import Initiator
+from gatelink.wire.resume import resume
+from gatelink.wire.secure import SecureStream
 
 SHARE = 0.5  # of a core
 NICE = 10  # the good clients on the same core go first
@@ -23,8 +30,13 @@ ADDRESSES = 2_000  # of each attack
 FIRST_UID = 10_000_000
 HANDSHAKES = 64  # made before, and sent again and again: they cost the server as much as fresh ones
 FLOOD = 1_000  # connections of a flood open at once
+AGAIN = 100  # connections open at once of those that log in again and again
+FEW = 10  # connections that flood with records: they cost their sender as much as the server
 
 random = Random(1)
+
+Plan = tuple[type[Attack], int, int, float]
+"""An attack, its port, and its `most` and `pace`."""
 
 
 class Silent(Attack):
@@ -48,19 +60,19 @@ class Dribble(Periodic):
 
 
 class Deaf(Periodic):
-    """Logs in, asks for 60 KB of echo a second, and never reads a byte."""
+    """Logs in, asks for 120 KB of echo a second, and never reads a byte: its outbox is full after 6 s.
+
+    Its users come again, so what the server keeps for them does not grow with the time of the attack.
+    """
 
     name = "never reads"
-    period = 0.5
+    period = 0.25
     receive_buffer = 4_096
     watched = GONE
     request = frame(CATALOG.find(Echo).id, bytes(30_000))
 
-    uid = FIRST_UID
-
     def connected(self, peer: Peer) -> None:
-        self.uid += 1
-        self.send(peer, verify_request(self.uid))
+        self.send(peer, verify_request(FIRST_UID + self.opened % self.most) + self.request * 16)
         super().connected(peer)
 
     def again(self, peer: Peer) -> None:
@@ -130,6 +142,132 @@ class Handshakes(Attack):
         self.swarm.close(peer, lost=False)
 
 
+class Slots(Attack):
+    """Few users, each on all slots that there could be: each login sends more than its rate, and leaves."""
+
+    name = "logs in again"
+    users = 20
+    messages = frame(CATALOG.find(Echo).id, bytes(20)) * 300
+
+    def connected(self, peer: Peer) -> None:
+        self.send(peer, control_frame(Hello(features=0, slot=self.opened // self.users % 256)))
+
+    def readable(self, peer: Peer) -> None:
+        data = self.read(peer)
+        if not data:
+            return
+        peer.sent += 1
+        if peer.sent == 1:
+            self.send(peer, verify_request(FIRST_UID + 3_000_000 + self.opened % self.users))
+        elif data[4:6] == b"\x02\x00":  # ClientVertifySucceedRet; a refused slot gets CLOSE
+            self.send(peer, self.messages)
+            self.swarm.close(peer, lost=False)
+
+
+class Lingers(Attack):
+    """Is refused, and keeps the connection open."""
+
+    name = "lingers"
+    watched = select.EPOLLHUP | select.EPOLLERR
+    body = verify_request(FIRST_UID)[6:-1]
+
+    def connected(self, peer: Peer) -> None:
+        self.send(peer, frame(1, self.body + b"x"))
+
+
+class BreaksOff(Attack):
+    """Logs in with a ticket and breaks off; then resumes with messages behind RESUME."""
+
+    name = "breaks off"
+    key = b""
+    messages = frame(CATALOG.find(Echo).id, bytes(8)) * 40
+
+    def __init__(self, swarm: Swarm, port: int, most: int, pace: float, addresses: int) -> None:
+        super().__init__(swarm, port, most, pace, addresses)
+        self._tickets: list[Ticket] = []
+        self._talks: dict[Peer, tuple[Initiator, SecureStream | None]] = {}
+        self._uid = FIRST_UID + 1_000_000
+
+    def connected(self, peer: Peer) -> None:
+        initiator = Initiator(self.key, Hello(features=Features.RESUME | Features.PING))
+        self._talks[peer] = initiator, None
+        self.send(peer, initiator.frame)
+
+    def closed(self, peer: Peer) -> None:
+        self._talks.pop(peer, None)
+
+    def readable(self, peer: Peer) -> None:
+        data = self.read(peer)
+        if not data:
+            return
+        initiator, stream = self._talks[peer]
+        if stream is None:
+            sealing = initiator.finish(data[4:])
+            stream = sealing.stream
+            self._talks[peer] = initiator, stream
+            if self._tickets:
+                ticket = self._tickets.pop()
+                record = resume(ticket.resume_key, sealing.handshake_hash, ticket.session_id, 0, 1)
+                self.send(peer, stream.seal(control_frame(record) + self.messages))
+            else:
+                self._uid += 1
+                self.send(peer, stream.seal(verify_request(self._uid)))
+            return
+        frames = FrameDecoder(1_000).feed(stream.feed(data))
+        if frames and frames[0][0] == VERIFY_SUCCEEDED and len(frames) > 1:
+            ticket_or_other = decode_control(frames[1][2])
+            if isinstance(ticket_or_other, Ticket):
+                self._tickets.append(ticket_or_other)
+            self.swarm.close(peer, lost=False)
+
+
+class KeyUpdates(Periodic):
+    """Floods with TLS records that carry nothing but a change of key; every second connection logs in before."""
+
+    name = "key updates"
+    period = 0.02
+
+    def __init__(self, swarm: Swarm, port: int, most: int, pace: float, addresses: int) -> None:
+        super().__init__(swarm, port, most, pace, addresses)
+        self._talks: dict[Peer, TlsRecords] = {}
+        self._uid = FIRST_UID + 2_000_000
+
+    def connected(self, peer: Peer) -> None:
+        self._talks[peer] = talk = TlsRecords(trusting())
+        self.send(peer, talk.out())
+
+    def closed(self, peer: Peer) -> None:
+        self._talks.pop(peer, None)
+
+    def readable(self, peer: Peer) -> None:
+        data = self.read(peer)
+        talk = self._talks.get(peer)
+        if talk is None or talk.is_open():
+            return
+        try:
+            talk.take(data)
+        except ssl.SSLError:
+            self.swarm.close(peer, lost=True)
+        if talk.is_open() and peer in self._talks:
+            self.send(peer, talk.out())
+            if self.opened % 2:
+                self._uid += 1
+                self.send(peer, talk.seal(verify_request(self._uid)))
+            super().connected(peer)
+
+    def again(self, peer: Peer) -> None:
+        if peer in self._talks:
+            self.send(peer, b"" if peer.rest else self._talks[peer].key_updates(20))
+
+
+def trusting() -> ssl.SSLContext:
+    """For a client that accepts any server."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    context.verify_mode = ssl.CERT_NONE
+    return context
+
+
 class Attackers:
     """The swarm, and what is asked of it."""
 
@@ -140,11 +278,25 @@ class Attackers:
         self._before: dict[str, tuple[int, int]] = {}  # what each attack had opened and lost then
         self._work: asyncio.Task[None] | None = None
 
-    def start(self, where: dict[str, Any], silent: int, deaf: int, dribble: int, writes_on: int) -> list[str]:
-        """Begins, with every attack off; their names."""
+    def start(
+        self, where: dict[str, Any], websocket: bool, silent: int, deaf: int, dribble: int, writes_on: int
+    ) -> list[str]:
+        """Begins, with every attack off; their names. websocket: those that are WebSocket's own."""
+        web = where["ws"]
         key, plain, sealed = bytes.fromhex(where["key"]), where["plain"], where["sealed"]
+        BreaksOff.key = key
         Handshakes.frames = tuple(Initiator(key, Hello(features=0, slot=0)).frame for _ in range(HANDSHAKES))
-        for kind, port, most, pace in (
+        of_websocket: tuple[Plan, ...] = (
+            (ws.HalfOpen, web, silent, silent / 5),
+            (ws.LongHeaders, web, FLOOD, 0),
+            (ws.WrongRequests, web, FLOOD, 0),
+            (ws.WrongTokens, web, FLOOD, 0),
+            (ws.WrongFrames, web, FLOOD, 0),
+            (ws.Pings, web, FEW, FEW),
+            (ws.Fragments, web, FEW, FEW),
+            (ws.Deaf, web, deaf, deaf / 3),
+        )
+        of_tcp: tuple[Plan, ...] = (
             (Silent, plain, silent, silent / 5),
             (Deaf, plain, deaf, deaf / 3),
             (Dribble, plain, dribble, dribble / 3),
@@ -152,7 +304,12 @@ class Attackers:
             (Garbage, plain, FLOOD, 0),
             (WrongTokens, plain, FLOOD, 0),
             (Handshakes, sealed, FLOOD, 0),
-        ):
+            (Slots, plain, AGAIN, 0),
+            (BreaksOff, sealed, AGAIN, AGAIN),
+            (KeyUpdates, where["tls"], FEW, FEW),
+            (Lingers, plain, silent, silent / 5),
+        )
+        for kind, port, most, pace in of_websocket if websocket else of_tcp:
             self.swarm.attacks.append(kind(self.swarm, port, most, pace, ADDRESSES))
         self._work = asyncio.create_task(self.swarm.run(SHARE))
         return [attack.name for attack in self.swarm.attacks]

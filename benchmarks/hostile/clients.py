@@ -1,6 +1,6 @@
 """The good clients, in a process of their own: `python -m benchmarks.hostile.clients`, with commands on its stdin.
 
-Every session has an address of its own. Half of them are sealed.
+Every session has an address of its own. Half of them are sealed. All of them use TCP, or all of them WebSocket.
 """
 
 import asyncio
@@ -14,6 +14,7 @@ import uvloop
 from benchmarks.children import obey
 from benchmarks.harness import HOST
 from benchmarks.hostile.server import CATALOG, Echo, News
+from benchmarks.hostile.websocket import REQUEST
 from benchmarks.lateness import Core, Lateness, summary
 from benchmarks.rawclient import VERIFY_SUCCEEDED, frame, verify_request
 from gatelink.robots.tally import LatencyHistogram
@@ -21,6 +22,7 @@ from gatelink.wire.control import Hello
 from gatelink.wire.frames import MAX_LENGTH, FrameDecoder
 from gatelink.wire.handshake import Initiator
 from gatelink.wire.secure import SecureStream
+from gatelink.wire.websocket import WebSocketStream
 
 ECHO, NEWS = CATALOG.find(Echo).id, CATALOG.find(News).id
 ECHO_PERIOD = 0.5  # s between two messages of one session
@@ -31,11 +33,16 @@ FILLER = bytes(56)
 
 
 class Good(asyncio.Protocol):
-    """One well-behaved client; `key` seals it. `ended` is called when its connection is gone."""
+    """One well-behaved client; `key` seals it. `ended` is called when its connection is gone.
+
+    web: the framing of its WebSocket, if it uses one.
+    """
 
     transport: asyncio.Transport
 
-    def __init__(self, uid: int, key: bytes | None, ended: "Callable[[Good], None]") -> None:
+    def __init__(
+        self, uid: int, key: bytes | None, web: WebSocketStream | None, ended: "Callable[[Good], None]"
+    ) -> None:
         self.verified = False
         self.leaving = False
         self.waiting: deque[float] = deque()  # when each message without an answer was sent
@@ -44,6 +51,8 @@ class Good(asyncio.Protocol):
         self._uid = uid
         self._initiator = Initiator(key, Hello(features=0, slot=0)) if key is not None else None
         self._stream: SecureStream | None = None
+        self._web = web
+        self._answer: bytes | None = None if web is None else b""  # to the request of its WebSocket, until it is whole
         self._decoder = FrameDecoder(MAX_LENGTH, 1 if key is not None else 1 << 20, 1 << 30)
         self._ended = ended
         self._began = perf_counter()
@@ -53,9 +62,25 @@ class Good(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
-        self.transport.write(self._initiator.frame if self._initiator is not None else verify_request(self._uid))
+        if self._web is None:
+            self._begin()
+        else:
+            self.transport.write(REQUEST)
 
     def data_received(self, data: bytes) -> None:
+        if self._answer is not None:
+            self._answer += data
+            head, end, data = self._answer.partition(b"\r\n\r\n")
+            if not end or b" 101 " not in head:
+                return
+            self._answer = None
+            self._begin()
+        self._received(data if self._web is None else self._web.feed(data))
+
+    def _begin(self) -> None:
+        self._write(self._initiator.frame if self._initiator is not None else verify_request(self._uid))
+
+    def _received(self, data: bytes) -> None:
         if self._initiator is not None:
             answers = self._decoder.feed(data)
             if not answers:
@@ -93,7 +118,9 @@ class Good(asyncio.Protocol):
         self.transport.close()
 
     def _write(self, data: bytes) -> None:
-        self.transport.write(data if self._stream is None else self._stream.seal(data))
+        if self._stream is not None:
+            data = self._stream.seal(data)
+        self.transport.write(data if self._web is None else self._web.wrap(data))
 
 
 async def until(condition: Callable[[], bool]) -> None:
@@ -114,12 +141,14 @@ class Clients:
         self.refused = 0  # newcomers that did not get in
         self.lateness: Lateness
         self._where: dict[str, Any] = {}
+        self._is_web = False
         self._work: list[asyncio.Task[None]] = []
         self._core = Core()
 
-    async def login(self, where: dict[str, Any], sessions: int) -> int:
+    async def login(self, where: dict[str, Any], websocket: bool, sessions: int) -> int:
         """Logs in, a hundred a second at most; how many are verified."""
         self._where = where
+        self._is_web = websocket
         for number in range(sessions):
             self.sessions.append(await self._connect(FIRST_UID + number, f"127.100.{number >> 8}.{number & 255}"))
             await asyncio.sleep(0.005)
@@ -182,7 +211,8 @@ class Clients:
         """A client on its way; every second one is sealed."""
         kind = "sealed" if uid % 2 else "plain"
         key = bytes.fromhex(self._where["key"]) if uid % 2 else None
-        client = Good(uid, key, self._newcomer_ended if newcomer else self._ended)
+        web = WebSocketStream(MAX_LENGTH, is_client=True) if self._is_web else None
+        client = Good(uid, key, web, self._newcomer_ended if newcomer else self._ended)
         client.times = self.echoes
         if newcomer:
 
@@ -193,7 +223,8 @@ class Clients:
             client.on_verified = verified
         loop = asyncio.get_running_loop()
         try:
-            await loop.create_connection(lambda: client, HOST, self._where[kind], local_addr=(host, 0))
+            port = self._where["ws" if self._is_web else kind]
+            await loop.create_connection(lambda: client, HOST, port, local_addr=(host, 0))
         except OSError:
             client._ended(client)
         return client

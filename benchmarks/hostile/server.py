@@ -1,7 +1,9 @@
 """The server under load, in a process of its own: `python -m benchmarks.hostile.server`, with commands on its stdin."""
 
 import asyncio
+import gc
 import os
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,9 +12,11 @@ import structlog
 import uvloop
 
 from benchmarks.children import obey
+from benchmarks.handshakes import make_certificate
 from benchmarks.harness import HOST
 from benchmarks.lateness import Core, Lateness, summary
-from gatelink import Catalog, Identity, Limits, Server, ServerKey, Session, StaticTokens
+from benchmarks.listeners import CERTIFICATE, CERTIFICATE_KEY
+from gatelink import Catalog, Identity, Limits, Listen, Server, ServerKey, Session, StaticTokens
 from gatelink.net.connection import Connection
 
 CATALOG = Catalog()
@@ -43,13 +47,17 @@ class SlowForSome(StaticTokens):
 
 
 class HostileServer:
-    """Two listeners, one for plain and one for sealed connections; an echo; and news for everybody."""
+    """Listeners for plain, sealed, TLS and WebSocket connections; an echo; and news for everybody."""
 
-    def __init__(self) -> None:
+    def __init__(self, files: Path) -> None:
+        """files: the folder for the certificate of this run."""
+        make_certificate(files)
         self.key = ServerKey.generate()
         self.server = Server(
             f"tcp://{HOST}:0",
             f"tcp://{HOST}:0",
+            Listen(endpoint=f"tls://{HOST}:0", certificate=str(files / CERTIFICATE), key=str(files / CERTIFICATE_KEY)),
+            f"ws://{HOST}:0",
             tokens=SlowForSome(),
             catalog=CATALOG,
             limits=LIMITS,
@@ -77,10 +85,12 @@ class HostileServer:
             await asyncio.sleep(0.1)
 
     def start(self) -> dict[str, Any]:
-        plain, sealed = self.server.endpoints
+        plain, sealed, tls, websocket = self.server.endpoints
         return {
             "plain": plain.port,
             "sealed": sealed.port,
+            "tls": tls.port,
+            "ws": websocket.port,
             "key": self.key.public.hex(),
             "admin": self.server.admin_port,
         }
@@ -106,6 +116,8 @@ class HostileServer:
     async def main(self) -> None:
         self.lateness = Lateness()
         async with self.server, asyncio.TaskGroup() as tasks:
+            gc.collect()
+            gc.freeze()  # as `Server.serve` does
             work = [tasks.create_task(self._tell_news()), tasks.create_task(self._watch_memory())]
             await obey({"start": self.start, "phase": self.phase})
             for task in work:
@@ -120,4 +132,5 @@ def memory() -> int:
 
 if __name__ == "__main__":
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(50))
-    uvloop.run(HostileServer().main())
+    with tempfile.TemporaryDirectory() as folder:
+        uvloop.run(HostileServer(Path(folder)).main())

@@ -66,13 +66,23 @@ class Attack(ABC):
 
     def readable(self, peer: Peer) -> None:
         """The server said something, or left."""
+        self.read(peer)
+
+    def closed(self, peer: Peer) -> None:  # noqa: B027
+        """The connection is closed, on whichever side."""
+
+    def read(self, peer: Peer) -> bytes:
+        """What the server said; if it left, b"", and the connection is closed."""
+        data = b""
         try:
-            if not peer.socket.recv(65_536):
-                self.swarm.close(peer, lost=True)
+            data = peer.socket.recv(65_536)
         except BlockingIOError:
-            pass
+            return data
         except OSError:
+            pass
+        if not data:
             self.swarm.close(peer, lost=True)
+        return data
 
     def work(self, now: float) -> bool:
         """Opens a few connections, if some are missing; whether it had anything to do."""
@@ -183,6 +193,10 @@ class Swarm:
         self._peers[connection.fileno()] = Peer(attack, connection)
         self._poll.register(connection.fileno(), select.EPOLLOUT | WATCHED)
 
+    def watch(self, peer: Peer, events: int) -> None:
+        """Let only these events of the connection be seen from now on."""
+        self._poll.modify(peer.socket.fileno(), events)
+
     def close(self, peer: Peer, lost: bool) -> None:
         """Ends a connection with a reset; `lost`: it was the server that ended it."""
         number = peer.socket.fileno()
@@ -192,6 +206,7 @@ class Swarm:
         peer.socket.close()
         peer.attack.open -= 1
         peer.attack.lost += lost
+        peer.attack.closed(peer)
 
     def close_all(self) -> None:
         for peer in list(self._peers.values()):
