@@ -8,7 +8,7 @@ from enum import Enum
 from pathlib import Path
 from typing import Any
 
-from gatelink.cluster.player_route import ROUTE, RouteState
+from gatelink.cluster.type_route import ROUTE, RouteState
 from gatelink.net.states import DIAL, LOGIN, DialState, LoginState
 from gatelink.session.states import CONNECTION, SESSION, ConnectionState, SessionState
 
@@ -23,11 +23,21 @@ after the event. Any other event raises an error there. [draw_states.py](draw_st
 Table = Mapping[tuple[Any, Any], Enum]
 
 MACHINES: tuple[tuple[str, str, Table, Enum], ...] = (
-    ("A connection", "src/gatelink/session/states.py", CONNECTION, ConnectionState.UNVERIFIED),
+    (
+        "A connection",
+        "src/gatelink/session/states.py",
+        CONNECTION,
+        ConnectionState.UNVERIFIED,
+    ),
     ("A session", "src/gatelink/session/states.py", SESSION, SessionState.OPEN),
     ("A login check", "src/gatelink/net/states.py", LOGIN, LoginState.FIRST_FRAME),
     ("A dialler", "src/gatelink/net/states.py", DIAL, DialState.IDLE),
-    ("A player's route to a type of server", "src/gatelink/cluster/player_route.py", ROUTE, RouteState.UNBOUND),
+    (
+        "A player's route to a type of server",
+        "src/gatelink/cluster/type_route.py",
+        ROUTE,
+        RouteState.UNBOUND,
+    ),
 )
 """Title, file, table and first state of each."""
 
@@ -35,9 +45,18 @@ MACHINES: tuple[tuple[str, str, Table, Enum], ...] = (
 def draw(title: str, file: str, table: Table, first: Enum) -> str:
     """One section of the page: a diagram (Mermaid), and the same as a table."""
     ends = {state for state in table.values()} - {state for state, _ in table}
-    arrows = "\n".join(f"    {state.name} --> {after.name}: {event.name}" for (state, event), after in table.items())
-    stops = "".join(f"\n    {state.name} --> [*]" for state in sorted(ends, key=lambda state: state.name))
-    rows = "\n".join(f"| {state.name} | {event.name} | {after.name} |" for (state, event), after in table.items())
+    arrows = "\n".join(
+        f"    {state.name} --> {after.name}: {event.name}"
+        for (state, event), after in table.items()
+    )
+    stops = "".join(
+        f"\n    {state.name} --> [*]"
+        for state in sorted(ends, key=lambda state: state.name)
+    )
+    rows = "\n".join(
+        f"| {state.name} | {event.name} | {after.name} |"
+        for (state, event), after in table.items()
+    )
     return f"""
 ## {title}
 
