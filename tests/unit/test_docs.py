@@ -13,7 +13,7 @@ import msgspec
 import pytest
 
 from docs import draw_states
-from gatelink import Backoff, CloseCode, Limits, MemoryTokens, RequestCode, WireOptions, _native, tasks
+from gatelink import Backoff, CloseCode, Limits, MemoryTokens, RequestCode, WireOptions, __version__, _native, tasks
 from gatelink.cluster import authentic, login_arbiter, lost_pushes, players, renewals
 from gatelink.cluster.engine import CONFLICT_PAUSE, MAX_CONFLICTS
 from gatelink.cluster.group_counts import COUNT_SECONDS
@@ -206,6 +206,19 @@ def test_every_compiled_class_is_on_the_page_of_the_core_and_in_the_core() -> No
 def test_no_page_names_a_place_on_one_machine(page: Path) -> None:
     found = re.findall(r"(?<![\w./$-])/(?:home|root|work|Users|mnt)/\S*", page.read_text())
     assert not found, f"{name(page)} names {', '.join(found)}; write paths from the repository's root"
+
+
+def test_no_page_or_source_calls_the_present_version_an_older_one() -> None:
+    """What an older peer lacks is named instead of its version. Only the README says which version this is."""
+    series = re.escape(".".join(__version__.split(".")[:2]))
+    sources = [path for folder in ("src", "tests", "examples") for path in (ROOT / folder).rglob("*.py")]
+    found = [
+        f"{name(path)} says {said[0]!r}"
+        for path in [*PAGES, *sources]
+        if path not in (ROOT / "README.md", ROOT / "README.zh-CN.md")
+        for said in re.finditer(rf"version {series}\b|\b{series}(?:\.\d+)? 版", path.read_text(), re.IGNORECASE)
+    ]
+    assert not found, "; ".join(found)
 
 
 PAGES_OF_PIECES = [

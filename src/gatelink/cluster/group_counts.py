@@ -19,7 +19,7 @@ _NAME_BYTES = 4 * MAX_NAME
 class GroupCount(msgspec.Struct, frozen=True):
     """members: sessions in the group at the gateways that answered, with those that wait for a new connection.
 
-    unanswered: the ids of the gateways that did not answer within 2 s, and those of version 0.1.
+    unanswered: the ids of the gateways that did not answer within 2 s, and those that can't count groups.
     """
 
     members: int

@@ -576,8 +576,9 @@ class PlayerRouter(ForwardTable):
     def link_closed(self, link: Link) -> None:
         """A server died. Envelopes that were only queued go to each player's next server.
 
-        Frames that it was sent count as lost unless it said that they are handled: it may have handled them. A server
-        of version 0.1 says only what it received. Losses of which it may not have heard are told to the next server.
+        Frames that it was sent count as lost unless it said that they are handled: it may have handled them. An
+        older server, without those reports, says only what it received. Losses of which it may not have heard are told
+        to the next server.
         """
         for sid, lost in self._untold(link):
             self.players[sid].to(link.type).lost += lost
@@ -726,7 +727,7 @@ class PlayerRouter(ForwardTable):
                 if self.kicks is not None:
                     self.kicks.relayed(uid, None if slot == ALL_SLOTS else slot, at, reason)
             case envelope.LinkReady() if link.type == GATEWAY:
-                pass  # a gateway of version 0.1 sends it
+                pass  # an older gateway, which dials no gateways, sends it
             case envelope.Bind() | envelope.Kick() | envelope.Join() | envelope.Leave() | envelope.Hold():
                 player = self.players.get(event.sid)
                 if player is None or player.session.close_code is not None:

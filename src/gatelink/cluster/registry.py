@@ -96,7 +96,7 @@ class ServerInfo(msgspec.Struct, frozen=True, kw_only=True):
     inner: str = ""
     outer: tuple[str, ...] = ()
     public_key: str = ""
-    wants_login_events: bool = msgspec.field(default=False, name="greets")  # as version 0.1 wrote it
+    wants_login_events: bool = msgspec.field(default=False, name="greets")  # as it was first written
     wants_presence: bool = False
     version: str = ""
     lacks: tuple[int, ...] | msgspec.UnsetType = msgspec.UNSET  # only gateways write it

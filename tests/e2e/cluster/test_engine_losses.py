@@ -36,7 +36,7 @@ class World:
                 await engine.come_back()
 
     def unlink(self) -> None:
-        """The two gateways have no link, as with one of version 0.1."""
+        """The two gateways have no link, as with one from before these links."""
         for gateway, other in ((self.one, 2), (self.two, 1)):
             links = gateway.cluster.links
             if (task := links._dialling.pop(other, None)) is not None:

@@ -60,7 +60,7 @@ async def test_a_gateway_that_does_not_answer_is_named(monkeypatch: pytest.Monke
             found.join("red")
             await until_count(lobby, "red", 1)
             assert two._counts is not None
-            await two._counts.close()  # as one of version 0.1
+            await two._counts.close()  # as one that can't count groups
             assert await lobby.cluster.count("red") == GroupCount(1, (2,))
             assert one._counts is not None
             await one._counts.close()

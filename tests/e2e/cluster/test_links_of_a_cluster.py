@@ -44,7 +44,7 @@ async def test_gateways_are_linked_and_give_each_other_no_players() -> None:
 
 
 async def test_a_gateway_that_knows_no_such_links_is_left_in_peace() -> None:
-    """Version 0.1 accepts the link, dials none, and would count what it does not know as malformed."""
+    """Such a gateway accepts the link, dials none, and would count what it does not know as malformed."""
     async with cluster() as town:
         one, two = await town.gateway(1), await town.gateway(2)
         for here, there in ((one, 2), (two, 1)):

@@ -154,7 +154,6 @@ async def test_plain_handlers_are_done_when_the_gateway_hears_of_them_and_report
 
 
 async def test_a_service_that_knows_no_reports_is_counted_by_what_it_acknowledged() -> None:
-    """As one of version 0.1."""
     async with cluster() as town:
         gateway, one = await town.gateway(1), await slow_room(town, 30)
         link = gateway.cluster.links.get(30)

@@ -1,4 +1,4 @@
-"""Requests through gateways: which server gets them, what happens when it is lost, and servers of version 0.1."""
+"""Requests through gateways: which server gets them, what happens when it is lost, and servers that speak none."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -33,14 +33,14 @@ KEYS = (ClusterKey.generate(),)
 
 
 class Old:
-    """Links of which one end is of version 0.1, while `is_on`."""
+    """Links of which one end speaks no requests, while `is_on`."""
 
     is_on = True
 
 
 @pytest.fixture
 def old(monkeypatch: pytest.MonkeyPatch) -> Old:
-    """New links agree on no more than version 0.1 has, whichever side is the older one."""
+    """New links agree on no more than an end without requests has, whichever side is the older one."""
     switch = Old()
     offered = Login._offered.fget  # type: ignore[attr-defined]
 

@@ -343,7 +343,7 @@ async def test_an_entry_that_cannot_be_read_is_named_and_stays(engine: MemoryEng
 
 
 async def test_a_request_of_a_gateway_without_proofs_ends_the_older_session_too(engine: MemoryEngine) -> None:
-    """As version 0.1 sends it."""
+    """As an older gateway sends it."""
     async with gateways(engine) as both:
         await engine.request("gateway.1.replace", msgspec.msgpack.encode([7, 0, 99]), LONG)
         assert both.sessions[1].asked == [(7, 0, 99, MAX_BACKLOG, ())]

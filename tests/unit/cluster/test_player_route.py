@@ -27,7 +27,7 @@ TYPES = (LOBBY, ROOM)
 PLAYERS = (1, 2, 3)
 SERVERS = (20, 21, 22)
 BASE_PLAYER, OLD_SERVER = 3, 21
-"""The player that speaks no requests, and the server of version 0.1."""
+"""The player that speaks no requests, and the older server, which speaks none either."""
 
 
 def test_every_state_can_be_reached_and_left_and_other_events_raise() -> None:
@@ -68,7 +68,7 @@ class FakeSession:
     """A client's session: whether its player may be read, and what it is answered.
 
     got: the flags and tag of each request, answer and failure that it was sent. tags: those of its requests.
-    not_sent: the number of its requests, by type, that a server of version 0.1 was not sent.
+    not_sent: the number of its requests, by type, that an older server was not sent.
     """
 
     expires_in = 0
@@ -337,7 +337,7 @@ class Routing(RuleBasedStateMachine):
             count = frames_in([*held, *at_links])
             not_sent = sum(session.not_sent[type] for session in self.all_sessions)
             missing += self.sent[type] - (count + self.router.stats.lost[type] + self.handled[type] + not_sent)
-        # Answers to a server that died before it got them, where the next server is of version 0.1:
+        # Answers to a server that died before it got them, where the next server is an older one:
         assert missing == self.router.context.stats.stray_answers - self.strays
 
 
