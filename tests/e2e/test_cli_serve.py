@@ -172,6 +172,20 @@ async def test_reload_restarts_it_when_a_file_changes_and_leaves_no_process_behi
             await asyncio.open_connection("127.0.0.1", int(listen.rpartition(":")[2]))
 
 
+async def test_reload_that_is_killed_takes_its_server_with_it(game: Path) -> None:
+    async with gatelink("serve", "game:server", "--reload", "--log-format", "json", cwd=game) as process:
+        (first,) = await started(process)
+        await until(lambda: watches_files(process.pid))
+        (game / "game.py").write_text(GAME + "changed = True\n")
+        (second,) = await started(process)
+        process.kill()
+        status, _, err = await ended(process)  # once the server has ended, too: it has the other end of the pipe
+    assert status == -signal.SIGKILL and '"stopped"' in err
+    for listen in (first, second):
+        with pytest.raises(ConnectionRefusedError):
+            await asyncio.open_connection("127.0.0.1", int(listen.rpartition(":")[2]))
+
+
 async def test_help_shows_every_command_on_one_screen() -> None:
     async with gatelink("--help", cwd=ROOT) as process:
         status, out, _ = await ended(process)

@@ -17,6 +17,7 @@ from gatelink.logger import Logger
 from gatelink.ops import logs, process, readiness, terminal
 from gatelink.ops.logs import Format, Level, configure
 from gatelink.ops.page import Page
+from gatelink.ops.supervisor import tied_to_parent
 
 
 def serve(
@@ -89,7 +90,8 @@ async def _reloading(command: list[str]) -> None:
     """Run `command`, and again when a .py file below this directory changes, until a signal.
 
     The server gets one SIGTERM, and has its grace. Ctrl-C reaches this process alone: a server that got it too would
-    take the SIGTERM for a second signal, and not run `on_stop` to its end.
+    take the SIGTERM for a second signal, and not run `on_stop` to its end. If this process is killed, the server gets
+    SIGTERM, too.
     """
     from watchfiles import PythonFilter, awatch
 
@@ -116,7 +118,7 @@ async def _reloading(command: list[str]) -> None:
 
 
 async def _start(command: list[str]) -> Process:
-    return await asyncio.create_subprocess_exec(*command, start_new_session=True)
+    return await asyncio.create_subprocess_exec(*tied_to_parent(command, signal.SIGTERM), start_new_session=True)
 
 
 def _signal(child: Process, number: signal.Signals) -> None:
