@@ -34,6 +34,7 @@ from gatelink import (
 )
 from gatelink.login.client import LoginClient, LoginFailed
 from gatelink.robots import Robot, Tally
+from gatelink.robots.robot import describe
 
 A = TypeVar("A")
 
@@ -147,8 +148,13 @@ class Player(Robot):
         assert older is not None
         await self._log_in()
         self.world.second_logins += 1
-        async with asyncio.timeout(PATIENCE):
-            await older.wait_closed()
+        try:
+            async with asyncio.timeout(PATIENCE):
+                await older.wait_closed()
+        except TimeoutError:
+            raise TimeoutError(
+                f"a newer login did not end the older one within {PATIENCE:g} s"
+            ) from None
         if older.close_code is not CloseCode.REPLACED:
             self._suspect(f"the older login ended with {older.close_code!r}")
         await self._enter()
@@ -299,6 +305,6 @@ async def live(player: Player) -> None:
     try:
         await player.run()
     except (GatelinkError, TimeoutError) as error:
-        player.world.verdict.error(f"a robot gave up: {error}")
+        player.world.verdict.error(f"a robot gave up: {describe(error)}")
     finally:
         await player.disconnect()

@@ -54,6 +54,8 @@ V = TypeVar("V")
 LOGIN_TIMEOUT = 10.0
 """Seconds in which a robot must have logged in at a cluster; as long as `connect` takes at most."""
 
+_ASYNCIO = PurePath(asyncio.__file__).parent
+
 KEPT_MESSAGES = 256
 """The most messages that are kept for a later `expect`. One more drops the oldest."""
 
@@ -393,7 +395,9 @@ class RobotFallback(Fallback):
 
 
 def describe(error: BaseException) -> str:
-    """The error as one line, with the file and line where it was raised."""
+    """The error as one line: its type, its text if it has one, and the last file and line before asyncio's own."""
     frames = traceback.extract_tb(error.__traceback__)
-    place = f" ({PurePath(frames[-1].filename).name}:{frames[-1].lineno})" if frames else ""
-    return f"{type(error).__name__}: {error}{place}"
+    own = [frame for frame in frames if PurePath(frame.filename).parent != _ASYNCIO] or frames
+    place = f" ({PurePath(own[-1].filename).name}:{own[-1].lineno})" if own else ""
+    text = f": {error}" if str(error) else ""
+    return f"{type(error).__name__}{text}{place}"
