@@ -6,6 +6,7 @@ They run in this one process, so that it can be tried alone:
 """
 
 import asyncio
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -78,4 +79,5 @@ async def main() -> None:
 
 if __name__ == "__main__":
     configure(level="warning")
-    asyncio.run(main())
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main())

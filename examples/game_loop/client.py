@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from examples.game_loop.messages import Position, Steer, catalog
 from gatelink import Handlers, Session, connect
@@ -26,4 +27,5 @@ async def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))

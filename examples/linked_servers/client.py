@@ -4,6 +4,7 @@ python -m examples.linked_servers.client
 """
 
 import asyncio
+from contextlib import suppress
 
 from msgspec.structs import replace
 
@@ -47,5 +48,6 @@ async def main() -> tuple[int, int]:
 
 if __name__ == "__main__":
     configure(level="warning")
-    coins, breaks = asyncio.run(main())
-    print(f"{coins} coins of {COINS} are in the bank; the link broke {breaks} times")
+    with suppress(KeyboardInterrupt):
+        coins, breaks = asyncio.run(main())
+        print(f"{coins} coins of {COINS} are in the bank; the link broke {breaks} times")

@@ -7,6 +7,7 @@ import asyncio
 import os
 import ssl
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 from gatelink import Session, connect
@@ -38,4 +39,5 @@ async def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main(*sys.argv[1:] or ["tls://127.0.0.1:7443"]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(*sys.argv[1:] or ["tls://127.0.0.1:7443"]))

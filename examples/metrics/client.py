@@ -5,6 +5,7 @@ python -m examples.metrics.client
 
 import asyncio
 import sys
+from contextlib import suppress
 from urllib.request import urlopen
 
 from examples.metrics.server import Answer, Ask, catalog
@@ -43,5 +44,6 @@ async def main(address: str, admin: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     where = sys.argv[1:] or ["tcp://127.0.0.1:7000", "127.0.0.1:9100"]
-    for name, value in asyncio.run(main(*where)).items():
-        print(f"{name} {value:g}")
+    with suppress(KeyboardInterrupt):
+        for name, value in asyncio.run(main(*where)).items():
+            print(f"{name} {value:g}")

@@ -4,6 +4,7 @@ python -m examples.requests.client
 """
 
 import asyncio
+from contextlib import suppress
 
 from examples.requests.server import Answered, Join, MayJoin, Why, catalog, server, tokens
 from gatelink import Handlers, RequestCode, RequestFailed, Session, connect
@@ -57,4 +58,5 @@ async def main() -> list[str]:
 
 if __name__ == "__main__":
     configure(level="warning")
-    print("\n".join(asyncio.run(main())))
+    with suppress(KeyboardInterrupt):
+        print("\n".join(asyncio.run(main())))

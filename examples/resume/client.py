@@ -6,6 +6,7 @@ python -m examples.resume.client
 """
 
 import asyncio
+from contextlib import suppress
 
 from examples.resume.server import Number, catalog, server
 from gatelink import Backoff, Handlers, Session, connect
@@ -51,8 +52,9 @@ async def main() -> tuple[list[int], int]:
 
 if __name__ == "__main__":
     configure(level="warning")
-    seen, breaks = asyncio.run(main())
-    print(
-        f"1 to {LAST}, each once and in order: {seen == list(range(1, LAST + 1))}; "
-        f"connections broken: {breaks}"
-    )
+    with suppress(KeyboardInterrupt):
+        seen, breaks = asyncio.run(main())
+        print(
+            f"1 to {LAST}, each once and in order: {seen == list(range(1, LAST + 1))}; "
+            f"connections broken: {breaks}"
+        )

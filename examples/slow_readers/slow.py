@@ -5,6 +5,7 @@ python -m examples.slow_readers.slow latest    # or recent, or all
 
 import asyncio
 import sys
+from contextlib import suppress
 from math import inf
 from typing import Any
 
@@ -62,4 +63,5 @@ async def main(how: Any) -> Watcher:
 
 if __name__ == "__main__":
     configure(level="warning")
-    asyncio.run(main(sys.argv[1]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(main(sys.argv[1]))

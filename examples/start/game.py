@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from msgspec import Struct
 
@@ -42,4 +43,5 @@ async def play(address: str) -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(play(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))
+    with suppress(KeyboardInterrupt):
+        asyncio.run(play(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))

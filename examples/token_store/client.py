@@ -7,6 +7,7 @@ python -m examples.token_store.client UID TOKEN [UID]
 
 import asyncio
 import sys
+from contextlib import suppress
 
 from examples.token_store.messages import Ban, Banned, Welcome, catalog
 from gatelink import Handlers, Session, connect
@@ -40,8 +41,6 @@ async def main(address: str, uid: int, token: str, ban: int | None = None) -> No
 
 
 if __name__ == "__main__":
-    asyncio.run(
-        main(
-            "tcp://127.0.0.1:7000", int(sys.argv[1]), sys.argv[2], *map(int, sys.argv[3:])
-        )
-    )
+    with suppress(KeyboardInterrupt):
+        uid, token, *ban = sys.argv[1:]
+        asyncio.run(main("tcp://127.0.0.1:7000", int(uid), token, *map(int, ban)))

@@ -6,6 +6,7 @@ import os
 import re
 import shlex
 import signal
+import socket
 import ssl
 import tomllib
 from collections.abc import AsyncIterator
@@ -126,6 +127,50 @@ async def test_an_example_that_runs_alone_prints_what_matters_and_no_log(command
     async with python("-m", *command.split()) as process:
         status, out, err = await ended(process)
     assert (status, err) == (0, "") and 1 <= len(out.splitlines()) <= 4, out + err
+
+
+INTERRUPTED = """
+import asyncio, os, runpy, signal, sys
+import gatelink.testing
+
+ARGUMENTS = {
+    "examples.cluster_client.client": ["http://127.0.0.1:8080", "a device"],
+    "examples.slow_readers.slow": ["latest"],
+    "examples.token_store.client": ["7", "a token"],
+}
+run = asyncio.run
+os.dup2(os.pipe()[0], 0)  # an input that says nothing, for the driver
+
+
+async def interrupted(main):
+    os.kill(os.getpid(), signal.SIGINT)  # as Ctrl-C, while the loop runs
+    await main
+
+
+asyncio.run = lambda main: run(interrupted(main))
+for module in sys.argv[1:]:
+    if os.fork() == 0:  # for each a process, which need not import gatelink again
+        sys.argv[1:] = ARGUMENTS.get(module, [])
+        runpy.run_module(module, run_name="__main__", alter_sys=True)
+        sys.exit()
+    _, status = os.wait()
+    print(module, os.waitstatus_to_exitcode(status), flush=True)
+"""
+
+
+async def test_ctrl_c_ends_each_example_without_a_traceback(tmp_path: Path) -> None:
+    from examples.listeners import certificate
+
+    certificate.make(tmp_path)
+    files = [file for file in sorted(ROOT.glob("examples/*/*.py")) if "asyncio.run(" in file.read_text()]
+    modules = [".".join(file.relative_to(ROOT).with_suffix("").parts) for file in files]
+    assert {"examples.hello.client", "examples.start.game", "examples.cluster_calls.market"} <= set(modules)
+    with socket.socket(socket.AF_UNIX) as silent:
+        silent.bind(str(tmp_path / "desk.sock"))
+        silent.listen()
+        async with python("-c", INTERRUPTED, *modules, environment={"LISTENERS": str(tmp_path)}) as process:
+            _, out, err = await ended(process)
+    assert (out.splitlines(), err) == ([f"{module} 0" for module in modules], "")
 
 
 async def test_hellos_robots_find_nothing_wrong() -> None:

@@ -4,6 +4,7 @@ import ast
 import asyncio
 import os
 import re
+import signal
 import sys
 import urllib.request
 from collections.abc import AsyncIterator, Iterator
@@ -178,12 +179,14 @@ async def test_ten_lines_send_a_cheer_back(game: Game) -> None:
 
 async def test_all_players_in_the_room_hear_a_cheer(game: Game) -> None:
     game.at("A message and a room")
-    async with game.server() as log, game.running(game.command("python play.py 7")) as other:
+    async with game.server() as log, game.running(f"exec {game.command('python play.py 7')}") as other:
         await log.line("verified", "uid=7")
-        async with game.running(game.command("python play.py 8")) as player:
+        async with game.running(f"exec {game.command('python play.py 8')}") as player:
             for each in (player, other):
                 assert each.stdout is not None
                 assert await each.stdout.readline() == b"8: go!\n"
+                each.send_signal(signal.SIGINT)  # as the page says, with no traceback
+                assert await ended(each) == (0, "", "")
 
 
 async def test_the_faster_of_two_runners_wins(game: Game) -> None:
