@@ -43,3 +43,18 @@ streams = st.tuples(
     st.integers(0, 12),  # bytes that the last one lacks
     sizes,
 )
+
+Conversation = tuple[list[bytes], list[bytes], list[bytes], int, list[int]]
+"""What `streams` gives: three lists of frames, the bytes that the last one lacks, and the sizes of the first pieces."""
+
+
+def pieces_of(conversation: Conversation) -> list[bytes]:
+    """The bytes of a conversation in the pieces in which a client sends them."""
+    good, bad, more, lacks, sizes = conversation
+    data = b"".join([*good, *bad, *more])
+    data = data[: len(data) - lacks] if lacks < len(data) else data
+    pieces, at = [], 0
+    for size in sizes:
+        pieces.append(data[at : at + size])
+        at += size
+    return [piece for piece in [*pieces, data[at:]] if piece]

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 from gatelink import (
@@ -18,6 +18,7 @@ from tests.e2e.support import (
     Echo,
     token_of,
 )
+from tests.fakes import settle
 from tests.support import MS
 
 SOON = Backoff(first=10 * MS, most=20 * MS, attempts=200)
@@ -68,21 +69,34 @@ async def dial(
 
 
 @asynccontextmanager
-async def answering(data: bytes, close: bool = False) -> AsyncIterator[str]:
-    """The endpoint of a listener that answers every connection with `data`, and may close it."""
-    writers = []
+async def listening(
+    serve: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]],
+) -> AsyncIterator[int]:
+    """The port of a listener of loopback that gives each connection to `serve`. In the end all of them are aborted."""
+    writers: list[asyncio.StreamWriter] = []
 
-    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writers.append(writer)
-        writer.write(data)
-        if close:
-            writer.close()
+        await serve(reader, writer)
 
-    server = await asyncio.start_server(answer, "127.0.0.1", 0)
+    server = await asyncio.start_server(accept, "127.0.0.1", 0)
     try:
-        yield "tcp://127.0.0.1:%d" % server.sockets[0].getsockname()[1]  # noqa: UP031
+        yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
         for writer in writers:
             writer.transport.abort()
-        await asyncio.sleep(0)
+        await settle()
+
+
+@asynccontextmanager
+async def answering(data: bytes, close: bool = False) -> AsyncIterator[str]:
+    """The endpoint of a listener that answers every connection with `data`, and may close it."""
+
+    async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(data)
+        if close:
+            writer.close()
+
+    async with listening(answer) as port:
+        yield f"tcp://127.0.0.1:{port}"

@@ -25,7 +25,7 @@ from gatelink.net import acceptor, dialer
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint
 from gatelink.net.sockets import open_socket
-from tests.e2e.any_bytes import NOTE, streams
+from tests.e2e.any_bytes import NOTE, pieces_of, streams
 from tests.e2e.both_cores import Journal, counted
 from tests.e2e.support import (
     CATALOG,
@@ -165,17 +165,6 @@ async def conversation(server: EchoServer, endpoint: int, uid: int, pieces: list
         await client.close()
     await until(lambda: not server.connections)
     return came, was_reset
-
-
-def pieces_of(stream: tuple[list[bytes], list[bytes], list[bytes], int, list[int]]) -> list[bytes]:
-    good, bad, more, lacks, sizes = stream
-    data = b"".join([*good, *bad, *more])
-    data = data[: len(data) - lacks] if lacks < len(data) else data
-    pieces, at = [], 0
-    for size in sizes:
-        pieces.append(data[at : at + size])
-        at += size
-    return [piece for piece in [*pieces, data[at:]] if piece]
 
 
 @settings(max_examples=25)

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from gatelink import Limits, Listen, Refuse, RequestCode, Server, Session, StaticTokens, _native
 from gatelink.session.requests import failed_frame
 from gatelink.wire.frames import ANSWER, FAILED, REQUEST, encode_control_frame, encode_frame
+from tests.e2e.any_bytes import Conversation, pieces_of
 from tests.e2e.asks import ASKS, CATALOG, Add, Double, Note, Repeat, Sum, Text, answering, asking, direct
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import TCP, until
@@ -29,20 +30,6 @@ HOOKED = Listen(endpoint=TCP, accept=lambda connection: None)
 TRIES = 5
 """How often a conversation may differ: where a handler is interrupted for 5 ms, its session's turn is over, and what
 follows is handled after the end of the stream. A real difference is there every time."""
-
-Conversation = tuple[list[bytes], list[bytes], list[bytes], int, list[int]]
-"""Three lists of frames, the bytes that the last one lacks, and the sizes of the first pieces."""
-
-
-def pieces_of(stream: Conversation) -> list[bytes]:
-    good, odd, more, lacks, sizes = stream
-    data = b"".join([*good, *odd, *more])
-    data = data[: len(data) - lacks] if lacks < len(data) else data
-    pieces, at = [], 0
-    for size in sizes:
-        pieces.append(data[at : at + size])
-        at += size
-    return [piece for piece in [*pieces, data[at:]] if piece]
 
 
 async def conversation(server: Server, endpoint: int, uid: int, pieces: list[bytes]) -> bytes | None:

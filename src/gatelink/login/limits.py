@@ -1,12 +1,12 @@
 """The configuration of a login service: its limits, and the address where it listens."""
 
 import math
-from urllib.parse import urlsplit
 
 import msgspec
 
 from gatelink.config import LOOPBACK, networks
 from gatelink.errors import ConfigError
+from gatelink.net.endpoints import http_address
 
 
 class Rule(msgspec.Struct, frozen=True, kw_only=True):
@@ -75,13 +75,8 @@ class LoginLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 def host_and_port(url: str) -> tuple[str, int]:
     """The host and port of `http://host:port`. Raises ConfigError for anything else."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
+    if (address := http_address(url)) is None:
         raise ConfigError(
             f"login cannot listen on {url!r}; write it as http://127.0.0.1:8080 (for TLS put a reverse proxy in front)"
         )
-    return host, port
+    return address

@@ -8,6 +8,7 @@ from functools import lru_cache
 from ipaddress import IPv4Address, IPv6Address, ip_address
 from socket import AF_INET6, inet_ntop
 from typing import Literal, cast
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -153,6 +154,18 @@ def check_connectable(text: str, what: str) -> None:
     """Raise ConfigError for an address that no client can connect to: 0.0.0.0 or [::]. what: who gets it, and a fix."""
     if is_everywhere(parse_endpoint(text).host):
         raise ConfigError(f"{text} is every address of a machine, and none to connect to; {what}")
+
+
+def http_address(url: str) -> tuple[str, int] | None:
+    """The host and port of `http://host:port`; None for anything else."""
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError:
+        return None
+    if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
+        return None
+    return host, port
 
 
 def is_loopback(host: str) -> bool:

@@ -13,7 +13,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from gatelink.errors import ConfigError, needing
-from gatelink.net.endpoints import is_loopback
+from gatelink.net.endpoints import http_address, is_loopback
 
 if TYPE_CHECKING:
     from gatelink.ops.http import HttpServer
@@ -34,19 +34,15 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 def page_address(url: str) -> tuple[str, int]:
     """The host and port of `http://host:port`. Raises ConfigError for anything else, and for another machine's host."""
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
-    if host is None or port is None or parts.scheme != "http" or parts.path not in ("", "/"):
+    if (address := http_address(url)) is None:
         raise ConfigError(f"a page can't be at {url!r}; write it as http://127.0.0.1:8000")
+    host, port = address
     if not is_loopback(host):
         raise ConfigError(
             f"a page is served for development, to this machine alone, and {host} is not loopback; write it as "
             f"http://127.0.0.1:{port}, and let a web server have the folder elsewhere"
         )
-    return host, port
+    return address
 
 
 def page_origins(url: str) -> tuple[str, ...]:

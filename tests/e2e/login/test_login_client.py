@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from gatelink.errors import ConfigError
 from gatelink.login import client as module
 from gatelink.login.client import LoginClient, LoginFailed
+from tests.e2e.dialling import listening
 from tests.e2e.support import make_certificate
 from tests.fakes import settle
 from tests.support import MS, run_watched
@@ -34,10 +35,8 @@ def http(status: str, body: bytes = b"", *headers: str, length: int | None = Non
 @asynccontextmanager
 async def answering(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
     """The URL of a listener that gives this answer to the first bytes of every connection, and closes."""
-    writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
         try:
             head = await reader.readuntil(b"\r\n\r\n")  # all of it: closing with unread bytes is a reset
             length = re.search(rb"content-length: (\d+)", head.lower())
@@ -51,14 +50,8 @@ async def answering(answer: bytes | Callable[[asyncio.StreamWriter], Awaitable[N
             pass
         writer.close()
 
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
-    try:
-        yield "http://127.0.0.1:%d" % server.sockets[0].getsockname()[1]  # noqa: UP031
-    finally:
-        server.close()
-        for writer in writers:
-            writer.transport.abort()
-        await settle()
+    async with listening(serve) as port:
+        yield f"http://127.0.0.1:{port}"
 
 
 async def fail(url: str, timeout: float = 20_000 * MS, what: str = "login") -> LoginFailed:  # noqa: ASYNC109
