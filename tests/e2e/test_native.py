@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatelink import CloseCode, ConnectError, Handlers, Limits, Listen, Session, _native, connect
@@ -25,7 +25,8 @@ from gatelink.net import acceptor, dialer
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint
 from gatelink.net.sockets import open_socket
-from tests.e2e.any_bytes import NOTE, pieces_of, streams
+from gatelink.wire.frames import encode_control_frame, encode_frame
+from tests.e2e.any_bytes import BLOB, NOTE, pieces_of, streams
 from tests.e2e.both_cores import Journal, counted
 from tests.e2e.support import (
     CATALOG,
@@ -167,7 +168,14 @@ async def conversation(server: EchoServer, endpoint: int, uid: int, pieces: list
     return came, was_reset
 
 
+A_TURN = [encode_frame(BLOB, bytes(700)), encode_frame(BLOB, bytes(1_400))]
+RECORD = encode_control_frame(b"\1")
+"""The shortest frame: five bytes."""
+
+
 @settings(max_examples=25)
+@example(conversations=[(A_TURN, [rest], [], 0, []) for rest in (RECORD, RECORD[:4], b"\5\0\0\3\1")])
+@example(conversations=[([encode_frame(BLOB, b"")] * LIMITS.turn_frames, [RECORD], [], 0, [])])
 @given(conversations=st.lists(streams, min_size=1, max_size=3))
 def test_any_bytes_have_the_same_effect_over_both_streams(conversations: list[Any]) -> None:
     """The same messages to the same handlers, the same end and reason, the same bytes back, the same counts."""

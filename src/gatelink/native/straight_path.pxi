@@ -278,8 +278,6 @@ cdef class StraightPath(Item):
         found.type = 0
         while found.count < share.frames and at <= <size_t>share.bytes:
             if size - at < HEAD_SIZE:
-                if size - at >= HEADER_SIZE:  # it may be a whole control record, or a bad header
-                    found.count = 0
                 break
             word = gl_u32(data + at)
             id = gl_u16(data + at + HEADER_SIZE)
@@ -306,6 +304,8 @@ cdef class StraightPath(Item):
             found.bodies += length - 2
             if word >> 24 >= REQUEST:
                 found.has_tags = True
+        if found.count < share.frames and HEADER_SIZE <= size - at < HEAD_SIZE:
+            found.count = 0  # what is behind them may be a whole control record, or a bad header
         found.end = at
         return 0
 
