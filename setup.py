@@ -10,11 +10,23 @@ Without it they stay as they are: the project has no public address of its own.
 
 import os
 import re
+import runpy
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 
 WANTED = os.environ.get("GATELINK_NATIVE", "")
+PACKAGE = Path("src/gatelink")
+SOURCES = runpy.run_path(str(PACKAGE / "_sources.py"))
+DIGEST = SOURCES["digest"](PACKAGE)
+"""Of the core's sources. It is put into the core, and gatelink compares both where the sources are."""
+
+
+def is_outdated() -> bool:
+    """Whether a core must be built although its file, or Cython's, may be newer than the sources, as after a copy."""
+    cores = [*PACKAGE.glob("_core.*.so"), *Path("build").glob("lib*/gatelink/_core.*.so")]
+    return not cores or not all(SOURCES["is_built_from"](core, DIGEST) for core in cores)
 
 
 def extensions() -> list[Extension]:
@@ -30,6 +42,7 @@ def extensions() -> list[Extension]:
             "gatelink._core",
             ["src/gatelink/_core.pyx"],
             depends=[name for name in parts if name.endswith(".pxi")],
+            define_macros=[("GATELINK_SOURCES", f'"{DIGEST}"')],
             extra_compile_args=flags,
             extra_link_args=[flag for flag in flags if flag.startswith("-fsanitize")],
             optional=WANTED != "1",
@@ -51,6 +64,7 @@ def readme(repository: str) -> str:
 
 setup(
     ext_modules=extensions(),
+    options={"build_ext": {"force": is_outdated()}},
     long_description=readme(os.environ.get("GATELINK_REPOSITORY", "")),
     long_description_content_type="text/markdown",
 )

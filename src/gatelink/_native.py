@@ -7,10 +7,15 @@ there. This is decided once, when gatelink is imported.
 """
 
 import importlib
+import importlib.util
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 from types import ModuleType
 from typing import Any, TypeVar
+
+from gatelink import _sources
 
 VARIABLE = "GATELINK_NATIVE"
 
@@ -20,20 +25,38 @@ _T = TypeVar("_T", bound=Callable[..., Any])
 def load(wanted: str) -> tuple[ModuleType | None, str]:
     """The compiled core; or None, and why it is not used. wanted: the value of GATELINK_NATIVE.
 
-    Raises ImportError if the core is wanted and can't be loaded, and for any other value.
+    Where the core's sources are installed, as in a clone, a core that was built from others is not used. Raises
+    ImportError if the core is wanted and can't be used, and for any other value.
     """
     if wanted not in ("", "auto", "0", "1"):
         raise ImportError(f"{VARIABLE}={wanted}: give 0 (pure Python), 1 (the compiled core) or auto")
     if wanted in ("", "0"):
         return None, f"{VARIABLE}=0" if wanted else f"{VARIABLE} is not set"
+    cause = None
+    if not (reason := _why_outdated()):
+        try:
+            return importlib.import_module("gatelink._core"), ""
+        except ImportError as error:
+            cause = error
+            is_built = not isinstance(error, ModuleNotFoundError)
+            reason = f"it does not load: {error}" if is_built else "it was not built (docs/native.md)"
+    if wanted == "1":
+        raise ImportError(f"{VARIABLE}=1, but there is no compiled core: {reason}") from cause
+    return None, reason
+
+
+def _why_outdated() -> str:
+    """Why the compiled core does not belong to the sources beside it; "" if it does, or if either is missing."""
+    package = Path(__file__).parent
+    sources = _sources.digest(package)
     try:
-        return importlib.import_module("gatelink._core"), ""
-    except ImportError as error:
-        is_built = not isinstance(error, ModuleNotFoundError)
-        reason = f"it does not load: {error}" if is_built else "it was not built (docs/native.md)"
-        if wanted == "1":
-            raise ImportError(f"{VARIABLE}=1, but there is no compiled core: {reason}") from error
-        return None, reason
+        found = importlib.util.find_spec("gatelink._core")
+    except ValueError:  # it is in sys.modules without a spec
+        found = None
+    if not sources or found is None or not found.origin or _sources.is_built_from(Path(found.origin), sources):
+        return ""
+    command = f"{VARIABLE}=1 {sys.executable} -m pip install -e {package.parents[1]}"
+    return f"it was built from other sources than those in {package}; build it again: {command}"
 
 
 core, why_not = load(os.environ.get(VARIABLE, ""))

@@ -2,14 +2,16 @@
 
 import os
 import re
+import shutil
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from gatelink import _native, handlers
+from gatelink import _native, _sources, handlers
 from gatelink.handling.route import TIME_BUCKETS
 from gatelink.session.outbox import Outbox
 from gatelink.wire.base import BASE_IDS
@@ -20,11 +22,15 @@ NATIVE = ROOT / "src" / "gatelink" / "native"
 built = pytest.mark.skipif(core is None, reason="the compiled core is not built here")
 
 
-def run(wanted: str, program: str = "from gatelink import _native; print(_native.description())") -> tuple[int, str]:
-    """The exit status and output of a program with this GATELINK_NATIVE."""
+DESCRIBE = "from gatelink import _native; print(_native.description())"
+
+
+def run(wanted: str, program: str = DESCRIBE, folder: Path | None = None) -> tuple[int, str]:
+    """The exit status and output of a program with this GATELINK_NATIVE. folder: of another copy of the package."""
+    where = {"PYTHONPATH": str(folder), "PYTHONDONTWRITEBYTECODE": "1"} if folder is not None else {}
     done = subprocess.run(
         [sys.executable, "-c", program],
-        env={**os.environ, _native.VARIABLE: wanted},
+        env={**os.environ, _native.VARIABLE: wanted, **where},
         capture_output=True,
         text=True,
         timeout=60,
@@ -49,6 +55,62 @@ def test_a_core_that_is_wanted_and_not_there_is_an_error_with_the_reason() -> No
     assert status == 1 and "GATELINK_NATIVE=1, but there is no compiled core: it was not built" in output
     status, output = run("auto", f"{hidden}; print(gatelink._native.description())")
     assert (status, output) == (0, "pure Python (it was not built (docs/native.md))\n")
+
+
+def change_a_part(package: Path) -> None:
+    with (package / "native" / "rates.pxi").open("a") as file:
+        file.write("# changed\n")
+
+
+def change_the_main_file(package: Path) -> None:
+    with (package / "_core.pyx").open("a") as file:
+        file.write("# changed\n")
+
+
+def add_a_part(package: Path) -> None:
+    (package / "native" / "more.pxi").touch()
+
+
+def rename_a_part(package: Path) -> None:
+    (package / "native" / "rates.pxi").rename(package / "native" / "speeds.pxi")
+
+
+def build_without_a_digest(package: Path) -> None:
+    (core,) = package.glob("_core.*.so")
+    core.write_bytes(core.read_bytes().replace(_sources.digest(package).encode(), b"0" * 64))
+
+
+@pytest.fixture
+def package(tmp_path: Path) -> Path:
+    """A copy of the package, with its core."""
+    without = shutil.ignore_patterns("__pycache__", "project", "_core.c")
+    return Path(shutil.copytree(ROOT / "src" / "gatelink", tmp_path / "gatelink", ignore=without))
+
+
+@built
+@pytest.mark.parametrize(
+    "change", [change_a_part, change_the_main_file, add_a_part, rename_a_part, build_without_a_digest]
+)
+def test_a_core_of_other_sources_is_not_used_and_the_reason_says_how_to_build_it(
+    change: Callable[[Path], None], package: Path
+) -> None:
+    change(package)
+    reason = f"it was built from other sources than those in {package}; build it again: GATELINK_NATIVE=1 "
+    status, output = run("1", folder=package.parent)
+    assert status == 1 and f"GATELINK_NATIVE=1, but there is no compiled core: {reason}" in output
+    assert f"{sys.executable} -m pip install -e " in output
+    status, output = run("auto", folder=package.parent)
+    assert status == 0 and output.startswith(f"pure Python ({reason}")
+    assert run("0", folder=package.parent) == (0, "pure Python (GATELINK_NATIVE=0)\n")
+
+
+@built
+def test_a_core_without_its_sources_is_used(package: Path) -> None:
+    """As where a wheel was installed."""
+    assert run("1", folder=package.parent) == (0, "native\n")
+    shutil.rmtree(package / "native")
+    (package / "_core.pyx").unlink()
+    assert run("1", folder=package.parent) == (0, "native\n")
 
 
 def test_a_wrong_choice_is_an_error_that_names_the_right_ones() -> None:

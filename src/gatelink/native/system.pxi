@@ -7,6 +7,11 @@ from libc.string cimport memcpy, memmove, memset
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_Check, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
 
+cdef extern from *:  # a macro that setup.py gives the compiler
+    const char *GATELINK_SOURCES
+
+SOURCES = GATELINK_SOURCES.decode()  # the digest of the files that this core was built from (_sources.py)
+
 cdef extern from *:
     """
     #include <time.h>
