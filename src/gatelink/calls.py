@@ -77,6 +77,16 @@ def refuse_unrun(result: object) -> None:
         raise TypeError(f"{result!r} was returned, and its body never ran; write the function without `yield`")
 
 
+def words_of(error: BaseException) -> str:
+    """The class and the text of an error, if it has one, for a log or a report. To make the text may raise, too."""
+    try:
+        text = str(error)
+    except BaseException as failure:
+        contain(failure)
+        return f"{type(error).__name__} (its text can't be shown: {type(failure).__name__})"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__
+
+
 def is_async(function: Callable[..., Any]) -> bool:
     """Whether a call makes a coroutine."""
     return any(map(inspect.iscoroutinefunction, _codes(function)))

@@ -13,6 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from structlog.testing import capture_logs
 
@@ -29,7 +30,7 @@ from gatelink import (
     connect_cluster,
 )
 from gatelink.auth.methods import Custom
-from gatelink.errors import RequestFailed
+from gatelink.errors import RequestCode, RequestFailed
 from gatelink.robots import LoadTest, Robot
 from gatelink.wire.frames import encode_frame
 from tests.e2e.cluster.support import LOBBY, Ask, Post, Recorder, Say, cluster
@@ -297,6 +298,10 @@ async def revoke(function: Function, _: Path) -> None:
             await client.rest()
             await client.close()
             await until(partial(tokens.has_revoked, uid))
+            again = await RawClient.open(server)
+            again.send(verify_request(uid))
+            assert await again.rest() == [] and server.stats.refused.pop("tokens-ended") == 1
+            await again.close()
 
 
 class OddCodec:
@@ -343,6 +348,48 @@ async def encode(function: Function, _: Path) -> None:
         client.send(frame_of(Note(1)))
         await until(lambda: errors(server) == {"Note": 1})
         await client.echo(1)
+
+
+class Wish(msgspec.Struct):
+    n: int
+
+
+@asynccontextmanager
+async def asking_for_odd(encode: Function, decode: Function) -> AsyncIterator[tuple[EchoServer, Session]]:
+    """A server that answers each `Wish` with an `Odd`, and a client that may ask for one."""
+    catalogs = Catalog(), Catalog()
+    for catalog, codec in zip(catalogs, (OddCodec(encode, bytes), OddCodec(bytes, decode)), strict=True):
+        catalog.add(CATALOG.of_type(Echo).id, Echo)
+        catalog.add(11_009, Odd, codec=codec)
+        catalog.add(11_010, Wish, answer=Odd)
+    server = EchoServer()
+    server.handlers.routes.clear()
+    server.catalog = server.handlers.catalog = catalogs[0]
+    server.on(Echo)(lambda session, message: session.send(message))
+    server.on(Wish)(lambda session, message: Odd())
+    async with server, neighbour(server):
+        client = await connect(str(server.endpoint), uid=7, token=token_of(7).decode(), catalog=catalogs[1])
+        yield server, client
+        await leave(client)
+
+
+@place("a codec's `decode`, of an answer", plain=True)
+async def decode_answer(function: Function, _: Path) -> None:
+    async with asking_for_odd(lambda message: b"", function) as (server, client):
+        with pytest.raises(RequestFailed) as caught:
+            await client.request(Wish(1))
+        assert caught.value.code is RequestCode.WRONG_ANSWER
+        await client.wait_closed()
+        assert client.close_code is CloseCode.PROTOCOL_ERROR
+
+
+@place("a codec's `encode`, of an answer", plain=True)
+async def encode_answer(function: Function, _: Path) -> None:
+    async with asking_for_odd(function, bytes) as (server, client):
+        with pytest.raises(RequestFailed) as caught:
+            await client.request(Wish(1))
+        assert caught.value.code is RequestCode.FAILED
+        assert errors(server) == {"Wish": 1} and client.close_code is None
 
 
 @place("`on_post`")
@@ -472,6 +519,13 @@ class Own(BaseException):
     pass
 
 
+class Mute(Exception):
+    def __str__(self) -> str:
+        raise ValueError("it has no text")
+
+    __repr__ = __str__
+
+
 RAISED: dict[str, Callable[[], BaseException]] = {
     "SystemExit": lambda: SystemExit(2),
     "KeyboardInterrupt": KeyboardInterrupt,
@@ -482,6 +536,9 @@ RAISED: dict[str, Callable[[], BaseException]] = {
     "StopAsyncIteration": StopAsyncIteration,
     "ExceptionGroup": lambda: ExceptionGroup("several", [ValueError(), KeyError()]),
     "BaseExceptionGroup": lambda: BaseExceptionGroup("several", [SystemExit(2), KeyboardInterrupt()]),
+    "RecursionError": lambda: RecursionError("on purpose"),
+    "UnicodeDecodeError": lambda: UnicodeDecodeError("utf-8", b"\xff", 0, 1, "on purpose"),
+    "an error without a text": Mute,
     "ValueError": lambda: ValueError("on purpose"),
 }
 
@@ -542,7 +599,7 @@ RETURNED: dict[str, Function] = {
 
 
 @pytest.mark.parametrize("returned", RETURNED)
-@pytest.mark.parametrize("name", [name for name in PLACES if name != "a codec's `decode`"])
+@pytest.mark.parametrize("name", [name for name in PLACES if "`decode`" not in name])
 async def test_a_body_that_never_ran_is_a_failure(name: str, returned: str, tmp_path: Path) -> None:
     with capture_logs():
         await PLACES[name](RETURNED[returned], tmp_path)

@@ -66,7 +66,7 @@ def test_wire_knows_no_loop_socket_clock_or_log() -> None:
 
 
 def test_session_imports_nothing_above_wire() -> None:
-    assert_imports_only("session", {"_native", "errors", "config", "logger", "stats", "wire", "session"})
+    assert_imports_only("session", {"_native", "errors", "config", "logger", "stats", "calls", "wire", "session"})
 
 
 def test_handlers_import_nothing_above_session() -> None:

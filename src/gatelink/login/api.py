@@ -218,6 +218,7 @@ def _legacy_routes(
         description=description,
         responses=responses,
         exception_handlers=handlers(LegacyReply),
+        before_request=_check_readable,
     )
     async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
         if accept_version is not None and not invoke_plain(accept_version, data.client_ver or ""):
@@ -233,6 +234,7 @@ def _legacy_routes(
         description=f"An account that exists is no error if the password is right. {description}",
         responses=responses,
         exception_handlers=handlers(LegacyCreated),
+        before_request=_check_readable,
     )
     async def legacy_create(data: JSONBody[LegacyCreation], request: AnyRequest) -> LegacyCreated:
         uid, is_new = await logins.create(data.user, data.password, _address(request))
@@ -258,12 +260,13 @@ def _route(
         if kind != "application/json":
             raise ProblemError(problem(415, "no-json", "send JSON, with content-type: application/json"))
         sent = await request.body()
+        _refuse_unreadable(sent)
         try:
             decode(sent)
-        except msgspec.DecodeError as error:
-            if isinstance(error, msgspec.ValidationError) and _is_json(sent):
-                raise ProblemError(problem(422, "invalid-body", str(error))) from None
-            return  # the framework refuses it, too, and knows an empty body
+        except msgspec.ValidationError as error:
+            raise ProblemError(problem(422, "invalid-body", str(error))) from None
+        except msgspec.DecodeError:
+            return  # an empty body, which the framework refuses
 
     responses = _problems(*problems, *_EVERY_POST)
     name = path.rpartition("/")[2]
@@ -277,13 +280,17 @@ def _route(
     )
 
 
-def _is_json(sent: bytes) -> bool:
-    """Whether all of it is JSON."""
+async def _check_readable(request: AnyRequest) -> None:
+    _refuse_unreadable(await request.body())
+
+
+def _refuse_unreadable(sent: bytes) -> None:
+    """Raise ProblemError for a body that is no JSON. The same error of a login method is no fault of the body."""
     try:
         msgspec.json.decode(sent)
     except (msgspec.DecodeError, RecursionError, UnicodeDecodeError):
-        return False
-    return True
+        if sent:  # the framework knows an empty body
+            raise ProblemError(_MALFORMED) from None
 
 
 def _health(trouble: Callable[[], str]) -> HTTPRouteHandler:
@@ -356,8 +363,6 @@ def _problem(error: Exception) -> tuple[Problem, dict[str, str]]:
     """The problem that the client gets for `error`. A fault of the service also goes to the log."""
     if isinstance(error, HTTPException) and error.status_code < 500:
         return _http_problem(error)
-    if isinstance(error, (RecursionError, UnicodeDecodeError)):  # of the JSON decoder alone
-        return _MALFORMED, {}
     found, headers = problem_of(error)
     if found.status == 500:
         quiet.error("request failed", exc_info=error)

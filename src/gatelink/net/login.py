@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gatelink.auth.tokens import Identity, Tokens
-from gatelink.calls import invoke, invoke_plain
+from gatelink.calls import invoke, invoke_plain, words_of
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
 from gatelink.logger import Logger, RateLimitedLogger
@@ -478,7 +478,7 @@ class Login(Item):
             quiet.error("tokens did not answer", uid=request.uid, seconds=context.limits.token_timeout)
             self.refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         except GatelinkError as error:  # an error of the engine, for example: its text is enough
-            quiet.error("login impossible", uid=request.uid, error=f"{type(error).__name__}: {error}")
+            quiet.error("login impossible", uid=request.uid, error=words_of(error))
             self.refuse("tokens-unavailable", CloseCode.INTERNAL_ERROR)
         except Exception as error:
             quiet.error("login failed", uid=request.uid, exc_info=error)

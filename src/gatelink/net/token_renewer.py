@@ -5,7 +5,7 @@ from typing import Protocol, runtime_checkable
 
 from gatelink import tasks
 from gatelink.auth.tokens import Identity
-from gatelink.calls import invoke
+from gatelink.calls import invoke, words_of
 from gatelink.errors import GatelinkError, VerifyError
 from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.net.login import LoginChecks
@@ -56,7 +56,7 @@ class TokenRenewer:
             quiet.error("tokens did not answer", uid=session.uid, seconds=limits.token_timeout)
             session.answer_renewal(False)
         except GatelinkError as error:  # an error of the engine, for example: a traceback would say no more
-            quiet.error("renewal impossible", uid=session.uid, error=f"{type(error).__name__}: {error}")
+            quiet.error("renewal impossible", uid=session.uid, error=words_of(error))
             session.answer_renewal(False)
         except Exception as error:
             quiet.error("renewal failed", uid=session.uid, exc_info=error)

@@ -15,7 +15,7 @@ from typing import Protocol, runtime_checkable
 import msgspec
 
 from gatelink import tasks
-from gatelink.calls import invoke
+from gatelink.calls import invoke, words_of
 from gatelink.errors import CloseCode
 from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.net.login import LoginChecks
@@ -373,7 +373,7 @@ class UserKicks:
         if not kick.has_failed or now >= kick.until:
             what = "a kicked user's tokens are not revoked" if kick.ends_tokens else "a kick is not carried out"
             seconds = 0 if now >= kick.until else round(kick.until - now)
-            quiet.error(what, uid=kick.uid, error=f"{type(error).__name__}: {error}", tried_again_for=seconds)
+            quiet.error(what, uid=kick.uid, error=words_of(error), tried_again_for=seconds)
         kick.has_failed = True
         if not kick.tried.done():
             kick.tried.set_result(False)

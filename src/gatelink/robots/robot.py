@@ -28,7 +28,7 @@ from pathlib import PurePath
 from time import perf_counter
 from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, overload
 
-from gatelink.calls import invoke
+from gatelink.calls import invoke, words_of
 from gatelink.cluster_client import ClusterClient, connect_cluster
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError, ConnectError, SessionClosed
@@ -399,5 +399,4 @@ def describe(error: BaseException) -> str:
     frames = traceback.extract_tb(error.__traceback__)
     own = [frame for frame in frames if PurePath(frame.filename).parent != _ASYNCIO] or frames
     place = f" ({PurePath(own[-1].filename).name}:{own[-1].lineno})" if own else ""
-    text = f": {error}" if str(error) else ""
-    return f"{type(error).__name__}{text}{place}"
+    return f"{words_of(error)}{place}"

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, Protocol
 
+from gatelink.calls import contain
 from gatelink.errors import (
     BodyError,
     CloseCode,
@@ -172,10 +173,11 @@ class Requests:
         else:
             try:
                 answer = asked.answer.decode(peer.context.open_body(flags, body))
-            except Exception as error:
+            except BaseException as raised:  # of the application's own codec, or of its class
                 asked.fail(RequestCode.WRONG_ANSWER, reason="it does not decode")
+                error = contain(raised)
                 if isinstance(error, PeerError):
-                    raise
+                    raise error from None
                 raise BodyError(f"an answer {asked.answer.name} does not decode: {decode_error(error)}") from None
             if not asked.future.done():
                 asked.future.set_result(answer)
@@ -197,7 +199,7 @@ class Requests:
                     f"{request.answer.__name__}"
                 )
             frame = request_frame(peer.context, message, tag, ANSWER)
-        except Exception:
+        except BaseException:
             self.refuse(peer, tag, RequestCode.FAILED)
             raise
         del self.serving[tag]
