@@ -407,6 +407,44 @@ async def test_sigint_ends_a_run_early_with_its_summary(here: Path) -> None:
     assert (status, err) == (0, "") and "whole run" in out
 
 
+STUBBORN = """
+import asyncio
+from gatelink.robots import load_test
+from load import Good
+
+load_test.ENDING = 0.2
+
+class Stubborn(Good):
+    async def run(self):
+        await super().run()
+        print("up", flush=True)
+        while True:
+            try:
+                await asyncio.sleep(1_000)
+            except BaseException:
+                pass
+"""
+
+
+@pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGTERM, None], ids=str)
+async def test_a_robot_that_does_not_end_holds_up_neither_the_report_nor_the_end(
+    how: signal.Signals | None, here: Path
+) -> None:
+    (here / "stubborn.py").write_text(STUBBORN)
+    seconds = "3" if how is None else "3600"
+    arguments = ("stubborn:Stubborn", "--count", "1", "--seconds", seconds, "--report", "out.html")
+    async with serving() as server:
+        async with robots(*arguments, "--address", str(server.endpoint), cwd=here) as process:
+            assert process.stdout is not None
+            assert await process.stdout.readline() == b"up\n"
+            if how is not None:
+                process.send_signal(how)
+            status, out, err = await ended(process)
+    assert status == 1 and "did not end within 0.2 s of the end of the run" in out and "whole run" in out
+    assert "the process ends although this has not ended" in err and "_live_one" in err
+    assert "did not end within" in (here / "out.html").read_text()
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

@@ -69,7 +69,7 @@ def robots(
     given.
     """
     from gatelink.net.endpoints import parse_endpoint
-    from gatelink.ops import process
+    from gatelink.ops import logs, process
     from gatelink.robots import LoadTest, Options, Robot
     from gatelink.robots.bounds import Bound
     from gatelink.robots.record import Record, read
@@ -96,15 +96,23 @@ def robots(
     _allow_files(count)
     run = LoadTest(kind, count=count, seconds=seconds, ramp=ramp, seed=seed, **options)
     started = datetime.now().astimezone()
-    over = process.run(_watch(run, json, bounds))
-    if report is not None:
-        from gatelink.robots.report import report as page
 
-        where = f"the cluster of {urlsplit(login).hostname}" if login else ", ".join(addresses)
-        what = f"{count} robots for {seconds:g} s (ramp {ramp:g} s) against {where}, {started:%Y-%m-%d %H:%M:%S %Z}"
-        record = Record.of(run.tally, title=f"Robots: {scenario}", what=what, ended=run.ended, exceeded=over)
-        report.write_text(page(record, earlier), encoding="utf-8")
-    if over or not run.tally.held:
+    async def watch() -> bool:
+        """Run it, and write the report: nothing runs after a robot that does not end. Returns whether it held."""
+        over = await _watch(run, json, bounds)
+        if report is not None:
+            from gatelink.robots.report import report as page
+
+            where = f"the cluster of {urlsplit(login).hostname}" if login else ", ".join(addresses)
+            what = f"{count} robots for {seconds:g} s (ramp {ramp:g} s) against {where}, {started:%Y-%m-%d %H:%M:%S %Z}"
+            record = Record.of(run.tally, title=f"Robots: {scenario}", what=what, ended=run.ended, exceeded=over)
+            report.write_text(page(record, earlier), encoding="utf-8")
+        held = run.tally.held and not over
+        process.ends_with(0 if held else 1)
+        return held
+
+    logs.configure(level="warning")
+    if not process.run(watch()):
         raise typer.Exit(1)
 
 
@@ -123,34 +131,37 @@ def _key(text: str) -> bytes:
 
 async def _watch(run: "LoadTest", json: bool, bounds: "Sequence[Bound]") -> list[str]:
     """Run the load test, and show its progress and its summary. Returns the bounds that were not kept, in words."""
-    import asyncio
-
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
 
+    from gatelink.ops import process
     from gatelink.robots import display
     from gatelink.robots.bounds import exceeded
+    from gatelink.robots.load_test import ENDING
 
     tally = run.tally
     console = Console(stderr=json, highlight=False)
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, run.stop)
-    if console.is_terminal:
+    signals_seen = 0
 
-        def table() -> Table:
-            return display.live(tally, len(run.robots), run.seconds)
+    def set_deadline() -> None:
+        nonlocal signals_seen
+        signals_seen += 1
+        process.stop_within(ENDING if signals_seen == 1 else 0.0)
 
-        with Live(table(), console=console, auto_refresh=False, transient=True) as live:
-            await run.run(lambda: live.update(table(), refresh=True))
-    else:
+    def table() -> Table:
+        return display.live(tally, len(run.robots), run.seconds)
 
-        def on_second() -> None:
-            if round(tally.elapsed) % LINE_EVERY == 0:
-                console.print(display.line(tally), soft_wrap=True)
+    def on_second() -> None:
+        if round(tally.elapsed) % LINE_EVERY == 0:
+            console.print(display.line(tally), soft_wrap=True)
 
-        await run.run(on_second)
+    with process.signals({signal.SIGINT: run.stop, signal.SIGTERM: run.stop}, at_once=set_deadline):
+        if console.is_terminal:
+            with Live(table(), console=console, auto_refresh=False, transient=True) as live:
+                await run.run(lambda: live.update(table(), refresh=True))
+        else:
+            await run.run(on_second)
     console.print(display.summary(tally, len(run.robots)))
     if run.ended:
         console.print(run.ended, markup=False, soft_wrap=True)

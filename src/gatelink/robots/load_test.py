@@ -47,6 +47,7 @@ class LoadTest:
         self._is_stopped = False
         self._alive: set[Robot] = set()
         self._lives: asyncio.Task[None]
+        self._tasks: tuple[asyncio.Task[None], ...] = ()
 
     async def run(self, on_second: Callable[[], None] = lambda: None) -> Tally:
         """Run until the time is over or all robots are done, then close their sessions. Returns the tally.
@@ -66,6 +67,9 @@ class LoadTest:
         self.tally.start()
         self._lives = asyncio.create_task(self._live())
         ticker = asyncio.create_task(self._tick(on_second))
+        self._tasks = self._lives, ticker
+        if self._is_stopped:
+            self.stop()
         try:
             await asyncio.wait([self._lives, ticker], timeout=self.seconds, return_when=asyncio.FIRST_COMPLETED)
             self._note_end()
@@ -85,11 +89,12 @@ class LoadTest:
     def stop(self) -> None:
         """End the run now, as if its time were over."""
         self._is_stopped = True
-        self._lives.cancel()
+        for task in self._tasks:  # the ticker, too: a robot that ignores its cancellation must not hold up the end
+            task.cancel()
 
     def _note_end(self) -> None:
         elapsed = self.tally.elapsed
-        if elapsed < self.seconds and self._lives.done():
+        if elapsed < self.seconds and (self._is_stopped or self._lives.done()):
             why = "it was stopped" if self._is_stopped else "all robots were done"
             self.ended = f"The run ended after {elapsed:.1f} of {self.seconds:g} s: {why}."
 
