@@ -15,7 +15,7 @@ HOSTILE_ARGS ?=
 CHAOS_ARGS ?=
 TRACES ?= 200
 # tests of e2e that `make test-native` runs
-NATIVE := native native_requests sessions stop tick rates resume base_end base_return requests websocket plain_asyncio
+NATIVE := native native_requests sessions stop tick rates resume base_end base_return requests websocket plain_asyncio sealed
 CLUSTER_ARGS ?=
 CONFORM_ARGS ?=
 SITE_ARGS ?=
@@ -67,7 +67,8 @@ test-native: $(INSTALLED) ## the tests of sessions again, on the compiled core i
 		tests/e2e/cluster/test_request_routes.py tests/unit/test_handler_order.py tests/unit/test_native.py $(addprefix tests/e2e/test_,$(NATIVE:=.py))
 
 native-check: $(INSTALLED) ## the compiled core without a warning, and its tests under AddressSanitizer
-	tools/native_check.sh tests/unit/session tests/unit/wire/test_envelope.py tests/unit/test_handler_order.py \
+	tools/native_check.sh tests/unit/session tests/unit/wire/test_envelope.py tests/unit/wire/test_noise.py \
+		$(wildcard tests/unit/wire/test_secure*.py) tests/unit/test_handler_order.py tests/e2e/test_sealed.py \
 		tests/e2e/test_native.py tests/e2e/test_native_requests.py tests/e2e/cluster/test_forwarding.py
 
 wheel: $(INSTALLED) ## a wheel with the compiled core for this Python, in dist/

@@ -1,14 +1,25 @@
 """Sealed records lost, repeated, cut, changed or made up: records in order are opened, then there is an error.
 
-The same whole or byte by byte. The input is a script for an attacker between two peers with shared keys.
+The same whole or byte by byte, and the same in Python and compiled. The input is a script for an attacker between two
+peers with shared keys.
 """
 
+import importlib
 from enum import IntEnum
+from typing import Any
 
 from fuzz.harness import main
+from gatelink import _native
 from gatelink.wire.frames import HEADER_SIZE, SEALED
 from gatelink.wire.noise import CipherState
 from gatelink.wire.secure import MIN_RECORD, SecureStream
+
+PURE: Any = _native.pure["SecureStream"], _native.pure["CipherState"]
+try:
+    _core: Any = importlib.import_module("gatelink._core")
+    TWINS = [PURE, (_core.SecureStream, _core.CipherState)]
+except ImportError:
+    TWINS = [PURE]
 
 KEY, OTHER_KEY = bytes([1]) * 32, bytes([2]) * 32
 MAX_RECORD = 200
@@ -29,7 +40,14 @@ class Step(IntEnum):
 def check(script: bytes) -> None:
     records, stream = attack(script)
     plaintexts, wrong = expected(records, stream)
-    whole, bytewise = receiver(), receiver()
+    errors = {repr(check_twin(twin, stream, plaintexts, wrong)) for twin in TWINS}
+    assert len(errors) == 1, f"the twins give other errors: {errors}"
+
+
+def check_twin(twin: Any, stream: bytes, plaintexts: bytes, wrong: bool) -> Exception | None:
+    """The error of a twin that is fed all of `stream`."""
+    secure, cipher = twin
+    whole, bytewise = (secure(cipher(OTHER_KEY), cipher(KEY), MAX_RECORD) for _ in range(2))
     assert whole.feed(stream) == plaintexts, "what is opened is not what was sealed, in order"
     assert b"".join([bytewise.feed(stream[at : at + 1]) for at in range(len(stream))]) == plaintexts
     assert (whole.error is not None) == wrong, f"{whole.error!r}, expected {'one' if wrong else 'none'}"
@@ -37,10 +55,8 @@ def check(script: bytes) -> None:
     assert whole.buffered == bytewise.buffered <= HEADER_SIZE + MAX_RECORD, f"{whole.buffered} bytes held"
     if wrong:
         assert not whole.feed(stream), "it goes on after an error"
-
-
-def receiver() -> SecureStream:
-    return SecureStream(CipherState(OTHER_KEY), CipherState(KEY), MAX_RECORD)
+    error: Exception | None = whole.error
+    return error
 
 
 def attack(script: bytes) -> tuple[dict[bytes, bytes], bytes]:

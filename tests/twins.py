@@ -16,6 +16,11 @@ def twins(name: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(name, found.values(), ids=found.keys())
 
 
+def beside(twin: Any, name: str) -> Any:
+    """The class `name` of the core that the class `twin` belongs to."""
+    return getattr(core, name) if twin.__module__ == "gatelink._core" else _native.pure[name]
+
+
 def _core() -> Any:
     try:
         return importlib.import_module("gatelink._core")
@@ -25,6 +30,10 @@ def _core() -> Any:
 
 core = _core()
 """The compiled core, whether this run uses it or not; None where it is not built."""
+
+
+built = pytest.mark.skipif(core is None, reason="the compiled core is not built here")
+"""What compares the compiled core with pure Python."""
 
 
 def frame(payload: bytes) -> bytes:

@@ -14,12 +14,13 @@ import pytest
 from gatelink import _native, _sources, handlers
 from gatelink.handling.route import TIME_BUCKETS
 from gatelink.session.outbox import Outbox
+from gatelink.wire import noise, secure
 from gatelink.wire.base import BASE_IDS
-from tests.twins import core
+from gatelink.wire.frames import SEALED
+from tests.twins import built, core
 
 ROOT = Path(__file__).resolve().parents[2]
 NATIVE = ROOT / "src" / "gatelink" / "native"
-built = pytest.mark.skipif(core is None, reason="the compiled core is not built here")
 
 
 DESCRIBE = "from gatelink import _native; print(_native.description())"
@@ -130,6 +131,15 @@ def test_the_core_has_the_constants_of_pure_python() -> None:
     assert turn.findall((NATIVE / "straight_path.pxi").read_text()) == [pure]
     assert f"TIME_BUCKETS = {TIME_BUCKETS}" in (NATIVE / "counters.pxi").read_text()
     assert f"DEF LAST_BASE_ID = {max(BASE_IDS)}" in (NATIVE / "system.pxi").read_text()
+    sealing = dict(re.findall(r"^DEF (\w+) = (\w+)", (NATIVE / "secure.pxi").read_text(), re.MULTILINE))
+    assert {name: int(value, 0) for name, value in sealing.items()} == {
+        "SEALED": SEALED,
+        "SEAL_TAG": noise.TAG_SIZE,
+        "MIN_SEALED": secure.MIN_RECORD,
+        "MAX_PLAINTEXT": secure.MAX_PLAINTEXT,
+        "MAX_MESSAGE": noise.MAX_MESSAGE,
+        "NONCE_SIZE": len(noise.pack_nonce(0)),
+    }
 
 
 @built

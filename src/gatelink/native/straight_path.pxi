@@ -172,16 +172,18 @@ cdef class StraightPath(Item):
             return False
         socket = <Stream>stream
         outbox = <Outbox>self.outbox
-        if socket.secure is not None or outbox.is_slow or outbox.block is NULL:
+        if outbox.is_slow or outbox.block is NULL:
             return False
         if self.extension is not None and (<Intake?>self.extension).controls_due:
             return False
+        if socket.secure is not None:
+            socket.secure.wake()  # it runs Python, and this may move the block
         size = outbox.measure(self.write_high_water, &count)
         if not size:
             return False
-        data = bytes_of(outbox.block) + outbox.block.middle
-        socket.put(data, size)
+        socket.send(bytes_of(outbox.block) + outbox.block.middle, size)
         if not socket.writable:
+            data = bytes_of(outbox.block) + outbox.block.middle
             self._written = PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size)
         elif self._written:
             self._written = b""

@@ -37,7 +37,8 @@ cdef class Stream(Watched):
     cdef public object address, receiver, state
     cdef public bint writable, is_restrained
     cdef object copy                # a socket object of the same connection, for `get_extra_info`; closed with the stream
-    cdef object on_closed, meter, secure, error, allowed
+    cdef object on_closed, meter, error, allowed
+    cdef SecureStream secure
     cdef Block *tail                # arrived and not decoded
     cdef size_t need                # bytes that the tail needs before it is looked at again
     cdef Block *waiting_out         # written and not sent
@@ -111,11 +112,11 @@ cdef class Stream(Watched):
         return 0
 
     cdef int received(self, const uint8_t *data, size_t size) except -1:
+        cdef SecureStream secure = self.secure
         cdef bytes plain
-        if self.secure is None:
+        if secure is None:
             return self.decode(data, size, size)
-        secure = self.secure
-        plain = secure.feed(PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size))
+        plain = secure.c_feed(data, size)
         self.decode(<const uint8_t *>PyBytes_AS_STRING(plain), <size_t>PyBytes_GET_SIZE(plain), size)
         if not self.discards and not self.more and self.error is None and secure.error is not None:
             self.receiver.broken(secure.error)
@@ -229,11 +230,18 @@ cdef class Stream(Watched):
     # -- what goes out --
 
     def write(self, bytes data not None):
-        if self.secure is not None:
-            data = self.secure.seal(data)
-            if self.secure.exhausted:
-                self.reactor.loop.call_soon(self.expire)  # not at once: this may be within a call of the receiver
-        self.put(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+        self.send(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+
+    cdef int send(self, const uint8_t *data, size_t size) except -1:
+        """As `write`, of bytes that stay where they are until this returns."""
+        cdef SecureStream secure = self.secure
+        cdef bytes sealed
+        if secure is None:
+            return self.put(data, size)
+        sealed = secure.c_seal(data, size)
+        if secure.exhausted:
+            self.reactor.loop.call_soon(self.expire)  # not at once: this may be within a call of the receiver
+        return self.put(<const uint8_t *>PyBytes_AS_STRING(sealed), <size_t>PyBytes_GET_SIZE(sealed))
 
     def expire(self):
         self.receiver.broken(KeyExhausted("this connection's key has sealed nearly 2**32 records"))
@@ -389,7 +397,7 @@ cdef class Stream(Watched):
 
     cdef size_t c_buffered(self) except? 0:
         cdef size_t size = self.c_tail_size()
-        return size if self.secure is None else size + <size_t>self.secure.buffered
+        return size if self.secure is None else size + self.secure.c_buffered()
 
     cdef inline size_t c_unsent(self) noexcept:
         return self.waiting_out.end - self.waiting_out.start if self.waiting_out is not NULL else 0
@@ -475,7 +483,7 @@ cdef class Stream(Watched):
         self.allowed = BASE_FLAGS if allowed is None else allowed
         self.meter = meter
 
-    def seal(self, secure):
+    def seal(self, SecureStream secure not None):
         cdef bytes rest = self.take_rest()
         self.error = None
         self.allowed = BASE_FLAGS

@@ -29,6 +29,10 @@ cdef extern from *:
         PyObject *arguments[3] = {NULL, first, second};
         return PyObject_Vectorcall(function, arguments + 1, 2 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
     }
+    static inline PyObject *call_four(PyObject *function, PyObject *a, PyObject *b, PyObject *c, PyObject *d) {
+        PyObject *arguments[5] = {NULL, a, b, c, d};
+        return PyObject_Vectorcall(function, arguments + 1, 4 | PY_VECTORCALL_ARGUMENTS_OFFSET, NULL);
+    }
     static inline double gl_perf_counter(void) {  /* what time.perf_counter reads on Linux */
         struct timespec now;
         clock_gettime(CLOCK_MONOTONIC, &now);
@@ -41,9 +45,11 @@ cdef extern from *:
     void gl_put_u16(uint8_t *at, uint16_t value) noexcept nogil
     double gl_perf_counter() noexcept nogil
     object call_two(object function, object first, object second)
+    object call_four(object function, object a, object b, object c, object d)
 
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object function, object argument)
+    int PyBuffer_FillInfo(Py_buffer *buffer, object owner, void *data, Py_ssize_t size, int is_readonly, int flags) except -1
     PyObject *PyDict_GetItemWithError(object dictionary, object key) except? NULL
 
 DEF HEADER_SIZE = 4

@@ -19,6 +19,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from gatelink._native import compiled
 from gatelink.errors import LocalError, ProtocolError
 
 DHLEN = 32
@@ -66,6 +67,19 @@ def psk_id(psk: bytes) -> bytes:
     return hashlib.sha256(b"gatelink psk id" + psk).digest()[:KEY_ID_SIZE]
 
 
+def used_up() -> LocalError:
+    return LocalError("this key has sealed 2**32 messages; close the connection with 4011 and connect again")
+
+
+def used_up_by_peer() -> ProtocolError:
+    return ProtocolError("the peer sealed more than 2**32 messages with one key")
+
+
+def not_verified() -> ProtocolError:
+    return ProtocolError("a sealed message did not verify")
+
+
+@compiled
 class CipherState:
     """One direction's AES-256-GCM key, and the number `n` of its next message."""
 
@@ -90,7 +104,7 @@ class CipherState:
     def encrypt_with_ad(self, ad: bytes, plaintext: bytes | memoryview) -> bytes:
         """`plaintext`, sealed: 16 bytes longer. Raises LocalError after 2**32 messages: the nonces are used up."""
         if self.n >= MAX_MESSAGES:
-            raise LocalError("this key has sealed 2**32 messages; close the connection with 4011 and connect again")
+            raise used_up()
         sealed = self.aead.encrypt(pack_nonce(self.n), plaintext, ad)
         self.n += 1
         return sealed
@@ -101,11 +115,11 @@ class CipherState:
         Raises ProtocolError for another message than the peer's next, and after 2**32 messages.
         """
         if self.n >= MAX_MESSAGES:
-            raise ProtocolError("the peer sealed more than 2**32 messages with one key")
+            raise used_up_by_peer()
         try:
             plaintext = self.aead.decrypt(pack_nonce(self.n), ciphertext, ad)
         except InvalidTag:
-            raise ProtocolError("a sealed message did not verify") from None
+            raise not_verified() from None
         self.n += 1
         return plaintext
 

@@ -10,9 +10,10 @@ from collections.abc import Callable
 
 from cryptography.exceptions import InvalidTag
 
+from gatelink._native import compiled
 from gatelink.errors import FrameTooLarge, ProtocolError
 from gatelink.wire.frames import HEADER_SIZE, SEALED
-from gatelink.wire.noise import MAX_MESSAGE, MAX_MESSAGES, TAG_SIZE, CipherState, pack_nonce
+from gatelink.wire.noise import MAX_MESSAGE, MAX_MESSAGES, TAG_SIZE, CipherState, not_verified, pack_nonce
 
 MIN_RECORD = TAG_SIZE + 1  # an empty record costs its receiver work and carries nothing
 MAX_RECORD = MAX_MESSAGE
@@ -36,6 +37,7 @@ _EXHAUSTED_AT = MAX_MESSAGES - RESERVED_RECORDS  # the nonce from which on `exha
 _SHORT_PATH_END = _EXHAUSTED_AT - 1  # the short paths use lower nonces only, so they need not set `exhausted`
 
 
+@compiled
 class SecureStream:
     """One connection's record layer after the handshake.
 
@@ -136,7 +138,7 @@ class SecureStream:
             try:
                 plaintext = decrypt(pack_nonce(n), data[HEADER_SIZE:], None)
             except InvalidTag:
-                self.error = ProtocolError("a sealed message did not verify")
+                self.error = not_verified()
                 return b""
             receive.n = n + 1
             return plaintext
@@ -150,7 +152,7 @@ class SecureStream:
         while size - at >= HEADER_SIZE:
             header: int = _unpack_header(data, at)[0]
             if not _LOWEST <= header <= highest:
-                self.error = self._header_error(header)
+                self.error = header_error(header, self.max_record)
                 break
             end = at + header - _OF_FRAME
             if end > size:
@@ -175,10 +177,12 @@ class SecureStream:
         if self._send.n >= _EXHAUSTED_AT or self._receive.n >= _EXHAUSTED_AT:
             self.exhausted = True
 
-    def _header_error(self, header: int) -> ProtocolError:
-        flags, length = header >> 24, header & 0xFFFFFF
-        if flags != SEALED:
-            return ProtocolError(f"flags byte {flags:#04x} after the handshake; only SEALED, {SEALED:#04x}, is allowed")
-        if length < MIN_RECORD:
-            return ProtocolError(f"sealed record of {length} bytes; the least is {MIN_RECORD}")
-        return FrameTooLarge(f"sealed record of {length} bytes is over this connection's limit of {self.max_record}")
+
+def header_error(header: int, max_record: int) -> ProtocolError:
+    """What is wrong with the header of a record, as one u32."""
+    flags, length = header >> 24, header & 0xFFFFFF
+    if flags != SEALED:
+        return ProtocolError(f"flags byte {flags:#04x} after the handshake; only SEALED, {SEALED:#04x}, is allowed")
+    if length < MIN_RECORD:
+        return ProtocolError(f"sealed record of {length} bytes; the least is {MIN_RECORD}")
+    return FrameTooLarge(f"sealed record of {length} bytes is over this connection's limit of {max_record}")

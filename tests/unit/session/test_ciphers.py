@@ -2,14 +2,16 @@
 
 import asyncio
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from gatelink.session.ciphers import AT_ONCE, IDLE, LOOK, Ciphers
 from gatelink.session.timers import TICK, Wheel
-from gatelink.wire.noise import CipherState
-from gatelink.wire.secure import SecureStream
+from tests.twins import beside, twins
+
+pytestmark = twins("SecureStream")
 
 
 class Time:
@@ -26,9 +28,9 @@ class Time:
             self.wheel.run_due()
 
 
-def pair() -> tuple[SecureStream, SecureStream]:
+def pair(SecureStream: Any) -> tuple[Any, Any]:
     keys = bytes([1]) * 32, bytes([2]) * 32
-    ours, theirs = ([CipherState(key) for key in keys] for _ in range(2))
+    ours, theirs = ([beside(SecureStream, "CipherState")(key) for key in keys] for _ in range(2))
     return SecureStream(ours[0], ours[1]), SecureStream(theirs[1], theirs[0])
 
 
@@ -45,9 +47,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[bytes]:
     return keys
 
 
-async def test_an_idle_connection_has_no_ciphers_and_goes_on_where_it_was(made: list[bytes]) -> None:
+async def test_an_idle_connection_has_no_ciphers_and_goes_on_where_it_was(SecureStream: Any, made: list[bytes]) -> None:
     time = Time()
-    ours, theirs = pair()
+    ours, theirs = pair(SecureStream)
     time.ciphers.watch(ours)
     for n in range(3):
         before = len(made)
@@ -62,9 +64,9 @@ async def test_an_idle_connection_has_no_ciphers_and_goes_on_where_it_was(made: 
     assert len(made) == 8 and len(time.wheel) == 0, "an idle connection costs nothing"
 
 
-async def test_a_connection_in_use_keeps_its_ciphers(made: list[bytes]) -> None:
+async def test_a_connection_in_use_keeps_its_ciphers(SecureStream: Any, made: list[bytes]) -> None:
     time = Time()
-    ours, theirs = pair()
+    ours, theirs = pair(SecureStream)
     time.ciphers.watch(ours)
     for _ in range(20):
         assert theirs.feed(ours.seal(b"x")) == b"x"
@@ -72,9 +74,9 @@ async def test_a_connection_in_use_keeps_its_ciphers(made: list[bytes]) -> None:
     assert len(made) == 4
 
 
-async def test_what_was_half_received_is_opened_after_a_rest() -> None:
+async def test_what_was_half_received_is_opened_after_a_rest(SecureStream: Any) -> None:
     time = Time()
-    ours, theirs = pair()
+    ours, theirs = pair(SecureStream)
     time.ciphers.watch(theirs)
     record = ours.seal(b"whole")
     assert theirs.feed(record[:10]) == b""
@@ -84,9 +86,9 @@ async def test_what_was_half_received_is_opened_after_a_rest() -> None:
     assert theirs.feed(record[10:]) == b"whole"
 
 
-async def test_many_are_given_back_in_bounded_steps() -> None:
+async def test_many_are_given_back_in_bounded_steps(SecureStream: Any) -> None:
     time = Time()
-    streams = [pair()[0] for _ in range(2 * AT_ONCE + 1)]
+    streams = [pair(SecureStream)[0] for _ in range(2 * AT_ONCE + 1)]
     for stream in streams:
         time.ciphers.watch(stream)
         stream.seal(b"x")

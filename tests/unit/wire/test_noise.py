@@ -14,13 +14,13 @@ from gatelink.errors import ConfigError, LocalError, ProtocolError
 from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import (
     MAX_MESSAGES,
-    CipherState,
     HandshakeState,
     Pattern,
     key_id,
     prologue,
     psk_id,
 )
+from tests.twins import twins
 
 VECTORS = json.loads((Path(__file__).parents[2] / "vectors" / "noise.json").read_text())["vectors"]
 PATTERNS = {"Noise_NK_25519_AESGCM_SHA256": Pattern.NK, "Noise_NNpsk0_25519_AESGCM_SHA256": Pattern.NNPSK0}
@@ -194,7 +194,8 @@ def test_the_keys_that_a_pattern_needs_are_the_callers_to_give() -> None:
         fresh_sides(Pattern.NK)[0].write_message(bytes(65_488))
 
 
-def test_a_failed_message_does_not_use_up_a_nonce() -> None:
+@twins("CipherState")
+def test_a_failed_message_does_not_use_up_a_nonce(CipherState: Any) -> None:
     send, receive = CipherState(bytes(32)), CipherState(bytes(32))
     sealed = send.encrypt_with_ad(b"ad", b"text")
     for wrong in (sealed[:-1], sealed[:15], b""):
@@ -205,7 +206,8 @@ def test_a_failed_message_does_not_use_up_a_nonce() -> None:
     assert receive.decrypt_with_ad(b"ad", sealed) == b"text"
 
 
-def test_a_key_seals_and_opens_no_more_than_2_to_the_32_messages() -> None:
+@twins("CipherState")
+def test_a_key_seals_and_opens_no_more_than_2_to_the_32_messages(CipherState: Any) -> None:
     send, receive = CipherState(bytes(32)), CipherState(bytes(32))
     send.n = receive.n = MAX_MESSAGES - 1
     assert receive.decrypt_with_ad(b"", send.encrypt_with_ad(b"", b"last")) == b"last"
