@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
+from math import inf
 from typing import Any
 
 from msgspec import Struct
@@ -66,10 +67,15 @@ class FakeStream:
         self.is_lost = False
         self.held_bytes = 0
         self.unsent = 0
+        self.room = inf  # bytes that it takes; it keeps the rest as `unsent`, and is not writable
 
     def write(self, data: bytes) -> None:
         assert not self.is_lost and CLOSE not in self.log, "written to after its end"
         self.log.append(bytes(data))
+        self.room -= len(data)
+        if self.room < 0:
+            self.unsent = int(-self.room)
+            self.writable = False
 
     def pause(self, why: Pause) -> None:
         self.paused |= why

@@ -122,13 +122,12 @@ cdef class StraightPath(Item):
             if not data:
                 break
             stream.write(data)
+            self._written = b"" if stream.writable else data
             try:
                 self.outbox.push(frame, CLOSE_FULL, key)
                 return
             except OutboxFull:
                 pass
-            if self.on_written is not None:
-                self.on_written()
         self.close(error.code, str(error))
         self.abort()
         raise SessionClosed(error.code, str(error)) from None

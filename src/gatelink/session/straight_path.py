@@ -58,8 +58,8 @@ def send_to_all(sessions: Iterable[Receiver], frames: Sequence[bytes], key: int 
 class StraightPath(Item):
     """Queues and writes messages, and passes frames on. `Session` is the only class on it.
 
-    last_heard: seconds of the wheel's clock at the last read. on_written: called after each write of messages, while it
-    is set.
+    last_heard: seconds of the wheel's clock at the last read. on_written: called after each flush that wrote messages,
+    while it is set.
     """
 
     __slots__ = (
@@ -192,11 +192,10 @@ class StraightPath(Item):
         stream = self._stream
         while stream is not None and stream.writable and (data := self._take()):
             stream.write(data)
+            self._written = b"" if stream.writable else data
             with suppress(OutboxFull):
                 self.outbox.push(frame, Full.CLOSE, key)
                 return
-            if self.on_written is not None:
-                self.on_written()
         self.close(error.code, str(error))
         self.abort()
         raise SessionClosed(error.code, str(error)) from None

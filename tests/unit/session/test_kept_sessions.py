@@ -2,6 +2,7 @@
 
 import asyncio
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -50,6 +51,25 @@ async def test_what_was_written_when_the_connection_broke_counts_as_sent() -> No
     stream.lose(ConnectionResetError())
     _, _, backlog = await house.login()
     assert backlog is not None and backlog.frames == [numbered(1), numbered(2)]
+
+
+@pytest.mark.parametrize("queue", [2, 100], ids=["over a full queue", "with room in the queue"])
+@pytest.mark.parametrize(("taken", "first"), [(0, 0), (0.5, 1), (1, 1), (1.5, 2)])
+async def test_what_the_kernel_had_not_taken_of_the_last_write_goes_to_the_next_login(
+    queue: int, taken: float, first: int
+) -> None:
+    """taken: how many frames the kernel took. One of which it took a part counts as sent."""
+    size = len(numbered(0))
+    house = House(Limits(max_outbox_frames=queue, write_high_water=2 * size))
+    session, stream, _ = await house.login()
+    stream.room = int(taken * size)
+    for n in range(4):
+        session.send_frame(numbered(n))
+    await turn()
+    assert stream.writes == [numbered(0) + numbered(1)]
+    stream.lose(ConnectionResetError())
+    _, _, backlog = await house.login()
+    assert backlog is not None and backlog.frames == [numbered(n) for n in range(first, 4)]
 
 
 async def test_a_session_that_was_closed_leaves_nothing_to_a_later_login() -> None:
