@@ -101,6 +101,85 @@ async def test_plain_at_tls_and_tls_at_plain(logs: list[Any], tmp_path: Path) ->
             await connect(f"tls://127.0.0.1:{sealed.port}", uid=7, token="t" * 32, catalog=CATALOG)
 
 
+RIGHT = {"tcp": "tcp://", "sealed": "tcp://", "tls": "tls://", "ws": "ws://", "wss": "wss://"}
+"""How each kind of listener is dialled."""
+
+CLIENTS: dict[str, tuple[str, dict[str, Any]]] = {
+    "tcp": ("tcp", {}),
+    "base": ("tcp", {"base_protocol": True}),
+    "sealed": ("tcp", {"server_key": ServerKey.generate().public}),
+    "tls": ("tls", {}),
+    "ws": ("ws", {}),
+    "wss": ("wss", {}),
+}
+
+FIT = {("tcp", "tcp"), ("tcp", "base"), ("tls", "tls"), ("ws", "ws"), ("wss", "wss")}
+"""The kinds of listener and client that fit. The key of `sealed` is another server's."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "client"), [(kind, client) for kind in RIGHT for client in CLIENTS if (kind, client) not in FIT]
+)
+async def test_a_client_at_the_wrong_kind_of_listener_hears_what_to_dial_and_the_log_has_a_line(
+    kind: str, client: str, logs: list[Any], tmp_path: Path
+) -> None:
+    scheme, options = CLIENTS[client]
+    certificate, key, context = make_certificate(tmp_path)
+    own: dict[str, Any] = {"sealed_only": True, "keys": [ServerKey.generate()]} if kind == "sealed" else {}
+    listen = {
+        "tls": Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=key),
+        "wss": Listen(endpoint="wss://127.0.0.1:0", certificate=certificate, key=key),
+        "ws": Listen(endpoint="ws://127.0.0.1:0"),
+    }.get(kind, Listen(endpoint=TCP))
+    if scheme in ("tls", "wss"):
+        options = {**options, "tls": context}
+    async with serving(listen, **own) as server:
+        with pytest.raises(ConnectError) as caught:
+            address = f"{scheme}://127.0.0.1:{server.endpoint.port}"
+            await connect(address, uid=7, token="t" * 32, catalog=CATALOG, **options)
+        await until(lambda: logs)
+    right = "server_key" if RIGHT[kind] == f"{scheme}://" else RIGHT[kind]
+    assert right in str(caught.value).removeprefix(address)
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (b"SSH-2.0-OpenSSH_9.6\r\n", "not an HTTP request"),
+        (b"Q\x00\x00\x80\x01" + bytes(76), "not an HTTP request"),
+        (b"PROXY TCP4 192.0.2.1 192.0.2.2 1 2\r\n", "PROXY header"),
+        (b"\r\n\r\n\x00\r\nQUIT\n", "PROXY header"),
+        (b"\x16\x03\x01\x02\x00\x01", "not an HTTP request"),
+    ],
+    ids=["SSH", "HANDSHAKE", "PROXY 1", "PROXY 2", "TLS"],
+)
+@pytest.mark.parametrize("pieces", [1, 5])
+async def test_what_is_no_http_request_is_refused_at_once_at_a_websocket_listener(
+    data: bytes, words: str, pieces: int, logs: list[Any]
+) -> None:
+    async with serving("ws://127.0.0.1:0") as server:
+        client = await RawClient.open(server)
+        for at in range(0, len(data), step := -(-len(data) // pieces)):
+            client.send(data[at : at + step])
+            await asyncio.sleep(0)
+        assert (await client.rest_bytes()).startswith(b"HTTP/1.1 400 ")
+        await client.close()
+        await until(lambda: logs)
+        assert words in logs[0]["why"] or pieces > 1
+
+
+async def test_a_websocket_client_that_leaves_in_the_middle_of_its_request_has_its_line(logs: list[Any]) -> None:
+    async with serving("ws://127.0.0.1:0") as server:
+        for begun in (b"", b"GET / HTTP/1.1\r\nHost: a"):
+            client = await RawClient.open(server)
+            client.send(begun)
+            await client.writer.drain()
+            await asyncio.sleep(10 * MS)
+            await client.close()
+        await until(lambda: server.stats.refused["left-unverified"] == 2)
+    assert [line["why"] for line in logs] == ["it left in the middle of its request"]
+
+
 async def test_a_missing_a_wrong_and_an_unexpected_proxy_header_are_named(logs: list[Any]) -> None:
     async with serving(Listen(endpoint=TCP, proxies=("127.0.0.0/8",))) as server:
         assert "not a PROXY version 2 header, nor one of version 1" in await refused(server, logs, verify_request(7))

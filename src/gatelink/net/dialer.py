@@ -417,6 +417,8 @@ class Dialer:
 
     def broken(self, error: PeerError) -> None:
         hint = "" if self._answered else "; no gatelink server says that: check the address and its port"
+        if hint and isinstance(error, ProtocolError) and error.head.startswith(b"HTTP"):
+            hint += ". A WebSocket listener is dialled as ws:// or wss://"
         self._fail(ConnectError(f"{self._endpoint}: {error}{hint}", error.code))
 
     def lost(self, error: Exception | None) -> None:
@@ -432,8 +434,9 @@ class Dialer:
             return "it is full or stopping, or what was sent exceeds its limits; its log has the reason"
         if offer is not None and offer.key is not None:
             keys = "server_key is not a key of this server, or it has none" if offer.peer_id == 0 else "no such key"
-            return f"likely: {keys}, or it takes no connections from here; its log has the reason"
-        wants = "TLS (dial tls://), " if self._endpoint.scheme == "tcp" else ""
+            wants = "takes TLS (dial tls:// or wss://), or " if self._endpoint.scheme == "tcp" else ""
+            return f"likely: {keys}, or it {wants}takes no connections from here; its log has the reason"
+        wants = "TLS (dial tls:// or wss://), " if self._endpoint.scheme == "tcp" else ""
         knows = ", or it knows only the base protocol (give base_protocol=True)" if offer is not None else ""
         return (
             f"likely: this listener takes only sealed connections (give server_key), {wants}or those of a proxy{knows}"
@@ -617,5 +620,5 @@ def _tls_hint(endpoint: Endpoint, error: OSError | UnicodeError) -> str:
     if isinstance(error, ssl.SSLCertVerificationError):
         return "; give tls= a context that trusts the server's certificate, and dial the name that it is for"
     if isinstance(error, ssl.SSLError | ConnectionResetError | ConnectionAbortedError | BrokenPipeError):
-        return "; does this listener speak TLS? a plain one is dialled as tcp://"
+        return "; does this listener speak TLS? a plain one is dialled as tcp:// or ws://"
     return ""

@@ -42,6 +42,11 @@ def begins_header(data: bytes) -> bool:
     return SIGNATURE.startswith(data[: len(SIGNATURE)]) or _V1.startswith(data[: len(_V1)])
 
 
+def is_header(data: bytes) -> bool:
+    """Whether `data`, the first bytes of a connection, begin as a header and as nothing else."""
+    return data.startswith((SIGNATURE[:4], _V1))
+
+
 def parse_proxy_header(data: bytes) -> tuple[int, ProxyInfo] | None:
     """The header that `data`, all of a connection's bytes so far, starts with, and its length.
 

@@ -6,6 +6,7 @@ Until its answer a connection is as unverified as any: the same deadline, counts
 import asyncio
 import base64
 import binascii
+import re
 from typing import cast
 
 import h11
@@ -16,7 +17,7 @@ from gatelink.net.acceptor import Acceptor, UnverifiedReader
 from gatelink.net.connection import Connection, peer_host
 from gatelink.net.forwarded import client_address
 from gatelink.net.origins import takes
-from gatelink.net.proxy import begins_header, parse_proxy_header
+from gatelink.net.proxy import begins_header, is_header, parse_proxy_header
 from gatelink.net.websocket import SUBPROTOCOL, WebSocketTransport, accept_key, header_tokens, max_message
 from gatelink.session.states import ConnectionState
 from gatelink.session.timers import Item
@@ -26,6 +27,9 @@ MAX_HEAD = 8_192
 """Bytes of the request. nginx and browsers' servers take as much for one header; cookies make it long."""
 
 HEALTH_PATH = b"/healthz"
+
+_METHOD = re.compile(rb"[A-Z]+(?: |\Z)")
+"""The beginning of a request, as far as it has arrived. h11 would wait for the end of the line."""
 
 HINT = f"this port is for WebSocket clients with the subprotocol {SUBPROTOCOL}"
 
@@ -103,7 +107,7 @@ class Upgrade(asyncio.BufferedProtocol, Item):
         self._may_have_header = False
         self._is_trusted = False
         self._peer = ""  # the host that connected, or that a PROXY header names
-        self._has_begun = False
+        self._begun = b""  # the request, until its method is there
         self._is_answered = False
         self._is_head = False
 
@@ -156,7 +160,12 @@ class Upgrade(asyncio.BufferedProtocol, Item):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection.state is ConnectionState.UNVERIFIED and not self._is_answered:
-            self._acceptor.context.stats.refused["left-unverified"] += 1  # not logged: a health check does this
+            reason = "left-unverified"
+            if self._begun:
+                address = self._connection.address or self._peer
+                self._acceptor.admission.note_refusal(reason, address, "it left in the middle of its request")
+            else:  # not logged: a health check does this
+                self._acceptor.context.stats.refused[reason] += 1
         self._acceptor.context.wheel.cancel(self)
         self._acceptor.admission.steps.leave(self)
         self._connection.connection_lost(exc)
@@ -189,9 +198,14 @@ class Upgrade(asyncio.BufferedProtocol, Item):
         """Take bytes of the request; answer it when it is whole. Raises Refused."""
         http = self._http
         assert http is not None
-        if not (self._has_begun or data[:1].isupper()):  # h11 would wait for the end of the line
-            raise Refused(400, f"not an HTTP request; {HINT}")
-        self._has_begun = True
+        if b" " not in self._begun:
+            self._begun += data
+            if is_header(self._begun):
+                raise Refused(
+                    400, "a PROXY header, which only the addresses in this listener's `proxies` may send, once"
+                )
+            if _METHOD.match(self._begun) is None:
+                raise Refused(400, f"not an HTTP request; {HINT}")
         try:
             http.receive_data(data)
             event = http.next_event()

@@ -95,7 +95,7 @@ class ClientUpgrade(asyncio.Protocol):
         if self._refusal is not None:
             self._failed(self._refused())
         else:
-            self._failed(_NOT_HTTP if self._http.trailing_data[0] else "it closed before it answered the request")
+            self._failed(_NOT_HTTP if self._http.trailing_data[0] else self._closed())
         self._connection.connection_lost(exc)
 
     def _open(self, answer: h11.InformationalResponse) -> None:
@@ -125,6 +125,12 @@ class ClientUpgrade(asyncio.Protocol):
         self._connection.connection_made(websocket)
         if rest:
             websocket.data_received(rest)
+
+    def _closed(self) -> str:
+        """What a server that closed without an answer may be."""
+        others = "one with TLS as wss://, others" if self._endpoint.scheme == "ws" else "others"
+        text = "it closed before it answered the request; is this a WebSocket listener?"
+        return f"{text} Dial {others} as tcp:// or tls://"
 
     def _refused(self) -> str:
         """What the server said instead of an upgrade."""
