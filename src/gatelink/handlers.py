@@ -289,7 +289,8 @@ class Handlers(HandlerTable):
             return
         left = list(waiting)
         if rest is _OTHER_TABLE:
-            session.handlers.dispatch(session, left)
+            if left:
+                session.handlers.dispatch(session, left)
         elif rest is not _TURN_OVER:
             self.queue(session, left, rest)
         elif left:

@@ -26,6 +26,7 @@ class Forwarder:
         self.taken: list[Frame] = []
 
     def forward(self, frames: list[Frame]) -> bool:
+        assert frames, "a read has at least one"
         if any(id not in self.ids for id, _, _ in frames):
             return False
         self.taken += frames
@@ -86,6 +87,20 @@ async def test_a_table_that_is_not_the_sessions_own_forwards_nothing() -> None:
     posts = Handlers(CATALOG)
     posts.dispatch(session, [(OTHER, 0, b"")])
     assert not forwarder.taken and bench.stats.unhandled == 1
+
+
+@pytest.mark.parametrize("behind", range(3))
+async def test_a_table_that_a_session_is_given_forwards_what_is_left_of_the_read(behind: int) -> None:
+    bench, own, table = Bench(), Handlers(CATALOG), Handlers(CATALOG)
+
+    @table.on(Say)
+    def hand_over(session: Session, message: Say) -> None:
+        session.handlers = own
+
+    session, forwarder = forwarding(bench, table)
+    left = [(OTHER, 0, b"%d" % n) for n in range(behind)]
+    session.receive([say("a"), *left])
+    assert forwarder.taken == left and session.handlers is own
 
 
 async def test_a_default_handler_gets_what_the_catalog_knows_though_the_forwarder_would_take_it() -> None:
