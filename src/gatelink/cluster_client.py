@@ -137,7 +137,7 @@ class ClusterClient:
     # -- for the application --
 
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues `message`, as `Session.send`. While there is no connection it waits, in order, within the limits.
+        """Queue `message`, as `Session.send`. While there is no connection it waits, in order, within the limits.
 
         What waited for a session that could not be resumed goes to the next one. What was on its way may be lost.
         If too much waits, the client ends with 4006.
@@ -162,7 +162,7 @@ class ClusterClient:
     async def request(self, message: object, *, timeout: float = 10.0) -> Any: ...  # noqa: ASYNC109
 
     async def request(self, message: Any, *, timeout: float = 10.0) -> Any:  # noqa: ASYNC109 - goes with the request
-        """Sends a request and gives its answer, as `Session.request`.
+        """Send a request and return its answer, as `Session.request`.
 
         While the client logs in again, a request waits for the new session, and is sent behind the waiting messages.
         Requests that are under way when a session ends fail with CLOSED: the server may have handled them.
@@ -185,7 +185,7 @@ class ClusterClient:
         return await self.session.request(message, timeout=max(0.001, until - clock()))
 
     async def close(self) -> None:
-        """Ends the session as `Session.close` does, and waits until nothing of the client is left."""
+        """End the session as `Session.close` does, and wait until nothing of the client is left."""
         if self.close_code is None:
             if self._is_live:
                 self.session.close()
@@ -193,7 +193,7 @@ class ClusterClient:
         await self.wait_closed()
 
     async def wait_closed(self) -> None:
-        """Waits until the client has ended, and nothing of it is left."""
+        """Wait until the client has ended, and nothing of it is left."""
         if self._life is not None:
             await asyncio.wait([self._life])
         await self.session.wait_closed()
@@ -234,7 +234,7 @@ class ClusterClient:
         self._life = tasks.keep(self._live(), "keeping a client connected")
 
     async def _log_in(self) -> None:
-        """Logs in, and begins a session at the gateway that the login names, or else at another one."""
+        """Log in, and begin a session at the gateway that the login names, or else at another one."""
         reply = await self._source.login()
         try:
             await self._dial(reply)
@@ -351,7 +351,7 @@ class ClusterClient:
     # -- its life --
 
     async def _live(self) -> None:
-        """Logs in again whenever a session has ended, until the client ends."""
+        """Log in again whenever a session has ended, until the client ends."""
         self._freshening = tasks.live(self._keep_fresh, "keeping a login fresh")
         try:
             while self.close_code is None:
@@ -382,7 +382,7 @@ class ClusterClient:
                     session.close(CloseCode.GOING_AWAY, "its gateway is no longer there")
 
     async def _restart(self) -> None:
-        """Logs in again, or ends the client."""
+        """Log in again, or end the client."""
         lived = self.session.context.wheel.clock() - self._began_at
         self._short_lives = self._short_lives + 1 if lived < SHORT_LIFE else 0
         least = 0.0
@@ -405,7 +405,7 @@ class ClusterClient:
         self._end(CloseCode.GOING_AWAY, text, handle_rest=True)
 
     async def _keep_fresh(self) -> None:
-        """Renews the login ahead of its end, and when the server warns of it."""
+        """Renew the login ahead of its end, and when the server warns of it."""
         while True:
             await self._wait_until_stale(self._fresh_for())
             self._stale.clear()

@@ -144,7 +144,7 @@ class Handlers(HandlerTable):
         return register
 
     def register(self, owner: object, *, also: bool = False) -> None:
-        """Registers each method of `owner` that has the name of a message (`Say`, `on_say`) or an event (`on_closed`).
+        """Register each method of `owner` that has the name of a message (`Say`, `on_say`) or an event (`on_closed`).
 
         also: these messages may have several handlers, as in `on`; events always may. Raises CatalogError for any
         other method `on_...`, so that a misspelt name is found at start.
@@ -269,7 +269,7 @@ class Handlers(HandlerTable):
     # -- what a session receives --
 
     def dispatch(self, session: MessageSource, frames: list[Frame]) -> None:
-        """Handles the frames of one read. Never raises an error of a handler or a peer."""
+        """Handle the frames of one read. Never raises an error of a handler or a peer."""
         if session.inbox is not None or self.ticking:
             self.queue(session, within_rates(self.rates, session, frames) if self.rates else frames)
             return
@@ -297,7 +297,7 @@ class Handlers(HandlerTable):
             self.queue(session, left, asyncio.sleep(0))
 
     def _call_handlers(self, session: MessageSource, frames: Iterator[Frame], seconds: float, only_open: bool) -> Any:
-        """Calls the handlers of `frames`, one after the other. Nothing else calls handlers.
+        """Call the handlers of `frames`, one after the other. Nothing else calls handlers.
 
         Returns None when all frames are handled, or, with `only_open`, when the session has ended. It returns before
         the end of `frames`: an awaitable, if a handler returned one; `_TURN_OVER`, after `seconds`; `_OTHER_TABLE`, if
@@ -393,7 +393,7 @@ class Handlers(HandlerTable):
         return route
 
     def inject(self, session: MessageSource, message: Any) -> None:
-        """Handles `message` as if the session's peer had sent it, after what has been received.
+        """Handle `message` as if the session's peer had sent it, after what has been received.
 
         It is handled after this call returns. Rates do not apply to it. It is dropped if the session ends first. Raises
         SessionClosed if the session has ended; LocalError if twice limits.max_inbox messages wait for the handlers; and
@@ -467,7 +467,7 @@ class Handlers(HandlerTable):
         session.context.loop.call_soon(self._emit_closed, session)
 
     def _emit_closed(self, session: MessageSource) -> None:
-        """Emits the last event of a session; once that is handled, the last handler has ended."""
+        """Emit the last event of a session. Once that is handled, the last handler has ended."""
         if CLOSED in self.routes:
             self._emit(session, CLOSED)
         if session.inbox is None:
@@ -486,7 +486,7 @@ class Handlers(HandlerTable):
                 self.queue(session, [frame])
 
     def tick(self) -> None:
-        """Handles everything that has arrived since the last tick."""
+        """Handle everything that has arrived since the last tick."""
         waiting, self._waiting = self._waiting, {}
         for session in waiting:
             inbox = session.inbox
@@ -496,7 +496,7 @@ class Handlers(HandlerTable):
     # -- the inbox: while an async handler runs, and in tick mode --
 
     def queue(self, session: MessageSource, frames: list[Frame], first: Awaitable[None] | None = None) -> None:
-        """Puts `frames` in the inbox: they are handled after `first` is awaited and after what is in it already."""
+        """Put `frames` in the inbox: they are handled after `first` is awaited, and after what is in it already."""
         inbox = session.inbox
         if inbox is None:
             inbox = session.inbox = Inbox(session.user)
@@ -511,7 +511,7 @@ class Handlers(HandlerTable):
             self._handle_inbox(session, inbox, first)
 
     def _handle_inbox(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None] | None = None) -> None:
-        """Handles what is in the inbox; from the first async handler on, in a task. A tick handles nothing newer."""
+        """Handle what is in the inbox; from the first async handler on, in a task. A tick handles nothing newer."""
         inbox.share = len(inbox.items) if self.ticking else sys.maxsize
         if awaitable is None:
             inbox.is_handling = True
@@ -531,7 +531,7 @@ class Handlers(HandlerTable):
                 user.waiting += (partial(self._start, session, inbox, awaitable),)
 
     def _start(self, session: MessageSource, inbox: Inbox, awaitable: Awaitable[None]) -> None:
-        """Makes the task of an inbox: not more handlers of its user run than may."""
+        """Start the task of an inbox. The user has fewer running handlers than the limit."""
         context = session.context
         inbox.is_held_back = False
         inbox.task = context.loop.create_task(self._finish_inbox(session, inbox, awaitable))
@@ -550,7 +550,7 @@ class Handlers(HandlerTable):
             self._inbox_handled(session, inbox)
 
     def _handle_to_async(self, session: MessageSource, inbox: Inbox) -> Awaitable[None] | None:
-        """Handles frames up to the first with an async handler; returns what to await, or None if none are left.
+        """Handle frames up to the first with an async handler; return what to await, or None if none are left.
 
         When the session's turn is over, this returns a wait for the next turn of the loop. A tick has no turns: it
         handles all messages that came before it (`inbox.share`).
@@ -572,7 +572,7 @@ class Handlers(HandlerTable):
         return None
 
     def _from_inbox(self, session: MessageSource, inbox: Inbox) -> Iterator[Frame]:
-        """Takes frames out of the inbox, and resumes reading from the peer once there is room."""
+        """Take frames out of the inbox, and resume reading from the peer once there is room."""
         items = inbox.items
         user = inbox.user
         while items and inbox.share:

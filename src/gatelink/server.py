@@ -264,10 +264,10 @@ class Server:
         return ""
 
     async def _join(self) -> None:
-        """Joins the cluster, in a member of one; called once it listens."""
+        """Join the cluster, in a member of one. Called once it listens."""
 
     async def _leave(self) -> None:
-        """Leaves the cluster; may be called again, and before `_join` has ended."""
+        """Leave the cluster. May be called again, and before `_join` has ended."""
 
     def metrics(self) -> "Exposition":
         """The metrics of this run for Prometheus. Raises ConfigError before the first `start`."""
@@ -280,18 +280,18 @@ class Server:
         return ()
 
     def broadcast(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Sends `message`, encoded once, to every session. Raises what encoding raises, as `Session.send`."""
+        """Send `message`, encoded once, to every session. Raises what encoding raises, as `Session.send`."""
         self.sessions.broadcast(message, key=key, full=full)
 
     def broadcast_to(self, group: str, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Sends `message`, encoded once, to the sessions that joined `group`, if any did.
+        """Send `message`, encoded once, to the sessions that joined `group`, if any did.
 
         Raises LocalError for a name that is empty or too long, and what encoding raises.
         """
         self.sessions.broadcast(message, self.context.groups.members(group), key=key, full=full)
 
     async def start(self) -> None:
-        """Starts to listen, if it is not stopped meanwhile. Raises ConfigError if it can't, with nothing left open."""
+        """Start to listen, if it is not stopped meanwhile. Raises ConfigError if it can't, with nothing left open."""
         if self._running:
             raise ConfigError("this server is running already")
         if not self.listen:
@@ -337,7 +337,7 @@ class Server:
         log.info("started", listen=endpoints, admin=self.admin, core=description())
 
     async def drain(self, within: float, address: str = "") -> None:
-        """Accepts no more clients, and asks those that are here to leave within so many seconds, for `address`.
+        """Accept no more clients, and ask those that are here to leave within so many seconds, for `address`.
 
         address: the endpoint where they should connect, empty for where they are. Returns when all connections of
         clients are closed, at the latest a second after `within`: clients without the extension can't be asked.
@@ -354,7 +354,7 @@ class Server:
                 await clients.admission.wait_empty()
 
     async def stop(self, grace: float | None = None) -> None:
-        """Accepts nothing more, lets handlers end and delivers what is queued, closes every session with 4011.
+        """Accept nothing more, let handlers end, deliver what is queued, and close every session with 4011.
 
         Clients that speak the extension are asked to reconnect at a random time within limits.reconnect_within.
         grace: seconds for all of that, limits.close_timeout if None; then handlers are cancelled, with 2 s to clean up.
@@ -411,7 +411,7 @@ class Server:
         await self.stop()
 
     def reload(self) -> None:
-        """Loads the certificates of tls:// listeners again, for handshakes to come; a changed file is loaded anyway.
+        """Load the certificates of tls:// listeners again, for handshakes to come. A changed file is loaded anyway.
 
         One that does not load is logged, and the old one is kept.
         """
@@ -432,7 +432,7 @@ class Server:
         return self.limits.close_timeout
 
     async def serve(self, on_ready: Callable[[], object] | None = None) -> None:
-        """Starts, and stops on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace.
+        """Start, and stop on SIGTERM or SIGINT; a second signal, or one while it starts, stops without grace.
 
         SIGHUP loads certificates again, and reopens the log if standard error is a file. on_ready: called once it has
         started.

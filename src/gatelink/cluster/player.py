@@ -323,7 +323,7 @@ class Player:
         self._send_event(Join(self.sid, name))
 
     def leave(self, group: str) -> None:
-        """Ends a `join`."""
+        """End a `join`."""
         self.context.groups.leave(self, group)
         self._send_event(Leave(self.sid, self._owner.full_name(group)))
 
@@ -359,7 +359,7 @@ class Player:
             self._hold_or_read()
 
     def _take_requests(self, frames: list[Frame]) -> tuple[list[Frame], PeerError | None]:
-        """Takes the answers out of `frames`, and notes the requests; the error is of the first frame that is wrong."""
+        """Take the answers out of `frames`, and note the requests. The error is of the first frame that is wrong."""
         if self.requests is None:
             error = ProtocolError("a request or an answer of a player that does not speak requests")
             return list(takewhile(lambda frame: frame[1] < REQUEST, frames)), error

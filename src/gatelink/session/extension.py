@@ -77,7 +77,7 @@ class Intake:
         self.lags = Pause(0)
 
     def count(self, frames: int, size: int) -> None:
-        """Counts messages, including those that the codec or a handler will refuse. size: bytes of their bodies."""
+        """Count messages, including those that the codec or a handler will refuse. size: bytes of their bodies."""
         if not self.counts:
             return
         self.received += frames
@@ -199,7 +199,7 @@ class Extension(Intake):
     # -- what the peer sent --
 
     def receive(self, frames: list[Frame], now: float) -> list[Frame]:
-        """Counts the messages of a read and processes its control records.
+        """Count the messages of a read and process its control records.
 
         Returns the messages; after a record that ends the session, only those before it.
         """
@@ -308,7 +308,7 @@ class Extension(Intake):
     # -- what goes to the peer --
 
     def take_controls(self) -> bytes:
-        """Takes out the control records that are due, to go at the front of the next write."""
+        """Take out the control records that are due, to go at the front of the next write."""
         self.controls_due = False
         controls = b""
         if self._pings:
@@ -336,17 +336,17 @@ class Extension(Intake):
         return self.received
 
     def go_away(self, within: float, address: str) -> None:
-        """Sends a GOAWAY with the next write: connect again within so many seconds, at `address` (empty: here)."""
+        """Send a GOAWAY with the next write: connect again within so many seconds, at `address` (empty: here)."""
         self._go_away = control_frame(control.GoAway(round(min(within * 1_000, control.MAX_U32)), address))
         self.controls_due = True
 
     def send(self, record: control.Control) -> None:
-        """Sends a record with the next write. It is forgotten if the connection breaks before."""
+        """Send a record with the next write. It is dropped if the connection breaks before."""
         self._records += control_frame(record)
         self.controls_due = True
 
     def beat(self, now: float, silent: float, interval: float) -> tuple[bytes, float]:
-        """Returns a PING if one is due, else b"", and the seconds until the next call.
+        """Return a PING if one is due, else b"", and the seconds until the next call.
 
         A PING is due when the peer has been silent for one interval; sooner, if it has not acknowledged a message in
         time; and every MEASURE_INTERVALS intervals, to measure the round trip. silent: seconds since the last read.

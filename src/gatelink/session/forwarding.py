@@ -33,5 +33,5 @@ class ForwardPath:
         self.sid = sid
 
     def forward_to(self, type: int, envelope: bytes, count: int) -> None:
-        """Sends a ClientFrame of `count` frames to the player's server of a type."""
+        """Send a ClientFrame of `count` frames to the player's server of a type."""
         raise NotImplementedError

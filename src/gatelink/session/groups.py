@@ -69,7 +69,7 @@ class Groups:
         self._members.setdefault(group, {})[session] = None
 
     def leave(self, session: Member, group: str) -> None:
-        """Does nothing if the session is not in the group."""
+        """Do nothing if the session is not in the group."""
         mine = self._groups_of.get(session)
         if mine is None or group not in mine:
             return

@@ -56,7 +56,7 @@ class Inbox:
         return self.user.uid
 
     def drop_messages(self) -> None:
-        """Drops the messages; the events, whose ids are below 0, stay."""
+        """Drop the messages; the events, whose ids are below 0, stay."""
         count, size = len(self.items), self.bytes
         events = [item for item in self.items if item[0] < 0]
         self.items.clear()  # the same deque: it may be being drained
@@ -102,7 +102,7 @@ class LastHandler:
         return self._waiting is None
 
     def then(self, call: Callable[[], None]) -> None:
-        """Calls `call` when the last handler has ended; at once if it has."""
+        """Call `call` when the last handler has ended; at once if it has."""
         if self._waiting is None:
             call()
         else:

@@ -81,10 +81,10 @@ class Forwarder(Protocol):
     """Takes the frames of one session that go elsewhere: to a service, or to what stands on a link."""
 
     def forward(self, frames: list[Frame]) -> bool:
-        """Takes all of `frames`; False, and takes none, if one of them has a handler here."""
+        """Take all of `frames`. Return False, and take none, if one of them has a handler here."""
 
     def forward_answer(self, frame: Frame) -> None:
-        """Takes an answer, or the failure, of a request that a service sent. One to nothing is dropped and counted."""
+        """Take an answer, or a failure, to a request of a service. Without such a request it is dropped and counted."""
 
     @property
     def held_bytes(self) -> int:
@@ -133,7 +133,7 @@ class Dispatcher(Protocol[_Session]):
     def dispatch(self, session: _Session, frames: list[Frame]) -> None: ...
 
     def inject(self, session: _Session, message: Any) -> None:
-        """Handles `message` as if the session's peer had sent it, after what has been received."""
+        """Handle `message` as if the session's peer had sent it, after what has been received."""
 
     def suspended(self, session: _Session) -> None: ...
 

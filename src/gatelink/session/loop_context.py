@@ -173,7 +173,7 @@ class LoopContext:
         return self.coder.open(flags, body, self.limits.max_frame)
 
     async def finish_tasks(self, seconds: float, last_words: float = LAST_WORDS) -> None:
-        """Waits up to `seconds` for what is in `tasks`, then cancels it, and gives it `last_words` seconds."""
+        """Wait up to `seconds` for what is in `tasks`, then cancel it, and give it `last_words` seconds."""
         await asyncio.sleep(0)  # one that was never begun could not clean up
         running = self.tasks - {asyncio.current_task()}  # a handler may stop the server
         if running:
@@ -188,7 +188,7 @@ class LoopContext:
                 self.loop.call_exception_handler({"message": f"a task does not end: {task!r}", "task": task})
 
     def schedule_flush(self, session: Flushable) -> None:
-        """Has `session` flushed in the next turn of the loop, once, together with all the others that were marked.
+        """Flush `session` in the next turn of the loop, once, together with all others that were scheduled.
 
         Raises LocalError in another thread than the loop's. That is looked at once a turn, since it costs time.
         """

@@ -148,7 +148,7 @@ class SessionManager:
     # -- the end of a user's sessions --
 
     def kick(self, uid: int, slot: int | None = None, reason: str = "") -> int:
-        """Ends a user's sessions with 4009 kicked, or only the one of a slot; the number of sessions that were here.
+        """End a user's sessions with 4009 kicked, or only the one of a slot. Returns how many sessions were here.
 
         With them end their tickets, and what waits for the user's next login. Logins that are being checked are
         refused. Without a slot, the user's tokens end too, if the server's `Tokens` can do that. A gateway also has the
@@ -160,7 +160,7 @@ class SessionManager:
         return len(found)
 
     def end(self, uid: int, slot: int | None, code: CloseCode, reason: str, since: float | None) -> list[Session]:
-        """Ends a user's sessions here, or the one of a slot, and what waits for the user; `on_kick` is not called.
+        """End a user's sessions here, or the one of a slot, and what waits for the user; `on_kick` is not called.
 
         since: unix seconds; a session that was verified later stays. None: all end. Gives the sessions.
         """
@@ -177,7 +177,7 @@ class SessionManager:
         return ended
 
     def end_opened_with(self, uid: int, digest: bytes, code: CloseCode, reason: str) -> list[Session]:
-        """Ends the sessions of a user that were opened with the token of this SHA-256; gives them."""
+        """End the sessions of a user that were opened with the token of this SHA-256, and return them."""
         proofs = self._proofs_of_digest(digest)
         ended = [session for session in self.of(uid) if _is_same(session.proof, proofs)]
         self._end_all(ended, code, reason)
@@ -194,7 +194,7 @@ class SessionManager:
     # -- one message, to one by its uid or to many --
 
     async def push(self, uid: int, message: Any, slot: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> bool:
-        """Sends `message` to a user's device; whether it is here. Awaited as where it may be at one of many gateways.
+        """Send `message` to a user's device; return whether it is here. Async, as it is where there are many gateways.
 
         Raises what encoding raises.
         """
@@ -216,7 +216,7 @@ class SessionManager:
         key: int = 0,
         full: Full = Full.CLOSE,
     ) -> int:
-        """Sends `message`, encoded once, to the sessions of `to` (None: all); how many took it.
+        """Send `message`, encoded once, to the sessions of `to` (None: all). Returns how many took it.
 
         Sessions that have ended are passed over. Raises what encoding raises.
         """
@@ -237,7 +237,7 @@ class SessionManager:
         return tuple(hmac.digest(key, digest, "sha256") for key in self.proof_keys)
 
     async def claim(self, uid: int, slot: int = 0, proofs: tuple[bytes, ...] = ()) -> int:
-        """Makes this login the newest of `(uid, slot)`; its epoch. Call it once the user is verified, then `install`.
+        """Make the login of a verified user the newest of `(uid, slot)`, and return its epoch. Call `install` next.
 
         proofs: of the token that was shown.
         Raises VerifyError if the user is here and the policy is to refuse the new login. A detached session is not
@@ -274,7 +274,7 @@ class SessionManager:
             self._newest.pop(key, None)
 
     def install(self, session: Session) -> Backlog | None:
-        """Makes `session` the current one of its user, ends an older one, and gives what waited for it.
+        """Make `session` the current one of its user, end an older one, and return what waited for it.
 
         None is given to a login that is new: there is no older session, or it was verified with another token. Then a
         living one gets what it has queued, and what a broken one had queued is dropped.
@@ -296,7 +296,7 @@ class SessionManager:
         return None if frames is None else Backlog(key, session.epoch, frames, self._expire)
 
     def _take_over(self, key: Key, older: Session | None, proofs: tuple[bytes, ...]) -> list[bytes] | None:
-        """Ends the older session of `key`; what it leaves to a login that has shown a token with `proofs`."""
+        """End the older session of `key`. Returns what it leaves to a login that has shown a token with `proofs`."""
         frames: list[bytes] | None = None
         if older is not None:
             why, notice = "a newer login of the same user", self._context.in_form(DUPLICATE_LOGIN_FRAME)
@@ -314,7 +314,7 @@ class SessionManager:
         return frames
 
     def release(self, uid: int, slot: int, epoch: int) -> None:
-        """Gives up a claim; does nothing if `install` followed it."""
+        """Give up a claim; do nothing if `install` followed it."""
         key = (uid, slot)
         logins = self._logins.get(key)
         if logins is not None and epoch in logins:
@@ -363,7 +363,7 @@ class SessionManager:
     # -- the end (session.Owner) --
 
     def detached(self, session: Session, code: CloseCode) -> bool:
-        """Keeps a session that can be resumed. Of any other only what it had queued may still reach its user."""
+        """Keep a session that can be resumed. Of any other only what it had queued may still reach its user."""
         if session.ticket is not None:
             if not len(self._detached):
                 self._context.wheel.set(self._weighing, 1.0)
@@ -420,7 +420,7 @@ class SessionManager:
         self._closing.discard(session)
 
     async def close(self, code: CloseCode, reason: str, deadline: float) -> None:
-        """Closes every session and waits until what they had queued is delivered; cuts off the rest at `deadline`.
+        """Close every session and wait until what they had queued is delivered; abort the rest at `deadline`.
 
         Clients that speak the extension come back spread over limits.reconnect_within, not all at once.
         """

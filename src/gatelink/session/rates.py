@@ -33,7 +33,7 @@ class TokenBucket:
         return self.tokens
 
     def take(self, now: float) -> bool:
-        """Takes one token, if there is one."""
+        """Take one token, if there is one."""
         if self.refill(now) < 1:
             return False
         self.tokens -= 1
@@ -63,7 +63,7 @@ class Allowance(Item):
         self.paused = 0.0
 
     def charge(self, frames: int, size: int) -> None:
-        """Takes what one read brought: `size` bytes as they came, and the frames that they completed."""
+        """Take what one read brought: `size` bytes as they came, and the frames that they completed."""
         now = self.wheel.now
         if now > self.frames.at:  # ten times a second at the most: the wheel's time moves by ticks
             self.refill(now)
@@ -82,7 +82,7 @@ class Allowance(Item):
         return max(self.frames.wait(self.frames.burst), self.bytes.wait(self.bytes.burst))
 
     def refill(self, now: float) -> float:
-        """Brings both buckets up to `now`; the seconds until neither is in debt."""
+        """Refill both buckets up to `now`. Returns the seconds until neither is in debt."""
         frames, size = self.frames, self.bytes
         if (frames.refill(now) >= frames.burst) & (size.refill(now) >= size.burst):  # both, whatever the first says
             self.paused = 0.0
@@ -154,7 +154,7 @@ class Meter(Allowance):
                 session.resume(Pause.RATE)
 
     def overdrawn(self) -> None:
-        """Stops reading, unless what has come in since the last tick is enough."""
+        """Stop reading, unless what has come in since the last tick is enough."""
         now = self.wheel.read_clock()
         debt = self.refill(now)
         if not debt or not self._sessions:

@@ -98,7 +98,7 @@ class Renewing(Item):
         self.fail(RequestCode.TIMEOUT)
 
     def fail(self, code: RequestCode, reason: str = "") -> None:
-        """Ends the wait with an error, unless it is over."""
+        """End the wait with an error, unless it is over."""
         if not self.future.done():
             self.future.set_exception(RequestFailed(code, reason=reason))
 
@@ -139,7 +139,7 @@ class Renewal:
     # -- the side that renews its login --
 
     async def ask(self, session: "Renewable", token: str, timeout: float) -> None:  # noqa: ASYNC109 - goes with the request
-        """Sends RENEW, and waits until the token is accepted. Raises RequestFailed; LocalError for a long token."""
+        """Send RENEW, and wait until the token is accepted. Raises RequestFailed; LocalError for a long token."""
         if len(token.encode("utf-8", "surrogateescape")) > MAX_TOKEN:
             raise LocalError(f"a token of {len(token)} characters; RENEW takes {MAX_TOKEN} bytes")
         if self.asking is not None:
@@ -259,7 +259,7 @@ class Renewable(Protocol):
     def expires_in(self) -> int: ...
 
     def send_control(self, record: control.Control) -> None:
-        """Sends a control record with the next write; drops it while there is no connection."""
+        """Send a control record with the next write; drop it while there is no connection."""
 
     def close(self, code: CloseCode, reason: str) -> None: ...
 

@@ -48,7 +48,7 @@ class Asker(Protocol):
     def send_frame(self, frame: bytes) -> None: ...
 
     def expect_answers(self) -> None:
-        """Reads on for one more window, even if the handlers lag: one of them waits for an answer."""
+        """Read on for one more window, even if the handlers lag: one of them waits for an answer."""
 
 
 class Asked(Item):
@@ -106,7 +106,7 @@ class Requests:
         return tag
 
     def give_up(self, code: RequestCode) -> None:
-        """Fails all requests of this side. Their answers, if they still come, are dropped."""
+        """Fail all requests of this side. Their answers, if they still come, are dropped."""
         for asked in self.asked.values():
             asked.fail(code)
 
@@ -185,7 +185,7 @@ class Requests:
     # -- what this side answers --
 
     def answer(self, peer: Asker, tag: int, message: Any) -> None:
-        """Answers a request with what its handler returned. Raises what encoding raises, after a FAILED."""
+        """Answer a request with what its handler returned. Raises what encoding raises, after a FAILED."""
         if tag not in self.serving:
             return  # the session has ended
         request = peer.context.catalog.by_id.get(self.serving[tag][0])
@@ -207,7 +207,7 @@ class Requests:
         _send(peer, frame)
 
     def refuse(self, peer: Asker, tag: int, code: RequestCode, detail: int = 0, reason: str = "") -> None:
-        """Says that a request has no answer. Does nothing if it is answered already."""
+        """Say that a request has no answer. Do nothing if it is answered already."""
         served = self.serving.pop(tag, None)
         if served is not None:
             peer.context.stats.requests_served[code.label] += 1
@@ -215,7 +215,7 @@ class Requests:
 
 
 async def ask(peer: Asker, message: Any, timeout: float) -> Any:  # noqa: ASYNC109 - goes with the request
-    """Sends a request and waits for its answer (`Session.request`)."""
+    """Send a request and wait for its answer (`Session.request`)."""
     context = peer.context
     kind = context.catalog.of_type(type(message))
     answer = context.catalog.answer_to(kind)
@@ -246,7 +246,7 @@ async def ask(peer: Asker, message: Any, timeout: float) -> Any:  # noqa: ASYNC1
 
 
 def _send_request(peer: Asker, message: Any, answer: MessageType) -> Asked:
-    """Sends a request that `answer` answers. Raises RequestFailed, and what encoding raises: then nothing was sent."""
+    """Send a request that `answer` answers. Raises RequestFailed, and what encoding raises: then nothing was sent."""
     context, requests = peer.context, peer.requests
     if peer.close_code is not None:  # a player's last handlers may still send messages
         raise RequestFailed(RequestCode.CLOSED, reason=f"the session has ended: {peer.close_code.label}")

@@ -226,7 +226,7 @@ class Session(StraightPath):
     # -- to the peer --
 
     def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a message given by its id and encoded body. It keeps its place among the messages of `send`.
+        """Queue a message given by its id and encoded body. It keeps its place among the messages of `send`.
 
         Raises SessionClosed; MessageTooLarge; LocalError for an id of the framework's own.
         """
@@ -245,7 +245,7 @@ class Session(StraightPath):
     async def request(self, message: object, *, timeout: float = 10.0) -> Any: ...  # noqa: ASYNC109
 
     async def request(self, message: object, *, timeout: float = 10.0) -> Any:  # noqa: ASYNC109
-        """Sends a request, and returns the answer: what the other side's handler of it returned.
+        """Send a request, and return the answer: what the other side's handler of it returned.
 
         message: of a class that says what answers it, as `class Join(Struct, Request[Joined])`. It keeps its place
         among the messages of `send`. timeout: seconds, exact to 0.2. At most 64 requests of a session may wait.
@@ -255,7 +255,7 @@ class Session(StraightPath):
         return await ask(self, message, timeout)
 
     def expect_answers(self) -> None:
-        """Reads on for one more window although handlers lag: one of them waits for an answer (requests.ask)."""
+        """Read on for one more window although handlers lag: one of them waits for an answer (requests.ask)."""
         extension = self.extension
         if extension is None:
             return
@@ -268,7 +268,7 @@ class Session(StraightPath):
             self._stream.resume(over)
 
     async def drain(self) -> None:
-        """Waits until all queued messages have been handed to the socket. Raises SessionClosed if it ends first."""
+        """Wait until all queued messages have been handed to the socket. Raises SessionClosed if it ends first."""
         if self.state in (_OPEN, SessionState.DETACHED):
             stream = self._stream
             if not self.outbox.count and stream is not None and stream.writable:
@@ -280,7 +280,7 @@ class Session(StraightPath):
             raise SessionClosed(self.close_code, self.close_reason)
 
     def go_away(self, within: float, address: str = "") -> bool:
-        """Asks the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is now).
+        """Ask the peer to connect again within so many seconds, at the endpoint `address` (empty: where it is now).
 
         Returns False, and sends nothing, if the peer has no connection or does not speak the extension.
         Raises LocalError on the connecting side.
@@ -300,7 +300,7 @@ class Session(StraightPath):
     # -- messages for the user's next session --
 
     def adopt(self, frames: list[bytes]) -> None:
-        """Queues the messages that an older session of the user had queued, even if they exceed the limits."""
+        """Queue the messages that an older session of the user had queued, even if they exceed the limits."""
         self.outbox.adopt(frames)
         if frames and not self._flush_scheduled:
             self._schedule_flush()
@@ -312,7 +312,7 @@ class Session(StraightPath):
         return window.kept if window is not None else 0
 
     def take_unsent(self) -> list[bytes]:
-        """Takes out, in order, all messages that the kernel has not taken. A partly written message counts as sent.
+        """Take out, in order, all messages that the kernel has not taken. A partly written message counts as sent.
 
         The stream can't be used after this: it may still hold some of these messages.
         """
@@ -328,7 +328,7 @@ class Session(StraightPath):
         return bool(self._written) and self._stream is not None and self._stream.unsent > 0
 
     def replace(self, code: CloseCode, reason: str, *, farewell: bytes = b"") -> list[bytes]:
-        """Ends the session as `close` does, but returns the messages that the kernel has not taken.
+        """End the session as `close` does, but return the messages that the kernel has not taken.
 
         They are for the user's next session. If the stream holds some of them, the connection is aborted: it may have
         sent half a message, and nothing can follow that.
@@ -343,7 +343,7 @@ class Session(StraightPath):
     # -- how long its login holds --
 
     async def renew(self, token: str, *, timeout: float = 10.0) -> None:  # noqa: ASYNC109 - goes with the request
-        """Shows the server a fresh token of the same user, so that the session outlives the one that it began with.
+        """Show the server a fresh token of the same user, so that the session outlives the first one.
 
         A client calls it. `expires_at` follows, and so do `claims` at the server. If the connection breaks before the
         answer, the token is shown again when the session resumes.
@@ -360,7 +360,7 @@ class Session(StraightPath):
         await self.renewal.ask(self, token, timeout)
 
     def expire(self, rule: CloseExpired) -> None:
-        """Has the session warned before its token expires, and closed then."""
+        """Apply `rule` to the session: it is warned before its token expires, and closed then."""
         if self.renewal is not None or rule.base_clients:
             self._expiry = Expiry(self, rule)
             self._expiry.begin()
@@ -381,7 +381,7 @@ class Session(StraightPath):
         self.handlers.renewed(self)
 
     def answer_renewal(self, accepted: bool) -> None:
-        """Answers a RENEW whose token was checked, unless the connection broke since."""
+        """Answer a RENEW whose token was checked, unless the connection broke since."""
         if self.renewal is not None:
             self.renewal.checked(self, accepted)
 
@@ -393,7 +393,7 @@ class Session(StraightPath):
         return max(1, min(control.MAX_U32, int(self.expires_at - time.time())))
 
     def send_control(self, record: control.Control) -> None:
-        """Sends a control record with the next write; drops it while there is no connection."""
+        """Send a control record with the next write; drop it while there is no connection."""
         if self.extension is not None and self.state is _OPEN:
             self.extension.send(record)
             if not self._flush_scheduled:
@@ -402,7 +402,7 @@ class Session(StraightPath):
     # -- groups and servers --
 
     def join(self, group: str) -> None:
-        """Adds this session to `group`: it gets the group's broadcasts until it leaves or ends.
+        """Add this session to `group`: it gets the group's broadcasts until it leaves or ends.
 
         Raises SessionClosed; LocalError for a name that is too long, or one group too many.
         """
@@ -411,11 +411,11 @@ class Session(StraightPath):
         self.context.groups.join(self, group)
 
     def leave(self, group: str) -> None:
-        """Removes this session from `group`."""
+        """Remove this session from `group`."""
         self.context.groups.leave(self, group)
 
     def bind(self, type: int, server: int) -> bool:
-        """Sends the session's messages for a type of server to that server. True if that server is known to be up.
+        """Send the session's messages for a type of server to one server. True if that server is known to be up.
 
         This does nothing here, because this server handles all messages itself. In a service, `Player.bind` asks the
         gateway.
@@ -423,7 +423,7 @@ class Session(StraightPath):
         return True
 
     def inject(self, message: Any) -> None:
-        """Gives `message` to this session's handlers as if the peer had sent it.
+        """Give `message` to this session's handlers as if the peer had sent it.
 
         The handlers get it after the messages already received, and after this call returns. Rates do not apply to it.
         It is dropped if the session ends first. Raises SessionClosed if the session has ended; LocalError if twice
@@ -461,12 +461,12 @@ class Session(StraightPath):
             self.outbox.adopt(_without_tags(self.outbox.drain()))
 
     def _give_up_requests(self) -> None:
-        """Fails the requests of this side that wait for answers: there is no more room to read those."""
+        """Fail the requests of this side that wait for answers: there is no more room to read the answers."""
         if self.requests is not None:
             self.requests.give_up(RequestCode.TOO_MANY)
 
     def _act_on(self, extension: Extension) -> None:
-        """Acts on the control records of a read: renews the login, ends the session, or sets its new deadline."""
+        """Act on the control records of a read: renew the login, end the session, or set its new deadline."""
         extension.action_due = False
         if extension.notices:
             notices, extension.notices = extension.notices, ()
@@ -486,7 +486,7 @@ class Session(StraightPath):
             self._wake(extension)
 
     def waiting(self, buffered: int) -> None:
-        """Does nothing: part of a frame is no sign of life, so a peer that stops there meets the heartbeat timeout."""
+        """Do nothing: part of a frame is no sign of life, so a peer that stops there meets the heartbeat timeout."""
 
     def broken(self, error: PeerError) -> None:
         """The peer sent something that ends its session."""
@@ -520,14 +520,14 @@ class Session(StraightPath):
             self._detach(CloseCode.GOING_AWAY, f"connection lost: {type(error).__name__}")
 
     def when_handled(self, call: Callable[[], None]) -> None:
-        """Calls `call` when nothing that the lost connection brought is being handled any more."""
+        """Call `call` when no message of the lost connection is being handled any more."""
         if self.close_code is None:
             call()  # the session lives on without this connection
         else:
             self.last_handler.then(call)
 
     def pause(self, why: Pause) -> None:
-        """Stops reading from the peer, on this connection and the next, until `resume` with the same reason.
+        """Stop reading from the peer, on this connection and the next, until `resume` with the same reason.
 
         If the handlers lag and the peer has a window, only acknowledgements stop (`extension.lags`): the peer stops by
         itself when its window is full. A peer that goes on is not read then. The other reasons are in `_paused`.
@@ -544,7 +544,7 @@ class Session(StraightPath):
             self._stream.pause(why)
 
     def resume(self, why: Pause) -> None:
-        """Ends a `pause` for this reason. Reading goes on when no reason is left."""
+        """End a `pause` for this reason. Reading goes on when no reason is left."""
         extension = self.extension
         if extension is not None and extension.lags:
             extension.give_acks(why)
@@ -559,7 +559,7 @@ class Session(StraightPath):
     # -- life --
 
     def open(self) -> None:
-        """Starts the heartbeat and tells the handlers. Call it once the answer to the login has been written.
+        """Start the heartbeat and tell the handlers. Call it once the answer to the login has been written.
 
         If the session detached or ended while it was paused for OPENING, the handlers get that event now.
         """
@@ -575,7 +575,7 @@ class Session(StraightPath):
             self.handlers.closed(self, handle_rest=True)
 
     def attach(self, stream: Stream) -> None:
-        """Gives the session a new connection, and sends on it what was queued meanwhile."""
+        """Give the session a new connection, and send on it what was queued meanwhile."""
         was_suspended = self.state is SessionState.DETACHED  # else the old connection's end was not noticed
         self.state = step(SESSION, self.state, SessionEvent.ATTACH)
         self._stream = stream
@@ -594,7 +594,7 @@ class Session(StraightPath):
             self.handlers.resumed(self)
 
     def resume_on(self, stream: Stream, received: int, greeting: bytes) -> None:
-        """Goes on with `stream`: writes `greeting`, then sends again the messages that the peer lacks.
+        """Go on with `stream`: write `greeting`, then send again the messages that the peer lacks.
 
         received: the number of messages that the peer has. The old connection is dropped if its end was not noticed
         yet: the peer sends again what was not decoded from it.
@@ -641,7 +641,7 @@ class Session(StraightPath):
         self._check_heartbeat(stream, now)
 
     def _check_heartbeat(self, stream: Stream, now: float) -> None:
-        """Drops a connection that is silent or takes none of its queued messages; else sends a heartbeat if due."""
+        """Drop a connection that is silent or takes none of its queued messages; else send a heartbeat if due."""
         limits = self.context.limits
         silent = now - self.last_heard
         # While reading is paused, acknowledgements are not read either, so a full window is not the peer's fault. The
@@ -660,7 +660,7 @@ class Session(StraightPath):
             self._check_again_in(min(next_beat, patience, limits.max_outbox_age - stalled))
 
     def _beat(self, stream: Stream, now: float, silent: float) -> float:
-        """Sends a heartbeat to a peer that has been silent for `silent` seconds; returns the seconds to the next."""
+        """Send a heartbeat to a peer that has been silent for `silent` seconds; return the seconds to the next."""
         interval = self.context.beat_after(self.uid)
         extension = self.extension
         if extension is not None and extension.features & Features.PING:
@@ -677,7 +677,7 @@ class Session(StraightPath):
         return interval
 
     def _check_again_in(self, seconds: float) -> None:
-        """Sets when the heartbeat is checked again."""
+        """Set when the heartbeat is checked again."""
         extension = self.extension
         if extension is None:
             self.context.wheel.set(self, seconds)
@@ -686,13 +686,13 @@ class Session(StraightPath):
             self._wake(extension)
 
     def _wake(self, extension: Extension) -> None:
-        """Sets the deadline to the next thing that is due."""
+        """Set the deadline to the next thing that is due."""
         self.context.wheel.set(self, extension.next_wake(self.context.wheel.now))
 
     # -- the end --
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
-        """Ends the session: its handlers get no more messages; queued ones are delivered within limits.close_timeout.
+        """End the session: its handlers get no more messages; queued ones are delivered within limits.close_timeout.
 
         farewell: a frame that is sent last. Does nothing if the session has ended.
         """
@@ -728,7 +728,7 @@ class Session(StraightPath):
             self._finish(stream)
 
     def _finish(self, stream: Stream) -> None:
-        """Closes the stream; of a base client a little later, as it may see the end before the last message."""
+        """Close the stream; of a base client a little later, as it may see the end before the last message."""
         if not self._linger:
             stream.close()
         elif stream.writable and not self._lingers:  # else `writable` comes back to this
@@ -736,7 +736,7 @@ class Session(StraightPath):
             self.context.wheel.set(self, self._linger)
 
     def kick(self, reason: str = "") -> None:
-        """Ends the session with 4009 kicked, and with it the user's other sessions.
+        """End the session with 4009 kicked, and with it the user's other sessions.
 
         Also ends the user's tokens, if the server's `Tokens` can do that. With `Server(end_with_tokens=False)` the
         other sessions stay. `SessionManager.kick` can end the session of one slot only.
@@ -744,13 +744,13 @@ class Session(StraightPath):
         self.close(CloseCode.KICKED, reason)
 
     def abort(self) -> None:
-        """Ends the connection at once and drops queued messages; the code is 4000 unless `close` was called before."""
+        """End the connection at once and drop queued messages. The code is 4000 unless `close` was called before."""
         self.close()
         if self._stream is not None:
             self._stream.abort()
 
     async def wait_closed(self) -> None:
-        """Waits until the session has ended and its connection is gone."""
+        """Wait until the session has ended and its connection is gone."""
         if self.state is SessionState.CLOSED:
             return
         if self._closed is None:
@@ -777,12 +777,12 @@ class Session(StraightPath):
         self._release()
 
     def drop_connection(self, code: CloseCode, reason: str) -> None:
-        """Drops the connection unread; the session waits for another one, or ends if it can't have one."""
+        """Drop the connection unread. The session waits for another one, or ends if it can't have one."""
         if self.state is _OPEN:
             self._drop_connection(code, reason)
 
     def _drop_connection(self, code: CloseCode, reason: str) -> None:
-        """Ends a connection that is of no use any more, and the session if it can't have another."""
+        """End a connection that is of no use any more, and the session if it can't have another."""
         stream = self._stream
         self._detach(code, reason)
         if stream is None:

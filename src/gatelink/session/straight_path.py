@@ -33,7 +33,7 @@ class Receiver(Protocol):
 
 @compiled
 def send_to_all(sessions: Iterable[Receiver], frames: Sequence[bytes], key: int = 0, full: Full = Full.CLOSE) -> int:
-    """Queues whole frames for each of `sessions`; how many took them. Sessions that have ended are passed over.
+    """Queue whole frames for each of `sessions`, and return how many took them. Ended sessions are skipped.
 
     Raises MessageTooLarge.
     """
@@ -108,11 +108,11 @@ class StraightPath(Item):
     # -- the rest of the session, where the straight path ends --
 
     def take_requests(self, extension: Extension, frames: list[Frame]) -> list[Frame]:
-        """Takes the answers out of the frames of a read, and notes the requests. Returns the messages and requests."""
+        """Take the answers out of the frames of a read, and note the requests. Returns the messages and requests."""
         raise NotImplementedError
 
     def after_read(self, extension: Extension) -> None:
-        """Acts on what the last read brought beside messages, and on a peer that sends more than its window."""
+        """Act on what the last read brought beside messages, and on a peer that sends more than its window."""
         raise NotImplementedError
 
     def all_written(self, stream: Stream) -> None:
@@ -128,7 +128,7 @@ class StraightPath(Item):
     # -- to the peer --
 
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues `message`; never blocks. It leaves with everything else of this turn of the loop, in one write.
+        """Queue `message`; never block. It leaves with everything else of this turn of the loop, in one write.
 
         key: if it is not 0, the message replaces one that is queued under the same key.
         full: what happens when the queue is full.
@@ -152,7 +152,7 @@ class StraightPath(Item):
         traffic.bytes += len(frame)
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """Queues a whole frame, as `encode_frame` makes it. `send_raw` and broadcasts call this.
+        """Queue a whole frame, as `encode_frame` makes it. `send_raw` and broadcasts call this.
 
         Raises SessionClosed and MessageTooLarge.
         """
@@ -166,7 +166,7 @@ class StraightPath(Item):
             self._schedule_flush()
 
     def send_frames(self, frames: Sequence[bytes]) -> None:
-        """Queues several frames in order, as `send_frame` does."""
+        """Queue several frames in order, as `send_frame` does."""
         if self.state is not _OPEN:
             self._check_sendable()
         count = self.outbox.count
@@ -184,7 +184,7 @@ class StraightPath(Item):
             raise SessionClosed(self.close_code or CloseCode.NORMAL, self.close_reason)
 
     def _make_room(self, error: OutboxFull, frame: bytes, key: int) -> None:
-        """Queues `frame` although the queue was full, by writing queued messages at once. Raises SessionClosed.
+        """Queue `frame` although the queue was full, by writing queued messages at once. Raises SessionClosed.
 
         A peer that reads is not to blame if one turn of the loop fills its queue. If the stream takes nothing, the
         session ends.
@@ -201,12 +201,12 @@ class StraightPath(Item):
         raise SessionClosed(error.code, str(error)) from None
 
     def _schedule_flush(self) -> None:
-        """Asks for one flush at the end of this turn of the loop. Nothing else asks for one."""
+        """Ask for one flush at the end of this turn of the loop. Nothing else asks for one."""
         self.context.schedule_flush(self)
         self._flush_scheduled = True
 
     def flush(self) -> None:
-        """Writes queued messages as far as the stream takes them."""
+        """Write queued messages as far as the stream takes them."""
         self._flush_scheduled = False
         stream = self._stream
         if stream is None or not stream.writable:
@@ -229,7 +229,7 @@ class StraightPath(Item):
             self.all_written(stream)
 
     def _take(self) -> bytes:
-        """Takes out the bytes of the next write: about as many as the stream buffers before it stops being writable."""
+        """Take out the bytes of the next write: about as many as the stream buffers before it stops being writable."""
         data = self.outbox.take(self.context.limits.write_high_water)
         extension = self.extension
         if extension is not None and extension.controls_due:
@@ -239,7 +239,7 @@ class StraightPath(Item):
     # -- from the stream --
 
     def receive(self, frames: list[Frame]) -> None:
-        """Has the handlers take `frames`, then flushes what they sent back in one write."""
+        """Give `frames` to the handlers, then flush what they sent back in one write."""
         if self.state is not _OPEN:
             return
         self.last_heard = now = self.context.wheel.clock()  # not `wheel.now`: after a stall that is too old

@@ -76,7 +76,7 @@ class Wheel:
         return now
 
     def set(self, item: Item, seconds: float) -> None:
-        """Calls `item` in `seconds` (inf: not at all); replaces its earlier deadline."""
+        """Call `item` in `seconds` (inf: not at all), in place of its earlier deadline."""
         if item._tick:
             self.cancel(item)
         if seconds == inf:
@@ -92,13 +92,13 @@ class Wheel:
             slot[item] = None
 
     def call(self, seconds: float, function: Callable[[], None]) -> Item:
-        """Calls `function` once in `seconds`; `cancel` with what this returns."""
+        """Call `function` once in `seconds`. `cancel` takes what this returns."""
         item = Call(function)
         self.set(item, seconds)
         return item
 
     def cancel(self, item: Item) -> None:
-        """Takes `item` out; nothing if it is not in."""
+        """Take `item` out; do nothing if it is not in."""
         slot = self._slots.get(item._tick)
         if slot is not None:
             slot.pop(item, None)
@@ -107,7 +107,7 @@ class Wheel:
         item._tick = 0
 
     def close(self) -> None:
-        """Forgets every item."""
+        """Forget every item."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
@@ -118,7 +118,7 @@ class Wheel:
         self._slots.clear()
 
     def run_due(self, most: float = inf) -> bool:
-        """Calls the items whose deadline has passed, `most` of them; whether those were all.
+        """Call the items whose deadline has passed, at most `most`. Returns whether those were all.
 
         The wheel does so by itself once a tick.
         """

@@ -213,7 +213,7 @@ class User(Item):
         return sum(inbox.bytes for inbox, session in self.inboxes.items() if session not in self.sessions)
 
     def drop_ended(self) -> None:
-        """Drops the messages that ended sessions have received and not handled."""
+        """Drop the messages that ended sessions have received and not handled."""
         for inbox, session in list(self.inboxes.items()):
             if session not in self.sessions:
                 inbox.drop_messages()
