@@ -200,8 +200,15 @@ class Player:
         return self.epoch, self.binding
 
     @property
+    def data_of(self) -> dict[object, Any]:
+        """One entry for each object with handlers, which keeps there what it knows of this peer: `data_of[self]`."""
+        if self._data_of is None:
+            self._data_of = {}
+        return self._data_of
+
+    @property
     def held(self) -> asyncio.Event | None:
-        """While its gateway may have given this service up: nothing that waits is handled."""
+        """Set while its gateway may have given this service up. No waiting message is handled then."""
         return self.link.held
 
     @property
@@ -284,7 +291,7 @@ class Player:
         return await ask(self, message, timeout)
 
     async def drain(self) -> None:
-        """Wait until everything queued for the player's gateway is handed to its socket."""
+        """Wait until everything queued for the player's gateway is handed to the link's socket."""
         if self.state is _OPEN:
             await self.link.drain()
         if self.close_code is not None:
@@ -390,28 +397,25 @@ class Player:
             self.broken(wrong)
 
     def open(self) -> None:
-        """Call the handlers of `on_verified`."""
+        """Call the handlers of `on_verified`, and those of `on_lost` if the server before lost messages."""
         self.handlers.opened(self)
-        self._tell_loss()
-
-    def _tell_loss(self) -> None:
         if self.lost_messages:
             self.handlers.lost(self, Lost(self._owner.type, self.lost_messages, 0))
 
     def open_after(self, older: "Player") -> None:
-        """Open it once the user's session before is closed for the handlers, or after limits.close_timeout."""
+        """Open it when the handlers of the user's older session have ended, or after limits.close_timeout."""
         self._pending = []
         self.pause(Pause.OPENING)
-        self.context.wheel.call(self.context.limits.close_timeout, self._begin)
-        older.last_handler.then(self._begin)
+        self.context.wheel.call(self.context.limits.close_timeout, self._open_pending)
+        older.last_handler.then(self._open_pending)
 
-    def _begin(self) -> None:
+    def _open_pending(self) -> None:
+        """Open it, and handle the frames that waited. Does nothing the second time."""
         frames, self._pending = self._pending, None
         if frames is None:
             return
         self.resume(Pause.OPENING)
-        self.handlers.opened(self)
-        self._tell_loss()
+        self.open()
         if self.state is _OPEN:
             if frames:
                 self.handlers.dispatch(self, frames)
@@ -420,13 +424,6 @@ class Player:
                 self.handlers.dispatch(self, [frame])
         if self.close_code is not None:
             self.handlers.closed(self, handle_rest=True)
-
-    @property
-    def data_of(self) -> dict[object, Any]:
-        """One entry for each object with handlers, which keeps there what it knows of this peer: `data_of[self]`."""
-        if self._data_of is None:
-            self._data_of = {}
-        return self._data_of
 
     def renewed(self, claims: str, expires_in: int) -> None:
         """Take the result of a renewal: the player has renewed its login at the gateway. Raises BodyError."""
@@ -437,19 +434,20 @@ class Player:
 
     def connected(self, on: bool) -> None:
         """Note that the player's connection broke, or is back."""
-        if on is not self.is_connected and self.state is _OPEN:
-            self.is_connected = on
-            if self._pending is not None:
-                pass  # `on_verified` comes first, and sees it
-            elif on:
-                self.handlers.resumed(self)
-            else:
-                self.handlers.suspended(self)
+        if on is self.is_connected or self.state is not _OPEN:
+            return
+        self.is_connected = on
+        if self._pending is not None:
+            return  # `on_verified` comes first, and sees it
+        if on:
+            self.handlers.resumed(self)
+        else:
+            self.handlers.suspended(self)
 
     def closed_elsewhere(self, code: CloseCode, reason: str = "") -> None:
-        """The gateway closed the session or gave it to another server; frames from before are still handled.
+        """The gateway closed the session or gave it to another server. Its waiting frames are still handled.
 
-        Not those of a user that was kicked.
+        After a kick they are dropped.
         """
         if self.state is _OPEN:
             self._is_closed_elsewhere = True
@@ -461,7 +459,7 @@ class Player:
             self._end(code, reason, handle_rest=not is_kicked)
 
     def drop(self, code: CloseCode, reason: str) -> None:
-        """Stop acting for the player. Waiting messages are dropped, in both directions."""
+        """End the session here at once. Waiting messages are dropped, in both directions."""
         self._is_closed_elsewhere = False
         self.taken -= min(self.unhandled, self.taken - self.reported)  # dropped frames are not reported as handled
         if self._pending is not None:

@@ -311,11 +311,11 @@ class PlayerRouter(ForwardTable):
     known: the server types to wait for. Types in the registry are added; messages for any other type are dropped.
     close_unknown: such a message also closes the session with 4007.
     handled_here: ids of the messages that have a handler in the gateway. gateways: takes their news of logins.
-    kicks: takes kicks that come over links.
+    kicks: takes kicks that servers send over links.
 
     players: by sid. is_holding: whether all players are held. bound: routes by link. waiting: routes by server type.
     crowded: routes by the link whose queue is too long. leaving: by link and sid, the unhandled frames of players that
-    the server has no more. fresh: by server id, the number of players bound since the server's last keepalive.
+    have left the server. fresh: by server id, the number of players bound since the server's last keepalive.
     """
 
     def __init__(
@@ -373,7 +373,7 @@ class PlayerRouter(ForwardTable):
         return self._rules.get(type, _DEFAULT_RULES)
 
     def pick(self, route: TypeRoute) -> Link | None:
-        """The link to the server that a player is to get; None if there is none now."""
+        """Choose a server for a player: the link to it, or None if no server is there now."""
         if route.type == GATEWAY:
             return None  # gateways have no players of other gateways
         if route.pinned:
@@ -384,7 +384,7 @@ class PlayerRouter(ForwardTable):
             for link in self._links.of_type(route.type)
             if link.info.state is State.UP and link.session.state is SessionState.OPEN
         ]
-        up = [link for link in up if link.is_well] or up  # a silent one may be cut off
+        up = [link for link in up if link.is_well] or up  # the server of a silent link may be cut off
         return pick(up, self.rules_of(route.type).pick, route.player.session.uid, self.fresh.__getitem__)
 
     def note_crowded(self, link: Link, route: TypeRoute) -> None:
@@ -424,7 +424,7 @@ class PlayerRouter(ForwardTable):
         """Count so many frames of one player as lost."""
         self.stats.lost[type] += frames
         player = self.players.get(sid)
-        if player is not None:  # else the player left
+        if player is not None:  # else the player has left the gateway
             player.to(type).lost += frames
             self._note_loss(player, type, frames, 0)
 
@@ -517,7 +517,7 @@ class PlayerRouter(ForwardTable):
     # -- from the registry --
 
     def registry_changed(self, before: ServerInfo | None, now: ServerInfo | None) -> None:
-        """Move the players of a server that begins to drain. Every change brings its new load, so restart `fresh`."""
+        """Move the players of a server that begins to drain. A change brings the server's load, so `fresh` restarts."""
         for info in (before, now):
             if info is not None:
                 self.fresh.pop(info.id, None)
@@ -556,7 +556,7 @@ class PlayerRouter(ForwardTable):
         return max(self.rules_of(link.type).give_up_seconds, link.limits.heartbeat_timeout)
 
     def _give_up(self, link: Link) -> None:
-        """Close a link that is silent for too long, if another server of the type is well. Else it is waited for."""
+        """Close a link that is silent for too long, if another server of the type is well. Else wait longer."""
         if link.session.state is not SessionState.DETACHED:
             return
         if link.silent >= self._patience(link) and any(other.is_well for other in self._links.of_type(link.type)):
@@ -576,11 +576,11 @@ class PlayerRouter(ForwardTable):
     def link_closed(self, link: Link) -> None:
         """A server died. Envelopes that were only queued go to each player's next server.
 
-        Frames that it was sent count as lost unless it said that they are handled: it may have handled them. An
-        older server, without those reports, says only what it received. Losses of which it may not have heard are told
-        to the next server.
+        Frames that were sent to it count as lost, unless it reported them as handled: it may have handled more than it
+        reported. A server of an older version sends no reports. From it, the acknowledged frames count as handled.
+        Losses that it may not have been told of are reported to the next server.
         """
-        for sid, lost in self._untold(link):
+        for sid, lost in self._unreported_losses(link):
             self.players[sid].to(link.type).lost += lost
         unsent: dict[int, list[Encoded]] = {}  # by sid
         for frame in link.session.outbox.drain():
@@ -597,11 +597,11 @@ class PlayerRouter(ForwardTable):
         for envelopes in unsent.values():  # of players that had left, or had another server by then
             self.count_lost(link.type, envelopes)
 
-    def _untold(self, link: Link) -> list[tuple[int, int]]:
+    def _unreported_losses(self, link: Link) -> list[tuple[int, int]]:
         """The (sid, lost) of the SessionOpened that a closed link still has, of players that the server had."""
-        untold = [envelope.lost_before(frame, link.speaks_requests) for frame in link.session.outbox.frames()]
+        losses = [envelope.lost_before(frame, link.speaks_requests) for frame in link.session.outbox.frames()]
         bound = {route.player.sid for route in self.bound.get(link, ())}
-        return [(sid, lost) for sid, lost in untold if lost and sid in bound and sid in self.players]
+        return [(sid, lost) for sid, lost in losses if lost and sid in bound and sid in self.players]
 
     def _unhandled_of(self, link: Link) -> dict[int, int]:
         """The unhandled frames on a closed link, by sid."""
@@ -632,7 +632,7 @@ class PlayerRouter(ForwardTable):
                 quiet.error("envelope dropped", server=link.id, id=id, error=str(error))
 
     def _handled(self, link: Link, body: bytes) -> None:
-        """A server handled more of its players' frames, also of those that it has no more."""
+        """A server handled more frames of its players, or of players that have left it."""
         leaving = self.leaving.get(link, {})
         for sid, count in envelope.open_handled_counts(body):
             player = self.players.get(sid)
@@ -645,7 +645,7 @@ class PlayerRouter(ForwardTable):
                     del leaving[sid]
 
     def _lost_pushes(self, link: Link, body: bytes) -> None:
-        """A server had more frames for players on an earlier link than this gateway may have taken."""
+        """A server reports how many frames for players were lost with an earlier link, at most."""
         for sid, count in envelope.open_handled_counts(body):
             player = self.players.get(sid)
             if player is not None:
@@ -690,7 +690,7 @@ class PlayerRouter(ForwardTable):
         self.stats.misdirected += len(members) - sent
 
     def _that_fit(self, frames: Whole) -> Whole:
-        """`frames` without those over this gateway's limit. A service with a larger max_outbox_bytes may send them."""
+        """`frames` without those over this gateway's limit: a service with a larger max_outbox_bytes may send them."""
         most = self.context.max_message
         fit: list[Encoded] = []
         for frame in frames:

@@ -1,4 +1,4 @@
-"""All players of a service: which there are, what reaches them, and what is sent to many of them."""
+"""All players of a service: the table of players, what their gateways send, and messages to many of them."""
 
 import asyncio
 from collections.abc import Iterable, Iterator, Mapping
@@ -45,9 +45,9 @@ from gatelink.wire.frames import Frame
 quiet = RateLimitedLogger(Logger("gatelink.service"))
 
 MAX_UNFINISHED = 16
-"""Closed sessions of one user whose handlers have not ended. With so many, a further session of the user is closed.
+"""Closed sessions of one user whose handlers have not ended. At this number, a further session of the user is closed.
 
-Else a client that logs in, sends and leaves again and again could have more work under way than one that stays.
+Else a client that logs in, sends and leaves again and again could have more handlers running than one that stays.
 """
 
 _OPEN = SessionState.OPEN
@@ -68,7 +68,7 @@ class Players:
         self.malformed = 0
         """Envelopes that were dropped."""
         self.strays = 0
-        """Frames of players that this service does not have, or not any more."""
+        """Frames of players that this service does not have, or no longer has."""
         self.refused = 0
         """Players that were closed because too many handlers of their user had not ended."""
         self._context = context
@@ -79,10 +79,10 @@ class Players:
         self._by_key: dict[tuple[int, int], Player] = {}
         self._by_sid: dict[Link, dict[int, Player]] = {}
         self._ending: dict[tuple[int, int], Player] = {}  # closed, with handlers that have not ended
-        self._unfinished: dict[int, set[Player]] = {}  # the same by uid, also those that newer ones replaced above
+        self._unfinished: dict[int, set[Player]] = {}  # the same by uid, and those that `_ending` has no more
         self._reports = HandledReports(context.wheel)
         self._lost = LostPushes()
-        self._looks = Call(self._look)
+        self._silence_check = Call(self._check_silence)
         self._emptied = asyncio.Event()  # set when the last player leaves
 
     # -- players --
@@ -101,7 +101,7 @@ class Players:
         return isinstance(session, Player) and self._by_key.get((session.uid, session.slot)) is session
 
     def outboxes(self) -> tuple[Outbox, ...]:
-        """None: what players are sent waits on the links to their gateways."""
+        """None: messages to players wait on the links to their gateways."""
         return ()
 
     def get(self, uid: int, slot: int = 0) -> Player | None:
@@ -217,23 +217,23 @@ class Players:
         self._lost.report(link)
         self._reports.begin(link)
 
-    def _look(self) -> None:
+    def _check_silence(self) -> None:
         """Handle no player's messages while its gateway may have given this service up.
 
         The path may be cut in both directions. Then the gateway gives up after `heartbeat_timeout`. This service drops
-        the connection before, unread. So further messages need a resume, which a gateway that has given up refuses.
+        the connection earlier, unread. So further messages need a resume, and a gateway that has given up refuses it.
         """
         for link in list(self._by_sid):
             if link.held is None and link.silent > longest_silence(link.limits):
                 link.held = asyncio.Event()
                 link.session.drop_connection(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {link.silent:.0f} s")
-            self._look_soon(link)
+            self._check_silence_soon(link)
 
-    def _look_soon(self, link: Link) -> None:
-        """Look again well before a gateway can give up. Without players there is nothing to look at."""
-        self._context.wheel.set(self._looks, link.limits.heartbeat_interval / 4)
+    def _check_silence_soon(self, link: Link) -> None:
+        """Check again well before a gateway can give up. Without players no check is needed."""
+        self._context.wheel.set(self._silence_check, link.limits.heartbeat_interval / 4)
 
-    def _go_on(self, link: Link) -> None:
+    def _handle_again(self, link: Link) -> None:
         held, link.held = link.held, None
         if held is not None:
             held.set()
@@ -241,10 +241,10 @@ class Players:
     def link_detached(self, link: Link) -> None: ...
 
     def link_attached(self, link: Link) -> None:
-        self._go_on(link)
+        self._handle_again(link)
 
     def _note_losses(self, link: Link) -> None:
-        """Tell the players' handlers of the frames that are still in the link: they are lost."""
+        """Tell the players' handlers how many frames are still in the link: they are lost."""
         for sid, count in self._lost.note(link).items():
             player = self.by_sid(link, sid)
             if player is not None:
@@ -264,7 +264,7 @@ class Players:
                 player.drop(CloseCode.GOING_AWAY, "its gateway is gone")
             else:
                 player.closed_elsewhere(CloseCode.GOING_AWAY, "its gateway is dead")
-        self._go_on(link)
+        self._handle_again(link)
         self._by_sid.pop(link, None)
         self._reports.end(link)
 
@@ -284,7 +284,7 @@ class Players:
                         player.receive(received)
                     else:
                         self.strays += len(received)
-                        if unreported is not None:  # nobody waits for them
+                        if unreported is not None:  # reported as handled: the player is gone
                             link.send_whole(handled_counts([(sid, len(received))]))
                 elif 100 <= id <= 199:
                     self._event(link, open_event(id, body, link.speaks_requests))
@@ -325,8 +325,8 @@ class Players:
     def opened(self, link: Link, event: SessionOpened) -> None:
         """A gateway gives this service a player; an older session of the same user and slot is closed.
 
-        The gateway of the older session closes it too: the newer login's gateway may not have reached it. The new one
-        is closed at its gateway instead if too many handlers of the user are under way.
+        The gateway of the older session is told to close it too: the newer login's gateway may not have reached it. If
+        too many handlers of the user are running, the new player is closed at its gateway instead.
 
         Raises BodyError for claims that are no JSON object, and for a sid that another player has.
         """
@@ -356,7 +356,7 @@ class Players:
         by_sid = self._by_sid.get(link)
         if by_sid is None:
             by_sid = self._by_sid[link] = {}
-            self._look_soon(link)
+            self._check_silence_soon(link)
         by_sid[player.sid] = player
         self._context.stats.verified += 1
         ending = self._ending.get((player.uid, player.slot))
@@ -366,12 +366,12 @@ class Players:
             player.open_after(ending)
 
     def close(self, code: CloseCode, reason: str) -> None:
-        """Give every player up; their sessions live on at the gateways."""
+        """Close every player here; their sessions live on at the gateways."""
         for player in self:
             player.closed_elsewhere(code, reason)
 
     def drop(self, code: CloseCode, reason: str) -> None:
-        """Give every player up, and handle nothing more of them: others have gone on with them."""
+        """Drop every player with the messages that wait for handlers: other servers have the players by now."""
         for player in (*self, *(player for ended in self._unfinished.values() for player in ended)):
             player.drop(code, reason)
 
@@ -398,7 +398,7 @@ class Players:
             del self._unfinished[player.uid]
 
     def _is_crowded(self, uid: int) -> bool:
-        """Whether handlers of too many closed sessions of a user are under way.
+        """Whether handlers of too many closed sessions of a user are running.
 
         A session that is not busy only waits for its `closed` event.
         """

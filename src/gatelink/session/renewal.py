@@ -121,7 +121,7 @@ class Due(Enum):
 class Renewal:
     """The renewals of one session whose two sides agreed on them. The session passes itself to each call.
 
-    owner: checks the tokens that the session's peer shows, and hears its warnings.
+    owner: checks the tokens that the session's peer shows, and gets its warnings.
     asking: the renewal that this side has sent and that has no answer yet. It stays even if its caller gave up.
     """
 
