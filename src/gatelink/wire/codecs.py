@@ -269,7 +269,8 @@ class _Layout:
         try:
             return self._cls(*values, *self._last.unpack_from(body, at))
         except (ValueError, TypeError) as error:  # from the class's __post_init__; msgspec's decoders do the same
-            raise BodyError(f"{self._cls.__qualname__} refuses its fields: {error}") from error
+            name = type(error).__name__  # its text may have values
+            raise BodyError(f"{self._cls.__qualname__} refuses its fields: {name}") from error
 
     def _misfit(self, values: tuple[Any, ...]) -> InvalidMessage:
         """The field that does not fit, and why, without its value."""
