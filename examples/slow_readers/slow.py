@@ -17,7 +17,7 @@ from gatelink.testing import ChaosProxy
 
 
 class Watcher:
-    """Keeps the numbers of its stills, and leaves with the first above `goal`."""
+    """Keeps the numbers of its stills, and leaves with number `goal`."""
 
     def __init__(self) -> None:
         self.numbers: list[int] = []
@@ -27,7 +27,7 @@ class Watcher:
     def on_still(self, session: Session, message: Still) -> None:
         self.numbers.append(message.number)
         self.began.set()
-        if message.number > self.goal:
+        if message.number == self.goal:
             session.close()
 
 
@@ -36,6 +36,7 @@ async def main(how: Any) -> Watcher:
     watcher = Watcher()
     handlers = Handlers(catalog)
     handlers.register(watcher)
+    camera.is_on = True
     camera.server.listen = ("tcp://127.0.0.1:0",)
     async with (
         camera.server as server,
@@ -48,10 +49,11 @@ async def main(how: Any) -> Watcher:
         session.send(Watch(how))
         await watcher.began.wait()
         proxy.pause()
+        camera.is_on = False
+        watcher.goal = camera.number + 100
         for _ in range(100):
-            camera.take_picture(0)
+            camera.take_picture()
             await asyncio.sleep(0)  # the server writes as much as it can
-        watcher.goal = camera.number
         proxy.resume()
         await session.wait_closed()
         print(
