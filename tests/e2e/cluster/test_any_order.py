@@ -8,13 +8,14 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack, suppress
 from itertools import takewhile
 from random import Random
+from time import monotonic
 
 import msgspec
 import pytest
 
 from gatelink import Full, Limits, Peer, Session
 from gatelink.cluster.player import Player
-from gatelink.config import WireOptions
+from gatelink.config import LINK_LIMITS, WireOptions
 from gatelink.session.states import SessionState
 from gatelink.testing import ChaosProxy
 from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Client, Move, Recorder, Say, between, cluster, log_in
@@ -24,6 +25,7 @@ STEPS = 150
 UIDS = range(1, 7)
 GROUPS = ("red", "blue")
 SIZES = (0, 0, 0, 10, 300, 5_000, 60_000)  # of texts; of the last, one turn's do not go into one envelope
+MOST_HELD = LINK_LIMITS.heartbeat_interval  # s; well below the time after which a link is closed
 ROOMY = Limits(max_outbox_frames=100_000, max_outbox_bytes=64 << 20)
 
 
@@ -58,6 +60,7 @@ class Walk:
         self.took: dict[int, list[int]] = {}  # by server: what players said that it heard
         self.came: set[int] = set()  # to any of them
         self.proxies: list[ChaosProxy] = []
+        self.held: dict[ChaosProxy, float] = {}  # since when
 
     async def start(self, stack: AsyncExitStack) -> None:
         town = await stack.enter_async_context(cluster())
@@ -102,6 +105,7 @@ class Walk:
                 await self.comes()
             for _ in range(self.random.choice((0, 1, 2, 20))):
                 await asyncio.sleep(0)
+            self.release()
         for proxy in self.proxies:
             proxy.resume()
 
@@ -211,7 +215,18 @@ class Walk:
 
     def holds(self) -> None:
         proxy = self.random.choice(self.proxies)
-        (proxy.resume if proxy._paused else proxy.pause)()
+        if self.held.pop(proxy, None) is None:
+            self.held[proxy] = monotonic()
+            proxy.pause()
+        else:
+            proxy.resume()
+
+    def release(self) -> None:
+        """Let go what was held for MOST_HELD, which the steps of a busy machine may exceed."""
+        for proxy, since in list(self.held.items()):
+            if monotonic() - since > MOST_HELD:
+                del self.held[proxy]
+                proxy.resume()
 
     async def comes(self) -> None:
         life = Life(self.random.choice(UIDS))
