@@ -38,7 +38,7 @@ MEASURE_INTERVALS = 3
 
 
 Notice = control.Renew | control.Renewed | control.Expiring | control.Lost
-"""A record that a session takes itself."""
+"""A record that its session processes; the extension processes all others."""
 
 
 @compiled
@@ -117,13 +117,11 @@ class Extension(Intake):
     accepting: whether this side accepted the connection. window: the session's outbox, if both sides agreed on resume.
     rtts: the histogram of measured round trips.
 
-    ticket: the ticket that resumes the session; None while it can't be resumed.
-    received: messages taken in since the session's start. attempt: the number of the last resume.
+    ticket: the ticket that resumes the session; None while it can't be resumed. attempt: the number of the last resume.
     rtt: seconds that a round trip takes, smoothed as in TCP (RFC 6298); None before the first PONG.
     going_away: the server's last GOAWAY, and the time at which this side leaves because of it.
-    controls_due: control records are to be sent with the next write. lags: the reasons to send no acknowledgements.
-    action_due: the session has to act on the last read: it ended the session (then `end` says how), moved its deadline,
-    or brought `notices`, the records that the session itself takes. has_tags: the last read had requests or answers.
+    action_due: the last read ended the session (then `end` says how), moved its deadline, or brought `notices`, the
+    records that the session itself takes. has_tags: the last read had requests or answers.
     requests: those of the session; None if it has none.
     """
 
@@ -348,8 +346,8 @@ class Extension(Intake):
     def beat(self, now: float, silent: float, interval: float) -> tuple[bytes, float]:
         """Return a PING if one is due, else b"", and the seconds until the next call.
 
-        A PING is due when the peer has been silent for one interval; sooner, if it has not acknowledged a message in
-        time; and every MEASURE_INTERVALS intervals, to measure the round trip. silent: seconds since the last read.
+        A PING is due when the peer has been silent for one interval, and every MEASURE_INTERVALS intervals to measure
+        the round trip. It is due sooner if a message was not acknowledged in time. silent: seconds since the last read.
         """
         patience = ACK_SECONDS + 4 * (self.rtt or 0.0)
         doubtful = self.window is not None and self.window.kept > 0 and silent > patience
@@ -395,7 +393,7 @@ class Extension(Intake):
         return True
 
     def expect_answers(self, paused: Pause) -> Pause:
-        """A request was sent: acknowledge and read one more window, even if handlers lag, unless others wait already.
+        """A request was sent: acknowledge and read one more window even if handlers lag. Only the first request does.
 
         paused: the reasons for which reading is paused. Returns those that no longer hold.
         """
@@ -436,7 +434,7 @@ class Extension(Intake):
         return self.take_ack() if between_servers else b""
 
     def disown(self) -> None:
-        """Acknowledge none of the messages that came last, as they will not be handled. A PONG has the count, too."""
+        """Take the unacknowledged messages out of the count, as they will not be handled. A PONG reports the count."""
         self.received -= self.fresh_frames
         self.fresh_frames = self.fresh_bytes = 0
 

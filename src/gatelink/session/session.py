@@ -58,7 +58,7 @@ class Session(StraightPath):
     address: the peer's host, as the listener saw it.
     returned: True if the answer to the login said that the client is back, not new (type 1 of ClientVertifySucceedRet).
     The client then still has its state, and gets the messages that its older session had queued.
-    claims: what the token says of the user. data: yours, for whatever you want to keep with a session.
+    claims: what the token says of the user. data: yours, for the state that you keep with a session.
     expires_at: when the token ends, in unix seconds. None: it never ends, or the time is not known here, as in a client
     or a service. The session goes on after that time, unless you or `Server(expiry=)` end it.
     verified_at: unix seconds. last_heard: seconds of the wheel's clock (timers.py).
@@ -452,7 +452,7 @@ class Session(StraightPath):
             self._pause_stream(extension.lags)
 
     def _restart_requests(self, extension: Extension, requests: Requests) -> None:
-        """The next connection is a new session at the server: nothing of this one is answered there."""
+        """The next connection is a new session at the server, which answers no request of this one."""
         requests.close()
         extension.requests = Requests()  # not the same one: a handler of the old session may answer late
         if self.inbox is not None:
@@ -489,7 +489,7 @@ class Session(StraightPath):
         """Do nothing: part of a frame is no sign of life, so a peer that stops there meets the heartbeat timeout."""
 
     def broken(self, error: PeerError) -> None:
-        """The peer sent something that ends its session."""
+        """The peer sent something that ends its session, or only its connection (`DETACHING`)."""
         extension = self.extension
         if extension is None:
             self.close(error.code, str(error))
@@ -504,7 +504,7 @@ class Session(StraightPath):
         self.flush()
 
     def lost(self, error: Exception | None) -> None:
-        """The connection is over; the session with it, unless its owner keeps it."""
+        """The connection has ended. The session ends too, unless its owner keeps it."""
         if self._stream is None:
             return  # the connection was dropped, or lost before
         if self.state is SessionState.CLOSING:
@@ -701,6 +701,7 @@ class Session(StraightPath):
         self._close(code, reason, farewell)
 
     def _close(self, code: CloseCode, reason: str, farewell: bytes) -> None:
+        """`close`, where `farewell` has the CLOSE for the peer already."""
         if self.extension is not None:
             farewell = self.extension.closing(self.context.between_servers) + farewell
         if self.state is _OPEN:
@@ -731,7 +732,7 @@ class Session(StraightPath):
         """Close the stream; of a base client a little later, as it may see the end before the last message."""
         if not self._linger:
             stream.close()
-        elif stream.writable and not self._lingers:  # else `writable` comes back to this
+        elif stream.writable and not self._lingers:  # not writable: `writable` calls this again
             self._lingers = True
             self.context.wheel.set(self, self._linger)
 
@@ -813,6 +814,7 @@ class Session(StraightPath):
         self._release()
 
     def _end(self, code: CloseCode, reason: str, handle_rest: bool) -> None:
+        """The session has ended: note why, and tell all that it belongs to. Its last messages may still be unsent."""
         self.close_code = code
         self.close_reason = reason
         self.context.stats.closed[code] += 1

@@ -1,6 +1,6 @@
 """The straight path of a session: the frames of a read to the handlers, and messages to the stream.
 
-It is what nearly every message passes. The rest of a session is in session.py.
+Nearly every message passes here. The rest of a session is in session.py.
 """
 
 import asyncio
@@ -24,7 +24,7 @@ _OPEN = SessionState.OPEN
 
 
 class Receiver(Protocol):
-    """Whatever takes whole frames: a session, or a player."""
+    """Takes whole frames: a session, or a player."""
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None: ...
 
@@ -56,7 +56,7 @@ def send_to_all(sessions: Iterable[Receiver], frames: Sequence[bytes], key: int 
 
 @compiled
 class StraightPath(Item):
-    """Queues and writes messages, and passes frames on. `Session` is the only class on it.
+    """Queues and writes messages, and passes frames on. Its only subclass is `Session`.
 
     last_heard: seconds of the wheel's clock at the last read. on_written: called after each flush that wrote messages,
     while it is set.
@@ -186,8 +186,8 @@ class StraightPath(Item):
     def _make_room(self, error: OutboxFull, frame: bytes, key: int) -> None:
         """Queue `frame` although the queue was full, by writing queued messages at once. Raises SessionClosed.
 
-        A peer that reads is not to blame if one turn of the loop fills its queue. If the stream takes nothing, the
-        session ends.
+        One turn of the loop can fill the queue of a peer that reads. If the stream takes nothing more, the session
+        ends.
         """
         stream = self._stream
         while stream is not None and stream.writable and (data := self._take()):

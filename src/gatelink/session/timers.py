@@ -147,8 +147,8 @@ class Wheel:
 
     def _turn(self) -> None:
         if self.clock() - self._due > STALL:
-            # The process stood still. What peers sent meanwhile is in their sockets: let it be read before anybody is
-            # found to have been silent for too long. Once: where every turn is so late, deadlines must hold, too.
+            # The process stood still. Read pending data before checking heartbeats: peers may have sent meanwhile.
+            # Wait only once. Where every turn is this late, deadlines must still hold.
             self._arm(0.01)
             self._due = inf
             return
