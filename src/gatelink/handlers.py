@@ -5,8 +5,8 @@ for each other. A handler is called directly by the read that brought its messag
 one task awaits it. Until that task ends, everything that the session receives goes through its inbox, which the task
 empties in order. In tick mode everything goes through the inboxes, and `tick` empties them.
 
-`_call_handlers` is the one place that calls handlers, until one returns an awaitable. `dispatch` gives it a read.
-`_handle_inbox` gives it an inbox, and has `_finish_inbox`, the task, await what it returns and go on.
+`_call_handlers` is the one place that calls handlers. It stops when one returns an awaitable. `dispatch` calls it with
+a read, `_handle_inbox` with an inbox. The task `_finish_inbox` awaits the awaitable, and goes on with the inbox.
 """
 
 import asyncio
@@ -70,7 +70,7 @@ _EVENTS = {
 
 
 class Observer(Protocol):
-    """Called for each session of a table: before its handlers, but when it ends after them."""
+    """Gets the events of each session of a table: `closed` after the table's handlers, all others before them."""
 
     def opened(self, session: Any) -> None: ...
 
@@ -87,7 +87,7 @@ class Handlers(HandlerTable):
     """A table of handlers. One is shared by a server and all its sessions, unless a session is given its own.
 
     catalog: where message types, names and codecs are looked up; the default is what `@message` registers in.
-    fallback: deals with messages that can't be handled. observer: called before and after the handlers.
+    fallback: deals with messages that can't be handled. observer: told of the events of sessions.
     """
 
     def __init__(self, catalog: Catalog = default_catalog, fallback: Fallback | None = None) -> None:
@@ -351,7 +351,7 @@ class Handlers(HandlerTable):
     def rest_of(
         self, session: MessageSource, route: Route, result: object, size: int, start: float
     ) -> Coroutine[Any, Any, None] | None:
-        """The rest of a call that returned `result`: an awaitable, or None. A plain function may return one too."""
+        """What is left of a call that returned `result`: an awaitable, or None. A plain function may return one too."""
         if inspect.isawaitable(result):
             return self._await(session, route, result, size, start)
         try:
@@ -377,7 +377,7 @@ class Handlers(HandlerTable):
         route.handled(size, perf_counter() - start)
 
     def _cause(self, session: MessageSource, inbox: Inbox, error: BaseException) -> Exception:
-        """The error with which an async handler failed. Raises errors that are not its own, as a cancelled task's."""
+        """The error with which an async handler failed. Raises errors that are not the handler's: a cancelled task."""
         if inbox.end_timeout() and not cast("asyncio.Task[None]", inbox.task).cancelling():
             return _timed_out(session)
         return contain(error)
@@ -593,7 +593,7 @@ class Handlers(HandlerTable):
                 session.last_handler.ended()
         elif self.ticking or session.context.is_cancelling:
             self._waiting[session] = None
-        else:  # the application cancelled the task; not at once: this is still its last step
+        else:  # the application cancelled the task. Not at once, because the task is still in its last step.
             session.context.loop.call_soon(self.queue, session, [])
 
 

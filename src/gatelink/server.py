@@ -260,7 +260,7 @@ class Server:
 
     @property
     def trouble(self) -> str:
-        """The reason why it cannot take new players now, as /healthz says it; "" if it can."""
+        """Why it can't take new players now, for /healthz; "" if it can."""
         return ""
 
     async def _join(self) -> None:
@@ -377,7 +377,7 @@ class Server:
         inner.stop_accepting()
         await clients.close(deadline, self.handlers.tick)
         self._before_links_close()
-        await inner.close(max(deadline, clock() + LEAST_GRACE))  # last: servers may hear of the clients that closed
+        await inner.close(max(deadline, clock() + LEAST_GRACE))  # last: `on_closed` of clients may write to servers
         while self._to_stop:
             function = self._to_stop.pop(0)  # first, so that no function is called twice
             try:

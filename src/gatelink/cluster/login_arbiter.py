@@ -110,7 +110,7 @@ class ClusterLoginArbiter:
             await serving.close()
 
     async def close(self) -> None:
-        """Stop renewing, and write the ended sessions that are still to be written into the directory."""
+        """Stop renewing, and write the remaining ended sessions into the directory."""
         self._engine.when_back.discard(self._lost)
         await tasks.gather_all(
             tasks.cancel_and_wait(self._renewing, self._settling), self.directory.close(), self.stop_serving()
@@ -152,7 +152,7 @@ class ClusterLoginArbiter:
         """End the older session at another gateway, and return the user's backlog there.
 
         A gateway that does not answer may have lost its connection to the engine. So this repeats the request for
-        REPLACE_SECONDS, as long as that gateway may live. Then it sends the news over the link.
+        REPLACE_SECONDS, as long as that gateway may live. Then it sends NewerLogin over the link.
         """
         subject, request = f"gateway.{gateway}.replace", _encode(replace)
         clock = self._context.wheel.clock

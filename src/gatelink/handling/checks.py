@@ -25,7 +25,7 @@ def check_handler(handler: Callable[..., Any], of: str, *arguments: str, asynchr
     try:
         signature = inspect.signature(handler)
     except ValueError:
-        return  # a function written in C that does not tell its signature
+        return  # a function written in C, without a signature
     except TypeError:
         raise CatalogError(f"the handler of {of} is {handler!r}, which can't be called") from None
     try:

@@ -103,7 +103,7 @@ def take_builtin(session: MessageSource, id: int, flags: int, body: bytes, known
     FrameTooLarge or BodyError for a body that can't be decompressed.
     """
     if id == HEARTBEAT:
-        session.context.open_body(flags, body)  # a deployed client's may have one, which says nothing to us
+        session.context.open_body(flags, body)  # a deployed client may send a body; only its form is checked
         return True
     if id in FRAMEWORK_IDS:
         if id == DUPLICATE_LOGIN and not session.accepted:

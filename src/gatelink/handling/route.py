@@ -19,13 +19,13 @@ class Route:
     def __init__(self, name: str, handler: Callable[..., Any], decode: Callable[[bytes], Any]) -> None:
         self.name = name
         self.handler = handler
-        self.call = handler  # the handler itself, or with `Handlers.around` what is around it
+        self.call = handler  # or the handler with the hooks of `Handlers.around`
         self.decode = decode
         self.count = 0  # messages handled
         self.bytes = 0  # of their frames
-        self.logged = -inf  # when, by the wheel's clock, a failure was last logged: at most one a second is
+        self.logged = -inf  # when a failure was last logged, on the wheel's clock; at most one a second is logged
         self.seconds = 0.0  # in decoding and handling
-        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; [0] stays 0: it is `count` less the others
+        self.buckets = [0] * (len(TIME_BUCKETS) + 1)  # calls by time; [0] stays 0: readers compute it from `count`
 
     def handled(self, size: int, seconds: float) -> None:
         """Count one call; `_call_handlers` has the same code inlined."""

@@ -1,4 +1,4 @@
-"""What the straight path looks up: the routes of a table of handlers, by message id."""
+"""The routes of a table of handlers, by message id, as the straight path looks them up."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +16,7 @@ class Routes(dict[int, Route]):
 
 @compiled
 class HandlerTable:
-    """What decides whether the frames of a read may go straight to their handlers.
+    """The part of `Handlers` that decides whether the frames of a read may go straight to their handlers.
 
     rates: how many messages one user may send in a second, by message id. ticking: whether frames wait for `tick`.
     default_handler: that of the messages that have none of their own.

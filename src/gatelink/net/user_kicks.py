@@ -39,7 +39,8 @@ KEEP_SECONDS = 3_600.0
 MARGIN = 3.0
 """Seconds by which the record of a kick may be late, or two clocks differ.
 
-A login of these seconds after a kick may be older than it. So its session ends too, if the record comes after it."""
+A login up to MARGIN after a kick may really be older than the kick. If the kick's record comes later than the login,
+the login's session ends too."""
 
 REVOKED = "the token was revoked"
 """The reason of sessions that end with their token."""
@@ -55,7 +56,7 @@ class Revocable(Protocol):
 
 @runtime_checkable
 class RevocableUpTo(Protocol):
-    """`Tokens` whose older ones can be revoked alone: `EngineTokens`, `SignedTokens`."""
+    """`Tokens` that can revoke only the older tokens of a user: `EngineTokens`, `SignedTokens`."""
 
     async def revoke_user_up_to(self, uid: int, at: float) -> None:
         """Revoke the tokens of a user that were issued up to a moment, unix seconds."""
@@ -66,9 +67,9 @@ class Following(Protocol):
     """`Tokens` that several processes revoke: `EngineTokens`, `SignedTokens`."""
 
     async def follow_revocations(self, revoked: Callable[[int, bytes, float], None]) -> None:
-        """Call `revoked` with each revocation, for as long as it can.
+        """Call `revoked` with each revocation. An error means that it is called again, after a pause.
 
-        That is the uid, the SHA-256 of the one token or b"" for all, and the unix time.
+        Its arguments: the uid, the SHA-256 of the one token or b"" for all, and the unix time.
         """
 
 
@@ -94,8 +95,8 @@ class UserKick:
 
     slot: None for all sessions of the user. ends_tokens: whether the user's tokens end, too. cluster_wide: whether the
     kick is announced to the rest of the cluster. until: when this server stops trying, on the wheel's clock.
-    has_failed: a try failed, and the kick is kept. tried: done when the first try is over; True if the kick was carried
-    out then.
+    has_failed: a try failed, and the kick is kept. While it is set, logins of the user are refused.
+    tried: done when the first try is over; True if the kick was carried out then.
     ended: the sessions that it ended here. ended_elsewhere: those at other servers, as far as is known.
 
     Times in unix microseconds, 0 for none: first_at: its first announcement. last_at: its last record in the engine.
@@ -138,7 +139,7 @@ class UserKick:
 
 
 def is_fresh(at: float, now: float) -> bool:
-    """Whether a kick is so new that all sessions of this moment count as older. at, now: unix seconds."""
+    """Whether a kick is at most MARGIN old, so that every session counts as older. at, now: unix seconds."""
     return now <= at + MARGIN
 
 
@@ -246,7 +247,7 @@ class UserKicks:
         for kicks in (self._waiting, self._trying, self._kept):
             kick = kicks.get(key)
             if kick is not None and 0 < kick.since <= at:
-                kick.has_failed = False  # it refuses nobody any more; a try that is under way finds the record
+                kick.has_failed = False  # logins are no longer refused; a running try finds the record
                 if kicks is not self._trying:
                     del kicks[key]
 
@@ -290,7 +291,7 @@ class UserKicks:
                 kick.tried.set_result(True)  # nothing is left to do
                 return kick
             self._waiting[key] = kick
-        elif kick.since:  # kept for another server until now; this server does not wait with its own
+        elif kick.since:  # kept for another server until now; this server's own kick starts at once
             kick.since = 0
             kick.tried = self._logins.context.loop.create_future()
             self._kept.pop(key, None)
