@@ -81,8 +81,8 @@ class Server:
     client is refused with 4014 client-too-old. Clients of the base protocol send no HELLO and are not checked.
     peers: gives the type of a server by its id, None for an unknown one, which is then refused. May be set at any time.
 
-    Its table is `handlers`; `on`, `register`, `default` and the events `on_verified`, `on_closed`, `on_suspended`,
-    `on_resumed`, `on_renewed`, `on_lost` and `on_forward` are methods of that table.
+    Its table is `handlers`; `on`, `register`, `default`, `around` and the events `on_verified`, `on_closed`,
+    `on_suspended`, `on_resumed`, `on_renewed`, `on_lost` and `on_forward` are methods of that table.
     """
 
     _links_end: CloseCode = CloseCode.GOING_AWAY
