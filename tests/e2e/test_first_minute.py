@@ -200,3 +200,34 @@ async def test_top_is_sorted_and_left_by_keys_and_leaves_the_terminal_as_it_was(
         reading.cancel()
         await asyncio.wait([reading])
         assert await up.end() == 0
+
+
+@pytest.mark.parametrize("end", ["hangup", "closed"])
+async def test_top_ends_when_its_terminal_is_gone(end: str, folder: Path) -> None:
+    async with at_terminal("up", "cluster.toml", "--dev", folder=folder) as up:
+        await up.line("stop with")
+        ours, theirs = pty.openpty()
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "gatelink", "top", "--config", "cluster.toml", "--dev"),
+            cwd=folder,
+            stdin=theirs,
+            stdout=theirs,
+            stderr=theirs,
+            start_new_session=True,
+        )
+        os.close(theirs)
+        try:
+            await asyncio.to_thread(os.read, ours, 1)  # it draws
+            if end == "hangup":
+                process.send_signal(signal.SIGHUP)
+            else:
+                os.close(ours)
+            async with asyncio.timeout(TEST_TIMEOUT / 2):
+                await process.wait()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+            if end == "hangup":
+                os.close(ours)
+        assert await up.end() == 0

@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import socket
+import sys
 from collections.abc import Callable
 from contextlib import AbstractAsyncContextManager
 from pathlib import Path
@@ -15,8 +16,8 @@ import pytest
 
 from gatelink import CatalogError, CloseCode, ConfigError, ServerKey, Session, SessionClosed
 from gatelink.robots import LoadTest, Options, Robot, Tally, load_test
-from tests.e2e.support import CATALOG, Blob, Echo, EchoServer, Note, serving, token_of
-from tests.processes import Process, ended, python
+from tests.e2e.support import CATALOG, Blob, Echo, EchoServer, Note, serving, token_of, until
+from tests.processes import Process, ended, program, python
 from tests.support import MS
 
 LIMIT = 30_000 * MS
@@ -395,16 +396,27 @@ async def test_json_is_all_there_is_on_standard_output(here: Path) -> None:
     assert summary["latencies"]["echo"]["count"] == 10
 
 
-async def test_sigint_ends_a_run_early_with_its_summary(here: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+async def test_a_signal_ends_a_run_early_with_its_summary(number: signal.Signals, here: Path) -> None:
     async with serving() as server:
         arguments = ("load:Patient", "--address", str(server.endpoint), "--count", "1", "--seconds", "3600")
         async with robots(*arguments, cwd=here) as process:
             assert process.stdout is not None
             assert await process.stdout.readline() == b"up\n"
-            process.send_signal(signal.SIGINT)
+            process.send_signal(number)
             status, out, err = await ended(process)
         assert [code for _, code in server.ended] == [CloseCode.NORMAL]
     assert (status, err) == (0, "") and "whole run" in out
+
+
+async def test_a_run_under_nohup_goes_on_when_its_terminal_is_closed(here: Path) -> None:
+    async with serving() as server:
+        arguments = ("load:Good", "--address", str(server.endpoint), "--count", "1", "--seconds", "60")
+        async with program("nohup", sys.executable, "-m", "gatelink", "robots", *arguments, cwd=here) as process:
+            await until(lambda: server.stats.verified)
+            process.send_signal(signal.SIGHUP)
+            status, out, _ = await ended(process)
+    assert status == 0 and "all robots were done" in out
 
 
 STUBBORN = """

@@ -95,11 +95,12 @@ def robots(
         raise ConfigError(f"--report {report}: there is no directory {report.absolute().parent}")
     _allow_files(count)
     run = LoadTest(kind, count=count, seconds=seconds, ramp=ramp, seed=seed, **options)
+    hangs_up = signal.getsignal(signal.SIGHUP) is signal.SIG_DFL  # nohup has it ignored
     started = datetime.now().astimezone()
 
     async def watch() -> bool:
         """Run it, and write the report: nothing runs after a robot that does not end. Returns whether it held."""
-        over = await _watch(run, json, bounds)
+        over = await _watch(run, json, bounds, hangs_up)
         if report is not None:
             from gatelink.robots.report import report as page
 
@@ -129,8 +130,11 @@ def _key(text: str) -> bytes:
     return key
 
 
-async def _watch(run: "LoadTest", json: bool, bounds: "Sequence[Bound]") -> list[str]:
-    """Run the load test, and show its progress and its summary. Returns the bounds that were not kept, in words."""
+async def _watch(run: "LoadTest", json: bool, bounds: "Sequence[Bound]", hangs_up: bool) -> list[str]:
+    """Run the load test, and show its progress and its summary. Returns the bounds that were not kept, in words.
+
+    hangs_up: end the run when the terminal is closed.
+    """
     from rich.console import Console
     from rich.live import Live
     from rich.table import Table
@@ -156,7 +160,8 @@ async def _watch(run: "LoadTest", json: bool, bounds: "Sequence[Bound]") -> list
         if round(tally.elapsed) % LINE_EVERY == 0:
             console.print(display.line(tally), soft_wrap=True)
 
-    with process.signals({signal.SIGINT: run.stop, signal.SIGTERM: run.stop}, at_once=set_deadline):
+    ends = [signal.SIGINT, signal.SIGTERM, *([signal.SIGHUP] if hangs_up else [])]
+    with process.signals(dict.fromkeys(ends, run.stop), at_once=set_deadline):
         if console.is_terminal:
             with Live(table(), console=console, auto_refresh=False, transient=True) as live:
                 await run.run(lambda: live.update(table(), refresh=True))

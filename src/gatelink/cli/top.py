@@ -139,12 +139,12 @@ class Screen:
         )
 
     async def live(self, terminal: "Console") -> None:
-        """Draw every second, and after each key, until `q`, SIGINT or SIGTERM."""
+        """Draw every second, and after each key, until `q`, a signal, or the end of the terminal."""
         from rich.live import Live
 
         from gatelink.ops import keyboard
 
-        for number in (signal.SIGINT, signal.SIGTERM):
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             asyncio.get_running_loop().add_signal_handler(number, self._press, "q")
         with keyboard.keys(self._press), Live(console=terminal, auto_refresh=False, screen=True) as live:
             due = perf_counter()
@@ -163,5 +163,5 @@ class Screen:
 
         if key in SORTS:
             self._sort = key
-        self._is_over = self._is_over or key == "q"
+        self._is_over = self._is_over or key in ("q", "")
         self._pressed.set()

@@ -17,7 +17,7 @@ def is_there() -> bool:
 def keys(on_key: Callable[[str], None]) -> Iterator[None]:
     """Call `on_key` in the running loop for each key that is pressed during the block; Ctrl-C stays a signal.
 
-    Without a terminal nothing is called.
+    It is called with "" when the terminal is gone. Without a terminal nothing is called.
     """
     if not is_there():
         yield
@@ -35,6 +35,7 @@ def keys(on_key: Callable[[str], None]) -> Iterator[None]:
             pressed = b""
         if not pressed:  # the terminal is gone
             loop.remove_reader(file)
+            on_key("")
         for key in pressed.decode(errors="ignore"):
             on_key(key)
 
