@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from examples.arena.processes import Process, running
+from gatelink.errors import counted
 
 LOOK_EVERY = 0.25  # s between two pictures
 KEPT = 400  # pictures whose figures are remembered, for the curves
@@ -36,7 +37,7 @@ class Kill:
         if self.took is None:
             return f"killed a {self.kind}"
         return (
-            f"killed a {self.kind}: {self.hurt} robots lost their room, "
+            f"killed a {self.kind}: {counted(self.hurt, 'robot')} lost their room, "
             f"the last was back after {self.took:.1f} s"
         )
 
@@ -258,7 +259,7 @@ def _outcome(kill: Kill) -> tuple[Text, Text]:
     if kill.took is None:
         return Text(), Text("not all are back", style=SOFT)
     if kill.hurt:
-        return Text(f"{kill.hurt} robots lost their room"), Text(
+        return Text(f"{counted(kill.hurt, 'robot')} lost their room"), Text(
             f"all back in {kill.took:.1f} s", style=GREEN
         )
     again = f"logins back in {kill.took:.1f} s" if kill.took else ""

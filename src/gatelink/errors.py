@@ -260,3 +260,14 @@ def importing(module: str, extra: str) -> Iterator[None]:
 
 def _library(error: ModuleNotFoundError) -> str:
     return (error.name or "a library").partition(".")[0]
+
+
+def plural(what: str, number: float) -> str:
+    """`what` as it stands behind a number: "frame" behind 1, else "frames". Of several words the first one changes."""
+    first, *rest = what.split()
+    return what if number == 1 else " ".join([f"{first}s", *rest])
+
+
+def counted(number: int, what: str) -> str:
+    """A number and its noun: "1 frame", "2 frames"."""
+    return f"{number} {plural(what, number)}"

@@ -160,6 +160,9 @@ async def test_reload_restarts_it_when_a_file_changes_and_leaves_no_process_behi
         (first,) = await started(process)
         await until(lambda: watches_files(process.pid))
         (game / "game.py").write_text(GAME + "changed = True\n")
+        assert process.stderr is not None
+        said = await process.stderr.readuntil(b"restarting\n")
+        assert said.endswith(b"gatelink: 1 file changed, restarting\n")
         (second,) = await started(process)
         port = int(second.rpartition(":")[2])
         _, writer = await asyncio.open_connection("127.0.0.1", port)

@@ -15,6 +15,8 @@ from gatelink.errors import (
     RequestCode,
     RequestFailed,
     SessionClosed,
+    counted,
+    plural,
 )
 
 CLOSE_CODES = {
@@ -37,6 +39,12 @@ CLOSE_CODES = {
     4016: "unexplained",
 }
 EXCEPTIONS = [thing for thing in vars(errors).values() if isinstance(thing, type) and issubclass(thing, GatelinkError)]
+
+
+@pytest.mark.parametrize("number, text", [(0, "0 frames"), (1, "1 frame"), (2, "2 frames"), (262_144, "262144 frames")])
+def test_a_noun_stands_in_the_plural_unless_there_is_one(number: int, text: str) -> None:
+    assert counted(number, "frame") == text
+    assert plural("bound not kept", number) == ("bound not kept" if number == 1 else "bounds not kept")
 
 
 def test_close_codes_are_those_of_the_protocol() -> None:

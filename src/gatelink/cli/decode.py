@@ -12,6 +12,7 @@ import typer
 
 from gatelink.cli.loading import load, load_module
 from gatelink.config import WireOptions
+from gatelink.errors import counted
 
 if TYPE_CHECKING:
     from gatelink.cli.framedump import DecodedFrame
@@ -148,7 +149,7 @@ def _printer() -> "Callable[[DecodedFrame], None]":
         if frame.fields is not None:
             what = " ".join(f"{key}={value!r}" for key, value in frame.fields.items())
         else:
-            what = f"{len(frame.body)} bytes {frame.body.hex()}"
+            what = f"{counted(len(frame.body), 'byte')} {frame.body.hex()}"
         flags = " ".join([f"{frame.flags:02x}", *frame.flag_names])
         if frame.tag is not None:
             flags += f" tag={frame.tag:#x}"

@@ -9,7 +9,7 @@ from typing import Any
 import msgspec
 
 from gatelink.config import Limits, WireOptions
-from gatelink.errors import GatelinkError, ProtocolError
+from gatelink.errors import GatelinkError, ProtocolError, counted
 from gatelink.session.requests import open_failure, tag_of
 from gatelink.wire.body import BodyCoder
 from gatelink.wire.codecs import is_protobuf
@@ -90,7 +90,7 @@ def read_frames(data: bytes, catalog: Catalog, options: WireOptions) -> Iterator
 
 def _cut_short(data: bytes) -> str:
     """The error for a frame of which only `data` is there."""
-    text = f"the input ends in the middle of a frame, after {len(data)} bytes of it"
+    text = f"the input ends in the middle of a frame, after {counted(len(data), 'byte')} of it"
     if len(data) < HEADER_SIZE:
         return f"{text}; a header has {HEADER_SIZE}"
     length, limit = int.from_bytes(data[:3], "little"), Limits().max_frame

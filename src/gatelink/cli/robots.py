@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 import typer
 
 from gatelink.cli.loading import load_class
-from gatelink.errors import ConfigError, needing
+from gatelink.errors import ConfigError, counted, needing
 
 if TYPE_CHECKING:
     from gatelink.robots import LoadTest
@@ -105,7 +105,8 @@ def robots(
             from gatelink.robots.report import report as page
 
             where = f"the cluster of {urlsplit(login).hostname}" if login else ", ".join(addresses)
-            what = f"{count} robots for {seconds:g} s (ramp {ramp:g} s) against {where}, {started:%Y-%m-%d %H:%M:%S %Z}"
+            run_of = f"{counted(count, 'robot')} for {seconds:g} s (ramp {ramp:g} s)"
+            what = f"{run_of} against {where}, {started:%Y-%m-%d %H:%M:%S %Z}"
             record = Record.of(run.tally, title=f"Robots: {scenario}", what=what, ended=run.ended, exceeded=over)
             report.write_text(page(record, earlier), encoding="utf-8")
         held = run.tally.held and not over
@@ -188,4 +189,5 @@ def _allow_files(count: int) -> None:
 
     needed, allowed = process.allow_files(count)
     if allowed < needed:
-        raise ConfigError(f"{count} robots need {needed} open files, and {allowed} are allowed; raise ulimit -Hn")
+        robots = counted(count, "robot")
+        raise ConfigError(f"{robots} would need {needed} open files, and {allowed} are allowed; raise ulimit -Hn")

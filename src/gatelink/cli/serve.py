@@ -13,6 +13,7 @@ import typer
 from gatelink.cli import banner
 from gatelink.cli.loading import load
 from gatelink.cli.options import Quiet
+from gatelink.errors import counted
 from gatelink.logger import Logger
 from gatelink.ops import logs, process, readiness, terminal
 from gatelink.ops.logs import Format, Level, configure
@@ -108,7 +109,7 @@ async def _reloading(command: list[str]) -> None:
     calls = {signal.SIGINT: stop, signal.SIGTERM: stop, signal.SIGHUP: lambda: _signal(child, signal.SIGHUP)}
     with process.signals(calls, at_once=lambda: None):
         async for changes in awatch(Path.cwd(), watch_filter=PythonFilter(), stop_event=stopping):
-            logs.write(f"gatelink: {len(changes)} files changed, restarting")
+            logs.write(f"gatelink: {counted(len(changes), 'file')} changed, restarting")
             _signal(child, signal.SIGTERM)
             await child.wait()
             if stopping.is_set():

@@ -18,7 +18,7 @@ from gatelink import tasks
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.registry import Registry, ServerInfo, State
 from gatelink.config import Limits
-from gatelink.errors import CloseCode, ConnectError, GatelinkError, LocalError, MessageTooLarge, SessionClosed
+from gatelink.errors import CloseCode, ConnectError, GatelinkError, LocalError, MessageTooLarge, SessionClosed, counted
 from gatelink.logger import Logger
 from gatelink.net.endpoints import Endpoint, parse_endpoint
 from gatelink.session.outbox import OutboxFull
@@ -250,7 +250,7 @@ class Link:
         if bytes <= outbox.max_bytes and frames <= outbox.max_frames:
             return False
         if frames > 4 and (bytes > outbox.max_bytes * 3 or frames > outbox.max_frames * 3):  # one envelope always fits
-            raise OutboxFull(f"{outbox.count} frames, {outbox.bytes} bytes wait for server {self.id}")
+            raise OutboxFull(f"{counted(outbox.count, 'frame')}, {outbox.bytes} bytes wait for server {self.id}")
         return True
 
     def send_event(self, message: msgspec.Struct) -> None:

@@ -9,6 +9,8 @@ from rich.console import Group
 from rich.table import Table
 from rich.text import Text
 
+from gatelink.errors import plural
+
 Outcome = Literal["passed", "failed", "skipped"]
 
 COLORS: dict[Outcome, str] = {"passed": "green", "failed": "red", "skipped": "yellow"}
@@ -72,6 +74,7 @@ def table(report: Report) -> Group:
     sealed = ", sealed" if report.sealed else ""
     sums = [sum(column) for column in zip(*map(astuple, (verdict.figures for verdict in report.verdicts)), strict=True)]
     sessions, connections, up, down = sums or [0] * 4
-    did = f"{sessions:,} sessions, {connections:,} connections, {up:,} messages up, {down:,} down"
+    made = {"session": sessions, "connection": connections, "message up": up}
+    did = ", ".join([*(f"{number:,} {plural(what, number)}" for what, number in made.items()), f"{down:,} down"])
     total = f"{report.sdk} over {report.transport}{sealed}: {counts}. {did}"
     return Group(rows, Text(), *reasons, Text(total))

@@ -9,7 +9,7 @@ from gatelink.conformance.connection import ScriptedConnection
 from gatelink.conformance.judge import Judge, Unmet
 from gatelink.conformance.player import Player
 from gatelink.conformance.session import RESUME_WINDOW, ScriptedSession
-from gatelink.errors import PeerError
+from gatelink.errors import PeerError, counted
 from gatelink.wire.base import VERIFY_REQUEST, VERIFY_SUCCEEDED, ClientVerifyRequest, ClientVerifySucceeded
 from gatelink.wire.control import Features, Handshake, Hello, Resume
 from gatelink.wire.frames import CONTROL, encode_frame
@@ -194,10 +194,11 @@ class ScriptedServer:
         if record.attempt <= session.attempt:
             raise Unmet(f"RESUME with attempt {record.attempt}, after {session.attempt}")
         session.attempt = record.attempt
+        said = counted(record.received, "message")
         if record.received > session.written:
-            raise Unmet(f"RESUME says that {record.received} messages came, and {session.written} were sent whole")
+            raise Unmet(f"RESUME says that {said} came, and {session.written} were sent whole")
         if record.received < session.acknowledged:
-            raise Unmet(f"RESUME says that {record.received} messages came, after {session.acknowledged}")
+            raise Unmet(f"RESUME says that {said} came, after {session.acknowledged}")
         return player
 
     def go_on(self, connection: ScriptedConnection, player: Player, record: Resume) -> None:

@@ -8,7 +8,7 @@ from gatelink.config import WireOptions
 from gatelink.conformance.connection import ScriptedConnection
 from gatelink.conformance.judge import Judge
 from gatelink.conformance.messages import Count, catalog
-from gatelink.errors import GatelinkError
+from gatelink.errors import GatelinkError, counted
 from gatelink.wire.base import BASE_IDS, HEARTBEAT, ClientVerifyRequest
 from gatelink.wire.body import BodyCoder
 from gatelink.wire.control import (
@@ -233,10 +233,11 @@ class ScriptedSession:
 
     def acknowledge(self, received: int) -> None:
         """Take the client's count of received messages. A record or a RESUME had it."""
+        said = f"the client acknowledged {counted(received, 'message')}"
         if received > self.written:
-            self._judge.blame(f"the client acknowledged {received} messages, and {self.written} were sent whole")
+            self._judge.blame(f"{said}, and {self.written} were sent whole")
         elif received < self.acknowledged:
-            self._judge.blame(f"the client acknowledged {received} messages, after {self.acknowledged}")
+            self._judge.blame(f"{said}, after {self.acknowledged}")
         else:
             self.acknowledged = received
 

@@ -14,7 +14,16 @@ from functools import partial
 from gatelink.auth.tokens import Identity, Tokens
 from gatelink.calls import invoke, invoke_plain, words_of
 from gatelink.config import Limits
-from gatelink.errors import BodyError, CloseCode, FrameTooLarge, GatelinkError, PeerError, ProtocolError, VerifyError
+from gatelink.errors import (
+    BodyError,
+    CloseCode,
+    FrameTooLarge,
+    GatelinkError,
+    PeerError,
+    ProtocolError,
+    VerifyError,
+    counted,
+)
 from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.net.admission import Admission, TooManyUnverified
 from gatelink.net.connection import NULL_RECEIVER, Connection
@@ -215,13 +224,15 @@ class Login(Item):
     def lost(self, error: Exception | None) -> None:
         reason = "left-unverified"
         if self._frames or self._connection.buffered:
-            self._checks.admission.note_refusal(reason, self._address, f"it left after {self._frames} frames")
+            why = f"it left after {counted(self._frames, 'frame')}"
+            self._checks.admission.note_refusal(reason, self._address, why)
         else:  # not logged: a health check does this
             self._context.stats.refused[reason] += 1
         self._finish(LoginEvent.REFUSE)
 
     def on_deadline(self, now: float) -> None:
-        why = f"{self._frames} frames, and {self._connection.buffered} bytes of the next, came"
+        rest = counted(self._connection.buffered, "byte")
+        why = f"{counted(self._frames, 'frame')}, and {rest} of the next, came"
         self.refuse("verify-timeout", CloseCode.VERIFY_TIMEOUT, why=why)
 
     # -- up to the credentials --

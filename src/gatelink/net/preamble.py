@@ -3,7 +3,7 @@
 import asyncio
 from typing import cast
 
-from gatelink.errors import ProtocolError
+from gatelink.errors import ProtocolError, counted
 from gatelink.net.acceptor import Acceptor
 from gatelink.net.connection import Connection, peer_host
 from gatelink.net.proxy import parse_proxy_header
@@ -61,7 +61,7 @@ class Preamble(asyncio.BufferedProtocol, Item):
         self._connection.connection_lost(exc)
 
     def on_deadline(self, now: float) -> None:
-        self._refuse("verify-timeout", f"{len(self._data)} bytes of a PROXY header came")
+        self._refuse("verify-timeout", f"{counted(len(self._data), 'byte')} of a PROXY header came")
 
     def _refuse(self, reason: str, why: str) -> None:
         """Refuse the connection; the log has the address of the balancer, which is the peer."""

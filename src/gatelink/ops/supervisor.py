@@ -16,6 +16,7 @@ from functools import partial
 import msgspec
 
 from gatelink import tasks
+from gatelink.errors import counted
 from gatelink.logger import Logger
 
 log = Logger("gatelink.supervisor")
@@ -255,7 +256,7 @@ def _extend(line: bytearray, data: bytes) -> int:
 
 def _text(line: bytearray, cut: int) -> str:
     text = line.decode(errors="replace").rstrip("\r")
-    return f"{text} (and {cut} bytes more)" if cut else text
+    return f"{text} (and {counted(cut, 'byte')} more)" if cut else text
 
 
 def _how(status: int | None) -> dict[str, object]:

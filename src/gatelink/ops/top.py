@@ -12,6 +12,7 @@ from rich.text import Text
 from gatelink.cluster.links import GATEWAY
 from gatelink.cluster.login_presence import LoginInfo
 from gatelink.cluster.registry import KEEPALIVE, Load, ServerInfo, State
+from gatelink.errors import counted, plural
 from gatelink.ops.terminal import GREEN, ORANGE, RED
 
 MOST_CHANGES = 16
@@ -253,7 +254,8 @@ def _totals(servers: list[ServerInfo]) -> str:
     messages = sum(info.load.messages for info in servers)
     lag = max((info.load.lag for info in servers), default=0.0)
     many = players(servers)
-    return f"{len(servers)} servers, {up} up, {many:,} players, {messages:,.0f} messages/s, lag {lag * 1000:.0f} ms"
+    counts = f"{counted(len(servers), 'server')}, {up} up, {many:,} {plural('player', many)}"
+    return f"{counts}, {messages:,.0f} messages/s, lag {lag * 1000:.0f} ms"
 
 
 def _span(seconds: float) -> str:

@@ -2,12 +2,14 @@
 
 from rich.table import Table
 
+from gatelink.errors import counted
 from gatelink.robots.tally import Latency, Second, Tally, milliseconds
 
 
 def live(tally: Tally, count: int, seconds: float) -> Table:
     """A running test of `count` robots for `seconds`: its last second, and the run so far."""
-    grid = Table(title=f"{count} robots, {tally.elapsed:.0f} of {seconds:g} s", title_justify="left", min_width=56)
+    title = f"{counted(count, 'robot')}, {tally.elapsed:.0f} of {seconds:g} s"
+    grid = Table(title=title, title_justify="left", min_width=56)
     grid.add_column("")
     grid.add_column("last second", justify="right")
     grid.add_column("so far", justify="right")
@@ -19,7 +21,7 @@ def live(tally: Tally, count: int, seconds: float) -> Table:
 
 def summary(tally: Tally, count: int) -> Table:
     """A finished test of `count` robots."""
-    grid = Table(title=f"{count} robots, {tally.elapsed:.1f} s", title_justify="left", min_width=40)
+    grid = Table(title=f"{counted(count, 'robot')}, {tally.elapsed:.1f} s", title_justify="left", min_width=40)
     grid.add_column("")
     grid.add_column("whole run", justify="right")
     for name, figure in _whole_run(tally).items():

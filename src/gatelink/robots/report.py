@@ -9,6 +9,7 @@ from importlib.resources import files
 from math import ceil, floor, log10
 from string import Template
 
+from gatelink.errors import plural
 from gatelink.robots.record import BUSY, Record
 from gatelink.robots.tally import KEPT_SECONDS, Latency, Second, milliseconds
 
@@ -55,13 +56,8 @@ def _verdict(record: Record) -> str:
     if record.held:
         return "No errors: everything held."
     said = {"error": record.all_errors, "bound not kept": len(record.exceeded)}
-    parts = [f"{number:,} {_plural(what, number)}." for what, number in said.items() if number]
+    parts = [f"{number:,} {plural(what, number)}." for what, number in said.items() if number]
     return " ".join(parts)
-
-
-def _plural(what: str, number: int) -> str:
-    first, *rest = what.split()
-    return what if number == 1 else " ".join([f"{first}s", *rest])
 
 
 def _list(lines: Sequence[str], kind: str) -> str:

@@ -17,7 +17,7 @@ from itertools import chain
 from typing import TYPE_CHECKING, Protocol, cast
 
 from gatelink._native import compiled
-from gatelink.errors import CloseCode, LocalError, MessageTooLarge, ProtocolError
+from gatelink.errors import CloseCode, LocalError, MessageTooLarge, ProtocolError, counted
 
 
 class Full(Enum):
@@ -54,7 +54,7 @@ class Bounded(Protocol):
 def outbox_full(outbox: Bounded) -> OutboxFull:
     """What a push raises while `outbox` is full."""
     return OutboxFull(
-        f"{outbox.count} frames, {outbox.bytes} bytes are queued and the peer does not read "
+        f"{counted(outbox.count, 'frame')}, {outbox.bytes} bytes are queued and the peer does not read "
         f"(limits.max_outbox_frames {outbox.max_frames}, max_outbox_bytes {outbox.max_bytes})"
     )
 
@@ -263,7 +263,7 @@ class Outbox:
 def wrong_count(received: int, window: "SendWindow") -> ProtocolError:
     """What `acknowledge` raises for a count that can't be."""
     return ProtocolError(
-        f"peer has received {received} messages; {window.acknowledged} were acknowledged, {window.sent} sent"
+        f"peer has received {counted(received, 'message')}; {window.acknowledged} were acknowledged, {window.sent} sent"
     )
 
 

@@ -4,7 +4,7 @@ from typing import Protocol
 
 from gatelink._native import compiled
 from gatelink.config import Limits
-from gatelink.errors import CloseCode
+from gatelink.errors import CloseCode, plural
 from gatelink.session.stream import Pause
 from gatelink.session.timers import Item, Wheel
 from gatelink.stats import Stats
@@ -143,7 +143,7 @@ class Meter(Allowance):
         self.paused += now - self._since
         self._since = now
         if self.paused >= self._timeout:
-            most = f"{self.frames.rate:g} messages or {self.bytes.rate:g} bytes a second"
+            most = f"{self.frames.rate:g} {plural('message', self.frames.rate)} or {self.bytes.rate:g} bytes a second"
             for session in list(self._sessions):
                 session.close(CloseCode.RATE_LIMITED, f"more than {most}, paused for {self.paused:.1f} s")
         elif debt > 0:

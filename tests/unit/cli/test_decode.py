@@ -291,4 +291,4 @@ def test_the_messages_of_an_imported_module_are_known(tmp_path: Path) -> None:
         text=True,
         timeout=20,
     )
-    assert (done.returncode, done.stdout) == (0, "       0  Hi (22500)  00  1 bytes 21\n"), done.stderr
+    assert (done.returncode, done.stdout) == (0, "       0  Hi (22500)  00  1 byte 21\n"), done.stderr

@@ -46,6 +46,11 @@ def test_it_has_room_on_the_terminal_says_what_has_not_and_shows_the_latest_chan
     assert len(rows) == 40 or any(f"{40 - len(rows)} more" in line for line in lines)
 
 
+def test_one_server_with_one_player_is_counted_as_one() -> None:
+    lines = drawn([server(1, load=Load(sessions=1))], Changes(), 120, 24)
+    assert lines[0].startswith("cluster game: 1 server, 1 up, 1 player, ")
+
+
 def test_what_matters_is_whole_on_a_terminal_of_80_columns() -> None:
     (row,) = [
         line for line in drawn([server(1_234, name="room", state=State.DRAINING)], Changes(), 80, 24) if "room" in line

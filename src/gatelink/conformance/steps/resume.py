@@ -5,7 +5,7 @@ from gatelink.conformance.judge import Unmet
 from gatelink.conformance.player import Player
 from gatelink.conformance.server import verified
 from gatelink.conformance.step import step
-from gatelink.errors import CloseCode
+from gatelink.errors import CloseCode, counted
 from gatelink.wire.control import Close, Resumed
 
 
@@ -60,7 +60,7 @@ async def wrong_count(bench: Bench) -> None:
         await bench.server.greet(connection)
         _, record = await bench.server.read_resume(connection)
         connection.write(player.scripted.resumed_frame(connection, record, received=count))
-        await connection.over(f"the client leaves a server that says it received {count} messages")
+        await connection.over(f"the client leaves a server that says it received {counted(count, 'message')}")
     await bench.resume(player)
     await bench.exchange(player)
 
