@@ -71,6 +71,11 @@ def invoke_plain(function: Callable[..., T], *arguments: Any) -> T:
     return result
 
 
+def says_yes(function: Callable[..., object], *arguments: Any) -> bool:
+    """Call `function`, which must be plain, and return whether its result is true. To ask for that may raise, too."""
+    return invoke_plain(lambda: bool(invoke_plain(function, *arguments)))
+
+
 def refuse_unrun(result: object) -> None:
     """Raise TypeError if application code returned a generator: its body never ran."""
     if inspect.isgenerator(result) or inspect.isasyncgen(result):

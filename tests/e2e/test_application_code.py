@@ -611,6 +611,17 @@ async def test_a_coroutine_that_nobody_awaits_is_a_failure(name: str, tmp_path: 
         await PLACES[name](lambda *arguments: never(), tmp_path)
 
 
+class Undecided:
+    def __bool__(self) -> bool:
+        raise SystemExit(2)
+
+
+@pytest.mark.parametrize("name", [name for name in PLACES if "(accept" in name])
+async def test_a_value_that_is_neither_true_nor_false_is_a_failure(name: str, tmp_path: Path) -> None:
+    with capture_logs():
+        await PLACES[name](lambda *arguments: Undecided(), tmp_path)
+
+
 def test_the_table_of_the_documentation_has_these_places() -> None:
     part = OPERATIONS.read_text().partition("\n## Your code\n")[2].partition("\n## ")[0]
     rows = re.findall(r"^\| (.+?) \| (at once|awaited) \|", part, re.MULTILINE)

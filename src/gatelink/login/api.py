@@ -8,7 +8,7 @@ import msgspec
 from gatelink.auth.accounts import AccountExists
 from gatelink.auth.errors import InvalidCredential, LoginRefused, Unavailable
 from gatelink.auth.passwords import Busy
-from gatelink.calls import invoke_plain
+from gatelink.calls import says_yes
 from gatelink.cluster.engine import EngineError
 from gatelink.errors import GatelinkError, importing
 from gatelink.logger import Logger, RateLimitedLogger
@@ -221,7 +221,7 @@ def _legacy_routes(
         before_request=_check_readable,
     )
     async def legacy_login(data: JSONBody[LegacyRequest], request: AnyRequest) -> LegacyReply:
-        if accept_version is not None and not invoke_plain(accept_version, data.client_ver or ""):
+        if accept_version is not None and not says_yes(accept_version, data.client_ver or ""):
             raise ClientTooOld("ClientVer is not accepted")
         reply = await logins.password(credentials_of(data), _address(request), transport="tcp")
         return LegacyReply(UID=reply.uid, Token=reply.token, LobbyAddr=reply.addresses["tcp"].removeprefix("tcp://"))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gatelink.auth.tokens import Identity, Tokens
-from gatelink.calls import invoke, invoke_plain, words_of
+from gatelink.calls import invoke, says_yes, words_of
 from gatelink.config import Limits
 from gatelink.errors import (
     BodyError,
@@ -336,7 +336,7 @@ class Login(Item):
         if accept_version is None:
             return
         try:
-            accepted = invoke_plain(accept_version, hello.app_version)
+            accepted = says_yes(accept_version, hello.app_version)
         except Exception as error:
             quiet.error("accept_version failed", exc_info=error)
             accepted = False
