@@ -208,7 +208,7 @@ class Player:
 
     @property
     def held(self) -> asyncio.Event | None:
-        """Set while its gateway may have given this service up. No waiting message is handled then."""
+        """Not None while its gateway may have given this service up. No waiting message is handled until it is set."""
         return self.link.held
 
     @property

@@ -103,7 +103,7 @@ class Router(Protocol):
     """What all routes of a gateway share: `player_route.PlayerRouter`.
 
     bound, crowded: routes by link. waiting: routes by server type. leaving: by link and sid, the unhandled frames of
-    players that the server has no more. fresh: by server id, the players bound since the server's last keepalive.
+    players that have left the server. fresh: by server id, the players bound since the server's last keepalive.
     """
 
     context: LoopContext
@@ -118,7 +118,7 @@ class Router(Protocol):
         """The rules of a type of server."""
 
     def pick(self, route: "TypeRoute") -> Link | None:
-        """The link to the server that a player is to get; None if there is none now."""
+        """Choose a server for a player: the link to it, or None if no server is there now."""
 
     def count_lost(self, type: int, envelopes: Iterable[Encoded]) -> None:
         """Count the frames in `envelopes` as lost."""
@@ -133,7 +133,7 @@ class TypeRoute:
     any.
     arrival: why the player will come to its next server, for its SessionOpened.
     lost: frames that no server got, or handled, since the last SessionOpened.
-    unhandled: frames that were queued for the server, and that it has not said to be handled.
+    unhandled: frames that were queued for the server, and that it has not reported as handled.
     binding: the number of times that a server of the type got the player.
     is_crowded: the link's queue is too long. is_lagging: the server's handlers lag behind this player's messages.
     """
@@ -243,7 +243,7 @@ class TypeRoute:
         self.forget_link(link)
 
     def forget_link(self, link: Link, unsent: Iterable[Encoded] = ()) -> None:
-        """Take the player from a server that may be dead, and so is sent nothing.
+        """Take the player from a server that may be dead. Nothing is sent to it.
 
         Its requests to that server fail, except those in `unsent`, which the next server gets.
         """

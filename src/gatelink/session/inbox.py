@@ -14,7 +14,7 @@ class Inbox:
 
     user: counts them, with those in the inboxes of its other sessions. bytes: of the bodies in it.
     is_last: the session has ended, so nothing more comes in. is_held_back: its task begins when another handler of
-    the user has ended. is_handling: its messages are being handled outside a task, so none is to be made.
+    the user has ended. is_handling: its messages are being handled outside a task, so no task may start.
     share: how many items may be handled before the next tick. task: handles them, if one does.
 
     name: the message or event whose handler runs in the task, "" between two handlers. since: the wheel's time at which
@@ -59,7 +59,7 @@ class Inbox:
         """Drop the messages; the events, whose ids are below 0, stay."""
         count, size = len(self.items), self.bytes
         events = [item for item in self.items if item[0] < 0]
-        self.items.clear()  # the same deque: it may be being drained
+        self.items.clear()  # keep the deque: `_from_inbox` may be reading it
         self.items.extend(events)
         self.bytes = sum(len(body) for _, _, body in events)
         self.user.handled(count - len(events), size - self.bytes)
@@ -81,7 +81,7 @@ class Inbox:
         self.is_logged = False
 
     def end_timeout(self) -> bool:
-        """Whether the handler was cancelled for its time; then that cancellation is over."""
+        """Whether the handler was cancelled because of its timeout. If so, take that cancellation back."""
         if not self.is_timed_out:
             return False
         self.is_timed_out = False

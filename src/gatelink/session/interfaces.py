@@ -1,4 +1,4 @@
-"""What stands around a session, as the session sees it; and what handlers see of a session.
+"""The interfaces around a session: what it uses, and what handlers see of it.
 
 Nothing here imports a session, so that every layer may import this.
 """
@@ -88,7 +88,7 @@ class Forwarder(Protocol):
 
     @property
     def held_bytes(self) -> int:
-        """Bytes of frames that it took and that wait in it."""
+        """Bytes of the frames that wait in it."""
 
 
 class MessageSource(Peer, Protocol):
@@ -112,7 +112,7 @@ class MessageSource(Peer, Protocol):
 
     @property
     def held(self) -> asyncio.Event | None:
-        """While it is there, nothing that waits is handled; it is set when that is over."""
+        """While it is not None, no waiting message is handled. The event is set when that is over."""
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None: ...
 
@@ -159,7 +159,7 @@ class Owner(Protocol[_Session]):
         """The connection of an open session broke. True keeps the session, DETACHED; False ends it."""
 
     def closed(self, session: _Session) -> None:
-        """The session is over for the application; what is queued may still be on its way."""
+        """The session has ended for the application. Queued messages may still be on their way."""
 
     def released(self, session: _Session) -> None:
         """Nothing is left of the session."""
@@ -175,11 +175,11 @@ class LoginArbiter(Protocol):
     """Says which login of a user is the newest, among all servers that share their users."""
 
     async def claim(self, uid: int, slot: int, *proofs: bytes) -> tuple[int, list[bytes] | None]:
-        """The new login's epoch, above that of any other; and what waited for the user elsewhere.
+        """Return the new login's epoch, above that of any other, and the messages that waited for the user elsewhere.
 
-        proofs: of the token that was shown, as `SessionManager.proofs_of` gives them. The second of the answer is None
-        if the login is a new one: nothing waits elsewhere, or for another token.
+        The second is None if no messages waited, or only for another token. proofs: of the token that was shown, as
+        `SessionManager.proofs_of` gives them.
         """
 
     def ended(self, uid: int, slot: int, epoch: int, keep: float) -> None:
-        """A session is over; for `keep` seconds something waits here for its user."""
+        """A session has ended. For `keep` seconds its messages wait here for its user."""

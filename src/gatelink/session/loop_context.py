@@ -23,7 +23,7 @@ from gatelink.wire.frames import HEADER_SIZE, MAX_LENGTH, REQUEST, TAG_SIZE, enc
 from gatelink.wire.messages import Catalog, MessageType
 
 FLUSH_AT_ONCE = 256
-"""Sessions written to in one turn of the loop: a broadcast to thousands must not keep everybody else waiting."""
+"""Sessions flushed in one turn of the loop: a broadcast to thousands must not delay all other work."""
 
 LAST_WORDS = 2.0
 """Seconds that a cancelled handler may take to clean up."""
@@ -74,11 +74,13 @@ class Flushable(Protocol):
     """A session or a link: it gathers bytes during a turn of the loop, and writes them at the end of the turn."""
 
     def flush(self) -> None:
-        """Writes them."""
+        """Write the gathered bytes."""
 
 
 class LoopContext:
-    """One event loop's share: made once for each side of a `Server`, and once for all `connect()`ed sessions alike.
+    """What the sessions of one event loop share. A `Server` has two: for clients and for servers.
+
+    The sessions that `connect()` dials with the same settings share one.
 
     between_servers: its sessions are links, which may send the ids from 100 to 199.
     """
@@ -129,9 +131,9 @@ class LoopContext:
         return found
 
     def beat_after(self, uid: int) -> float:
-        """Seconds between the heartbeats of a user's sessions: up to a tenth less than the limit, each its own.
+        """Seconds between the heartbeats of a user's sessions: up to a tenth less than the limit, depending on the uid.
 
-        Without it, all those that a stall made late would beat at once from then on.
+        With one interval for all, sessions that a stall delayed together would send heartbeats together from then on.
         """
         return self.limits.heartbeat_interval * (1 - uid % 101 / 1_010)
 
@@ -149,7 +151,7 @@ class LoopContext:
             raise too_large(self.name_of(id), len(frame), self.max_message)
 
     def in_form(self, frame: bytes) -> bytes:
-        """A base message's plain frame as `options` have it written: the original's setting scrambles these, too."""
+        """The plain frame of a base message, scrambled if `options` say so: the original scrambles these, too."""
         if not self.options.scramble or self.between_servers:
             return frame
         id = int.from_bytes(frame[4:6], "little")
@@ -174,7 +176,7 @@ class LoopContext:
 
     async def finish_tasks(self, seconds: float, last_words: float = LAST_WORDS) -> None:
         """Wait up to `seconds` for what is in `tasks`, then cancel it, and give it `last_words` seconds."""
-        await asyncio.sleep(0)  # one that was never begun could not clean up
+        await asyncio.sleep(0)  # a task that has not started can't clean up
         running = self.tasks - {asyncio.current_task()}  # a handler may stop the server
         if running:
             _, late = await asyncio.wait(running, timeout=max(0.0, seconds))
@@ -190,7 +192,7 @@ class LoopContext:
     def schedule_flush(self, session: Flushable) -> None:
         """Flush `session` in the next turn of the loop, once, together with all others that were scheduled.
 
-        Raises LocalError in another thread than the loop's. That is looked at once a turn, since it costs time.
+        Raises LocalError in another thread than the loop's. The thread is checked once a turn, since that costs time.
         """
         if not self._flush_scheduled:
             if get_ident() != self._thread:
@@ -207,12 +209,12 @@ class LoopContext:
         self._flush_scheduled += sessions[1:]
 
     def _flush_scheduled_ones(self) -> None:
-        marked = self._flush_scheduled[:FLUSH_AT_ONCE]
+        sessions = self._flush_scheduled[:FLUSH_AT_ONCE]
         del self._flush_scheduled[:FLUSH_AT_ONCE]
         if self._flush_scheduled:
             self.loop.call_soon(self._flush_scheduled_ones)
-        for session in marked:
+        for session in sessions:
             try:
                 session.flush()
-            except Exception as error:  # the fault is ours, but the others' messages must leave
+            except Exception as error:  # one failing flush must not block the other sessions
                 self.loop.call_exception_handler({"message": f"flush of {session!r} failed", "exception": error})

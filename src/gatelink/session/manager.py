@@ -1,6 +1,6 @@
-"""All sessions of one server: which there are, which login is current, and what waits for users that come back.
+"""All sessions of one server, the newest login of each user, and the messages that wait for users that come back.
 
-`claim` and `install` are the only way in. A session is known by `(uid, slot)`; its epoch says which login is the
+`claim` and `install` are the only way in. The key of a session is `(uid, slot)`. Its epoch says which login is the
 newer one, and a newer login always wins (docs/protocol.md, "Newer logins win").
 """
 
@@ -50,7 +50,7 @@ class Duplicate(Enum):
 
 
 class Backlog(Item):
-    """A base session that broke: it may be back within the window, and gets what was queued and unsent."""
+    """A base session that broke. If its client is back within the window, it gets the queued and unsent messages."""
 
     __slots__ = ("_forget", "bytes", "epoch", "frames", "key", "proof")
 
@@ -72,11 +72,10 @@ class Backlog(Item):
 class SessionManager:
     """The sessions of one server.
 
-    clock: unix seconds, for epochs. arbiter: asked which login is the newest where several servers share their users;
-    None where this manager knows by itself. address_key: the key that a host counts under; None if it counts with no
-    other. on_kick: called with each session that was kicked. on_kick_of_user: called with the uid, slot and
-    reason of `kick`; it ends the sessions. on_renew: called with a session and its fresh
-    token.
+    clock: unix seconds, for epochs. arbiter: says which login is the newest where several servers share their users;
+    None: this manager decides. address_key: the key under which a host is counted; None: the host is counted alone.
+    on_kick: called with each session that was kicked. on_kick_of_user: called with the uid, slot and reason of `kick`;
+    it ends the sessions. on_renew: called with a session and its fresh token.
     """
 
     accepting = True
@@ -269,15 +268,15 @@ class SessionManager:
         self._newest[key] = max(epoch, self._newest.get(key, 0))
 
     def _forget_newest(self, key: Key) -> None:
-        """No login of `key` is under way any more, perhaps."""
+        """Forget the newest epoch of `key` if no login of it is under way."""
         if key not in self._logins and key not in self._claiming:
             self._newest.pop(key, None)
 
     def install(self, session: Session) -> Backlog | None:
         """Make `session` the current one of its user, end an older one, and return what waited for it.
 
-        None is given to a login that is new: there is no older session, or it was verified with another token. Then a
-        living one gets what it has queued, and what a broken one had queued is dropped.
+        Returns None for a login that is new: there is no older session, or it was verified with another token. Then an
+        older session with a connection is still sent its queue. The queue of a broken one is dropped.
 
         Raises VerifyError if a newer login has been claimed meanwhile.
         """
@@ -327,10 +326,10 @@ class SessionManager:
     def supersede(
         self, uid: int, slot: int, epoch: int, max_bytes: int, proofs: tuple[bytes, ...] = ()
     ) -> list[bytes] | None:
-        """A login of `epoch`, on another server, is the newest: ends what is older here, and keeps it from coming in.
+        """Another server has the newest login, of `epoch`: end older sessions here, and refuse older logins.
 
-        proofs: of the token that was shown there. Gives the frames, up to `max_bytes` of them together, that waited
-        here for the user; None if the login is a new one, as of `install`.
+        proofs: of the token that was shown there. Returns the frames that waited here for the user, or [] if they are
+        more than `max_bytes`; None if the login is a new one, as `install` says it.
         """
         key = (uid, slot)
         if key in self._logins or key in self._claiming:
@@ -348,9 +347,9 @@ class SessionManager:
         return frames
 
     def close_older(self, uid: int, slot: int, epoch: int) -> None:
-        """A login of `epoch`, on another server, is the newest: closes an older session, and keeps it from coming in.
+        """Another server has the newest login, of `epoch`: close an older session here, and refuse older logins.
 
-        Unlike `supersede` it takes nothing that waits for the user.
+        Unlike `supersede` it leaves the messages that wait for the user.
         """
         key = (uid, slot)
         if key in self._logins or key in self._claiming:

@@ -1,7 +1,7 @@
 """The states of a connection and of a session, and every transition there is.
 
 A `Connection` is one socket's life; a `Session` is one peer's, and may outlive a connection (DETACHED).
-What is not in a table cannot happen: `step` raises, and the fault is ours.
+For a transition that is not in a table, `step` raises: that is a bug of gatelink.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class SessionEvent(Enum):
     BREAK = auto()
     """The connection of a session that can come back is gone."""
     ATTACH = auto()
-    """A detached, or not yet noticed as broken, session is given a connection."""
+    """The session gets a new connection. It is detached, or the break of its connection was not noticed yet."""
     CLOSE = auto()
     """One side ends it, and what is queued may still be delivered."""
     END = auto()
