@@ -1,13 +1,13 @@
 """The promise about line numbers, for one robot.
 
-1. `Joined(room, n)` begins a stay in the room. Its lines are n, n + 1, n + 2, ...: no
-   gap, no repeat, no line of another room, until the next `Joined`.
+1. `JoinedRoom(room, n)` begins a stay in the room. Its lines are n, n + 1, n + 2, ...: no
+   gap, no repeat, no line of another room, until the next `JoinedRoom`.
 2. A break ends the stay. Lines that the server had queued come first on the next
    connection; lines on their way are lost. So there may be a gap before the first of
    them, and none after it. A user's session may have broken before this robot began, so
    it begins as after a break.
-3. In every room numbers only grow: `Joined` never has a number that was seen. Lines
-   between the last line and a `Joined` after a break belong to the gap of that break.
+3. In every room numbers only grow: `JoinedRoom` never has a number that was seen. Lines
+   between the last line and a `JoinedRoom` after a break belong to the gap of that break.
 """
 
 from collections.abc import Callable
@@ -23,7 +23,7 @@ class LineCheck:
         self._fail = fail
         self._room: str | None = None
         self._next: dict[str, int] = {}  # for each room, the next number
-        self._broke = True  # since the last Joined
+        self._broke = True  # since the last JoinedRoom
         self._gap_allowed = True  # nothing came since the break
         self._missed = 0  # lines since the break
 

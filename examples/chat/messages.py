@@ -23,14 +23,14 @@ Text = Annotated[str, Meta(max_length=500)]
 
 
 @message(12001)
-class Join(Struct):
+class JoinRoom(Struct):
     """Into a room, and out of the one before."""
 
     room: str
 
 
 @message(12002)
-class Joined(Struct):
+class JoinedRoom(Struct):
     """You are in. The next line of `room` will have `next_number`."""
 
     room: str
@@ -43,7 +43,7 @@ class Leave(Struct):
 
 
 @message(12004)
-class Say(Struct):
+class Speak(Struct):
     text: Text
 
 

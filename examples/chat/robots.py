@@ -6,7 +6,7 @@ gatelink robots examples.chat.robots:Chatter
 import asyncio
 
 from examples.chat.check import LineCheck
-from examples.chat.messages import ROOMS, Join, Joined, Leave, Line, Say
+from examples.chat.messages import ROOMS, JoinedRoom, JoinRoom, Leave, Line, Speak
 from examples.chat.tokens import SecretTokens
 from gatelink import Session
 from gatelink.robots import Robot
@@ -35,14 +35,14 @@ class Chatter(Robot):
     async def enter(self, room: str) -> None:
         self.room = room
         with self.measure("join"):
-            self.send(Join(room))
-            await self.expect(Joined, lambda joined: joined.room == room)
+            self.send(JoinRoom(room))
+            await self.expect(JoinedRoom, lambda joined: joined.room == room)
 
     async def talk(self) -> None:
         self.said += 1
         text = f"line {self.said} of robot {self.number}"
         with self.measure("say"):
-            self.send(Say(text))
+            self.send(Speak(text))
             await self.expect(
                 Line, lambda line: line.author == self.uid and line.text == text
             )
@@ -55,14 +55,14 @@ class Chatter(Robot):
 
     async def break_off_and_come_back(self) -> None:
         self.count("breaks")
-        self.send(Say("I'll be back"))
+        self.send(Speak("I'll be back"))
         await self.disconnect(abruptly=self.random.random() < 0.5)
         self.check.broke()
         await asyncio.sleep(self.random.uniform(0.2, 1.0))
         await self.connect()
         await self.enter(self.room)
 
-    def on_joined(self, session: Session, joined: Joined) -> None:
+    def on_joined(self, session: Session, joined: JoinedRoom) -> None:
         missed = self.check.joined(joined.room, joined.next_number)
         self.count("breaks with a gap", missed > 0)
         self.count("lines missed over breaks", missed)

@@ -3,7 +3,7 @@
 gatelink serve examples.chat.server:server
 """
 
-from examples.chat.messages import ROOMS, Join, Joined, Leave, Line, Say
+from examples.chat.messages import ROOMS, JoinedRoom, JoinRoom, Leave, Line, Speak
 from examples.chat.tokens import SecretTokens
 from gatelink import Server, Session
 
@@ -21,8 +21,8 @@ server = Server("tcp://127.0.0.1:7000", tokens=SecretTokens())
 rooms = {name: Room(name) for name in ROOMS}
 
 
-@server.on(Join)
-def join(session: Session, message: Join) -> None:
+@server.on(JoinRoom)
+def join(session: Session, message: JoinRoom) -> None:
     room = rooms.get(message.room)
     if room is None:
         session.kick(f"there is no such room; there are {', '.join(ROOMS)}")
@@ -30,11 +30,11 @@ def join(session: Session, message: Join) -> None:
     leave(session)
     room.members.add(session)
     session.data = room
-    session.send(Joined(room.name, room.next_number))
+    session.send(JoinedRoom(room.name, room.next_number))
 
 
-@server.on(Say)
-def say(session: Session, message: Say) -> None:
+@server.on(Speak)
+def say(session: Session, message: Speak) -> None:
     room = session.data
     if room is not None:
         line = Line(room.name, room.next_number, session.uid, message.text)

@@ -299,15 +299,15 @@ def test_robots_of_one_seed_and_number_draw_the_same() -> None:
 async def test_the_chats_robots_find_a_server_that_repeats_lines(monkeypatch: pytest.MonkeyPatch) -> None:
     if "CHAT_SECRET" not in os.environ:
         monkeypatch.setenv("CHAT_SECRET", "only for this test, and long enough")
-    from examples.chat.messages import Join, Joined, Line, Say
+    from examples.chat.messages import JoinedRoom, JoinRoom, Line, Speak
     from examples.chat.robots import Chatter, tokens
 
     async with EchoServer(tokens=tokens) as server:
         server.handlers.catalog = server.context.catalog = Chatter.catalog
-        server.on(Join)(lambda session, message: session.send(Joined(message.room, 1)))
+        server.on(JoinRoom)(lambda session, message: session.send(JoinedRoom(message.room, 1)))
 
-        @server.on(Say)
-        def say(session: Session, message: Say) -> None:
+        @server.on(Speak)
+        def say(session: Session, message: Speak) -> None:
             session.send(Line("amber", 1, session.uid, message.text))
 
         tally = await run_of(Chatter, server, 5, until=lambda tally: tally.errors)
