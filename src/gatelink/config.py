@@ -7,7 +7,7 @@ from ipaddress import IPv4Network, IPv6Network, ip_network
 
 import msgspec
 
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, counted
 
 Network = IPv4Network | IPv6Network
 
@@ -208,6 +208,6 @@ class WireOptions(msgspec.Struct, frozen=True, kw_only=True):
 
     def __post_init__(self) -> None:
         if len(self.scramble_key) != 8:
-            raise ConfigError(f"wire.scramble_key has {len(self.scramble_key)} bytes; it must have 8")
+            raise ConfigError(f"wire.scramble_key has {counted(len(self.scramble_key), 'byte')}; it must have 8")
         if self.compress_over < 0:
             raise ConfigError(f"wire.compress_over is {self.compress_over}; it must be 0 (never) or more")

@@ -187,7 +187,7 @@ async def test_top_is_sorted_and_left_by_keys_and_leaves_the_terminal_as_it_was(
             while b"engine" not in seen or b"q" not in seen.partition(b"engine")[2]:
                 seen += await reader.read(4_096)
             assert "gateway" in (text := EVENT.sub("", seen.decode(errors="replace"))) and "lobby" in text
-            assert "1 players" not in text and "0 players" in text and "login" in text
+            assert "1 player" not in text and "0 players" in text and "login" in text
             assert not termios.tcgetattr(theirs)[3] & termios.ECHO
             os.write(ours, b"mcq")
             reading = asyncio.create_task(reader.read())

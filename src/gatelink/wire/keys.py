@@ -4,7 +4,7 @@ import secrets
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
-from gatelink.errors import ConfigError
+from gatelink.errors import ConfigError, counted
 from gatelink.wire.noise import is_usable, key_id, psk_id
 
 KEY_SIZE = 32
@@ -45,7 +45,8 @@ class ClusterKey:
 
     def __init__(self, psk: bytes) -> None:
         if len(psk) != KEY_SIZE:
-            raise ConfigError(f"cluster key has {len(psk)} bytes; it must have {KEY_SIZE} random ones, no pass-phrase")
+            has = counted(len(psk), "byte")
+            raise ConfigError(f"cluster key has {has}; it must have {KEY_SIZE} random ones, no pass-phrase")
         self.psk = psk
         self.key_id = psk_id(psk)
 
@@ -72,7 +73,7 @@ def check_public_key(key: bytes | None) -> None:
     if isinstance(key, str):
         raise ConfigError(f"server_key is a str; give {KEY_SIZE} bytes: bytes.fromhex(...) of the public key in hex")
     if key is not None and len(key) != KEY_SIZE:
-        raise ConfigError(f"server_key has {len(key)} bytes; it is a ServerKey's `public`, of {KEY_SIZE}")
+        raise ConfigError(f"server_key has {counted(len(key), 'byte')}; it is a ServerKey's `public`, of {KEY_SIZE}")
     if key is not None and not is_usable(key):
         raise ConfigError(
             f"server_key is no public key{': it is all zeros' if not any(key) else ''}; give `public` of the ServerKey"

@@ -171,7 +171,7 @@ addresses = []
             "[wire]\nscramble_key = 'xx'",
             '2: wire.scramble_key: must be hex digits; write it as scramble_key = "29fd0138"',
         ),
-        ("[wire]\nscramble_key = '00'", "2: wire: scramble_key has 1 bytes; it must have 8"),
+        ("[wire]\nscramble_key = '00'", "2: wire: scramble_key has 1 byte; it must have 8"),
         (
             '[login]\nmethods = ["oidc"]',
             "2: login: methods has oidc, but there is no [login.oidc]; give its issuer, audience and jwks",
