@@ -62,7 +62,7 @@ class Chatter(Robot):
         await self.connect()
         await self.enter(self.room)
 
-    def on_joined(self, session: Session, joined: JoinedRoom) -> None:
+    def on_joined_room(self, session: Session, joined: JoinedRoom) -> None:
         missed = self.check.joined(joined.room, joined.next_number)
         self.count("breaks with a gap", missed > 0)
         self.count("lines missed over breaks", missed)
