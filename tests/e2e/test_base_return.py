@@ -97,10 +97,15 @@ async def test_with_another_token_the_login_is_new_and_the_older_session_gets_it
 
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("token", [b"first", b"second"])
-async def test_what_a_broken_session_left_follows_the_same_token_only(name: str, token: bytes) -> None:
+@pytest.mark.parametrize("frames", [50_000, 11_500], ids=["with room in the queue", "over a full queue"])
+async def test_what_a_broken_session_left_follows_the_same_token_only(name: str, token: bytes, frames: int) -> None:
     """The server notices by itself that nobody is there: what its transport still held is not lost either."""
     limits = Limits(
-        max_outbox_bytes=1 << 25, max_outbox_frames=50_000, heartbeat_interval=500 * MS, heartbeat_timeout=3_000 * MS
+        max_outbox_bytes=1 << 25,
+        max_outbox_frames=frames,
+        write_high_water=1 << 20,  # more than the kernel takes at once
+        heartbeat_interval=500 * MS,
+        heartbeat_timeout=3_000 * MS,
     )  # long enough to queue all messages on a busy machine
     async with both(name, limits) as there, stuck(there) as older, BaseClient(7, token) as newer:
         front = there.front.sessions.get(7)
