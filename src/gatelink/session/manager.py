@@ -73,9 +73,9 @@ class SessionManager:
     """The sessions of one server.
 
     clock: unix seconds, for epochs. arbiter: says which login is the newest where several servers share their users;
-    None: this manager decides. address_key: the key under which a host is counted; None: the host is counted alone.
-    on_kick: called with each session that was kicked. on_kick_of_user: called with the uid, slot and reason of `kick`;
-    it ends the sessions. on_renew: called with a session and its fresh token.
+    None: this manager decides. address_key: the key under which a host is counted; None: each of its users counts
+    alone. on_kick: called with each session that was kicked. on_kick_of_user: called with the uid, slot and reason of
+    `kick`; it ends the sessions. on_renew: called with a session and its fresh token.
     """
 
     accepting = True

@@ -54,7 +54,7 @@ class _Totals(Generic[_K]):
 class Ranking(Generic[_T]):
     """Things that users hold, each with a size, and which of them is to give way.
 
-    address_key: the key that a host counts under; None for a host that counts with no other.
+    address_key: the key under which a host is counted; None: each of its users counts alone.
     total: of all sizes.
 
     Adding, removing and asking take logarithmic time: thousands of sessions may break at once.
