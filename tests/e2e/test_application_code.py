@@ -6,9 +6,11 @@ it called, and checks that nobody else noticed.
 
 import asyncio
 import functools
+import math
 import re
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -609,6 +611,25 @@ async def test_a_body_that_never_ran_is_a_failure(name: str, returned: str, tmp_
 async def test_a_coroutine_that_nobody_awaits_is_a_failure(name: str, tmp_path: Path) -> None:
     with capture_logs():
         await PLACES[name](lambda *arguments: never(), tmp_path)
+
+
+WRONG: dict[str, Any] = {
+    "None": None,
+    "a dict": {"uid": 8},
+    "a uid as a text": Identity("8"),  # type: ignore[arg-type]
+    "claims that are no dict": Identity(8, claims=["a"]),  # type: ignore[arg-type]
+    "an end that is a text": Identity(8, expires_at="2030-01-01"),  # type: ignore[arg-type]
+    "an end that is a datetime": Identity(8, expires_at=datetime(2030, 1, 1, tzinfo=UTC)),  # type: ignore[arg-type]
+    "an end that is NaN": Identity(8, expires_at=math.nan),
+}
+"""What is no identity. A Struct checks nothing when it is made."""
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("name", ["`Tokens.verify`", "a login method's `login`", "`Custom(function)`"])
+async def test_what_is_no_identity_lets_nobody_in(name: str, wrong: str, tmp_path: Path) -> None:
+    with capture_logs():
+        await PLACES[name](lambda *arguments: WRONG[wrong], tmp_path)
 
 
 class Undecided:

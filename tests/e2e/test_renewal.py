@@ -62,14 +62,14 @@ async def test_claims_and_end_follow_a_renewal_and_the_handlers_hear_of_it() -> 
 
 async def test_a_token_of_another_user_or_a_bad_one_changes_nothing() -> None:
     async with Server(TCP, tokens=Shown(), catalog=CATALOG) as server:
-        for token in ("8:eve:1000", "7:bad:1000"):
+        for token in ("8:eve:1000", "7:bad:1000", "7:endless:nan"):
             session = await client(server, "7:one:100")
             assert await refusal(session.renew(token)) is RequestCode.REFUSED
             there = server.sessions.get(7)
             assert there is not None and there.claims == {"name": "one"} and there.expires_in <= 100
             session.abort()
             await until(lambda: server.sessions.get(7) is None)
-        assert server.stats.renewals == {"refused": 2}
+        assert server.stats.renewals == {"refused": 3}
 
 
 async def test_only_a_client_renews_and_only_where_both_sides_can() -> None:

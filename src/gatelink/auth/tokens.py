@@ -1,6 +1,7 @@
 """Tokens: a login issues them, and every server checks them the same way."""
 
 import hmac
+import math
 import secrets
 import time
 from collections import OrderedDict
@@ -11,6 +12,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gatelink.errors import ConfigError, VerifyError
+from gatelink.wire.codecs import decode_error
 
 
 class Identity(msgspec.Struct, frozen=True):
@@ -19,6 +21,23 @@ class Identity(msgspec.Struct, frozen=True):
     uid: int  # u64
     claims: dict[str, Any] = {}  # what the login knows of the user: name, roles, ...
     expires_at: float | None = None  # unix seconds; None: never
+
+
+def checked(found: object, giver: str) -> Identity:
+    """Return `found` if it is an Identity whose values have the declared types. giver: what gave it, for the error.
+
+    A Struct does not check that itself, and a session whose `expires_at` is no number would not end. Raises TypeError,
+    without any of the values.
+    """
+    if not isinstance(found, Identity):
+        raise TypeError(f"{giver} returned a {type(found).__name__}; it must be an Identity")
+    try:
+        msgspec.convert({**msgspec.structs.asdict(found), "claims": found.claims or {}}, Identity)
+    except (msgspec.ValidationError, OverflowError) as error:
+        raise TypeError(f"{giver} returned an Identity with a wrong value: {decode_error(error)}") from None
+    if found.expires_at is not None and math.isnan(found.expires_at):
+        raise TypeError(f"{giver} returned an Identity whose expires_at is NaN")
+    return found
 
 
 class Tokens(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 from gatelink.auth.accounts import AccountExists, Accounts
 from gatelink.auth.errors import InvalidCredential, Unavailable
 from gatelink.auth.methods import LoginMethod, LoginRefused
-from gatelink.auth.tokens import Identity, Issuer
+from gatelink.auth.tokens import Identity, Issuer, checked
 from gatelink.calls import invoke
 from gatelink.cluster.engine import EngineError
 from gatelink.errors import ConfigError
@@ -133,10 +133,8 @@ class Logins:
         await invoke(self._tokens.revoke, token)
 
     async def _login(self, method: str, credentials: Mapping[str, Any], address: str) -> Identity:
-        identity = await invoke(self.methods[method].login, credentials, address)
-        if not isinstance(identity, Identity):
-            raise TypeError(f"the login method {method} returned a {type(identity).__name__}; it must be an Identity")
-        return identity
+        found = await invoke(self.methods[method].login, credentials, address)
+        return checked(found, f"the login method {method}")
 
     async def _welcome(
         self, identity: Identity, method: str, address: str, slot: int, transport: str = ""

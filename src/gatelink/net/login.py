@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
-from gatelink.auth.tokens import Identity, Tokens
+from gatelink.auth.tokens import Identity, Tokens, checked
 from gatelink.calls import invoke, says_yes, words_of
 from gatelink.config import Limits
 from gatelink.errors import (
@@ -502,7 +502,8 @@ class Login(Item):
         """The identity that the token proves. Measures the time of `verify`."""
         started = time.perf_counter()
         try:
-            return await invoke(self._rules.tokens.verify, token, uid, source, self._address)
+            found = await invoke(self._rules.tokens.verify, token, uid, source, self._address)
+            return checked(found, "Tokens.verify")
         finally:
             self._context.stats.token_seconds.observe(time.perf_counter() - started)
 

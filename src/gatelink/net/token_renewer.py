@@ -4,7 +4,7 @@ import asyncio
 from typing import Protocol, runtime_checkable
 
 from gatelink import tasks
-from gatelink.auth.tokens import Identity
+from gatelink.auth.tokens import Identity, checked
 from gatelink.calls import invoke, words_of
 from gatelink.errors import GatelinkError, VerifyError
 from gatelink.logger import Logger, RateLimitedLogger
@@ -45,7 +45,8 @@ class TokenRenewer:
             if len(token) > limits.max_token:
                 raise VerifyError(f"a token of {len(token)} bytes is over {limits.max_token} (limits.max_token)")
             async with asyncio.timeout(limits.token_timeout):
-                identity = await invoke(self._check, token, session.uid, session.source, session.address)
+                found = await invoke(self._check, token, session.uid, session.source, session.address)
+            identity = checked(found, "the check of a renewal")
             if identity.uid != session.uid:
                 raise VerifyError(f"the token is of uid {identity.uid}, not of {session.uid}")
         except VerifyError as error:
