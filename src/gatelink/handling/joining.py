@@ -57,10 +57,11 @@ class Joined:
                 self._failed(session, contain(error))
                 continue
             if inspect.isawaitable(result):
-                return self._go_on(result, session, message, index + 1)
+                return self._await(result, session, message, index + 1)
         return None
 
-    async def _go_on(self, result: Any, session: MessageSource, message: Any, at: int) -> None:
+    async def _await(self, result: Any, session: MessageSource, message: Any, at: int) -> None:
+        """Await what one handler returned, then call the handlers from `at` on."""
         code_before = session.close_code
         try:
             while inspect.isawaitable(result):

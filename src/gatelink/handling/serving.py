@@ -31,7 +31,7 @@ def serve(session: MessageSource, route: Route, message: Any, frame: Frame) -> A
 async def serve_later(session: MessageSource, requests: Requests | None, tag: int, result: Any) -> None:
     """Answer a request with what its async handler returns. Raises what the handler raises.
 
-    requests: the session's when the request came; a client that had to log in again has others by now.
+    requests: the session's when the request came. After a new login a client has a new `Requests`.
     """
     try:
         while inspect.isawaitable(result):
@@ -46,7 +46,7 @@ async def serve_later(session: MessageSource, requests: Requests | None, tag: in
 
 
 def refuse_for(session: MessageSource, requests: Requests | None, tag: int, error: BaseException) -> None:
-    """Say that a request has no answer. Of the cause, only what a `Refuse` says goes out."""
+    """Tell the peer that a request has no answer. It gets the cause only from a `Refuse`."""
     if requests is None:
         return
     if isinstance(error, Refuse):

@@ -1,7 +1,7 @@
 """The states of a login check and of a dialler, and every transition there is; `session.states.step` takes them.
 
 A frame of the peer that is not in the table of a login check is a protocol error. Any other event that is not in its
-table is a fault of ours: `step` raises.
+table is a bug of gatelink: `step` raises.
 """
 
 from enum import Enum, auto

@@ -146,7 +146,7 @@ def _words(cls: Any) -> str:
 
 
 class _Inspection:
-    """The definitions of all classes that are met from the messages on."""
+    """Collects the definitions of the messages' classes, and of all classes that these refer to."""
 
     def __init__(self, names: _Names) -> None:
         self.types: dict[str, Definition] = {}
@@ -292,7 +292,7 @@ def _default(field: inspect.Field) -> object:
 
 
 def _doc(cls: Any) -> str:
-    """The docstring of a class, not of its bases, and not one that dataclasses or NamedTuple made."""
+    """The docstring of the class itself: not its bases', and none that dataclasses or NamedTuple generated."""
     cls = get_origin(cls) or cls
     doc = vars(cls).get("__doc__")
     if not isinstance(doc, str):

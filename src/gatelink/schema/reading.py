@@ -1,6 +1,6 @@
 """Whether a reader takes every body that a writer may send: two types and one codec.
 
-The answer may be no where the reader would take all bodies. It is yes only if the reader does.
+A yes is certain. A no may be wrong: some types are reported although their reader would take all bodies.
 """
 
 from collections.abc import Iterator
@@ -49,14 +49,14 @@ _ARRAYS = (ListNode, SetNode, TupleNode)
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What a reader does not take. place: a field of the message."""
+    """Something that a reader refuses, or reads as something else. place: the field of the message."""
 
     place: str
     text: str
 
 
 class Reading:
-    """A writer and a reader with one codec, which is the reader's. Do the types of one read those of the other?"""
+    """Compares the types of a writer with those of its reader. codec: the reader's; the writer's is of its `family`."""
 
     def __init__(self, writer: Schema, reader: Schema, codec: str) -> None:
         self._writer = writer
@@ -66,7 +66,7 @@ class Reading:
         self._bad: dict[tuple[str, str], list[Problem]] = {}
 
     def message(self, writer: str, reader: str) -> list[Problem]:
-        """The problems of a message whose definitions have these names; [] if every body is read."""
+        """The problems of a message, given the names of its two definitions; [] if every body is read."""
         wrote, reads = self._writer.types[writer], self._reader.types[reader]
         if isinstance(wrote, OpaqueDef) and isinstance(reads, OpaqueDef) and wrote.protobuf != reads.protobuf:
             return [Problem("", f"{wrote.protobuf} is read as {reads.protobuf}")]

@@ -100,7 +100,7 @@ class _Classes:
             omit_defaults=definition.omits_defaults,
             kw_only=optional != sorted(optional),  # else a field with a default can't stand before one without
         )
-        for field in fields:  # now, since a class may refer to itself; msgspec reads them at first use
+        for field in fields:  # only now, since a class may refer to itself; msgspec reads annotations at first use
             hint = self._hint(field.type)
             cls.__annotations__[field.python_name] = hint | UnsetType if field.optional else hint
 
@@ -146,7 +146,7 @@ class _Classes:
 
 
 def _limited(hint: Any, **limits: Any) -> Any:
-    """`hint` with what is given of `limits`; as it is if nothing is, since the binary codec takes no other `str`."""
+    """`hint` annotated with the limits that are not None. Without any it stays plain, as the binary codec needs it."""
     given = {name: limit for name, limit in limits.items() if limit is not None}
     return Annotated[hint, Meta(**given)] if given else hint
 

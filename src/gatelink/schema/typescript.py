@@ -222,7 +222,7 @@ class _File:
         return name
 
     def _call(self, name: str) -> str:
-        """A function of the SDK to be called, so that a bundler drops the call if nobody uses its result."""
+        """A function of the SDK to be called, marked so that a bundler drops the call if its result is not used."""
         return _PURE + self._use(name)
 
     def _field(self, of: str, field: Field) -> str:

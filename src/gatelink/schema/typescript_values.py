@@ -28,7 +28,7 @@ from gatelink.schema.nodes import (
 )
 from gatelink.schema.typescript_words import member_access, property_name, quoted
 
-_SAFE = 2**53 - 1  # the greatest integer that a JavaScript number holds with all below it
+_SAFE = 2**53 - 1  # JavaScript's Number.MAX_SAFE_INTEGER
 
 _CONSTANT = re.compile(r"\".*\"|-?\d.*|null|true|false|\w+\.\w+|\w+\[\".*\"\]", re.DOTALL)
 """An expression whose value can't be changed, so that all messages may share it."""
@@ -87,7 +87,7 @@ class Defaults:
         raise CatalogError(f"{at}: its default can't be written in TypeScript; leave it out, or make it a simpler one")
 
     def _key_value(self, node: Node, key: object, at: str) -> str:
-        """The expression of a dict's key. JSON has keys as text, so that of a number is parsed."""
+        """The expression of a dict's key. In JSON all keys are texts, so a number is parsed."""
         if isinstance(node, (IntNode, FloatNode)) and isinstance(key, str):
             return self.value(node, json.loads(key), at)
         if isinstance(node, RefNode) and isinstance(key, str):

@@ -35,7 +35,7 @@ def check_name(name: str) -> None:
 
 
 def quoted(value: object) -> str:
-    """A value of JSON as an expression, in ASCII only where an editor would show nothing or something else."""
+    """A value of JSON as an expression. It is escaped to ASCII if some character is not printable."""
     text = json.dumps(value, ensure_ascii=False)
     return text if text.isprintable() else json.dumps(value)
 
@@ -59,7 +59,7 @@ def comment(text: str, indent: str = "") -> str:
 
 
 def wrapped(head: str, items: Iterable[str], tail: str) -> str:
-    """A list of items in one line, or one a line if they are too long for it."""
+    """A list of items in one line; if that is too long, one line for each."""
     items = list(items)
     line = head + ", ".join(items) + tail
     if len(line) <= WIDTH:
