@@ -168,16 +168,26 @@ async def test_what_is_no_http_request_is_refused_at_once_at_a_websocket_listene
         assert words in logs[0]["why"] or pieces > 1
 
 
-async def test_a_websocket_client_that_leaves_in_the_middle_of_its_request_has_its_line(logs: list[Any]) -> None:
-    async with serving("ws://127.0.0.1:0") as server:
-        for begun in (b"", b"GET / HTTP/1.1\r\nHost: a"):
+@pytest.mark.parametrize(
+    ("listen", "begins", "why"),
+    [
+        (Listen(endpoint="ws://127.0.0.1:0"), b"GET / HTTP/1.1\r\nHost: a", "it left in the middle of its request"),
+        (Listen(endpoint=TCP, proxies=("127.0.0.0/8",)), b"PROXY TCP4", "it left after 10 bytes of a PROXY header"),
+    ],
+    ids=["WebSocket", "PROXY"],
+)
+async def test_a_client_that_leaves_in_the_middle_of_its_first_words_has_its_line(
+    listen: Listen, begins: bytes, why: str, logs: list[Any]
+) -> None:
+    async with serving(listen) as server:
+        for begun in (b"", begins):
             client = await RawClient.open(server)
             client.send(begun)
             await client.writer.drain()
             await asyncio.sleep(10 * MS)
             await client.close()
         await until(lambda: server.stats.refused["left-unverified"] == 2)
-    assert [line["why"] for line in logs] == ["it left in the middle of its request"]
+    assert [line["why"] for line in logs] == [why]
 
 
 async def test_a_missing_a_wrong_and_an_unexpected_proxy_header_are_named(logs: list[Any]) -> None:

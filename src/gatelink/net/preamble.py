@@ -56,7 +56,11 @@ class Preamble(asyncio.BufferedProtocol, Item):
     def connection_lost(self, exc: Exception | None) -> None:
         if self._connection.state is ConnectionState.UNVERIFIED:
             reason = "left-unverified"
-            self._acceptor.context.stats.refused[reason] += 1  # not logged: a health check does this
+            if self._data:
+                why = f"it left after {counted(len(self._data), 'byte')} of a PROXY header"
+                self._acceptor.admission.note_refusal(reason, peer_host(self._transport), why)
+            else:  # not logged: a health check does this
+                self._acceptor.context.stats.refused[reason] += 1
         self._acceptor.context.wheel.cancel(self)
         self._connection.connection_lost(exc)
 
