@@ -123,6 +123,10 @@ class Wire(asyncio.Protocol):
             self.transport.write(data if self.stream is None else self.stream.seal(data))
 
 
+def acknowledgement(received: int) -> bytes:
+    return control_frame(Ack(max(0, received)))
+
+
 class Run:
     """One trace: a client of a kind, its server, and what they say."""
 
@@ -149,6 +153,12 @@ class Run:
                 rest = rest[size:]
                 await asyncio.sleep(0)
 
+    async def mixed(self, parts: list[str | int], sizes: list[int]) -> None:
+        """As `bytes`, with acknowledgements among the frames. A number is the count of one: by how many it is wrong."""
+        self.hear()
+        data = [part if isinstance(part, str) else acknowledgement(self.received + part).hex() for part in parts]
+        await self.bytes("".join(data), sizes)
+
     async def say(self, messages: list[list[int]]) -> None:
         """The server sends all of these in one turn: byte, size, policy, key."""
         session = self.server.sessions.get(7)
@@ -166,7 +176,7 @@ class Run:
         """The client says how many messages it has; off: by how many that is wrong."""
         self.hear()
         if self.kind in ("resumable", "sealed"):
-            self.wire.send(control_frame(Ack(max(0, self.received + off))))
+            self.wire.send(acknowledgement(self.received + off))
 
     async def cut(self) -> None:
         """The connection breaks."""

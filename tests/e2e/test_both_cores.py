@@ -13,8 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gatelink import CloseCode, _native
+from gatelink.wire.control import Ack, ControlType, control_frame
+from gatelink.wire.frames import encode_control_frame
 from tests.e2e.any_bytes import frames, odd, sizes
 from tests.e2e.both_cores import KINDS
+from tests.e2e.support import Echo, frame_of
 from tests.twins import core
 
 pytestmark = pytest.mark.skipif(core is None, reason="the compiled core is not built here")
@@ -34,6 +37,32 @@ sent = st.tuples(
     ).map(bytes.hex),
     sizes,
 )
+odd_acks = st.sampled_from(
+    [
+        control_frame(Ack(2**64 - 1)),
+        encode_control_frame(bytes([ControlType.ACK]) + bytes(7)),  # a count that is cut short
+        encode_control_frame(bytes([ControlType.ACK]) + bytes(9)),
+        encode_control_frame(bytes([ControlType.PING]) + bytes(8)),
+        control_frame(Ack(0))[:9],
+    ]
+)
+mixed = st.tuples(
+    st.just("mixed"),
+    st.lists(
+        st.one_of(
+            frames.map(bytes.hex),
+            frames.map(bytes.hex),
+            st.just(frame_of(Echo(1, "later")).hex()),
+            st.sampled_from([0, 0, 0, 0, -1, 1]),
+            st.integers(0, 20).flatmap(lambda n: odd_acks.map(bytes.hex) if not n else st.just(0)),
+        ),
+        min_size=1,
+        max_size=20,
+    ),
+    sizes,
+)
+"""Messages with acknowledgements before, between and behind them."""
+
 said = st.tuples(
     st.just("say"),
     st.lists(
@@ -45,6 +74,7 @@ said = st.tuples(
 steps = st.one_of(
     sent,
     sent,
+    mixed,
     said,
     st.tuples(st.just("broadcast"), st.integers(0, 9), st.integers(0, 600)),
     st.tuples(st.just("acknowledge"), st.sampled_from([0, 0, 0, -1, 1])),

@@ -11,7 +11,9 @@ import resource
 import select
 import socket
 import struct
-from collections.abc import Callable
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +27,11 @@ from gatelink.net import acceptor, dialer
 from gatelink.net.connection import Connection
 from gatelink.net.endpoints import Endpoint
 from gatelink.net.sockets import open_socket
+from gatelink.wire.control import Ack, control_frame
 from gatelink.wire.frames import encode_control_frame, encode_frame
 from tests.e2e.any_bytes import BLOB, NOTE, pieces_of, streams
 from tests.e2e.both_cores import Journal, counted
+from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import (
     CATALOG,
     TCP,
@@ -46,6 +50,7 @@ from tests.e2e.support import (
     until,
     verify_request,
 )
+from tests.limits import with_window
 from tests.support import run_watched
 
 pytestmark = pytest.mark.skipif(_native.core is None, reason="the compiled core does not run")
@@ -308,6 +313,109 @@ async def test_a_handler_may_take_away_the_handler_of_the_messages_behind_it() -
             client.send(*(frame_of(Note(n)) for n in range(4)), frame_of(Echo(1)))
             assert await client.message() == Echo(1)
         assert seen == [0] and server.stats.unhandled == 3
+
+
+# -- acknowledgements among the messages of a read --
+
+PLACES = {
+    "before": [None, 0, 1, 2],
+    "between": [0, None, 1, 2],
+    "behind": [0, 1, 2, None],
+    "everywhere": [None, 0, None, None, 1, 2, None],
+    "alone": [None],
+}
+
+
+def read_with(ack: bytes, parts: list[int | None]) -> bytes:
+    """Notes with these numbers, and `ack` for each None."""
+    return b"".join(ack if n is None else frame_of(Note(n)) for n in parts)
+
+
+@asynccontextmanager
+async def resumable(uid: int = 7) -> AsyncIterator[tuple[EchoServer, ExtendedClient, Session, list[Any]]]:
+    """A client that has 20 messages to acknowledge, and what the handler of its notes does: notes what it sees."""
+    async with serving(resume_plain=True) as server:
+        seen: list[Any] = []
+
+        @server.instead(Note)
+        def note(session: Session, message: Note) -> None:
+            seen.append((message.n, session.unacknowledged))
+
+        async with closing(ExtendedClient.logged_in(server, uid)) as client:
+            session = server.session(uid)
+            for n in range(20):
+                session.send(Echo(n))
+            await until(lambda: session.unacknowledged == 20)
+            yield server, client, session, seen
+
+
+@pytest.mark.parametrize("parts", PLACES.values(), ids=PLACES)
+async def test_acknowledgements_take_the_straight_path_wherever_they_stand_and_before_any_handler(
+    parts: list[int | None],
+) -> None:
+    async with resumable() as (_, client, session, seen):
+        straight, listed = _native.core.frame_counts()  # type: ignore[union-attr]
+        client.send(read_with(control_frame(Ack(13)), parts))
+        await until(lambda: session.unacknowledged == 7)
+        notes = [(n, 7) for n in parts if n is not None]
+        await until(lambda: seen == notes)
+        assert _native.core.frame_counts() == (straight + len(parts), listed)  # type: ignore[union-attr]
+        assert session.extension is not None and session.extension.received == len(notes)
+
+
+@pytest.mark.parametrize("received", [12, 21, 2**63, 2**64 - 1])
+async def test_a_count_that_can_not_be_ends_the_session_after_the_messages_before_it(received: int) -> None:
+    async with resumable() as (server, client, session, seen):
+        wrong = control_frame(Ack(received))
+        client.send(read_with(control_frame(Ack(13)), [None, 0, 1]) + wrong + read_with(wrong, [2, None]))
+        await client.rest()
+        await until(lambda: server.ended)
+        assert seen == [(0, 7), (1, 7)] and server.ended == [(7, CloseCode.PROTOCOL_ERROR)]
+        assert session.close_reason == f"peer has received {received} messages; 13 were acknowledged, 20 sent"
+
+
+async def test_an_acknowledgement_makes_room_in_the_window_for_what_waits() -> None:
+    async with serving(resume_plain=True, limits=with_window(Limits(), frames=4)) as server:
+        async with closing(ExtendedClient.logged_in(server, 7)) as client:
+            session = server.session(7)
+            for n in range(10):
+                session.send(Echo(n))
+            for n in range(10):
+                assert await client.message() == Echo(n)
+                if n % 4 == 3:
+                    assert session.outbox.count == 9 - n
+                    client.send(control_frame(Ack(n + 1)))
+
+
+@pytest.mark.parametrize("how", ["other table", "no route", "later", "turn over"])
+async def test_what_is_left_of_a_read_has_no_acknowledgements(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A handler in the middle of a read leaves the rest to another table, to the slow path, or to the inbox."""
+    handlers = Handlers(CATALOG)
+    async with resumable() as (server, client, session, seen):
+        handlers.on(Note)(lambda session, message: seen.append(message.n))
+
+        @server.instead(Note)
+        def note(session: Session, message: Note) -> Any:
+            seen.append(message.n)
+            if message.n == 1:
+                match how:
+                    case "other table":
+                        session.handlers = handlers
+                    case "no route":
+                        server.instead(Note)(lambda session, message: seen.append(message.n))
+                    case "later":
+                        return asyncio.sleep(0)
+                    case "turn over":
+                        time.sleep(0.01)
+            return None
+
+        for behind in ([2, None, 3], [None]):
+            seen.clear()
+            client.send(read_with(control_frame(Ack(13)), [0, None, 1, None, *behind]))
+            notes = [0, 1, *(n for n in behind if n is not None)]
+            await until(lambda notes=notes: seen == notes and session.inbox is None)  # type: ignore[misc]
+        assert not server.stats.unhandled and session.unacknowledged == 7
+        assert session.close_code is None and session.extension is not None and session.extension.received == 6
 
 
 # -- what can happen to a socket --

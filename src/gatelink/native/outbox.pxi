@@ -38,7 +38,10 @@ cdef class Outbox:
 
     @property
     def sent(self):
-        return self.fast_sent if self.slow is None else self.fast_sent + self.slow.sent
+        return self.c_sent()
+
+    cdef uint64_t c_sent(self) except? 0:
+        return <uint64_t>(self.fast_sent if self.slow is None else self.fast_sent + <int64_t>self.slow.sent)
 
     @property
     def dropped(self):
@@ -209,7 +212,7 @@ cdef class Outbox:
         return data
 
     def stalled(self, double now, bint waits):
-        cdef int64_t sent = self.sent
+        cdef int64_t sent = <int64_t>self.c_sent()
         if not waits or sent != self.seen:
             self.seen = sent
             self.seen_at = now
@@ -260,7 +263,10 @@ cdef class SendWindow(Outbox):
 
     @property
     def acknowledged(self):
-        return self.sent - self.kept
+        return self.c_acknowledged()
+
+    cdef uint64_t c_acknowledged(self) except? 0:
+        return self.c_sent() - <uint64_t>self.kept
 
     @property
     def held_bytes(self):
@@ -313,13 +319,19 @@ cdef class SendWindow(Outbox):
         return data
 
     def acknowledge(self, received):
-        cdef Block *block = self.block
-        cdef int64_t fresh, i
-        if not 0 <= received - self.acknowledged <= self.kept:  # in Python's integers: it may be any 64 bits
+        if not 0 <= received <= 0xFFFFFFFFFFFFFFFF:
             raise wrong_count(received, self)
-        fresh = received - self.acknowledged
+        self.c_acknowledge(received)
+
+    cdef int c_acknowledge(self, uint64_t received) except -1:
+        cdef Block *block = self.block
+        cdef uint64_t acknowledged = self.c_acknowledged()
+        cdef int64_t fresh, i
+        if not acknowledged <= received <= self.c_sent():
+            raise wrong_count(received, self)
+        fresh = <int64_t>(received - acknowledged)
         if not fresh:
-            return
+            return 0
         if fresh == self.kept:
             block.start = block.middle
         else:
@@ -327,6 +339,7 @@ cdef class SendWindow(Outbox):
                 block.start += HEADER_SIZE + (gl_u32(bytes_of(block) + block.start) & MAX_LENGTH)
         self.kept -= fresh
         self.tidy()
+        return 0
 
     def lift(self):
         self.window_frames = self.window_bytes = 0x7FFFFFFFFFFFFFFF

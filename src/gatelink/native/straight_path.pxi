@@ -1,12 +1,19 @@
 # Twin of session/straight_path.StraightPath.
 
 DEF TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
+DEF CONTROL_FLAG = 0x80000000   # in the first word of a control record
+DEF ACK_WORD = 0x80000009   # the header of an ACK: a type and a count
+DEF ACK_TYPE = 8
+DEF ACK_SIZE = 13           # bytes of the whole record
 
 
-cdef struct Straight:       # the frames of a read that may go straight to their handlers
+cdef struct Straight:       # the frames of a read that may go straight to their handlers, and the ACKs among them
     size_t end              # where the last one ends
-    int64_t count
+    size_t last             # where the last message ends
+    int64_t count           # of messages and ACKs
+    int64_t messages
     int64_t bodies          # bytes of all bodies
+    uint64_t acknowledged   # the count of the last ACK
     bint has_tags           # there are requests, answers or failures among them
     int type                # of the server that gets them; 0: this process has handlers for them
 
@@ -234,7 +241,7 @@ cdef class StraightPath(Item):
         return 0
 
     cdef int find_straight(self, const uint8_t *data, size_t size, Share *share, Straight *found) except -1:
-        """Finds the whole frames of this turn that go to handlers, or to a server, as they came.
+        """Finds the whole frames of this turn that go to handlers, or to a server, as they came, and the ACKs.
 
         None, if one of them, or what is behind them, needs more than a look-up: then all take the way through Python.
         """
@@ -274,6 +281,10 @@ cdef class StraightPath(Item):
         cdef size_t at = 0
         cdef uint32_t word, length
         cdef uint16_t id
+        cdef uint64_t received
+        cdef SendWindow window = None
+        found.last = 0
+        found.messages = 0
         found.bodies = 0
         found.has_tags = False
         found.type = 0
@@ -281,6 +292,23 @@ cdef class StraightPath(Item):
             if size - at < HEAD_SIZE:
                 break
             word = gl_u32(data + at)
+            if word == ACK_WORD and data[at + HEADER_SIZE] == ACK_TYPE and ACK_SIZE <= share.max_length:
+                if size - at < ACK_SIZE:
+                    break
+                if window is None:
+                    window = self.window_of_acks()
+                    if window is None:
+                        found.count = 0
+                        return 0
+                    found.acknowledged = window.c_acknowledged()
+                received = gl_u64(data + at + HEADER_SIZE + 1)
+                if not found.acknowledged <= received <= window.c_sent():
+                    found.count = 0  # Python says what is wrong
+                    return 0
+                found.acknowledged = received
+                at += ACK_SIZE
+                found.count += 1
+                continue
             id = gl_u16(data + at + HEADER_SIZE)
             length = straight_length(word, speaks_requests)
             if types is NULL:
@@ -291,7 +319,7 @@ cdef class StraightPath(Item):
                     length = straight_length(word & MAX_LENGTH, False) if word >> 24 < 4 else 0
                 if word >> 24 >= ANSWER or not types[id] or (routes is not NULL and routes[id] is not NULL):
                     length = 0
-                elif not found.count:
+                elif not found.messages:
                     found.type = types[id]
                 elif found.type != types[id]:
                     length = 0
@@ -301,7 +329,9 @@ cdef class StraightPath(Item):
             if size - at < HEADER_SIZE + length:
                 break
             at += HEADER_SIZE + length
+            found.last = at
             found.count += 1
+            found.messages += 1
             found.bodies += length - 2
             if word >> 24 >= REQUEST:
                 found.has_tags = True
@@ -310,20 +340,28 @@ cdef class StraightPath(Item):
         found.end = at
         return 0
 
+    cdef SendWindow window_of_acks(self):
+        """The window that ACKs are for. None: the session has no such window, and its ACKs are Python's to judge."""
+        cdef object window = self.extension.window if self.extension is not None else None
+        return <SendWindow>window if isinstance(window, SendWindow) else None
+
     cdef int take(self, const uint8_t *data, Straight *found) except -1:
         """As `receive`, for the frames in `data` that were found to be straight."""
         cdef Intake extension = <Intake?>self.extension if self.extension is not None else None
         global straight_frames
         cdef set refused = None
-        cdef size_t end = found.end
+        cdef size_t end = found.last
         self.last_heard = self.context.wheel.clock()
         self._flush_scheduled = True
-        if found.type and (found.end + CLIENT_HEAD > MAX_LENGTH or not self.note_forwarded(data, found)):
+        if found.count > found.messages:
+            (<SendWindow?>self.extension.window).c_acknowledge(found.acknowledged)
+            straight_frames += found.count - found.messages
+        if found.type and (found.last + CLIENT_HEAD > MAX_LENGTH or not self.note_forwarded(data, found)):
             self.receive(frames_of(data, 0, end, None))
             return 0
-        straight_frames += found.count
+        straight_frames += found.messages
         if extension is not None:
-            extension.c_count(found.count, found.bodies)
+            extension.c_count(found.messages, found.bodies)
         if found.type:
             self.forward(data, found)
         elif found.has_tags:
@@ -344,9 +382,9 @@ cdef class StraightPath(Item):
         if not found.has_tags:
             return True
         serving = <dict?>self.extension.requests.serving
-        while at < found.end:
+        while at < found.last:
             word = gl_u32(data + at)
-            if word >> 24 >= REQUEST:
+            if word >> 24 >= REQUEST and not word & CONTROL_FLAG:
                 tag = gl_u32(data + at + HEAD_SIZE)
                 id = gl_u16(data + at + HEADER_SIZE)
                 if 100 <= id < 200 or tag in serving or tag in fresh or len(serving) + len(fresh) >= MOST_REQUESTS:
@@ -359,8 +397,27 @@ cdef class StraightPath(Item):
     cdef int forward(self, const uint8_t *data, Straight *found) except -1:
         """Sends the frames of a read to a server, in one envelope, as they came."""
         cdef ForwardPath path = <ForwardPath?>self.forwarder
-        path.forward_to(found.type, client_envelope(path.sid, data, found.end), found.count)
+        path.forward_to(found.type, self.envelope_of(path.sid, data, found), found.messages)
         return 0
+
+    cdef bytes envelope_of(self, uint64_t sid, const uint8_t *data, Straight *found):
+        """The ClientFrame of the messages of a read."""
+        cdef bytes envelope
+        cdef uint8_t *place
+        cdef size_t at = 0, size
+        cdef uint32_t word
+        if found.count == found.messages:
+            return client_envelope(sid, data, found.last)
+        envelope = client_envelope(sid, NULL, <size_t>(found.bodies + HEAD_SIZE * found.messages))
+        place = <uint8_t *>PyBytes_AS_STRING(envelope) + CLIENT_HEAD
+        while at < found.last:
+            word = gl_u32(data + at)
+            size = HEADER_SIZE + (word & MAX_LENGTH)
+            if not word & CONTROL_FLAG:
+                memcpy(place, data + at, size)
+                place += size
+            at += size
+        return envelope
 
     cdef size_t note_tags(self, Intake extension, const uint8_t *data, size_t end, set refused) except? 0:
         """What `Requests.take_all` does: notes the requests, and takes the answers and failures.
@@ -376,7 +433,7 @@ cdef class StraightPath(Item):
         while at < end:
             word = gl_u32(data + at)
             size = (word & MAX_LENGTH) - 2
-            if word > MAX_LENGTH:
+            if word > MAX_LENGTH and not word & CONTROL_FLAG:
                 id = gl_u16(data + at + HEADER_SIZE)
                 tag = gl_u32(data + at + HEAD_SIZE)
                 if (
@@ -409,11 +466,14 @@ cdef class StraightPath(Item):
         cdef Route route
         cdef uint32_t word
         cdef object message, result, rest
+        cdef list left
         while at < end:
             here = at
             word = gl_u32(data + here)
             size = (word & MAX_LENGTH) - 2
             at += HEAD_SIZE + size
+            if word & CONTROL_FLAG:
+                continue
             head = HEAD_SIZE
             if refused is not None and word > MAX_LENGTH:
                 if here in refused:
@@ -458,11 +518,14 @@ cdef class StraightPath(Item):
             if self.state is not OPEN:
                 return 0
             if now > until:
-                if at < end:
-                    table.queue(self, frames_of(data, at, end, refused), sleep(0))
+                left = frames_of(data, at, end, refused)
+                if left:
+                    table.queue(self, left, sleep(0))
                 return 0
             if self.handlers is not table:
-                self.handlers.dispatch(self, frames_of(data, at, end, refused))
+                left = frames_of(data, at, end, refused)
+                if left:
+                    self.handlers.dispatch(self, left)
                 return 0
         return 0
 
@@ -526,14 +589,14 @@ cdef class StraightPath(Item):
 
 
 cdef list frames_of(const uint8_t *data, size_t at, size_t end, set refused):
-    """The frames from `at` to `end`, as `walk` gives them, without those that are not to be handled."""
+    """The messages from `at` to `end`, as `walk` gives them, without those that are not to be handled."""
     cdef list frames = []
     cdef size_t size
     cdef uint32_t word
     while at < end:
         word = gl_u32(data + at)
         size = (word & MAX_LENGTH) - 2
-        if refused is None or at not in refused:
+        if not word & CONTROL_FLAG and (refused is None or at not in refused):
             body = PyBytes_FromStringAndSize(<const char *>data + at + HEAD_SIZE, <Py_ssize_t>size)
             frames.append((gl_u16(data + at + HEADER_SIZE), word >> 24, body))
         at += HEAD_SIZE + size

@@ -14,9 +14,11 @@ from gatelink.config import WireOptions
 from gatelink.errors import CloseCode, SessionClosed
 from gatelink.session.manager import Duplicate
 from gatelink.session.stream import Pause
+from gatelink.wire.control import Ack, control_frame
 from gatelink.wire.frames import encode_frame
 from tests.e2e.cluster.support import CATALOG, LOBBY, ROOM, Ask, Move, Say, cluster, gateway_and_lobby, log_in, player
 from tests.e2e.engines import NewEngine
+from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import RawClient, closing, leave, until, verify_request
 
 
@@ -56,6 +58,31 @@ async def test_a_frame_crosses_as_it_came_compressed_or_scrambled_and_among_raw_
             lobby.player(7).send_frame(encode_frame(id, body, flags))
         assert [await client.frame() for _ in frames] == frames
         await client.close()
+
+
+async def test_a_resumable_player_s_acknowledgements_stay_at_the_gateway_and_its_frames_cross_as_they_came() -> None:
+    async with cluster() as town:
+        gateway, lobby = await town.gateway(1, resume_plain=True), await town.lobby(20)
+        raw: list[tuple[int, int, bytes]] = []
+        lobby.on_forward(lambda session, frame: raw.append((frame.id, frame.flags, frame.body)))
+        async with closing(ExtendedClient.logged_in(gateway, 7)) as client:
+            await until(lambda: len(lobby.players) == 1)
+            session = gateway.sessions.get(7)
+            assert session is not None and session.extension is not None
+            for n in range(100):
+                lobby.player(7).send(Say(n))
+            await until(lambda: session.unacknowledged == 100)
+            straight = straight_frames()
+            frames = [(12_500 + n % 3, n % 4, bytes([n, 255 - n]) * n) for n in range(200)]
+            data = []
+            for n, (id, flags, body) in enumerate(frames):
+                if n % 3 == 0:
+                    data.append(control_frame(Ack(n // 3)))
+                data.append(encode_frame(id, body, flags))
+            client.send(b"".join(data), control_frame(Ack(67)))
+            await until(lambda: len(raw) >= 200)
+            assert raw == frames and session.unacknowledged == 33 and session.extension.received == 200
+            assert _native.core is None or straight_frames() >= straight + 100, "the compiled core copies whole reads"
 
 
 def straight_frames() -> int:
