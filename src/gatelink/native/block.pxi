@@ -37,7 +37,7 @@ cdef Block *new_block(size_t size) except NULL:
 
 
 cdef void release_block(Block *block) noexcept:
-    """Gives a block back. NULL is none."""
+    """Gives a block back to the pool or the system. Does nothing for NULL."""
     global pooled
     if block is NULL:
         return
@@ -49,8 +49,9 @@ cdef void release_block(Block *block) noexcept:
 
 
 cdef uint8_t *make_room(Block **place, size_t size) except NULL:
-    """Where the next `size` bytes of the block go. It may move: `place` is where its owner has it. NULL there is none.
+    """Where the next `size` bytes of a block go.
 
+    place: the owner's pointer to the block. It is changed if the block moves, and gets a new block if it is NULL.
     Each byte is moved a bounded number of times, however many small pieces come.
     """
     cdef Block *block = place[0]

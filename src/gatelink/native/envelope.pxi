@@ -1,6 +1,6 @@
 # Twins of wire/envelope.py's functions for ClientFrame, PushFrame and BroadcastFrame, and of WholeFrames.
 #
-# What is not wholly right goes to the pure function, which says what is wrong with it.
+# An envelope with any fault goes to the pure function, which says what is wrong with it.
 
 DEF CLIENT_FRAME = 100
 DEF PUSH_FRAME = 101
@@ -59,7 +59,7 @@ cdef bint look_inside(const uint8_t *data, size_t at, size_t size, int64_t max_f
 
 
 cdef class WholeFrames:
-    """They stay in the body in which they came; none of them is an object until somebody asks for it."""
+    """The frames of an envelope. They stay in its body, and become objects only when they are iterated."""
 
     cdef bytes body
     cdef size_t start
@@ -269,7 +269,7 @@ def send_to_all(sessions, frames, key=0, full=None):
 cdef int schedule_all(context, list sessions) except -1:
     try:
         context.schedule_flushes(sessions)
-    except BaseException:  # as LocalError, in another thread: none of them is noted
+    except BaseException:  # as LocalError, in another thread: none of the sessions is scheduled
         for session in sessions:
             (<StraightPath>session)._flush_scheduled = False
         raise
@@ -277,7 +277,7 @@ cdef int schedule_all(context, list sessions) except -1:
 
 
 cdef WholeFrames joined(list frames):
-    """Frames of this side's own making, as one. Raises ValueError for what is not one whole frame."""
+    """Joins frames that this side made. Raises ValueError for bytes that are not one whole frame."""
     cdef WholeFrames whole = WholeFrames.__new__(WholeFrames)
     cdef bytes frame
     cdef size_t size

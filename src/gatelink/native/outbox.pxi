@@ -1,7 +1,7 @@
 # Twins of session/outbox.Outbox and SendWindow.
 #
-# Queued frames stand in one block, one behind the other: each says its own length. What needs more, keys and
-# DROP_OLDEST, has the pure outbox, which keeps its place until it is empty.
+# Queued frames stand in one block, one behind the other: each says its own length. For keys and DROP_OLDEST all queued
+# frames move to a pure outbox. It is used until it is empty.
 
 cdef class Outbox:
     cdef Block *block
@@ -311,7 +311,7 @@ cdef class SendWindow(Outbox):
             taken = self.slow.take_frames(1, space, False)
         self.is_slow = self.slow.count > 0
         data = b"".join(taken)
-        if data:  # what was queued has the pure outbox, so the block ends with what is kept
+        if data:  # queued frames are in the pure outbox, so the block has only the kept ones
             memcpy(make_room(&self.block, len(data)), PyBytes_AS_STRING(data), len(data))
             self.block.end += len(data)
             self.block.middle = self.block.end

@@ -243,7 +243,8 @@ cdef class StraightPath(Item):
     cdef int find_straight(self, const uint8_t *data, size_t size, Share *share, Straight *found) except -1:
         """Finds the whole frames of this turn that go to handlers, or to a server, as they came, and the ACKs.
 
-        None, if one of them, or what is behind them, needs more than a look-up: then all take the way through Python.
+        `found.count` is 0 if one of the frames, or the bytes behind them, need more than a look-up. Then all frames of
+        the turn go through Python.
         """
         cdef HandlerTable table
         cdef ForwardTable router = None
@@ -276,7 +277,10 @@ cdef class StraightPath(Item):
     cdef int scan(
         self, PyObject **routes, const uint8_t *types, const uint8_t *data, size_t size, Share *share, Straight *found
     ) except -1:
-        """types: the server type of each id, where frames are forwarded; else NULL."""
+        """Looks at each frame, where `length` 0 means: not straight.
+
+        types: the server type of each id, where frames are forwarded; else NULL.
+        """
         cdef bint speaks_requests = self.extension is not None and self.extension.requests is not None
         cdef size_t at = 0
         cdef uint32_t word, length
@@ -346,7 +350,7 @@ cdef class StraightPath(Item):
         return <SendWindow>window if isinstance(window, SendWindow) else None
 
     cdef int take(self, const uint8_t *data, Straight *found) except -1:
-        """As `receive`, for the frames in `data` that were found to be straight."""
+        """What `receive` does, for the frames in `data` that `find_straight` found."""
         cdef Intake extension = <Intake?>self.extension if self.extension is not None else None
         global straight_frames
         cdef set refused = None
@@ -375,7 +379,7 @@ cdef class StraightPath(Item):
         return self.flush_read()
 
     cdef bint note_forwarded(self, const uint8_t *data, Straight *found) except -1:
-        """Notes the requests that go to a server. False: it has noted none, as one of them is wrong or too many."""
+        """Notes the requests that go to a server. False: it has noted none, as one is wrong, or they are too many."""
         cdef dict serving, fresh = {}
         cdef size_t at = 0
         cdef uint32_t word
@@ -480,7 +484,7 @@ cdef class StraightPath(Item):
                     continue
                 head += TAG_SIZE
             found = table.routes.by_id[gl_u16(data + here + HEADER_SIZE)]
-            if found is NULL:  # a handler before it has deleted the route
+            if found is NULL:  # a handler that was called before has deleted the route
                 self.handlers.dispatch(self, frames_of(data, here, end, refused))
                 return 0
             route = <Route>found
@@ -572,7 +576,7 @@ cdef class StraightPath(Item):
         try:
             body = encoder.body_of(result)
         except Exception:
-            return False  # `Requests.answer` meets it again, and says so to both sides
+            return False  # `Requests.answer` gets the error again, and reports it to both sides
         size = HEAD_SIZE + TAG_SIZE + <size_t>PyBytes_GET_SIZE(body)
         if <int64_t>size > encoder.max_message or not outbox.has_room(size):
             return False
