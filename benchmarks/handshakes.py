@@ -39,7 +39,7 @@ from benchmarks.harness import (
     serving,
     wait_until_idle,
 )
-from benchmarks.listeners import CERTIFICATE, CERTIFICATE_KEY, GROUP_KEY, SERVER_ID
+from benchmarks.listeners import CERTIFICATE, CERTIFICATE_KEY, CLUSTER_KEY, SERVER_ID
 from benchmarks.rawclient import FIRST_UID
 from gatelink.wire.control import Handshake, Hello, decode_control
 from gatelink.wire.handshake import Initiator, Responder
@@ -56,7 +56,7 @@ WAYS = {
 }
 """The modes of logins.c, and what they are."""
 
-KEYS = {"sealed": [KEY.public.hex()], "link": [GROUP_KEY.to_hex()]}
+KEYS = {"sealed": [KEY.public.hex()], "link": [CLUSTER_KEY.to_hex()]}
 
 
 class Sample(NamedTuple):
@@ -136,10 +136,10 @@ def alone(initiators: list[Initiator], responder: Responder) -> float:
 def handshakes_alone(count: int) -> dict[str, float]:
     hello = Hello(features=FEATURES)
     clients = [Initiator(KEY.public, hello) for _ in range(count)]
-    links = [Initiator(GROUP_KEY, hello, 2, SERVER_ID) for _ in range(count)]
+    links = [Initiator(CLUSTER_KEY, hello, 2, SERVER_ID) for _ in range(count)]
     return {
         "NK": alone(clients, Responder([KEY])),
-        "NNpsk0": alone(links, Responder(cluster_keys=[GROUP_KEY], server_id=SERVER_ID)),
+        "NNpsk0": alone(links, Responder(cluster_keys=[CLUSTER_KEY], server_id=SERVER_ID)),
     }
 
 

@@ -14,7 +14,7 @@ from benchmarks.harness import HOST
 from gatelink import ClusterKey, Handlers, Listen, Server
 from gatelink.config import LINK_LIMITS
 
-GROUP_KEY = ClusterKey.from_hex("02" * 32)  # for benchmarks: known to everybody
+CLUSTER_KEY = ClusterKey.from_hex("02" * 32)  # for benchmarks: known to everybody
 SERVER_ID = 1
 
 CERTIFICATE, CERTIFICATE_KEY = "certificate.pem", "key.pem"
@@ -39,7 +39,7 @@ def link(port: str) -> Server:
         handshake_burst=ANY_HANDSHAKES,
     )
     inner = Listen(endpoint=f"tcp://{HOST}:{port}", inner=True, handlers=Handlers())
-    return Server(inner, id=SERVER_ID, cluster_key=GROUP_KEY, link_limits=limits)
+    return Server(inner, id=SERVER_ID, cluster_key=CLUSTER_KEY, link_limits=limits)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The bank keeps the accounts. Players can't reach it: it listens only for servers.
 
-GROUP_KEY=cluster.key gatelink serve examples.linked_servers.bank:server
+CLUSTER_KEY=cluster.key gatelink serve examples.linked_servers.bank:server
 """
 
 from collections import Counter

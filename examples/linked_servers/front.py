@@ -2,7 +2,7 @@
 
 It has no accounts: it asks the bank, over a session like those of players.
 
-GROUP_KEY=cluster.key gatelink serve examples.linked_servers.front:server
+CLUSTER_KEY=cluster.key gatelink serve examples.linked_servers.front:server
 """
 
 import os

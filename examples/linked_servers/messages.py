@@ -15,8 +15,8 @@ catalog = Catalog()
 FRONT, BANK = 1, 2  # the servers' types, and here their ids as well
 
 cluster_key = (
-    load_cluster_key(os.environ["GROUP_KEY"])
-    if "GROUP_KEY" in os.environ
+    load_cluster_key(os.environ["CLUSTER_KEY"])
+    if "CLUSTER_KEY" in os.environ
     else ClusterKey.generate()
 )
 

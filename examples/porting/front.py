@@ -1,6 +1,6 @@
 """A server that connects to a server, and forwards the frames that it does not handle.
 
-GROUP_KEY=cluster.key gatelink serve examples.porting.front:server
+CLUSTER_KEY=cluster.key gatelink serve examples.porting.front:server
 """
 
 import os

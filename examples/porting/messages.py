@@ -11,8 +11,8 @@ from gatelink.wire.codecs import U64
 FRONT, SPACE = 1, 2  # server ids, and here their types, too
 catalog = Catalog()
 cluster_key = (
-    load_cluster_key(os.environ["GROUP_KEY"])
-    if "GROUP_KEY" in os.environ
+    load_cluster_key(os.environ["CLUSTER_KEY"])
+    if "CLUSTER_KEY" in os.environ
     else ClusterKey.generate()
 )
 

@@ -2,7 +2,7 @@
 
 Its type is SPACE.
 
-GROUP_KEY=cluster.key gatelink serve examples.porting.space:server
+CLUSTER_KEY=cluster.key gatelink serve examples.porting.space:server
 """
 
 from examples.porting.messages import SPACE, Enter, Walk, catalog, cluster_key

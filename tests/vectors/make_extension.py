@@ -53,7 +53,7 @@ def private(byte: int) -> X25519PrivateKey:
 
 
 SERVER_KEY = ServerKey(private(0x01))
-GROUP_KEY = ClusterKey(bytes([0x02]) * 32)
+CLUSTER_KEY = ClusterKey(bytes([0x02]) * 32)
 EPHEMERAL = (0x03, 0x04)  # the initiator's and the responder's
 EPHEMERAL_AGAIN = (0x05, 0x06)  # of the connection that resumes
 RESUME_KEY = bytes([0x07]) * 32
@@ -236,8 +236,8 @@ class Conversation:
         if pattern is Pattern.NK:
             self.fields = handshake_fields(pattern, SERVER_KEY.key_id, 0, 0)
         else:
-            self.fields = handshake_fields(pattern, GROUP_KEY.key_id, OTHER_SERVER_ID, SERVER_ID)
-        agreed, psk = prologue(self.fields), GROUP_KEY.psk
+            self.fields = handshake_fields(pattern, CLUSTER_KEY.key_id, OTHER_SERVER_ID, SERVER_ID)
+        agreed, psk = prologue(self.fields), CLUSTER_KEY.psk
         client = HandshakeState(pattern, True, agreed, rs=SERVER_KEY.public, psk=psk, e=private(ephemeral[0]))
         server = HandshakeState(pattern, False, agreed, s=SERVER_KEY.private, psk=psk, e=private(ephemeral[1]))
         self.payloads = encode_control(HELLO), encode_control(HELLO.answer(FEATURES))
@@ -282,8 +282,8 @@ def handshake_line(pattern: Pattern) -> Line:
         "name": "NK" if nk else "NNpsk0",
         "note": "a client and a server" if nk else "two servers of a group",
         "protocol": f"Noise_{'NK' if nk else 'NNpsk0'}_25519_AESGCM_SHA256",
-        **(keys if nk else {"psk": GROUP_KEY.to_hex()}),
-        "key_id": (SERVER_KEY if nk else GROUP_KEY).key_id.hex(),
+        **(keys if nk else {"psk": CLUSTER_KEY.to_hex()}),
+        "key_id": (SERVER_KEY if nk else CLUSTER_KEY).key_id.hex(),
         "from": 0 if nk else OTHER_SERVER_ID,
         "to": 0 if nk else SERVER_ID,
         "prologue": prologue(made.fields).hex(),

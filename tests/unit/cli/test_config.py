@@ -32,7 +32,7 @@ def test_the_examples_are_good(example: str) -> None:
 
 
 def test_the_complete_example_has_every_section_and_is_good_with_its_secrets(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("NATS_PASSWORD", "ACCOUNTS_PASSWORD", "GROUP_KEY", "GATEWAY_KEY"):
+    for name in ("NATS_PASSWORD", "ACCOUNTS_PASSWORD", "CLUSTER_KEY", "GATEWAY_KEY"):
         monkeypatch.setenv(name, "0123456789abcdef" * 4)
     file = EXAMPLES / "complete.toml"
     assert run("check", file).exit_code == 0

@@ -14,8 +14,8 @@ from gatelink.keys import Key, load_cluster_key, load_key, load_login_keys, load
 from gatelink.wire.keys import ClusterKey, ServerKey
 
 SERVER_KEY = ServerKey.from_hex("01" * 32)
-GROUP_KEY = ClusterKey.from_hex("02" * 32)
-both_kinds = pytest.mark.parametrize("key", [SERVER_KEY, GROUP_KEY], ids=["server", "group"])
+CLUSTER_KEY = ClusterKey.from_hex("02" * 32)
+both_kinds = pytest.mark.parametrize("key", [SERVER_KEY, CLUSTER_KEY], ids=["server", "cluster"])
 
 
 def run(*arguments: str) -> Result:
@@ -46,7 +46,7 @@ def test_a_new_group_key_is_loaded_and_only_its_id_was_shown(tmp_path: Path) -> 
     assert shown.split() == ["key", "id", key.key_id.hex()]
 
 
-@pytest.mark.parametrize("group", [[], ["--cluster"]], ids=["server", "group"])
+@pytest.mark.parametrize("group", [[], ["--cluster"]], ids=["server", "cluster"])
 def test_without_a_file_standard_output_is_the_file_and_no_two_keys_are_alike(group: list[str], tmp_path: Path) -> None:
     found = set()
     for number in range(2):
@@ -62,7 +62,7 @@ def test_without_a_file_standard_output_is_the_file_and_no_two_keys_are_alike(gr
 
 def test_a_key_file_of_an_earlier_version_is_loaded(tmp_path: Path) -> None:
     (tmp_path / "old.key").write_text("group-key " + "02" * 32 + "\n")
-    assert load_cluster_key(tmp_path / "old.key").psk == GROUP_KEY.psk
+    assert load_cluster_key(tmp_path / "old.key").psk == CLUSTER_KEY.psk
 
 
 @both_kinds
@@ -128,7 +128,7 @@ def test_what_is_no_key_is_refused_without_telling_what_it_says(text: str, says:
 
 def test_a_key_of_the_other_kind_is_refused(tmp_path: Path) -> None:
     save_key(SERVER_KEY, tmp_path / "server.key")
-    save_key(GROUP_KEY, tmp_path / "cluster.key")
+    save_key(CLUSTER_KEY, tmp_path / "cluster.key")
     with pytest.raises(ConfigError, match="is a cluster key"):
         load_server_key(tmp_path / "cluster.key")
     with pytest.raises(ConfigError, match="is a server key"):
@@ -150,17 +150,18 @@ def test_help_says_where_the_secret_goes() -> None:
 
 def test_the_keys_of_a_login_service_are_made_of_the_cluster_key_and_only_ids_are_shown(tmp_path: Path) -> None:
     older = ClusterKey.from_hex("03" * 32)
-    save_key(GROUP_KEY, tmp_path / "new.key")
+    save_key(CLUSTER_KEY, tmp_path / "new.key")
     save_key(older, tmp_path / "old.key")
     file = tmp_path / "login.key"
     shown = run("login", str(tmp_path / "new.key"), str(tmp_path / "old.key"), "--out", str(file)).stdout
-    assert shown.split() == ["key", "id", GROUP_KEY.key_id.hex(), "key", "id", older.key_id.hex()]
+    assert shown.split() == ["key", "id", CLUSTER_KEY.key_id.hex(), "key", "id", older.key_id.hex()]
     assert run("show", str(file)).stdout == shown
     assert file.stat().st_mode & 0o777 == 0o600
-    assert [key.to_hex() for key in load_login_keys(file)] == [LoginKey.of(key).to_hex() for key in (GROUP_KEY, older)]
-    assert GROUP_KEY.to_hex() not in file.read_text() and older.to_hex() not in file.read_text()
+    expected = [LoginKey.of(key).to_hex() for key in (CLUSTER_KEY, older)]
+    assert [key.to_hex() for key in load_login_keys(file)] == expected
+    assert CLUSTER_KEY.to_hex() not in file.read_text() and older.to_hex() not in file.read_text()
     printed = run("login", str(tmp_path / "new.key"))
-    assert printed.stdout == f"login-key {LoginKey.of(GROUP_KEY).to_hex()}\n"
+    assert printed.stdout == f"login-key {LoginKey.of(CLUSTER_KEY).to_hex()}\n"
 
 
 def test_login_keys_are_made_of_nothing_but_a_cluster_key(tmp_path: Path) -> None:
@@ -169,6 +170,6 @@ def test_login_keys_are_made_of_nothing_but_a_cluster_key(tmp_path: Path) -> Non
     for text in ("login-key 5ec4e7", "login-key", "login-key " + "zz" * 132, "login-key 00 cluster-key " + "02" * 32):
         (tmp_path / "login.key").write_text(text)
         assert "5ec4e7" not in refused("show", str(tmp_path / "login.key"))
-    (tmp_path / "login.key").write_text(f"login-key {LoginKey.of(GROUP_KEY).to_hex()}\n")
+    (tmp_path / "login.key").write_text(f"login-key {LoginKey.of(CLUSTER_KEY).to_hex()}\n")
     with pytest.raises(ConfigError, match="not a key file"):
         load_cluster_key(tmp_path / "login.key")
