@@ -39,6 +39,34 @@ QUIET = 6
 """Turns of the loop in which nothing happens; then all that a step has caused is done."""
 
 
+def flip(record: bytearray) -> None:
+    record[-1] ^= 1
+
+
+def change_flags(record: bytearray) -> None:
+    record[3] = 5
+
+
+def empty(record: bytearray) -> None:
+    record[:] = bytes([16, 0, 0, 4]) + bytes(16)
+
+
+def enlarge(record: bytearray) -> None:
+    record[:3] = (65_536).to_bytes(3, "little")
+
+
+def repeat(record: bytearray) -> None:
+    record += record
+
+
+def lose(record: bytearray) -> None:
+    record.clear()
+
+
+FAULTS = {each.__name__: each for each in (flip, change_flags, empty, enlarge, repeat, lose)}
+"""What may be wrong with a record."""
+
+
 class Journal:
     """What the handlers of a server have had, by uid."""
 
@@ -158,6 +186,24 @@ class Run:
         self.hear()
         data = [part if isinstance(part, str) else acknowledgement(self.received + part).hex() for part in parts]
         await self.bytes("".join(data), sizes)
+
+    async def records(self, data: str, sizes: list[int], bad: int, fault: str, lacks: int) -> None:
+        """The client sends these bytes in one write, sealed in records of these sizes; the rest is in the last one.
+
+        bad: the number of the record that has the fault. lacks: bytes of the last one that do not come.
+        """
+        stream, rest = self.wire.stream, bytes.fromhex(data)
+        if stream is None or not self.wire.is_open:
+            return
+        sent = []
+        for size in [*sizes, len(rest)]:
+            if piece := rest[:size]:
+                sent.append(bytearray(stream.seal(piece)))
+                rest = rest[size:]
+        if bad < len(sent):
+            FAULTS[fault](sent[bad])
+        joined = b"".join(sent)
+        self.wire.transport.write(joined[: len(joined) - lacks] if lacks < len(joined) else joined)
 
     async def say(self, messages: list[list[int]]) -> None:
         """The server sends all of these in one turn: byte, size, policy, key."""

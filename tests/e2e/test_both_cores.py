@@ -16,7 +16,7 @@ from gatelink import CloseCode, _native
 from gatelink.wire.control import Ack, ControlType, control_frame
 from gatelink.wire.frames import encode_control_frame
 from tests.e2e.any_bytes import frames, odd, sizes
-from tests.e2e.both_cores import KINDS
+from tests.e2e.both_cores import FAULTS, KINDS
 from tests.e2e.support import Echo, frame_of
 from tests.twins import core
 
@@ -70,6 +70,16 @@ said = st.tuples(
         min_size=1,
         max_size=20,
     ),
+)
+in_records = st.tuples(
+    st.just("records"),
+    st.tuples(st.lists(frames, max_size=30), st.just(b"") | odd, st.lists(frames, max_size=3)).map(
+        lambda parts: b"".join([*parts[0], parts[1], *parts[2]]).hex()
+    ),
+    st.lists(st.integers(1, 40) | st.integers(100, 2_000), max_size=4),
+    st.integers(0, 5),
+    st.sampled_from(list(FAULTS)),
+    st.sampled_from([0, 0, 1, 16, 30]),
 )
 steps = st.one_of(
     sent,
@@ -125,10 +135,7 @@ def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Core]]:
         each.end()
 
 
-@settings(max_examples=60)
-@given(kind=st.sampled_from(KINDS), trace=st.lists(steps, min_size=1, max_size=12))
-def test_a_trace_does_the_same_on_both_cores(cores: list[Core], kind: str, trace: list[Any]) -> None:
-    """What the client hears and the handlers get, how sessions end, and what is counted, after each step."""
+def assert_same(cores: list[Core], kind: str, trace: list[Any]) -> None:
     for _ in range(TRIES):
         for each in cores:
             each.begin([kind, trace])
@@ -136,3 +143,17 @@ def test_a_trace_does_the_same_on_both_cores(cores: list[Core], kind: str, trace
         if pure == native:
             break
     assert pure == native
+
+
+@settings(max_examples=60)
+@given(kind=st.sampled_from(KINDS), trace=st.lists(steps, min_size=1, max_size=12))
+def test_a_trace_does_the_same_on_both_cores(cores: list[Core], kind: str, trace: list[Any]) -> None:
+    """What the client hears and the handlers get, how sessions end, and what is counted, after each step."""
+    assert_same(cores, kind, trace)
+
+
+@settings(max_examples=60)
+@given(trace=st.lists(st.one_of(in_records, in_records, steps), min_size=1, max_size=8))
+def test_records_do_the_same_on_both_cores(cores: list[Core], trace: list[Any]) -> None:
+    """Records of any sizes in one read, at most one of them bad, and the last one not whole."""
+    assert_same(cores, "sealed", trace)

@@ -340,6 +340,23 @@ async def test_a_flipped_bit_closes_and_delivers_nothing(bit: int) -> None:
         assert server.notes == [] and server.ended == [(7, CloseCode.PROTOCOL_ERROR)]
 
 
+@pytest.mark.parametrize("turn_frames", [1, 4, 100])
+@pytest.mark.parametrize("first", [0, 1, 3, 4, 5, 8, 9])
+async def test_a_bad_record_closes_however_many_messages_stand_before_it_in_a_read(
+    first: int, turn_frames: int
+) -> None:
+    """The messages before it are handled first, in as many turns of the loop as they need."""
+    async with (
+        serving(keys=[KEY], limits=Limits(turn_frames=turn_frames)) as server,
+        closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client,
+    ):
+        stream: Any = client.stream
+        good = stream.seal(b"".join(frame_of(Note(n)) for n in range(first)))
+        client.writer.write(good + len(good).to_bytes(3, "little") + b"\x05" + bytes(20))
+        assert (await client.end())[-1] == closed(CloseCode.PROTOCOL_ERROR)
+        assert server.notes == [(7, n) for n in range(first)] and server.ended == [(7, CloseCode.PROTOCOL_ERROR)]
+
+
 @pytest.mark.parametrize("how", ["replayed", "reordered", "missing"])
 async def test_records_come_once_and_in_order_or_it_closes(how: str) -> None:
     async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:

@@ -118,7 +118,12 @@ cdef class Stream(Watched):
             return self.decode(data, size, size)
         plain = secure.c_feed(data, size)
         self.decode(<const uint8_t *>PyBytes_AS_STRING(plain), <size_t>PyBytes_GET_SIZE(plain), size)
-        if not self.discards and not self.more and self.error is None and secure.error is not None:
+        return self.report_bad_record()
+
+    cdef int report_bad_record(self) except -1:
+        """Tells the receiver of a bad record, when all whole frames before it are handled."""
+        cdef SecureStream secure = self.secure
+        if secure is not None and secure.error is not None and not self.discards and not self.more and self.error is None:
             self.receiver.broken(secure.error)
         return 0
 
@@ -225,6 +230,7 @@ cdef class Stream(Watched):
             return
         if not self.discards:
             self.decode(NULL, 0, 0)
+            self.report_bad_record()
         self.update_events()
 
     # -- what goes out --
