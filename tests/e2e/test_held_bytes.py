@@ -1,12 +1,16 @@
 """What all sessions hold together is bounded: over it those that hold most end, and nobody else."""
 
 import asyncio
+import weakref
+from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from gatelink import CloseCode, Limits, Listen, Session, tasks
 from gatelink.net import memory_guard
+from gatelink.net.memory_guard import MemoryGuard
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import (
     TCP,
@@ -151,6 +155,31 @@ async def test_held_bytes_are_weighed_and_nothing_is_left_of_them(tmp_path: Path
         in_handshake[1].close()
         await in_handshake[1].wait_closed()
     assert server.stats.held_bytes == 0
+
+
+async def test_a_look_costs_idle_sessions_no_memory_and_nothing_of_it_stays(
+    often: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weighed: list[set[int]] = []
+    kept: list[weakref.ref[Counter[Any]]] = []
+    end_largest = MemoryGuard._end_largest
+
+    def note(guard: MemoryGuard, found: Counter[Any], others: int) -> int:
+        weighed.append({holder.uid for holder in found})
+        kept.append(weakref.ref(found))
+        return end_largest(guard, found, others)
+
+    async with serving() as server:
+        idle = [await RawClient.verified(server, uid) for uid in (7, 8)]
+        client = await RawClient.verified(server, 9)
+        client.send(frame_of(Blob(bytes(50_000)))[:30_000])
+        await until(lambda: server.stats.held_bytes == 30_000)
+        monkeypatch.setattr(MemoryGuard, "_end_largest", note)
+        await until(lambda: len(weighed) >= 4)
+        assert set().union(*weighed) == {9}, "whatever other guards there are"
+        assert not any(look() is not None for look in kept)
+        for each in (*idle, client):
+            await each.close()
 
 
 async def test_an_error_while_weighing_does_not_end_the_weighing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,10 +1,12 @@
 """Who has not said who it is: how many there may be, who has to go, and what an address is refused for."""
 
 import asyncio
+import gc
 import ssl
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
+from types import MethodType
 
 import pytest
 
@@ -20,6 +22,8 @@ from gatelink import (
     StaticTokens,
     connect,
 )
+from gatelink.net.acceptor import Acceptor, UnverifiedReader
+from gatelink.net.connection import Connection
 from gatelink.net.login import Login
 from gatelink.net.step_queue import STEPS_A_TURN
 from gatelink.wire.base import VERIFY_SUCCEEDED
@@ -562,3 +566,17 @@ async def test_a_check_of_the_version_that_fails_lets_nobody_in(capsys: pytest.C
     async with serving(accept_version=fails) as server, closing(ExtendedClient.extended(server)) as client:
         assert await client.end() == [closed(CloseCode.CLIENT_TOO_OLD)]
     assert "accept_version failed" in capsys.readouterr().out
+
+
+HOOKED = Listen(endpoint=TCP, accept=lambda connection: None)
+"""A listener whose connections have transports on both cores."""
+
+
+async def test_nothing_of_how_it_was_accepted_stays_with_a_verified_connection() -> None:
+    async with serving(HOOKED) as server, closing(RawClient.verified(server, 7)) as client:
+        await client.echo(1)
+        (connection,) = server.connections
+        assert isinstance(connection, Connection)
+        methods = [each for each in gc.get_referents(connection) if isinstance(each, MethodType)]
+        assert methods and not [each for each in methods if isinstance(each.__self__, Acceptor)]
+        assert not hasattr(UnverifiedReader(connection, memoryview(bytearray())), "__dict__"), "uvloop keeps it"

@@ -120,6 +120,8 @@ class UnverifiedReader(asyncio.BufferedProtocol):
     stays in the kernel, at the peer's cost.
     """
 
+    __slots__ = ("_buffer", "_connection")  # uvloop keeps it for the life of the transport
+
     def __init__(self, connection: Reading, buffer: memoryview) -> None:
         self._connection = connection
         self._buffer = buffer

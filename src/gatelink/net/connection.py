@@ -130,7 +130,7 @@ class Connection(asyncio.Protocol):
         address: str | None = None,
     ) -> None:
         self._decoder = decoder
-        self._made = made
+        self._made: Callable[[Connection], None] | None = made
         self._closed = closed
         self._paused = Pause(0)
         self._meter: Charged | None = None
@@ -152,7 +152,9 @@ class Connection(asyncio.Protocol):
         self.write = self.transport.write
         if self.address is None:
             self.address = peer_host(transport)
-        self._made(self)
+        made, self._made = self._made, None  # it belongs to the listener, and nothing of that stays here
+        if made is not None:
+            made(self)
 
     def data_received(self, data: bytes) -> None:
         came = data

@@ -58,16 +58,20 @@ class MemoryGuard:
     async def _weigh(self) -> None:
         while True:
             await asyncio.sleep(INTERVAL)
-            found: Counter[SessionOfUser | User] = Counter()
-            others = 0
-            for count, (holder, size) in enumerate(self._holders(), 1):
-                if holder is None:
-                    others += size
-                else:
-                    found[holder] += size
-                if count % AT_ONCE == 0:
-                    await asyncio.sleep(0)
-            self._show(self._end_largest(found, others))
+            await self._look()
+
+    async def _look(self) -> None:
+        """Weigh all holders once. An idle one costs no memory, and nothing of the look stays until the next one."""
+        found: Counter[SessionOfUser | User] = Counter()
+        others = 0
+        for count, (holder, size) in enumerate(self._holders(), 1):
+            if holder is None:
+                others += size
+            elif size:
+                found[holder] += size
+            if count % AT_ONCE == 0:
+                await asyncio.sleep(0)
+        self._show(self._end_largest(found, others))
 
     def _holders(self) -> Iterator[tuple[SessionOfUser | User | None, int]]:
         """Each session, user or unverified connection that holds bytes now, and how many."""
