@@ -14,8 +14,6 @@ BENCH_ARGS ?=
 HOSTILE_ARGS ?=
 CHAOS_ARGS ?=
 TRACES ?= 200
-# tests of e2e that `make test-native` runs
-NATIVE := native native_requests sessions stop tick rates resume base_end base_return requests websocket plain_asyncio sealed
 CLUSTER_ARGS ?=
 CONFORM_ARGS ?=
 SITE_ARGS ?=
@@ -61,10 +59,10 @@ compiled: $(INSTALLED)  # what pytest makes of the tests, or every worker compil
 coverage: $(INSTALLED) ## what the tests reach, which takes twice their time (COVERAGE_OF=tests COVERAGE_FLOOR=85)
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR) $(COVERAGE_OF)
 
-test-native: $(INSTALLED) ## the tests of sessions again, on the compiled core instead of pure Python
+test-native: $(INSTALLED) ## the tests of sessions, and all of e2e, on the compiled core instead of pure Python
 	GATELINK_NATIVE=1 $(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal tests/unit/session tests/unit/wire \
-		tests/unit/cluster/test_player_route.py tests/unit/cluster/test_player_router.py tests/e2e/cluster/test_forwarding.py \
-		tests/e2e/cluster/test_request_routes.py tests/unit/test_handler_order.py tests/unit/test_native.py $(addprefix tests/e2e/test_,$(NATIVE:=.py))
+		tests/unit/cluster/test_player_route.py tests/unit/cluster/test_player_router.py tests/unit/test_handler_order.py \
+		tests/unit/test_native.py tests/e2e
 
 native-check: $(INSTALLED) ## the compiled core without a warning, and its tests under AddressSanitizer
 	tools/native_check.sh tests/unit/session tests/unit/wire/test_envelope.py tests/unit/wire/test_noise.py \
