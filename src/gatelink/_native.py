@@ -48,13 +48,18 @@ def load(wanted: str) -> tuple[ModuleType | None, str]:
 def _why_outdated() -> str:
     """Why the compiled core does not belong to the sources beside it; "" if it does, or if either is missing."""
     package = Path(__file__).parent
-    sources = _sources.digest(package)
     try:
         found = importlib.util.find_spec("gatelink._core")
     except ValueError:  # it is in sys.modules without a spec
         found = None
-    if not sources or found is None or not found.origin or _sources.is_built_from(Path(found.origin), sources):
+    if found is None or not found.origin:
         return ""
+    try:
+        sources = _sources.digest(package)
+        if not sources or _sources.is_built_from(Path(found.origin), sources):
+            return ""
+    except OSError as error:
+        return f"it can't be compared with its sources: {error}"
     command = f"{VARIABLE}=1 {sys.executable} -m pip install -e {package.parents[1]}"
     return f"it was built from other sources than those in {package}; build it again: {command}"
 

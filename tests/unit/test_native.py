@@ -106,6 +106,29 @@ def test_a_core_of_other_sources_is_not_used_and_the_reason_says_how_to_build_it
 
 
 @built
+def test_a_core_that_cannot_be_compared_with_its_sources_is_not_used_and_the_reason_names_the_file(
+    package: Path,
+) -> None:
+    """A link to itself can't be read, not even by root."""
+    part = package / "native" / "rates.pxi"
+    part.unlink()
+    part.symlink_to(part.name)
+    reason = "it can't be compared with its sources: "
+    status, output = run("auto", folder=package.parent)
+    assert status == 0 and output.startswith(f"pure Python ({reason}") and str(part) in output
+    status, output = run("1", folder=package.parent)
+    assert status == 1 and f"GATELINK_NATIVE=1, but there is no compiled core: {reason}" in output
+
+
+@built
+def test_hidden_files_beside_the_sources_are_no_sources(package: Path) -> None:
+    """Emacs puts a link that leads nowhere beside a file with changes; macOS puts a copy of its attributes."""
+    (package / "native" / ".#rates.pxi").symlink_to("user@host.1:1")
+    (package / "native" / "._rates.pxi").write_text("attributes")
+    assert run("1", folder=package.parent) == (0, "native\n")
+
+
+@built
 def test_a_core_without_its_sources_is_used(package: Path) -> None:
     """As where a wheel was installed."""
     assert run("1", folder=package.parent) == (0, "native\n")
