@@ -234,6 +234,7 @@ class UserKicks:
         key = (uid, slot)
         if (kept := self._kept.get(key)) is not None and kept.since:
             kept.since = since
+            kept.until = self._last_try()
         elif kept is None and key not in self._waiting and key not in self._trying and self._has_room(uid):
             kick = self._new(uid, slot, reason, ends_tokens=slot is None, cluster_wide=True)
             kick.since = since
@@ -298,12 +299,17 @@ class UserKicks:
             self._waiting[key] = kick
         kick.ends_tokens |= ends_tokens
         kick.cluster_wide |= cluster_wide
+        kick.until = self._last_try()
         self._start_worker()
         return kick
 
     def _new(self, uid: int, slot: int | None, reason: str, *, ends_tokens: bool, cluster_wide: bool) -> UserKick:
-        until = self._logins.context.wheel.read_clock() + KEEP_SECONDS
+        until = self._last_try()
         return UserKick(uid, slot, reason, ends_tokens=ends_tokens, cluster_wide=cluster_wide, until=until)
+
+    def _last_try(self) -> float:
+        """Until when a kick of this moment is tried, on the wheel's clock."""
+        return self._logins.context.wheel.read_clock() + KEEP_SECONDS
 
     def _has_room(self, uid: int) -> bool:
         if len(self._waiting) + len(self._kept) < MAX_WAITING:

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
+from gatelink.cluster.engine import EngineUnavailable
 from gatelink.config import Limits
 from gatelink.net import user_kicks
 from gatelink.net.user_kicks import WORKERS, UserKick, UserKicks
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
+from gatelink.session.timers import Wheel
 from gatelink.wire.messages import Catalog
 from tests.e2e.support import until
 
@@ -115,4 +117,45 @@ async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_ano
     kick = kicks.kick(7, None, "")
     assert kick is not None and await kick.tried
     assert tokens.revoked == [7] and not kicks.is_kept(7, 1)
+    await kicks.close()
+
+
+@pytest.mark.parametrize("again", ["kick", "keep_for_another"])
+async def test_a_kick_that_repeats_one_that_is_kept_is_tried_for_an_hour_of_its_own(
+    monkeypatch: pytest.MonkeyPatch, again: str
+) -> None:
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0)
+    later = 0.0
+    read_clock = Wheel.read_clock
+    monkeypatch.setattr(Wheel, "read_clock", lambda wheel: read_clock(wheel) + later)
+    kicks = kicks_of(object())
+    tries = 0
+
+    async def announce(kick: UserKick) -> bool:
+        nonlocal tries
+        tries += 1
+        raise EngineUnavailable("no engine")
+
+    async def two_tries() -> None:
+        before = tries
+        await until(lambda: tries >= before + 2 or not len(kicks))
+
+    def kick(at: int) -> None:
+        if again == "kick":
+            kicks.kick(7, None, "")
+        else:
+            kicks.keep_for_another(7, None, "", since=at)
+
+    kicks.announce = announce
+    kick(100)
+    await two_tries()
+    later += user_kicks.KEEP_SECONDS - 60
+    await until(lambda: bool(kicks._kept))
+    kick(200)
+    later += 61
+    await two_tries()
+    assert kicks.is_kept(7, 1)
+    later += user_kicks.KEEP_SECONDS
+    await until(lambda: not len(kicks))
+    assert not kicks.is_kept(7, 1)
     await kicks.close()
