@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from gatelink import CloseCode, _native
@@ -153,6 +153,7 @@ def test_a_trace_does_the_same_on_both_cores(cores: list[Core], kind: str, trace
 
 
 @settings(max_examples=60)
+@example(trace=[("records", (frame_of(Echo(1)) * 20).hex(), [19 * len(frame_of(Echo(1)))], 1, "flip", 0)])
 @given(trace=st.lists(st.one_of(in_records, in_records, steps), min_size=1, max_size=8))
 def test_records_do_the_same_on_both_cores(cores: list[Core], trace: list[Any]) -> None:
     """Records of any sizes in one read, at most one of them bad, and the last one not whole."""
