@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import IO
 
 OLDEST = (3, 11)
-DOWNLOADS = {"login": (35, 200), "dev": (190, 560)}
+DOWNLOADS = {"login": (35, 200), "dev": (140, 560)}
 """MB, about, of an extra and its dependencies: to download, and on the disk."""
 
 EVERY = 2.0  # s between two lines while pip works
