@@ -56,7 +56,7 @@ def enlarge(record: bytearray) -> None:
 
 
 def repeat(record: bytearray) -> None:
-    record += record
+    record += bytes(record)
 
 
 def lose(record: bytearray) -> None:
