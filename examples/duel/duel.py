@@ -61,6 +61,7 @@ class Duel:
     ) -> None:
         self.app = app
         self.leaderboard = leaderboard
+        app.on_stop(leaderboard.close)
         self.seconds = seconds
         self.peers: dict[int, Peer] = {}
         self.tables: dict[int, Table] = {}  # by match

@@ -34,6 +34,11 @@ class Leaderboard:
         async with self._turn:
             return await asyncio.to_thread(self._top, most)
 
+    async def close(self) -> None:
+        """End it, after the calls that are under way. It takes none any more."""
+        async with self._turn:
+            self._connection.close()
+
     def _count(self, rows: list[tuple[int, int]]) -> None:
         with self._connection:
             self._connection.executemany(COUNT, rows)
