@@ -56,7 +56,7 @@ def test_a_start_that_is_cancelled_at_any_moment_leaves_nothing(
             await until_free(before)
             if is_started:
                 break
-        assert cut_short >= 10
+        assert cut_short >= 5  # each exchange with the server takes a turn or more: connect, INFO, PONG, bucket, mark
 
     run_watched(test(), new_loop)
 
