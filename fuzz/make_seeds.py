@@ -55,6 +55,7 @@ def frames() -> Inputs:
         "request": tagged(encode_frame(11_001, b"abc"), 5 << 16, REQUEST),
         "answer": tagged(encode_frame(11_001, b"abc", 3), 0x0005_0312, ANSWER),
         "failed": failed_frame(11_001, 5 << 16, RequestCode.REFUSED, 2**32 - 1, "full"),
+        "failed-here": failed_frame(11_001, 1 << 24, RequestCode.TIMEOUT, 4, "uvl"),
         "failed-part": encode_frame(11_001, bytes(11), FAILED),
         "request-part": encode_frame(11_001, bytes(3), REQUEST),
     }

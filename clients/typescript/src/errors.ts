@@ -139,7 +139,7 @@ export function closeCode(number: number): CloseCode {
 
 const REQUEST_CODES: ReadonlySet<number> = new Set(Object.values(RequestCode));
 
-/** The code of a FAILED; FAILED for one that this version does not know. */
+/** The code of a FAILED; FAILED for one that this version does not know, or that is never sent. */
 export function requestCode(number: number): RequestCode {
-  return REQUEST_CODES.has(number) ? (number as RequestCode) : RequestCode.FAILED;
+  return number < RequestCode.TIMEOUT && REQUEST_CODES.has(number) ? (number as RequestCode) : RequestCode.FAILED;
 }

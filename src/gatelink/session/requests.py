@@ -34,6 +34,7 @@ MOST = 64
 """Requests of one session that wait for their answers, in each direction."""
 
 _FAILURE = struct.Struct("<IHIH")  # tag, code, detail, length of the reason
+_SENT = {code.value: code for code in RequestCode if code < RequestCode.TIMEOUT}  # the others are this side's own
 
 
 class Asker(Protocol):
@@ -290,7 +291,7 @@ def failed_frame(id: int, tag: int, code: RequestCode, detail: int = 0, reason: 
 
 
 def open_failure(body: bytes) -> tuple[RequestCode, int, str]:
-    """The code, detail and reason of a FAILED frame. A code of a newer version counts as FAILED.
+    """The code, detail and reason of a FAILED frame. A code that is never sent, or is not known, counts as FAILED.
 
     Raises ProtocolError for a reason of another length than it says; the decoder takes no shorter bodies.
     """
@@ -298,10 +299,7 @@ def open_failure(body: bytes) -> tuple[RequestCode, int, str]:
     reason = body[_FAILURE.size :]
     if size != len(reason) or size > MAX_REASON:
         raise ProtocolError(f"FAILED with {len(reason)} bytes of a reason of {size}; at most {MAX_REASON} are allowed")
-    try:
-        code = RequestCode(number)
-    except ValueError:
-        code = RequestCode.FAILED
+    code = _SENT.get(number, RequestCode.FAILED)
     return code, detail, printable(reason.decode("utf-8", "surrogateescape"))
 
 

@@ -97,8 +97,9 @@ def test_a_lone_surrogate_in_a_reason_does_not_keep_the_failure_back() -> None:
     assert open_failure(failed_frame(11_001, 1, RequestCode.REFUSED, 1, "a\ud800b")[6:])[2] == "a?b"
 
 
-def test_a_code_of_a_newer_version_counts_as_failed() -> None:
-    assert open_failure(struct.pack("<IHIH", 1, 99, 2, 0)) == (RequestCode.FAILED, 2, "")
+@pytest.mark.parametrize("number", [0, 99, *(code for code in RequestCode if code >= RequestCode.TIMEOUT), 65_535])
+def test_a_code_of_a_newer_version_or_one_that_is_never_sent_counts_as_failed(number: int) -> None:
+    assert open_failure(struct.pack("<IHIH", 1, number, 2, 0)) == (RequestCode.FAILED, 2, "")
 
 
 @pytest.mark.parametrize("wrong", [("7",), (1.5,), (-1,), (2**32,), (1, None), (1, b"no")])

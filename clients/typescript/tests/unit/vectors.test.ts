@@ -3,7 +3,7 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, test } from "vitest";
 import { controlFrame, decodeControl, type Control } from "../../src/control.ts";
-import { ProtocolError } from "../../src/errors.ts";
+import { ProtocolError, RequestCode, requestCode } from "../../src/errors.ts";
 import { ANSWER, encodeFrame, FAILED, FrameDecoder, REQUEST, type Frame } from "../../src/frames.ts";
 import { parseJson } from "../../src/parse_json.ts";
 import { Requests } from "../../src/requests.ts";
@@ -86,6 +86,10 @@ describe("requests", () => {
       requests.answered({ ...found, tag: 0 }, found.body);
     });
     expect(failure).toMatchObject({ detail: fields["detail"], reason: fields["reason"] });
+  });
+
+  test.each([0, 99, RequestCode.TIMEOUT, RequestCode.WRONG_ANSWER, 65_535])("take the code %i as FAILED", (number) => {
+    expect(requestCode(number)).toBe(RequestCode.FAILED);
   });
 
   test.each(of("refused-request"))("that are refused: %s", (_, { frame }) => {
