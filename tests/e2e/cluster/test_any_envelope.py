@@ -83,6 +83,8 @@ def is_wrong(frame: Frame, for_gateway: bool) -> bool:
             envelope.open_push_frames(body, MAX_FRAME)
         elif for_gateway and id == envelope.BROADCAST_FRAME:
             envelope.open_broadcast_frames(body, MAX_FRAME)
+        elif for_gateway and id in (envelope.HANDLED, envelope.LOST_PUSHES):
+            envelope.open_handled_counts(body)
         elif 100 <= id <= 199:
             envelope.open_event(id, body, speaks_requests=not for_gateway)
     except BodyError:
