@@ -70,7 +70,7 @@ class Duel:
         self.ends: set[asyncio.Task[Board]] = set()
         self.last = 0
 
-    # -- who is there --
+    # -- players that come and go --
 
     def on_verified(self, peer: Peer) -> None:
         """A player comes, or is back with a new session, and sees its match."""

@@ -3,7 +3,7 @@
 export const SIZE = 100; // the field has so many units in each direction
 const GLIDE = { least: 80, most: 500 }; // ms from one step to the next
 const WORDS_MS = 4_000; // a bubble stays so long
-const GONE_MS = 9_000; // who does not step for so long has left
+const GONE_MS = 9_000; // a walker that takes no step for so long has left
 const FADING_MS = 1_000;
 
 export interface Point {

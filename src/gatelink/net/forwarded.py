@@ -66,7 +66,7 @@ def _node(element: str) -> str:
 
 
 def _address(text: str) -> str | None:
-    """The address in `text`, which may have a port; None if it is none."""
+    """The address in `text`, with or without a port. None: `text` is no address."""
     if match := _WITH_PORT.fullmatch(text):
         text = match[1] or match[2]
     try:
