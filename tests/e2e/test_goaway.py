@@ -19,7 +19,7 @@ from tests.e2e.talk import KEY, SOON, Talk
 from tests.e2e.test_links import close_when_the_server_does
 from tests.support import MS
 
-SLOWLY = Backoff(first=30.0, most=30.0)  # too slow for any test: who is back sooner was told to
+SLOWLY = Backoff(first=30.0, most=30.0)  # too slow for any test: a client that is back sooner was told to
 
 
 @asynccontextmanager

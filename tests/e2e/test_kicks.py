@@ -1,4 +1,4 @@
-"""A kick ends the user's tokens, wherever it comes from: who was kicked does not come back with what it holds."""
+"""A kick ends the user's tokens, wherever it comes from: a kicked client does not come back with its token."""
 
 import asyncio
 

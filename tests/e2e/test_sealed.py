@@ -218,7 +218,7 @@ async def test_a_client_of_another_noise_library_is_a_client() -> None:
         await client.close()
 
 
-# -- who is let in --
+# -- clients that may enter --
 
 
 @pytest.mark.parametrize("data", [verify_request(7), control_frame(Hello(features=BOTH))], ids=["login", "hello"])

@@ -1,4 +1,4 @@
-"""Who has not said who it is: how many there may be, who has to go, and what an address is refused for."""
+"""Peers that are not verified: how many there may be, the first to go, and what an address is refused for."""
 
 import asyncio
 import gc
@@ -143,7 +143,7 @@ async def test_a_login_that_succeeds_while_its_client_waits_for_a_turn_is_read_o
         await client.close()
 
 
-# -- how many, and who has to go --
+# -- how many there may be, and the first to go --
 
 
 async def test_five_hundred_who_say_nothing_keep_nobody_out() -> None:
@@ -441,7 +441,7 @@ async def test_who_leaves_the_line_leaves_nothing_behind(certificate: tuple[List
         await close_all(clients)
 
 
-# -- who is told why --
+# -- peers that are told why --
 
 
 async def test_a_server_that_stops_tells_who_is_being_verified_4011() -> None:

@@ -151,7 +151,7 @@ def is_everywhere(host: str) -> bool:
 
 
 def check_connectable(text: str, what: str) -> None:
-    """Raise ConfigError for an address that no client can connect to: 0.0.0.0 or [::]. what: who gets it, and a fix."""
+    """Raise ConfigError for an address that no client can connect to: 0.0.0.0 or [::]. what: its use, and a fix."""
     if is_everywhere(parse_endpoint(text).host):
         raise ConfigError(f"{text} is every address of a machine, and none to connect to; {what}")
 

@@ -116,7 +116,7 @@ async def test_what_the_standard_allows_is_allowed(changes: dict[str, Any]) -> N
         assert await issuer.login(sign(RSA, "RS256", claims(**changes)))
 
 
-# -- who does not --
+# -- logins that are refused --
 
 
 @pytest.mark.parametrize(

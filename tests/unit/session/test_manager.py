@@ -21,7 +21,7 @@ from tests.fakes import CLOSE, FakeHandlers, FakeStream, Say, settle, state_of, 
 from tests.support import run_watched
 from tests.unit.session.support import House, numbered
 
-# -- who is here --
+# -- sessions by user --
 
 
 async def test_sessions_are_found_by_user_slot_and_address() -> None:

@@ -136,7 +136,7 @@ async def test_over_the_rate_for_the_timeout_all_sessions_of_the_user_end_and_no
 
 
 async def test_pauses_add_up_over_logins() -> None:
-    """rate_timeout is of the user, too: who comes again after each pause is closed as who stays."""
+    """rate_timeout is of the user, too: a user that comes again after each pause is closed, too."""
     house = House()
     for _ in range(20):
         session, stream = await house.login()

@@ -1,4 +1,4 @@
-"""Both sides of HANDSHAKE (docs/protocol.md, "Encryption", "HELLO"): who is let in, what they agree on, what fails."""
+"""Both sides of HANDSHAKE (docs/protocol.md, "Encryption", "HELLO"): which peers may enter, what both agree on, what fails."""
 
 import pytest
 from hypothesis import given
