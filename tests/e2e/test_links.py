@@ -1,4 +1,4 @@
-"""Sessions between servers over real sockets (docs/protocol.md, "Encryption", "Between servers"): who gets in, who does
+"""Sessions between servers over real sockets (docs/protocol.md, "Encryption", "Between servers"): which may enter, which may
 not, and that nothing is lost on the way."""
 
 import asyncio

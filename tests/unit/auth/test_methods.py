@@ -1,4 +1,4 @@
-"""Passwords, guests and functions of the user's own: which of them get in, and that a refusal tells only the log why."""
+"""Passwords, guests and functions of the user's own: logins that succeed, and refusals that tell the log alone why."""
 
 import asyncio
 from collections.abc import Mapping

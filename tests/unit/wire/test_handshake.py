@@ -1,4 +1,4 @@
-"""Both sides of HANDSHAKE (docs/protocol.md, "Encryption", "HELLO"): which peers may enter, what both agree on, what fails."""
+"""Both sides of HANDSHAKE (docs/protocol.md, "Encryption", "HELLO"): entry, agreement and failures."""
 
 import pytest
 from hypothesis import given
