@@ -1,5 +1,5 @@
-"""Sessions between servers over real sockets (docs/protocol.md, "Encryption", "Between servers"): which may enter, which may
-not, and that nothing is lost on the way."""
+"""Sessions between servers over real sockets (docs/protocol.md, "Encryption", "Between servers"): which may enter, and
+that nothing is lost on the way."""
 
 import asyncio
 from collections.abc import AsyncIterator
