@@ -278,6 +278,7 @@ async def write_record(engine: Engine, kick: UserKick) -> bool:
 
     The record is never earlier than what `relay` has sent, which is ignored where the record came first.
     The record of a kick that is kept for another server has the time of the kick, so it ends no login of a later time.
+    It is written once: a later try finds it, and goes on with the tokens.
     """
     key = key_of(kick.uid, kick.slot)
     conflicts = Conflicts(key)
@@ -285,9 +286,10 @@ async def write_record(engine: Engine, kick: UserKick) -> bool:
         entry = await engine.get(key)
         before = _time_of(entry)
         if 0 < kick.since <= before:
-            return False
+            return before == kick.written_at
         at = max(kick.since or int(engine.now() * 1_000_000), kick.first_at, before + 1)  # the engine's clock may step
         record = Kick(at, kick.reason[:MAX_REASON])
+        kick.written_at = at
         try:
             await write_over(engine, entry, key, _encode(record), TTL)
         except Conflict:  # another kick of the user came first

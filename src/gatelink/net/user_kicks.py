@@ -100,8 +100,9 @@ class UserKick:
     ended: the sessions that it ended here. ended_elsewhere: those at other servers, as far as is known.
 
     Times in unix microseconds, 0 for none: first_at: its first announcement. last_at: its last record in the engine.
-    since: set if this server keeps the kick for another server. A record from that time on shows that the kick was
-    carried out.
+    since: set if this server keeps the kick for another server. A record from that time on shows that another server
+    carries out the kick. written_at: the last record that this server tried to write. The engine may have it even if
+    the try failed.
     """
 
     __slots__ = (
@@ -118,6 +119,7 @@ class UserKick:
         "tried",
         "uid",
         "until",
+        "written_at",
     )
 
     def __init__(
@@ -136,6 +138,14 @@ class UserKick:
         self.first_at = 0
         self.last_at = 0
         self.since = 0
+        self.written_at = 0
+
+    def merge(self, other: "UserKick") -> None:
+        """Take over what `other`, a kick of the same sessions, has to do."""
+        self.ends_tokens |= other.ends_tokens
+        self.cluster_wide |= other.cluster_wide
+        self.has_failed |= other.has_failed
+        self.until = max(self.until, other.until)
 
 
 def is_fresh(at: float, now: float) -> bool:
@@ -243,12 +253,15 @@ class UserKicks:
             self._keep(kick)
 
     def record_seen(self, uid: int, slot: int | None, at: int) -> None:
-        """Drop a kick kept for another server: the engine has its record. at: the record's time, unix microseconds."""
+        """Drop a kick kept for another server: the engine has its record. at: the record's time, unix microseconds.
+
+        This server's own record of the kick drops nothing: the tokens may not be revoked yet.
+        """
         key = (uid, slot)
         for kicks in (self._waiting, self._trying, self._kept):
             kick = kicks.get(key)
-            if kick is not None and 0 < kick.since <= at:
-                kick.has_failed = False  # logins are no longer refused; a running try finds the record
+            if kick is not None and 0 < kick.since <= at != kick.written_at:
+                kick.has_failed = False  # logins are no longer refused; a running try is the last one
                 if kicks is not self._trying:
                     del kicks[key]
 
@@ -318,10 +331,14 @@ class UserKicks:
         return False
 
     def _keep(self, kick: UserKick) -> None:
-        """Try the kick again after RETRY."""
+        """Try the kick again after RETRY, or with a kick of the same sessions that waits already."""
+        key = (kick.uid, kick.slot)
+        if (newer := self._waiting.get(key)) is not None:
+            newer.merge(kick)
+            return
         if not self._kept:
             self._logins.context.wheel.call(RETRY, self._try_again)
-        self._kept[kick.uid, kick.slot] = kick
+        self._kept[key] = kick
 
     def _start_worker(self) -> None:
         if self._workers < WORKERS:
@@ -376,6 +393,8 @@ class UserKicks:
             kick.ended += self.end(kick.uid, kick.slot, kick.reason, latest)  # likewise, at this server
 
     def _failed(self, kick: UserKick, error: Exception) -> None:
+        if kick.since and not kick.has_failed:
+            return  # its record was seen during the try: another server carries it out
         now = self._logins.context.wheel.read_clock()
         if not kick.has_failed or now >= kick.until:
             what = "a kicked user's tokens are not revoked" if kick.ends_tokens else "a kick is not carried out"
@@ -392,7 +411,6 @@ class UserKicks:
 
     def _try_again(self) -> None:
         kept, self._kept = self._kept, {}
-        for key, kick in kept.items():
-            self._waiting.setdefault(key, kick)
+        self._waiting.update(kept)
         for _ in range(min(WORKERS, len(self._waiting))):
             self._start_worker()

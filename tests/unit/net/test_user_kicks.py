@@ -7,6 +7,8 @@ from typing import Any
 import pytest
 
 from gatelink.cluster.engine import EngineUnavailable
+from gatelink.cluster.engines.memory import MemoryEngine
+from gatelink.cluster.kicks import PREFIX, write_record
 from gatelink.config import Limits
 from gatelink.net import user_kicks
 from gatelink.net.user_kicks import WORKERS, UserKick, UserKicks
@@ -83,22 +85,70 @@ async def test_of_two_kicks_of_one_session_that_wait_both_are_carried_out(monkey
     await kicks.close()
 
 
-@pytest.mark.parametrize("is_tried", [False, True])
-async def test_a_kick_kept_for_another_server_refuses_nobody_once_its_record_is_seen(
-    monkeypatch: pytest.MonkeyPatch, is_tried: bool
+@pytest.mark.parametrize("second", ["waits", "fails"])
+async def test_a_kick_that_fails_while_another_of_the_same_session_waits_is_carried_out_too(
+    monkeypatch: pytest.MonkeyPatch, second: str
 ) -> None:
-    monkeypatch.setattr(user_kicks, "RETRY", 0.0 if is_tried else 30.0)
+    """The first ends the tokens. The second announces: it still waits at the time of the first's next try, or fails."""
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0)
+    monkeypatch.setattr(user_kicks, "WORKERS", 1)
+    trying, go_on, busy = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class Slow(Tokens):
+        async def revoke_user(self, uid: int) -> None:
+            if self.is_away:
+                trying.set()
+                await go_on.wait()
+            await super().revoke_user(uid)
+
+    tokens = Slow()
+    kicks = kicks_of(tokens, ends_sessions=False)
+    announced: list[int] = []
+
+    async def announce(kick: UserKick) -> bool:
+        if kick.uid == 8:
+            await busy.wait()
+        elif tokens.is_away and second == "fails":
+            raise EngineUnavailable("no engine")
+        announced.append(kick.uid)
+        return True
+
+    kicks.announce = announce
+    session: Any = SimpleNamespace(uid=7, slot=1, close_reason="")
+    kicks.kicked(session)
+    await trying.wait()
+    if second == "waits":
+        kicks.kick(8, 1, "")  # keeps the only worker
+    kicks.kick(7, 1, "")
+    go_on.set()
+    await until(lambda: kicks.is_kept(7, 1))
+    await until(lambda: not kicks._kept)
+    assert kicks.is_kept(7, 1), "the user comes back before the tokens are revoked"
+    tokens.is_away = False
+    busy.set()
+    await until(lambda: not len(kicks))
+    assert 7 in announced and tokens.revoked == [7] and not kicks.is_kept(7, 1)
+    await kicks.close()
+
+
+@pytest.mark.parametrize("tried", ["not", "in time", "in vain"])
+async def test_a_kick_kept_for_another_server_refuses_nobody_once_its_record_is_seen(
+    monkeypatch: pytest.MonkeyPatch, tried: str
+) -> None:
+    monkeypatch.setattr(user_kicks, "RETRY", 30.0 if tried == "not" else 0.0)
     kicks = kicks_of(object())
     begun, go_on = asyncio.Event(), asyncio.Event()
 
     async def announce(kick: UserKick) -> bool:
         begun.set()
         await go_on.wait()
+        if tried == "in vain":
+            raise EngineUnavailable("no engine")
         return False
 
     kicks.announce = announce
     kicks.keep_for_another(7, None, "", since=100)
-    if is_tried:
+    if tried != "not":
         await begun.wait()
     kicks.record_seen(7, None, 99)
     assert kicks.is_kept(7, 1)
@@ -106,7 +156,41 @@ async def test_a_kick_kept_for_another_server_refuses_nobody_once_its_record_is_
     assert not kicks.is_kept(7, 1)
     go_on.set()
     await until(lambda: not len(kicks))
+    assert not kicks.is_kept(7, 1)
     await kicks.close()
+
+
+@pytest.mark.parametrize("lost", ["nothing", "the engine's answer"])
+async def test_a_server_that_writes_the_record_of_anothers_kick_goes_on_until_the_tokens_are_revoked(
+    monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """The record that it sees, or finds at its next try, is its own. No other server revokes the tokens."""
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0)
+    tokens = Tokens()
+    kicks = kicks_of(tokens)
+    tries = 0
+    async with MemoryEngine() as engine:
+
+        async def announce(kick: UserKick) -> bool:
+            nonlocal tries
+            tries += 1
+            is_written = await write_record(engine, kick)
+            if tokens.is_away and lost != "nothing":
+                raise EngineUnavailable("no answer")
+            return is_written
+
+        kicks.announce = announce
+        since = int(engine.now() * 1_000_000)
+        async with asyncio.timeout(10), engine.watch(PREFIX) as watch:
+            kicks.keep_for_another(7, None, "", since)
+            await anext(aiter(watch))
+        kicks.record_seen(7, None, since)
+        await until(lambda: tries >= 3 or not len(kicks))
+        assert kicks.is_kept(7, 1)
+        tokens.is_away = False
+        await until(lambda: not len(kicks))
+        assert tokens.revoked == [7]
+        await kicks.close()
 
 
 async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_another_server() -> None:
