@@ -178,7 +178,7 @@ class Dialer:
             text = f"{endpoint}: not verified within {self._timeout} s{hint}"
             raise ConnectError(text, CloseCode.VERIFY_TIMEOUT) from None
         except (OSError, UnicodeError) as error:
-            raise ConnectError(f"{endpoint}: {failure(error)}{_tls_hint(endpoint, error)}") from error
+            raise ConnectError(f"{endpoint}: {failure(error)}{_hint(endpoint, error)}") from error
         finally:
             if not self._answer.cancel() and not self._answer.cancelled():
                 self._answer.exception()  # marks it as retrieved: it was raised, or another error is
@@ -613,8 +613,10 @@ def _is_refused(error: ConnectError) -> bool:
     return isinstance(error.__cause__, ConnectionRefusedError | FileNotFoundError)
 
 
-def _tls_hint(endpoint: Endpoint, error: OSError | UnicodeError) -> str:
-    """A hint at what may be wrong, if a TLS handshake failed; else ""."""
+def _hint(endpoint: Endpoint, error: OSError | UnicodeError) -> str:
+    """A hint at what may be wrong, if nothing listens at the endpoint or a TLS handshake failed; else ""."""
+    if isinstance(error, ConnectionRefusedError | FileNotFoundError):
+        return "; is the server running there?"
     if endpoint.scheme not in TLS_SCHEMES:
         return ""
     if isinstance(error, ssl.SSLCertVerificationError):
