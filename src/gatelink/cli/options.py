@@ -59,7 +59,7 @@ LogLevel = Annotated[
     Level | None, typer.Option(help="Log this level and those above it, instead of `logs.level`.", show_default=False)
 ]
 Quiet = Annotated[
-    bool, typer.Option("--quiet", "-q", help="Show warnings and errors alone, after what a start has to say.")
+    bool, typer.Option("--quiet", "-q", help="Log only warnings and errors. A terminal still shows where to connect.")
 ]
 Uid = Annotated[int, typer.Argument(metavar="UID", min=0, max=2**64 - 1, help="The user's uid.", show_default=False)]
 Dev = Annotated[

@@ -46,7 +46,7 @@ def top(
     A wide terminal has histories, versions and addresses, too. For a cluster that `gatelink up` runs, use its
     configuration in another terminal of the same user.
 
-    Exit status: 0 it stopped at a signal, 1 the engine is away at the start, 78 it can't run as configured.
+    Exit status: 0 after `q`, a signal or --once, 1 the engine is away at the start, 78 it can't run as configured.
     """
     settings = load(config, dev=dev)
     configure(settings.logs.format, "error")

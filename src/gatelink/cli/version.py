@@ -2,7 +2,7 @@
 
 
 def version() -> None:
-    """Print the versions of gatelink, Python and the main libraries."""
+    """Print the versions of gatelink, Python and the main libraries, and which core runs."""
     import platform
     from importlib.metadata import version as version_of
 
