@@ -167,6 +167,7 @@ class Server:
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
         """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick.
 
+        Without `tick_hz` there are no ticks, and it is never called.
         A tick handles all messages that came before it. An async handler begins in it; if it waits, it goes on after
         `on_tick`, and later messages of its session are handled when it has ended.
         """
