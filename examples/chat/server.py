@@ -9,7 +9,7 @@ from gatelink import Server, Session
 
 
 class Room:
-    """Who is in it, and the number of its next line."""
+    """A room: its members, and the number of its next line."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -139,8 +139,8 @@ class ClusterClient:
     def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """Queue `message`, as `Session.send`. While there is no connection it waits, in order, within the limits.
 
-        What waited for a session that could not be resumed goes to the next one. What was on its way may be lost.
-        If too much waits, the client ends with 4006.
+        Messages that waited for a session that could not be resumed go to the next one. Those on their way may be
+        lost. If too much waits, the client ends with 4006.
 
         Raises SessionClosed if the client has ended; and what `Session.send` raises.
         """

@@ -550,7 +550,7 @@ class Handlers(HandlerTable):
             self._inbox_handled(session, inbox)
 
     def _handle_to_async(self, session: MessageSource, inbox: Inbox) -> Awaitable[None] | None:
-        """Handle frames up to the first with an async handler; return what to await, or None if none are left.
+        """Handle frames up to the first with an async handler; return what it awaits, or None if no frames are left.
 
         When the session's turn is over, this returns a wait for the next turn of the loop. A tick has no turns: it
         handles all messages that came before it (`inbox.share`).

@@ -1,4 +1,4 @@
-"""Who is back, and what follows it: the same token while the older session is there (docs/protocol.md)."""
+"""A login with the same token, while the older session is there, is back and gets its queue (docs/protocol.md)."""
 
 import asyncio
 import socket

@@ -115,7 +115,7 @@ async def test_who_comes_back_before_its_tokens_are_ended_is_kicked_again() -> N
 
 
 class SlowClaims:
-    """Who is the newest takes time to say, from the second login on."""
+    """A store that needs time to say which login is the newest, from the second login on."""
 
     def __init__(self) -> None:
         self.asked = 0

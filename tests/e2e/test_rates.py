@@ -1,4 +1,4 @@
-"""Who sends too much: not read for a while, in the end closed with 4005; or its messages of one type are dropped."""
+"""A client that sends too much is not read for a while, then closed with 4005; or messages of one type are dropped."""
 
 import asyncio
 

@@ -12,7 +12,7 @@ export class Emitter<Events extends Record<keyof Events, (...args: never[]) => v
     return () => void handlers.delete(handler);
   }
 
-  /** Calls the handlers in the order in which they were added. What one throws is reported as an unhandled rejection. */
+  /** Calls the handlers in the order in which they were added. Their errors are reported as unhandled rejections. */
   emit<Name extends keyof Events>(name: Name, ...args: Parameters<Events[Name]>): void {
     for (const handler of [...(this.#handlers.get(name) ?? [])]) {
       try {

@@ -14,8 +14,8 @@ export interface Reason {
 export type ClientEvents = {
   state: (state: State, reason: Reason) => void;
   /**
-   * A new session. restarted: it replaces one that could not be resumed, which the server has forgotten. unconfirmed:
-   * messages that were on their way to that one, of which some may be lost.
+   * A new session. restarted: it replaces a session that could not be resumed. unconfirmed: messages that were on their
+   * way in the old session, of which some may be lost.
    */
   connected: (session: { readonly uid: bigint; readonly restarted: boolean; readonly unconfirmed: number }) => void;
   /** The connection broke or was left. Messages wait until it is back. */

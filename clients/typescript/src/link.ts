@@ -84,7 +84,7 @@ export class Link {
     if (!this.#isOver && this.#socket.readyState === 1) this.#socket.send(bytes);
   }
 
-  /** Leaves the link: nothing that still comes is received. What was written is still sent, if the path lives. */
+  /** Leaves the link: nothing that still comes is received. Written bytes are still sent, if the path lives. */
   drop(code: CloseCode = CloseCode.NORMAL, text = "this side left"): void {
     this.#finish({ code: undefined, text });
     this.#socket.close(code === CloseCode.UNEXPLAINED ? CloseCode.NORMAL : code);

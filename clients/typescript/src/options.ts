@@ -34,7 +34,7 @@ export const LIMITS: ClientLimits = {
 };
 
 interface CommonOptions {
-  /** Which of the user's devices this is, 0 to 255. A login takes the same slot. */
+  /** Which of the user's devices this is, 0 to 255. Give the login the same slot. */
   readonly slot?: number;
   /** For the server's logs and rules. */
   readonly appVersion?: string;

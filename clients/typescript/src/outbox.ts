@@ -138,7 +138,7 @@ export class Outbox {
     this.#hasWindow = false;
   }
 
-  /** Begins a new session. What is queued is for it, except requests and answers. hasWindow: it can be resumed. */
+  /** Begins a new session. It gets the queued messages, except requests and answers. hasWindow: it can be resumed. */
   restart(hasWindow: boolean): void {
     for (const [number, { frame }] of this.#queue) if (frame[3]! >= REQUEST) this.#remove(number); // a tag would mean something else
     this.#hasWindow = hasWindow;

@@ -1,7 +1,7 @@
 /**
  * One session over any number of links: what was sent and received, acknowledged and measured.
  *
- * The frames of one read are handled in one call. What is sent in one turn of the loop leaves in one WebSocket message.
+ * The frames of one read are handled in one call. All frames of one turn of the loop leave in one WebSocket message.
  */
 
 import { join, printable, type Bytes } from "./bytes.ts";
@@ -157,7 +157,7 @@ export class Session {
     this.#ackTimer = undefined;
   }
 
-  /** Leaves the link as if it had broken, and says so. What is due is still sent, if the path lives. */
+  /** Leaves the link as if it had broken, and says so. Frames that are due are still sent, if the path lives. */
   leave(reason: string): void {
     if (!this.#link) return;
     this.flush();
@@ -350,7 +350,7 @@ export class Session {
     const now = performance.now();
     const { heartbeatInterval, heartbeatTimeout, queueAge } = this.#limits;
     if (now - this.#beatAt > heartbeatInterval + 2_000) {
-      // The page was frozen or the machine slept. What has arrived meanwhile is handled after this.
+      // The page was frozen or the machine slept. Messages that arrived meanwhile are handled after this.
       this.#heardAt = this.#progressAt = now;
       this.#checkBy = now + this.#limits.checkTimeout;
       this.#sendPing(now);

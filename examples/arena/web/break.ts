@@ -11,7 +11,7 @@ globalThis.WebSocket = class extends WebSocket {
   }
 };
 
-/** No connection for `ms`. What is on its way to the page is dropped: a socket that closes takes nothing more. */
+/** No connection for `ms`. Messages on their way to the page are dropped: a socket that closes takes nothing more. */
 export function cut(ms: number): void {
   isCut = true;
   newest?.close();

@@ -16,7 +16,7 @@ export class Game {
   readonly walkers = new Map<bigint, Walker>();
   readonly tally = new Tally();
   isInside = false;
-  /** Where this player is; the room hears of it in whole numbers, some times a second. */
+  /** Where this player is; the room gets it in whole numbers, some times a second. */
   place: Point = { x: 20 + Math.random() * 60, y: 20 + Math.random() * 60 };
   readonly #room: string;
   readonly #tell: (text: string, uid?: bigint) => void;

@@ -10,7 +10,7 @@ export class Tally {
   told = 0;
   readonly #others = new Map<bigint, number>();
 
-  /** A visit to a room begins. What was sent in the one before and has not come back went with its server. */
+  /** A visit to a room begins. Numbers of the visit before that have not come back went with its server. */
   begin(): void {
     this.sent = this.told = 0;
     this.#others.clear();

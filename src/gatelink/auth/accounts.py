@@ -140,7 +140,7 @@ class Accounts:
     async def add_password(self, uid: int, user: str, password: str) -> Identity:
         """Give a guest's or an external account a password login too.
 
-        Raises as `create`; AccountExists also if it has one, NoAccount if there is none.
+        Raises as `create`; AccountExists also if the account has a password login; NoAccount.
         """
         name, key = clean_name(user), name_key(user)
         encoded = await self.passwords.hash(password)
@@ -173,7 +173,7 @@ class Accounts:
         return Identity(row.uid, {"user": row.name})
 
     async def set_password(self, uid: int, password: str) -> None:
-        """A new password for a password login. Raises NoAccount if there is none, InvalidCredential, Busy."""
+        """A new password for a password login. Raises NoAccount if there is no such login, InvalidCredential, Busy."""
         encoded = await self.passwords.hash(password)
         values = {"hash": encoded, "changed_at": _now()}
         async with self._database.writing() as connection:
@@ -194,12 +194,12 @@ class Accounts:
     # -- guests and external identities --
 
     async def get_or_create_guest(self, device_id: str) -> Identity:
-        """The account of this device, made if there is none; only a hash of the id is kept. Raises AccountDisabled."""
+        """The account of this device, made at its first login; only its id's hash is kept. Raises AccountDisabled."""
         digest = sha256(b"gatelink device\0" + device_id.encode(errors="surrogatepass")).digest()
         return Identity(await self._get_or_create(devices, {"device_hash": digest}), {"guest": True})
 
     async def get_or_create_external(self, issuer: str, subject: str) -> Identity:
-        """The account of `subject` at `issuer`, made if there is none. Raises AccountDisabled, InvalidCredential."""
+        """The account of `subject` at `issuer`, made at the first login. Raises AccountDisabled, InvalidCredential."""
         for what, value, most in (("issuer", issuer, MAX_ISSUER), ("subject", subject, MAX_SUBJECT)):
             if not 1 <= len(value) <= most or not value.isprintable():
                 raise InvalidCredential(f"the {what} has {len(value)} characters; it may have 1 to {most}, printable")
@@ -207,7 +207,7 @@ class Accounts:
         return Identity(uid, {"issuer": issuer, "subject": subject})
 
     async def _get_or_create(self, table: Table, key: Mapping[str, Any]) -> int:
-        """The uid of the account that has `key` in `table`, made if there is none."""
+        """The uid of the account that has `key` in `table`, made if no account has it."""
         is_it: ColumnElement[bool] = and_(*(table.c[name] == value for name, value in key.items()))
         for _ in range(3):  # another process makes it, and deletes it again, each time: something is wrong
             row = await self._database.first(select(table.c.uid, accounts.c.disabled_at).join(accounts).where(is_it))
@@ -227,7 +227,7 @@ class Accounts:
     # -- any account --
 
     async def uid_of(self, user: str) -> int | None:
-        """The uid of the account with this user name; None if there is none."""
+        """The uid of the account with this user name; None if no account has it."""
         try:
             key = name_key(user)
         except InvalidCredential:

@@ -117,7 +117,7 @@ class Database:
         return engine
 
     def make_file(self) -> None:
-        """SQLite: make the file if there is none, readable only for its owner. Raises ConfigError."""
+        """SQLite: make the file if it is missing, readable only for its owner. Raises ConfigError."""
         if self.is_sqlite:
             path = Path(self._url.database or "")
             try:

@@ -230,7 +230,7 @@ class SignedTokens:
         return self._watch.entries
 
     def _revoked_before(self, uid: int, slot: int) -> float:
-        """The time of the last revocation of `uid` or its `slot`; 0 if none matters any more."""
+        """The time of the last revocation of `uid` or its `slot`; 0 if no revocation matters any more."""
         return max(self._ended_at(_user_key(uid)), self._ended_at(_slot_key(uid, slot)))
 
     def _ended_at(self, key: str) -> float:

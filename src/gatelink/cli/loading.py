@@ -90,7 +90,7 @@ def _load(reference: str, fits: Callable[[Any], bool], wanted: str, example: str
 def load_module(name: str) -> ModuleType:
     """The module called `name`, found in the current directory first.
 
-    Raises ConfigError if there is none, or if its import raises. In that case the traceback has been printed.
+    Raises ConfigError if there is no such module, or if its import raises. In that case the traceback has been printed.
     """
     if "/" in name or name.startswith("."):
         raise ConfigError(f"no module {name!r}; write {_module(name)}, not a file's path")

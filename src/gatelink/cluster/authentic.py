@@ -266,7 +266,7 @@ class AuthenticEngine:
         return _mac(key, kind, name, data)
 
     def _key_of(self, kind: bytes, name: str, sealed: bytes, data: bytes) -> EngineKey | None:
-        """The key of ours that made the MAC of `sealed`; None if none did."""
+        """The key of ours that made the MAC of `sealed`; None if no key of ours did."""
         if not sealed.startswith(_MAGIC):
             return None
         mac, purpose = sealed[1 : 1 + _MAC], _purpose(name)

@@ -204,13 +204,13 @@ class Engine(Protocol):
         """Send an event to all subscribers that are connected now."""
 
     async def subscribe(self, subject: str, handler: Callable[[bytes], None]) -> Subscription:
-        """Call `handler` with each event published from now on, in order. What it raises is logged."""
+        """Call `handler` with each event published from now on, in order. Its errors are logged."""
 
     async def serve(self, subject: str, handler: Callable[[bytes], Awaitable[bytes]]) -> Subscription:
         """Answer requests, each in a task of its own; of several servers, one gets each request.
 
-        `handler` is cancelled at the caller's deadline. What it raises is logged, and fails the request; Refuse and
-        NoHandler are not logged, and go to the caller. Over 1,000 at a time are refused.
+        `handler` is cancelled at the caller's deadline. Its errors are logged, and fail the request; Refuse and
+        NoHandler are not logged, and go to the caller. Over 1,000 requests at a time are refused.
         """
 
     async def request(self, subject: str, data: bytes, timeout: float) -> bytes:  # noqa: ASYNC109 - goes with the call

@@ -17,7 +17,7 @@ async def follow(
 ) -> "asyncio.Task[None]":
     """Pass on the entries below `prefix`, then start a task that passes on each change; None is for one that is gone.
 
-    known: the keys that the caller has, so that it hears of those that vanished while nobody watched. name: of the
+    known: the keys that the caller has, so that it learns of those that vanished while nobody watched. name: of the
     task, which lives until it is cancelled. Raises what goes wrong before the present entries are passed on.
     """
     ready = asyncio.get_running_loop().create_future()

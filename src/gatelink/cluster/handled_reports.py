@@ -11,7 +11,7 @@ from gatelink.session.timers import Item, Wheel
 from gatelink.wire.envelope import MAX_COUNTS, handled_counts
 
 REPORT_SECONDS = 0.2
-"""Seconds between two reports of what was handled. What was handled since the last one counts as lost at a death."""
+"""Seconds between two reports of handled frames. Frames handled since the last report count as lost at a death."""
 
 
 class HandledReports(Item):

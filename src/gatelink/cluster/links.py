@@ -254,7 +254,7 @@ class Link:
         return True
 
     def send_event(self, message: msgspec.Struct) -> None:
-        """Queue an event, which may use all of the room. If there is none left, the link is closed."""
+        """Queue an event, which may use all of the room. If no room is left, the link is closed."""
         self.send_whole(event(message))
 
     def send_whole(self, envelope: bytes) -> None:

@@ -218,7 +218,7 @@ class Player:
 
     @property
     def held_bytes(self) -> int:
-        """Bytes received and not yet handled. What is sent to the player waits on the link."""
+        """Bytes received and not yet handled. Messages to the player wait on the link."""
         pending = sum(len(frame[2]) for frame in self._pending or ())
         return pending + (self.inbox.bytes if self.inbox is not None else 0)
 

@@ -221,7 +221,7 @@ class Registry:
         return "draining: it takes no new players" if self.me.state is State.DRAINING else ""
 
     def type_of(self, id: int) -> int | None:
-        """The type of the server with an id; None if there is none, and before this server has registered.
+        """The type of the server with an id; None if no server has the id, and before this server has registered.
 
         A server that connects that early may look for the process that had this address before.
         """

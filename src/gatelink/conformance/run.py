@@ -79,7 +79,7 @@ async def run(
 
 
 async def _again(command: Sequence[str], dead: Driver) -> Driver:
-    """Another driver; the dead one if none starts any more."""
+    """Another driver; the dead one if no driver starts any more."""
     try:
         return await Driver.start(command)
     except DriverFailed:

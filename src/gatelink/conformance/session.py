@@ -117,7 +117,7 @@ class ScriptedSession:
     # -- to the client --
 
     def send(self, message: Any) -> None:
-        """Send a message: now, or on the next connection if there is none."""
+        """Send a message: now, or on the next connection if there is no connection now."""
         kind, body = catalog.encode(message)
         self.send_frame(encode_frame(kind.id, body))
 

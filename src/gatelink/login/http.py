@@ -55,7 +55,7 @@ class HttpAdmission:
         return True
 
     def _make_room(self) -> bool:
-        """Abort the connection that has been idle for the longest; False if there is none."""
+        """Abort the connection that has been idle for the longest; False if no connection is idle."""
         oldest = next(iter(self._idle), None)
         if oldest is None:
             return False

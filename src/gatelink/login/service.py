@@ -103,7 +103,7 @@ class LoginService:
 
     @property
     def trouble(self) -> str:
-        """Why no login can succeed now, for people; "" if one can. What is before a colon may be public."""
+        """Why no login can succeed now, for people; "" if one can. The part before a colon may be public."""
         if not self.engine.is_available:
             return f"the engine cannot be used: {self.engine.trouble}"
         if self._database is not None and self._database.trouble:

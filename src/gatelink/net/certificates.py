@@ -50,7 +50,7 @@ class Certificate:
             self._failed = state
 
     def reload(self) -> None:
-        """Load it now. What does not load is logged, and the old certificate stays."""
+        """Load it now. If it does not load, log that and keep the old certificate."""
         state = self._state()
         try:
             self._take(state)

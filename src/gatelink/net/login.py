@@ -254,7 +254,7 @@ class Login(Item):
             self.broken(error)
 
     def _check(self, request: ClientVerifyRequest) -> None:
-        """Start the check of the token. What a base client sent after the request is not decoded meanwhile."""
+        """Start the check of the token. Bytes that a base client sent after the request are not decoded meanwhile."""
         self._step(LoginEvent.REQUEST)
         self._checks.admission.credentials_received(self._connection)
         tasks = self._context.tasks

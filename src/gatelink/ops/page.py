@@ -143,7 +143,7 @@ class Page:
         return 200, f"{kind}; charset=utf-8" if is_text else kind, body
 
     def _file(self, path: str) -> Path | None:
-        """The file of a path. None if there is none, if it is hidden, and if it is outside the folder."""
+        """The file of a path. None if there is no such file, or if it is hidden or outside the folder."""
         name = path.lstrip("/") + ("index.html" if path.endswith("/") else "")
         try:
             found = (self._folder / name).resolve(strict=True)

@@ -332,7 +332,7 @@ class Robot:
             self.fail(str(end))
 
     def _end(self) -> SessionClosed | None:
-        """How the session ended; None if it did not, or if there is none."""
+        """How the session ended; None if it is open, or if there is no session."""
         ended = self.client or self.session
         if ended is None or ended.close_code is None:
             return None

@@ -268,7 +268,7 @@ class _Inspection:
 
 
 def _default(field: inspect.Field) -> object:
-    """The default as the JSON codec writes it; UNSET if there is none, or one that JSON can't write.
+    """The default as the JSON codec writes it; UNSET if the field has no default, or one that JSON can't write.
 
     Of factories only those of empty containers and of Structs are called: others may give another value each time.
     """

@@ -163,7 +163,7 @@ class Reading:
         return type(wrote) is type(reads) and not isinstance(wrote, RefNode)
 
     def _values(self, node: Node) -> tuple[int | str | None, ...] | None:
-        """All values that a literal or an enum may have; None if it is neither."""
+        """All values that a literal or an enum may have; None for any other type."""
         if isinstance(node, LiteralNode):
             return node.values
         found = self._writer.types[node.name] if isinstance(node, RefNode) else None

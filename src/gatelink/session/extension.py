@@ -122,7 +122,7 @@ class Extension(Intake):
     going_away: the server's last GOAWAY, and the time at which this side leaves because of it.
     action_due: the last read ended the session (then `end` says how), moved its deadline, or brought `notices`, the
     records that the session itself takes. has_tags: the last read had requests or answers.
-    requests: those of the session; None if it has none.
+    requests: those of the session; None if the session has no requests.
     """
 
     __slots__ = (

@@ -180,7 +180,7 @@ class Outbox:
             self._compact()
 
     def take(self, max_bytes: int) -> bytes:
-        """Take whole frames from the front, joined: up to `max_bytes`, but at least one. b"" if none is queued."""
+        """Take whole frames from the front, joined: up to `max_bytes`, but at least one. b"" if no frame is queued."""
         frames = self._frames
         if self.bytes <= max_bytes:
             data = b"".join(cast(list[bytes], frames) if self.count == len(frames) else filter(None, frames))
@@ -212,7 +212,7 @@ class Outbox:
         return frames
 
     def _place(self, key: int) -> int:
-        """The index in `_frames` of the queued frame of `key`; -1 if there is none."""
+        """The index in `_frames` of the queued frame of `key`; -1 if no frame has it."""
         number = self._keys.get(key, -1) if key and self._keys is not None else -1
         return max(number - self._base, -1)
 

@@ -120,7 +120,7 @@ class Session(StraightPath):
         proof: bytes = b"",
         linger: float = 0.0,
     ) -> None:
-        """proof: a keyed hash of the token (`SessionManager.proofs_of`), to compare logins by; empty if there is none.
+        """proof: a keyed hash of the token (`SessionManager.proofs_of`), to compare logins by; empty without a token.
 
         linger: seconds that the stream stays open after the session's last message.
         """

@@ -15,7 +15,7 @@ class ConnectionState(Enum):
     BOUND = auto()
     """It carries a session."""
     CLOSING = auto()
-    """What was written is on its way out; what comes in is dropped."""
+    """Written bytes are on their way out; bytes that come in are dropped."""
     CLOSED = auto()
 
 

@@ -294,7 +294,7 @@ def _example(type: Any, default: Any) -> str:
 
 
 def _meant(value: Any, bare: Any) -> str | None:
-    """The number or boolean in the text `value`: 2 of "2", 30 of "30s"; None if there is none."""
+    """The number or boolean in the text `value`: 2 of "2", 30 of "30s"; None if the text has no such value."""
     if not isinstance(value, str):
         return None
     if bare is bool:

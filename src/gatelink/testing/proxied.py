@@ -157,7 +157,7 @@ class ProxiedConnection:
 
 
 class End(asyncio.Protocol):
-    """One of the two sockets. What it receives goes into `outgoing`; what comes out of `incoming` is sent on it."""
+    """One of the two sockets. Bytes that it receives go into `outgoing`; bytes out of `incoming` are sent on it."""
 
     transport: asyncio.Transport
 

@@ -348,7 +348,7 @@ def tags_in(frame: Encoded) -> list[int]:
 
 
 def without_tags(frame: Encoded) -> Encoded | None:
-    """A whole ClientFrame without the requests and answers in it; None if it has no other frames."""
+    """A whole ClientFrame without its requests and answers; None if no frame is left."""
     frames: list[Frame] = []
     walk(frame, _CLIENT.size, frames, MAX_LENGTH, len(frame), len(frame), allowed=ALL_FLAGS)
     left = [each for each in frames if each[1] < REQUEST]

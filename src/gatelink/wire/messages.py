@@ -129,7 +129,7 @@ class Catalog:
         return None if kind.answer is None else self.of_type(kind.answer)
 
     def find(self, what: type | int | str) -> MessageType:
-        """The type with a class, an id or a wire name. Raises CatalogError if there is none."""
+        """The type with a class, an id or a wire name. Raises CatalogError if there is no such type."""
         if isinstance(what, type):
             return self.of_type(what)
         kind = self.by_id.get(what) if isinstance(what, int) else self.by_name.get(what)

@@ -1,4 +1,4 @@
-"""Who tries too often waits; nobody waits for what a stranger elsewhere does."""
+"""A client that tries too often waits; nobody waits because of a stranger elsewhere."""
 
 import asyncio
 from ipaddress import IPv4Address, IPv6Address

@@ -1,4 +1,4 @@
-"""Who may begin a handshake: so many a second, addresses in turn, and each in the order in which it asked."""
+"""The order of handshakes: so many a second, addresses in turn, and each in the order in which it asked."""
 
 from typing import cast
 

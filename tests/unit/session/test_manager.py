@@ -1,4 +1,4 @@
-"""Who is here and which login is current: a newer one always wins, and nothing late from an older one touches it."""
+"""The sessions, and which login is current: a newer one always wins, and nothing late from an older one touches it."""
 
 import asyncio
 from collections.abc import Callable

@@ -183,7 +183,7 @@ async def test_a_read_after_a_stall_is_charged_against_what_the_stall_brought() 
 
 
 async def test_a_pause_holds_over_the_sessions_next_connection() -> None:
-    """Who breaks off and comes back comes back with the debt."""
+    """A client that breaks off and comes back still has its debt."""
     desk = Desk()
     desk.owner.keeps = True
     desk.meter.charge(30, 0)

@@ -75,7 +75,7 @@ class Jwks:
         self._fetching: asyncio.Task[None] | None = None
 
     async def find(self, kid: str | None, algorithm: str) -> PublicKey | None:
-        """The key `kid` for `algorithm` (one of ALGORITHMS); without `kid` the only one for it. None if there is none.
+        """The key `kid` for `algorithm` (one of ALGORITHMS); without `kid` the only one for it. None if no key fits.
 
         Raises KeysUnavailable when no key set is young enough to decide.
         """

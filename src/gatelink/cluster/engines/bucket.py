@@ -107,7 +107,7 @@ class KeyValueBucket:
         self.clock = EngineClock()
         self._replicas = replicas
         self.lacks = ""
-        """Options that the bucket lacks and is used without; "" if none."""
+        """Options that the bucket lacks and is used without; "" if it lacks none."""
         self.full = ""
         """Why a new key does not fit; "" if it does. A limit that an operator set is not changed."""
         self._is_ours = False  # it was made or accepted once

@@ -60,8 +60,8 @@ class _Subscription(Generic[_Handler]):
 class MemoryEngine:
     """An `Engine` in memory. All servers of a process are given the same one; it ends with the last that closes it.
 
-    clock: seconds, for expiry, and the engine's time; the monotonic clock, begun at the time of now, if None. What is
-    due goes when the clock is next looked at: by any call, or by a timer.
+    clock: seconds, for expiry, and the engine's time; the monotonic clock, begun at the time of now, if None. An
+    expired key goes when the clock is next looked at: by any call, or by a timer.
     """
 
     def __init__(self, clock: Callable[[], float] | None = None) -> None:

@@ -510,7 +510,7 @@ class NatsEngine:
         await self._join(connection)
 
     async def _find_better(self, urls: Sequence[str]) -> NatsConnection | None:
-        """A connection to the first of these servers whose bucket takes a write; None if none does."""
+        """A connection to the first of these servers whose bucket takes a write; None if no server's does."""
         for url in urls:
             try:
                 return await self._attempt(url, self._write)

@@ -19,7 +19,7 @@ _decode_refusal = msgspec.msgpack.Decoder(tuple[int, str]).decode
 
 Handler = Callable[[bytes], Awaitable[bytes]]
 Answer = Callable[[bytes, str], Awaitable[None]]
-"""Sends `(data, failure)` to the caller; `failure` is "" if there is none. A refusal's data is its code and reason."""
+"""Sends `(data, failure)` to the caller; `failure` is "" after a success. A refusal's data is its code and reason."""
 
 
 class RequestWorkers:

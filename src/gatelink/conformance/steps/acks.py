@@ -60,7 +60,7 @@ async def lost_acks(bench: Bench) -> None:
 
 @step()
 async def lost_messages(bench: Bench) -> None:
-    """What the server did not receive is sent again as it was, and before anything newer."""
+    """Messages that the server did not receive are sent again unchanged, and before anything newer."""
     player = await bench.login()
     session = player.scripted
     session.acknowledges = False

@@ -175,7 +175,7 @@ async def _gives_up(bench: Bench, name: str, case: Callable[[ScriptedConnection,
 
 @step(only="ws")
 async def bad_web(bench: Bench) -> None:
-    """What RFC 6455 forbids a server: the client leaves the connection, and what it carried does not count."""
+    """At a frame that RFC 6455 forbids a server, the client leaves the connection, and the frame does not count."""
     cases = {
         "a text message": b"\x81\x02hi",
         "a masked frame": b"\x82\x82\1\2\3\4\1\2",

@@ -44,7 +44,7 @@ async def token_expired(bench: Bench) -> None:
 
 @step()
 async def losses(bench: Bench) -> None:
-    """LOST has totals; the driver hears of what was lost since the last one, and of nothing twice."""
+    """LOST has totals; the client tells only of losses since the last LOST, and of none twice."""
     player = await bench.login(needs=Features.LOSSES)
     for record in (Lost(9, 2, 1), Lost(9, 2, 1), Lost(9, 5, 1), Lost(11, 0, 4_000_000_000)):
         player.connection.say(record)

@@ -1,1 +1,1 @@
-"""One file a version. What was released is never changed; a new version is a new file."""
+"""One file a version. A released file is never changed; a new version is a new file."""
