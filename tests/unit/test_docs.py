@@ -2,6 +2,7 @@
 
 import ast
 import inspect
+import math
 import re
 import tomllib
 from collections.abc import Callable, Iterator
@@ -14,7 +15,7 @@ import pytest
 
 from docs import draw_states
 from gatelink import Backoff, CloseCode, Limits, MemoryTokens, RequestCode, WireOptions, __version__, _native, tasks
-from gatelink.cluster import authentic, login_arbiter, lost_pushes, players, renewals
+from gatelink.cluster import authentic, login_arbiter, lost_pushes, players, registry, renewals
 from gatelink.cluster.engine import CONFLICT_PAUSE, MAX_CONFLICTS
 from gatelink.cluster.group_counts import COUNT_SECONDS
 from gatelink.cluster.kicks import ANSWER_SECONDS
@@ -23,11 +24,12 @@ from gatelink.config import LINK_LIMITS
 from gatelink.net import certificates, tls_watch, user_kicks, websocket
 from gatelink.net.dialer import GONE_SECONDS
 from gatelink.net.proxy import MAX_HEADER
-from gatelink.ops import http, log_writer
-from gatelink.session import renewal, requests
+from gatelink.ops import families, http, log_writer, process, supervisor, top
+from gatelink.session import groups, renewal, requests, running, timers
 from gatelink.session.loop_context import FLUSH_AT_ONCE
 from gatelink.session.session import LEAST_BEAT
 from gatelink.session.standstill import longest_silence
+from gatelink.wire import checks
 from gatelink.wire.control import MAX_REASON
 from gatelink.wire.websocket import SMALL
 
@@ -395,6 +397,69 @@ def test_the_page_of_websocket_has_the_numbers_of_the_source() -> None:
     rate, burst = f"{websocket.SMALL_RATE} frames a second", f"({websocket.SMALL_BURST:,} at once)"
     assert f"more than {rate} {burst} that carry fewer than {SMALL} bytes" in text
     assert f"declares over {websocket.LEAST_MESSAGE >> 20} MiB in its fragments" in text
+
+
+def definitions(path: str) -> dict[str, float]:
+    """The numbers of the DEFs in a file of the compiled core, by name."""
+    text = (ROOT / "src" / "gatelink" / "native" / path).read_text()
+    return {name: float(number) for name, number in re.findall(r"^DEF (\w+) = ([\d.]+)", text, re.MULTILINE)}
+
+
+REACTOR = definitions("reactor.pxi")
+SAID = {
+    "operations.md": [
+        f"have the rest of the grace, and {process.LEFT:g} s",
+        f"this line and the end come {process.SPARE:g} s after the grace",
+        f"`limits.max_connections` and {process.OTHER_FILES} more",
+        f"(`seen`, red after {top.LATE:g} s)",
+        f"first after {supervisor.FIRST_WAIT:g} s, then after twice as long for each early end, "
+        f"up to {supervisor.MOST_WAIT:g} s",
+        f"After a second signal all of them have {supervisor.HURRY:g} s",
+        f"takes {http.MAX_CONNECTIONS} connections at a time, each for at most {http.LIFETIME} s",
+        f"was not written for {registry.EXPIRY:g} s",
+        f"and at least in the last {families.LAG_SECONDS:g} s",
+        f"Lines wait in a queue of {log_writer.MAX_WAITING >> 20} MiB",
+        f"looks at the files of its tls:// listeners every {certificates.INTERVAL:g} s",
+        f"An async handler that runs for {running.LONG:g} s is logged once",
+        f"After `limits.handler_timeout`, {Limits().handler_timeout:g} s by default",
+    ],
+    "guide.md": [
+        f"{requests.MOST} requests of a session may wait in each direction",
+        f"a good token less than {renewal.LEAST_INTERVAL:g} s after the last one",
+        f"more than {checks.MAX_COMPARED} fields",
+        f"A name has 1 to {groups.MAX_NAME} characters",
+        f"`limits.max_slots` ({Limits().max_slots}) is how many devices a user may have",
+    ],
+    "tour.md": [
+        f"it must come within {Limits().verify_timeout:g} s and fit into {Limits().max_unverified_bytes >> 10} KiB",
+        f"in one timing wheel with a tick of {timers.TICK:g} s",
+        f"All of it takes {Limits().close_timeout:g} s at most",
+    ],
+    "native.md": [
+        f"It accepts {REACTOR['ACCEPTS']:g} connections of a listening socket at once",
+        f"after {REACTOR['EVENTS'] * REACTOR['ROUNDS']:,.0f} events or {REACTOR['TURN_TIME'] * 1_000:g} ms",
+    ],
+}
+"""By page: sentences with the source's numbers."""
+
+
+@pytest.mark.parametrize(("page", "words"), [(page, words) for page, said in SAID.items() for words in said])
+def test_a_sentence_has_the_number_of_the_source(page: str, words: str) -> None:
+    assert words in " ".join((ROOT / "docs" / page).read_text().split())
+
+
+def test_the_page_of_the_typescript_sdk_has_the_limits_of_its_source() -> None:
+    source = (ROOT / "clients" / "typescript" / "src" / "options.ts").read_text()
+    block = source.partition("LIMITS: ClientLimits = {")[2].partition("}")[0]
+    found = dict(re.findall(r"^  (\w+): ([\d_ *]+),$", block, re.MULTILINE))
+    assert len(found) >= 12
+    limits = {name: f"{math.prod(int(each) for each in text.split('*')):,}" for name, text in found.items()}
+    shown: dict[str, str] = {}
+    for row in rows(ROOT / "docs" / "typescript.md"):
+        names = row[0].replace("`", "").split(", ")
+        if names[0] in limits:
+            shown |= dict(zip(names, re.findall(r"\d[\d,]*", row[1]), strict=True))
+    assert shown == limits
 
 
 # -- translations --

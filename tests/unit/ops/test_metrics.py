@@ -3,6 +3,7 @@
 import asyncio
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from msgspec import Struct
@@ -19,11 +20,15 @@ from gatelink import (
     Server,
     Session,
     StaticTokens,
+    _native,
     connect,
+    tasks,
 )
 from gatelink.errors import CloseCode, ConnectError
 from gatelink.handling.route import TIME_BUCKETS
+from gatelink.ops import logs
 from gatelink.ops.families import Exposition
+from gatelink.stats import Histogram
 from gatelink.wire.control import Close
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import RawClient, until
@@ -232,7 +237,7 @@ async def test_outboxes_are_shown_together_and_the_fullest() -> None:
             await leave(client)
 
 
-async def test_what_waits_for_a_slow_handler_is_shown() -> None:
+async def test_what_waits_for_a_slow_handler_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=CATALOG)
     started, go = asyncio.Event(), asyncio.Event()
 
@@ -249,10 +254,13 @@ async def test_what_waits_for_a_slow_handler_is_shown() -> None:
             client.send(Ask(""))  # one write, one read
         await started.wait()
         assert value(metrics, "inbox_frames") == value(metrics, "inbox_frames_max") == 4
+        assert value(metrics, "handlers_running") == 1 and value(metrics, "handlers_long") == 0
+        monkeypatch.setattr("gatelink.ops.metrics.LONG", 0.0)
+        assert value(metrics, "handlers_long") == 1
         go.set()
         for _ in range(5):
             await answers.get()
-        assert value(metrics, "inbox_frames") == 0
+        assert value(metrics, "inbox_frames") == value(metrics, "handlers_running") == 0
         await leave(client)
 
 
@@ -305,6 +313,53 @@ async def test_every_metric_is_in_docs_operations_and_nothing_else_is() -> None:
             if family.name.startswith("gatelink_")
         }
     assert set(re.findall(r"^\| `(gatelink_\w+)", OPERATIONS.read_text(), re.MULTILINE)) == ours
+
+
+COUNTERS = {
+    "accepted_connections_total": "accepted",
+    "logins_total": "verified",
+    "bans_total": "bans",
+    "unhandled_messages_total": "unhandled",
+    "dropped_messages_total": "dropped",
+    "reading_pauses_total": "paused",
+    "rate_pauses_total": "rate_paused",
+    "stray_answers_total": "stray_answers",
+    "held_bytes": "held_bytes",
+    "backlog_messages_dropped_total": "backlogs_dropped",
+    "ticks_total": "ticks",
+    "tick_overruns_total": "tick_overruns",
+    "token_seconds_sum": "token_seconds",
+    "request_seconds_sum": "request_seconds",
+    "rtt_seconds_sum": "rtt",
+}
+"""By metric without labels: the field of `Stats` that it shows."""
+
+
+async def test_every_counter_is_shown_under_its_own_name() -> None:
+    async with new_server() as server:
+        for number, field in enumerate(COUNTERS.values(), 1_000):
+            if isinstance(counted := getattr(server.stats, field), Histogram):
+                counted.observe(number)
+            else:
+                setattr(server.stats, field, number)
+        metrics = server.metrics()
+        assert {name: value(metrics, name) for name in COUNTERS} == {
+            name: number for number, name in enumerate(COUNTERS, 1_000)
+        }
+
+
+async def test_what_the_process_counts_is_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with new_server() as server:
+        metrics = server.metrics()
+        with monkeypatch.context() as patched:  # for these lines alone: sessions use the real core
+            patched.setattr(_native, "core", SimpleNamespace(frame_counts=lambda: (3, 1)))
+            patched.setattr(logs, "dropped", lambda: 5)
+            patched.setitem(tasks.failures, "ticks", 2)
+            assert value(metrics, "native") == 1 and value(metrics, "native_share") == 0.75
+            assert value(metrics, "frames_total", way="straight") == 3
+            assert value(metrics, "frames_total", way="listed") == 1
+            assert value(metrics, "log_lines_dropped_total") == 5
+            assert value(metrics, "task_failures_total", task="ticks") == 2
 
 
 async def test_connections_before_their_proxy_header_are_unverified() -> None:
