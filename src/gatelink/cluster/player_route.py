@@ -223,16 +223,12 @@ class PlayerRoute(ForwardPath):
                     del requests.serving[tag]
                 elif len(frame) > self._router.context.max_message:
                     self._router.note_too_large(frame)
-                    self._refuse_to(link, frame, tag)
+                    id = int.from_bytes(frame[4:6], "little")
+                    failed = failed_frame(id, tag, RequestCode.FAILED, reason="too large for the gateway")
+                    self.forward_answer((id, FAILED, failed[6:]))
                     continue
             taken.append(frame)
         return taken
-
-    def _refuse_to(self, link: Link, frame: Encoded, tag: int) -> None:
-        """Tell a server that its request is not sent to the player."""
-        id = int.from_bytes(frame[4:6], "little")
-        failed = failed_frame(id, tag, RequestCode.FAILED, reason="too large for the gateway")
-        link.push(client_frames(self.sid, [(id, FAILED, failed[6:])]))
 
     @property
     def held_bytes(self) -> int:

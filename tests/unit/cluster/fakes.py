@@ -5,11 +5,12 @@ from typing import Any
 
 from gatelink.cluster.registry import Load, ServerInfo
 from gatelink.config import LINK_LIMITS
+from gatelink.session.outbox import OutboxFull
 from gatelink.session.states import SessionState
 
 
 class FakeLink:
-    """A link that notes what is sent on it. room: envelopes until it is crowded.
+    """A link that notes what is sent on it. room: envelopes until it is crowded. is_full: it takes none at all.
 
     unacknowledged: what its server was sent, and may not have got.
     """
@@ -19,6 +20,7 @@ class FakeLink:
     silent = 0.0
     limits = LINK_LIMITS
     takes_reports = False
+    is_full = False
 
     def __init__(self, id: int, type: int) -> None:
         self.info = ServerInfo(id=id, type=type, name="a", wants_login_events=id % 2 == 0, load=Load())
@@ -30,6 +32,8 @@ class FakeLink:
         self._relieved: list[Any] = []
 
     def push(self, whole: bytes) -> bool:
+        if self.is_full:
+            raise OutboxFull("full")
         self.sent.append(whole)
         self.room -= 1
         return self.room < 0

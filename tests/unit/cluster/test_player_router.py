@@ -16,12 +16,15 @@ from gatelink.config import Limits
 from gatelink.errors import CloseCode
 from gatelink.handlers import Handlers
 from gatelink.logger import Logger, RateLimitedLogger
+from gatelink.session.extension import Extension
 from gatelink.session.groups import MAX_NAME
 from gatelink.session.outbox import Full
+from gatelink.session.requests import tag_of
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
 from gatelink.wire import envelope
+from gatelink.wire.control import Features
 from gatelink.wire.envelope import (
     MOVED,
     NEW,
@@ -37,7 +40,7 @@ from gatelink.wire.envelope import (
     SessionClosed,
     SessionOpened,
 )
-from gatelink.wire.frames import Frame, encode_frame
+from gatelink.wire.frames import ALL_FLAGS, ANSWER, FAILED, REQUEST, Frame, FrameDecoder, encode_frame, tagged
 from tests.fakes import CATALOG, Bench, FakeHandlers, FakeStream, settle
 from tests.unit.cluster.fakes import FakeLink, FakeLinks
 
@@ -412,6 +415,35 @@ async def test_what_is_larger_than_this_gateway_takes_is_dropped_and_counted_and
     assert [body[:1] for _, _, body in stream.frames] == [b"\1", b"\3", b"\4"]
     assert (gateway.router.stats.malformed, gateway.router.stats.pushed) == (1, 3)
     assert session.close_code is None
+
+
+@pytest.mark.parametrize("is_full", [False, True], ids=["room on the link", "a full link"])
+async def test_a_request_that_is_too_large_is_refused_as_the_player_would_and_the_rest_of_the_push_arrives(
+    is_full: bool,
+) -> None:
+    gateway = Gateway(Limits(max_outbox_bytes=1_000))
+    link = gateway.server(21)
+    link.speaks_requests = True
+    extension = Extension(Features.REQUESTS, gateway.bench.context.limits, accepting=True)
+    session, stream = gateway.player(extension=extension)
+    session.receive([(LOBBY * 1_000, REQUEST, (9).to_bytes(4, "little"))])
+    route = gateway.router.players[session.epoch].to(LOBBY)
+    before, route.unhandled = len(link.sent), 0
+    link.is_full = is_full
+    asked = LOBBY | route.binding << 8
+    large = tagged(plain(2, gateway.bench.context.max_message), asked, REQUEST)
+    gateway.says(link, envelope.push_to_one(session.epoch, [tagged(plain(1), 9, ANSWER), large, plain(3)]))
+    await settle()
+    decoder = FrameDecoder(1_000)
+    decoder.allowed = ALL_FLAGS
+    got = decoder.feed(b"".join(stream.writes))
+    assert [(flags, body[-1:]) for _, flags, body in got] == [(ANSWER, b"\1"), (0, b"\3")]
+    assert (gateway.router.stats.malformed, gateway.router.stats.lost[LOBBY]) == (1, int(is_full))
+    if is_full:
+        assert len(link.sent) == before and not route.unhandled
+    else:
+        _, ((_, flags, body),) = envelope.open_client_frames(link.sent[-1][6:], 1 << 16)
+        assert (flags, tag_of(body), route.unhandled) == (FAILED, asked, 1), "it counts until it is handled"
 
 
 async def test_frames_that_fit_arrive_though_their_envelope_is_larger_and_nothing_is_said(
