@@ -13,7 +13,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 from structlog.testing import capture_logs
 
-from gatelink import ConfigError, Listen, Server, StaticTokens
+from examples.listeners.certificate import make
+from gatelink import ConfigError, ConnectError, Listen, Server, StaticTokens, connect
 from gatelink.net import certificates
 from tests.e2e.support import until
 
@@ -201,3 +202,19 @@ def test_a_certificate_out_of_its_dates_is_said_at_the_start(
         assert authority.listen().load_certificate() is not None
     assert [line["event"] for line in lines] == ([said] if said else [])
     assert all(line["certificate"] == str(authority.certificate) for line in lines)
+
+
+async def test_a_client_trusts_the_certificate_that_ssl_cert_file_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make(tmp_path)
+    certificate = str(tmp_path / "certificate.pem")
+    listen = Listen(endpoint="tls://127.0.0.1:0", certificate=certificate, key=str(tmp_path / "key.pem"))
+    async with Server(listen, tokens=StaticTokens()) as server:
+        address = str(server.endpoints[0])
+        with pytest.raises(ConnectError, match="give tls= a context that trusts the server's certificate"):
+            await connect(address, uid=7, token=f"{7:032d}")
+        monkeypatch.setenv("SSL_CERT_FILE", certificate)
+        session = await connect(address, uid=7, token=f"{7:032d}")
+        session.close()
+        await session.wait_closed()

@@ -108,3 +108,16 @@ async def test_a_gateway_that_has_not_answered_is_named(cli: Cli, nats_server: N
         assert status == 1 and "no answer of gateway 2" in said
         await session.wait_closed()  # it heard of the kick from the engine
         await until(lambda: not len(two.sessions))
+
+
+@pytest.mark.parametrize("words", [("sessions", "7"), ("kick", "7"), ("top", "--once"), ("gateway",)], ids="-".join)
+async def test_an_engine_that_is_away_is_status_1_and_a_missing_file_78(words: tuple[str, ...], tmp_path: Path) -> None:
+    config = CONFIG.format(host="127.0.0.1", port=9, user="gatelink", bucket="away").replace("= 10", "= 0.3")
+    (tmp_path / "cluster.toml").write_text(config)
+    environment = {"NATS_PASSWORD": KEY.to_hex()[:32], "KEY": KEY.to_hex(), "COLUMNS": "200"}
+    for file, status, text in (("cluster.toml", 1, "127.0.0.1:9"), ("missing.toml", 78, "missing.toml")):
+        command = ("-m", "gatelink", *words, "--config", file)
+        async with python(*command, cwd=tmp_path, environment=environment, merged=True) as process:
+            said = (await process.communicate())[0].decode()
+            assert process.returncode == status and text in said.splitlines()[-1], said
+            assert "Traceback" not in said
