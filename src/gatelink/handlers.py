@@ -564,14 +564,14 @@ class Handlers(HandlerTable):
             handlers = session.handlers
             if handlers is not self and isinstance(handlers, Handlers):  # the session has a table of its own
                 return handlers._handle_to_async(session, inbox)
-            rest = self._call_handlers(session, self._from_inbox(session, inbox), seconds, False)
+            rest = self._call_handlers(session, self._from_inbox(inbox), seconds, False)
             if rest is _TURN_OVER:
                 return asyncio.sleep(0)
             if rest is not None and rest is not _OTHER_TABLE:
                 return cast(Awaitable[None], rest)
         return None
 
-    def _from_inbox(self, session: MessageSource, inbox: Inbox) -> Iterator[Frame]:
+    def _from_inbox(self, inbox: Inbox) -> Iterator[Frame]:
         """Take frames out of the inbox, and resume reading from the peer once there is room."""
         items = inbox.items
         user = inbox.user

@@ -73,6 +73,7 @@ def robots(
     from gatelink.robots import LoadTest, Options, Robot
     from gatelink.robots.bounds import Bound
     from gatelink.robots.record import Record, read
+    from gatelink.wire.keys import key_from_hex
 
     kind = load_class(scenario, Robot)
     addresses = address or ([] if login else ["tcp://127.0.0.1:7000"])
@@ -86,7 +87,7 @@ def robots(
         LoginClient(login)  # raises ConfigError for what is no URL
     options: Options = {"login": login} if login else {"address": addresses}
     if server_key:
-        options["server_key"] = _key(server_key)
+        options["server_key"] = key_from_hex("--server-key", server_key)
     bounds = [Bound.parse(each) for each in fail_over or ()]
     if beside is not None and report is None:
         raise ConfigError(f"--beside {beside} needs --report FILE.html, the page that shows both")
@@ -116,19 +117,6 @@ def robots(
     logs.configure(level="warning")
     if not process.run(watch()):
         raise typer.Exit(1)
-
-
-def _key(text: str) -> bytes:
-    """The public key that `gatelink keys` shows. Raises ConfigError."""
-    from gatelink.wire.keys import KEY_SIZE
-
-    try:
-        key = bytes.fromhex(text)
-    except ValueError:
-        key = b""
-    if len(key) != KEY_SIZE:
-        raise ConfigError(f"--server-key has {len(text)} characters; it is a public key, {2 * KEY_SIZE} hex digits")
-    return key
 
 
 async def _watch(run: "LoadTest", json: bool, bounds: "Sequence[Bound]", hangs_up: bool) -> list[str]:

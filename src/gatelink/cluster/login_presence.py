@@ -100,10 +100,9 @@ async def present(
 class Logins:
     """The login services of the cluster. infos: by their keys, kept current between `start` and `close`."""
 
-    def __init__(self, engine: Engine, on_change: Callable[[LoginInfo], None] = lambda info: None) -> None:
+    def __init__(self, engine: Engine) -> None:
         self.infos: dict[str, LoginInfo] = {}
         self._engine = engine
-        self._on_change = on_change
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
@@ -119,6 +118,5 @@ class Logins:
             return
         try:
             self.infos[key] = _decode(value)
-        except msgspec.MsgspecError:  # of a version that this one can't read
-            return
-        self._on_change(self.infos[key])
+        except msgspec.MsgspecError:
+            pass  # of a version that this one can't read

@@ -116,17 +116,17 @@ class ScriptedServer:
         await self._judge.until(lambda: self.waiting, f"a connection {what}")
         return self.waiting.popleft()
 
-    async def greet(self, connection: ScriptedConnection, features: int = FEATURES) -> None:
+    async def greet(self, connection: ScriptedConnection) -> None:
         """Take the client's HELLO or HANDSHAKE, and answer it."""
         due = "HANDSHAKE" if self.key is not None else "HELLO"
         record = await connection.control(f"{due} as the first record")
         match record:
             case Hello() as hello if self.key is None:
-                connection.hello, connection.agreed = hello, hello.answer(features)
+                connection.hello, connection.agreed = hello, hello.answer(FEATURES)
                 connection.say(connection.agreed)
             case Handshake() as handshake if self.key is not None:
                 try:
-                    sealing = Responder([self.key]).respond(handshake, features)
+                    sealing = Responder([self.key]).respond(handshake, FEATURES)
                 except PeerError as error:
                     raise Unmet(f"the client's HANDSHAKE: {error}") from None
                 connection.hello, connection.agreed = sealing.hello, sealing.agreed

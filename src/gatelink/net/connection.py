@@ -127,7 +127,6 @@ class Connection(asyncio.Protocol):
         decoder: FrameDecoder,
         made: "Callable[[Connection], None]",
         closed: "Callable[[Connection, FrameReceiver], None] | None" = None,
-        address: str | None = None,
     ) -> None:
         self._decoder = decoder
         self._made: Callable[[Connection], None] | None = made
@@ -137,7 +136,7 @@ class Connection(asyncio.Protocol):
         self._secure: SecureStream | None = None
         self._held_by: FrameDecoder | None = None  # the decoder that gets what is held
         self.is_restrained = False  # an `UnverifiedReader` reads for it
-        self.address = address
+        self.address: str | None = None
         self.carrier: Carrier | None = None
         self.receiver: FrameReceiver = NULL_RECEIVER
         self.state = ConnectionState.UNVERIFIED

@@ -28,8 +28,8 @@ class LogWriter:
     missing: makes the line that reports a number of dropped lines.
     """
 
-    def __init__(self, missing: Callable[[int], str] = "{} log lines were dropped before this one".format) -> None:
-        self.missing = missing
+    def __init__(self) -> None:
+        self.missing: Callable[[int], str] = "{} log lines were dropped before this one".format
         self.dropped = 0
         self._refused = 0  # dropped because the queue was full, and not yet reported
         self._failed = 0  # dropped because the write failed, and not yet reported; only the thread uses it

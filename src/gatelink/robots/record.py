@@ -83,11 +83,10 @@ class Record(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def embedded(self) -> str:
-        """A comment of HTML with all of it."""
+        """A comment of HTML with all of it. No tag, and no end of the comment, can be in its text."""
         text = msgspec.json.encode(self).decode()
-        for char in "<>&-":  # no end of the comment, and no tag, can be in it
-            text = text.replace(char, f"\\u{ord(char):04x}") if char != "-" else re.sub("-(?=-)", "\\\\u002d", text)
-        return f"<!-- gatelink robots {text} -->"
+        safe = re.sub("[<>&]|-(?=-)", lambda found: f"\\u{ord(found[0]):04x}", text)
+        return f"<!-- gatelink robots {safe} -->"
 
 
 def read(file: Path) -> Record:

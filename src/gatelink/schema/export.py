@@ -67,7 +67,6 @@ WIDTHS: dict[str, Width] = {
 _SEPARATORS = re.compile(r"[ -/:-@\[-^`{-~]+")  # the ASCII that is in no identifier
 
 _Object = inspect.StructType | inspect.DataclassType | inspect.TypedDictType | inspect.NamedTupleType
-_OBJECTS = (inspect.StructType, inspect.DataclassType, inspect.TypedDictType, inspect.NamedTupleType)
 
 
 def schema_of(catalog: Catalog, rates: Mapping[int, float] | None = None) -> Schema:
@@ -210,7 +209,7 @@ class _Inspection:
             case inspect.EnumType(cls):
                 return self._enum(cls)
             case inspect.StructType() | inspect.DataclassType() | inspect.TypedDictType() | inspect.NamedTupleType():
-                return self._struct(type, at)
+                return self._struct(type)
         raise CatalogError(f"{at} is {_shown(type)}, which messages.json can't express; {_way_out(type)}")
 
     def _annotated(self, type: inspect.Metadata, at: str) -> Node:
@@ -227,7 +226,7 @@ class _Inspection:
             self.types[name] = EnumDef(_doc(cls), members, issubclass(cls, enum.Flag))
         return RefNode(name)
 
-    def _struct(self, type: _Object, at: str) -> Node:
+    def _struct(self, type: _Object) -> Node:
         name = self._names.of(type.cls)
         if name in self.types:
             return RefNode(name)

@@ -123,7 +123,7 @@ class Reader:
                 value = {"endpoint": value}
             return self._struct(value, type, place, default)
         if get_origin(type) is tuple:
-            return self._array(value, get_args(type)[0], place, default)
+            return self._array(value, get_args(type)[0], place)
         if get_origin(type) is dict:
             key, item = get_args(type)
             return self._table(value, key, item, place)
@@ -179,7 +179,7 @@ class Reader:
             return self._text(str(default), type, place)
         return default
 
-    def _array(self, value: Any, item: Any, place: Place, default: Any) -> Any:
+    def _array(self, value: Any, item: Any, place: Place) -> Any:
         if not isinstance(value, list):
             if isinstance(item, StructMeta) and item is not ListenSettings:
                 example = f"[[{place_text(place)}]]"

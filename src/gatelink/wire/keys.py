@@ -28,7 +28,7 @@ class ServerKey:
     @classmethod
     def from_hex(cls, text: str) -> "ServerKey":
         """The key whose `to_hex` was `text`. Raises ConfigError if it is not 64 hex digits."""
-        return cls(X25519PrivateKey.from_private_bytes(_from_hex("server key", text)))
+        return cls(X25519PrivateKey.from_private_bytes(key_from_hex("server key", text)))
 
     def to_hex(self) -> str:
         """The private key as 64 hex digits: a secret."""
@@ -58,7 +58,7 @@ class ClusterKey:
     @classmethod
     def from_hex(cls, text: str) -> "ClusterKey":
         """The key whose `to_hex` was `text`. Raises ConfigError if it is not 64 hex digits."""
-        return cls(_from_hex("cluster key", text))
+        return cls(key_from_hex("cluster key", text))
 
     def to_hex(self) -> str:
         """The key as 64 hex digits: a secret."""
@@ -80,7 +80,8 @@ def check_public_key(key: bytes | None) -> None:
         )
 
 
-def _from_hex(name: str, text: str) -> bytes:
+def key_from_hex(name: str, text: str) -> bytes:
+    """The key of 64 hex digits. name: what it is, for the error. Raises ConfigError, without the text."""
     try:
         key = bytes.fromhex(text)
     except ValueError:

@@ -67,10 +67,6 @@ with contextlib.suppress(ImportError):
     mask = apply_mask
 
 
-def close_payload(status: int, reason: bytes = b"") -> bytes:
-    return status.to_bytes(2, "big") + reason
-
-
 class WebSocketStream:
     """One connection's WebSocket framing after the upgrade.
 
@@ -154,7 +150,7 @@ class WebSocketStream:
 
     def close_frame(self, status: int) -> bytes:
         """Our close frame; for 1005 one without a code."""
-        return self._frame(_CLOSE, b"" if status == Status.NONE else close_payload(status))
+        return self._frame(_CLOSE, b"" if status == Status.NONE else status.to_bytes(2, "big"))
 
     def _frame(self, opcode: int, data: bytes) -> bytes:
         size = len(data)

@@ -21,9 +21,8 @@ _GIB = b"\x80\x80\x80\x80\x04"
 Case = Callable[[Player], bytes]
 
 
-def _raw(flags: int, payload: bytes, length: int | None = None) -> bytes:
-    size = len(payload) if length is None else length
-    return size.to_bytes(3, "little") + bytes((flags,)) + payload
+def _raw(flags: int, payload: bytes) -> bytes:
+    return len(payload).to_bytes(3, "little") + bytes((flags,)) + payload
 
 
 async def _all_end(bench: Bench, cases: Mapping[str, bytes | Case], needs: int = 0) -> None:
