@@ -166,7 +166,7 @@ class Simulation(JumpingLoop):
         return handle
 
     def freeze(self, process: Process, seconds: float) -> None:
-        """Let a process stand still for `seconds`. What it is sent waits, and its timers are late."""
+        """Let a process stand still for `seconds`. Its incoming messages wait, and its timers are late."""
         process.frozen_until = max(process.frozen_until, self.time() + seconds)
         self.call_at(process.frozen_until, self._wake, process, context=_NOBODY)
 

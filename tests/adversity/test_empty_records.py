@@ -236,7 +236,7 @@ async def test_an_honest_client_is_left_alone_however_it_cuts_its_records(files:
 
 
 async def test_an_honest_client_that_is_not_read_for_a_while_is_left_alone(files: Any) -> None:
-    """What it sent waits in the kernel and in TLS, and is not opened: nothing explains it yet."""
+    """Records of a client that is not read wait in the kernel and in TLS, unopened: nothing explains them yet."""
     go = asyncio.Event()
     async with both(files, limits=Limits(max_inbox=1)) as server:
 

@@ -214,7 +214,7 @@ async def test_one_that_leaves_while_it_is_not_read_is_missed_by_its_next_heartb
 
 
 async def test_a_break_in_the_middle_of_a_write_keeps_what_was_not_handed_to_the_socket() -> None:
-    """What was partly written counts as sent; what was queued behind it goes to the next login, in order."""
+    """A partly written message counts as sent; those queued behind it go to the next login, in order."""
     async with serving(limits=Limits(write_high_water=20_000)) as server:
         client = await stuck_client(server)
         session = server.session(7)

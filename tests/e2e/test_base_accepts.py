@@ -1,4 +1,4 @@
-"""What the original server went on with, and what no server does (docs/protocol.md, "Base messages")."""
+"""Odd messages that the original server took, and those that no server takes (docs/protocol.md, "Base messages")."""
 
 import struct
 from typing import Any

@@ -223,7 +223,7 @@ async def test_what_a_broken_session_left_follows_the_same_token_to_another_gate
 
 
 async def test_new_messages_come_behind_those_that_follow_though_the_queue_was_full() -> None:
-    """What followed was within the older session's limit; it is let in whole, and the limit holds from then on."""
+    """The older session's queue was within its limit, so all of it is let in; the limit holds from then on."""
     limits = Limits(max_outbox_bytes=1 << 20, max_outbox_frames=50_000)
     async with both("one process", limits) as there:
         older = await there.client(7, b"first")

@@ -225,7 +225,7 @@ async def test_an_older_copy_of_the_bucket_is_known_for_one_though_the_server_wa
 async def test_a_bucket_that_somebody_made_too_small_is_told_of_until_it_is_large_enough(
     nats_server: NatsServer, limit: dict[str, int]
 ) -> None:
-    """What does not fit raises, nothing is forgotten, and the limit stays what it was made."""
+    """A write that does not fit raises, nothing is forgotten, and the limit stays as it was set."""
     bucket = fresh_bucket()
     async with NatsEngine(nats_server.url, bucket=bucket, timeout=1_000 * MS) as engine:
         for n in range(3):

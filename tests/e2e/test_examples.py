@@ -475,7 +475,7 @@ async def test_every_coin_is_in_the_bank_however_often_the_link_to_it_breaks() -
 
 
 async def walker(address: str, catalog: Any, *what: Any) -> list[Any]:
-    """What a client hears that sends `what`, up to as many answers."""
+    """The messages that a client gets after it sent `what`, up to as many answers."""
     handlers, heard, all_heard = Handlers(catalog), list[Any](), asyncio.Event()
 
     @handlers.default

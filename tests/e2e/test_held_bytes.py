@@ -81,7 +81,7 @@ async def test_what_handlers_have_not_taken_counts_too() -> None:
 
 @pytest.fixture
 def often(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What is held is weighed twenty times a second."""
+    """Held messages are weighed twenty times a second."""
     monkeypatch.setattr(memory_guard, "INTERVAL", 0.05)
 
 

@@ -61,7 +61,7 @@ TYPE = 3  # of the latter
 
 
 class Table:
-    """What one side of a link hears; it sends every Echo back."""
+    """The messages that one side of a link gets; it sends every Echo back."""
 
     def __init__(self) -> None:
         self.notes: list[int] = []

@@ -1,4 +1,4 @@
-"""What every network can reach without encryption or a login is told at the start."""
+"""A start warns of ports that every network can reach without encryption or a login."""
 
 from pathlib import Path
 from typing import Any

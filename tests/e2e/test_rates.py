@@ -126,7 +126,7 @@ async def test_exempt_networks_have_no_rates() -> None:
 
 
 async def test_a_closed_session_is_not_held_by_its_rate() -> None:
-    """What is queued for it leaves, and its connection ends in time, though it is not read for its rate."""
+    """Messages queued for a client leave, and its connection ends in time, though it is not read for its rate."""
     limits = Limits(exempt=(), message_rate=1, message_burst=1, rate_timeout=60)
     async with serving(limits=limits) as server:
         client = await RawClient.verified(server, 7)

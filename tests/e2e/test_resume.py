@@ -1,4 +1,4 @@
-"""What was sent arrives exactly once and in order, however connections break (docs/protocol.md, "Resume").
+"""Messages arrive exactly once and in order, however connections break (docs/protocol.md, "Resume").
 
 Every test ends with both sides having heard all that the other sent: 0, 1, 2, ... without a gap or a repetition.
 """

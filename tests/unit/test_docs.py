@@ -211,7 +211,7 @@ def test_no_page_names_a_place_on_one_machine(page: Path) -> None:
 
 
 def test_no_page_or_source_calls_the_present_version_an_older_one() -> None:
-    """What an older peer lacks is named instead of its version. Only the README says which version this is."""
+    """Pages name the feature that an older peer lacks, not its version. Only the README says which version this is."""
     series = re.escape(".".join(__version__.split(".")[:2]))
     sources = [path for folder in ("src", "tests", "examples") for path in (ROOT / folder).rglob("*.py")]
     found = [

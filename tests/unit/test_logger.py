@@ -1,4 +1,4 @@
-"""What gatelink logs harms nobody, whatever the program's own set-up of structlog raises, and at whatever rate."""
+"""gatelink's log lines harm nobody, whatever the program's own set-up of structlog raises, and at whatever rate."""
 
 import asyncio
 from collections.abc import Iterator

@@ -241,7 +241,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule(bytes_first=integers(0, 3_000))
     def come_back(self, bytes_first: int) -> None:
-        """What is on its way is lost, and the path is well again."""
+        """Messages on their way are lost, and the path is well again."""
         self.inside(self.loop.cut_all, bytes_first)
         self.loop.set_flowing(True)
         self.pass_time(3.0)

@@ -1,6 +1,6 @@
 """`python -m tests.adversity.cluster.skewed SECONDS ARGUMENTS...`: a gatelink command whose clock steps at SIGUSR1.
 
-Python's time.time() is SECONDS off from then on. What reads the clock without it, as the dates of log lines, is not.
+Python's time.time() is SECONDS off from then on. Code that reads the clock otherwise, as for log lines, sees no step.
 """
 
 import signal

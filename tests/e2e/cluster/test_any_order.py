@@ -135,7 +135,7 @@ class Walk:
                     assert every == due, f"{life.session}, each {kind.__name__}"
 
     def carried(self, life: Life) -> list[int]:
-        """What waited for an older session of the user that broke off, and is heard first, once."""
+        """Messages that waited for an older session of the user that broke off; the client gets them first, once."""
         older = [each for each in self.lives[: self.lives.index(life)] if each.uid == life.uid]
         heard = {n for each in older for n in each.heard}
         left = [n for each in older for n in each.due if n not in heard]

@@ -72,7 +72,7 @@ async def test_nothing_is_handled_twice_and_handled_plus_lost_is_what_was_sent()
             handled = [n for room in rooms for n in room.numbers(7)]
             assert len(handled) == len(set(handled)), "handled twice"
             lost = gateway.router.stats.lost[ROOM]
-            # What was handled and not yet acknowledged counts as lost, too: never less than what is missing.
+            # Messages handled and not yet acknowledged count as lost, too: never fewer than those that are missing.
             assert sent + 1 - len(handled) <= lost <= sent
             assert all(room.numbers(7) == sorted(room.numbers(7)) for room in rooms)
 

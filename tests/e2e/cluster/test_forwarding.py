@@ -41,7 +41,7 @@ async def test_each_message_reaches_the_server_of_its_type_in_order(new_engine: 
 
 
 async def test_a_frame_crosses_as_it_came_compressed_or_scrambled_and_among_raw_ones() -> None:
-    """What the service gets is the client's frame, byte for byte; nothing at the gateway decodes it."""
+    """The service gets the client's frame, byte for byte; nothing at the gateway decodes it."""
     async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = await town.lobby(20)

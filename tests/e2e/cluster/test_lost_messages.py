@@ -1,4 +1,4 @@
-"""What a service took in and had not handled when it died is counted, and the next service is told."""
+"""Messages that a service had not handled when it died are counted, and the next service is told."""
 
 import asyncio
 from typing import Any

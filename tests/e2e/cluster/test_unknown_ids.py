@@ -177,7 +177,7 @@ async def test_a_type_that_was_in_the_registry_once_is_known(how: str) -> None:
 
 
 async def test_the_unknown_reach_no_handler_and_no_service() -> None:
-    """Whatever a client sends of them, the lobby hears its own messages alone, in order."""
+    """Whichever of them a client sends, the lobby gets only its own messages, in order."""
     async with behind_gateway() as (town, gateway):
         client = await RawClient.verified(gateway, 7)
         lobby = next(server for server in town.servers if server.id == 20)

@@ -96,7 +96,7 @@ def numbers(client: BaseClient) -> list[int]:
 
 
 async def ends(reply: Mapping[str, Any], times: int) -> list[int]:
-    """What a device hears that connects so often, 0.1 s after each end, until the server closes."""
+    """The messages that a device gets which connects so often, 0.1 s after each end, until the server closes."""
     heard: list[int] = []
     for _ in range(times):
         await asyncio.sleep(0.1)

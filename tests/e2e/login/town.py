@@ -101,7 +101,7 @@ class Listed:
 
 
 class Seen:
-    """What a client's handlers heard, and at which gateway."""
+    """The messages that a client's handlers got, and at which gateway."""
 
     def __init__(self) -> None:
         self.events: list[str] = []

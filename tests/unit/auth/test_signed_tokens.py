@@ -1,4 +1,4 @@
-"""What a signed token is worth at which time; the engine and all servers live by one clock, which the test moves."""
+"""The worth of a signed token at each time; the engine and all servers live by one clock, which the test moves."""
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager

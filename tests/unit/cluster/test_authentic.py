@@ -1,4 +1,4 @@
-"""What somebody with access to NATS, but without the cluster key, writes there is not believed by any server."""
+"""No server believes entries and messages of somebody with access to NATS but without the cluster key."""
 
 import asyncio
 import struct

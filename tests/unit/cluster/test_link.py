@@ -1,4 +1,4 @@
-"""What a link makes of what is sent on it: in whatever order and sizes, each player's frames stay in order and fit."""
+"""A link's envelopes: in whatever order and sizes frames are sent, each player's stay in order and fit."""
 
 from collections.abc import Callable, Sequence
 from types import SimpleNamespace

@@ -283,7 +283,7 @@ async def test_a_peer_in_doubt_is_asked_when_the_session_wakes_though_it_was_hea
 
 
 async def test_a_slow_path_is_doubted_later(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was sent to a peer 2 s away is not in doubt before 4 round trips have gone by."""
+    """A frame to a peer 2 s away is not in doubt before 4 round trips have gone by."""
     desk = Desk()
     monkeypatch.setattr("gatelink.session.extension.perf_counter", desk.clock)
     await ping_answered(desk, rtt=2)

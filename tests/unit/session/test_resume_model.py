@@ -1,4 +1,4 @@
-"""What was sent arrives exactly once and in order, over any number of breaks: two sessions, a wire that a test cuts."""
+"""Messages arrive exactly once and in order, over any number of breaks: two sessions, a wire that a test cuts."""
 
 import asyncio
 from typing import Any
@@ -111,7 +111,7 @@ class Frontend:
 
     @property
     def said(self) -> list[int]:
-        """What the other side should hear."""
+        """The messages that the other side should get."""
         return [n for n in range(self.sent) if n not in self.dropped]
 
 

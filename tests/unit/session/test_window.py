@@ -1,4 +1,4 @@
-"""What is sent is kept until it is acknowledged, and never more than the window (docs/protocol.md, "Retention")."""
+"""Sent frames are kept until they are acknowledged, and never more than the window (docs/protocol.md, "Retention")."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""What is made of a configuration is what it says."""
+"""Servers are built as the configuration says."""
 
 import base64
 import os

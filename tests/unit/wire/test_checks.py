@@ -1,4 +1,4 @@
-"""What `encode` takes, the decoder of the same class takes; else it says which field of which class is wrong."""
+"""The decoder of a class takes all that `encode` takes; else `encode` says which field of which class is wrong."""
 
 import math
 from collections.abc import Callable

@@ -300,7 +300,7 @@ def test_what_is_put_back_is_decoded_as_if_it_had_never_been_taken(at: int) -> N
 
 @pytest.mark.parametrize("head", [bytes([20, 0, 0, 0x16]), bytes([LIMIT + 1, 0, 0, 0])])
 def test_an_error_has_the_bytes_that_were_taken_for_a_header(head: bytes) -> None:
-    """What they look like, TLS say, is told by others."""
+    """Other tests say what such bytes look like, as TLS."""
     decoder = FrameDecoder(LIMIT)
     assert len(decoder.feed(encode_frame(5, b"a") + head + b"more")) == 1
     assert decoder.error is not None and decoder.error.head == head

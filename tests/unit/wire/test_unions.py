@@ -96,7 +96,7 @@ def test_other_unions_are_read(annotation: Any) -> None:
 
 
 def test_the_process_lives_on() -> None:
-    """What msgspec misread would end it now."""
+    """A class that msgspec misreads would end the process here."""
     for annotation in MISREAD:
         with pytest.raises(CatalogError):
             Catalog().add(11001, with_field(annotation))
