@@ -25,7 +25,7 @@ from gatelink.wire.control import (
     control_frame,
     decode_control,
 )
-from gatelink.wire.frames import ANSWER, CONTROL, FAILED, REQUEST, Frame, encode_frame, tagged
+from gatelink.wire.frames import ANSWER, CONTROL, FAILED, REQUEST, TAG_SIZE, Frame, encode_frame, tagged
 from gatelink.wire.resume import resumed
 
 RESUME_WINDOW = 60
@@ -36,7 +36,6 @@ MAX_FRAMES = 100_000
 
 MAX_BODY = 4 << 20
 _CODER = BodyCoder(WireOptions())
-_TAG = 4
 
 
 class ScriptedSession:
@@ -275,9 +274,9 @@ class ScriptedSession:
 
 def tag_of(frame: Frame) -> int:
     """The tag of a request, an answer or a failure."""
-    return int.from_bytes(frame[2][:_TAG], "little")
+    return int.from_bytes(frame[2][:TAG_SIZE], "little")
 
 
 def told(frame: Frame) -> Any:
     """The message in a request or an answer."""
-    return catalog.by_id[frame[0]].decode(_CODER.open(frame[1] & 3, frame[2][_TAG:], MAX_BODY))
+    return catalog.by_id[frame[0]].decode(_CODER.open(frame[1] & 3, frame[2][TAG_SIZE:], MAX_BODY))

@@ -235,7 +235,6 @@ _pack_count = _COUNT.pack
 _BEHIND = struct.Struct("<BQ")  # policy, key
 _HEAD = struct.Struct("<IH")
 _pack_head = _HEAD.pack
-_SID_SIZE = 8
 _FIRST_FREE_ID = max(FRAMEWORK_IDS) + 1  # from here on all ids are the application's
 _BANNED = FRAMEWORK_IDS | {0}  # players may not use them; 0 is a control record, which is not forwarded
 
@@ -283,8 +282,8 @@ def open_client_frames(body: bytes, max_frame: int) -> tuple[int, list[Frame]]:
     Raises BodyError if the frames do not fill the body, one is over `max_frame`, or a player may not use its id.
     """
     frames: list[Frame] = []
-    _cut(body, _SID_SIZE, max_frame, False, frames)
-    return int.from_bytes(body[:_SID_SIZE], "little"), frames
+    _cut(body, SID_SIZE, max_frame, False, frames)
+    return int.from_bytes(body[:SID_SIZE], "little"), frames
 
 
 def first_id(frame: Encoded) -> int:
@@ -384,7 +383,7 @@ def open_push_frames(body: bytes, max_frame: int) -> tuple[tuple[int, ...], int,
         _, sid, policy, key = _unpack_to_one(body)
         _check_policy(policy)
         return (sid,), policy, key, _cut_whole(body, _TO_ONE.size, max_frame)
-    at = 2 + 8 * n
+    at = 2 + SID_SIZE * n
     policy, key, frames = _open_behind(body, at, max_frame)
     return struct.unpack_from(f"<{n}Q", body, 2), policy, key, frames
 
