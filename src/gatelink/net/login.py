@@ -257,10 +257,8 @@ class Login(Item):
         """Start the check of the token. Bytes that a base client sent after the request are not decoded meanwhile."""
         self._step(LoginEvent.REQUEST)
         self._checks.admission.credentials_received(self._connection)
-        tasks = self._context.tasks
         self._task = self._context.loop.create_task(self._verify(request))
-        tasks.add(self._task)
-        self._task.add_done_callback(tasks.discard)
+        self._context.track(self._task)
         if self._holds:
             self._connection.hold()
             self.waiting(self._connection.buffered)

@@ -34,10 +34,8 @@ class TokenRenewer:
         self._logins = logins
 
     def __call__(self, session: Session, token: str) -> None:
-        running = self._logins.context.tasks
-        task = tasks.keep(self._renew(session, token.encode("utf-8", "surrogateescape")), "a renewal")
-        running.add(task)
-        task.add_done_callback(running.discard)
+        checking = self._renew(session, token.encode("utf-8", "surrogateescape"))
+        self._logins.context.track(tasks.keep(checking, "a renewal"))
 
     async def _renew(self, session: Session, token: bytes) -> None:
         limits = self._logins.context.limits

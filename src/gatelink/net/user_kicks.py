@@ -343,10 +343,7 @@ class UserKicks:
     def _start_worker(self) -> None:
         if self._workers < WORKERS:
             self._workers += 1
-            worker = tasks.keep(self._work(), "kicks")
-            running = self._logins.context.tasks
-            running.add(worker)
-            worker.add_done_callback(running.discard)
+            self._logins.context.track(tasks.keep(self._work(), "kicks"))
 
     async def _work(self) -> None:
         try:

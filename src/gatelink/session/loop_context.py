@@ -174,6 +174,11 @@ class LoopContext:
             body = body[TAG_SIZE:]
         return self.coder.open(flags, body, self.limits.max_frame)
 
+    def track(self, task: "asyncio.Task[None]") -> None:
+        """Have `finish_tasks` wait for a task that has just begun."""
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+
     async def finish_tasks(self, seconds: float, last_words: float = LAST_WORDS) -> None:
         """Wait up to `seconds` for what is in `tasks`, then cancel it, and give it `last_words` seconds."""
         await asyncio.sleep(0)  # a task that has not started can't clean up
