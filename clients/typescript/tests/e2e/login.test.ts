@@ -42,6 +42,23 @@ describe("LoginService", () => {
     expect((await failure(service.login("bob", "wrong"))).message).not.toContain("wrong,");
   });
 
+  test.each([
+    ["7", 7_000],
+    ["0", 0],
+    ["Wed, 21 Oct 2026 07:28:00 GMT", undefined],
+    [undefined, undefined],
+  ])("gives a Retry-After of %s as %s ms", async (text, ms) => {
+    const http = createServer((_, response) => {
+      if (text !== undefined) response.setHeader("retry-after", text);
+      response.writeHead(429, { "content-type": "application/problem+json" }).end('{"code": "too-many-tries", "detail": "wait"}');
+    });
+    await new Promise<void>((resolve) => http.listen(0, "127.0.0.1", resolve));
+    const busy = new LoginService(`http://127.0.0.1:${(http.address() as AddressInfo).port}`);
+    expect(await failure(busy.guest(DEVICE))).toMatchObject({ status: 429, code: "too-many-tries", retryAfter: ms });
+    http.closeAllConnections();
+    http.close();
+  });
+
   test("gives a uid of 64 bits whole", async () => {
     expect((await service.oidc("an ID token")).uid).toBe(2n ** 53n + 1n);
   });

@@ -128,6 +128,32 @@ describe("in a session", () => {
     await client.close();
   });
 
+  test("a server that takes none of the queued messages for queueAge is left with 4006, and the session resumes", async () => {
+    const answer = async (peer: Peer) => {
+      for (;;) peer.write(control({ type: PONG, sentAt: (await peer.next(PING)).sentAt, received: 0n, serverTime: 0n }));
+    };
+    await using server = await ScriptedServer.start(
+      async (peer) => {
+        await peer.login();
+        await answer(peer);
+      },
+      async (peer) => {
+        await peer.resume(2);
+        await answer(peer);
+      },
+    );
+    const { client } = quick(server.address, { limits: { windowFrames: 2, queueAge: 60, heartbeatInterval: 20 } });
+    await client.connect();
+    const suspended = next(client, "suspended");
+    const resumed = next(client, "resumed");
+    for (const n of range(3)) client.send(Echo({ n }));
+    expect(await suspended).toMatchObject([{ code: CloseCode.SLOW_CONSUMER }]);
+    await resumed;
+    await client.drain();
+    expect(client.queue.frames).toBe(0);
+    await client.close();
+  });
+
   test("a PING is answered with its number, at most four in a second", async () => {
     const pongs: Control[] = [];
     await using server = await ScriptedServer.start(async (peer) => {
