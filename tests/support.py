@@ -13,6 +13,21 @@ MS = 0.001 * float(os.environ.get("GATELINK_TIME_SCALE", "1"))  # s; a slow mach
 TEST_TIMEOUT = 100_000 * MS  # below the limit of pytest, which tells less of what it was at
 ENDING = 200 * MS  # what a task that is already ending may take to be gone
 
+_connection_lost = asyncio.StreamReaderProtocol.connection_lost
+
+
+def _lose_connection(protocol: asyncio.StreamReaderProtocol, error: Exception | None) -> None:
+    """Lose the connection of a stream whose test need not wait for `wait_closed`.
+
+    The finalizer of the protocol marks `error` as retrieved. In a cycle of garbage the future of `wait_closed`, which
+    holds `error` too, may be finalized before the protocol: a reset that the test took care of would fail that test.
+    """
+    _connection_lost(protocol, error)
+    protocol.__del__()
+
+
+asyncio.StreamReaderProtocol.connection_lost = _lose_connection  # type: ignore[assignment, method-assign]
+
 
 def run_watched(
     test: Coroutine[Any, Any, object],

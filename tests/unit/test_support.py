@@ -1,6 +1,9 @@
 """The loop that async tests run on fails those that leave something behind."""
 
 import asyncio
+import gc
+import socket
+import struct
 
 import pytest
 import uvloop
@@ -61,3 +64,33 @@ async def test_a_task_that_is_ending_is_not_left_running() -> None:
         await asyncio.sleep(0)
 
     asyncio.get_running_loop().create_task(brief())
+
+
+async def test_a_reset_that_the_test_caught_is_no_failure_whatever_the_collector_finalizes_first() -> None:
+    loop = asyncio.get_running_loop()
+
+    class OlderThanItsFuture(asyncio.StreamReaderProtocol):
+        def __init__(self, reader: asyncio.StreamReader) -> None:
+            super().__init__(reader)
+            gc.collect(0)  # the protocol goes to an older generation: its future is finalized first
+            self._closed = loop.create_future()
+
+    async def reset(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        connection = writer.get_extra_info("socket")
+        connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        writer.transport.abort()
+
+    server = await asyncio.start_server(reset, "127.0.0.1", 0)
+    reader = asyncio.StreamReader()
+    gc.disable()
+    try:
+        transport, protocol = await loop.create_connection(
+            lambda: OlderThanItsFuture(reader), *server.sockets[0].getsockname()
+        )
+        writer = asyncio.StreamWriter(transport, protocol, reader, loop)
+        with pytest.raises(ConnectionResetError):
+            await reader.read()
+        writer.close()
+    finally:
+        gc.enable()
+    server.close()
