@@ -48,6 +48,7 @@ demo: $(RUNS) ## run the arena example as a cluster of processes, with strict ro
 demo-chat: $(RUNS) ## run the chat example in one process, with strict robots (DEMO_ARGS=...)
 	@$(RUN) -m examples.chat.demo $(DEMO_ARGS)
 
+test: export GATELINK_NATIVE = 1
 test: export PYTHONDONTWRITEBYTECODE =  # or every worker, and every process of a test, compiles all of it again
 test: style ## style, types, and every test
 	@$(MAKE) --no-print-directory -j2 types compiled
@@ -56,13 +57,12 @@ test: style ## style, types, and every test
 compiled: $(INSTALLED)  # what pytest makes of the tests, or every worker compiles all of it; errors are shown by the run
 	@$(RUN) -m pytest -n 0 --collect-only -qq >/dev/null 2>&1 || true
 
+coverage: export GATELINK_NATIVE = 0  # what the compiled core does is not measured
 coverage: $(INSTALLED) ## what the tests reach, which takes twice their time (COVERAGE_OF=tests COVERAGE_FLOOR=85)
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR) $(COVERAGE_OF)
 
-test-native: $(INSTALLED) ## the tests of sessions, and all of e2e, on the compiled core instead of pure Python
-	GATELINK_NATIVE=1 $(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal tests/unit/session tests/unit/wire \
-		tests/unit/cluster/test_player_route.py tests/unit/cluster/test_player_router.py tests/unit/test_handler_order.py \
-		tests/unit/test_native.py tests/e2e
+test-pure: $(INSTALLED) ## every test again, on pure Python instead of the compiled core
+	GATELINK_NATIVE=0 $(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal
 
 native-check: $(INSTALLED) ## the compiled core without a warning, and its tests under AddressSanitizer
 	tools/native_check.sh tests/unit/session tests/unit/wire/test_envelope.py tests/unit/wire/test_noise.py \

@@ -24,6 +24,8 @@ from typing import Any, Self, TypeVar, TypeVarTuple, cast
 
 import pytest
 
+from gatelink import _native
+
 _T = TypeVar("_T")
 _Ts = TypeVarTuple("_Ts")
 
@@ -118,6 +120,8 @@ class Simulation(JumpingLoop):
         self._patches = pytest.MonkeyPatch()
 
     def __enter__(self) -> Self:
+        if _native.core is not None:  # its sockets are the system's, and these are simulated
+            self._patches.setattr(_native.core, "Reactor", lambda loop: None)
         self._patches.setattr(time, "time", self._wall_clock)
         self._patches.setattr(time, "clock_gettime", lambda clock: self.time())
         return self

@@ -1,9 +1,9 @@
 """The choice between the compiled core and pure Python: the only place that makes it.
 
 `gatelink._core` is compiled from Cython. It has twins, under the same names, of the classes that each message passes.
-Such a class, or function, is defined below `@compiled`. GATELINK_NATIVE says which of the two is used: `0`, the
-default, the pure ones, `1` the compiled ones (without them the import fails), `auto` the compiled ones if they are
-there. This is decided once, when gatelink is imported.
+Such a class, or function, is defined below `@compiled`. GATELINK_NATIVE says which of the two is used: `auto`, the
+default, the compiled ones if they are there, `0` the pure ones, `1` the compiled ones (without them the import fails).
+This is decided once, when gatelink is imported.
 """
 
 import importlib
@@ -30,8 +30,8 @@ def load(wanted: str) -> tuple[ModuleType | None, str]:
     """
     if wanted not in ("", "auto", "0", "1"):
         raise ImportError(f"{VARIABLE}={wanted}: give 0 (pure Python), 1 (the compiled core) or auto")
-    if wanted in ("", "0"):
-        return None, f"{VARIABLE}=0" if wanted else f"{VARIABLE} is not set"
+    if wanted == "0":
+        return None, f"{VARIABLE}=0"
     cause = None
     if not (reason := _why_outdated()):
         try:

@@ -1,7 +1,7 @@
 """A process that runs traces on the core that GATELINK_NATIVE says; `test_both_cores.py` compares both.
 
 It reads traces from standard input, one a line, and answers each with a line: what clients, handlers and counters had.
-A trace is the kind of client, and its steps, in the words of `Run`.
+A trace is the kind of client, what the server reads, and the steps, in the words of `Run`.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import Any
 
 import uvloop
 
-from gatelink import CloseCode, Full, Limits, ServerKey, Session
+from gatelink import CloseCode, Full, Limits, Listen, ServerKey, Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import HEARTBEAT, VERIFY_SUCCEEDED
 from gatelink.wire.control import Ack, Close, Features, Hello, Resumed, Ticket, control_frame, decode_control
@@ -20,7 +20,7 @@ from gatelink.wire.frames import ALL_FLAGS, CONTROL, FrameDecoder
 from gatelink.wire.handshake import Initiator
 from gatelink.wire.resume import NO_HANDSHAKE, resume
 from gatelink.wire.secure import SecureStream
-from tests.e2e.support import Blob, Echo, EchoServer, until, verify_request
+from tests.e2e.support import TCP, Blob, Echo, EchoServer, until, verify_request
 
 LIMITS = Limits(
     max_frame=2_000,
@@ -35,6 +35,8 @@ LIMITS = Limits(
 )
 KEY = ServerKey.generate()
 KINDS = ("base", "extended", "resumable", "sealed")
+WAYS = ("socket", "transport")
+"""What the server reads: a socket of its own, or a transport, as with TLS and WebSocket."""
 QUIET = 6
 """Turns of the loop in which nothing happens; then all that a step has caused is done."""
 
@@ -314,9 +316,10 @@ class Run:
         )
 
 
-async def run(kind: str, steps: list[list[Any]]) -> dict[str, Any]:
+async def run(kind: str, way: str, steps: list[list[Any]]) -> dict[str, Any]:
     """What a trace does."""
-    async with EchoServer(limits=LIMITS, keys=[KEY], resume_plain=True) as server:
+    listen = TCP if way == "socket" else Listen(endpoint=TCP, accept=lambda connection: True)
+    async with EchoServer(listen, limits=LIMITS, keys=[KEY], resume_plain=True) as server:
         it = Run(kind, server)
         await it.connect()
         for name, *arguments in steps:

@@ -16,7 +16,7 @@ from gatelink import CloseCode, _native
 from gatelink.wire.control import Ack, ControlType, control_frame
 from gatelink.wire.frames import encode_control_frame
 from tests.e2e.any_bytes import frames, odd, sizes
-from tests.e2e.both_cores import FAULTS, KINDS
+from tests.e2e.both_cores import FAULTS, KINDS, WAYS
 from tests.e2e.support import Echo, frame_of
 from tests.twins import core
 
@@ -135,10 +135,10 @@ def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[list[Core]]:
         each.end()
 
 
-def assert_same(cores: list[Core], kind: str, trace: list[Any]) -> None:
+def assert_same(cores: list[Core], kind: str, way: str, trace: list[Any]) -> None:
     for _ in range(TRIES):
         for each in cores:
-            each.begin([kind, trace])
+            each.begin([kind, way, trace])
         pure, native = (each.outcome() for each in cores)
         if pure == native:
             break
@@ -146,15 +146,17 @@ def assert_same(cores: list[Core], kind: str, trace: list[Any]) -> None:
 
 
 @settings(max_examples=60)
-@given(kind=st.sampled_from(KINDS), trace=st.lists(steps, min_size=1, max_size=12))
-def test_a_trace_does_the_same_on_both_cores(cores: list[Core], kind: str, trace: list[Any]) -> None:
+@given(kind=st.sampled_from(KINDS), way=st.sampled_from(WAYS), trace=st.lists(steps, min_size=1, max_size=12))
+def test_a_trace_does_the_same_on_both_cores(cores: list[Core], kind: str, way: str, trace: list[Any]) -> None:
     """What the client hears and the handlers get, how sessions end, and what is counted, after each step."""
-    assert_same(cores, kind, trace)
+    assert_same(cores, kind, way, trace)
 
 
 @settings(max_examples=60)
-@example(trace=[("records", (frame_of(Echo(1)) * 20).hex(), [19 * len(frame_of(Echo(1)))], 1, "flip", 0)])
-@given(trace=st.lists(st.one_of(in_records, in_records, steps), min_size=1, max_size=8))
-def test_records_do_the_same_on_both_cores(cores: list[Core], trace: list[Any]) -> None:
+@example(
+    way="transport", trace=[("records", (frame_of(Echo(1)) * 20).hex(), [19 * len(frame_of(Echo(1)))], 1, "flip", 0)]
+)
+@given(way=st.sampled_from(WAYS), trace=st.lists(st.one_of(in_records, in_records, steps), min_size=1, max_size=8))
+def test_records_do_the_same_on_both_cores(cores: list[Core], way: str, trace: list[Any]) -> None:
     """Records of any sizes in one read, at most one of them bad, and the last one not whole."""
-    assert_same(cores, "sealed", trace)
+    assert_same(cores, "sealed", way, trace)

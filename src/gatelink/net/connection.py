@@ -8,6 +8,7 @@ import asyncio
 from collections.abc import Callable, Set
 from typing import Protocol, cast
 
+from gatelink._native import compiled
 from gatelink.errors import CloseCode, PeerError
 from gatelink.session.rates import Charged
 from gatelink.session.states import CONNECTION, ConnectionEvent, ConnectionState, step
@@ -77,6 +78,18 @@ class Carrier(Protocol):
 
     is_tls: bool
     close_code: int
+
+
+@compiled
+def deliver(decoder: FrameDecoder, data: bytes, came: int, receiver: FrameReceiver, meter: Charged | None) -> None:
+    """Give a receiver the frames that `data` completes. came: bytes of the read, as they were on the wire."""
+    frames = decoder.feed(data)
+    if meter is not None:
+        meter.charge(len(frames), came)
+    if frames:
+        receiver.receive(frames)
+    else:
+        receiver.waiting(decoder.buffered)
 
 
 NULL_RECEIVER = _NullReceiver()
@@ -156,18 +169,12 @@ class Connection(asyncio.Protocol):
             made(self)
 
     def data_received(self, data: bytes) -> None:
-        came = data
+        came = len(data)
         secure = self._secure
         if secure is not None:
             data = secure.feed(data)
         decoder = self._decoder
-        frames = decoder.feed(data)
-        if self._meter is not None:
-            self._meter.charge(len(frames), len(came))
-        if frames:
-            self.receiver.receive(frames)
-        else:
-            self.receiver.waiting(decoder.buffered)
+        deliver(decoder, data, came, self.receiver, self._meter)
         if decoder.more:
             self._next_turn()
         elif decoder.error is not None:

@@ -210,15 +210,8 @@ class FrameDecoder:
 
     def feed(self, data: bytes) -> list[Frame]:
         """The frames that `data` completes, in order."""
-        tail = self._tail
-        if tail is not None:
-            if self.error is not None:
-                return []
-            tail += data
-            if len(tail) < self._need:
-                return []
-            data = bytes(tail)
-            self._tail = None
+        if self._tail is not None and not (data := self.gather(data)):
+            return []
         frames: list[Frame] = []
         self.more = False
         stop = self.turn_bytes + 6
@@ -228,12 +221,30 @@ class FrameDecoder:
             self.error = error
             self._tail = bytearray()  # makes the next `feed` look for an error; the usual one need not
             return frames
-        size = len(data)
-        if at < size:
-            self.more = len(frames) == self.turn_frames or (at > self.turn_bytes and size - at >= 6)
-            self._tail = bytearray(memoryview(data)[at:])
-            self._need = 0 if self.more else self._wanted(self._tail)
+        if at < len(data):
+            self.keep(data, at, len(frames))
         return frames
+
+    def gather(self, data: bytes) -> bytes:
+        """What is to be cut into frames now: `data`, behind what is buffered. Empty if that completes no frame."""
+        tail = self._tail
+        if tail is None:
+            return data
+        if self.error is not None:
+            return b""
+        tail += data
+        if len(tail) < self._need:
+            return b""
+        self._tail = None
+        self.more = False
+        return bytes(tail)
+
+    def keep(self, data: bytes, at: int, frames: int) -> None:
+        """Buffer `data` from offset `at`, where the last of so many frames of a turn ends."""
+        size = len(data)
+        self.more = frames == self.turn_frames or (at > self.turn_bytes and size - at >= 6)
+        self._tail = bytearray(memoryview(data)[at:])
+        self._need = 0 if self.more else self._wanted(self._tail)
 
     def _wanted(self, tail: bytearray) -> int:
         """How many bytes must be there before the next look."""

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from typing import Final
 
+from gatelink._native import compiled
 from gatelink.errors import CloseCode, ProtocolError
 
 MAX_CONTROL = 125  # bytes of payload of a control frame, by section 5.5
@@ -65,6 +66,32 @@ with contextlib.suppress(ImportError):
     from websockets.speedups import apply_mask
 
     mask = apply_mask
+
+
+@compiled
+def whole_messages(data: bytes, at: int, max_message: int, payloads: list[bytes]) -> tuple[int, int]:
+    """Append the payloads of the messages at `at` that are whole, masked and under 64 KiB, as most are.
+
+    Returns where the last one ends, and how many are small. `WebSocketStream` alone would do the same in three times
+    the time.
+    """
+    end = len(data)
+    small = 0
+    while end - at > 8 and data[at] == _WHOLE_BINARY:
+        size = data[at + 1] - 128
+        start = at + 6
+        if size == 126:
+            size = data[at + 2] << 8 | data[at + 3]
+            start = at + 8
+            if size < 126:
+                break
+        if not 0 < size <= max_message or start + size > end or data[at + 1] == 0xFF:
+            break
+        if size < SMALL:
+            small += 1
+        at = start + size
+        payloads.append(mask(data[start:at], data[start - 4 : start]))
+    return at, small
 
 
 class WebSocketStream:
@@ -192,26 +219,10 @@ class WebSocketStream:
                     return
 
     def _whole_messages(self, data: bytes, at: int, payloads: list[bytes]) -> int:
-        """Append the payloads of the messages at `at` that are whole, masked and under 64 KiB, as most are.
-
-        Returns where the last one ends. The rest of this class would do the same in three times the time.
-        """
-        end = len(data)
-        while end - at > 8 and data[at] == _WHOLE_BINARY:
-            size = data[at + 1] - 128
-            start = at + 6
-            if size == 126:
-                size = data[at + 2] << 8 | data[at + 3]
-                start = at + 8
-                if size < 126:
-                    break
-            if not 0 < size <= self.max_message or start + size > end or data[at + 1] == 0xFF:
-                break
-            if size < SMALL:
-                self.small += 1
-            at = start + size
-            payloads.append(mask(data[start:at], data[start - 4 : start]))
-        return at
+        """Append the payloads of the simple messages at `at`. Returns where the last one ends."""
+        end, small = whole_messages(data, at, self.max_message, payloads)
+        self.small += small
+        return end
 
     def _header(self, data: bytes, at: int) -> int:
         """Read the header at `at`; return where it ends, 0 if it is not whole. Raises WebSocketError."""

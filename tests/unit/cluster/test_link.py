@@ -37,7 +37,11 @@ STEPS = st.lists(
 def session_on(stream: Any = None, **context: Any) -> Session:
     """As much of a session as a link needs, on a context that flushes nothing by itself."""
     there: Any = SimpleNamespace(
-        stats=Stats(), schedule_flush=lambda _: None, wheel=SimpleNamespace(read_clock=lambda: 0.0), **context
+        encoders={},
+        stats=Stats(),
+        schedule_flush=lambda _: None,
+        wheel=SimpleNamespace(read_clock=lambda: 0.0),
+        **context,
     )
     owner: Any = SimpleNamespace(accepting=True)
     return Session(there, owner, FakeHandlers(), stream, uid=1)

@@ -312,6 +312,7 @@ class DialWalk:
         self.loop = loop
         self.offer = offer
         self.context = LoopContext(loop, CATALOG, Limits())
+        self.context.reactor = None  # the sockets are the loop's
         request = ClientVerifyRequest(source=0, uid=7, token="x")
         backoff = Backoff(first=0.01, most=0.01, attempts=100)
         endpoint = parse_endpoint("tcp://127.0.0.1:1")

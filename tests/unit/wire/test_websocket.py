@@ -1,9 +1,12 @@
 """WebSocket framing without a socket: the same whole or in any pieces."""
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gatelink import _native
 from gatelink.errors import CloseCode
 from gatelink.wire.websocket import (
     MAX_WRITTEN,
@@ -15,6 +18,7 @@ from gatelink.wire.websocket import (
     mask_in_python,
 )
 from tests.e2e.websocket import BINARY, CLOSE, PING, PONG, ws_frame
+from tests.twins import built, core, twins
 
 LIMIT = 70_000
 
@@ -147,3 +151,29 @@ def test_a_server_s_masked_frame_is_an_error() -> None:
     stream = client()
     assert stream.feed(ws_frame(BINARY, b"abc")) == b""
     assert isinstance(stream.error, WebSocketError) and stream.error.status == Status.PROTOCOL
+
+
+@twins("whole_messages")
+@given(start=st.integers(0, 300), rest=st.sampled_from([b"", b"\x82", ws_frame(PING, b""), ws_frame(BINARY, b"")]))
+def test_whole_messages_end_at_the_first_that_is_not_simple(whole_messages: Any, start: int, rest: bytes) -> None:
+    payloads: list[bytes] = []
+    simple = ws_frame(BINARY, b"first") + ws_frame(BINARY, bytes(200))
+    at, small = whole_messages(bytes(start) + simple + rest, start, LIMIT, payloads)
+    assert b"".join(payloads) == b"first" + bytes(200)
+    assert (at, small) == (start + len(simple), 1)
+
+
+@built
+@given(messages(), st.lists(st.tuples(st.integers(0, 2_000), st.integers(0, 255)), max_size=3), st.integers(1, 300))
+def test_whole_messages_are_the_same_on_both_cores(
+    made: tuple[bytes, bytes], changes: list[tuple[int, int]], limit: int
+) -> None:
+    wire = bytearray(ws_frame(BINARY, b"one whole message") + made[1])
+    for at, value in changes:
+        wire[at % len(wire)] = value
+    for begin in range(0, len(wire), 7):
+        pure: list[bytes] = []
+        native: list[bytes] = []
+        expected = _native.pure["whole_messages"](bytes(wire), begin, limit, pure)
+        assert core.whole_messages(bytes(wire), begin, limit, native) == expected
+        assert b"".join(native) == b"".join(pure)

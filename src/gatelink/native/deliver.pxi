@@ -1,0 +1,38 @@
+# Twin of net/connection.deliver: the straight path for what comes by a transport, as by TLS and WebSocket.
+
+cdef object PlainDecoder = None
+
+
+def deliver(decoder, bytes data not None, int64_t came, receiver, meter):
+    global PlainDecoder
+    cdef Straight found
+    cdef Share share
+    cdef const uint8_t *start
+    cdef size_t size
+    cdef list frames
+    if PlainDecoder is None:
+        from gatelink.wire.frames import FrameDecoder as PlainDecoder
+    if isinstance(receiver, StraightPath) and type(decoder) is PlainDecoder:
+        data = decoder.gather(data)
+        if data:
+            start, size = <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data)
+            share.max_length, share.frames, share.bytes = decoder.max_length, decoder.turn_frames, decoder.turn_bytes
+            (<StraightPath>receiver).find_straight(start, size, &share, &found)
+            if found.count:
+                if found.end < size:
+                    decoder.keep(data, found.end, found.count)
+                if meter is not None:
+                    meter.charge(found.count, came)
+                (<StraightPath>receiver).take(start, &found)
+                return
+            frames = decoder.feed(data)
+        else:
+            frames = []
+    else:
+        frames = decoder.feed(data)
+    if meter is not None:
+        meter.charge(len(frames), came)
+    if frames:
+        receiver.receive(frames)
+    else:
+        receiver.waiting(decoder.buffered)
