@@ -146,6 +146,8 @@ class UserKick:
         self.cluster_wide |= other.cluster_wide
         self.has_failed |= other.has_failed
         self.until = max(self.until, other.until)
+        self.since = max(self.since, other.since) if self.since and other.since else 0
+        self.written_at = max(self.written_at, other.written_at)
 
 
 def is_fresh(at: float, now: float) -> bool:
@@ -242,15 +244,18 @@ class UserKicks:
         kick itself. since: unix microseconds of the kick; a record of that time or later is its record.
         """
         key = (uid, slot)
-        if (kept := self._kept.get(key)) is not None and kept.since:
-            kept.since = since
-            kept.until = self._last_try()
-        elif kept is None and key not in self._waiting and key not in self._trying and self._has_room(uid):
+        kick = self._waiting.get(key) or self._kept.get(key)
+        if kick is None:  # a kick that is tried now does not count: it may have revoked the tokens already
+            if not self._has_room(uid):
+                return
             kick = self._new(uid, slot, reason, ends_tokens=slot is None, cluster_wide=True)
             kick.since = since
             kick.has_failed = True
             kick.tried.set_result(False)
             self._keep(kick)
+        elif kick.since:
+            kick.since = max(kick.since, since)
+            kick.until = self._last_try()
 
     def record_seen(self, uid: int, slot: int | None, at: int) -> None:
         """Drop a kick kept for another server: the engine has its record. at: the record's time, unix microseconds.
@@ -331,9 +336,9 @@ class UserKicks:
         return False
 
     def _keep(self, kick: UserKick) -> None:
-        """Try the kick again after RETRY, or with a kick of the same sessions that waits already."""
+        """Try the kick again after RETRY, or with a kick of the same sessions that waits or is kept already."""
         key = (kick.uid, kick.slot)
-        if (newer := self._waiting.get(key)) is not None:
+        if (newer := self._waiting.get(key) or self._kept.get(key)) is not None:
             newer.merge(kick)
             return
         if not self._kept:

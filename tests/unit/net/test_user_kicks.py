@@ -11,12 +11,13 @@ from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.kicks import PREFIX, write_record
 from gatelink.config import Limits
 from gatelink.net import user_kicks
-from gatelink.net.user_kicks import WORKERS, UserKick, UserKicks
+from gatelink.net.user_kicks import MARGIN, WORKERS, UserKick, UserKicks
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
 from gatelink.session.timers import Wheel
 from gatelink.wire.messages import Catalog
 from tests.e2e.support import until
+from tests.fakes import settle
 
 MANY = 3_000
 
@@ -201,6 +202,67 @@ async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_ano
     kick = kicks.kick(7, None, "")
     assert kick is not None and await kick.tried
     assert tokens.revoked == [7] and not kicks.is_kept(7, 1)
+    await kicks.close()
+
+
+@pytest.mark.parametrize("first", ["another server's", "its own"])
+@pytest.mark.parametrize("ends", ["well", "in vain"])
+async def test_a_kick_that_another_server_sends_during_a_try_of_an_earlier_one_is_carried_out_too(
+    monkeypatch: pytest.MonkeyPatch, first: str, ends: str
+) -> None:
+    """Tokens that were issued between the two kicks end, too. Until then the user is refused."""
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0)
+    trying, go_on, second_try = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    class UpTo(Tokens):
+        latest = 0.0
+
+        async def revoke_user_up_to(self, uid: int, at: float) -> None:
+            self.latest = max(self.latest, at)
+
+    tokens = UpTo()
+    tokens.is_away = False
+    kicks = kicks_of(tokens)
+
+    async def announce(kick: UserKick) -> bool:
+        if not trying.is_set():
+            trying.set()
+            await go_on.wait()
+            if ends == "in vain":
+                raise EngineUnavailable("no engine")
+        elif go_on.is_set():
+            await second_try.wait()
+        return True
+
+    kicks.announce = announce
+    if first == "its own":
+        kicks.kick(7, None, "")
+    else:
+        kicks.keep_for_another(7, None, "", since=100)
+    await trying.wait()
+    kicks.keep_for_another(7, None, "", since=60_000_000)
+    kicks.record_seen(7, None, 200)
+    assert kicks.is_kept(7, 1)
+    go_on.set()
+    await settle()
+    assert kicks.is_kept(7, 1)
+    second_try.set()
+    await until(lambda: not len(kicks))
+    if first == "its own" and ends == "in vain":
+        assert tokens.revoked == [7]
+    else:
+        assert tokens.latest == 60 + MARGIN
+    await kicks.close()
+
+
+async def test_of_two_kicks_of_other_servers_the_later_one_counts_whichever_comes_first() -> None:
+    kicks = kicks_of(object())
+    kicks.keep_for_another(7, None, "", since=200)
+    kicks.keep_for_another(7, None, "", since=100)
+    kicks.record_seen(7, None, 100)
+    assert kicks.is_kept(7, 1)
+    kicks.record_seen(7, None, 200)
+    assert not kicks.is_kept(7, 1)
     await kicks.close()
 
 
