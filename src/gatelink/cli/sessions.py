@@ -31,6 +31,8 @@ async def _list(settings: Settings, uid: int) -> None:
 
 def session_line(session: UserSession) -> str:
     """A session of a user, for people."""
+    if not session.since:
+        return f"gateway {session.gateway}, slot {session.slot}; the gateway does not answer"
     since = datetime.fromtimestamp(session.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
     waiting = "" if session.is_connected else ", waits for its client to resume"
     return f"gateway {session.gateway}, slot {session.slot}, since {since}{waiting}"

@@ -345,7 +345,7 @@ class ClusterUsers:
         if unanswered:
             for slot, place in (await places_of(self._engine, uid)).items():
                 if place.gateway in unanswered:
-                    found.append(UserSession(place.gateway, slot, place.epoch / 1_000_000))
+                    found.append(UserSession(place.gateway, slot, 0.0))
         return sorted(found, key=lambda each: (each.gateway, each.slot))
 
     async def kick(self, uid: int, slot: int | None = None, reason: str = "") -> Kicked:

@@ -82,7 +82,10 @@ class Announcing(Protocol):
 
 
 class UserSession(msgspec.Struct, frozen=True, array_like=True):
-    """One session of a user in a cluster. gateway: the id of its gateway. since: unix seconds of its login."""
+    """One session of a user in a cluster.
+
+    gateway: the id of its gateway. since: unix seconds of its login; 0 if the gateway does not answer.
+    """
 
     gateway: int
     slot: int

@@ -10,6 +10,7 @@ import pytest
 from gatelink import CloseCode, ConnectError, Gateway, LocalError, ServerKey, Session, StaticTokens, tasks
 from gatelink.auth.engine_tokens import EngineTokens
 from gatelink.auth.signed_tokens import SignedTokens
+from gatelink.cli.sessions import session_line
 from gatelink.cluster import kicks
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.engines.memory import MemoryEngine
@@ -486,7 +487,9 @@ async def test_a_gateway_that_does_not_answer_is_named_and_carries_the_kick_out_
         async with hearing_nothing(two):
             kicked = await lobby.cluster.kick(7, reason="enough")
             assert kicked.unanswered == (2,) and not kicked.is_kept
-            assert places(await lobby.cluster.sessions(7)) == [(2, 1)], "what the directory says of it"
+            (found,) = await lobby.cluster.sessions(7)
+            assert (found.gateway, found.slot, found.since) == (2, 1, 0.0), "what the directory says of it"
+            assert session_line(found) == "gateway 2, slot 1; the gateway does not answer"
             newer = await enter(two, 7, slot=2)
             long_after = session_of(two, 7, 2).verified_at + 2 * user_kicks.MARGIN
             session_of(two, 7, 2).verified_at = long_after
