@@ -1,7 +1,7 @@
 """The connection tier of an online game, chat or device backend.
 
-Clients connect over TCP, log in with a token and stay connected. Every message reaches its handler in order. `Server`
-accepts connections, `connect` makes one; both give a `Session`.
+Clients connect over TCP, TLS, WebSocket or a Unix socket, log in with a token and stay connected. Every message reaches
+its handler in order. `Server` accepts connections, `connect` opens one; handlers get a `Session` on either side.
 """
 
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens

@@ -1,9 +1,12 @@
 """The choice between the compiled core and pure Python: the only place that makes it.
 
-`gatelink._core` is compiled from Cython. It has twins, under the same names, of the classes that each message passes.
-Such a class, or function, is defined below `@compiled`. GATELINK_NATIVE says which of the two is used: `auto`, the
-default, the compiled ones if they are there, `0` the pure ones, `1` the compiled ones (without them the import fails).
-This is decided once, when gatelink is imported.
+`gatelink._core` is compiled from Cython. It has twins, under the same names, of the classes and functions that each
+message passes. In Python, each of these is defined below `@compiled`. The environment variable GATELINK_NATIVE chooses
+once, when gatelink is imported:
+
+- `auto`, the default: the compiled core, if it was built from the sources beside it
+- `0`: pure Python
+- `1`: the compiled core; without it the import fails
 """
 
 import importlib
