@@ -4,8 +4,10 @@ import asyncio
 import secrets
 from pathlib import Path
 from typing import Any, Self
+from weakref import WeakSet
 
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from noise.connection import Keypair, NoiseConnection
 
 from gatelink import CloseCode, ConfigError, ConnectError, Handlers, Limits, Listen, ServerKey, Session, connect
@@ -19,6 +21,7 @@ from gatelink.wire.secure import RESERVED_RECORDS, SecureStream
 from tests.e2e.extension import BOTH, ExtendedClient, closed
 from tests.e2e.support import (
     CATALOG,
+    TCP,
     Blob,
     Echo,
     EchoServer,
@@ -562,3 +565,45 @@ async def test_what_comes_after_our_close_is_thrown_away_unopened(monkeypatch: p
         await client.close()
         await session.wait_closed()
         assert stream.records == before
+
+
+@pytest.mark.parametrize("listen", [Listen(endpoint=TCP), Listen(endpoint=TCP, accept=lambda connection: True)])
+@pytest.mark.parametrize("end", ["close", "cut"])
+async def test_a_connection_that_has_ended_has_no_ciphers(
+    monkeypatch: pytest.MonkeyPatch, listen: Listen, end: str
+) -> None:
+    monkeypatch.setattr("gatelink.session.ciphers.IDLE", 1e6)  # what is idle keeps them here
+    alive: WeakSet[Any] = WeakSet()
+
+    class Watched:
+        """A cipher that tells when it is gone."""
+
+        def __init__(self, key: bytes) -> None:
+            self._cipher = AESGCM(key)
+            alive.add(self)
+
+        def encrypt(self, *arguments: Any) -> bytes:
+            return self._cipher.encrypt(*arguments)
+
+        def decrypt(self, *arguments: Any) -> bytes:
+            return self._cipher.decrypt(*arguments)
+
+        def encrypt_into(self, *arguments: Any) -> int:
+            return self._cipher.encrypt_into(*arguments)
+
+        def decrypt_into(self, *arguments: Any) -> int:
+            return self._cipher.decrypt_into(*arguments)
+
+    monkeypatch.setattr("gatelink.wire.noise.AESGCM", Watched)
+    async with serving(listen, keys=[KEY]) as server:
+        echoes = Echoes()
+        session = await dial(server.endpoint, echoes)
+        session.send(Blob(b"sealed"))
+        assert await echoes.blobs.get() == b"sealed"
+        assert alive
+        if end == "close":
+            session.close()
+        else:
+            session.abort()
+        await until(lambda: not server.connections)
+        await until(lambda: not alive)

@@ -345,7 +345,9 @@ cdef class Stream(Watched):
         receiver, self.receiver = self.receiver, NULL_RECEIVER
         self.meter = None
         receiver.lost(error)  # it asks how much had arrived
-        self.secure = None
+        if self.secure is not None:
+            self.secure.rest()  # others still refer to it for a while
+            self.secure = None
         release_block(self.tail)
         release_block(self.waiting_out)
         self.tail = self.waiting_out = NULL

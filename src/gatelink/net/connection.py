@@ -198,6 +198,7 @@ class Connection(asyncio.Protocol):
         self._meter = None
         receiver.lost(exc)
         self.write = _write_nothing  # a sealed one's `write` refers to this connection
+        self._open_nothing()
         if self._closed is not None:
             self._closed(self, receiver)
 
@@ -236,6 +237,7 @@ class Connection(asyncio.Protocol):
 
     def abort(self) -> None:
         if self.state is not ConnectionState.CLOSED:
+            self.write = _write_nothing
             self.discard_input()
             if self.carrier is not None and (code := self.receiver.close_code) is not None:
                 self.carrier.close_code = code
@@ -252,11 +254,17 @@ class Connection(asyncio.Protocol):
         """Read and discard what comes in from now on; the connection is closing."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
         self._decoder = _DISCARD
-        self._secure = None
+        self._open_nothing()
         self._meter = None
         if self._paused:
             self._paused = Pause(0)
             self.transport.resume_reading()
+
+    def _open_nothing(self) -> None:
+        """Give the memory of the ciphers back: others refer to the stream for a while."""
+        if self._secure is not None:
+            self._secure.rest()
+            self._secure = None
 
     # -- for the login check --
 
