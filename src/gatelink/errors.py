@@ -88,6 +88,16 @@ _EXPLANATIONS = {
 }
 
 
+def checked_code(code: int) -> "CloseCode":
+    """The close code of that number. Raises LocalError for any other: peers know no further codes."""
+    try:
+        return CloseCode(code)
+    except ValueError:
+        raise LocalError(
+            f"{code!r} is no close code; give one of CloseCode, and `reason` for words of your own"
+        ) from None
+
+
 class GatelinkError(Exception):
     """The base of all errors that gatelink raises on purpose."""
 

@@ -104,14 +104,18 @@ class Cluster:
         name: of the type. Raises LocalError for a name that is neither configured (`Membership.types`) nor was
         registered since this server started: it is misspelt, or no such server came yet.
         """
-        if name not in self._types:
-            known = ", ".join(sorted(self._types)) or "none"
-            raise LocalError(f"no server of type {name!r} was registered so far; known types: {known}")
+        self._check_type(name)
         return [
             info
             for info in self.registry.servers.values()
             if info.name == name and info.state is State.UP and (info.id == self.me.id or self.links.is_open(info.id))
         ]
+
+    def _check_type(self, name: str) -> None:
+        """Raise LocalError for a type's name that is neither configured nor was registered."""
+        if name not in self._types:
+            known = ", ".join(sorted(self._types)) or "none"
+            raise LocalError(f"no server of type {name!r} was registered so far; known types: {known}")
 
     # -- life --
 
@@ -215,17 +219,19 @@ class Cluster:
         """
         link = self.links.get(to) if isinstance(to, int) else self._any(to)
         if link is None:
-            raise NotLinked(f"no link to server {to!r}")
+            raise NotLinked(f"no link to server {to}" if isinstance(to, int) else f"no link to a server of type {to!r}")
         try:
             link.push(self._frame(message))
         except SessionClosed:
             raise NotLinked(f"the link to server {to!r} is closed") from None
 
     def broadcast(self, name: str, message: Any) -> int:
-        """Send `message` to every server of a type, and return their number.
+        """Send `message` to every other server of a type, and return their number.
 
-        Raises OutboxFull when too much waits for one of them; the others have the message by then.
+        Raises OutboxFull when too much waits for one of them; the others have the message by then. Raises LocalError
+        for an unknown type, as `servers`.
         """
+        self._check_type(name)
         frame = self._frame(message)
         sent = 0
         full: OutboxFull | None = None
@@ -252,8 +258,9 @@ class Cluster:
         subject = f"call.server.{to}" if isinstance(to, int) else f"call.{to}"
         try:
             answer = await self.engine.request(subject, encode(self._catalog, request), timeout)
-        except NoResponder as error:
-            raise RequestFailed(RequestCode.SERVER_LOST, reason=str(error)) from None
+        except NoResponder:
+            whom = f"no server {to}" if isinstance(to, int) else f"no server of type {to!r}"
+            raise RequestFailed(RequestCode.SERVER_LOST, reason=f"{whom} answers calls") from None
         return decode(self._catalog, answer)
 
     async def publish(self, topic: str, message: Any) -> None:

@@ -13,7 +13,16 @@ from typing import Any, Protocol, TypeVar, overload
 import msgspec
 
 from gatelink.cluster.links import Link
-from gatelink.errors import BodyError, CloseCode, LocalError, PeerError, ProtocolError, RequestCode, SessionClosed
+from gatelink.errors import (
+    BodyError,
+    CloseCode,
+    LocalError,
+    PeerError,
+    ProtocolError,
+    RequestCode,
+    SessionClosed,
+    checked_code,
+)
 from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.session.inbox import Inbox, LastHandler
 from gatelink.session.interfaces import Dispatcher, Forwarder
@@ -476,8 +485,11 @@ class Player:
         self._close_at_gateway(error.code, str(error), "")  # the reason is for our log only
 
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "") -> None:
-        """Close the session at its gateway, which first delivers what was sent before."""
-        self._close_at_gateway(code, reason, reason)
+        """Close the session at its gateway, which first delivers what was sent before.
+
+        Raises LocalError if `code` is no CloseCode.
+        """
+        self._close_at_gateway(checked_code(code), reason, reason)
 
     def kick(self, reason: str = "") -> None:
         """Close the session with 4009 kicked; its gateway ends the user's other sessions and tokens."""

@@ -12,7 +12,15 @@ from math import inf
 from types import MappingProxyType
 from typing import Any, TypeVar, overload
 
-from gatelink.errors import CloseCode, LocalError, PeerError, RequestCode, RequestFailed, SessionClosed
+from gatelink.errors import (
+    CloseCode,
+    LocalError,
+    PeerError,
+    RequestCode,
+    RequestFailed,
+    SessionClosed,
+    checked_code,
+)
 from gatelink.session.extension import DETACHING, Extension, PeerClosed
 from gatelink.session.inbox import LastHandler
 from gatelink.session.interfaces import Dispatcher, Owner
@@ -694,8 +702,10 @@ class Session(StraightPath):
     def close(self, code: CloseCode = CloseCode.NORMAL, reason: str = "", *, farewell: bytes = b"") -> None:
         """End the session: its handlers get no more messages; queued ones are delivered within limits.close_timeout.
 
-        farewell: a frame that is sent last. Does nothing if the session has ended.
+        farewell: a frame that is sent last. Does nothing if the session has ended. Raises LocalError if `code` is no
+        CloseCode.
         """
+        code = checked_code(code)
         if self.extension is not None:
             farewell += close_frame(code, reason)
         self._close(code, reason, farewell)

@@ -18,7 +18,7 @@ from gatelink.errors import RequestCode, RequestFailed
 from gatelink.net import user_kicks
 from gatelink.net.user_kicks import MARGIN
 from gatelink.wire.control import Features
-from tests.e2e.cluster.support import Ask, Recorder, Say, Town, cluster, log_in, player
+from tests.e2e.cluster.support import Ask, Recorder, Say, Town, cluster, gateway_and_lobby, log_in, player
 from tests.e2e.engines import NewEngine
 from tests.e2e.extension import ExtendedClient, closed
 from tests.e2e.support import HEARTBEAT_FRAME, RawClient, leave, until
@@ -577,3 +577,15 @@ async def test_records_that_can_not_be_read_are_passed_over() -> None:
         assert session.close_code is None
         await lobby.cluster.kick(7, reason="enough")
         await ended(session)
+
+
+async def test_a_service_closes_a_player_only_with_a_code_that_gateways_know() -> None:
+    async with gateway_and_lobby() as (_, gateway, lobby), player(gateway, 7) as client:
+        await client.ask(1)
+        known = lobby.player(7)
+        with pytest.raises(LocalError, match="4500 is no close code; give one of CloseCode"):
+            known.close(4500)  # type: ignore[arg-type]
+        await client.ask(2)
+        known.close(int(CloseCode.KICKED), "enough")  # type: ignore[arg-type]  # its number will do
+        await client.session.wait_closed()
+        assert client.session.close_code is known.close_code is CloseCode.KICKED

@@ -76,9 +76,17 @@ async def test_a_post_to_a_name_reaches_one_and_a_broadcast_each_of_the_type() -
         room.cluster.post("lobby", Post(1))
         assert room.cluster.broadcast("lobby", Post(2)) == 2
         assert one.cluster.broadcast("lobby", Post(3)) == 1, "not to itself"
-        assert one.cluster.broadcast("nobody", Post(4)) == 0
+        assert room.cluster.broadcast("room", Post(4)) == 0, "no other of its type"
         await until(lambda: len(one.posts) + len(two.posts) == 4)
         assert one.posts == [(30, 1), (30, 2)] and two.posts == [(30, 2), (20, 3)]
+
+
+async def test_a_broadcast_to_a_type_that_is_misspelt_fails_as_the_list_of_its_servers_does() -> None:
+    async with cluster() as town:
+        lobby = await town.lobby(20)
+        for ask in (lobby.cluster.servers, lambda name: lobby.cluster.broadcast(name, Post(1))):
+            with pytest.raises(LocalError, match=r"type 'roomm' was registered so far; known types: .*lobby"):
+                ask("roomm")
 
 
 async def test_a_post_fails_by_name() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gatelink.config import Limits
-from gatelink.errors import CloseCode, FrameTooLarge, ProtocolError, SessionClosed
+from gatelink.errors import CloseCode, FrameTooLarge, LocalError, ProtocolError, SessionClosed
 from gatelink.session.session import HEARTBEAT_FRAME, Session
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
@@ -23,6 +23,7 @@ from tests.fakes import (
     FakeOwner,
     FakeStream,
     Say,
+    extended_session,
     settle,
     state_of,
     turn,
@@ -110,6 +111,20 @@ async def test_the_first_close_says_why() -> None:
     assert bench.stats.closed == {CloseCode.KICKED: 1}
     assert bench.owner.calls == ["closed", "released"]
     assert handlers.received == ["closed"]
+
+
+@pytest.mark.parametrize("code", [4500, 1000, "bye"])
+@pytest.mark.parametrize("extension", [False, True])
+async def test_a_close_with_a_number_that_is_no_code_is_refused_and_ends_nothing(code: Any, extension: bool) -> None:
+    bench = Bench()
+    session, _ = bench.session()
+    if extension:
+        session = extended_session(bench.context, bench.owner, FakeHandlers(), FakeStream(), features=0, uid=7)
+    with pytest.raises(LocalError, match=f"{code!r} is no close code; give one of CloseCode"):
+        session.close(code)
+    assert state_of(session) is SessionState.OPEN and not bench.stats.closed
+    session.close(int(CloseCode.KICKED))  # type: ignore[arg-type]  # its number will do
+    assert bench.stats.closed == {CloseCode.KICKED: 1} and bench.owner.calls == ["closed"]
 
 
 async def test_a_peer_that_does_not_take_the_end_is_aborted_after_the_close_timeout() -> None:
