@@ -138,13 +138,37 @@ async def test_of_several_handlers_one_that_times_out_is_the_last() -> None:
     assert heard == [] and bench.context.stats.handler_errors == {"Say": 1}
 
 
-async def test_a_handler_that_ends_the_session_is_the_last() -> None:
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_handler_that_ends_the_session_is_the_last(is_async: bool) -> None:
     handlers, heard = Handlers(CATALOG), list[str]()
-    handlers.on(Say)(lambda session, message: session.close())
-    handlers.on(Say, also=True)(lambda session, message: heard.append(message.text))
+
+    async def close_later(session: Session, message: Say) -> None:
+        await asyncio.sleep(0)
+        session.close()
+
+    handlers.on(Say)(close_later if is_async else lambda session, message: session.close())
+    for _ in range(2):
+        handlers.on(Say, also=True)(lambda session, message: heard.append(message.text))
     session, _ = opened(Bench(), handlers)
     session.receive([say("a")])
+    await settle()
     assert heard == [] and session.close_code is CloseCode.NORMAL
+
+
+async def test_of_several_async_handlers_each_begins_when_the_one_before_it_has_ended() -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+
+    async def hear(name: str, session: Session, message: Say) -> None:
+        heard.append(name)
+        await asyncio.sleep(0)
+        heard.append(f"end of {name}")
+
+    for name in "abc":
+        handlers.on(Say, also=True)(partial(hear, name))
+    session, _ = opened(Bench(), handlers)
+    session.receive([say("x")])
+    await settle()
+    assert heard == [f"{what}{name}" for name in "abc" for what in ("", "end of ")]
 
 
 def test_a_second_handler_must_be_asked_for() -> None:

@@ -403,6 +403,14 @@ async def test_the_connecting_side_closes_when_a_newer_login_replaced_it() -> No
     assert session.close_code is CloseCode.REPLACED
 
 
+@pytest.mark.parametrize("id", [1, 2, 3, 100, 199])
+async def test_the_connecting_side_takes_no_other_message_of_the_framework(id: int) -> None:
+    session, _ = Bench().session(owner=FakeOwner(accepting=False))
+    with pytest.raises(ProtocolError, match=f"framework message {id}"):
+        take_builtin(session, id, 0, b"", True)
+    assert session.close_code is None
+
+
 # -- reading --
 
 

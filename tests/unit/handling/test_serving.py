@@ -1,0 +1,192 @@
+"""What the handler of a request returns or raises is the answer; a request without a handler gets one, too."""
+
+import asyncio
+import sys
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import pytest
+from msgspec import Struct
+from structlog.testing import capture_logs
+
+from gatelink.errors import Refuse, RequestCode
+from gatelink.handlers import Handlers
+from gatelink.session.requests import Requests, open_failure, tag_of
+from gatelink.session.session import Session
+from gatelink.wire.control import Features
+from gatelink.wire.frames import ALL_FLAGS, ANSWER, FAILED, REQUEST, Frame, FrameDecoder
+from gatelink.wire.messages import Catalog
+from tests.fakes import Bench, FakeOwner, FakeStream, extended_session, settle
+
+CATALOG = Catalog()
+
+
+@CATALOG.message(11_001)
+class Sum(Struct):
+    n: int
+
+
+@CATALOG.message(11_002, answer=Sum)
+class Double(Struct):
+    n: int
+
+
+@CATALOG.message(11_003)
+class Note(Struct):
+    n: int
+
+
+SUM, DOUBLE, NOTE = 11_001, 11_002, 11_003
+
+
+def request(n: int) -> Frame:
+    """A request whose tag is its number."""
+    return DOUBLE, REQUEST, n.to_bytes(4, "little") + CATALOG.by_id[DOUBLE].encode(Double(n))
+
+
+def note(n: int) -> Frame:
+    return NOTE, 0, CATALOG.by_id[NOTE].encode(Note(n))
+
+
+class House:
+    """A server's end of one session that agreed on requests."""
+
+    def __init__(self) -> None:
+        self.bench = Bench(catalog=CATALOG)
+        self.handlers = Handlers(CATALOG)
+        self.stream = FakeStream()
+        self.session = extended_session(
+            self.bench.context, FakeOwner(), self.handlers, self.stream, uid=7, features=Features.REQUESTS
+        )
+        self.stream.receiver = self.session
+        self.session.open()
+
+    def sent(self) -> list[Any]:
+        """What was sent since the last call: answers as (tag, number), failures as (tag, code, detail, reason)."""
+        decoder = FrameDecoder(1_000)
+        decoder.allowed = ALL_FLAGS
+        sent: list[Any] = []
+        for _, flags, body in decoder.feed(b"".join(self.stream.writes)):
+            if flags == FAILED:
+                sent.append((tag_of(body), *open_failure(body)))
+            elif flags == ANSWER:
+                sent.append((tag_of(body), CATALOG.by_id[SUM].decode(body[4:]).n))
+            else:
+                sent.append(flags)
+        self.stream.log.clear()
+        return sent
+
+
+def double(session: Session, message: Double) -> Sum:
+    return Sum(2 * message.n)
+
+
+async def double_later(session: Session, message: Double) -> Sum:
+    await asyncio.sleep(0)
+    return Sum(2 * message.n)
+
+
+async def double_much_later(session: Session, message: Double) -> Awaitable[Sum]:
+    return double_later(session, message)
+
+
+async def around(session: Session, message: Any, call_next: Callable[..., Any]) -> Any:
+    return await call_next(session, message)
+
+
+DOUBLING = [double, double_later, double_much_later]
+
+
+@pytest.mark.parametrize("hooks", [(), (around,), (around, lambda session, message, call: call(session, message))])
+@pytest.mark.parametrize("handler", DOUBLING)
+async def test_what_a_handler_returns_is_the_answer_with_hooks_around_it_or_not(
+    handler: Callable[..., Any], hooks: tuple[Callable[..., Any], ...]
+) -> None:
+    house = House()
+    house.handlers.on(Double)(handler)
+    for hook in hooks:
+        house.handlers.around(hook)
+    house.session.receive([request(1), request(2)])
+    await settle()
+    assert house.sent() == [(1, 2), (2, 4)] and not house.bench.stats.handler_errors
+
+
+def raising(error: BaseException, is_async: bool) -> Callable[..., Any]:
+    def plain(session: Session, message: Double) -> Sum:
+        raise error
+
+    async def later(session: Session, message: Double) -> Sum:
+        await asyncio.sleep(0)
+        raise error
+
+    return later if is_async else plain
+
+
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_refusal_goes_to_the_peer_and_is_no_failure_of_the_handler(is_async: bool) -> None:
+    house = House()
+    house.handlers.on(Double)(raising(Refuse(5, "no"), is_async))
+    with capture_logs() as lines:
+        house.session.receive([request(1)])
+        await settle()
+    assert house.sent() == [(1, RequestCode.REFUSED, 5, "no")] and not house.bench.stats.handler_errors and not lines
+
+
+@pytest.mark.parametrize("error", [RuntimeError("secret"), SystemExit("secret")])
+@pytest.mark.parametrize("is_async", [False, True])
+async def test_a_handler_that_fails_tells_the_peer_nothing_but_that(is_async: bool, error: BaseException) -> None:
+    house = House()
+    house.handlers.on(Double)(raising(error, is_async))
+    with capture_logs():
+        house.session.receive([request(1)])
+        await settle()
+    assert house.sent() == [(1, RequestCode.FAILED, 0, "")] and house.bench.stats.handler_errors == {"Double": 1}
+
+
+@pytest.mark.parametrize("end", ["return", "raise", "exit"])
+async def test_an_answer_goes_only_where_its_request_came_from(end: str) -> None:
+    """The peer has begun anew while the handler ran, and uses the tag again."""
+    house, go_on = House(), asyncio.Event()
+
+    @house.handlers.on(Double)
+    async def wait(session: Session, message: Double) -> Sum:
+        await go_on.wait()
+        if end == "raise":
+            raise Refuse(1)
+        if end == "exit":
+            sys.exit(1)
+        return Sum(1)
+
+    with capture_logs():
+        house.session.receive([request(1)])
+        await settle()
+        extension = house.session.extension
+        assert extension is not None and extension.requests is not None
+        extension.requests.close()
+        extension.requests = Requests()
+        extension.requests.serving[1] = (DOUBLE, 0)
+        go_on.set()
+        await settle()
+    assert house.sent() == []
+
+
+@pytest.mark.parametrize("hook", [False, True])
+async def test_a_request_without_a_handler_fails_and_a_message_goes_to_the_forward_hook(hook: bool) -> None:
+    house = House()
+    raw: list[int] = []
+    if hook:
+        house.handlers.on_forward(lambda session, frame: raw.append(frame.id))
+    with capture_logs() as lines:
+        house.session.receive([request(1), note(2), request(3)])
+    assert house.sent() == [(1, RequestCode.NO_HANDLER, 0, ""), (3, RequestCode.NO_HANDLER, 0, "")]
+    assert raw == ([NOTE] if hook else []) and house.bench.stats.unhandled == len(lines) == (0 if hook else 1)
+
+
+async def test_a_request_over_the_rate_of_its_type_fails_and_a_message_is_dropped() -> None:
+    house = House()
+    heard: list[int] = []
+    house.handlers.on(Double, rate=1)(double)
+    house.handlers.on(Note, rate=2)(lambda session, message: heard.append(message.n))
+    house.session.receive([request(1), request(2), note(1), note(2), note(3)])
+    assert house.sent() == [(2, RequestCode.RATE, 0, ""), (1, 2)] and heard == [1, 2]
+    assert house.bench.stats.rate_dropped == {"Double": 1, "Note": 1}
