@@ -4,7 +4,7 @@ from ipaddress import ip_address
 
 from fuzz.harness import main
 from gatelink.errors import ProtocolError
-from gatelink.net.proxy import MAX_HEADER, ProxyInfo, parse_proxy_header
+from gatelink.net.proxy_header import MAX_HEADER, ProxyInfo, parse_proxy_header
 
 Outcome = tuple[int, ProxyInfo] | str | None
 

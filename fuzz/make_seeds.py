@@ -14,7 +14,7 @@ from fuzz import fuzz_bodies, fuzz_envelope, fuzz_handshake
 from fuzz.fuzz_secure import Step
 from fuzz.harness import SEEDS
 from gatelink.errors import RequestCode
-from gatelink.net.proxy import SIGNATURE
+from gatelink.net.proxy_header import SIGNATURE
 from gatelink.session.requests import failed_frame
 from gatelink.wire import control, envelope
 from gatelink.wire.body import compress

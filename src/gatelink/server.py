@@ -308,7 +308,7 @@ class Server:
             self.context.loop, self.catalog, self.link_limits, self.wire, self.stats, between_servers=True
         )
         self._inner = Frontend(inner_context, self._rules_for_servers(), end_code=self._links_end)
-        self._clients.memory_guard.beside = self._inner.memory_guard
+        self._clients.memory_guard.links_guard = self._inner.memory_guard
         self._stopping = asyncio.Lock()
         self._to_stop = [self._leave, *self._on_stop]
         try:

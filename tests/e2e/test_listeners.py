@@ -14,7 +14,7 @@ import pytest
 from gatelink import ConfigError, Connection, Limits, Listen
 from gatelink.config import LOOPBACK
 from gatelink.net.endpoints import Endpoint
-from gatelink.net.proxy import SIGNATURE
+from gatelink.net.proxy_header import SIGNATURE
 from tests.e2e.support import (
     TCP,
     Echo,

@@ -23,9 +23,9 @@ from gatelink.cluster.type_route import MAX_LEAVING
 from gatelink.config import LINK_LIMITS
 from gatelink.net import certificates, tls_watch, user_kicks, websocket
 from gatelink.net.dialer import GONE_SECONDS
-from gatelink.net.proxy import MAX_HEADER
+from gatelink.net.proxy_header import MAX_HEADER
 from gatelink.ops import families, http, log_writer, process, supervisor, top
-from gatelink.session import groups, renewal, requests, running, timers
+from gatelink.session import groups, renewal, requests, running_handlers, timers
 from gatelink.session.loop_context import FLUSH_AT_ONCE
 from gatelink.session.session import LEAST_BEAT
 from gatelink.session.standstill import longest_silence
@@ -420,7 +420,7 @@ SAID = {
         f"and at least in the last {families.LAG_SECONDS:g} s",
         f"Lines wait in a queue of {log_writer.MAX_WAITING >> 20} MiB",
         f"looks at the files of its tls:// listeners every {certificates.INTERVAL:g} s",
-        f"An async handler that runs for {running.LONG:g} s is logged once",
+        f"An async handler that runs for {running_handlers.LONG:g} s is logged once",
         f"After `limits.handler_timeout`, {Limits().handler_timeout:g} s by default",
     ],
     "guide.md": [

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
     from gatelink.cluster.engine import Engine
-    from gatelink.cluster.login_presence import Logins
+    from gatelink.cluster.login_services import LoginServices
     from gatelink.cluster.registry import Registry
     from gatelink.ops.top import Changes
 
@@ -64,13 +64,13 @@ def top(
 async def _show(engine: "Engine", cluster: str, once: bool) -> None:
     from rich.console import Console
 
-    from gatelink.cluster.login_presence import Logins
+    from gatelink.cluster.login_services import LoginServices
     from gatelink.cluster.registry import Registry
     from gatelink.ops.top import Changes
 
     changes = Changes(engine.now)
     async with engine:
-        registry, logins = Registry(engine, on_change=changes), Logins(engine)
+        registry, logins = Registry(engine, on_change=changes), LoginServices(engine)
         await registry.start()
         changes.lately.clear()  # the servers of the first read have not just joined
         try:
@@ -92,7 +92,7 @@ class Screen:
     """The cluster on a terminal, once or until a key or a signal."""
 
     def __init__(
-        self, engine: "Engine", registry: "Registry", logins: "Logins", changes: "Changes", cluster: str
+        self, engine: "Engine", registry: "Registry", logins: "LoginServices", changes: "Changes", cluster: str
     ) -> None:
         from gatelink.ops.top import EngineState, History
 

@@ -197,7 +197,7 @@ class Gateway(ClusterServer):
             self.handlers.routes,
             self.close_unknown,
         )
-        cluster.links.user = self.router
+        cluster.links.receiver = self.router
         self._started(self._clients).memory_guard.queued = self.router.queued
         cluster.on_change(self.router.registry_changed)
         self.arbiter = ClusterLoginArbiter(cluster.engine, self.id, self.context, self.sessions, cluster.links)

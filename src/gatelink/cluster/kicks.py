@@ -81,8 +81,8 @@ class Kicked(msgspec.Struct, frozen=True):
     is_kept: bool = False
 
 
-class Kick(msgspec.Struct, frozen=True, array_like=True):
-    """The record of a kick. at: unix microseconds."""
+class KickRecord(msgspec.Struct, frozen=True, array_like=True):
+    """A kick, as the engine keeps it for an hour. at: unix microseconds."""
 
     at: int
     reason: str
@@ -112,7 +112,7 @@ class _UserAnswer(msgspec.Struct, frozen=True, array_like=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode_kick = msgspec.msgpack.Decoder(Kick).decode
+_decode_kick = msgspec.msgpack.Decoder(KickRecord).decode
 _decode_asked = msgspec.msgpack.Decoder(_Asked).decode
 _decode_user = msgspec.msgpack.Decoder(_UserAsked).decode
 _decode_answer = msgspec.msgpack.Decoder(_UserAnswer).decode
@@ -188,7 +188,7 @@ class GatewayKicks:
         if is_new:
             self._kicks.keep_for_another(uid, slot, reason, at)
         if not is_new or len(self._applied) - len(self._seen) < MAX_UNSEEN:
-            self._end(key, uid, slot, Kick(at, reason))
+            self._end(key, uid, slot, KickRecord(at, reason))
         else:
             self._kicks.end(uid, slot, reason)
 
@@ -214,7 +214,7 @@ class GatewayKicks:
         self._moved.set()
         self._moved = asyncio.Event()
 
-    def _end(self, key: str, uid: int, slot: int | None, kick: Kick, is_asked: bool = False) -> None:
+    def _end(self, key: str, uid: int, slot: int | None, kick: KickRecord, is_asked: bool = False) -> None:
         """End the sessions of a kick once. is_asked: a request for it came now; else its record may be late.
 
         If the record is late, sessions of later logins stay.
@@ -237,7 +237,7 @@ class GatewayKicks:
     async def _asked(self, data: bytes) -> bytes:
         asked = _decode_asked(data)
         key = key_of(asked.uid, asked.slot)
-        self._end(key, asked.uid, asked.slot, Kick(asked.last_at, asked.reason), is_asked=True)
+        self._end(key, asked.uid, asked.slot, KickRecord(asked.last_at, asked.reason), is_asked=True)
         try:  # wait for the record: if it came after the answer, it could end a login that is newer than the answer
             async with asyncio.timeout(CATCH_UP_SECONDS):
                 while self._seen.get(key, 0) < asked.last_at:
@@ -288,7 +288,7 @@ async def write_record(engine: Engine, kick: UserKick) -> bool:
         if 0 < kick.since <= before:
             return before == kick.written_at
         at = max(kick.since or int(engine.now() * 1_000_000), kick.first_at, before + 1)  # the engine's clock may step
-        record = Kick(at, kick.reason[:MAX_REASON])
+        record = KickRecord(at, kick.reason[:MAX_REASON])
         kick.written_at = at
         try:
             await write_over(engine, entry, key, _encode(record), TTL)

@@ -49,8 +49,8 @@ GATEWAY = 1
 """The server type of gateways."""
 
 
-class LinkUser(Protocol):
-    """The user of one server's links: a gateway's `PlayerRouter`, or a service's `Players`."""
+class LinkReceiver(Protocol):
+    """What one server's links pass their frames to: a gateway's `PlayerRouter`, or a service's `Players`."""
 
     def link_opened(self, link: "Link") -> None:
         """Called for a new link. Only its `Run` event has been queued."""
@@ -80,7 +80,7 @@ class Link:
         "_pushed_bytes",
         "_pushes",
         "_relieved",
-        "_user",
+        "_receiver",
         "undelivered",
         "before_close",
         "held",
@@ -89,7 +89,7 @@ class Link:
         "session",
     )
 
-    def __init__(self, info: ServerInfo, session: Session, user: LinkUser) -> None:
+    def __init__(self, info: ServerInfo, session: Session, receiver: LinkReceiver) -> None:
         self.info = info
         self.before_close: Callable[[], None] | None = None
         """Called before this server closes the link in order; may still send."""
@@ -97,7 +97,7 @@ class Link:
         """Envelopes that were queued when `Links.drop` ended the link."""
         self.held: asyncio.Event | None = None
         """Set at a service while the gateway may have given up this link: its players' messages wait for the event."""
-        self._user = user
+        self._receiver = receiver
         self.instance = info.instance  # from its entry, until the other end sends its own
         self.session = session
         self._largest = session.context.limits.max_frame + HEADER_SIZE  # the other end takes no more
@@ -157,8 +157,8 @@ class Link:
         return self._largest
 
     def forward(self, frames: list[Frame]) -> bool:
-        """Hand received frames to the user of the link (session.interfaces.Forwarder)."""
-        self._user.envelopes(self, frames)
+        """Pass received frames to the link's receiver (session.interfaces.Forwarder)."""
+        self._receiver.envelopes(self, frames)
         return True
 
     def forward_answer(self, frame: Frame) -> None:
@@ -298,12 +298,12 @@ class Links:
     """All links of one server, and the dispatcher of their sessions.
 
     dial: opens the session with a server of a higher id. Raises ConnectError.
-    user: the user of the links. Must be set before the server listens. on_change: called when a link opens, detaches,
-    attaches or closes.
+    receiver: of the frames of all links. Must be set before the server listens. on_change: called when a link opens,
+    detaches, attaches or closes.
     """
 
     def __init__(self, registry: Registry, dial: Callable[[ServerInfo], Awaitable[Session]]) -> None:
-        self.user: LinkUser
+        self.receiver: LinkReceiver
         self.on_change: Callable[[], None] = lambda: None
         self._registry = registry
         self._dial = dial
@@ -417,17 +417,17 @@ class Links:
         if info is None:  # its entry expired while it was verified
             session.close(CloseCode.VERIFY_FAILED, "not registered")
             return
-        link = Link(info, session, self.user)
+        link = Link(info, session, self.receiver)
         session.forwarder = link
         self._by_session[session] = link
         self._links[link.id] = link
         log.debug("linked", server=link.id, name=info.name)
         link.send_event(Run(self._registry.own.instance))
-        self.user.link_opened(link)
+        self.receiver.link_opened(link)
         self.on_change()
 
     def dispatch(self, session: Session, frames: list[Frame]) -> None:
-        """Hand received frames to the user of the link."""
+        """Pass received frames to the link's receiver."""
         standstill = session.context.standstill
         if standstill is not None and standstill.check() and session.close_code is not None:
             return  # the other end has gone on without this process
@@ -444,15 +444,15 @@ class Links:
         if link is not None and not self._closing:
             self._probing[link] = tasks.keep(self._probe(link), "link probe")
             log.info("link detached", server=link.id, name=link.info.name)
-            self.user.link_detached(link)
+            self.receiver.link_detached(link)
             self.on_change()
 
     def resumed(self, session: Session) -> None:
-        """Stop the probes of a link that is attached again, and tell its user."""
+        """Stop the probes of a link that is attached again, and tell its receiver."""
         link = self._by_session.get(session)
         if link is not None:
             self._end_probe(link)
-            self.user.link_attached(link)
+            self.receiver.link_attached(link)
             log.info("link attached", server=link.id, name=link.info.name)
             self.on_change()
 
@@ -466,7 +466,7 @@ class Links:
         """Never called: a link's login does not expire."""
 
     def closed(self, session: Session, handle_rest: bool) -> None:
-        """Remove a closed link in the next turn of the loop, as its user may be using it now."""
+        """Remove a closed link in the next turn of the loop, as its receiver may be using it now."""
         session.context.loop.call_soon(self._link_closed, session)
 
     def _link_closed(self, session: Session) -> None:
@@ -486,7 +486,7 @@ class Links:
                 reason=session.close_reason,
                 frames=frames,
             )
-            self.user.link_closed(link)
+            self.receiver.link_closed(link)
             link.relieve()
             self.on_change()
         session.last_handler.ended()

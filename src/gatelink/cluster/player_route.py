@@ -264,7 +264,7 @@ class PlayerRoute(ForwardPath):
         for lost in self.losses.values():
             self.session.send_control(lost)
 
-    def lags(self, link: Link, on: bool) -> None:
+    def set_lagging(self, link: Link, on: bool) -> None:
         """Pause or resume reading, as the server's handlers lag or not. Ignored if the player has left that server."""
         route = self.routes.get(link.type)
         if route is None or route.link is not link:
@@ -299,7 +299,7 @@ class RelayedKicks(Protocol):
 
 
 class PlayerRouter(ForwardTable):
-    """All routes of one gateway, and the user of its links (links.LinkUser).
+    """All routes of one gateway, and the receiver of its links (links.LinkReceiver).
 
     context: that of the client sessions. posts: handles messages between servers.
     max_frame: bytes of the largest frame that a server may send to a player.
@@ -527,7 +527,7 @@ class PlayerRouter(ForwardTable):
             for route in routes:
                 route.rebind(link, CloseCode.GOING_AWAY)
 
-    # -- from links (links.LinkUser) --
+    # -- from links (links.LinkReceiver) --
 
     def link_opened(self, link: Link) -> None:
         if link.type == GATEWAY:
@@ -751,7 +751,7 @@ class PlayerRouter(ForwardTable):
             case envelope.Leave(group=group):
                 self.context.groups.leave(player.session, group)
             case envelope.Hold(on=on):
-                player.lags(link, bool(on))
+                player.set_lagging(link, bool(on))
 
 
 def claims_text(claims: Mapping[str, Any]) -> str:

@@ -57,7 +57,9 @@ _PUSH_AT_ONCE = 8_192  # sids of 8 bytes: 64 KiB of envelope
 
 
 class Players:
-    """The players of one service, by `(uid, slot)` or by the gateway's link and sid; uses the links (links.LinkUser).
+    """The players of one service, by `(uid, slot)` or by the gateway's link and sid.
+
+    They are the receiver of the service's links (links.LinkReceiver).
 
     type: the service's type, which is part of its groups' names at the gateways. posts: handles messages of servers.
     """
@@ -210,7 +212,7 @@ class Players:
             raise LocalError(f"a group's name of {len(group)} characters; with its type it has at most {MAX_NAME}")
         return name
 
-    # -- from links (links.LinkUser) --
+    # -- from links (links.LinkReceiver) --
 
     def link_opened(self, link: Link) -> None:
         """Tell a gateway what was lost on the link before, and regularly how far its players' frames are handled."""

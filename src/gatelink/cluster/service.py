@@ -109,7 +109,7 @@ class Service(ClusterServer):
         in_a_link = self.link_limits.max_frame + HEADER_SIZE - ENVELOPE_HEAD
         self.context.max_message = min(self.context.max_message, in_a_link)
         cluster, posts = self.cluster, self.cluster_handlers.posts
-        self._players = cluster.links.user = Players(self.context, self.handlers, posts, self.type, cluster)
+        self._players = cluster.links.receiver = Players(self.context, self.handlers, posts, self.type, cluster)
         kicks = self._client_frontend().kicks
         kicks.announce = partial(ask_a_gateway, cluster.engine)
         kicks.relay = partial(relay, cluster.engine, cluster.links)

@@ -7,7 +7,7 @@ from gatelink.auth.accounts import Accounts
 from gatelink.auth.methods import Guest, LoginMethod, Oidc, Password
 from gatelink.cluster.authentic import AuthenticEngine
 from gatelink.cluster.engine import Engine
-from gatelink.cluster.login_presence import present
+from gatelink.cluster.login_services import keep_entry
 from gatelink.cluster.registry import Registry
 from gatelink.errors import ConfigError
 from gatelink.login.gateways import GatewayInfo, Gateways, RegistryGateways, StaticGateways
@@ -51,7 +51,7 @@ async def open_login(settings: Settings, engine: Engine, *, admin: str | None = 
         )
         await stack.enter_async_context(service)
         await stack.enter_async_context(
-            present(engine, service.url, service.logins.succeeded, lambda: service.trouble, service.lag)
+            keep_entry(engine, service.url, service.logins.succeeded, lambda: service.trouble, service.lag)
         )
         yield service
 

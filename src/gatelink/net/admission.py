@@ -126,8 +126,11 @@ class Admission:
             self._close_one(unverified)
         return ""
 
-    def lingers(self, connection: Connection) -> None:
-        """`connection` is refused. It counts as unverified until it is closed, and then makes room for others."""
+    def add_refused(self, connection: Connection) -> None:
+        """Count a refused connection, which lingers so that its peer can read why, as unverified.
+
+        It is closed first when there is no room for others.
+        """
         if connection not in self.connections:
             return
         limits = self._context.limits

@@ -553,11 +553,11 @@ class Login(Item):
         connection.write(greeting)
         self._bind(session)
         if backlog is not None:
-            session.adopt(backlog.frames)
+            session.adopt(backlog)
         self._checks.admission.login_succeeded(session.address)
         # Before the session's own lines. The logger raises nothing.
         if rules.expiry is not None:
-            session.expire(rules.expiry)
+            session.close_when_expired(rules.expiry)
         if context.between_servers:
             log.debug("server verified", server=session.uid, address=session.address)
         else:
@@ -639,7 +639,7 @@ class Login(Item):
             self._context.wheel.call(self._context.limits.base_linger, self._close)
         else:
             self._close()
-        self._checks.admission.lingers(self._connection)
+        self._checks.admission.add_refused(self._connection)
 
     def _close(self) -> None:
         self._connection.close()

@@ -29,8 +29,8 @@ AT_ONCE = 1_000
 class MemoryGuard:
     """Weighs the users of a context and `connections`; ends what the largest users hold while it is too much.
 
-    held: bytes at the last look. queued: gives the bytes that links hold of each session. beside: the guard of links,
-    whose bytes count here, too.
+    held: bytes at the last look. queued: returns the bytes that links hold of each session. links_guard: weighs
+    the links; what it holds counts here, too.
     """
 
     def __init__(
@@ -38,7 +38,7 @@ class MemoryGuard:
     ) -> None:
         self.held = 0
         self.queued: Callable[[], Mapping[Session, int]] = dict
-        self.beside: MemoryGuard | None = None
+        self.links_guard: MemoryGuard | None = None
         self._context = context
         self._connections = connections
         self._address_key = address_key
@@ -53,7 +53,7 @@ class MemoryGuard:
     def close(self) -> None:
         """Stop weighing."""
         self._weighing.cancel()
-        self._show(0)
+        self._note(0)
 
     async def _weigh(self) -> None:
         while True:
@@ -71,7 +71,7 @@ class MemoryGuard:
                 found[holder] += size
             if count % AT_ONCE == 0:
                 await asyncio.sleep(0)
-        self._show(self._end_largest(found, others))
+        self._note(self._end_largest(found, others))
 
     def _holders(self) -> Iterator[tuple[SessionOfUser | User | None, int]]:
         """Each session, user or unverified connection that holds bytes now, and how many."""
@@ -96,7 +96,7 @@ class MemoryGuard:
         """
         most = self._context.limits.max_held_bytes
         held = found.total() + others
-        others += self.beside.held if self.beside is not None else 0
+        others += self.links_guard.held if self.links_guard is not None else 0
         if found.total() + others <= most:
             return held
         whole = found.copy()
@@ -119,6 +119,6 @@ class MemoryGuard:
             log.error("users hold too much", limit=most, ended=ended, held=held)
         return held
 
-    def _show(self, held: int) -> None:
+    def _note(self, held: int) -> None:
         self._context.stats.held_bytes += held - self.held
         self.held = held

@@ -6,7 +6,7 @@ from typing import cast
 from gatelink.errors import ProtocolError, counted
 from gatelink.net.acceptor import Acceptor
 from gatelink.net.connection import Connection, peer_host
-from gatelink.net.proxy import parse_proxy_header
+from gatelink.net.proxy_header import parse_proxy_header
 from gatelink.session.states import ConnectionState
 from gatelink.session.timers import Item
 

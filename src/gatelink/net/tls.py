@@ -42,7 +42,7 @@ class TlsServer:
         self._paused: asyncio.TimerHandle | None = None
         self._watch_records = TlsWatch(acceptor.context, acceptor.admission)
         listening.setblocking(False)
-        self._watch()
+        self._resume()
 
     def close(self) -> None:
         if self._paused is not None:
@@ -50,7 +50,7 @@ class TlsServer:
         self._loop.remove_reader(self._listening)
         self._listening.close()
 
-    def _watch(self) -> None:
+    def _resume(self) -> None:
         self._paused = None
         self._loop.add_reader(self._listening, self._accept)
 
@@ -63,7 +63,7 @@ class TlsServer:
             except OSError as error:
                 quiet.error("no connection is accepted for a second", why=failure(error))
                 self._loop.remove_reader(self._listening)
-                self._paused = self._loop.call_later(PAUSE, self._watch)
+                self._paused = self._loop.call_later(PAUSE, self._resume)
                 return
             self._admit(accepted, address[0])
 

@@ -17,7 +17,7 @@ from gatelink.net.acceptor import Acceptor, UnverifiedReader
 from gatelink.net.connection import Connection, peer_host
 from gatelink.net.forwarded import client_address
 from gatelink.net.origins import takes
-from gatelink.net.proxy import begins_header, is_header, parse_proxy_header
+from gatelink.net.proxy_header import begins_header, is_header, parse_proxy_header
 from gatelink.net.websocket import SUBPROTOCOL, WebSocketTransport, accept_key, header_tokens, max_message
 from gatelink.session.states import ConnectionState
 from gatelink.session.timers import Item
@@ -311,7 +311,7 @@ class Upgrade(asyncio.BufferedProtocol, Item):
             self._transport.write_eof()
         else:
             self._transport.close()
-        admission.lingers(connection)
+        admission.add_refused(connection)
         self._acceptor.context.wheel.set(self, self._acceptor.context.limits.close_timeout)
 
     def _read_on(self) -> None:

@@ -18,7 +18,7 @@ from gatelink.ops.lag import LoopLag
 from gatelink.session.inbox import Inbox
 from gatelink.session.interfaces import MessageSource
 from gatelink.session.outbox import Outbox
-from gatelink.session.running import LONG
+from gatelink.session.running_handlers import LONG
 from gatelink.session.states import ConnectionState
 from gatelink.stats import Stats
 

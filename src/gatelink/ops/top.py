@@ -10,7 +10,7 @@ from rich.table import Table
 from rich.text import Text
 
 from gatelink.cluster.links import GATEWAY
-from gatelink.cluster.login_presence import LoginInfo
+from gatelink.cluster.login_services import LoginServiceInfo
 from gatelink.cluster.registry import KEEPALIVE, Load, ServerInfo, State
 from gatelink.errors import counted, plural
 from gatelink.ops.terminal import GREEN, ORANGE, RED
@@ -125,7 +125,7 @@ def view(
     now: float,
     width: int,
     height: int | None = None,
-    logins: Sequence[LoginInfo] = (),
+    logins: Sequence[LoginServiceInfo] = (),
     engine: EngineState | None = None,
     history: History | None = None,
     sort: str = "n",
@@ -191,7 +191,7 @@ def _server_row(info: ServerInfo, now: float, has_inner: bool, history: Iterable
     }
 
 
-def _login_row(info: LoginInfo, now: float) -> dict[str, Text]:
+def _login_row(info: LoginServiceInfo, now: float) -> dict[str, Text]:
     """A login service; its messages are logins."""
     where = f"{info.url}, {info.trouble}" if info.trouble else info.url
     return {

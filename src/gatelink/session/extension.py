@@ -239,12 +239,12 @@ class Extension(Intake):
             case None:
                 pass
             case control.Ack(received):
-                self.acknowledged(received)
+                self._acknowledge(received)
             case control.Ping() as ping:
-                self.acknowledged(ping.received)
+                self._acknowledge(ping.received)
                 self._answer(ping, now)
             case control.Pong(sent_at, received):
-                self.acknowledged(received)
+                self._acknowledge(received)
                 self._measured(sent_at)
             case control.Close(code, reason):
                 return PeerClosed(code, reason)
@@ -280,8 +280,8 @@ class Extension(Intake):
         if to_server or to_client:
             self._notice(control.Lost(record.type, to_server, to_client))
 
-    def acknowledged(self, received: int) -> None:
-        """The peer has taken in so many messages. Raises ProtocolError for an impossible count."""
+    def _acknowledge(self, received: int) -> None:
+        """Drop the sent messages that the peer says it has. Raises ProtocolError for an impossible count."""
         if self.window is not None:
             self.window.acknowledge(received)
 

@@ -12,7 +12,7 @@ from gatelink.config import Limits, WireOptions
 from gatelink.errors import LocalError, MessageTooLarge
 from gatelink.session.ciphers import Ciphers
 from gatelink.session.groups import Groups
-from gatelink.session.running import RunningHandlers
+from gatelink.session.running_handlers import RunningHandlers
 from gatelink.session.standstill import Standstill
 from gatelink.session.timers import Wheel
 from gatelink.session.user import Users
@@ -130,7 +130,7 @@ class LoopContext:
             self.encoders[cls] = found
         return found
 
-    def beat_after(self, uid: int) -> float:
+    def beat_interval(self, uid: int) -> float:
         """Seconds between the heartbeats of a user's sessions: up to a tenth less than the limit, depending on the uid.
 
         With one interval for all, sessions that a stall delayed together would send heartbeats together from then on.

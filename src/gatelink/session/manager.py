@@ -50,12 +50,12 @@ class Duplicate(Enum):
 
 
 class Backlog(Item):
-    """A base session that broke. If its client is back within the window, it gets the queued and unsent messages."""
+    """The queued and unsent messages of a base session that broke. They wait for the client's next login."""
 
     __slots__ = ("_forget", "bytes", "epoch", "frames", "key", "proof")
 
     def __init__(
-        self, key: Key, epoch: int, frames: list[bytes], forget: "Callable[[Backlog], None]", proof: bytes = b""
+        self, key: Key, epoch: int, frames: list[bytes], forget: "Callable[[Backlog], None]", proof: bytes
     ) -> None:
         self._tick = 0
         self._forget = forget
@@ -101,7 +101,7 @@ class SessionManager:
         self._logins: dict[Key, list[int]] = {}  # the epochs of the logins that have theirs, and are under way
         self._newest: dict[Key, int] = {}  # of those keys: the highest epoch that was claimed, here or elsewhere
         self._is_ending_a_user = False  # the sessions that end now are ended by uid
-        self._carried: dict[tuple[int, int, int], list[bytes]] = {}  # backlogs from other gateways, by key and epoch
+        self._fetched: dict[tuple[int, int, int], list[bytes]] = {}  # from other gateways, by key and epoch
         self._sessions: dict[Key, Session] = {}
         self._closing: set[Session] = set()  # ended, and what was queued still on its way
         self._tickets: dict[bytes, Session] = {}
@@ -255,7 +255,7 @@ class SessionManager:
             epoch, frames = await self.arbiter.claim(uid, slot, *proofs)
             self._under_way(key, epoch)
             if frames is not None:
-                self._carried[uid, slot, epoch] = frames
+                self._fetched[uid, slot, epoch] = frames
         finally:
             self._claiming[key] -= 1
             if not self._claiming[key]:
@@ -272,11 +272,11 @@ class SessionManager:
         if key not in self._logins and key not in self._claiming:
             self._newest.pop(key, None)
 
-    def install(self, session: Session) -> Backlog | None:
-        """Make `session` the current one of its user, end an older one, and return what waited for it.
+    def install(self, session: Session) -> list[bytes] | None:
+        """Make `session` the current one of its user, end an older one, and return the frames that waited for it.
 
-        Returns None for a login that is new: there is no older session, or it was verified with another token. Then an
-        older session with a connection is still sent its queue. The queue of a broken one is dropped.
+        Returns None if the login is new: there is no older session, or it was verified with another token. Then the
+        queue of an older session is still sent to its connection, or dropped if it has none.
 
         Raises VerifyError if a newer login has been claimed meanwhile.
         """
@@ -288,11 +288,11 @@ class SessionManager:
         frames = self._take_over(key, older, (session.proof,) if session.proof else ())
         self._sessions[key] = session
         session.user = self._context.users.join(session.uid, session)
-        carried = self._carried.pop((*key, session.epoch), None)
+        fetched = self._fetched.pop((*key, session.epoch), None)
         if frames is None:
-            frames = carried
+            frames = fetched
         self.release(*key, session.epoch)
-        return None if frames is None else Backlog(key, session.epoch, frames, self._expire)
+        return frames
 
     def _take_over(self, key: Key, older: Session | None, proofs: tuple[bytes, ...]) -> list[bytes] | None:
         """End the older session of `key`. Returns what it leaves to a login that has shown a token with `proofs`."""
@@ -321,7 +321,7 @@ class SessionManager:
             if not logins:
                 del self._logins[key]
                 self._forget_newest(key)
-        self._context.stats.backlogs_dropped += len(self._carried.pop((uid, slot, epoch), ()))
+        self._context.stats.backlogs_dropped += len(self._fetched.pop((uid, slot, epoch), ()))
 
     def supersede(
         self, uid: int, slot: int, epoch: int, max_bytes: int, proofs: tuple[bytes, ...] = ()

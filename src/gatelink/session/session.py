@@ -367,8 +367,8 @@ class Session(StraightPath):
             raise RequestFailed(RequestCode.UNSUPPORTED, reason="the server does not renew logins")
         await self.renewal.ask(self, token, timeout)
 
-    def expire(self, rule: CloseExpired) -> None:
-        """Apply `rule` to the session: it is warned before its token expires, and closed then."""
+    def close_when_expired(self, rule: CloseExpired) -> None:
+        """Begin to watch the token's expiry by `rule`: the session is warned before it, and closed at it."""
         if self.renewal is not None or rule.base_clients:
             self._expiry = Expiry(self, rule)
             self._expiry.begin()
@@ -573,7 +573,7 @@ class Session(StraightPath):
         """
         before = self.state
         if before is _OPEN:
-            self._check_again_in(self.context.beat_after(self.uid))
+            self._check_again_in(self.context.beat_interval(self.uid))
         self.handlers.opened(self)
         if before is _OPEN or self.state is not before:  # a change in `opened` was an event already
             return
@@ -592,7 +592,7 @@ class Session(StraightPath):
             self.extension.attached()
         self.last_heard = self.context.wheel.read_clock()
         self.outbox.stalled(self.last_heard, False)
-        self._check_again_in(self.context.beat_after(self.uid))
+        self._check_again_in(self.context.beat_interval(self.uid))
         if self._paused:
             stream.pause(self._paused)
         self._schedule_flush()
@@ -669,7 +669,7 @@ class Session(StraightPath):
 
     def _beat(self, stream: Stream, now: float, silent: float) -> float:
         """Send a heartbeat to a peer that has been silent for `silent` seconds; return the seconds to the next."""
-        interval = self.context.beat_after(self.uid)
+        interval = self.context.beat_interval(self.uid)
         extension = self.extension
         if extension is not None and extension.features & Features.PING:
             if not stream.writable:

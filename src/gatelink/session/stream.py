@@ -19,9 +19,9 @@ class Pause(IntFlag):
     LINK = 32  # the link to the server that gets the peer's messages is down or crowded
     HANDLERS = 64  # the session's handlers lag in another process
     UNVERIFIED = 128  # as much has arrived as may be held until the peer is verified
+    USER = 256  # all sessions of the user together have sent more than one window since their handlers began to lag
     CHECK = 512  # the process stood still: whether the session's login is still the newest is being checked
     LOGINS = 1_024  # other login checks had this turn of the loop
-    USER = 256  # all sessions of the user together have sent more than one window since their handlers began to lag
 
 
 LAGGING = Pause.INBOX | Pause.HANDLERS

@@ -169,9 +169,9 @@ async def kill(server: Gateway | Service) -> None:
     """Aborts all transports and listeners without a word, and lets the entries expire."""
     links, registry = server.cluster.links, server.cluster.registry
     links._closing = True
-    links.user = Nobody()
+    links.receiver = Nobody()
     for link in links:
-        link._user = links.user
+        link._receiver = links.receiver
     registry._revision = None
     registry._is_replaced = True
     await registry.close()

@@ -66,7 +66,7 @@ async def test_what_waited_at_another_gateway_comes_along_up_to_its_limit() -> N
                 assert [kind.decode((await again.frame())[2]).n for _ in range(3)] == [0, 1, 2]
             else:
                 assert one.stats.backlogs_dropped == dropped + 3
-            assert not one.sessions._backlogs and not two.sessions._carried
+            assert not one.sessions._backlogs and not two.sessions._fetched
             await again.close()
 
 
@@ -235,7 +235,7 @@ async def test_of_logins_at_once_on_any_gateways_exactly_one_is_left_the_newest(
             assert houses[place.gateway].manager.get(7) in made
             for house in houses.values():
                 manager = house.manager
-                assert not manager._newest and not manager._logins and not manager._claiming and not manager._carried
+                assert not manager._newest and not manager._logins and not manager._claiming and not manager._fetched
                 house.context.wheel.close()
                 await house.directory.close()
 
@@ -257,7 +257,7 @@ async def test_of_logins_at_once_through_real_gateways_one_is_left_and_the_servi
                 await client.close()
         await until(lambda: not len(lobby.players))
         for gateway in gateways:
-            assert not gateway.sessions._newest and not gateway.sessions._carried and not gateway.router.players
+            assert not gateway.sessions._newest and not gateway.sessions._fetched and not gateway.router.players
 
 
 def _settled(gateways: list[Gateway], lobby: Recorder, uid: int) -> bool:

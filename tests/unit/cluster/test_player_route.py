@@ -266,7 +266,7 @@ class Routing(RuleBasedStateMachine):
     def server_lags(self, id: int, uid: int, on: bool) -> None:
         link, session = self.links.get(id), self.sessions.get(uid)
         if link is not None and session is not None and session.close_code is None:
-            self.router.players[session.epoch].lags(link, on)
+            self.router.players[session.epoch].set_lagging(link, on)
 
     @rule(id=st.sampled_from(SERVERS))
     def link_has_room(self, id: int) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from rich.console import Console
 
-from gatelink.cluster.login_presence import LoginInfo
+from gatelink.cluster.login_services import LoginServiceInfo
 from gatelink.cluster.registry import Load, ServerInfo, State
 from gatelink.ops.top import SORTS, Changes, EngineState, History, curve, view
 
@@ -74,7 +74,7 @@ def test_a_script_sees_all_servers() -> None:
     )
 
 
-def login(**fields: object) -> LoginInfo:
+def login(**fields: object) -> LoginServiceInfo:
     wanted: dict[str, object] = {
         "url": "http://10.20.30.40:8080",
         "logins": 12.0,
@@ -84,7 +84,7 @@ def login(**fields: object) -> LoginInfo:
         "started_at": NOW - 60,
         "updated_at": NOW - 2,
     }
-    return LoginInfo(**(wanted | fields))  # type: ignore[arg-type]
+    return LoginServiceInfo(**(wanted | fields))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("width, height", [(80, 24), (100, 30), (160, 50), (80, 10), (60, 8)])

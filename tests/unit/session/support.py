@@ -4,7 +4,7 @@ from typing import Any
 
 from gatelink.config import Limits
 from gatelink.session.extension import Extension
-from gatelink.session.manager import Backlog, Duplicate, SessionManager
+from gatelink.session.manager import Duplicate, SessionManager
 from gatelink.session.session import Session
 from gatelink.wire import control
 from gatelink.wire.control import Features, decode_control, encode_control
@@ -101,7 +101,7 @@ class House(Bench):
         """A session with what `claim` gave, not installed."""
         return self.session(owner=self.manager, uid=uid, epoch=epoch, **about)
 
-    async def login(self, uid: int = 7, **about: Any) -> tuple[Session, FakeStream, Backlog | None]:
+    async def login(self, uid: int = 7, **about: Any) -> tuple[Session, FakeStream, list[bytes] | None]:
         """The whole of a login, as the login check does it."""
         epoch = await self.manager.claim(uid, about.get("slot", 0))
         session, stream = self.claimed(uid, epoch, **about)

@@ -209,8 +209,8 @@ async def test_nothing_of_a_meter_is_left_with_its_session() -> None:
 async def test_heartbeats_of_two_users_drift_apart_and_stay_within_a_tenth() -> None:
     """After a stall all are due at once; the next time they are not."""
     desk = Bench()
-    seconds = [desk.context.beat_after(uid) for uid in range(1_000)]
+    seconds = [desk.context.beat_interval(uid) for uid in range(1_000)]
     limit = desk.context.limits.heartbeat_interval
     assert all(0.9 * limit <= each <= limit for each in seconds)
     assert len({round(each, 1) for each in seconds}) >= 10
-    assert seconds == [desk.context.beat_after(uid) for uid in range(1_000)]
+    assert seconds == [desk.context.beat_interval(uid) for uid in range(1_000)]

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gatelink.errors import ProtocolError
-from gatelink.net.proxy import MAX_HEADER, MAX_V1, SIGNATURE, ProxyInfo, parse_proxy_header
+from gatelink.net.proxy_header import MAX_HEADER, MAX_V1, SIGNATURE, ProxyInfo, parse_proxy_header
 
 IP = IPv4Address | IPv6Address
 

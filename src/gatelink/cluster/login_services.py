@@ -22,11 +22,11 @@ from gatelink.version import __version__
 PREFIX = "logins.at"
 
 
-class LoginInfo(msgspec.Struct, frozen=True, kw_only=True):
+class LoginServiceInfo(msgspec.Struct, frozen=True, kw_only=True):
     """One login service.
 
-    url: where it listens. trouble: why no login can succeed there, "" if one can. logins: that succeeded, per second,
-    since the entry before; lag, cpu and memory as of a server's `Load`. instance: differs for each process.
+    url: where it listens. trouble: why no login can succeed there, "" if one can. logins: how many succeeded per second
+    since the entry before. lag, cpu, memory: as in a server's `Load`. instance: differs for each process.
     started_at, updated_at: the engine's unix seconds.
     """
 
@@ -43,11 +43,11 @@ class LoginInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 _encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(LoginInfo).decode
+_decode = msgspec.msgpack.Decoder(LoginServiceInfo).decode
 
 
 @asynccontextmanager
-async def present(
+async def keep_entry(
     engine: Engine,
     url: str,
     logins: Callable[[], int],
@@ -55,9 +55,10 @@ async def present(
     lag: LoopLag,
     keepalive: float = KEEPALIVE,
 ) -> AsyncIterator[None]:
-    """Keep an entry of this login service alive during the block. An engine that is away is tried again.
+    """Keep an entry of this login service in the engine during the block. An engine that is away is tried again.
 
-    logins: gives those that succeeded since the start. keepalive: seconds between two writes.
+    logins: returns how many logins succeeded since the start. trouble: as in `LoginServiceInfo`. keepalive: seconds
+    between two writes.
     """
     instance, started_at = secrets.token_hex(8), engine.now()
     key, usage, before = f"{PREFIX}.{instance}", Usage(), logins()
@@ -66,7 +67,7 @@ async def present(
         nonlocal before
         now, before = logins() - before, logins()
         cores, memory = usage()
-        info = LoginInfo(
+        info = LoginServiceInfo(
             url=url,
             trouble=trouble(),
             logins=round(now / passed, 1) if passed else 0.0,
@@ -88,7 +89,7 @@ async def present(
             await write(keepalive)
 
     lag.start()
-    keeping = tasks.live(keep, "presence of the login")
+    keeping = tasks.live(keep, "login service entry")
     try:
         yield
     finally:
@@ -97,17 +98,19 @@ async def present(
             await engine.delete(key)
 
 
-class Logins:
+class LoginServices:
     """The login services of the cluster. infos: by their keys, kept current between `start` and `close`."""
 
     def __init__(self, engine: Engine) -> None:
-        self.infos: dict[str, LoginInfo] = {}
+        self.infos: dict[str, LoginServiceInfo] = {}
         self._engine = engine
         self._watching: asyncio.Task[None] | None = None
 
     async def start(self) -> None:
         """Return when all entries are known. Raises EngineUnavailable."""
-        self._watching = await follow(self._engine, PREFIX, lambda: list(self.infos), self._changed, "watch of logins")
+        self._watching = await follow(
+            self._engine, PREFIX, lambda: list(self.infos), self._changed, "login services watch"
+        )
 
     async def close(self) -> None:
         await tasks.cancel_and_wait(self._watching)
