@@ -119,8 +119,8 @@ class Handlers(HandlerTable):
         also: the message may have several handlers. They all get the same object, one after the other, in the order of
         registration. The others are still called if one fails, but not if one ends the session.
         Raises CatalogError for a message that is not registered, or that has a handler already (without `also`). Also
-        for a function that can't be called with (session, message). Raises ConfigError for a rate that is not above 0,
-        or that differs from the rate the message has.
+        for a function that can't be called with (session, message), or whose annotations say otherwise. Raises
+        ConfigError for a rate that is not above 0, or that differs from the rate the message has.
         """
         if not isinstance(what, (type, int, str)):
             raise CatalogError(f"say of which message {what!r} is the handler, as @server.on(Hello)")
@@ -129,7 +129,7 @@ class Handlers(HandlerTable):
             raise ConfigError(f"rate={rate} for {kind.name}; give messages a second, above 0, or None for no limit")
 
         def register(handler: _H) -> _H:
-            check_handler(handler, kind.name, "session", "message")
+            check_handler(handler, kind.name, "session", "message", message=kind.type, messages=self.catalog.by_type)
             if kind.answer is not None:
                 check_answer(handler, kind, also)
             if rate is not None and self.rates.get(kind.id, rate) != rate:
@@ -147,8 +147,10 @@ class Handlers(HandlerTable):
         """Register each method of `owner` that has the name of a message (`Say`, `on_say`) or an event (`on_closed`).
 
         also: these messages may have several handlers, as in `on`; events always may. Raises CatalogError for any
-        other method `on_...`, so that a misspelt name is found at start.
+        other method `on_...`, so that a misspelt name is found at start, and for a class in place of its object.
         """
+        if isinstance(owner, type):
+            raise CatalogError(f"register takes an object, and {owner.__name__} is a class: write {owner.__name__}()")
         by_method = {f"on_{_snake(name)}": kind for name, kind in self.catalog.by_name.items()}
         routes, rates = Routes(self.routes), dict(self.rates)
         try:
@@ -167,13 +169,16 @@ class Handlers(HandlerTable):
             elif name in _EVENTS:
                 self._on_event(_EVENTS[name], name.removeprefix("on_"), method)
             elif name.startswith("on_"):
-                raise CatalogError(f"{type(owner).__name__}.{name} names no message of the catalog; register it first")
+                raise CatalogError(
+                    f"{type(owner).__name__}.{name} names no message of the catalog, and no event of a session "
+                    f"({', '.join(_EVENTS)}, on_lost); decorate its message with @message(id), or correct the name"
+                )
 
     def default(self, handler: _H) -> _H:
         """Decorator: the handler of all messages of the catalog that have none of their own; one for each table."""
         if self.default_handler is not None:
             raise CatalogError("there is a default handler already; one table has one")
-        check_handler(handler, "default", "session", "message")
+        check_handler(handler, "default", "session", "message", messages=self.catalog.by_type)
         self.default_handler = handler
         return handler
 
@@ -184,7 +189,7 @@ class Handlers(HandlerTable):
         awaits `call_next`, whatever the handler is. A plain hook gets what the handler returns, of an async handler its
         coroutine. Of several hooks the first one is the outermost. Events have no hooks.
         """
-        check_handler(hook, "around", "session", "message", "call_next")
+        check_handler(hook, "around", "session", "message", "call_next", messages=self.catalog.by_type)
         self._around.append(hook)
         for key, route in self.routes.items():
             if key >= 0:
@@ -230,7 +235,7 @@ class Handlers(HandlerTable):
         return self._on_lost(handler, False)
 
     def _on_lost(self, handler: _H, also: bool) -> _H:
-        check_handler(handler, "on_lost", "session", "lost")
+        check_handler(handler, "on_lost", "session", "lost", message=Lost)
         self._add(LOST, Route("lost", handler, decode_control), also)
         return handler
 
@@ -238,12 +243,12 @@ class Handlers(HandlerTable):
         """Decorator: `handler(session, frame)`, a plain function, for ids without a handler; one for each table."""
         if self.forward is not None:
             raise CatalogError("there is a forward handler already; one table has one")
-        check_handler(handler, "on_forward", "session", "frame", asynchronous=False)
+        check_handler(handler, "on_forward", "session", "frame", asynchronous=False, message=RawFrame)
         self.forward = handler
         return handler
 
     def _on_event(self, event: int, name: str, handler: _E) -> _E:
-        check_handler(handler, f"on_{name}", "session")
+        check_handler(handler, f"on_{name}", "session", messages=self.catalog.by_type)
         self._add(event, Route(name, lambda session, _: handler(session), bytes), True)
         return handler
 

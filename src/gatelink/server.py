@@ -12,6 +12,7 @@ server.run()
 import asyncio
 import contextlib
 import gc
+import math
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from time import perf_counter
@@ -24,7 +25,7 @@ from gatelink._native import description
 from gatelink.auth.tokens import Tokens
 from gatelink.calls import invoke, invoke_plain
 from gatelink.config import LINK_LIMITS, Limits, WireOptions
-from gatelink.errors import CloseCode, ConfigError
+from gatelink.errors import CatalogError, CloseCode, ConfigError
 from gatelink.handlers import Handlers
 from gatelink.handling.checks import check_handler
 from gatelink.logger import Logger
@@ -119,6 +120,8 @@ class Server:
             raise ConfigError(f"source is {source}; it is the server's type, 0 to 255")
         self.source = source
         self.admin = admin
+        if not 0 <= tick_hz < math.inf:
+            raise ConfigError(f"tick_hz is {tick_hz}; give ticks a second, or 0 for none")
         self.tick_hz = tick_hz
         self.duplicate = duplicate
         if sealed_only and not keys:
@@ -167,11 +170,15 @@ class Server:
     def on_tick(self, handler: Callable[[float], None]) -> Callable[[float], None]:
         """Decorator: `handler(seconds)`, a plain function, after each tick's messages; the time since the last tick.
 
-        Without `tick_hz` there are no ticks, and it is never called.
+        Raises ConfigError without `tick_hz`, as there are no ticks then; CatalogError for a second handler.
         A tick handles all messages that came before it. An async handler begins in it; if it waits, it goes on after
         `on_tick`, and later messages of its session are handled when it has ended.
         """
         check_handler(handler, "on_tick", "seconds", asynchronous=False)
+        if not self.tick_hz:
+            raise ConfigError(f"on_tick without ticks: give {type(self).__name__} tick_hz, in ticks a second, as 20")
+        if self._on_tick is not None:
+            raise CatalogError("on_tick has a handler already; one server has one")
         self._on_tick = handler
         return handler
 

@@ -9,7 +9,7 @@ import signal
 import socket
 import ssl
 import tomllib
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -379,7 +379,7 @@ async def watch(how: str) -> tuple[list[int], int]:
 
 
 @pytest.fixture(params=[1, 5], ids=["timely", "late"])
-def camera(request: pytest.FixtureRequest) -> Iterator[None]:
+def camera(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The camera's ticks come in time, or so late that there are five in one turn, as on a busy machine."""
     from examples.slow_readers import server
 
@@ -387,9 +387,7 @@ def camera(request: pytest.FixtureRequest) -> Iterator[None]:
         for _ in range(request.param):
             server.tick(seconds)
 
-    server.server.on_tick(ticks)
-    yield
-    server.server.on_tick(server.tick)
+    monkeypatch.setattr(server.server, "_on_tick", ticks)
 
 
 @pytest.mark.usefixtures("camera")

@@ -143,7 +143,7 @@ async def test_what_needs_a_start_says_so_before_it() -> None:
 
 
 def test_what_could_not_be_awaited_or_called_later_is_refused_at_once() -> None:
-    server = Server(catalog=Catalog())
+    server = Server(catalog=Catalog(), tick_hz=1)
 
     def plain() -> None: ...
 

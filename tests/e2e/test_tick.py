@@ -2,8 +2,12 @@
 
 import asyncio
 import time
+from collections.abc import Callable
+from math import inf, nan
 
-from gatelink import CloseCode, Limits, Session
+import pytest
+
+from gatelink import CatalogError, CloseCode, ConfigError, Limits, Server, Service, Session
 from tests.e2e.support import Echo, EchoServer, Note, RawClient, closing, frame_of, until, verify_request
 from tests.support import MS
 
@@ -119,3 +123,19 @@ async def test_what_had_arrived_is_handled_before_the_server_stops() -> None:
         await client.close()
         await stopping
         assert server.ended == [(7, CloseCode.GOING_AWAY)]
+
+
+@pytest.mark.parametrize("make", [Server, lambda **options: Service("race", type=21, **options)])
+def test_an_on_tick_that_would_never_be_called_is_refused(make: Callable[..., Server]) -> None:
+    with pytest.raises(ConfigError, match="on_tick without ticks: give (Server|Service) tick_hz"):
+        make().on_tick(lambda seconds: None)
+    server = make(tick_hz=20)
+    server.on_tick(lambda seconds: None)
+    with pytest.raises(CatalogError, match="on_tick has a handler already"):
+        server.on_tick(lambda seconds: None)
+
+
+@pytest.mark.parametrize("tick_hz", [-1, inf, nan])
+def test_a_number_of_ticks_that_is_none_is_refused(tick_hz: float) -> None:
+    with pytest.raises(ConfigError, match="tick_hz is .*; give ticks a second"):
+        Server(tick_hz=tick_hz)

@@ -11,15 +11,18 @@ import pytest
 from msgspec import Struct
 from structlog.testing import capture_logs
 
+from gatelink.cluster.player import Player
 from gatelink.config import Limits, WireOptions
 from gatelink.errors import BodyError, CatalogError, CloseCode, ConfigError
 from gatelink.handlers import Handlers
 from gatelink.handling.fallback import RawFrame
 from gatelink.handling.route import TIME_BUCKETS, Route
+from gatelink.session.interfaces import Peer
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.body import BodyCoder, compress
+from gatelink.wire.control import Lost
 from gatelink.wire.frames import COMPRESSED, CONTROL, SCRAMBLED, Frame, encode_frame
 from gatelink.wire.messages import Catalog
 from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, Say, settle, state_of, turn
@@ -53,9 +56,10 @@ def test_a_type_checker_sees_a_handler_that_takes_another_message() -> None:
     def counts(session: Session, message: Count) -> None: ...
 
     handlers = Handlers(CATALOG)
-    handlers.on(Say)(counts)  # type: ignore[arg-type]  # mypy fails if nothing is wrong here
+    with pytest.raises(CatalogError, match="Say is called with .* `message`, the message, is annotated as Count"):
+        handlers.on(Say)(counts)  # type: ignore[arg-type]  # mypy fails if nothing is wrong here
     handlers.on(Count)(counts)
-    assert {SAY, COUNT} <= handlers.routes.keys()
+    assert handlers.routes.keys() == {COUNT}
 
 
 class Takes:
@@ -119,6 +123,106 @@ def test_a_decorator_gives_its_function_back_and_says_how_a_wrong_one_would_be_c
     assert register(Handlers(CATALOG))(fits) is fits
     with pytest.raises(CatalogError, match=re.escape(f"the handler of {name} is called with ({arguments}); ")):
         register(Handlers(CATALOG))(wrong)
+
+
+class Annotated:
+    """Handlers that take what they are called with in another place, or something else."""
+
+    @staticmethod
+    def swapped(message: Say, session: Session) -> None: ...
+
+    @staticmethod
+    def message_first(message: Say, session: Any) -> None: ...
+
+    @staticmethod
+    def session_last(message: Any, session: Session) -> None: ...
+
+    @staticmethod
+    def peer_last(message: Any, session: Peer) -> None: ...
+
+    @staticmethod
+    def player_last(message: Any, session: Player) -> None: ...
+
+    @staticmethod
+    def other(session: Session, message: Count) -> None: ...
+
+    @staticmethod
+    async def waits(message: Say, session: Session) -> None: ...
+
+    @staticmethod
+    def in_quotes(message: "Say", session: "Session") -> None: ...
+
+    @staticmethod
+    def one(message: Say) -> None: ...
+
+    @staticmethod
+    def hook(message: Say, session: Session, call_next: Any) -> None: ...
+
+    @staticmethod
+    def frame(frame: RawFrame, session: Session) -> None: ...
+
+    @staticmethod
+    def lost(lost: Lost, session: Session) -> None: ...
+
+    # These could work.
+    @staticmethod
+    def bare(session, message): ...  # type: ignore[no-untyped-def]
+    @staticmethod
+    def fits(session: Session, message: Say) -> None: ...
+
+    @staticmethod
+    def base(session: Peer, message: Struct) -> None: ...
+
+    @staticmethod
+    def any(session: Any, message: object) -> None: ...
+
+    @staticmethod
+    def several(session: Player, message: Say | Count) -> None: ...
+
+    @staticmethod
+    def unknown(session: "Nowhere", message: "Say") -> None: ...  # type: ignore[name-defined]  # noqa: F821
+
+
+@pytest.mark.parametrize(
+    ("register", "handler", "words"),
+    [
+        (lambda table: table.on(Say), Annotated.swapped, "`message`, the session, is annotated as Say"),
+        (lambda table: table.on(Say), Annotated.message_first, "`message`, the session, is annotated as Say"),
+        (lambda table: table.on(Say), Annotated.session_last, "`session`, the message, is annotated as Session"),
+        (lambda table: table.on(Say), Annotated.peer_last, "`session`, the message, is annotated as Peer"),
+        (lambda table: table.on(Say), Annotated.player_last, "`session`, the message, is annotated as Player"),
+        (lambda table: table.on(Say), Annotated.other, "`message`, the message, is annotated as Count"),
+        (lambda table: table.on(Say), Annotated.waits, "`message`, the session"),
+        (lambda table: table.on(Say), Annotated.in_quotes, "`message`, the session"),
+        (lambda table: table.default, Annotated.swapped, "default is called with .* `message`, the session"),
+        (lambda table: table.default, Annotated.session_last, "`session`, the message"),
+        (lambda table: table.around, Annotated.hook, "around is called with .* `message`, the session"),
+        (lambda table: table.on_verified, Annotated.one, "on_verified is called with .* `message`, the session"),
+        (lambda table: table.on_forward, Annotated.frame, "on_forward is called with .* `frame`, the session"),
+        (lambda table: table.on_lost, Annotated.lost, "on_lost is called with .* `lost`, the session"),
+    ],
+)
+def test_a_handler_whose_annotations_say_that_it_would_fail_is_found_at_start(
+    register: Any, handler: Any, words: str
+) -> None:
+    table = Handlers(CATALOG)
+    with pytest.raises(CatalogError, match=words):
+        register(table)(handler)
+    assert not table.routes and table.forward is None and table.default_handler is None
+
+
+def test_a_handler_whose_annotations_do_not_say_so_is_taken() -> None:
+    several: list[Any] = [
+        Annotated.bare,
+        Annotated.fits,
+        Annotated.base,
+        Annotated.any,
+        Annotated.several,
+        Annotated.unknown,
+        functools.partial(Annotated.swapped),
+    ]
+    for fits in several:
+        Handlers(CATALOG).on(Say)(fits)
 
 
 def test_one_message_has_one_handler() -> None:
@@ -189,8 +293,16 @@ def test_a_typing_error_in_a_methods_name_is_found_at_start() -> None:
     class Room:
         def on_sya(self, session: Session, message: Say) -> None: ...
 
-    with pytest.raises(CatalogError, match="Room.on_sya names no message"):
+    with pytest.raises(CatalogError, match=r"Room.on_sya names no message .*, and no event .*\(on_verified"):
         Handlers(CATALOG).register(Room())
+
+
+def test_a_class_in_place_of_its_object_is_found_at_start() -> None:
+    class Room:
+        def on_say(self, message: Say) -> None: ...  # as a function it would fit: (session, message)
+
+    with pytest.raises(CatalogError, match=r"Room is a class: write Room\(\)"):
+        Handlers(CATALOG).register(Room)
 
 
 # -- what has no handler of its own --

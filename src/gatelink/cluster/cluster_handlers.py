@@ -60,7 +60,13 @@ class ClusterHandlers:
         def register(handler: Callable[[_M], _R]) -> Callable[[_M], _R]:
             if request in self._calls:
                 raise CatalogError(f"calls with {request.__name__} have a handler already")
-            check_handler(handler, f"calls with {request.__name__}", "request")
+            check_handler(
+                handler,
+                f"calls with {request.__name__}",
+                "request",
+                message=request,
+                messages=self._catalog.by_type,
+            )
             self._calls[request] = handler
             return handler
 
