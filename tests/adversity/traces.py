@@ -1,4 +1,4 @@
-"""Is one session a user heard, and nobody who is banned, whatever happens to a real nats-server and on the way to it?
+"""Whether one session of each user is heard, and none of a banned user, whatever happens to a real nats-server.
 
     python -m tests.adversity.traces [--traces 200] [--seed 1] [--at-once 4]
 

@@ -19,7 +19,7 @@ from gatelink.testing import ChaosProxy
 TIMEOUT = 10.0  # s that a call may take where a test does not ask how long; other tests need the processor too
 
 NewEngine = Callable[[], Engine]
-"""Makes an engine, not started; all that one gives are of the same group and see each other's keys."""
+"""Makes an engine, not started. All that one of these makes are of the same cluster and see each other's keys."""
 
 
 @pytest.fixture(scope="session")

@@ -1,4 +1,4 @@
-"""`make demo` in small: a group of processes, strict robots over HTTP and gateways, and a verdict."""
+"""`make demo` in small: a cluster of processes, strict robots over HTTP and gateways, and a verdict."""
 
 import json
 import re
@@ -61,7 +61,7 @@ def figure(pattern: str, out: str) -> int:
 
 
 @pytest.mark.timeout(LIMIT + 60)
-def test_the_arena_holds_as_a_group_and_says_so() -> None:
+def test_the_arena_holds_as_a_cluster_and_says_so() -> None:
     out = play("-m", "examples.arena.demo", "--count", "30", "--seconds", "5", "--stay", stay=a_guest_may_come)
     assert "verdict: lost 0, twice or out of order 0, errors 0" in out
     sent = figure(r"steps and words ([\d,]+)", out)

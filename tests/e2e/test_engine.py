@@ -36,7 +36,7 @@ bad_names = pytest.mark.parametrize(
 
 @asynccontextmanager
 async def two(new_engine: NewEngine) -> AsyncIterator[tuple[Engine, Engine]]:
-    """The engines of two servers of a group."""
+    """The engines of two servers of a cluster."""
     async with new_engine() as one, new_engine() as other:
         yield one, other
 

@@ -1,4 +1,4 @@
-"""Whatever an operator does to the bucket of a living group: it is noticed, healed, and health says the truth."""
+"""Whatever an operator does to the bucket of a living cluster: it is noticed, healed, and health says the truth."""
 
 import asyncio
 import json
@@ -56,7 +56,7 @@ async def purge(engine: NatsEngine, bucket: str) -> None:
 
 
 def make_again(**options: object) -> Harm:
-    """Removes it, and makes one with those options and none of the group's, as `nats kv add` or a script may."""
+    """Removes it, and makes one with those options and none of the cluster's, as `nats kv add` or a script may."""
 
     async def harm(engine: NatsEngine, bucket: str) -> None:
         await remove(engine, bucket)
@@ -305,7 +305,7 @@ async def village(url: str) -> AsyncIterator[Village]:
 
 
 @pytest.mark.parametrize("harm", [HARMS[name] for name in ("removed", "purged", "made again, of a plain kind")])
-async def test_a_group_whose_bucket_is_lost_goes_on_and_puts_back_who_lives(
+async def test_a_cluster_whose_bucket_is_lost_goes_on_and_puts_back_its_living_servers(
     nats_server: NatsServer, harm: Harm
 ) -> None:
     async with village(nats_server.url) as town, player(town.gateways[0], 7) as old, player(town.gateways[0], 9) as on:

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.test_up import EVENT, GAME, GROUP, child
+from tests.e2e.test_up import CLUSTER, EVENT, GAME, child
 from tests.processes import Process, python
 from tests.support import TEST_TIMEOUT
 
@@ -84,7 +84,7 @@ async def at_terminal(*arguments: str, folder: Path, **environment: str) -> Asyn
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "game.py").write_text(GAME + SERVER)
-    (tmp_path / "cluster.toml").write_text(GROUP + LOGIN)
+    (tmp_path / "cluster.toml").write_text(CLUSTER + LOGIN)
     return tmp_path
 
 

@@ -311,7 +311,7 @@ async def test_a_link_is_asked_to_go_like_any_session() -> None:
     from tests.e2e import test_links
 
     table = test_links.Table()
-    async with test_links.group(cluster_key=ClusterKey.generate()) as server:
+    async with test_links.inner_server(cluster_key=ClusterKey.generate()) as server:
         near = await test_links.dial(server, table, cluster_key=server.cluster_keys[0])
         assert test_links.link_of(server).go_away(50 * MS)
         await until(lambda: table.events[1:] == ["suspended", "resumed"])

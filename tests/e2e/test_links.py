@@ -54,7 +54,7 @@ from tests.e2e.support import (
 from tests.e2e.talk import SOON
 from tests.support import MS
 
-GROUP = ClusterKey.generate()
+CLUSTER_KEY = ClusterKey.generate()
 KEY = ServerKey.generate()
 ME, OTHER = 9, 5  # the ids of the server that accepts, and of the one that connects
 TYPE = 3  # of the latter
@@ -83,9 +83,9 @@ class Table:
 
 
 @asynccontextmanager
-async def group(table: Table | None = None, **settings: Any) -> AsyncIterator[EchoServer]:
+async def inner_server(table: Table | None = None, **settings: Any) -> AsyncIterator[EchoServer]:
     """A server with a listener for clients and, behind it in `endpoints`, an inner one."""
-    settings = {"id": ME, "cluster_key": GROUP, "keys": [KEY]} | settings
+    settings = {"id": ME, "cluster_key": CLUSTER_KEY, "keys": [KEY]} | settings
     inner = Listen(endpoint=TCP, inner=True, handlers=(table or Table()).handlers)
     async with serving(TCP, inner, **settings) as server:
         yield server
@@ -95,7 +95,7 @@ async def dial(server: EchoServer, table: Table | None = None, at: object = None
     settings: dict[str, Any] = {
         "uid": OTHER,
         "source": TYPE,
-        "cluster_key": GROUP,
+        "cluster_key": CLUSTER_KEY,
         "peer_id": ME,
         "resume": True,
         "reconnect": SOON,
@@ -114,10 +114,12 @@ def link_of(server: Server, id: int = OTHER) -> Session:
 
 
 class RawServer(ExtendedClient):
-    """A server of the group that sends what it is told."""
+    """A server of the cluster that sends what it is told."""
 
     @classmethod
-    async def called(cls, server: EchoServer, key: ClusterKey = GROUP, id: int = OTHER, to: int = ME) -> "RawServer":
+    async def called(
+        cls, server: EchoServer, key: ClusterKey = CLUSTER_KEY, id: int = OTHER, to: int = ME
+    ) -> "RawServer":
         """Through HANDSHAKE."""
         client = await cls.open(server.endpoints[1])
         await client.shake_hands(Initiator(key, Hello(features=BOTH), id, to))
@@ -129,7 +131,7 @@ class RawServer(ExtendedClient):
 
 async def test_both_sides_talk_through_the_same_session_api_and_know_each_other() -> None:
     here, there = Table(), Table()
-    async with group(here) as server:
+    async with inner_server(here) as server:
         near = await dial(server, there)
         far = link_of(server)
         near.send(Echo(1))
@@ -149,7 +151,7 @@ async def test_a_link_carries_what_no_client_may_send_both_ways() -> None:
     blobs: asyncio.Queue[bytes] = asyncio.Queue()
     del there.handlers.routes[CATALOG.find(Blob).id]
     there.handlers.on(Blob)(lambda session, message: blobs.put_nowait(bytes(message)))
-    async with group(here) as server:
+    async with inner_server(here) as server:
         near = await dial(server, there)
         near.send(Blob(body))
         assert await blobs.get() == body
@@ -159,7 +161,7 @@ async def test_a_link_carries_what_no_client_may_send_both_ways() -> None:
 async def test_what_was_sent_arrives_once_and_in_order_over_breaks_of_a_link() -> None:
     here, there = Table(), Table()
     script = [Split(97), *(Reset(connection=n, mean_bytes=4_000) for n in range(1, 9))]
-    async with group(here) as server, ChaosProxy(("127.0.0.1", server.endpoints[1].port), script) as proxy:
+    async with inner_server(here) as server, ChaosProxy(("127.0.0.1", server.endpoints[1].port), script) as proxy:
         at = f"tcp://127.0.0.1:{proxy.address[1]}"
         while True:
             try:
@@ -208,7 +210,7 @@ async def test_any_dispatcher_can_take_a_link_s_frames_and_ids_of_the_framework_
 
     links = Links()
     inner = Listen(endpoint=TCP, inner=True, handlers=links)
-    async with serving(TCP, inner, id=ME, cluster_key=GROUP) as server:
+    async with serving(TCP, inner, id=ME, cluster_key=CLUSTER_KEY) as server:
         near = await dial(server)
         near.send_raw(105, b"bind")
         near.send_raw(11_001, b"x")
@@ -222,7 +224,7 @@ async def test_any_dispatcher_can_take_a_link_s_frames_and_ids_of_the_framework_
 
 
 async def test_a_client_session_sends_no_id_of_the_framework_s_either_side() -> None:
-    async with group() as server:
+    async with inner_server() as server:
         client = await connect(str(server.endpoints[0]), uid=7, token=token_of(7).decode(), catalog=CATALOG)
         for session in (client, server.session(7)):
             for id in (1, 2, 3, 4, 24, 100, 109, 199):
@@ -236,7 +238,7 @@ async def test_a_client_session_sends_no_id_of_the_framework_s_either_side() -> 
 
 async def test_links_have_limits_of_their_own() -> None:
     assert LINK_LIMITS.max_frame == 4 * 1_048_576 and LINK_LIMITS.window_bytes > Limits().window_bytes
-    async with group(limits=Limits(max_connections=1, max_per_address=1, exempt=("10.0.0.0/8",))) as server:
+    async with inner_server(limits=Limits(max_connections=1, max_per_address=1, exempt=("10.0.0.0/8",))) as server:
         client = await RawClient.verified(server, 7)
         near = await dial(server)
         assert near.context.limits == LINK_LIMITS and link_of(server).context.limits == LINK_LIMITS
@@ -257,9 +259,9 @@ async def refused(server: EchoServer, near: RawClient, *why: str) -> None:
 
 
 async def test_a_client_listener_takes_no_server_and_an_inner_one_no_client() -> None:
-    async with group() as server, neighbour(server):
+    async with inner_server() as server, neighbour(server):
         near = await RawClient.open(server.endpoints[0])
-        near.send(Initiator(GROUP, Hello(features=BOTH), OTHER, ME).frame)
+        near.send(Initiator(CLUSTER_KEY, Hello(features=BOTH), OTHER, ME).frame)
         await refused(server, near, "wrong-first-message")
         for first in (
             verify_request(7),
@@ -274,20 +276,26 @@ async def test_a_client_listener_takes_no_server_and_an_inner_one_no_client() ->
 
 @pytest.mark.parametrize(
     "key, id, to",
-    [(ClusterKey.generate(), OTHER, ME), (GROUP, OTHER, ME + 1), (GROUP, ME, ME), (GROUP, 0, ME), (GROUP, OTHER, 0)],
+    [
+        (ClusterKey.generate(), OTHER, ME),
+        (CLUSTER_KEY, OTHER, ME + 1),
+        (CLUSTER_KEY, ME, ME),
+        (CLUSTER_KEY, 0, ME),
+        (CLUSTER_KEY, OTHER, 0),
+    ],
     ids=["another key", "to another server", "from itself", "from a client", "to a client"],
 )
 async def test_a_handshake_that_is_not_for_this_server_closes_without_a_word(key: ClusterKey, id: int, to: int) -> None:
-    async with group() as server:
+    async with inner_server() as server:
         near = await RawClient.open(server.endpoints[1])
         near.send(Initiator(key, Hello(features=BOTH), id, to).frame)
         await refused(server, near, "wrong-first-message")
 
 
 async def test_who_repeats_a_recorded_handshake_gets_no_further() -> None:
-    """Without the group key its answer can't be read, so nothing can be said after it."""
-    recorded = Initiator(GROUP, Hello(features=BOTH), OTHER, ME).frame
-    async with group() as server, closing(RawClient.open(server.endpoints[1])) as near:
+    """Without the cluster key its answer can't be read, so nothing can be said after it."""
+    recorded = Initiator(CLUSTER_KEY, Hello(features=BOTH), OTHER, ME).frame
+    async with inner_server() as server, closing(RawClient.open(server.endpoints[1])) as near:
         near.send(recorded)
         assert (await near.frame())[0] == 0
         near.send(verify_request(OTHER, b"", TYPE))
@@ -298,7 +306,7 @@ async def test_who_repeats_a_recorded_handshake_gets_no_further() -> None:
 
 @pytest.mark.parametrize("id, source", [(OTHER, 0), (OTHER + 1, TYPE), (0, TYPE)], ids=["client", "another", "nobody"])
 async def test_a_server_says_after_its_handshake_what_it_said_in_it(id: int, source: int) -> None:
-    async with group() as server:
+    async with inner_server() as server:
         near = await RawServer.called(server)
         near.send(verify_request(id, b"", source))
         await until(lambda: server.stats.refused["wrong-first-message"] == 1)
@@ -309,7 +317,7 @@ async def test_a_server_says_after_its_handshake_what_it_said_in_it(id: int, sou
 
 async def test_a_server_that_the_registry_does_not_know_so_is_refused_and_can_come_again() -> None:
     known: dict[int, int] = {}
-    async with group() as server:
+    async with inner_server() as server:
         server.peers = known.get
         for type in (None, TYPE + 1):
             if type is not None:
@@ -324,7 +332,7 @@ async def test_a_server_that_the_registry_does_not_know_so_is_refused_and_can_co
 
 
 async def test_a_refused_server_is_told_so() -> None:
-    async with group() as server:
+    async with inner_server() as server:
         server.peers = lambda id: None
         near = await RawServer.called(server)
         near.send(verify_request(OTHER, b"", TYPE))
@@ -333,7 +341,7 @@ async def test_a_refused_server_is_told_so() -> None:
 
 
 async def test_silence_and_noise_at_an_inner_listener_end_as_at_any_other() -> None:
-    async with group(link_limits=Limits(verify_timeout=1.5, token_timeout=1.0)) as server:
+    async with inner_server(link_limits=Limits(verify_timeout=1.5, token_timeout=1.0)) as server:
         silent, shaken, large = (
             await RawClient.open(server.endpoints[1]),
             await RawServer.called(server),
@@ -349,8 +357,8 @@ async def test_silence_and_noise_at_an_inner_listener_end_as_at_any_other() -> N
 
 
 async def test_connect_hangs_up_on_a_server_that_is_not_the_one_it_called() -> None:
-    """It holds the group key, and has another id than it answers to in its handshake."""
-    async with group() as server:
+    """It holds the cluster key, and has another id than it answers to in its handshake."""
+    async with inner_server() as server:
         object.__setattr__(server._inner_frontend().logins.rules, "id", ME + 1)
         with pytest.raises(ConnectError, match=f"server {ME + 1} answered, not {ME}"):
             await dial(server)
@@ -365,7 +373,7 @@ async def test_connect_hangs_up_on_a_server_that_is_not_the_one_it_called() -> N
     ids=lambda how: "-".join(how),
 )
 async def test_connect_says_what_a_server_has_to_give(how: dict[str, Any]) -> None:
-    async with group() as server:
+    async with inner_server() as server:
         with pytest.raises(ConfigError):
             await dial(server, **how)
 
@@ -384,17 +392,17 @@ async def test_a_listener_that_can_not_work_is_refused_at_the_start(
     listen: Listen, how: dict[str, Any], words: str
 ) -> None:
     before = open_sockets()
-    settings: dict[str, Any] = {"tokens": StaticTokens(), "id": ME, "cluster_key": GROUP}
+    settings: dict[str, Any] = {"tokens": StaticTokens(), "id": ME, "cluster_key": CLUSTER_KEY}
     with pytest.raises(ConfigError, match=words):
         await Server(listen, catalog=CATALOG, **settings | how).start()
     assert open_sockets() <= before
 
 
-async def test_a_server_with_a_group_key_has_an_id_and_one_with_inner_listeners_alone_needs_no_tokens() -> None:
+async def test_a_server_with_a_cluster_key_has_an_id_and_one_with_inner_listeners_alone_needs_no_tokens() -> None:
     with pytest.raises(ConfigError, match="id"):
-        Server(TCP, tokens=StaticTokens(), cluster_key=GROUP)
+        Server(TCP, tokens=StaticTokens(), cluster_key=CLUSTER_KEY)
     inner = Listen(endpoint=TCP, inner=True, handlers=Table().handlers)
-    async with Server(inner, catalog=CATALOG, id=ME, cluster_key=GROUP) as server:
+    async with Server(inner, catalog=CATALOG, id=ME, cluster_key=CLUSTER_KEY) as server:
         assert len(server.endpoints) == 1 and len(server.links) == 0
 
 
@@ -404,7 +412,7 @@ async def test_an_inner_listener_may_be_within_tls(tmp_path: Any) -> None:
     inner = Listen(
         endpoint="tls://127.0.0.1:0", certificate=certificate, key=private, inner=True, handlers=table.handlers
     )
-    async with serving(TCP, inner, id=ME, cluster_key=GROUP) as server:
+    async with serving(TCP, inner, id=ME, cluster_key=CLUSTER_KEY) as server:
         near = await dial(server, tls=context)
         near.send(Note(1))
         await until(lambda: table.notes == [1])
@@ -418,10 +426,10 @@ async def test_keys_are_rotated_without_a_moment_in_which_two_servers_can_not_co
     """All accept both; then all dial with the new one; then the old one goes."""
     old, new = ClusterKey.generate(), ClusterKey.generate()
     for accepted, dialled in (([old], old), ([old, new], old), ([new, old], new), ([new], new)):
-        async with group(cluster_key=accepted) as server:
+        async with inner_server(cluster_key=accepted) as server:
             near = await dial(server, cluster_key=dialled)
             near.abort()
-    async with group(cluster_key=[new]) as server:
+    async with inner_server(cluster_key=[new]) as server:
         with pytest.raises(ConnectError):
             await dial(server, cluster_key=old)
 
@@ -430,7 +438,7 @@ async def test_keys_are_rotated_without_a_moment_in_which_two_servers_can_not_co
 
 
 async def test_a_link_s_ticket_is_worth_nothing_to_a_client_or_to_another_server() -> None:
-    async with group() as server:
+    async with inner_server() as server:
         near = await RawServer.called(server)
         near.send(verify_request(OTHER, b"", TYPE))
         await near.frame()
@@ -451,7 +459,7 @@ async def test_a_link_s_ticket_is_worth_nothing_to_a_client_or_to_another_server
 
 
 async def test_a_player_s_ticket_is_worth_nothing_to_a_server() -> None:
-    async with group() as server:
+    async with inner_server() as server:
         player = await ExtendedClient.logged_in(server, OTHER, KEY.public)
         near = await RawServer.called(server)
         near.resume(player.ticket)
@@ -462,7 +470,7 @@ async def test_a_player_s_ticket_is_worth_nothing_to_a_server() -> None:
 
 async def test_of_two_links_of_one_server_the_newer_wins() -> None:
     table = Table()
-    async with group(table) as server:
+    async with inner_server(table) as server:
         older = await dial(server)
         newer = await dial(server)
         await older.wait_closed()
@@ -477,7 +485,7 @@ async def test_a_link_whose_path_died_is_noticed_and_resumed_on_another() -> Non
     quick = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=1_500 * MS, rate_timeout=200 * MS)
     here, there = Table(), Table()
     async with (
-        group(here, link_limits=quick) as server,
+        inner_server(here, link_limits=quick) as server,
         ChaosProxy(("127.0.0.1", server.endpoints[1].port)) as proxy,
     ):
         near = await dial(server, there, f"tcp://127.0.0.1:{proxy.address[1]}", limits=quick)
@@ -502,7 +510,7 @@ async def close_when_the_server_does(client: RawClient) -> None:
 async def test_stop_ends_links_after_clients_and_leaves_nothing() -> None:
     before = open_sockets()
     here, there = Table(), Table()
-    async with group(here) as server:
+    async with inner_server(here) as server:
         near = await dial(server, there, reconnect=None, resume=False)
         client = await ExtendedClient.logged_in(server, 7, KEY.public)
         del server.handlers.routes[CLOSED]
@@ -519,9 +527,9 @@ async def test_stop_ends_links_after_clients_and_leaves_nothing() -> None:
     await until(lambda: open_sockets() <= before)
 
 
-async def test_a_hostile_holder_of_the_group_key_ends_only_its_own_link() -> None:
+async def test_a_hostile_holder_of_the_cluster_key_ends_only_its_own_link() -> None:
     """One trust domain, and still no way to break the process: what the protocol forbids ends the link."""
-    async with group() as server, neighbour(server):
+    async with inner_server() as server, neighbour(server):
         near = await RawServer.called(server)
         near.send(verify_request(OTHER, b"", TYPE))
         await near.frame()

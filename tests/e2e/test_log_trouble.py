@@ -123,7 +123,7 @@ async def test_a_server_whose_log_is_in_trouble_serves_on(trouble: str, tmp_path
     assert (told.count("verified"), told.count("closed"), told[-1]) == (LOGINS, LOGINS, "stopped")
 
 
-GROUP = """
+CLUSTER = """
 [engine]
 data = "engine"
 
@@ -156,7 +156,7 @@ async def chatter():
 @pytest.mark.parametrize("is_closed", [False, True])
 async def test_up_reads_its_children_and_ends_in_order_though_nobody_reads_it(is_closed: bool, tmp_path: Path) -> None:
     """3 MB of output: more than all pipes hold."""
-    (tmp_path / "cluster.toml").write_text(GROUP.format(port=free_port()))
+    (tmp_path / "cluster.toml").write_text(CLUSTER.format(port=free_port()))
     (tmp_path / "lobby.py").write_text(LOBBY)
     reading, writing = os.pipe()
     if is_closed:

@@ -1,4 +1,4 @@
-"""A cluster of three nats-servers with JetStream: the group's keys outlive any one of them."""
+"""A cluster of three nats-servers with JetStream: gatelink's keys outlive any one of them."""
 
 import asyncio
 import json

@@ -28,7 +28,7 @@ def warnings_in(logs: list[Any]) -> list[str]:
 
 PLAIN = "players' tokens come in unencrypted from every network"
 ADMIN = "the admin port has no login, and every network can reach it"
-GROUP = ClusterKey.generate()
+CLUSTER_KEY = ClusterKey.generate()
 
 
 @pytest.mark.parametrize(
@@ -45,7 +45,7 @@ GROUP = ClusterKey.generate()
         (Listen(endpoint="tcp://0.0.0.0:0", proxies=("10.0.0.0/8",)), {}, []),
         (
             Listen(endpoint="tcp://0.0.0.0:0", inner=True, handlers=Handlers(CATALOG)),
-            {"id": 1, "cluster_key": GROUP},
+            {"id": 1, "cluster_key": CLUSTER_KEY},
             [],
         ),
     ],

@@ -291,7 +291,7 @@ async def test_a_client_that_talks_to_something_else_is_told_so() -> None:
     await asyncio.sleep(0)
 
 
-async def test_a_group_key_that_the_other_server_has_not_is_named(logs: list[Any]) -> None:
+async def test_a_cluster_key_that_the_other_server_has_not_is_named(logs: list[Any]) -> None:
 
     inner = Listen(endpoint=TCP, inner=True, handlers=Handlers(CATALOG))
     async with serving(TCP, inner, id=2, cluster_key=ClusterKey.generate()) as server:

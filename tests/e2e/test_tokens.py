@@ -172,7 +172,7 @@ class TestEveryKind:
 
 
 class TestEveryKindOfSeveralServers:
-    """Each on an engine of its own, of the same group."""
+    """Each on an engine of its own, of the same cluster."""
 
     @pytest.mark.parametrize("kind", KINDS)
     async def test_what_one_issues_another_verifies_and_a_third_revokes(self, kind: str, new_engine: NewEngine) -> None:

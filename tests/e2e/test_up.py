@@ -23,7 +23,7 @@ GAME = """
 from gatelink import Service
 lobby = Service("lobby", type=12)
 """
-GROUP = """
+CLUSTER = """
 [engine]
 data = "engine"
 
@@ -84,7 +84,7 @@ async def gatelink(*arguments: str, folder: Path) -> AsyncIterator[Up]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     (tmp_path / "game.py").write_text(GAME)
-    (tmp_path / "cluster.toml").write_text(GROUP)
+    (tmp_path / "cluster.toml").write_text(CLUSTER)
     return tmp_path
 
 
@@ -104,7 +104,7 @@ def child(of: int, *words: str) -> int:
 LINKED = ("gateway-1 + linked", "lobby-1 + linked")
 
 
-async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder: Path) -> None:
+async def test_a_cluster_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder: Path) -> None:
     async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED)
         url = folder / "engine" / "url"
@@ -134,7 +134,7 @@ async def test_a_group_comes_up_heals_is_seen_by_top_and_drains_on_ctrl_c(folder
         assert "no cluster runs here" in top.text and "gatelink up" in top.text
 
 
-async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_and_leaves_the_group_up(
+async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_and_leaves_the_cluster_up(
     folder: Path,
 ) -> None:
     async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
@@ -152,8 +152,8 @@ async def test_a_second_process_of_an_id_replaces_the_first_which_ends_with_3_an
         assert await up.end() == 0, up.text
 
 
-async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
-    (folder / "cluster.toml").write_text(GROUP.replace("drain_seconds = 1", "drain_seconds = 600"))
+async def test_a_second_signal_ends_a_cluster_that_drains(folder: Path) -> None:
+    (folder / "cluster.toml").write_text(CLUSTER.replace("drain_seconds = 1", "drain_seconds = 600"))
     async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED, "gateway-1 + started")
         started = next(line for line in up.lines if line.startswith("gateway-1") and "started" in line)
@@ -170,8 +170,8 @@ async def test_a_second_signal_ends_a_group_that_drains(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("program", ["missing:lobby", "game:nothing"])
-async def test_a_group_that_cannot_run_ends_with_78_and_the_reason(folder: Path, program: str) -> None:
-    (folder / "cluster.toml").write_text(GROUP.replace("game:lobby", program))
+async def test_a_cluster_that_cannot_run_ends_with_78_and_the_reason(folder: Path, program: str) -> None:
+    (folder / "cluster.toml").write_text(CLUSTER.replace("game:lobby", program))
     async with gatelink("up", "cluster.toml", "--dev", "--log-level", "debug", folder=folder) as up:
         assert await up.end() == 78, up.text
         assert re.search(rf"lobby-1 +\| gatelink: .*{program.split(':')[0]}", up.text), up.text
@@ -182,12 +182,12 @@ async def test_a_group_that_cannot_run_ends_with_78_and_the_reason(folder: Path,
     ("arguments", "text", "reason"),
     [
         (("gateway",), "[services.lobby]\ntype = 12\nrun = 'game:lobby'\n", "no [gateway]"),
-        (("gateway", "--index", "2"), GROUP, "--index 2, but gateway.count is 1"),
-        (("service", "game:lobby", "--index", "3"), GROUP, "--index 3, but services.lobby.count is 1"),
-        (("service", "game:lobby"), GROUP.replace("type = 12", "type = 13"), "type 12"),
+        (("gateway", "--index", "2"), CLUSTER, "--index 2, but gateway.count is 1"),
+        (("service", "game:lobby", "--index", "3"), CLUSTER, "--index 3, but services.lobby.count is 1"),
+        (("service", "game:lobby"), CLUSTER.replace("type = 12", "type = 13"), "type 12"),
         (("service", "game:lobby"), "[gateway]\n", "no [services.lobby]"),
-        (("gateway",), GROUP, "no cluster runs here"),
-        (("gateway",), '[engine]\nurl = "memory"\n' + GROUP.split("\n\n", 1)[1], "only this process can reach"),
+        (("gateway",), CLUSTER, "no cluster runs here"),
+        (("gateway",), '[engine]\nurl = "memory"\n' + CLUSTER.split("\n\n", 1)[1], "only this process can reach"),
     ],
 )
 async def test_a_process_that_the_configuration_does_not_have_ends_with_78(
@@ -199,14 +199,14 @@ async def test_a_process_that_the_configuration_does_not_have_ends_with_78(
         assert reason in process.text and "Traceback" not in process.text
 
 
-async def test_missing_secrets_keep_a_group_from_starting_and_are_named(folder: Path) -> None:
+async def test_missing_secrets_keep_a_cluster_from_starting_and_are_named(folder: Path) -> None:
     async with gatelink("up", "cluster.toml", folder=folder) as up:
         assert await up.end() == 78, up.text
         assert "GATELINK_CLUSTER_KEY" in up.text and "--dev" in up.text
         assert not (folder / "engine" / "url").exists()
 
 
-async def test_an_address_of_a_group_that_has_ended_is_told_from_one_that_runs(folder: Path) -> None:
+async def test_an_address_of_a_cluster_that_has_ended_is_told_from_one_that_runs(folder: Path) -> None:
     (folder / "engine").mkdir()
     (folder / "engine" / "url").write_text("nats://gatelink:secret@127.0.0.1:1")
     async with gatelink("top", "--config", "cluster.toml", "--dev", "--once", folder=folder) as top:
@@ -222,12 +222,12 @@ NASTY = [
 
 
 @pytest.mark.parametrize("name", NASTY, ids=ascii)
-async def test_a_group_runs_in_a_folder_of_any_name_and_keeps_its_data_there(name: str, tmp_path: Path) -> None:
+async def test_a_cluster_runs_in_a_folder_of_any_name_and_keeps_its_data_there(name: str, tmp_path: Path) -> None:
     folder = tmp_path / name
     folder.mkdir()
     (folder / "game.py").write_text(GAME)
     login = '[login]\nlisten = "http://127.0.0.1:0"\n[accounts]\nurl = "sqlite:///accounts.db"\n'
-    (folder / "cluster.toml").write_text(GROUP + login)
+    (folder / "cluster.toml").write_text(CLUSTER + login)
     config = str(folder / "cluster.toml")
     async with gatelink("up", config, "--dev", "--log-level", "debug", folder=folder) as up:
         await up.lines_with(*LINKED, "login + started")
@@ -282,8 +282,8 @@ async def test_up_with_dev_serves_the_page_which_may_log_in_and_resumes_without_
     (folder / "web").mkdir()
     (folder / "web" / "index.html").write_text("the game")
     with reserved_ports() as port:
-        group = GROUP.replace('"tcp://127.0.0.1:0"]', '"ws://127.0.0.1:0"]')
-        (folder / "cluster.toml").write_text(group + PAGE.format(port=port))
+        text = CLUSTER.replace('"tcp://127.0.0.1:0"]', '"ws://127.0.0.1:0"]')
+        (folder / "cluster.toml").write_text(text + PAGE.format(port=port))
         async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
             ready = await up.line("ready", f"page='http://127.0.0.1:{port}/'")
             login = re.search(r"login='(http://[0-9.:]+)'", ready)
@@ -311,7 +311,7 @@ async def test_up_with_dev_serves_the_page_which_may_log_in_and_resumes_without_
 
 
 async def test_up_with_dev_says_that_the_page_s_folder_is_missing(folder: Path) -> None:
-    (folder / "cluster.toml").write_text(GROUP + PAGE.format(port=8000))
+    (folder / "cluster.toml").write_text(CLUSTER + PAGE.format(port=8000))
     async with gatelink("up", "cluster.toml", "--dev", folder=folder) as up:
         assert await up.end() == 78, up.text
         assert "there is no folder" in up.lines[-1] and up.lines[-1].startswith("gatelink: ")
@@ -335,7 +335,7 @@ os.execv(sys.executable, [sys.executable, "-m", "gatelink", "up", "cluster.toml"
 
 
 async def test_up_as_the_first_process_of_a_container_takes_note_of_orphans(tmp_path: Path) -> None:
-    (tmp_path / "cluster.toml").write_text(GROUP)
+    (tmp_path / "cluster.toml").write_text(CLUSTER)
     (tmp_path / "game.py").write_text(ORPHANS)
     async with python("-c", ADOPT, cwd=tmp_path, merged=True) as process:
         up = Up(process)
@@ -367,7 +367,8 @@ async def test_the_login_has_its_own_keys_and_not_the_clusters(folder: Path, mon
     monkeypatch.setenv("GATELINK_CLUSTER_KEY", secret)
     monkeypatch.delenv("GATELINK_LOGIN_KEY", raising=False)
     text = (
-        GROUP + '[login]\nlisten = "http://127.0.0.1:0"\nmethods = ["guest"]\n[accounts]\nurl = "sqlite:///users.db"\n'
+        CLUSTER
+        + '[login]\nlisten = "http://127.0.0.1:0"\nmethods = ["guest"]\n[accounts]\nurl = "sqlite:///users.db"\n'
     )
     (folder / "cluster.toml").write_text(text)
     async with gatelink("up", "cluster.toml", "--log-level", "debug", folder=folder) as up:

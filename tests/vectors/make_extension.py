@@ -280,7 +280,7 @@ def handshake_line(pattern: Pattern) -> Line:
     return {
         "kind": "handshake",
         "name": "NK" if nk else "NNpsk0",
-        "note": "a client and a server" if nk else "two servers of a group",
+        "note": "a client and a server" if nk else "two servers of a cluster",
         "protocol": f"Noise_{'NK' if nk else 'NNpsk0'}_25519_AESGCM_SHA256",
         **(keys if nk else {"psk": CLUSTER_KEY.to_hex()}),
         "key_id": (SERVER_KEY if nk else CLUSTER_KEY).key_id.hex(),

@@ -1,4 +1,4 @@
-"""Whatever a server of the group says on its link: nothing raises, what is wrong is counted, and the link stays."""
+"""Whatever a server of the cluster says on its link: nothing raises, what is wrong is counted, and the link stays."""
 
 import asyncio
 from collections.abc import Callable, Coroutine

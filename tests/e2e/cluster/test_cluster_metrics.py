@@ -48,7 +48,7 @@ async def names(server: Server) -> set[str]:
     return {family.name + "_total" * (family.type == "counter") for family in families}
 
 
-async def test_every_metric_of_a_group_is_in_its_docs_and_nothing_else_is(new_engine: NewEngine) -> None:
+async def test_every_metric_of_a_cluster_is_in_its_docs_and_nothing_else_is(new_engine: NewEngine) -> None:
     async with cluster(new_engine()) as town:
         gateway, lobby = await town.gateway(1, admin=ADMIN), await town.lobby(20, admin=ADMIN)
         shown = {"gateway": await names(gateway), "service": await names(lobby)}

@@ -122,7 +122,7 @@ async def test_a_server_that_stops_is_gone_from_the_registry_though_a_link_of_it
         assert not lobby.is_running and not len(lobby.cluster.links)
 
 
-async def test_a_gateway_leaves_the_group_though_one_of_its_tasks_takes_its_time_to_end() -> None:
+async def test_a_gateway_leaves_the_cluster_though_one_of_its_tasks_takes_its_time_to_end() -> None:
     async with gateway_and_lobby() as (_, gateway, lobby):
         through = asyncio.Event()
 

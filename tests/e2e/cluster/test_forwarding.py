@@ -480,7 +480,7 @@ async def test_a_service_puts_messages_in_front_of_its_own_handlers_in_their_tur
         session.close()
 
 
-async def test_servers_of_a_group_know_each_others_type_on_both_sides() -> None:
+async def test_servers_of_a_cluster_know_each_others_type_on_both_sides() -> None:
     async with gateway_and_lobby() as (_, gateway, lobby):
         assert {link.session.source for link in lobby.cluster.links} == {GATEWAY}
         assert {link.session.source for link in gateway.cluster.links} == {LOBBY}

@@ -1,4 +1,4 @@
-"""A server has started once it is a member of its group; one that is stopped before leaves nothing there."""
+"""A server has started once it is a member of its cluster; one that is stopped before leaves nothing there."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -49,7 +49,7 @@ async def joining(kind: str) -> AsyncIterator[tuple[Gateway | Recorder, SlowEngi
 
 
 @pytest.mark.parametrize("kind", ["gateway", "service"])
-async def test_a_server_says_that_it_has_started_once_the_group_knows_it(kind: str) -> None:
+async def test_a_server_says_that_it_has_started_once_the_cluster_knows_it(kind: str) -> None:
     with capture_logs() as said:
         async with joining(kind) as (it, engine, starting):
             assert it.endpoints and "started" not in [line["event"] for line in said]
@@ -60,7 +60,7 @@ async def test_a_server_says_that_it_has_started_once_the_group_knows_it(kind: s
 
 
 @pytest.mark.parametrize("kind", ["gateway", "service"])
-async def test_a_server_that_is_stopped_while_it_joins_leaves_nothing_in_the_group(kind: str) -> None:
+async def test_a_server_that_is_stopped_while_it_joins_leaves_nothing_in_the_cluster(kind: str) -> None:
     before = asyncio.all_tasks()
     async with joining(kind) as (it, engine, starting):
         await it.stop(0)
@@ -73,7 +73,7 @@ async def test_a_server_that_is_stopped_while_it_joins_leaves_nothing_in_the_gro
 
 
 @pytest.mark.parametrize("kind", ["gateway", "service"])
-async def test_a_server_that_is_cancelled_while_it_joins_leaves_nothing_in_the_group(kind: str) -> None:
+async def test_a_server_that_is_cancelled_while_it_joins_leaves_nothing_in_the_cluster(kind: str) -> None:
     before = asyncio.all_tasks()
     async with joining(kind) as (it, _, starting):
         starting.cancel()

@@ -208,7 +208,7 @@ async def test_the_newer_server_of_an_id_replaces_the_older_which_stops() -> Non
             await newer.stop(0)
 
 
-async def test_who_has_not_the_group_s_key_is_in_no_registry_and_never_linked() -> None:
+async def test_a_server_without_the_clusters_key_is_in_no_registry_and_never_linked() -> None:
     async with cluster() as town:
         gateway = await town.gateway(1)
         stranger = Recorder("lobby", LOBBY, member=town.member(20, keys=(ClusterKey.generate(),)))
@@ -219,7 +219,7 @@ async def test_who_has_not_the_group_s_key_is_in_no_registry_and_never_linked() 
         await stranger.stop(0)
 
 
-async def test_groups_on_two_engines_do_not_see_each_other() -> None:
+async def test_clusters_on_two_engines_do_not_see_each_other() -> None:
     async with cluster() as one, cluster() as two:
         gateway, _, lobby = await one.gateway(1), await two.gateway(2), await two.lobby(20)
         assert list(gateway.cluster.registry.servers) == [1] and not len(gateway.cluster.links)

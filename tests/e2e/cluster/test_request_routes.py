@@ -105,7 +105,7 @@ async def test_over_a_link_of_version_0_1_requests_fail_at_once_and_messages_pas
         assert there is not None and there.requests is not None and not there.requests.serving
 
 
-async def test_a_group_is_upgraded_server_by_server_in_either_order(old: Old) -> None:
+async def test_a_cluster_is_upgraded_server_by_server_in_either_order(old: Old) -> None:
     async with MemoryEngine() as engine, gateway(engine) as place:
         async with sums(engine, 42_001):
             client = await place.client(uid=7)

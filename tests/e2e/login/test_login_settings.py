@@ -1,4 +1,4 @@
-"""A login service as a configuration describes it, alone or in a group."""
+"""A login service as a configuration describes it, alone or in a cluster."""
 
 from pathlib import Path
 
@@ -66,7 +66,7 @@ def gateway(id: int, sessions: int, state: State = State.UP) -> ServerInfo:
     return ServerInfo(id=id, type=GATEWAY, name=f"g{id}", outer=outer, load=Load(sessions=sessions), state=state)
 
 
-async def test_in_a_group_players_go_to_the_gateways_that_are_up(tmp_path: Path) -> None:
+async def test_in_a_cluster_players_go_to_the_gateways_that_are_up(tmp_path: Path) -> None:
     (tmp_path / "cluster.toml").write_text(BASE + '[login]\nlisten = "http://127.0.0.1:0"\n')
     settings = load(tmp_path / "cluster.toml")
     async with (

@@ -1,3 +1,5 @@
+"""`MemoryTokens` and `StaticTokens`: which tokens are verified, for how long, and what a revocation ends."""
+
 import asyncio
 import gc
 import re

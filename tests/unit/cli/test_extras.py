@@ -10,7 +10,7 @@ import pytest
 from gatelink.errors import importing
 from tests.support import TEST_TIMEOUT
 
-GROUP = ("nats",)
+CLUSTER = ("nats",)
 LOGIN = ("sqlalchemy", "alembic", "aiosqlite", "argon2", "joserfc", "litestar", "httpx")
 CONFIG = """
 [login]
@@ -31,16 +31,16 @@ def without(modules: tuple[str, ...], *words: str) -> tuple[int, str]:
 @pytest.mark.parametrize(
     ("modules", "words", "what"),
     [
-        (GROUP, ("up", "FILE", "--dev"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
+        (CLUSTER, ("up", "FILE", "--dev"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
         (
-            GROUP,
+            CLUSTER,
             ("gateway", "--config", "FILE", "--dev"),
             "engine.url: nats is missing; pip install 'gatelink[cluster]'",
         ),
-        (GROUP, ("kick", "7", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
-        (GROUP, ("top", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
+        (CLUSTER, ("kick", "7", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
+        (CLUSTER, ("top", "--config", "FILE"), "engine.url: nats is missing; pip install 'gatelink[cluster]'"),
         (
-            GROUP,
+            CLUSTER,
             ("top", "--config", "FILE", "--engine", "nats://127.0.0.1:1"),
             "--engine: nats is missing; pip install 'gatelink[cluster]'",
         ),
@@ -72,7 +72,7 @@ def test_what_is_missing_is_named_with_its_extra(
     "command", ["up", "gateway", "service", "login", "top", "kick", "sessions", "accounts create", "config check"]
 )
 def test_help_needs_no_extra(command: str) -> None:
-    assert without(GROUP + LOGIN, *command.split(), "--help") == (0, "")
+    assert without(CLUSTER + LOGIN, *command.split(), "--help") == (0, "")
 
 
 IMPORT_ALL = """
@@ -90,7 +90,7 @@ for found in pkgutil.walk_packages(gatelink.__path__, "gatelink.", onerror=lambd
 
 
 def test_every_module_that_needs_an_extra_names_it_when_it_is_imported() -> None:
-    code = IMPORT_ALL % (GROUP + LOGIN,)
+    code = IMPORT_ALL % (CLUSTER + LOGIN,)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TEST_TIMEOUT)
     assert done.returncode == 0, done.stderr
     failed = dict(line.split(" | ", 1) for line in done.stdout.splitlines())
@@ -104,7 +104,7 @@ def test_every_module_that_needs_an_extra_names_it_when_it_is_imported() -> None
 
 
 def test_the_client_of_the_login_service_needs_its_own_extra_alone() -> None:
-    others = tuple(name for name in GROUP + LOGIN if name != "httpx")
+    others = tuple(name for name in CLUSTER + LOGIN if name != "httpx")
     code = f"import sys\nsys.modules.update(dict.fromkeys({others!r}))\nfrom gatelink.login.client import LoginClient"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=TEST_TIMEOUT)
     assert (done.returncode, done.stderr) == (0, "")

@@ -39,22 +39,24 @@ def test_a_new_server_key_is_loaded_and_its_public_key_was_shown(tmp_path: Path)
     assert Server("tcp://127.0.0.1:0", tokens=StaticTokens(), keys=[key], sealed_only=True).public_key == key.public
 
 
-def test_a_new_group_key_is_loaded_and_only_its_id_was_shown(tmp_path: Path) -> None:
+def test_a_new_cluster_key_is_loaded_and_only_its_id_was_shown(tmp_path: Path) -> None:
     file = tmp_path / "cluster.key"
     shown = run("new", "--cluster", "--out", str(file)).stdout
     key = load_cluster_key(file)
     assert shown.split() == ["key", "id", key.key_id.hex()]
 
 
-@pytest.mark.parametrize("group", [[], ["--cluster"]], ids=["server", "cluster"])
-def test_without_a_file_standard_output_is_the_file_and_no_two_keys_are_alike(group: list[str], tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [[], ["--cluster"]], ids=["server", "cluster"])
+def test_without_a_file_standard_output_is_the_file_and_no_two_keys_are_alike(
+    options: list[str], tmp_path: Path
+) -> None:
     found = set()
     for number in range(2):
-        result = run("new", *group)
+        result = run("new", *options)
         file = tmp_path / str(number)
         file.write_text(result.stdout)
         key = load_key(file)
-        assert isinstance(key, ClusterKey) == bool(group)
+        assert isinstance(key, ClusterKey) == bool(options)
         assert key.key_id.hex() in result.stderr and key.to_hex() not in result.stderr
         found.add(key.to_hex())
     assert len(found) == 2

@@ -1,4 +1,4 @@
-"""What NATS is told of who connects, when user and password have characters that a URL escapes."""
+"""The user and password that NATS gets when they have characters that a URL escapes."""
 
 import asyncio
 import contextlib

@@ -20,7 +20,7 @@ PLENTY = Rule(free=100_000, recovery=1.0)
 
 
 class World:
-    """Login processes of one group, and a clock."""
+    """Login processes of one cluster, and a clock."""
 
     def __init__(self, **rules: Rule) -> None:
         self.clock = FakeClock(1_000_000_000.0)

@@ -1,3 +1,5 @@
+"""Endpoints as text, and connections counted by the key of their address."""
+
 from ipaddress import IPv6Address, IPv6Network, ip_network
 
 import pytest

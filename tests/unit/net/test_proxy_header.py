@@ -1,3 +1,5 @@
+"""The header of the PROXY protocol: both versions, cut short anywhere, and wrong."""
+
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 import pytest

@@ -1,4 +1,4 @@
-"""What a process tells when it is ready, and who told it."""
+"""How a process reports that it is ready, to `gatelink up` or to systemd, and what the receiver takes."""
 
 import asyncio
 import os

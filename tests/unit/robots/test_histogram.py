@@ -1,3 +1,5 @@
+"""`LatencyHistogram`: its percentiles are near the true ones, and merging loses nothing."""
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st

@@ -1,3 +1,5 @@
+"""The report of robots: its plots, its facts, and the record that can be read back from it."""
+
 import re
 from pathlib import Path
 from tempfile import TemporaryDirectory

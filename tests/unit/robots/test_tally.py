@@ -1,3 +1,5 @@
+"""`Tally`: how it counts errors, sessions and seconds."""
+
 import pytest
 
 from gatelink.robots.tally import KEPT_ERRORS, Tally

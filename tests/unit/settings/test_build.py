@@ -111,13 +111,13 @@ async def test_a_signing_key_that_is_none_is_refused_with_its_line(tmp_path: Pat
 def test_keys_are_files_that_gatelink_keys_made_or_their_digits(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    group, server = ClusterKey.generate(), ServerKey.generate()
-    secret(tmp_path, "group", key_text(group))
+    cluster, server = ClusterKey.generate(), ServerKey.generate()
+    secret(tmp_path, "cluster", key_text(cluster))
     secret(tmp_path, "server", key_text(server))
-    monkeypatch.setenv("GATELINK_TEST_KEY", group.to_hex())
-    text = '[cluster]\nkey = "env:GATELINK_TEST_KEY"\nolder_keys = ["file:group"]\n[gateway]\nkeys = ["file:server"]'
+    monkeypatch.setenv("GATELINK_TEST_KEY", cluster.to_hex())
+    text = '[cluster]\nkey = "env:GATELINK_TEST_KEY"\nolder_keys = ["file:cluster"]\n[gateway]\nkeys = ["file:server"]'
     settings = settings_of(tmp_path, text)
-    assert [key.psk for key in cluster_keys(settings)] == [group.psk, group.psk]
+    assert [key.psk for key in cluster_keys(settings)] == [cluster.psk, cluster.psk]
     assert [key.public for key in server_keys(settings)] == [server.public]
     wrong = settings_of(tmp_path, '[cluster]\nkey = "file:server"')
     with pytest.raises(

@@ -21,7 +21,7 @@ from gatelink.wire.keys import ClusterKey, ServerKey
 from gatelink.wire.noise import HandshakeState, Pattern, prologue
 
 KEY = ServerKey.generate()
-GROUP = ClusterKey.generate()
+CLUSTER_KEY = ClusterKey.generate()
 BOTH = Features.RESUME | Features.PING
 
 
@@ -54,8 +54,8 @@ def test_client_and_server_agree_on_the_hash_the_hellos_and_the_ciphers() -> Non
     assert client.stream.feed(server.stream.seal(b"down")) == b"down"
 
 
-def test_servers_of_a_group_agree_and_say_who_they_are() -> None:
-    near, far = shake_hands(Initiator(GROUP, Hello(1, BOTH), 5, 9), Responder((), [GROUP], server_id=9))
+def test_servers_of_a_cluster_agree_and_say_who_they_are() -> None:
+    near, far = shake_hands(Initiator(CLUSTER_KEY, Hello(1, BOTH), 5, 9), Responder((), [CLUSTER_KEY], server_id=9))
     assert near.handshake_hash == far.handshake_hash
     assert far.from_server == 5
     assert far.stream.feed(near.stream.seal(b"up")) == b"up"
@@ -100,15 +100,15 @@ def test_a_server_with_two_keys_answers_clients_of_either() -> None:
     [
         (Initiator(ServerKey.generate().public, Hello()), "unknown key"),
         (Initiator(ClusterKey.generate(), Hello(), 5, 9), "unknown cluster key"),
-        (Initiator(GROUP, Hello(), 5, 8), "from server 5 to 8; this is 9"),
-        (Initiator(GROUP, Hello(), 9, 9), "from server 9 to 9; this is 9"),
-        (Initiator(GROUP, Hello(), 0, 9), "from server 0 to 9; this is 9"),
+        (Initiator(CLUSTER_KEY, Hello(), 5, 8), "from server 5 to 8; this is 9"),
+        (Initiator(CLUSTER_KEY, Hello(), 9, 9), "from server 9 to 9; this is 9"),
+        (Initiator(CLUSTER_KEY, Hello(), 0, 9), "from server 0 to 9; this is 9"),
     ],
     ids=["key", "cluster key", "another server", "itself", "nobody"],
 )
 def test_who_names_the_wrong_key_or_server_is_refused(initiator: Initiator, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
-        Responder([KEY], [GROUP], server_id=9).respond(first_record(initiator), BOTH)
+        Responder([KEY], [CLUSTER_KEY], server_id=9).respond(first_record(initiator), BOTH)
 
 
 def test_a_key_id_that_is_right_is_not_enough() -> None:
@@ -139,7 +139,7 @@ def test_every_bit_of_the_first_message_is_authenticated(bit: int) -> None:
     with pytest.raises(ProtocolError):
         record = decode_control(bytes(payload))
         assert isinstance(record, Handshake)
-        Responder([KEY], [GROUP]).respond(record, BOTH)
+        Responder([KEY], [CLUSTER_KEY]).respond(record, BOTH)
 
 
 @given(bit=integers(8, 8 * (1 + 32 + 11 + 16) - 1))
@@ -176,9 +176,9 @@ def test_until_verified_the_server_takes_records_up_to_1100_bytes_only() -> None
 
 @given(key_id=binary(min_size=4, max_size=4), message=binary(max_size=200), known=integers(0, 1))
 def test_any_first_message_is_refused_cleanly(key_id: bytes, message: bytes, known: int) -> None:
-    for pattern, right in ((Pattern.NK, KEY.key_id), (Pattern.NNPSK0, GROUP.key_id)):
+    for pattern, right in ((Pattern.NK, KEY.key_id), (Pattern.NNPSK0, CLUSTER_KEY.key_id)):
         with pytest.raises(ProtocolError):
-            Responder([KEY], [GROUP]).respond(Handshake(pattern, right if known else key_id, 1, 0, message), BOTH)
+            Responder([KEY], [CLUSTER_KEY]).respond(Handshake(pattern, right if known else key_id, 1, 0, message), BOTH)
 
 
 @given(payload=binary(max_size=200))

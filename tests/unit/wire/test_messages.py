@@ -1,4 +1,4 @@
-"""The catalog: who may have which id, and which codec a class gets."""
+"""The catalog: which ids a message may have, and which codec a class gets."""
 
 from typing import Any
 

@@ -136,7 +136,7 @@ def test_another_prologue_is_refused(pattern: Pattern) -> None:
         responder.read_message(initiator.write_message())
 
 
-def test_another_server_key_or_group_key_is_refused() -> None:
+def test_another_server_key_or_cluster_key_is_refused() -> None:
     initiator = HandshakeState(Pattern.NK, True, b"", rs=ServerKey.generate().public)
     responder = HandshakeState(Pattern.NK, False, b"", s=ServerKey.generate().private)
     with pytest.raises(ProtocolError):
@@ -241,6 +241,6 @@ def test_a_bad_key_text_is_refused_without_repeating_it(kind: type[ServerKey] | 
     assert not text or text not in str(caught.value)
 
 
-def test_a_group_key_is_32_bytes() -> None:
+def test_a_cluster_key_is_32_bytes() -> None:
     with pytest.raises(ConfigError, match="32 random"):
         ClusterKey(b"pass-phrase")
