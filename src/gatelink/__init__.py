@@ -4,6 +4,7 @@ Clients connect over TCP, TLS, WebSocket or a Unix socket, log in with a token a
 its handler in order. `Server` accepts connections, `connect` opens one; handlers get a `Session` on either side.
 """
 
+from gatelink import _command as _command  # first: it guards the imports below
 from gatelink.auth.tokens import Identity, MemoryTokens, StaticTokens, Tokens
 from gatelink.cluster.cluster import Cluster, NotLinked
 from gatelink.cluster.engine import EngineError, EngineUnavailable, NoResponder

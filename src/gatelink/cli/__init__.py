@@ -1,6 +1,7 @@
 """The command line: `gatelink COMMAND`, one file for each command. Heavy modules are imported inside the commands."""
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from io import TextIOWrapper
@@ -9,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from gatelink import _command
 from gatelink.cli.accounts import accounts
 from gatelink.cli.config import config
 from gatelink.cli.conform import conform
@@ -103,7 +105,10 @@ def main() -> None:
     if isinstance(sys.stdout, TextIOWrapper):
         sys.stdout.reconfigure(errors="surrogateescape")  # a path need not be UTF-8
     try:
+        _command.imported()
         app()
+    except KeyboardInterrupt:  # before the command itself has begun
+        sys.exit(128 + signal.SIGINT)
     except ConfigError as error:
         from gatelink.ops import logs, process
 
