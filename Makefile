@@ -134,6 +134,7 @@ bench: $(INSTALLED) ## throughput and latency against the limit, sealed against 
 	$(RUN) -m benchmarks.forward --one-core
 	$(RUN) -m benchmarks.rooms
 	$(RUN) -m benchmarks.requests
+	$(RUN) -m benchmarks.kinds
 	$(RUN) -m benchmarks.websocket
 
 bench-once: $(INSTALLED) ## one short round of every benchmark, as a test of them
@@ -148,6 +149,7 @@ bench-once: $(INSTALLED) ## one short round of every benchmark, as a test of the
 	$(RUN) -m benchmarks.forward --rounds 1 --seconds 1
 	$(RUN) -m benchmarks.rooms --sessions 100 --settle 1 --players 50 --shouts 5
 	$(RUN) -m benchmarks.requests --rounds 1 --seconds 0.5
+	$(RUN) -m benchmarks.kinds --rounds 1 --seconds 0.2
 	$(RUN) -m benchmarks.websocket --rounds 1 --seconds 0.3 --sessions 200 --logins 50
 
 bench-ts: $(INSTALLED) ## the TypeScript SDK: its size, messages a second in Node, and how soon a page in Chromium is back
