@@ -14,6 +14,7 @@ from tests.e2e.support import (
     Blob,
     Echo,
     EchoServer,
+    Note,
     RawClient,
     frame_of,
     neighbour,
@@ -211,6 +212,23 @@ async def test_one_that_leaves_while_it_is_not_read_is_missed_by_its_next_heartb
             await client.close()
         await session.wait_closed()
         assert session.close_code is not CloseCode.HEARTBEAT_TIMEOUT
+
+
+async def test_one_that_has_reset_while_it_is_read_and_then_is_not_read_is_missed_too() -> None:
+    async with serving(limits=Limits(heartbeat_interval=50 * MS)) as server:
+        client = await RawClient.verified(server, 7)
+        session = server.session(7)
+
+        @server.instead(Note)
+        def answer(session: Session, message: Note) -> None:
+            for _ in range(2):  # the first may be taken
+                session.send(message)
+                session.flush()
+            session.pause(Pause.LINK)
+
+        client.send(frame_of(Note(1)))
+        client.reset()
+        await session.wait_closed()
 
 
 async def test_a_break_in_the_middle_of_a_write_keeps_what_was_not_handed_to_the_socket() -> None:

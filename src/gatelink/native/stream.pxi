@@ -295,7 +295,7 @@ cdef class Stream(Watched):
         return 0
 
     cdef int cannot_send(self) except -1:
-        """A send failed. What the peer sent before a reset is read first; its end closes the socket."""
+        """A send failed. What the peer sent before a reset is read first, and the end of that closes the socket."""
         if self.discards or self.is_ended or (errno != ECONNRESET and errno != EPIPE):
             return self.shut(OSError(errno, _os.strerror(errno)))
         self.is_cut = True
@@ -310,8 +310,10 @@ cdef class Stream(Watched):
         return 0
 
     cdef int update_events(self) except -1:
-        """Watches for what can be used."""
+        """Watches for what can be used. A socket that takes nothing more, and is not read, is closed."""
         cdef uint32_t events = 0
+        if self.is_cut and self.paused & ~PAUSED_TURN:
+            return self.shut(OSError(EPIPE, _os.strerror(EPIPE)))
         if not self.paused and not self.is_ended:
             events |= EPOLLIN
         if self.waiting_out is not NULL:

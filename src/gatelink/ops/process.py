@@ -54,6 +54,8 @@ class _End:
         self._changed = threading.Event()
         self._is_over = False
         self._thread: threading.Thread | None = None
+        self._is_last = threading.Event()
+        self._flushing = threading.Thread(target=self._flush, name="last output", daemon=True)
 
     def within(self, grace: float, spare: float) -> None:
         """The process must end in `grace` seconds and `spare` more. The latest call counts."""
@@ -74,6 +76,12 @@ class _End:
         if self._thread is None:
             self._thread = threading.Thread(target=self._watch, name="end of the process", daemon=True)
             self._thread.start()
+            self._flushing.start()  # now: while the interpreter ends, no thread can be started
+
+    def _flush(self) -> None:
+        """Wait until the process is about to end, and flush what it has printed. That may take for ever."""
+        self._is_last.wait()
+        _flush_output()
 
     def _watch(self) -> None:
         stuck = 0
@@ -97,9 +105,8 @@ class _End:
             threads=threads[:MOST_NAMED],
             more=max(0, len(tasks) - MOST_NAMED) + max(0, len(threads) - MOST_NAMED),
         )
-        flushing = threading.Thread(target=_flush_output, daemon=True)
-        flushing.start()
-        flushing.join(LAST_LINES)
+        self._is_last.set()
+        self._flushing.join(LAST_LINES)
         logs.flush(LAST_LINES)
         os._exit(self.status)
 
