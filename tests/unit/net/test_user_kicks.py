@@ -1,17 +1,20 @@
-"""Kicks that wait: many at once, through an engine that never waits, and two of one user."""
+"""What a kick does at its server and in which order; and kicks that wait: many at once, and two of one user."""
 
 import asyncio
+from math import inf
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.cluster.kicks import PREFIX, write_record
 from gatelink.config import Limits
+from gatelink.errors import CloseCode
 from gatelink.net import user_kicks
-from gatelink.net.user_kicks import MARGIN, WORKERS, UserKick, UserKicks
+from gatelink.net.user_kicks import MARGIN, REVOKED, WORKERS, UserKick, UserKicks
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.manager import SessionManager
 from gatelink.session.timers import Wheel
@@ -39,6 +42,301 @@ def kicks_of(tokens: object, ends_sessions: bool = True) -> UserKicks:
     context = LoopContext(asyncio.get_running_loop(), Catalog(), Limits())
     logins: Any = SimpleNamespace(context=context, sessions=SessionManager(context), refuse_user=lambda *_: None)
     return UserKicks(tokens, logins, ends_sessions)
+
+
+class Server:
+    """The kicks of a server with an engine. `notes` has what they do to its login checks, sessions, tokens and others.
+
+    fails: the engine is away. gate: where each announcement waits.
+    """
+
+    def __init__(self, tokens: object = None, ends_sessions: bool = True, **limits: Any) -> None:
+        self.context = LoopContext(asyncio.get_running_loop(), Catalog(), Limits(**limits))
+        self.notes: list[Any] = []
+        self.fails = False
+        self.gate = asyncio.Event()
+        self.gate.set()
+        logins: Any = SimpleNamespace(
+            context=self.context,
+            sessions=self,
+            refuse_user=lambda uid, slot=None: self.notes.append(("refuse", uid, slot)),
+        )
+        self.logins = logins
+        self.kicks = UserKicks(tokens or self, logins, ends_sessions)
+        self.kicks.announce = self.announce
+        self.kicks.relay = lambda kick: self.notes.append(("relay", kick.uid, kick.slot))
+
+    def end(self, uid: int, slot: int | None, code: CloseCode, reason: str, since: float | None) -> list[Any]:
+        assert code is CloseCode.KICKED
+        self.notes.append(("end", uid, slot, reason, since))
+        return [f"a session of {uid}"]
+
+    def end_opened_with(self, uid: int, digest: bytes, code: CloseCode, reason: str) -> None:
+        assert code is CloseCode.KICKED
+        self.notes.append(("end opened with", uid, digest, reason))
+
+    async def announce(self, kick: UserKick) -> bool:
+        await self.gate.wait()
+        if self.fails:
+            raise EngineUnavailable("no engine")
+        self.notes.append(("announce", kick.uid, kick.slot))
+        return True
+
+    async def revoke_user(self, uid: int) -> None:
+        self.notes.append(("revoke", uid))
+
+    def take(self) -> list[Any]:
+        notes, self.notes = self.notes, []
+        return notes
+
+
+# -- what a kick does --
+
+
+async def test_a_kick_of_a_user_ends_sessions_at_once_and_then_tokens_and_what_came_back_meanwhile() -> None:
+    server = Server()
+    kick = server.kicks.kick(7, None, "enough")
+    at_once = [("refuse", 7, None), ("end", 7, None, "enough", None), ("relay", 7, None)]
+    assert server.take() == at_once and kick is not None and len(server.kicks) == 1 and not server.kicks.is_kept(7, 0)
+    assert await kick.tried and len(kick.ended) == 2
+    last = ("end", 7, None, "enough", inf)
+    assert server.take() == [("announce", 7, None), ("revoke", 7), ("refuse", 7, None), ("announce", 7, None), last]
+    await until(lambda: not len(server.kicks))
+
+
+async def test_a_kick_of_one_slot_leaves_the_tokens() -> None:
+    server = Server()
+    kick = server.kicks.kick(7, 2, "enough")
+    assert kick is not None and await kick.tried
+    assert server.take() == [("refuse", 7, 2), ("end", 7, 2, "enough", None), ("relay", 7, 2), ("announce", 7, 2)]
+
+
+async def test_a_kick_that_another_server_has_carried_out_is_done() -> None:
+    server = Server()
+
+    async def announce(kick: UserKick) -> bool:
+        return False
+
+    server.kicks.announce = announce
+    kick = server.kicks.kick(7, None, "enough")
+    server.take()
+    assert kick is not None and await kick.tried and server.take() == []
+
+
+async def test_a_kick_ends_the_tokens_of_a_server_of_no_cluster_too() -> None:
+    server = Server()
+    server.kicks.announce = server.kicks.relay = None
+    kick = server.kicks.kick(7, None, "enough")
+    assert kick is not None and await kick.tried and ("revoke", 7) in server.take()
+
+
+@pytest.mark.parametrize("slot", [None, 1])
+async def test_a_kick_with_nothing_to_announce_or_revoke_is_carried_out_at_once(slot: int | None) -> None:
+    server = Server(tokens=object() if slot is None else None)
+    server.kicks.announce = None
+    kick = server.kicks.kick(7, slot, "enough")
+    assert kick is not None and kick.tried.result() and len(server.kicks) == 0
+
+
+@pytest.mark.parametrize("ends_sessions, can_revoke", [(True, True), (False, True), (False, False)])
+async def test_a_session_that_is_kicked_takes_the_users_tokens_along_and_the_sessions_unless_they_may_outlive_them(
+    ends_sessions: bool, can_revoke: bool
+) -> None:
+    server = Server(None if can_revoke else object(), ends_sessions)
+    session: Any = SimpleNamespace(uid=7, slot=1, close_reason="enough")
+    server.kicks.kicked(session)
+    await until(lambda: not len(server.kicks))
+    notes = server.take()
+    assert (("announce", 7, None) in notes) is (("relay", 7, None) in notes) is ends_sessions
+    assert (("revoke", 7) in notes) is can_revoke
+    if not ends_sessions:
+        assert notes == ([("revoke", 7), ("refuse", 7, None), ("end", 7, 1, "enough", inf)] if can_revoke else [])
+
+
+async def test_any_number_of_kicks_is_carried_out_by_a_few_workers() -> None:
+    server = Server()
+    for _ in range(2):
+        server.gate.clear()
+        for uid in range(3 * WORKERS):
+            server.kicks.kick(uid, 0, "")
+        await settle()
+        assert len(server.kicks) == 3 * WORKERS and len(asyncio.all_tasks()) == WORKERS + 1
+        server.gate.set()
+        await until(lambda: not len(server.kicks))
+        assert [note[1] for note in server.take() if note[0] == "announce"] == list(range(3 * WORKERS))
+
+
+# -- what revoked tokens end --
+
+
+@pytest.mark.parametrize(
+    "age, since", [(None, None), (0.0, None), (MARGIN - 1, None), (MARGIN + 1, -1.0), (3_600.0, MARGIN - 3_600)]
+)
+async def test_revoked_tokens_end_the_sessions_of_logins_before_them(
+    monkeypatch: pytest.MonkeyPatch, age: float | None, since: float | None
+) -> None:
+    """A revocation that was heard of late ends no session of a later login."""
+    now = 1_000_000_000.0
+    monkeypatch.setattr("time.time", lambda: now)
+    server = Server()
+    server.kicks.revoked(7, b"", None if age is None else now - age)
+    ((*end, found),) = (note for note in server.take() if note[0] == "end")
+    assert end == ["end", 7, None, REVOKED] and found == (None if since is None else now + since)
+
+
+async def test_one_revoked_token_ends_the_sessions_that_it_opened() -> None:
+    server = Server()
+    server.kicks.revoked(7, b"digest")
+    assert server.take() == [("end opened with", 7, b"digest", REVOKED)]
+
+
+async def test_sessions_that_may_outlive_their_tokens_do() -> None:
+    server = Server(ends_sessions=False)
+    server.kicks.revoked(7, b"digest")
+    server.kicks.revoked(7, b"")
+    assert server.take() == []
+
+
+@pytest.mark.parametrize("ends_sessions", [True, False])
+async def test_revocations_are_followed_until_the_server_stops(ends_sessions: bool) -> None:
+    followed: list[Any] = []
+
+    class Shared(Tokens):
+        def __init__(self) -> None:
+            super().__init__()
+            self.when_revoked = set[Any]()
+
+        async def follow_revocations(self, revoked: Any) -> None:
+            followed.append(revoked)
+            try:
+                await asyncio.Event().wait()
+            finally:
+                followed.append("end")
+
+    tokens = Shared()
+    kicks = kicks_of(tokens, ends_sessions)
+    kicks.start()
+    await settle()
+    assert tokens.when_revoked == {kicks.revoked} and followed == ([kicks.revoked] if ends_sessions else [])
+    await kicks.close()
+    assert tokens.when_revoked == set() and followed == ([kicks.revoked, "end"] if ends_sessions else [])
+
+
+# -- a kick that waits --
+
+
+async def test_a_kick_that_fails_is_tried_again_for_an_hour_and_the_log_says_so_twice(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Sessions that came back during a try end again. Only the kicked slots are refused."""
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0)
+    monkeypatch.setattr(user_kicks, "quiet", user_kicks.log)
+    later = 0.0
+    read_clock = Wheel.read_clock
+    monkeypatch.setattr(Wheel, "read_clock", lambda wheel: read_clock(wheel) + later)
+    server = Server()
+    server.fails = True
+    with capture_logs() as lines:
+        kicks = [server.kicks.kick(7, None, "enough"), server.kicks.kick(8, 2, "enough")]
+        assert not any([kick is None or await kick.tried for kick in kicks])
+        server.take()
+        await until(lambda: len(server.notes) > 8)
+        assert {note for note in server.take() if note[0] == "end"} == {
+            ("end", 7, None, "enough", None),
+            ("end", 8, 2, "enough", None),
+        }
+        kept = [(uid, slot) for uid in (7, 8, 9) for slot in range(4) if server.kicks.is_kept(uid, slot)]
+        assert kept == [(7, 0), (7, 1), (7, 2), (7, 3), (8, 2)] and server.logins.is_kicked(8, 2)
+        later = user_kicks.KEEP_SECONDS + 1
+        await until(lambda: not len(server.kicks))
+    assert not server.kicks.is_kept(7, 0)
+    said = [(line["uid"], line["event"], line["tried_again_for"], line["error"]) for line in lines]
+    tokens, kick, error = "a kicked user's tokens are not revoked", "a kick is not carried out", "no engine"
+    assert sorted(said) == [
+        (uid, event, seconds, f"EngineUnavailable: {error}")
+        for uid, event in ((7, tokens), (8, kick))
+        for seconds in (0, 3_600)
+    ]
+
+
+async def test_tokens_that_take_too_long_to_revoke_count_as_failed() -> None:
+    class Hanging:
+        async def revoke_user(self, uid: int) -> None:
+            await asyncio.Event().wait()
+
+    server = Server(Hanging(), token_timeout=0.05)
+    kick = server.kicks.kick(7, None, "")
+    assert kick is not None and not await kick.tried and server.kicks.is_kept(7, 0)
+    await server.kicks.close()
+
+
+async def test_a_kick_that_finds_too_many_waiting_ends_only_the_sessions_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kicks that are kept count as those that wait."""
+    monkeypatch.setattr(user_kicks, "MAX_WAITING", 2)
+    monkeypatch.setattr(user_kicks, "quiet", user_kicks.log)
+    monkeypatch.setattr(user_kicks, "WORKERS", 1)
+    monkeypatch.setattr(user_kicks, "RETRY", 60.0)
+    server = Server()
+    server.fails = True
+    assert (kick := server.kicks.kick(1, None, "")) is not None and not await kick.tried
+    server.gate.clear()
+    server.kicks.kick(2, None, "")
+    await settle()
+    assert server.kicks.kick(3, None, "") is not None
+    server.take()
+    with capture_logs() as lines:
+        assert server.kicks.kick(4, None, "enough") is None
+        server.kicks.keep_for_another(5, None, "enough", since=100)
+    assert server.take() == [("refuse", 4, None), ("end", 4, None, "enough", None)]
+    assert len(server.kicks) == 3 and not server.kicks.is_kept(5, 0) and lines[0]["uid"] == 4
+    assert server.kicks.kick(3, None, "") is not None, "it waits already"
+    await server.kicks.close()
+    await server.context.finish_tasks(0)
+
+
+async def test_the_kicks_that_a_stopping_server_has_not_carried_out_are_counted_in_the_log(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(user_kicks, "WORKERS", 1)
+    monkeypatch.setattr(user_kicks, "RETRY", 60.0)
+    server = Server()
+    server.fails = True
+    kicks = [server.kicks.kick(1, None, "")]
+    assert kicks[0] is not None and not await kicks[0].tried
+    server.gate.clear()
+    kicks += [server.kicks.kick(uid, None, "") for uid in (2, 3)]
+    await settle()
+    with capture_logs() as lines:
+        await server.kicks.close()
+        await server.context.finish_tasks(0)
+    assert [kick is not None and kick.tried.result() for kick in kicks] == [False] * 3
+    assert [line["kicks"] for line in lines if line["event"] == "kicks were not carried out"] == [3]
+    assert len(server.kicks) == 0
+    with capture_logs() as lines:
+        await server.kicks.close()
+    assert not lines
+
+
+@pytest.mark.parametrize("waits", ["for a worker", "for its next try"])
+async def test_a_kick_kept_for_another_server_is_dropped_where_it_waits(
+    monkeypatch: pytest.MonkeyPatch, waits: str
+) -> None:
+    monkeypatch.setattr(user_kicks, "WORKERS", 1)
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0 if waits == "for a worker" else 60.0)
+    server = Server()
+    server.gate.clear()
+    server.kicks.kick(8, None, "")
+    server.kicks.keep_for_another(7, None, "", since=100)
+    await until(lambda: bool(server.kicks._kept) is (waits != "for a worker"))
+    server.kicks.record_seen(7, 1, 100)
+    assert server.kicks.is_kept(7, 1) and len(server.kicks) == 2
+    server.kicks.record_seen(7, None, 100)
+    assert not server.kicks.is_kept(7, 1) and len(server.kicks) == 1
+    server.gate.set()
+    await until(lambda: not len(server.kicks))
+
+
+# -- two at once --
 
 
 async def test_the_loop_turns_once_for_every_few_of_many_kicks() -> None:
