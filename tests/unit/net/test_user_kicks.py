@@ -98,7 +98,7 @@ async def test_a_kick_of_a_user_ends_sessions_at_once_and_then_tokens_and_what_c
     kick = server.kicks.kick(7, None, "enough")
     at_once = [("refuse", 7, None), ("end", 7, None, "enough", None), ("relay", 7, None)]
     assert server.take() == at_once and kick is not None and len(server.kicks) == 1 and not server.kicks.is_kept(7, 0)
-    assert await kick.tried and len(kick.ended) == 2
+    assert await kick.tried and len(kick.ended) == 2 and not kick.ended_elsewhere
     last = ("end", 7, None, "enough", inf)
     assert server.take() == [("announce", 7, None), ("revoke", 7), ("refuse", 7, None), ("announce", 7, None), last]
     await until(lambda: not len(server.kicks))
@@ -317,6 +317,15 @@ async def test_the_kicks_that_a_stopping_server_has_not_carried_out_are_counted_
     assert not lines
 
 
+async def test_a_kick_whose_try_is_cut_short_was_not_carried_out() -> None:
+    server = Server()
+    server.gate.clear()
+    kick = server.kicks.kick(7, None, "")
+    await settle()
+    await server.context.finish_tasks(0)
+    assert kick is not None and not await kick.tried and len(server.kicks) == 0
+
+
 @pytest.mark.parametrize("waits", ["for a worker", "for its next try"])
 async def test_a_kick_kept_for_another_server_is_dropped_where_it_waits(
     monkeypatch: pytest.MonkeyPatch, waits: str
@@ -498,6 +507,7 @@ async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_ano
     kicks = kicks_of(tokens)
     kicks.keep_for_another(7, None, "", since=100)
     kick = kicks.kick(7, None, "")
+    kicks.record_seen(7, None, 100)  # of the other's kick, not of this server's
     assert kick is not None and await kick.tried
     assert tokens.revoked == [7] and not kicks.is_kept(7, 1)
     await kicks.close()
