@@ -70,12 +70,15 @@ def row(point: dict[str, Any], y: float, kinds: list[str]) -> list[str]:
     rates = {kind: point[kind]["rate"] for kind in kinds}
     xs = [place(rate) for rate in rates.values()]
     share = f"{rates['server']:,.0f}, {point['ratio']:.2f} of the limit"
+    at, label = place(rates["server"]), "soft"
+    if at + 7 * len(share) > WIDTH:  # it would not fit
+        at, label = WIDTH - RIGHT, "soft end"
     return [
         f'<text class="end" x="{LEFT - 16}" y="{y - 3:g}">{clients}</text>',
         f'<text class="soft end" x="{LEFT - 16}" y="{y + 13:g}">{depth} on the way, {body} bytes</text>',
         f'<line class="way" x1="{min(xs):.1f}" y1="{y:g}" x2="{max(xs):.1f}" y2="{y:g}"/>',
         *[f'<circle class="{kind}" cx="{place(rate):.1f}" cy="{y:g}" r="5"/>' for kind, rate in rates.items()],
-        f'<text class="soft" x="{place(rates["server"]):.1f}" y="{y + 20:g}">{share}</text>',
+        f'<text class="{label}" x="{at:.1f}" y="{y + 20:g}">{share}</text>',
     ]
 
 
