@@ -15,7 +15,7 @@ from msgspec import Struct
 from gatelink import Catalog, CloseCode, Limits, LocalError, Refuse, Request, RequestCode, RequestFailed
 from gatelink.cluster.player import Player
 from gatelink.config import ACK_FRAMES
-from gatelink.errors import ProtocolError, SessionClosed
+from gatelink.errors import BodyError, ProtocolError, SessionClosed
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.requests import MOST, Requests, ask, failed_frame, open_failure, tag_of
 from gatelink.session.session import Session
@@ -23,7 +23,7 @@ from gatelink.session.stream import Pause
 from gatelink.session.timers import Wheel
 from gatelink.testing import FakeClock
 from gatelink.wire.control import MAX_REASON, Ack, Features, control_frame, cut_text
-from gatelink.wire.frames import ALL_FLAGS, ANSWER, FAILED, REQUEST, FrameDecoder, encode_frame, tagged
+from gatelink.wire.frames import ALL_FLAGS, ANSWER, FAILED, REQUEST, Frame, FrameDecoder, encode_frame, tagged
 from tests.fakes import Bench, FakeHandlers, FakeOwner, FakeStream, extended_session, settle
 from tests.limits import with_window
 
@@ -175,6 +175,184 @@ async def test_a_request_that_got_no_answer_keeps_no_acknowledgements_going_whil
     session.resume(Pause.INBOX)
     await settle()
     assert stream.log == [control_frame(Ack(ACK_FRAMES))]
+
+
+# -- what becomes of a request --
+
+
+def pair() -> tuple["Side", "Side", FakeClock]:
+    """One that asks, one that is asked, and their clock."""
+    loop, clock = asyncio.get_running_loop(), FakeClock()
+    return Side(loop, clock), Side(loop, clock), clock
+
+
+def arrive(at: "Side", frames: list[bytes]) -> list[int]:
+    """Gives `frames` to a side. The tags of the requests that it is to handle."""
+    assert at.requests is not None
+    taken = at.decoder.feed(b"".join(frames))
+    frames.clear()
+    return [tag_of(frame[2]) for frame in taken if at.requests.take(at, frame)]
+
+
+async def test_each_request_is_counted_on_both_sides_by_what_became_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 1_000.0
+    monkeypatch.setattr("gatelink.session.requests.perf_counter", lambda: now)
+    here, there, clock = pair()
+    asking = [asyncio.create_task(ask(here, Add(n), 5.0)) for n in range(7)]
+    await settle()
+    tags = arrive(there, here.out)
+    now += 2.5
+    assert there.requests is not None and here.requests is not None and here.requests.waiting == 7
+    there.requests.answer(there, tags[0], Sum(1))
+    there.requests.answer(there, tags[1], None)
+    there.requests.refuse(there, tags[2], RequestCode.REFUSED, 9, "no")
+    with pytest.raises(TypeError, match="returned a Add; it is answered with Sum"):
+        there.requests.answer(there, tags[3], Add(1))
+    there.requests.refuse(there, tags[3], RequestCode.REFUSED)
+    assert arrive(here, there.out) == []
+    asking[4].cancel()
+    await settle()
+    there.requests.answer(there, tags[4], Sum(1))
+    assert arrive(here, there.out) == [] and here.requests.waiting == 2
+    clock.advance(6)
+    here.context.wheel.run_due()
+    await settle()
+    here.requests.close()
+    here.requests = None
+    asking.append(asyncio.create_task(ask(here, Add(1), 5.0)))
+    results = await asyncio.gather(*asking, return_exceptions=True)
+    failures = [(each.code, each.detail, each.reason) for each in results if isinstance(each, RequestFailed)]
+    assert results[0] == Sum(1) and isinstance(results[4], asyncio.CancelledError)
+    assert failures == [
+        (RequestCode.NO_ANSWER, 0, ""),
+        (RequestCode.REFUSED, 9, "no"),
+        (RequestCode.FAILED, 0, ""),
+        (RequestCode.TIMEOUT, 0, ""),
+        (RequestCode.TIMEOUT, 0, ""),
+        (RequestCode.UNSUPPORTED, 0, "the other side does not speak requests"),
+    ]
+    asked, served = here.context.stats, there.context.stats
+    assert asked.requests_asked.pop("timeout") == 2
+    once = ("answered", "no-answer", "refused", "failed", "cancelled", "unsupported")
+    assert asked.requests_asked == dict.fromkeys(once, 1)
+    assert served.requests_served == {"answered": 2, "no-answer": 1, "refused": 1, "failed": 1}
+    assert sum(asked.request_seconds.counts) == 7 and asked.request_seconds.sum == 7 * 2.5
+    assert not len(here.context.wheel) and asked.stray_answers == 0
+    assert asked.sent["Add"].messages == 7 and served.sent["Sum"].messages == 2
+    assert asked.sent["Add"].bytes == 7 * len(frame_with_tag(here, Add(1)))
+
+
+def frame_with_tag(side: "Side", message: Any) -> bytes:
+    kind = side.context.catalog.of_type(type(message))
+    return tagged(encode_frame(kind.id, kind.encode(message)), 0, REQUEST)
+
+
+async def test_the_65th_request_of_a_session_is_refused_on_both_sides_until_one_is_answered() -> None:
+    here, there, _ = pair()
+    assert here.requests is not None and there.requests is not None
+    asking = [asyncio.create_task(ask(here, Add(n), 5.0)) for n in range(64)]
+    await settle()
+    with pytest.raises(RequestFailed) as failed:
+        await ask(here, Add(1), 5.0)
+    assert failed.value.code is RequestCode.TOO_MANY and "64 requests" in failed.value.reason
+    tags = arrive(there, here.out)
+    assert len(tags) == len(set(tags)) == 64
+    one_more = tagged(encode_frame(21_002, b""), 0x777_0000, REQUEST)
+    assert arrive(there, [one_more]) == []
+    assert there.out == [failed_frame(21_002, 0x777_0000, RequestCode.TOO_MANY)]
+    assert there.context.stats.requests_served == {"too-many": 1}
+    there.out.clear()
+    there.requests.answer(there, tags[0], Sum(1))
+    arrive(here, there.out)
+    asking.append(asyncio.create_task(ask(here, Add(1), 5.0)))
+    await settle()
+    assert arrive(there, here.out) != []
+    here.requests.close()
+    there.requests.close()
+    await asyncio.gather(*asking, return_exceptions=True)
+    assert there.requests.serving == {} and here.requests.waiting == 0
+
+
+async def test_an_ended_session_asks_nothing_and_what_it_served_has_no_answer() -> None:
+    here, there, _ = pair()
+    asking = asyncio.create_task(ask(here, Add(1), 5.0))
+    await settle()
+    (tag,) = arrive(there, here.out)
+    there.close_code = CloseCode.KICKED
+    assert there.requests is not None
+    there.requests.answer(there, tag, Sum(1))
+    assert there.out == []
+    for code in (RequestCode.CLOSED, RequestCode.SERVER_LOST):
+        assert here.requests is not None
+        here.requests.give_up(code)
+    here.close_code = CloseCode.KICKED
+    for waiting in (asking, ask(here, Add(1), 5.0)):
+        with pytest.raises(RequestFailed) as failed:
+            await waiting
+        assert failed.value.code is RequestCode.CLOSED
+    assert failed.value.reason == "the session has ended: kicked" and here.out == []
+
+
+async def test_a_wrong_answer_fails_its_request_alone_and_one_that_does_not_decode_is_the_peers_fault() -> None:
+    here, there, _ = pair()
+    asking = [asyncio.create_task(ask(here, Add(n), 5.0)) for n in range(3)]
+    await settle()
+    tags = arrive(there, here.out)
+    assert arrive(here, [tagged(encode_frame(21_002, b""), tags[0], ANSWER)]) == []
+    with pytest.raises(BodyError, match="an answer Sum does not decode"):
+        arrive(here, [tagged(encode_frame(21_001, b"\xc1"), tags[1], ANSWER)])
+    with pytest.raises(ProtocolError):
+        arrive(here, [tagged(encode_frame(21_001, b"\xff", 1), tags[2], ANSWER)])
+    for task, reason in zip(
+        asking, ("message 21002, not Sum", "it does not decode", "it does not decode"), strict=True
+    ):
+        with pytest.raises(RequestFailed) as failed:
+            await task
+        assert (failed.value.code, failed.value.reason) == (RequestCode.WRONG_ANSWER, reason)
+
+
+async def test_a_message_that_declares_no_answer_is_no_request() -> None:
+    here, _, _ = pair()
+    with pytest.raises(LocalError, match="Sum has no answer"):
+        await ask(here, Sum(1), 5.0)
+    assert here.out == [] and not here.context.stats.requests_asked
+
+
+@pytest.mark.parametrize("type, generation, first", [(0, 0, b"\0\0"), (3, 0x105, b"\3\5"), (255, 255, b"\xff\xff")])
+def test_the_tags_of_a_side_begin_with_its_type_and_the_number_of_its_binding(
+    type: int, generation: int, first: bytes
+) -> None:
+    requests = Requests(type, generation)
+    tags = {requests.next_tag().to_bytes(4, "little") for _ in range(1 << 16)}
+    assert len(tags) == 1 << 16 and {tag[:2] for tag in tags} == {first}
+
+
+def test_the_answers_to_a_service_behind_this_side_are_forwarded_and_nothing_is_taken_behind_a_wrong_frame() -> None:
+    requests, forwarded = Requests(), list[Frame]()
+    peer: Any = SimpleNamespace(context=SimpleNamespace(stats=SimpleNamespace(stray_answers=0)))
+    message, asked = (21_001, 0, b""), (21_002, REQUEST, b"\3\0\0\0")
+    theirs, mine = (21_001, ANSWER, b"\3\0\0\0"), (21_001, ANSWER, b"\0\1\0\0")
+    failed = (21_001, FAILED, b"\4" + bytes(13))
+    frames: list[Frame] = [message, theirs, mine, asked, failed]
+    assert requests.take_all(peer, frames, forwarded.append) == ([message, asked], None)
+    assert (
+        forwarded == [theirs, failed] and requests.serving == {3: (21_002, 0)} and peer.context.stats.stray_answers == 1
+    )
+    for wrong in ((3, ANSWER, b"\3\0\0\0"), (150, REQUEST, b"\1\0\0\0")):
+        taken, error = requests.take_all(peer, [message, wrong, message], forwarded.append)
+        assert taken == [message] and isinstance(error, ProtocolError) and len(forwarded) == 2
+    requests.take_all(peer, [theirs])
+    assert peer.context.stats.stray_answers == 2, "without a service behind it, the answer is its own"
+
+
+@pytest.mark.parametrize("size, said", [(2, 3), (3, 2), (124, 124), (123, 123)])
+def test_the_reason_of_a_failure_has_the_length_that_it_says_and_at_most_123_bytes(size: int, said: int) -> None:
+    body = struct.pack("<IHIH", 1, RequestCode.REFUSED, 2, said) + b"x" * size
+    if size == said == 123:
+        assert open_failure(body) == (RequestCode.REFUSED, 2, "x" * 123)
+    else:
+        with pytest.raises(ProtocolError, match=f"{size} bytes of a reason of {said}"):
+            open_failure(body)
 
 
 # -- a model of two sides --
