@@ -488,7 +488,8 @@ async def connect_cluster(
 
     login: the service's URL; or a `LoginClient` that several clients share, and that the caller closes.
     One way to log in: guest, a device's secret; user and password; or uid and token, which is a text or a function,
-    plain or async, that gives a fresh one each time, within 15 s. They are kept, as the client logs in again by itself.
+    plain or async, that returns a fresh one each time, within 15 s. The client keeps them, as it logs in again by
+    itself.
 
     handlers: called with the messages of all its sessions. Their events: `on_verified` for the first session;
     `on_suspended` when its connection breaks; then `on_resumed`, if the session goes on; or `on_restarted` with a new

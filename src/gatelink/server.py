@@ -78,9 +78,10 @@ class Server:
     cluster_key: admits other servers at inner listeners; several while the key is being changed.
     end_with_tokens: whether a user's sessions end with 4009 kicked when the user's tokens are revoked.
     expiry: what happens to a session whose token expires. None: nothing, the session goes on.
-    accept_version: called with the application version in a client's HELLO, "" if it has none; if it gives False, the
+    accept_version: called with the application version in a client's HELLO, "" if it has none; if it returns False, the
     client is refused with 4014 client-too-old. Clients of the base protocol send no HELLO and are not checked.
-    peers: gives the type of a server by its id, None for an unknown one, which is then refused. May be set at any time.
+    peers: returns the type of a server by its id, None for an unknown one, which is then refused. May be set at any
+    time.
 
     Its table is `handlers`; `on`, `register`, `default`, `around` and the events `on_verified`, `on_closed`,
     `on_suspended`, `on_resumed`, `on_renewed`, `on_lost` and `on_forward` are methods of that table.

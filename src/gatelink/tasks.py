@@ -83,7 +83,7 @@ async def _live(loop: Callable[[], Awaitable[None]], name: str) -> None:
             task = asyncio.current_task()
             if task is None or task.cancelling():
                 raise
-            cause = error  # not this task was cancelled, but something that it awaited
+            cause = error  # what this task awaited was cancelled, not the task
         except (Exception, SystemExit) as error:
             cause = error
         failures[name] += 1

@@ -84,9 +84,9 @@ class PasswordHashing:
         return await self._run(self._hasher.hash, secret)
 
     async def verify(self, encoded: str | None, password: str) -> bool:
-        """Whether `encoded` is a hash of `password`. None, for a missing account, costs as much and gives False.
+        """Whether `encoded` is a hash of `password`. None, for a missing account, costs as much and returns False.
 
-        Raises Busy. A forbidden password gives False at once.
+        Raises Busy. For a forbidden password it returns False at once.
         """
         try:
             secret = self._secret(password)

@@ -183,7 +183,7 @@ class SignedTokens:
         await revocations.follow(self._engine, revoked)
 
     async def _end_before(self, key: str) -> float:
-        """End the tokens of `key` that were issued up to a moment, which is later each time; gives the moment."""
+        """End the tokens of `key` that were issued up to a moment, which is later each time. Returns it."""
         ttl = MAX_LIFETIME + MAX_SKEW
         conflicts = Conflicts(key)
         while True:

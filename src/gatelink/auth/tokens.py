@@ -79,7 +79,7 @@ class IssuedTokens(Tokens, Issuer, Protocol):
 class StaticTokens:
     """The token is a function of the uid: for tests and benchmarks, never for players.
 
-    check: gives the valid token of a uid; by default the uid with 32 digits.
+    check: returns the valid token of a uid; by default the uid with 32 digits.
     """
 
     def __init__(self, check: Callable[[int], bytes] = lambda uid: b"%032d" % uid) -> None:

@@ -52,8 +52,8 @@ class NotLinked(LocalError):
 class Cluster:
     """The cluster as one of its servers sees it.
 
-    `registry` knows all servers, `links` reaches them. frontend: gives the server's frontend for servers, which dialled
-    and accepted links share. clients: gives the one for clients. Both are called once the server has started.
+    `registry` knows all servers, `links` reaches them. frontend: returns the server's frontend for servers, which
+    dialled and accepted links share. clients: returns the one for clients. Both are called once the server has started.
     on_replaced: called when another server takes its id.
     """
 

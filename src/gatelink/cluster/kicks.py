@@ -170,7 +170,7 @@ class GatewayKicks:
             tasks.cancel_and_wait(self._watching), *(subscription.close() for subscription in serving)
         )
 
-    def seen(self, session: Session) -> UserSession:
+    def _user_session(self, session: Session) -> UserSession:
         """A session here, as other processes see it."""
         is_connected = session.state is not SessionState.DETACHED
         return UserSession(self._gateway, session.slot, session.verified_at, is_connected)
@@ -229,7 +229,7 @@ class GatewayKicks:
             ended = self._kicks.end(uid, slot, kick.reason, at + MARGIN)
         if ended:
             log.info("kicked", uid=uid, slot=slot, sessions=len(ended), reason=kick.reason)
-            mine = [(kick.at, self.seen(session)) for session in ended]
+            mine = [(kick.at, self._user_session(session)) for session in ended]
             self._ended[key] = (self._ended.get(key, []) + mine)[-len(SLOTS) :]
 
     # -- requests --
@@ -247,7 +247,7 @@ class GatewayKicks:
         return _encode([session for at, session in self._ended.get(key, ()) if at >= asked.first_at])
 
     async def _list(self, data: bytes) -> bytes:
-        return _encode([self.seen(session) for session in self._sessions.of(_decode_uid(data))])
+        return _encode([self._user_session(session) for session in self._sessions.of(_decode_uid(data))])
 
     async def _kick_user(self, data: bytes) -> bytes:
         asked = _decode_user(data)
@@ -255,7 +255,7 @@ class GatewayKicks:
         if kick is None:
             raise Refuse(0, "too many kicks wait at this gateway; try again later")
         is_done = await asyncio.shield(kick.tried)
-        return _encode(_UserAnswer([self.seen(each) for each in kick.ended], is_done, kick.last_at))
+        return _encode(_UserAnswer([self._user_session(each) for each in kick.ended], is_done, kick.last_at))
 
 
 def relay(engine: Engine, links: Links, kick: UserKick) -> None:
@@ -285,9 +285,10 @@ async def write_record(engine: Engine, kick: UserKick) -> bool:
     while True:
         entry = await engine.get(key)
         before = _time_of(entry)
-        if 0 < kick.since <= before:
+        if 0 < kick.relayed_at <= before:
             return before == kick.written_at
-        at = max(kick.since or int(engine.now() * 1_000_000), kick.first_at, before + 1)  # the engine's clock may step
+        now = int(engine.now() * 1_000_000)
+        at = max(kick.relayed_at or now, kick.first_at, before + 1)  # the engine's clock may step
         record = KickRecord(at, kick.reason[:MAX_REASON])
         kick.written_at = at
         try:

@@ -767,7 +767,7 @@ def claims_text(claims: Mapping[str, Any]) -> str:
 def pick(links: Sequence[Link], how: Pick, uid: int, fresh: Callable[[int], int]) -> Link | None:
     """Choose one of `links` for a player; None if `links` is empty.
 
-    fresh: gives, for a server's id, the players that this gateway bound to it since its last keepalive. The load in
+    fresh: returns, for a server's id, the players that this gateway bound to it since its last keepalive. The load in
     the keepalive does not count these yet.
     """
     if not links:

@@ -55,7 +55,7 @@ class Load(msgspec.Struct, frozen=True, order=True):
 class LoadMeter:
     """Measures the load that a server reports with each keepalive.
 
-    sessions: gives their number. messages: gives those since the start. lag: of the server's loop.
+    sessions: returns their number. messages: returns how many there were since the start. lag: of the server's loop.
     """
 
     def __init__(self, sessions: Callable[[], int], messages: Callable[[], int], lag: LoopLag) -> None:

@@ -29,7 +29,7 @@ class Renewals:
 
     renew: writes one entry; returns False if a newer login replaced it.
     replaced: called with the (uid, slot, epoch) of such an entry.
-    ttl: the seconds that an entry lives. clock: gives the time in seconds.
+    ttl: the seconds that an entry lives. clock: returns the time in seconds.
     """
 
     def __init__(

@@ -41,7 +41,7 @@ class Bench:
     """One step's driver, server and proxy.
 
     players: the sessions that the driver was told of, by number.
-    faults: gives the proxy's faults for a connection, by its number.
+    faults: returns the proxy's faults for a connection, by its number.
     sealed: whether connections begin with a Noise handshake.
     """
 

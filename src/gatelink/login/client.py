@@ -1,6 +1,6 @@
 """A client of the login service, for games, robots, tests and tools: it gets the token and address for `connect`.
 
-It needs only the extra `client`. Whatever answers at the address, a method gives its result or raises LoginFailed.
+It needs only the extra `client`. Whatever answers at the address, a method returns its result or raises LoginFailed.
 """
 
 import asyncio

@@ -111,7 +111,7 @@ class Logins:
             return await self._welcome(identity, "register", address, slot)
 
     async def create(self, user: str, password: str, address: str) -> tuple[int, bool]:
-        """Make an account; gives (uid, True). For an account that exists, with the right password, (uid, False)."""
+        """Make an account: (uid, True). If the account exists and the password is right, returns (uid, False)."""
         try:
             with self._counting("register", address):
                 identity = await self._make_account(user, password, address)

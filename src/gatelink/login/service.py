@@ -36,9 +36,9 @@ class LoginService:
 
     listen: `http://host:port`, port 0 for any free port. engine: started; it counts the tries. tokens: issues tokens,
     each of which lives `lifetime` seconds. methods: by name, of `password`, `guest`, `oidc`.
-    accounts: where players register; None: they can't. database: the accounts that logins need, whose answers /healthz
-    looks at; `accounts` if None. gateways: where players are sent. one_token: a newer login
-    ends the tokens of the same user and slot. proxies: networks whose X-Forwarded-For is believed. origins: those of
+    accounts: where players register; None: they can't. database: the accounts that logins need: /healthz says whether
+    they answer. None: `accounts`. gateways: where players are sent. one_token: a newer login ends the tokens of the
+    same user and slot. proxies: networks whose X-Forwarded-For is believed. origins: those of
     web pages elsewhere whose scripts may log in, "*" for all. admin: "host:port" of /metrics, /healthz and /livez.
 
     legacy_status: how clients of the original engine are refused, with 200 and a `Result` or with the original's
@@ -67,8 +67,8 @@ class LoginService:
         admin: str | None = None,
     ) -> None:
         self.limits = limits or LoginLimits()
-        looked_at = database or accounts
-        self._database = DatabaseCheck(looked_at, engine) if looked_at is not None else None
+        checked = database or accounts
+        self._database = DatabaseCheck(checked, engine) if checked is not None else None
         self.logins = Logins(
             methods=methods,
             accounts=accounts,

@@ -49,7 +49,7 @@ async def connect(
 ) -> Session:
     """A verified session with the server at `endpoint` (tcp://, tls://, ws://, wss:// or unix://).
 
-    token: what the login gave; or a function, plain or async, without arguments, that gives a fresh one. It is called
+    token: what the login gave; or a function, plain or async, without arguments, that returns a fresh one. It is called
     for each login: now, and with `reconnect` whenever the session logs in again. A resume needs no token. Its time
     counts as the dial's, and what it raises as a failed attempt.
     handlers: called with its messages and its events `on_verified` and `on_closed`, and with `reconnect` also

@@ -30,7 +30,7 @@ WEB_SCHEMES = frozenset({"ws", "wss"})
 
 
 class Endpoint(msgspec.Struct, frozen=True):
-    """An address to listen on or connect to. `str` gives the text that `parse_endpoint` takes."""
+    """An address to listen on or connect to. `str` returns the text that `parse_endpoint` takes."""
 
     scheme: Literal["tcp", "tls", "unix", "ws", "wss"]
     host: str = ""  # not unix: a name or an IP address, IPv6 without brackets
@@ -183,7 +183,7 @@ def contains(networks: Iterable[Network], host: str) -> bool:
 class AddressTable:
     """Counts the connections of each `address_key`; one that holds none takes no room.
 
-    counted_key: gives the key that a host counts under, None when it is exempt.
+    counted_key: returns the key that a host counts under, None when it is exempt.
     `limit` is how many one key may hold; addresses in the `exempt` networks are not counted. A Unix socket's peers are
     on this machine: they are exempt when 127.0.0.1 is.
     """

@@ -97,7 +97,7 @@ class Frontend:
 class ServerTokens:
     """The `Tokens` of the frontend for servers: its peers have shown the cluster's key, and need no token.
 
-    type_of: gives what the registry has of a server, if there is a registry.
+    type_of: returns what the registry has of a server, if there is a registry.
     """
 
     def __init__(self, type_of: Callable[[], TypeOf | None]) -> None:

@@ -103,9 +103,9 @@ class UserKick:
     ended: the sessions that it ended here. ended_elsewhere: those at other servers, as far as is known.
 
     Times in unix microseconds, 0 for none: first_at: its first announcement. last_at: its last record in the engine.
-    since: set if this server keeps the kick for another server. A record from that time on shows that another server
-    carries out the kick. written_at: the last record that this server tried to write. The engine may have it even if
-    the try failed.
+    relayed_at: when another server sent this kick, set while this server keeps it in case the other one can't carry it
+    out. A record of that time or later shows that another server does. written_at: the last record that this server
+    tried to write. The engine may have it even if the try failed.
     """
 
     __slots__ = (
@@ -117,7 +117,7 @@ class UserKick:
         "cluster_wide",
         "last_at",
         "reason",
-        "since",
+        "relayed_at",
         "slot",
         "tried",
         "uid",
@@ -140,7 +140,7 @@ class UserKick:
         self.ended_elsewhere: list[UserSession] = []
         self.first_at = 0
         self.last_at = 0
-        self.since = 0
+        self.relayed_at = 0
         self.written_at = 0
 
     def merge(self, other: "UserKick") -> None:
@@ -149,7 +149,7 @@ class UserKick:
         self.cluster_wide |= other.cluster_wide
         self.has_failed |= other.has_failed
         self.until = max(self.until, other.until)
-        self.since = max(self.since, other.since) if self.since and other.since else 0
+        self.relayed_at = max(self.relayed_at, other.relayed_at) if self.relayed_at and other.relayed_at else 0
         self.written_at = max(self.written_at, other.written_at)
 
 
@@ -240,11 +240,11 @@ class UserKicks:
                 self.relay(kick)
         return kick
 
-    def keep_for_another(self, uid: int, slot: int | None, reason: str, since: int) -> None:
+    def keep_for_another(self, uid: int, slot: int | None, reason: str, relayed_at: int) -> None:
         """Keep a kick that another server sent over its link, in case that server can't carry it out.
 
         This server refuses the user until it sees the kick's record (`record_seen`). After RETRY it carries out the
-        kick itself. since: unix microseconds of the kick; a record of that time or later is its record.
+        kick itself. relayed_at: as of `UserKick`.
         """
         key = (uid, slot)
         kick = self._waiting.get(key) or self._kept.get(key)
@@ -252,12 +252,12 @@ class UserKicks:
             if not self._has_room(uid):
                 return
             kick = self._new(uid, slot, reason, ends_tokens=slot is None, cluster_wide=True)
-            kick.since = since
+            kick.relayed_at = relayed_at
             kick.has_failed = True
             kick.tried.set_result(False)
             self._keep(kick)
-        elif kick.since:
-            kick.since = max(kick.since, since)
+        elif kick.relayed_at:
+            kick.relayed_at = max(kick.relayed_at, relayed_at)
             kick.until = self._last_try()
 
     def record_seen(self, uid: int, slot: int | None, at: int) -> None:
@@ -268,19 +268,19 @@ class UserKicks:
         key = (uid, slot)
         for kicks in (self._waiting, self._trying, self._kept):
             kick = kicks.get(key)
-            if kick is not None and 0 < kick.since <= at != kick.written_at:
+            if kick is not None and 0 < kick.relayed_at <= at != kick.written_at:
                 kick.has_failed = False  # logins are no longer refused; a running try is the last one
                 if kicks is not self._trying:
                     del kicks[key]
 
-    def end(self, uid: int, slot: int | None, reason: str, since: float | None = None) -> list[Session]:
+    def end(self, uid: int, slot: int | None, reason: str, verified_until: float | None = None) -> list[Session]:
         """End the user's sessions here, or those of one slot, and refuse the logins that are being checked.
 
-        since: unix seconds. Only sessions that were verified by then end, and no login is refused. None: all end.
+        verified_until: unix seconds. Only sessions verified by then end, and no login is refused. None: all end.
         """
-        if since is None:
+        if verified_until is None:
             self._logins.refuse_user(uid, slot)
-        return self._logins.sessions.end(uid, slot, CloseCode.KICKED, reason, since)
+        return self._logins.sessions.end(uid, slot, CloseCode.KICKED, reason, verified_until)
 
     def revoked(self, uid: int, digest: bytes, at: float | None = None) -> None:
         """End the sessions that revoked tokens opened. digest: the token's SHA-256; b"" for all tokens of the user.
@@ -313,8 +313,8 @@ class UserKicks:
                 kick.tried.set_result(True)  # nothing is left to do
                 return kick
             self._waiting[key] = kick
-        elif kick.since:  # kept for another server until now; this server's own kick starts at once
-            kick.since = 0
+        elif kick.relayed_at:  # kept for another server until now; this server's own kick starts at once
+            kick.relayed_at = 0
             kick.tried = self._logins.context.loop.create_future()
             self._kept.pop(key, None)
             self._waiting[key] = kick
@@ -386,8 +386,8 @@ class UserKicks:
             return
         if kick.ends_tokens and isinstance(self._tokens, Revocable):
             async with asyncio.timeout(self._logins.context.limits.token_timeout):
-                if kick.since and isinstance(self._tokens, RevocableUpTo):
-                    latest = kick.since / 1_000_000 + MARGIN
+                if kick.relayed_at and isinstance(self._tokens, RevocableUpTo):
+                    latest = kick.relayed_at / 1_000_000 + MARGIN
                     await invoke(self._tokens.revoke_user_up_to, kick.uid, latest)
                 else:
                     latest = inf
@@ -398,7 +398,7 @@ class UserKicks:
             kick.ended += self.end(kick.uid, kick.slot, kick.reason, latest)  # likewise, at this server
 
     def _failed(self, kick: UserKick, error: Exception) -> None:
-        if kick.since and not kick.has_failed:
+        if kick.relayed_at and not kick.has_failed:
             return  # its record was seen during the try: another server carries it out
         now = self._logins.context.wheel.read_clock()
         if not kick.has_failed or now >= kick.until:

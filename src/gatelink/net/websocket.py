@@ -51,7 +51,7 @@ def header_tokens(headers: Sequence[tuple[bytes, bytes]], named: bytes) -> list[
 class WebSocketTransport(asyncio.Transport, asyncio.Protocol):
     """The transport of `connection` on a WebSocket, after its upgrade.
 
-    transport: the socket's. is_tls: whether TLS protects the way, here or up to a proxy of ours. now: gives the time
+    transport: the socket's. is_tls: whether TLS protects the way, here or up to a proxy of ours. now: returns the time
     in seconds, by the wheel's clock.
     """
 

@@ -37,7 +37,7 @@ def tell(**facts: str) -> None:
 
 @contextmanager
 def receiving(on_ready: Callable[[int, Mapping[str, str]], None]) -> Iterator[str]:
-    """Receive what processes of this machine tell during the block. Gives the socket's path, for their environment.
+    """Receive what processes of this machine tell during the block. Yields the socket's path, for their environment.
 
     on_ready: called in the running loop with the process id, which the kernel vouches for, and the facts by name.
     """

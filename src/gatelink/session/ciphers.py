@@ -23,7 +23,7 @@ AT_ONCE = 1_000
 class Ciphers(Item):
     """The sealed connections of a loop's context that have ciphers now, in the order in which they were looked at.
 
-    wheel: gives the context's wheel.
+    wheel: returns the context's wheel.
     """
 
     __slots__ = ("_awake", "_wake", "_wheel")

@@ -158,18 +158,20 @@ class SessionManager:
             self.on_kick_of_user(uid, slot, reason)
         return len(found)
 
-    def end(self, uid: int, slot: int | None, code: CloseCode, reason: str, since: float | None) -> list[Session]:
+    def end(
+        self, uid: int, slot: int | None, code: CloseCode, reason: str, verified_until: float | None
+    ) -> list[Session]:
         """End a user's sessions here, or the one of a slot, and what waits for the user; `on_kick` is not called.
 
-        since: unix seconds; a session that was verified later stays. None: all end. Gives the sessions.
+        verified_until: unix seconds; a session verified later stays. None: all end. Returns the ended sessions.
         """
         ended = [
             session
             for session in self.of(uid)
-            if slot in (None, session.slot) and (since is None or session.verified_at <= since)
+            if slot in (None, session.slot) and (verified_until is None or session.verified_at <= verified_until)
         ]
         self._end_all(ended, code, reason)
-        if since is None:
+        if verified_until is None:
             for each in range(self._context.limits.max_slots) if slot is None else (slot,):
                 if (backlog := self._backlogs.get((uid, each))) is not None:
                     self._expire(backlog)

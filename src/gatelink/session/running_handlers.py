@@ -22,7 +22,7 @@ class RunningHandlers:
     """The handlers of one loop that run in tasks.
 
     It logs those that run for LONG, and cancels those over limits.handler_timeout, if that is set.
-    wheel: gives the loop's wheel.
+    wheel: returns the loop's wheel.
     """
 
     def __init__(self, wheel: Callable[[], Wheel], limits: Limits) -> None:

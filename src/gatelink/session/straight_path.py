@@ -58,8 +58,8 @@ def send_to_all(sessions: Iterable[Receiver], frames: Sequence[bytes], key: int 
 class StraightPath(Item):
     """Queues and writes messages, and passes frames on. Its only subclass is `Session`.
 
-    last_heard: seconds of the wheel's clock at the last read. on_written: called after each flush that wrote messages,
-    while it is set.
+    last_heard: when the peer's silence began to count (`Session`). on_written: called after each flush that wrote
+    messages, while it is set.
     """
 
     __slots__ = (

@@ -53,8 +53,8 @@ class Call(Item):
 class Wheel:
     """The deadlines of one event loop, and the one clock of all that has deadlines there.
 
-    clock: gives seconds, the loop's time by default. now: what it gave last; at most one tick old while an item is set
-    and the loop is not late.
+    clock: returns seconds, the loop's time by default. now: what it returned last; at most one tick old while an item
+    is set and the loop is not late.
 
     An item whose `on_deadline` raises is reported to the loop's exception handler; the other items are still called.
     """

@@ -247,7 +247,7 @@ class User(Item):
 class Users:
     """The users of one loop's context: those with a session, and those whose buckets are not full again.
 
-    wheel: gives the context's wheel.
+    wheel: returns the context's wheel.
     """
 
     def __init__(self, wheel: Callable[[], Wheel], limits: Limits) -> None:

@@ -54,7 +54,7 @@ class _Scanner:
         return self.found
 
     def header(self) -> Place:
-        """`[table]` or `[[item of an array of tables]]`; gives the place of the keys below it."""
+        """Read `[table]` or `[[item of an array of tables]]`, and return the place of the keys below it."""
         line, brackets = self.line, 0
         place: Place = ()
         while self.token == "[":

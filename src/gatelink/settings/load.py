@@ -114,7 +114,7 @@ class Reader:
     def read(self, value: Any, type: Any, place: Place = (), default: Any = msgspec.NODEFAULT) -> Any:
         """`value` as `type`: a struct, a tuple or a table of such types, a secret, a path, or a plain value.
 
-        default: the field's own, for examples. Gives `_BAD` after an error.
+        default: the field's own, for examples. Returns `_BAD` after an error.
         """
         if get_origin(type) in (Union, types.UnionType):
             (type,) = [part for part in get_args(type) if part is not types.NoneType]

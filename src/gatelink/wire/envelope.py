@@ -70,8 +70,8 @@ Encoded = bytes
 class WholeFrames(list[Encoded]):
     """Whole message frames in the order in which they came.
 
-    has_tags: whether there are requests, answers or failures among them. In the compiled core they are no list, and
-    stay in the body of their envelope.
+    has_tags: whether there are requests, answers or failures among them. The compiled core has a type of its own in
+    place of this list: there the frames stay in the body of their envelope.
     """
 
     __slots__ = ()

@@ -171,10 +171,10 @@ class FrameDecoder:
 
     max_length: bytes of payload that a frame may declare. allowed: flags bytes that are no error. Both may change
         between two calls of `feed`.
-    turn_frames, turn_bytes: the most that one call gives, so that one peer does not delay the others. If there is more,
-        `more` is true, and `feed(b"")` continues.
+    turn_frames, turn_bytes: the most that one call returns, so that one peer does not delay the others. If there is
+        more, `more` is true, and `feed(b"")` continues.
 
-    At the first bad header, `error` is set, and `feed` gives the frames before it. Later calls give nothing.
+    At the first bad header, `error` is set, and `feed` returns the frames before it. Later calls return nothing.
     """
 
     __slots__ = ("_need", "_tail", "allowed", "error", "max_length", "more", "turn_bytes", "turn_frames")

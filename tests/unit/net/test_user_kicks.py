@@ -66,9 +66,9 @@ class Server:
         self.kicks.announce = self.announce
         self.kicks.relay = lambda kick: self.notes.append(("relay", kick.uid, kick.slot))
 
-    def end(self, uid: int, slot: int | None, code: CloseCode, reason: str, since: float | None) -> list[Any]:
+    def end(self, uid: int, slot: int | None, code: CloseCode, reason: str, verified_until: float | None) -> list[Any]:
         assert code is CloseCode.KICKED
-        self.notes.append(("end", uid, slot, reason, since))
+        self.notes.append(("end", uid, slot, reason, verified_until))
         return [f"a session of {uid}"]
 
     def end_opened_with(self, uid: int, digest: bytes, code: CloseCode, reason: str) -> None:
@@ -286,7 +286,7 @@ async def test_a_kick_that_finds_too_many_waiting_ends_only_the_sessions_here(mo
     server.take()
     with capture_logs() as lines:
         assert server.kicks.kick(4, None, "enough") is None
-        server.kicks.keep_for_another(5, None, "enough", since=100)
+        server.kicks.keep_for_another(5, None, "enough", relayed_at=100)
     assert server.take() == [("refuse", 4, None), ("end", 4, None, "enough", None)]
     assert len(server.kicks) == 3 and not server.kicks.is_kept(5, 0) and lines[0]["uid"] == 4
     assert server.kicks.kick(3, None, "") is not None, "it waits already"
@@ -335,7 +335,7 @@ async def test_a_kick_kept_for_another_server_is_dropped_where_it_waits(
     server = Server()
     server.gate.clear()
     server.kicks.kick(8, None, "")
-    server.kicks.keep_for_another(7, None, "", since=100)
+    server.kicks.keep_for_another(7, None, "", relayed_at=100)
     await until(lambda: bool(server.kicks._kept) is (waits != "for a worker"))
     server.kicks.record_seen(7, 1, 100)
     assert server.kicks.is_kept(7, 1) and len(server.kicks) == 2
@@ -455,7 +455,7 @@ async def test_a_kick_kept_for_another_server_refuses_nobody_once_its_record_is_
         return False
 
     kicks.announce = announce
-    kicks.keep_for_another(7, None, "", since=100)
+    kicks.keep_for_another(7, None, "", relayed_at=100)
     if tried != "not":
         await begun.wait()
     kicks.record_seen(7, None, 99)
@@ -488,11 +488,11 @@ async def test_a_server_that_writes_the_record_of_anothers_kick_goes_on_until_th
             return is_written
 
         kicks.announce = announce
-        since = int(engine.now() * 1_000_000)
+        relayed_at = int(engine.now() * 1_000_000)
         async with asyncio.timeout(10), engine.watch(PREFIX) as watch:
-            kicks.keep_for_another(7, None, "", since)
+            kicks.keep_for_another(7, None, "", relayed_at)
             await anext(aiter(watch))
-        kicks.record_seen(7, None, since)
+        kicks.record_seen(7, None, relayed_at)
         await until(lambda: tries >= 3 or not len(kicks))
         assert kicks.is_kept(7, 1)
         tokens.is_away = False
@@ -505,7 +505,7 @@ async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_ano
     tokens = Tokens()
     tokens.is_away = False
     kicks = kicks_of(tokens)
-    kicks.keep_for_another(7, None, "", since=100)
+    kicks.keep_for_another(7, None, "", relayed_at=100)
     kick = kicks.kick(7, None, "")
     kicks.record_seen(7, None, 100)  # of the other's kick, not of this server's
     assert kick is not None and await kick.tried
@@ -546,9 +546,9 @@ async def test_a_kick_that_another_server_sends_during_a_try_of_an_earlier_one_i
     if first == "its own":
         kicks.kick(7, None, "")
     else:
-        kicks.keep_for_another(7, None, "", since=100)
+        kicks.keep_for_another(7, None, "", relayed_at=100)
     await trying.wait()
-    kicks.keep_for_another(7, None, "", since=60_000_000)
+    kicks.keep_for_another(7, None, "", relayed_at=60_000_000)
     kicks.record_seen(7, None, 200)
     assert kicks.is_kept(7, 1)
     go_on.set()
@@ -565,8 +565,8 @@ async def test_a_kick_that_another_server_sends_during_a_try_of_an_earlier_one_i
 
 async def test_of_two_kicks_of_other_servers_the_later_one_counts_whichever_comes_first() -> None:
     kicks = kicks_of(object())
-    kicks.keep_for_another(7, None, "", since=200)
-    kicks.keep_for_another(7, None, "", since=100)
+    kicks.keep_for_another(7, None, "", relayed_at=200)
+    kicks.keep_for_another(7, None, "", relayed_at=100)
     kicks.record_seen(7, None, 100)
     assert kicks.is_kept(7, 1)
     kicks.record_seen(7, None, 200)
@@ -598,7 +598,7 @@ async def test_a_kick_that_repeats_one_that_is_kept_is_tried_for_an_hour_of_its_
         if again == "kick":
             kicks.kick(7, None, "")
         else:
-            kicks.keep_for_another(7, None, "", since=at)
+            kicks.keep_for_another(7, None, "", relayed_at=at)
 
     kicks.announce = announce
     kick(100)
