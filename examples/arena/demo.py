@@ -17,6 +17,7 @@ import signal
 import sys
 import tempfile
 import time
+from collections.abc import Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 
@@ -177,11 +178,18 @@ def page(world: World, options: argparse.Namespace, show: Show) -> str:
         f"seed {options.seed}",
         marks=[(kill.at, str(kill)) for kill in show.kills],
     )
-    errors = [f"{times:,} x {what}" for what, times in sorted(verdict.errors.items())]
     record = replace(
-        record, all_errors=sum(verdict.errors.values()), errors=errors, counts=counts
+        record,
+        all_errors=sum(verdict.errors.values()),
+        errors=counted(verdict.errors),
+        counts=counts,
     )
     return report(record)
+
+
+def counted(errors: Mapping[str, int]) -> list[str]:
+    """The errors, each with how often it came."""
+    return [f"{times:,} x {what}" for what, times in sorted(errors.items())]
 
 
 def figures(world: World, players: list[Player]) -> Figures:
@@ -221,9 +229,11 @@ async def entered(
                 f"{len(players) - missing} of {len(players)} robots are in their rooms"
             )
         if time.monotonic() > deadline or any(task.done() for task in playing):
-            errors = players[0].world.verdict.errors
+            errors = counted(players[0].world.verdict.errors) or ["no time was left"]
             raise DemoError(
-                f"not every robot got into a room: {errors or 'no time left'}"
+                f"{missing:,} of {len(players):,} robots got into no room: "
+                f"{'; '.join(errors)}. On a busy machine take fewer robots: "
+                "make demo DEMO_ARGS='--count 100'"
             )
         await asyncio.sleep(0.1)
 
@@ -322,8 +332,7 @@ def say(world: World, count: int, show: Show) -> int:
         )
     for text, error in world.tally.error_texts.items():
         verdict.errors[text] = error.count
-    for what, times in sorted(verdict.errors.items()):
-        lines.append(f"ERROR {times} x {what}")
+    lines += [f"ERROR {error}" for error in counted(verdict.errors)]
     lost = sum(
         times
         for what, times in verdict.errors.items()

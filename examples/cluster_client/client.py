@@ -2,10 +2,10 @@
 
 import asyncio
 import sys
-from contextlib import suppress
 
 from examples.hello.server import Hello
-from gatelink import Handlers, Session, connect_cluster
+from gatelink import ConnectError, Handlers, Session, connect_cluster
+from gatelink.login.client import LoginFailed
 
 handlers = Handlers()
 
@@ -33,5 +33,9 @@ async def main(login: str, device_id: str) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(main(*sys.argv[1:]))
+    except (ConnectError, LoginFailed) as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

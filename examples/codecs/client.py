@@ -3,12 +3,11 @@
 import asyncio
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 from examples.codecs.inventory_pb import Inventory
 from examples.codecs.messages import Chat, Profile, Shot, Spell, Voice, catalog
-from gatelink import Handlers, RawFrame, Session, connect
+from gatelink import ConnectError, Handlers, RawFrame, Session, connect
 
 UNKNOWN = 14999  # an id that neither side has registered
 
@@ -44,5 +43,9 @@ async def main(address: str, show: Callable[[Any], None] = print) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(main(sys.argv[1] if len(sys.argv) > 1 else "tcp://127.0.0.1:7000"))
+    except ConnectError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

@@ -2,10 +2,9 @@
 
 import asyncio
 import sys
-from contextlib import suppress
 
 from examples.hello.server import Hello
-from gatelink import Handlers, Session, connect
+from gatelink import ConnectError, Handlers, Session, connect
 
 handlers = Handlers()
 
@@ -23,5 +22,9 @@ async def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(main(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))
+    except ConnectError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

@@ -7,10 +7,9 @@ import asyncio
 import os
 import ssl
 import sys
-from contextlib import suppress
 from pathlib import Path
 
-from gatelink import Session, connect
+from gatelink import ConnectError, Session, connect
 
 
 async def fetch_token(folder: Path, uid: int) -> str:
@@ -39,5 +38,9 @@ async def main(address: str) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(main(*sys.argv[1:] or ["tls://127.0.0.1:7443"]))
+    except ConnectError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

@@ -5,11 +5,10 @@ python -m examples.metrics.client
 
 import asyncio
 import sys
-from contextlib import suppress
 from urllib.request import urlopen
 
 from examples.metrics.server import Answer, Ask, catalog
-from gatelink import Handlers, Session, connect
+from gatelink import ConnectError, Handlers, Session, connect
 
 QUESTIONS = 100
 handlers = Handlers(catalog)
@@ -44,6 +43,10 @@ async def main(address: str, admin: str) -> dict[str, float]:
 
 if __name__ == "__main__":
     where = sys.argv[1:] or ["tcp://127.0.0.1:7000", "127.0.0.1:9100"]
-    with suppress(KeyboardInterrupt):
+    try:
         for name, value in asyncio.run(main(*where)).items():
             print(f"{name} {value:g}")
+    except ConnectError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

@@ -2,11 +2,18 @@
 
 import asyncio
 import sys
-from contextlib import suppress
 
 from msgspec import Struct
 
-from gatelink import Handlers, Server, Session, StaticTokens, connect, message
+from gatelink import (
+    ConnectError,
+    Handlers,
+    Server,
+    Session,
+    StaticTokens,
+    connect,
+    message,
+)
 
 
 @message(11001)  # from 11000 on; client and server know a message by this number
@@ -43,5 +50,9 @@ async def play(address: str) -> None:
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         asyncio.run(play(*sys.argv[1:] or ["tcp://127.0.0.1:7000"]))
+    except ConnectError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

@@ -7,10 +7,9 @@ python -m examples.token_store.client UID TOKEN [UID]
 
 import asyncio
 import sys
-from contextlib import suppress
 
 from examples.token_store.messages import Ban, Banned, Welcome, catalog
-from gatelink import Handlers, Session, connect
+from gatelink import ConnectError, Handlers, Session, connect
 
 handlers = Handlers(catalog)
 
@@ -41,6 +40,10 @@ async def main(address: str, uid: int, token: str, ban: int | None = None) -> No
 
 
 if __name__ == "__main__":
-    with suppress(KeyboardInterrupt):
+    try:
         uid, token, *ban = sys.argv[1:]
         asyncio.run(main("tcp://127.0.0.1:7000", int(uid), token, *map(int, ban)))
+    except ConnectError as error:
+        sys.exit(str(error))
+    except KeyboardInterrupt:
+        pass

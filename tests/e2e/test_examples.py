@@ -17,6 +17,7 @@ from typing import Any
 import msgspec
 import pytest
 
+from examples.demo import reserved_ports
 from gatelink import CloseCode, ConnectError, Handlers, Listen, Server, Session, connect
 from gatelink.login.client import LoginFailed
 from gatelink.robots import LoadTest
@@ -171,6 +172,52 @@ async def test_ctrl_c_ends_each_example_without_a_traceback(tmp_path: Path) -> N
         async with python("-c", INTERRUPTED, *modules, environment={"LISTENERS": str(tmp_path)}) as process:
             _, out, err = await ended(process)
     assert (out.splitlines(), err) == ([f"{module} 0" for module in modules], "")
+
+
+REFUSED = """
+import asyncio, runpy, sys
+import gatelink.testing
+from gatelink import ConnectError
+
+
+def refused(main):
+    main.close()
+    raise ConnectError("tcp://127.0.0.1:7000: Connection refused; is the server running there?")
+
+
+asyncio.run = refused
+module, *sys.argv[1:] = sys.argv[1:]
+runpy.run_module(module, run_name="__main__", alter_sys=True)
+"""
+
+
+CLIENTS: dict[str, list[str]] = {
+    "hello.client": [],
+    "start.game": [],
+    "game_loop.client": [],
+    "codecs.client": [],
+    "metrics.client": [],
+    "listeners.client": [],
+    "token_store.client": ["7", "a token"],
+    "cluster_client.client": ["http://127.0.0.1:8080", "a device"],
+}
+"""The clients of a server that runs elsewhere, and their arguments."""
+
+
+@pytest.mark.parametrize("module", CLIENTS)
+async def test_a_client_without_its_server_says_so_in_one_line(module: str) -> None:
+    async with python("-c", REFUSED, f"examples.{module}", *CLIENTS[module]) as process:
+        status, out, err = await ended(process)
+    assert (status, out) == (1, "")
+    assert err == "tcp://127.0.0.1:7000: Connection refused; is the server running there?\n"
+
+
+async def test_hellos_client_without_a_server_asks_whether_it_runs_there() -> None:
+    with reserved_ports() as port:
+        async with python("-m", "examples.hello.client", f"tcp://127.0.0.1:{port}") as client:
+            status, out, err = await ended(client)
+    assert (status, out) == (1, "")
+    assert err == f"tcp://127.0.0.1:{port}: Connection refused; is the server running there?\n"
 
 
 async def test_hellos_robots_find_nothing_wrong() -> None:

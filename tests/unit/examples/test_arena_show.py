@@ -1,5 +1,6 @@
 """What the arena's demo shows: a picture that fits on a small terminal, and plain lines elsewhere."""
 
+import asyncio
 import io
 import re
 from collections import deque
@@ -7,7 +8,10 @@ from collections import deque
 import pytest
 from rich.console import Console
 
+from examples.arena.demo import entered
+from examples.arena.players import Player, World
 from examples.arena.show import Figures, Kill, Row, Show, curve
+from examples.demo import DemoError
 
 NAMES = ("gateway-1", "gateway-2", "lobby-1", "lobby-2", "login", "nats-server", "room-1", "room-2")
 KILLS = [
@@ -73,3 +77,19 @@ def test_elsewhere_each_step_is_a_line_without_colours() -> None:
 def test_a_curve_shows_the_newest_values_between_nothing_and_the_most() -> None:
     assert str(curve(deque([9.0, 0.0, 5.0, 10.0]), 3, most=10.0)) == "▁▄█"
     assert str(curve(deque([0.0, 0.0]), 5)) == "▁▁" and str(curve(deque(), 5)) == ""
+
+
+@pytest.mark.parametrize(
+    ("errors", "words"),
+    [
+        ({}, "1 of 1 robots got into no room: no time was left. "),
+        ({"a robot gave up: late": 1_234, "lost": 1}, "no room: 1,234 x a robot gave up: late; 1 x lost. "),
+    ],
+)
+async def test_a_demo_whose_robots_do_not_get_in_says_why_in_words(errors: dict[str, int], words: str) -> None:
+    world = World("http://127.0.0.1:1", rooms=1, password="")
+    world.verdict.errors.update(errors)
+    gave_up = asyncio.create_task(asyncio.sleep(0))
+    await gave_up
+    with pytest.raises(DemoError, match=f"{words}On a busy machine take fewer robots"):
+        await entered([Player(world, 0, seed=0)], [gave_up], show(80)[0])
