@@ -223,13 +223,16 @@ class ClusterClient:
                     except GatelinkError as error:
                         failed = error
                         least = _wait_after(error)
+                        quiet.info("not logged in yet", error=str(error))
                 else:
                     raise failed or ConnectError("not connected")
         except TimeoutError:
             await self._source.close()
             raise failed or ConnectError(f"not connected within {timeout:g} s", CloseCode.VERIFY_TIMEOUT) from None
-        except BaseException:
+        except BaseException as error:
             await self._source.close()
+            if isinstance(error, asyncio.CancelledError) and failed is not None:
+                raise error from failed  # what the last attempt met
             raise
         self._life = tasks.keep(self._live(), "keeping a client connected")
 

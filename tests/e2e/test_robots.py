@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
+from examples.demo import reserved_ports
 from gatelink import CatalogError, CloseCode, ConfigError, ServerKey, Session, SessionClosed
 from gatelink.robots import LoadTest, Options, Robot, Tally, load_test
 from tests.e2e.support import CATALOG, Blob, Echo, EchoServer, Note, serving, token_of, until
@@ -502,7 +503,17 @@ async def test_a_run_in_which_no_robot_was_connected_did_not_hold(kind: str) -> 
         tally = await LoadTest(Connects, count=2, seconds=300 * MS, **options).run()
     assert (tally.errors, tally.held) == (2, False)
     [text] = tally.error_texts
-    assert text.startswith("saw no connection when the run ended, of no robot")
+    assert text == f"no robot had a connection when the run ended, at {'http' if kind == 'login' else 'tcp'}://{where}"
+
+
+async def test_a_run_without_a_login_service_says_where_it_should_be_and_what_the_last_attempt_met(here: Path) -> None:
+    with reserved_ports() as port:
+        url = f"http://127.0.0.1:{port}"
+        arguments = ("load:Good", "--login", url, "--count", "3", "--ramp", "0", "--seconds", "2")
+        async with robots(*arguments, cwd=here) as process:
+            status, out, _ = await ended(process)
+    words = f"3 x no robot had a connection when the run ended, at {url}: LoginFailed: POST {url}/v1/guest: no answer: "
+    assert status == 1 and words in out and "; is the login service running there?" in out
 
 
 async def test_help_says_what_a_scenario_is_and_every_exit_status(here: Path) -> None:

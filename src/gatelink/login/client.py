@@ -60,7 +60,8 @@ class LoginClient:
         shown = str(parsed.copy_with(username=None, password=None, query=None, fragment=None))
         if parsed.scheme not in ("http", "https") or not parsed.host:
             raise ConfigError(f"the login service's URL {shown!r} has no scheme and host; {_URL_FIX}")
-        self._shown = shown.rstrip("/")
+        self.url = shown.rstrip("/")
+        """Of the service, without user and password."""
         self._timeout = timeout
         # A small compressed reply could be huge once decompressed.
         headers = {"accept": "application/json", "accept-encoding": "identity"}
@@ -114,13 +115,13 @@ class LoginClient:
 
     def _no_answer(self, method: str, path: str, status: int, what: str, error: Exception | None = None) -> NoReturn:
         """Raise LoginFailed for a successful answer that no login service gives."""
-        url = self._shown + path
+        url = self.url + path
         text = f"{method} {url}: {status}, but no answer of a login service ({what}); is this its address?"
         raise LoginFailed(text, status=status, url=url) from error
 
     async def _ask(self, method: str, path: str, body: dict[str, str | int] | None = None) -> tuple[int, str, bytes]:
         """The status, content type and body of a successful answer."""
-        url = self._shown + path
+        url = self.url + path
         try:
             async with asyncio.timeout(self._timeout), self._http.stream(method, path, json=body) as response:
                 content = await _read(response)
@@ -128,7 +129,8 @@ class LoginClient:
             text = f"{method} {url}: {response.status_code}, and {error}; is this a login service's address?"
             raise LoginFailed(text, status=response.status_code, url=url) from None
         except Exception as error:  # errors of several libraries, without a common class
-            raise LoginFailed(f"{method} {url}: no answer: {_words(error)}", url=url) from error
+            hint = "; is the login service running there?" if isinstance(error, httpx.ConnectError) else ""
+            raise LoginFailed(f"{method} {url}: no answer: {_words(error)}{hint}", url=url) from error
         status = response.status_code
         if response.is_success:
             return status, _printable(response.headers.get("content-type", "no type")), content

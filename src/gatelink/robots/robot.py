@@ -157,7 +157,8 @@ class Robot:
         except BaseException as error:
             self.session = None  # `_opened` may have set it before a cancellation
             if isinstance(error, asyncio.CancelledError) and not self._tally.all_sessions:
-                self.fail("saw no connection when the run ended, of no robot; expected a server that lets them in")
+                why = f": {words_of(error.__cause__)}" if error.__cause__ is not None else ""
+                self.fail(f"no robot had a connection when the run ended, at {_place(self._target | options)}{why}")
             raise
 
     async def _connect(self, wanted: dict[str, Any]) -> Session:
@@ -400,3 +401,11 @@ def describe(error: BaseException) -> str:
     own = [frame for frame in frames if PurePath(frame.filename).parent != _ASYNCIO] or frames
     place = f" ({PurePath(own[-1].filename).name}:{own[-1].lineno})" if own else ""
     return f"{words_of(error)}{place}"
+
+
+def _place(options: Options) -> str:
+    """Where robots connect, for people."""
+    login, address = options.get("login"), options.get("address", "")
+    if login is not None:
+        return login if isinstance(login, str) else login.url
+    return address if isinstance(address, str) else ", ".join(address)
