@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import re
+import sys
 from collections.abc import Callable
 from typing import Any
 
@@ -17,16 +18,18 @@ from gatelink.errors import BodyError, CatalogError, CloseCode, ConfigError
 from gatelink.handlers import Handlers
 from gatelink.handling.fallback import RawFrame
 from gatelink.handling.route import TIME_BUCKETS, Route
+from gatelink.net.connection import deliver
 from gatelink.session.interfaces import Peer
 from gatelink.session.session import Session
 from gatelink.session.states import SessionState
 from gatelink.wire.base import HEARTBEAT
 from gatelink.wire.body import BodyCoder, compress
 from gatelink.wire.control import Lost
-from gatelink.wire.frames import COMPRESSED, CONTROL, SCRAMBLED, Frame, encode_frame
+from gatelink.wire.frames import COMPRESSED, CONTROL, SCRAMBLED, Frame, FrameDecoder, encode_frame
 from gatelink.wire.messages import Catalog
 from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, Say, settle, state_of, turn
 from tests.handling import BAD, Seen, count, opened, say
+from tests.processes import ended, python
 
 # -- registration --
 
@@ -556,6 +559,94 @@ async def test_a_session_can_have_a_table_of_its_own() -> None:
         session.receive([say(str(session.uid))])
     assert shared.notes == ["verified"] * 3 + ["0", "2"]
     assert own.notes == ["1"]
+
+
+OWN_TABLES = 2_000
+A_TABLE = 20_000
+"""Bytes: what a session's own table may take. There may be one for each of ten thousand sessions."""
+
+MANY_TABLES = f"""
+import gc
+from pathlib import Path
+from gatelink.handlers import Handlers
+from gatelink.wire.messages import Catalog
+from tests.fakes import CATALOG
+
+class Player:
+    def on_say(self, session, message): ...
+    def on_count(self, session, message): ...
+
+def table():
+    handlers = Handlers(CATALOG)
+    handlers.register(Player())
+    return handlers
+
+def memory():
+    gc.collect()
+    return int(Path("/proc/self/statm").read_text().split()[1]) * 4_096
+
+for _ in range(10):
+    table()
+before = memory()
+tables = [table() for _ in range({OWN_TABLES})]
+print(memory() - before)
+"""
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="/proc says how much memory a process has")
+async def test_a_sessions_own_table_takes_little_memory() -> None:
+    async with python("-c", MANY_TABLES) as process:
+        status, out, err = await ended(process)
+    assert status == 0, err
+    assert int(out) < OWN_TABLES * A_TABLE
+
+
+async def test_each_id_has_the_route_that_it_was_given_last_wherever_it_lies() -> None:
+    """Ids of one page of the compiled core's table and of others, set, replaced and deleted one by one."""
+    bench, handlers, heard = Bench(), Handlers(CATALOG), list[str]()
+    ids = [25, 99, 200, 255, 256, 257, 511, 512, 32_767, 59_903, 59_904, 59_999]
+    session, _ = opened(bench, handlers)
+
+    def set_route(id: int, name: str) -> None:
+        handlers.routes[id] = Route(name, lambda session, body: heard.append(name), bytes)
+
+    def called() -> list[str]:
+        """The routes that were called, of one message with each id."""
+        heard.clear()
+        for id in ids:
+            deliver(FrameDecoder(1_000), encode_frame(id, b"x"), 1, session, None)
+        return heard
+
+    for id in ids:
+        set_route(id, f"{id}")
+    names = [f"{id}" for id in ids]
+    assert called() == names
+    for at in range(0, len(ids), 2):
+        names[at] += " anew"
+        set_route(ids[at], names[at])
+    assert called() == names
+    for id in ids:
+        del handlers.routes[id], names[0]
+        assert called() == names
+
+
+async def test_a_handler_may_take_all_routes_away_and_fail_to_register_others() -> None:
+    class Wrong:
+        def on_sya(self, session: Session, message: Say) -> None: ...
+
+    bench, handlers = Bench(), Handlers(CATALOG)
+
+    @handlers.on(Say)
+    def say_no_more(session: Session, message: Say) -> None:
+        handlers.routes.clear()
+        with pytest.raises(CatalogError):
+            handlers.register(Wrong())
+
+    session, _ = opened(bench, handlers)
+    data = b"".join(encode_frame(id, body) for id, _, body in [say("one"), say("two"), say("three")])
+    deliver(FrameDecoder(1_000), data, len(data), session, None)
+    await settle()
+    assert bench.context.stats.unhandled == 2
 
 
 # -- the rate of a message type --

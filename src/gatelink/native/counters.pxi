@@ -52,17 +52,29 @@ cdef class Route:
         self.buckets[at] += 1
 
 
-cdef class Routes:
-    """A dictionary, and beside it a table of 65,536 pointers to the same routes, which the dictionary owns.
+DEF PAGE = 256              # ids of one page of routes, and pages of one table
 
-    It is no subclass of dict, whose other methods would not change the table.
+cdef PyObject *no_page[PAGE]        # NULL each: no id of the page has a route
+cdef PyObject **no_routes[PAGE]     # `no_page` each
+cdef int _page
+for _page in range(PAGE):
+    no_routes[_page] = no_page
+
+
+cdef class Routes:
+    """A dictionary, and beside it pages of pointers to the same routes, which the dictionary owns.
+
+    The page of an id is that of its higher byte. A table has the pages of the ids that it had; a session may have a
+    table of its own, so it must not be large.
+
+    It is no subclass of dict, whose other methods would not change the pages.
     """
 
     cdef dict known
-    cdef PyObject **by_id
+    cdef PyObject ***pages
 
     def __cinit__(self, *arguments):
-        self.by_id = NULL
+        self.pages = no_routes
 
     def __init__(self, routes=()):
         self.known = {}
@@ -70,24 +82,50 @@ cdef class Routes:
             self[key] = route
 
     def __dealloc__(self):
-        free(self.by_id)
+        cdef int page
+        if self.pages is not no_routes:
+            for page in range(PAGE):
+                if self.pages[page] is not no_page:
+                    free(self.pages[page])
+            free(self.pages)
+
+    cdef inline PyObject *at(self, uint16_t id) noexcept:
+        """The route of a message; NULL if it has none."""
+        return self.pages[id >> 8][id & 0xFF]
+
+    cdef PyObject **page_of(self, uint16_t id) except NULL:
+        """The page of a message id, which is made if there is none."""
+        cdef PyObject ***pages
+        cdef PyObject **page = self.pages[id >> 8]
+        if page is not no_page:
+            return page
+        if self.pages is no_routes:
+            pages = <PyObject ***>malloc(PAGE * sizeof(PyObject **))
+            if pages is NULL:
+                raise MemoryError()
+            memcpy(pages, no_routes, PAGE * sizeof(PyObject **))
+            self.pages = pages
+        page = <PyObject **>calloc(PAGE, sizeof(PyObject *))
+        if page is NULL:
+            raise MemoryError()
+        self.pages[id >> 8] = page
+        return page
 
     def __setitem__(self, int key, Route route not None):
+        cdef PyObject **page = NULL
         if not -0x10000 < key < 0x10000:
             raise ValueError(f"{key} is no message id")
-        if self.by_id is NULL:
-            self.by_id = <PyObject **>calloc(0x10000, sizeof(PyObject *))
-            if self.by_id is NULL:
-                raise MemoryError()
-        older = self.known.get(key)     # until the table has the new one
-        self.known[key] = route
         if key >= 0:
-            self.by_id[key] = <PyObject *>route
+            page = self.page_of(<uint16_t>key)
+        older = self.known.get(key)     # until the page has the new one
+        self.known[key] = route
+        if page is not NULL:
+            page[key & 0xFF] = <PyObject *>route
 
     def __delitem__(self, int key):
         older = self.known[key]
         if key >= 0:
-            self.by_id[key] = NULL
+            self.page_of(<uint16_t>key)[key & 0xFF] = NULL
         del self.known[key]
 
     def clear(self):

@@ -248,7 +248,6 @@ cdef class StraightPath(Item):
         """
         cdef HandlerTable table
         cdef ForwardTable router = None
-        cdef PyObject **routes
         cdef const uint8_t *types = NULL
         found.count = 0
         if self.state is not OPEN or self.inbox is not None or not isinstance(self.handlers, HandlerTable):
@@ -268,14 +267,11 @@ cdef class StraightPath(Item):
             types = <const uint8_t *>PyBytes_AS_STRING(router.table)
         else:
             return 0
-        routes = table.routes.by_id
-        if routes is NULL and types is NULL:
-            return 0
-        self.scan(routes, types, data, size, share, found)
+        self.scan(table.routes, types, data, size, share, found)
         return 0
 
     cdef int scan(
-        self, PyObject **routes, const uint8_t *types, const uint8_t *data, size_t size, Share *share, Straight *found
+        self, Routes routes, const uint8_t *types, const uint8_t *data, size_t size, Share *share, Straight *found
     ) except -1:
         """Looks at each frame, where `length` 0 means: not straight.
 
@@ -316,12 +312,12 @@ cdef class StraightPath(Item):
             id = gl_u16(data + at + HEADER_SIZE)
             length = straight_length(word, speaks_requests)
             if types is NULL:
-                if not length or (routes[id] is NULL and word >> 24 < ANSWER):
+                if not length or (routes.at(id) is NULL and word >> 24 < ANSWER):
                     length = 0
             else:
                 if not length and word >> 24 < REQUEST:  # compressed or scrambled: it stays as it is
                     length = straight_length(word & MAX_LENGTH, False) if word >> 24 < 4 else 0
-                if word >> 24 >= ANSWER or not types[id] or (routes is not NULL and routes[id] is not NULL):
+                if word >> 24 >= ANSWER or not types[id] or routes.at(id) is not NULL:
                     length = 0
                 elif not found.messages:
                     found.type = types[id]
@@ -483,7 +479,7 @@ cdef class StraightPath(Item):
                 if here in refused:
                     continue
                 head += TAG_SIZE
-            found = table.routes.by_id[gl_u16(data + here + HEADER_SIZE)]
+            found = table.routes.at(gl_u16(data + here + HEADER_SIZE))
             if found is NULL:  # a handler that was called before has deleted the route
                 self.handlers.dispatch(self, frames_of(data, here, end, refused))
                 return 0
