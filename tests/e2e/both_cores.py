@@ -7,20 +7,29 @@ A trace is the kind of client, what the server reads, and the steps, in the word
 import asyncio
 import json
 import os
+import ssl
 import sys
+from collections.abc import Iterator
+from functools import cache
+from itertools import cycle
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import uvloop
 
-from gatelink import CloseCode, Full, Limits, Listen, ServerKey, Session
+from gatelink import CloseCode, Full, Handlers, Limits, Listen, ServerKey, Session
 from gatelink.session.states import SessionState
+from gatelink.session.stream import Pause
 from gatelink.wire.base import HEARTBEAT, VERIFY_SUCCEEDED
 from gatelink.wire.control import Ack, Close, Features, Hello, Resumed, Ticket, control_frame, decode_control
 from gatelink.wire.frames import ALL_FLAGS, CONTROL, FrameDecoder
 from gatelink.wire.handshake import Initiator
 from gatelink.wire.resume import NO_HANDSHAKE, resume
 from gatelink.wire.secure import SecureStream
-from tests.e2e.support import TCP, Blob, Echo, EchoServer, until, verify_request
+from gatelink.wire.websocket import WebSocketStream
+from tests.e2e.support import CATALOG, TCP, Blob, Echo, EchoServer, Note, make_certificate, until, verify_request
+from tests.e2e.websocket import BINARY, PING, PONG, request, ws_frame
 
 LIMITS = Limits(
     max_frame=2_000,
@@ -35,10 +44,62 @@ LIMITS = Limits(
 )
 KEY = ServerKey.generate()
 KINDS = ("base", "extended", "resumable", "sealed")
-WAYS = ("socket", "transport")
-"""What the server reads: a socket of its own, or a transport, as with TLS and WebSocket."""
+WAYS = ("socket", "transport", "proxied", "tls", "ws", "wss")
+"""What the server reads: a socket of its own, or a transport with nothing or something between."""
 QUIET = 6
 """Turns of the loop in which nothing happens; then all that a step has caused is done."""
+
+
+NOTE = CATALOG.find(Note).id
+
+
+@cache
+def certificate() -> tuple[str, str, ssl.SSLContext]:
+    """A certificate of the servers here, for the life of the process."""
+    folder = TemporaryDirectory()
+    made = make_certificate(Path(folder.name))
+    FOLDERS.append(folder)
+    return made
+
+
+FOLDERS: list[TemporaryDirectory[str]] = []
+
+
+def listen_of(way: str) -> str | Listen:
+    """What listens for the clients of a way."""
+    match way:
+        case "socket":
+            return TCP
+        case "transport":
+            return Listen(endpoint=TCP, accept=lambda connection: True)
+        case "proxied":
+            return Listen(endpoint=TCP, proxies=("127.0.0.1",))
+        case "ws":
+            return Listen(endpoint="ws://127.0.0.1:0")
+        case _:
+            pem, key, _ = certificate()
+            return Listen(endpoint=f"{way}://127.0.0.1:0", certificate=pem, key=key)
+
+
+def web_frames(data: bytes, shape: Iterator[int]) -> Iterator[bytes]:
+    """WebSocket frames that carry `data`, in the order of `shape`: each number is a size and what has it."""
+    for number in shape:
+        size, what = divmod(number, 8)
+        part, data = data[:size], data[size:]
+        if what == 1:  # in two fragments
+            half = len(part) // 2
+            yield ws_frame(BINARY, part[:half], fin=False) + ws_frame(0, part[half:])
+        elif what == 2:  # with a ping between them
+            half = len(part) // 2
+            yield ws_frame(BINARY, part[:half], fin=False) + ws_frame(PING, b"!") + ws_frame(0, part[half:])
+        elif what == 3:
+            yield ws_frame(PING, bytes(size % 126)) + ws_frame(BINARY, part)
+        elif what == 4:
+            yield ws_frame(PONG, b"") + ws_frame(BINARY, part)
+        else:
+            yield ws_frame(BINARY, part)
+        if not data:
+            return
 
 
 def flip(record: bytearray) -> None:
@@ -88,6 +149,22 @@ class Journal:
                 session.kick("enough")
             elif message.text == "abort":
                 session.abort()
+            elif message.text == "exit":
+                raise SystemExit(message.n)
+            elif message.text == "unroute":
+                if NOTE in server.handlers.routes:
+                    del server.handlers.routes[NOTE]
+                else:
+                    server.on(Note)(lambda session, message: self.lines.append((session.uid, message)))
+            elif message.text == "table":
+                session.handlers = self.other if session.handlers is server.handlers else server.handlers
+            elif message.text == "inject":
+                session.inject(Note(message.n))
+            elif message.text == "pause":
+                session.pause(Pause.LINK)
+                asyncio.get_running_loop().call_soon(session.resume, Pause.LINK)
+            elif message.text == "broadcast":
+                server.broadcast(Blob(b"to all"))
             elif message.text == "full":
                 for n in range(5):
                     session.send(Blob(bytes([n]) * 300))
@@ -99,6 +176,10 @@ class Journal:
         def closed(session: Session) -> None:
             assert session.close_code is not None
             self.lines.append((session.uid, (session.close_code.label, session.close_reason)))
+
+        self.other = Handlers(CATALOG)
+        self.other.on(Echo)(echo)
+        self.other.on(Note)(lambda session, message: self.lines.append((session.uid, ("other", message))))
 
     async def later(self, session: Session, message: Echo) -> None:
         await asyncio.sleep(0)
@@ -135,12 +216,21 @@ class Wire(asyncio.Protocol):
         self.frames: list[tuple[int, int, bytes]] = []
         self.came = 0
         self.is_open = True
+        self.web: WebSocketStream | None = None
+        self.shape: Iterator[int] = cycle((8 * 65_535,))
+        self.upgrade = b""
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = transport
 
     def data_received(self, data: bytes) -> None:
         self.came += len(data)
+        if self.web is not None:
+            if not self.upgrade.endswith(b"\r\n\r\n"):
+                head, end, data = data.partition(b"\r\n\r\n")
+                self.upgrade += head + end
+            data = self.web.feed(data)
+            self.web.pong = b""
         if self.stream is not None:
             data = self.stream.feed(data)
         self.frames += self.decoder.feed(data)
@@ -150,7 +240,11 @@ class Wire(asyncio.Protocol):
 
     def send(self, data: bytes) -> None:
         if self.is_open and not self.transport.is_closing():
-            self.transport.write(data if self.stream is None else self.stream.seal(data))
+            self.write(data if self.stream is None else self.stream.seal(data))
+
+    def write(self, data: bytes) -> None:
+        """As it is, or in WebSocket messages."""
+        self.transport.write(data if self.web is None else b"".join(web_frames(data, self.shape)))
 
 
 def acknowledgement(received: int) -> bytes:
@@ -160,8 +254,10 @@ def acknowledgement(received: int) -> bytes:
 class Run:
     """One trace: a client of a kind, its server, and what they say."""
 
-    def __init__(self, kind: str, server: EchoServer) -> None:
+    def __init__(self, kind: str, way: str, server: EchoServer) -> None:
         self.kind = kind
+        self.way = way
+        self.shape: list[int] = [8 * 65_535]
         self.server = server
         self.journal = Journal(server)
         self.wire = Wire()
@@ -205,7 +301,17 @@ class Run:
         if bad < len(sent):
             FAULTS[fault](sent[bad])
         joined = b"".join(sent)
-        self.wire.transport.write(joined[: len(joined) - lacks] if lacks < len(joined) else joined)
+        self.wire.write(joined[: len(joined) - lacks] if lacks < len(joined) else joined)
+
+    async def shaped(self, shape: list[int]) -> None:
+        """From now on the client's WebSocket messages are like this."""
+        self.shape = shape
+        self.wire.shape = cycle(shape)
+
+    async def web(self, data: str) -> None:
+        """The client sends these bytes below everything but TLS, if it speaks WebSocket."""
+        if self.wire.web is not None and self.wire.is_open and not self.wire.transport.is_closing():
+            self.wire.transport.write(bytes.fromhex(data))
 
     async def say(self, messages: list[list[int]]) -> None:
         """The server sends all of these in one turn: byte, size, policy, key."""
@@ -249,7 +355,15 @@ class Run:
     async def connect(self) -> None:
         loop = asyncio.get_running_loop()
         endpoint = self.server.endpoint
-        _, self.wire = await loop.create_connection(Wire, endpoint.host, endpoint.port)
+        tls = certificate()[2] if self.way in ("tls", "wss") else None
+        _, self.wire = await loop.create_connection(Wire, endpoint.host, endpoint.port, ssl=tls)
+        if self.way == "proxied":
+            self.wire.transport.write(b"PROXY TCP4 192.0.2.1 192.0.2.2 1000 2000\r\n")
+        if self.way in ("ws", "wss"):
+            self.wire.web = WebSocketStream(1 << 20, is_client=True)
+            self.wire.shape = cycle(self.shape)
+            self.wire.transport.write(request())
+            await until(lambda: self.wire.upgrade.endswith(b"\r\n\r\n") or not self.wire.is_open)
         features = Features.RESUME | Features.PING if self.kind in ("resumable", "sealed") else Features.PING
         hello = Hello(features=features, slot=0)
         if self.kind == "sealed":
@@ -298,6 +412,8 @@ class Run:
                 case Resumed(received):
                     self.heard.append(["RESUMED", received])
         self.wire.frames.clear()
+        if self.wire.web is not None and self.wire.web.status is not None:
+            self.heard.append(["closed with", self.wire.web.status])
 
     def look(self) -> None:
         """Notes the counts of the session after a step."""
@@ -318,9 +434,8 @@ class Run:
 
 async def run(kind: str, way: str, steps: list[list[Any]]) -> dict[str, Any]:
     """What a trace does."""
-    listen = TCP if way == "socket" else Listen(endpoint=TCP, accept=lambda connection: True)
-    async with EchoServer(listen, limits=LIMITS, keys=[KEY], resume_plain=True) as server:
-        it = Run(kind, server)
+    async with EchoServer(listen_of(way), limits=LIMITS, keys=[KEY], resume_plain=True) as server:
+        it = Run(kind, way, server)
         await it.connect()
         for name, *arguments in steps:
             await getattr(it, name)(*arguments)

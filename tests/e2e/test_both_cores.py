@@ -18,12 +18,13 @@ from gatelink.wire.frames import encode_control_frame
 from tests.e2e.any_bytes import frames, odd, sizes
 from tests.e2e.both_cores import FAULTS, KINDS, WAYS
 from tests.e2e.support import Echo, frame_of
+from tests.e2e.websocket import ws_frame
 from tests.twins import core
 
 pytestmark = pytest.mark.skipif(core is None, reason="the compiled core is not built here")
 
 ROOT = Path(__file__).resolve().parents[2]
-TRIES = 3
+TRIES = 5
 """How often a trace may differ: where a handler is interrupted for 5 ms, its session's turn is over, and the rest is
 handled later. A real difference is there every time."""
 
@@ -81,9 +82,71 @@ in_records = st.tuples(
     st.sampled_from(list(FAULTS)),
     st.sampled_from([0, 0, 1, 16, 30]),
 )
+verbs = st.sampled_from(["exit", "unroute", "table", "inject", "pause", "broadcast", "later", "raise", "full", ""])
+acted = st.tuples(
+    st.just("bytes"),
+    st.lists(
+        st.one_of(frames, st.tuples(st.integers(0, 9), verbs).map(lambda e: frame_of(Echo(*e)))),
+        min_size=1,
+        max_size=40,
+    )
+    .map(b"".join)
+    .map(bytes.hex),
+    sizes,
+)
+"""Messages whose handlers change what is around them, in the middle of a read."""
+
+shaped = st.tuples(
+    st.just("shaped"),
+    st.lists(
+        st.one_of(
+            st.integers(0, 7), st.sampled_from([1, 5, 6, 125, 126, 127, 300, 65_535]), st.integers(0, 300)
+        ).flatmap(lambda size: st.sampled_from([0, 0, 0, 0, 1, 2, 3, 4]).map(lambda what: max(1, 8 * size + what))),
+        min_size=1,
+        max_size=8,
+    ).filter(lambda shape: any(number >= 8 for number in shape)),
+)
+web = st.tuples(
+    st.just("web"),
+    st.tuples(
+        st.lists(frames, max_size=5).map(b"".join),
+        st.one_of(
+            st.just(ws_frame(1, b"text")),
+            st.just(ws_frame(2, b"bare", masked=False)),
+            st.just(ws_frame(2, b"bare" * 40, masked=False)),
+            st.just(ws_frame(2, b"bit", bits=0x40)),
+            st.just(ws_frame(0, b"nothing to continue")),
+            st.just(ws_frame(2, b"", fin=False) + ws_frame(2, b"")),
+            st.just(ws_frame(2, b"", fin=False)),
+            st.just(ws_frame(8, b"")),
+            st.just(ws_frame(8, b"\x03\xe8bye") + ws_frame(2, b"late")),
+            st.just(ws_frame(8, b"\x03")),
+            st.just(ws_frame(8, b"\0\0")),
+            st.just(ws_frame(9, bytes(125))),
+            st.just(ws_frame(9, bytes(126))),
+            st.just(ws_frame(9, b"", fin=False)),
+            st.just(ws_frame(3, b"")),
+            st.just(b"\x82\xfe\0\x05" + bytes(9)),  # a length in two bytes that needs one
+            st.just(b"\x82\xff" + bytes(6) + b"\x01\0" + bytes(260)),
+            st.just(b"\x82\xff" + b"\xff" * 8 + bytes(4)),
+            st.just(b"\x82\xff" + (1_048_577).to_bytes(8, "big") + bytes(4)),
+            st.just(b"\x82\xff" + (1_048_576).to_bytes(8, "big") + bytes(4)),
+            st.just(b"\x82\xfe\xff\xff" + bytes(40)),
+            st.just(b"\x82\x80" + bytes(4)),
+            st.binary(min_size=1, max_size=20),
+        ),
+        st.lists(frames, max_size=5).map(b"".join),
+    ).map(lambda p: b"".join([ws_frame(2, p[0]), p[1], ws_frame(2, p[2])]).hex()),
+)
+"""WebSocket frames that are odd or wrong."""
+
 steps = st.one_of(
     sent,
     sent,
+    acted,
+    shaped,
+    shaped,
+    web,
     mixed,
     said,
     st.tuples(st.just("broadcast"), st.integers(0, 9), st.integers(0, 600)),
