@@ -16,7 +16,7 @@ import math
 import signal
 from collections.abc import Awaitable, Callable, Iterable, Sequence, Set
 from time import perf_counter
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import structlog
 
@@ -303,6 +303,8 @@ class Server:
         """Start to listen, if it is not stopped meanwhile. Raises ConfigError if it can't, with nothing left open."""
         if self._running:
             raise ConfigError("this server is running already")
+        if isinstance(cast("object", self.listen), str):  # one character would be an endpoint
+            raise ConfigError(f'listen is a text; set a tuple of endpoints: ("{self.listen}",)')
         if not self.listen:
             raise ConfigError('no place to listen at: give Server an endpoint, as "tcp://127.0.0.1:7000"')
         self._running = True

@@ -136,6 +136,14 @@ async def test_a_stop_that_is_cancelled_in_an_on_stop_calls_none_twice() -> None
     assert seen == ["first", "second", "third"]
 
 
+async def test_a_text_in_place_of_the_list_of_endpoints_is_refused_with_what_to_write() -> None:
+    server = Server(tokens=StaticTokens(), catalog=Catalog())
+    server.listen = "tcp://127.0.0.1:0"  # type: ignore[assignment]
+    with pytest.raises(ConfigError, match=r'set a tuple of endpoints: \("tcp://127.0.0.1:0",\)'):
+        await server.start()
+    assert not server.is_running
+
+
 async def test_what_needs_a_start_says_so_before_it() -> None:
     server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), catalog=Catalog())
     with pytest.raises(ConfigError, match="has not been started"):

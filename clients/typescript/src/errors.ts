@@ -59,6 +59,10 @@ export const RequestCode = {
 } as const;
 export type RequestCode = (typeof RequestCode)[keyof typeof RequestCode];
 
+/** The code's name, as the server's log and metrics have it: `no-handler`. */
+const labelOf = (code: RequestCode): string =>
+  Object.entries(RequestCode).find(([, number]) => number === code)?.[0].toLowerCase().replace("_", "-") ?? String(code);
+
 export class GatelinkError extends Error {
   override get name(): string {
     return this.constructor.name;
@@ -113,7 +117,7 @@ export class RequestFailed extends GatelinkError {
   readonly reason: string;
 
   constructor(code: RequestCode, reason = "", detail = 0) {
-    super(`request failed: ${code === RequestCode.REFUSED ? `refused with ${detail}` : code}${reason && ` (${reason})`}`);
+    super(`request failed: ${code === RequestCode.REFUSED ? `refused with ${detail}` : labelOf(code)}${reason && ` (${reason})`}`);
     this.code = code;
     this.detail = detail;
     this.reason = reason;

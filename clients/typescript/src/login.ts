@@ -161,7 +161,7 @@ export class LoginService {
       signal?.throwIfAborted();
       if (error instanceof LoginFailed) throw error;
       const hint = "is the service there, and may this page ask it (login.origins)?";
-      throw new LoginFailed(`${method} ${url}: no answer: ${(error as Error).name}; ${hint}`, 0, "", undefined, { cause: error });
+      throw new LoginFailed(`${method} ${url}: no answer: ${error}; ${hint}`, 0, "", undefined, { cause: error });
     }
     let found: unknown;
     try {

@@ -93,7 +93,9 @@ describe("LoginService", () => {
 
   test("rejects with LoginFailed where nothing answers, and with the signal's reason if that is aborted", async () => {
     const nobody = new LoginService("http://127.0.0.1:1");
-    expect(await failure(nobody.guest(DEVICE))).toMatchObject({ status: 0, isPassing: true });
+    const failed = await failure(nobody.guest(DEVICE));
+    expect(failed).toMatchObject({ status: 0, isPassing: true });
+    expect(failed.message).toContain("POST http://127.0.0.1:1/v1/guest: no answer: TypeError: fetch failed; is the service there");
     await expect(nobody.guest(DEVICE, { signal: AbortSignal.abort(new Error("enough")) })).rejects.toThrow("enough");
   });
 
