@@ -78,7 +78,8 @@ async def test_a_broadcast_to_a_group_reaches_its_members_and_no_name_reaches_ev
             server.session(uid).join("red")
         server.broadcast_to("red", Note(1))
         server.broadcast_to("blue", Note(2))
-        for name in ("", "x" * 256):
+        wrong: tuple[Any, ...] = ("", "x" * 256, 5, b"red")
+        for name in wrong:
             with pytest.raises(LocalError, match="group's name"):
                 server.broadcast_to(name, Note(3))
             with pytest.raises(LocalError, match="group's name"):

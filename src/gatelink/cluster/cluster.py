@@ -31,6 +31,7 @@ from gatelink.net.client import connect_server
 from gatelink.net.dialer import Backoff
 from gatelink.net.frontend import Frontend
 from gatelink.net.user_kicks import UserSession
+from gatelink.session.groups import check_name
 from gatelink.session.outbox import OutboxFull
 from gatelink.session.session import Session
 from gatelink.wire.frames import encode_frame
@@ -207,7 +208,8 @@ class Cluster:
         In a service, `group` is a group of its type. On a gateway it is a group that its own handlers use, or
         `type/name` for one of a service. Raises LocalError for a name that is empty or too long.
         """
-        name = group if self.me.type == GATEWAY or not group else f"{self.me.type}/{group}"
+        check_name(group)
+        name = group if self.me.type == GATEWAY else f"{self.me.type}/{group}"
         return await count_members(self.engine, self.registry, name)
 
     # -- to other servers --

@@ -1,7 +1,7 @@
 """Broadcast groups: sets of sessions by name, which a session leaves by itself when it ends."""
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, cast
 
 from gatelink.errors import LocalError
 from gatelink.session.outbox import Full
@@ -18,7 +18,9 @@ MAX_NAME_BYTES = 131_072
 
 
 def check_name(group: str) -> None:
-    """Raises LocalError for the name of a group that is empty or too long."""
+    """Raises LocalError for the name of a group that is no text, empty or too long."""
+    if not isinstance(cast("object", group), str):
+        raise LocalError(f"a group's name is a text, and {group!r} is none; write str({group!r})")
     if not 0 < len(group) <= MAX_NAME:
         raise LocalError(f"a group's name of {len(group)} characters; it has 1 to {MAX_NAME}")
 

@@ -118,6 +118,10 @@ class Catalog:
         """The type of a class's messages. Raises CatalogError if the class is not registered."""
         kind = self.by_type.get(cls)
         if kind is None:
+            if issubclass(cls, type):
+                raise CatalogError("a class is no message; give an object of it, as Hello()")
+            if cls.__module__ == "builtins":
+                raise CatalogError(f"{cls.__name__} is no message; give an object of a class with @message(id)")
             raise CatalogError(f"{_path(cls)} is not a message of this catalog; decorate it with @message(id)")
         return kind
 

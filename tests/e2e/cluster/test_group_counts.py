@@ -1,12 +1,14 @@
 """The members of a broadcast group are counted at all gateways, in bounded time, and missing answers are named."""
 
+from typing import Any
+
 import pytest
 
 from gatelink import LocalError, Service, Session
 from gatelink.cluster import group_counts
 from gatelink.cluster.group_counts import GroupCount
 from gatelink.session.groups import MAX_NAME
-from tests.e2e.cluster.support import cluster, player
+from tests.e2e.cluster.support import Say, cluster, player
 from tests.e2e.support import until
 from tests.support import MS
 
@@ -33,9 +35,12 @@ async def test_members_at_all_gateways_are_counted_until_they_leave_or_end() -> 
             assert await two.cluster.count("red") == GroupCount(1), "a group of the gateways' own handlers"
         await until(lambda: not len(one.sessions) and not len(two.sessions))
         assert await lobby.cluster.count("red") == GroupCount(0)
-        for name in ("", "x" * (MAX_NAME + 1)):
+        wrong: tuple[Any, ...] = ("", "x" * (MAX_NAME + 1), 5, b"red")
+        for name in wrong:
             with pytest.raises(LocalError, match="a group's name"):
                 await lobby.cluster.count(name)
+            with pytest.raises(LocalError, match="a group's name"):
+                lobby.broadcast_to(name, Say(1))
 
 
 async def until_count(server: Service, group: str, members: int) -> None:

@@ -77,6 +77,21 @@ def test_encoding_what_is_not_registered_says_how_to(catalog: Catalog) -> None:
         catalog.encode(Say("hello"))
 
 
+@pytest.mark.parametrize(
+    ("wrong", "words"),
+    [
+        ("hello", "str is no message; give an object of a class with @message"),
+        (None, "NoneType is no message; give"),
+        ({"text": "hello"}, "dict is no message; give"),
+        (Say, r"a class is no message; give an object of it, as Hello\(\)"),
+    ],
+)
+def test_encoding_what_could_be_no_message_says_what_to_give(catalog: Catalog, wrong: object, words: str) -> None:
+    catalog.add(11_001, Say)
+    with pytest.raises(CatalogError, match=words):
+        catalog.encode(wrong)
+
+
 # -- codecs --
 
 
