@@ -273,6 +273,15 @@ async def test_the_65th_request_of_a_session_is_refused_on_both_sides_until_one_
     assert there.requests.serving == {} and here.requests.waiting == 0
 
 
+@pytest.mark.parametrize("id", [21_001, 21_999], ids=["no request", "no message"])
+async def test_what_is_sent_as_a_request_and_is_none_has_no_answer(id: int) -> None:
+    _, there, _ = pair()
+    (tag,) = arrive(there, [tagged(encode_frame(id, b""), 5, REQUEST)])
+    assert there.requests is not None
+    there.requests.answer(there, tag, Sum(1))
+    assert there.out == [failed_frame(id, 5, RequestCode.NO_ANSWER)]
+
+
 async def test_an_ended_session_asks_nothing_and_what_it_served_has_no_answer() -> None:
     here, there, _ = pair()
     asking = asyncio.create_task(ask(here, Add(1), 5.0))

@@ -65,6 +65,18 @@ async def test_a_key_replaces_what_waits(send_to_all: Any) -> None:
 
 
 @twins("send_to_all")
+async def test_each_of_several_frames_has_the_key_and_the_policy(send_to_all: Any) -> None:
+    _, sessions, streams = several(2, Limits(max_outbox_frames=1))
+    for stream in streams:
+        stream.writable = False
+    assert send_to_all(sessions, FRAMES, 7) == 2
+    assert [list(session.outbox.frames()) for session in sessions] == [FRAMES[1:]] * 2, "the second replaced the first"
+    assert send_to_all(sessions, FRAMES, 0, Full.DROP_NEWEST) == 2
+    assert [list(session.outbox.frames()) for session in sessions] == [FRAMES[1:]] * 2
+    assert [session.outbox.dropped for session in sessions] == [3, 3] and sessions[0].close_code is None
+
+
+@twins("send_to_all")
 async def test_a_frame_that_no_outbox_takes_raises_and_those_before_it_leave(send_to_all: Any) -> None:
     _, sessions, streams = several(2, Limits(max_outbox_bytes=2_000))
     sessions[1].outbox.max_bytes = 100
