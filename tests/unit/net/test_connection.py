@@ -12,7 +12,6 @@ from gatelink.session.states import ConnectionState
 from gatelink.session.stream import FrameReceiver, Pause
 from gatelink.wire.frames import (
     ALL_FLAGS,
-    BASE_FLAGS,
     CONTROL,
     REQUEST,
     Frame,
@@ -81,9 +80,11 @@ class Transport(asyncio.Transport):
         return len(self.out)
 
     def close(self) -> None:
+        self.closing = True
         self.calls.append("close")
 
     def abort(self) -> None:
+        self.closing = True
         self.calls.append("abort")
 
 
@@ -236,6 +237,14 @@ async def test_a_receiver_that_pauses_within_a_turn_stays_paused() -> None:
     assert transport.is_reading()
 
 
+async def test_a_connection_that_ends_within_a_turn_is_read_no_more() -> None:
+    connection, transport, receiver = connected(turn_frames=1)
+    receiver.then = lambda frames: connection.abort() if frames == [frame(b"b")] else None
+    connection.data_received(message(b"a") + message(b"b") + message(b"c"))
+    await settle()
+    assert receiver.take() == [[frame(b"a")], [frame(b"b")]] and transport.calls == ["abort"]
+
+
 def test_reading_goes_on_when_no_reason_is_left() -> None:
     connection, transport, _ = connected()
     connection.pause(Pause.INBOX)
@@ -317,6 +326,15 @@ async def test_frames_that_are_put_back_come_again_before_those_behind_them() ->
     assert receiver.take() == [] and not transport.is_reading()
     await settle()
     assert receiver.take() == [[*frames, frame(b"b")]] and transport.is_reading() and connection.buffered == 4
+
+
+async def test_frames_that_are_put_back_come_again_though_nothing_is_behind_them() -> None:
+    connection, transport, receiver = connected()
+    connection.data_received(message(b"a"))
+    receiver.take()
+    connection.put_back([frame(b"a")])
+    await settle()
+    assert receiver.take() == [[frame(b"a")]] and transport.is_reading()
 
 
 # -- what it holds --
@@ -451,7 +469,8 @@ async def test_a_closed_connection_reads_on_for_nothing_until_the_peer_is_done(i
 
 @pytest.mark.parametrize("is_reset", [False, True])
 def test_a_close_where_no_direction_can_be_closed_alone_closes_both(is_reset: bool) -> None:
-    connection, transport, _ = connected(transport=Transport(has_eof=is_reset))
+    connection, transport, receiver = connected(transport=Transport(has_eof=is_reset))
+    receiver.close_code = CloseCode.NORMAL
     transport.reset = is_reset
     connection.close()
     assert transport.calls == (["eof", "abort"] if is_reset else ["close"])
@@ -476,10 +495,12 @@ async def test_a_carrier_tells_the_peer_why_the_connection_closes(
 def test_an_abort_or_a_drop_is_at_once_and_a_second_end_is_none() -> None:
     for is_drop in (True, False):
         connection, transport, receiver = connected()
+        receiver.close_code = CloseCode.PROTOCOL_ERROR
         (connection.drop if is_drop else connection.abort)()
+        connection.write(b"too late")
+        assert transport.out == b""
         assert transport.calls == ["abort"] and state_of(connection) is ConnectionState.CLOSING
         connection.data_received(message())
-        transport.closing = True
         connection.close()
         connection.connection_lost(None)
         connection.abort()
@@ -521,6 +542,9 @@ def test_a_connection_that_is_handed_over_counts_no_more(is_reading: bool) -> No
     connection.hand_over(other)
     assert transport.calls == ["set_protocol, paused"] and transport.protocol is other
     assert made == [transport] and ends == [NULL_RECEIVER] and transport.is_reading() is is_reading
+    connection.close()
+    connection.abort()
+    assert transport.calls == ["set_protocol, paused"], "it is the other's"
     assert state_of(connection) is ConnectionState.CLOSED
 
 
@@ -542,4 +566,6 @@ def test_a_connection_without_a_receiver_takes_frames_for_nobody() -> None:
     connection.data_received(BAD)
     connection.pause_writing()
     connection.resume_writing()
-    assert BASE_FLAGS < ALL_FLAGS and not transport.calls and not receiver.calls
+    handled: list[int] = []
+    NULL_RECEIVER.when_handled(lambda: handled.append(1))
+    assert handled and not transport.calls and not receiver.calls
