@@ -43,6 +43,11 @@ def wrapper(*arguments: Any) -> Any:
     return asynchronous(*arguments)
 
 
+@functools.wraps(plain)
+async def awaited(*arguments: Any) -> None:
+    plain(*arguments)
+
+
 def generator(session: Any) -> Any:
     yield
 
@@ -58,7 +63,9 @@ def refused(handler: Callable[..., Any], asynchronous: bool | None = None) -> st
 
 @pytest.mark.parametrize("wanted", [None, False, True])
 def test_a_handler_is_plain_or_async_as_it_is_called(wanted: bool | None) -> None:
-    assert ("nobody would await it" in refused(asynchronous, wanted)) is (wanted is False)
+    for each in (asynchronous, awaited):
+        why = refused(each, wanted)
+        assert "nobody would await it" in why if wanted is False else why == ""
     assert ("write it as `async def`" in refused(plain, wanted)) is (wanted is True)
     assert refused(wrapper, wanted) == "", "what it returns is awaited where that is wanted"
     assert "has a `yield`" in refused(generator, wanted)

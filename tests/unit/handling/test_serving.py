@@ -190,3 +190,25 @@ async def test_a_request_over_the_rate_of_its_type_fails_and_a_message_is_droppe
     house.session.receive([request(1), request(2), note(1), note(2), note(3)])
     assert house.sent() == [(2, RequestCode.RATE, 0, ""), (1, 2)] and heard == [1, 2]
     assert house.bench.stats.rate_dropped == {"Double": 1, "Note": 1}
+
+
+@pytest.mark.parametrize("has_handler", [True, False], ids=["over its rate", "without a handler"])
+async def test_a_dropped_message_fails_no_request_whatever_its_bytes_are(has_handler: bool) -> None:
+    """Its body begins as the tag of a request that is being handled."""
+    house, go_on = House(), asyncio.Event()
+
+    @house.handlers.on(Double)
+    async def wait(session: Session, message: Double) -> Sum:
+        await go_on.wait()
+        return Sum(message.n)
+
+    if has_handler:
+        house.handlers.on(Note, rate=1)(lambda session, message: None)
+    tag = tag_of(note(3)[2])
+    house.session.receive([request(tag)])
+    await settle()
+    with capture_logs():
+        house.session.receive([note(3), note(3)])
+    go_on.set()
+    await settle()
+    assert house.sent() == [(tag, tag)]
