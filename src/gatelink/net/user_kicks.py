@@ -169,7 +169,7 @@ class UserKicks:
     user's tokens.
     """
 
-    def __init__(self, tokens: object, logins: LoginChecks, ends_sessions: bool = True) -> None:
+    def __init__(self, tokens: object, logins: LoginChecks, ends_sessions: bool) -> None:
         self.ends_sessions = ends_sessions
         self.announce: Callable[[UserKick], Awaitable[bool]] | None = None
         """Announces a kick through the engine. It returns False if another server has carried the kick out already.

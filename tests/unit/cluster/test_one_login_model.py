@@ -143,7 +143,7 @@ class House:
         self.router.gateways = self.arbiter
         self.running: dict[object, Key] = {}  # logins
         logins: Any = SimpleNamespace(context=self.context, sessions=self.manager, refuse_user=self.refuse_user)
-        self.user_kicks = UserKicks(object(), logins)
+        self.user_kicks = UserKicks(object(), logins, True)
         self.is_kicked: Callable[[int, int], bool] = logins.is_kicked
         self.kicks = GatewayKicks(engine, id, self.user_kicks, self.manager, links)
         self.router.kicks = self.kicks

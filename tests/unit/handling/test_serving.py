@@ -137,10 +137,11 @@ async def test_a_refusal_goes_to_the_peer_and_is_no_failure_of_the_handler(is_as
 async def test_a_handler_that_fails_tells_the_peer_nothing_but_that(is_async: bool, error: BaseException) -> None:
     house = House()
     house.handlers.on(Double)(raising(error, is_async))
-    with capture_logs():
+    with capture_logs() as lines:
         house.session.receive([request(1)])
         await settle()
     assert house.sent() == [(1, RequestCode.FAILED, 0, "")] and house.bench.stats.handler_errors == {"Double": 1}
+    assert error in (lines[0]["exc_info"], lines[0]["exc_info"].__cause__), "the log has it"
 
 
 @pytest.mark.parametrize("end", ["return", "raise", "exit"])

@@ -222,6 +222,13 @@ async def test_revocations_are_followed_until_the_server_stops(ends_sessions: bo
     assert tokens.when_revoked == set() and followed == ([kicks.revoked, "end"] if ends_sessions else [])
 
 
+async def test_tokens_that_nobody_else_revokes_are_not_followed() -> None:
+    kicks = kicks_of(Tokens())
+    kicks.start()
+    await settle()
+    await kicks.close()
+
+
 # -- a kick that waits --
 
 
@@ -287,9 +294,11 @@ async def test_a_kick_that_finds_too_many_waiting_ends_only_the_sessions_here(mo
     with capture_logs() as lines:
         assert server.kicks.kick(4, None, "enough") is None
         server.kicks.keep_for_another(5, None, "enough", relayed_at=100)
+        server.kicks.keep_for_another(3, None, "enough", relayed_at=100)
     assert server.take() == [("refuse", 4, None), ("end", 4, None, "enough", None)]
-    assert len(server.kicks) == 3 and not server.kicks.is_kept(5, 0) and lines[0]["uid"] == 4
-    assert server.kicks.kick(3, None, "") is not None, "it waits already"
+    assert [line["uid"] for line in lines] == [4, 5], "that of 3 waits already"
+    assert len(server.kicks) == 3 and not server.kicks.is_kept(5, 0)
+    assert server.kicks.kick(3, None, "") is not None
     await server.kicks.close()
     await server.context.finish_tasks(0)
 
@@ -499,6 +508,17 @@ async def test_a_server_that_writes_the_record_of_anothers_kick_goes_on_until_th
         await until(lambda: not len(kicks))
         assert tokens.revoked == [7]
         await kicks.close()
+
+
+async def test_a_kick_knows_the_times_of_its_first_and_its_last_record() -> None:
+    kick = UserKick(7, None, "", ends_tokens=True, cluster_wide=True, until=0.0)
+    async with MemoryEngine() as engine:
+        begin = int(engine.now() * 1_000_000)
+        assert await write_record(engine, kick)
+        first = kick.last_at
+        assert kick.first_at == first >= begin
+        assert await write_record(engine, kick)
+        assert kick.first_at == first < kick.last_at
 
 
 async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_another_server() -> None:
