@@ -67,7 +67,8 @@ test-pure: $(INSTALLED) ## every test again, on pure Python instead of the compi
 native-check: $(INSTALLED) ## the compiled core without a warning, and its tests under AddressSanitizer
 	tools/native_check.sh tests/unit/session tests/unit/wire/test_envelope.py tests/unit/wire/test_noise.py \
 		$(wildcard tests/unit/wire/test_secure*.py) tests/unit/test_handler_order.py tests/e2e/test_sealed.py \
-		tests/e2e/test_native.py tests/e2e/test_native_requests.py tests/e2e/cluster/test_forwarding.py
+		tests/unit/cluster/test_link.py tests/unit/cluster/test_straight_links.py tests/e2e/test_native.py \
+		tests/e2e/test_native_requests.py tests/e2e/cluster/test_forwarding.py
 
 wheel: $(INSTALLED) ## a wheel with the compiled core for this Python, in dist/
 	GATELINK_NATIVE=1 $(RUN) -m pip wheel -q --no-deps --wheel-dir dist .

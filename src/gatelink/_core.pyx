@@ -7,6 +7,7 @@ Each file of `native/` is one concept. They are compiled together, so that calls
 
 include "native/system.pxi"
 
+cdef class LinkPath
 cdef class Reactor
 cdef class Stream
 cdef class WholeFrames
@@ -19,9 +20,12 @@ include "native/outbox.pxi"
 include "native/encoder.pxi"
 include "native/forward.pxi"
 include "native/secure.pxi"
+include "native/message_source.pxi"
 include "native/straight_path.pxi"
 include "native/deliver.pxi"
 include "native/websocket.pxi"
 include "native/envelope.pxi"
+include "native/player.pxi"
+include "native/link.pxi"
 include "native/reactor.pxi"
 include "native/stream.pxi"

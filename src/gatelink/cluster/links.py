@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import msgspec
 
 from gatelink import tasks
+from gatelink._native import compiled
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.registry import Registry, ServerInfo, State
 from gatelink.config import Limits
@@ -38,6 +39,8 @@ LONGEST_PAUSE = 2.0
 
 _TAKEN = (CloseCode.REPLACED, CloseCode.RESUME_REFUSED)
 """Codes with which a link ends when another process has taken this server's id."""
+
+_REQUESTS = int(Features.REQUESTS)  # the `&` of a Flag takes half a microsecond
 
 REFUSALS = 3
 """Refused probes in a row after which the other process counts as dead."""
@@ -68,28 +71,110 @@ class LinkReceiver(Protocol):
         """Called with frames that arrived together: envelopes, and messages between servers."""
 
 
-class Link:
+@compiled
+class LinkPath:
+    """What each message of a player passes at a link, in both directions. Its only subclass is `Link`.
+
+    held_bytes: of the envelopes that `pack` will make of what `push_to` has gathered.
+    """
+
+    __slots__ = ("_flush_scheduled", "_largest", "_pack_bytes", "_pushes", "_receiver", "held_bytes", "session")
+
+    def __init__(self, session: Session, receiver: LinkReceiver, largest: int, pack_bytes: int) -> None:
+        """largest: bytes of a whole envelope that the other end takes. pack_bytes: what `push_to` gathers, at most."""
+        self.session = session
+        self.held_bytes = 0
+        self._receiver = receiver
+        self._largest = largest
+        self._pack_bytes = pack_bytes
+        self._flush_scheduled = False
+        self._pushes: dict[int, list[bytes]] = {}  # sid -> frames of this turn that are not queued yet
+
+    # -- the rest of the link, where its path ends --
+
+    def _too_large(self, size: int) -> MessageTooLarge:
+        """The error for an envelope of `size` bytes."""
+        raise NotImplementedError
+
+    def _check_room(self, size: int, count: int) -> bool:
+        """Whether so many more envelopes, of `size` bytes together, crowd the link. Raises OutboxFull."""
+        raise NotImplementedError
+
+    def push(self, envelope: bytes) -> bool:
+        """Queue a whole envelope. Returns True if more than a quarter of the outbox is used: the caller should pause.
+
+        `when_relieved` tells the caller when to go on. Raises OutboxFull if more than three quarters would be used;
+        MessageTooLarge; SessionClosed if the link is closed, maybe before `link_closed` is called.
+        """
+        size = len(envelope)
+        if size > self._largest:
+            raise self._too_large(size)
+        if self._pushes:
+            self.pack()
+        crowded = self._check_room(size, 1)
+        self.session.send_frame(envelope)
+        return crowded
+
+    def push_to(self, sid: int, frame: bytes) -> None:
+        """Queue a whole frame for the player of `sid`. A player's frames of one turn share a PushFrame if they fit.
+
+        Envelopes that are queued later are sent later. Raises OutboxFull and MessageTooLarge, as `push` does. A closed
+        link drops the frame.
+        """
+        frames = self._pushes.get(sid)
+        size = len(frame) if frames is not None else len(frame) + PUSH_HEAD
+        if self.held_bytes + size > self._pack_bytes:
+            self.pack()
+            frames = None
+            size = len(frame) + PUSH_HEAD
+            if size > self._largest:
+                raise self._too_large(size)
+        if frames is not None:
+            frames.append(frame)
+        else:
+            self._check_room(self.held_bytes + size, len(self._pushes) + 1)
+            if not self._flush_scheduled:
+                self.session.context.schedule_flush(self)
+                self._flush_scheduled = True
+            self._pushes[sid] = [frame]
+        self.held_bytes += size
+
+    def pack(self) -> None:
+        """Queue the frames that `push_to` gathered, in one envelope for each player."""
+        if not self._pushes:
+            return
+        pushes, self._pushes = self._pushes, {}
+        self.held_bytes = 0
+        session = self.session
+        try:
+            session.send_frames([push_to_one(sid, frames) for sid, frames in pushes.items()])
+        except SessionClosed:
+            session.context.stats.dropped += sum(map(len, pushes.values()))
+
+    def flush(self) -> None:
+        """Write what is queued; called at the end of a turn (session.loop_context.Flushable)."""
+        self._flush_scheduled = False
+        self.pack()
+        self.session.flush()
+
+
+class Link(LinkPath):
     """The session with one process of another server."""
 
     __slots__ = (
-        "_largest",
         "_low_bytes",
         "_low_frames",
-        "_flush_scheduled",
-        "_pack_bytes",
-        "_pushed_bytes",
-        "_pushes",
         "_relieved",
-        "_receiver",
         "undelivered",
         "before_close",
         "held",
         "info",
         "instance",
-        "session",
     )
 
     def __init__(self, info: ServerInfo, session: Session, receiver: LinkReceiver) -> None:
+        largest = session.context.limits.max_frame + HEADER_SIZE  # the other end takes no more
+        super().__init__(session, receiver, largest, min(PACK_BYTES, largest, session.outbox.max_bytes // 8))
         self.info = info
         self.before_close: Callable[[], None] | None = None
         """Called before this server closes the link in order; may still send."""
@@ -97,17 +182,10 @@ class Link:
         """Envelopes that were queued when `Links.drop` ended the link."""
         self.held: asyncio.Event | None = None
         """Set at a service while the gateway may have given up this link: its players' messages wait for the event."""
-        self._receiver = receiver
         self.instance = info.instance  # from its entry, until the other end sends its own
-        self.session = session
-        self._largest = session.context.limits.max_frame + HEADER_SIZE  # the other end takes no more
         self._low_bytes = session.outbox.max_bytes // 8  # an eighth of the room; the link is crowded above a quarter
         self._low_frames = session.outbox.max_frames // 8
         self._relieved: list[Callable[[], None]] = []
-        self._flush_scheduled = False
-        self._pushes: dict[int, list[bytes]] = {}  # sid -> frames of this turn that are not queued yet
-        self._pushed_bytes = 0  # bytes of the envelopes that `pack` will make of `_pushes`
-        self._pack_bytes = min(PACK_BYTES, self._largest, session.outbox.max_bytes // 8)
 
     def __repr__(self) -> str:
         return f"<Link to {self.info.name} {self.id} {self.session.state.name}>"
@@ -157,8 +235,9 @@ class Link:
         return self._largest
 
     def forward(self, frames: list[Frame]) -> bool:
-        """Pass received frames to the link's receiver (session.interfaces.Forwarder)."""
+        """Pass received frames to the link's receiver, and queue what it sent (session.interfaces.Forwarder)."""
         self._receiver.envelopes(self, frames)
+        self.pack()
         return True
 
     def forward_answer(self, frame: Frame) -> None:
@@ -168,85 +247,23 @@ class Link:
     def speaks_requests(self) -> bool:
         """Whether the other end knows requests, and the SessionOpened that goes with them."""
         extension = self.session.extension
-        return extension is not None and extension.features & Features.REQUESTS > 0
-
-    @property
-    def held_bytes(self) -> int:
-        """Bytes that `push_to` has gathered."""
-        return self._pushed_bytes
+        return extension is not None and extension.features & _REQUESTS > 0
 
     def is_to(self, info: ServerInfo) -> bool:
         """Whether the other end is the process that wrote the registry entry `info`."""
         return info.instance == self.instance
 
-    def push(self, envelope: bytes) -> bool:
-        """Queue a whole envelope. Returns True if more than a quarter of the outbox is used: the caller should pause.
-
-        `when_relieved` tells the caller when to go on. Raises OutboxFull if more than three quarters would be used;
-        MessageTooLarge; SessionClosed if the link is closed, maybe before `link_closed` is called.
-        """
-        size = len(envelope)
-        if size > self._largest:
-            raise self._too_large(size)
-        if self._pushes:
-            self.pack()
-        crowded = self._check_room(size)
-        self.session.send_frame(envelope)
-        return crowded
-
-    def push_to(self, sid: int, frame: bytes) -> None:
-        """Queue a whole frame for the player of `sid`. A player's frames of one turn share a PushFrame if they fit.
-
-        Envelopes that are queued later are sent later. Raises OutboxFull and MessageTooLarge, as `push` does. A closed
-        link drops the frame.
-        """
-        frames = self._pushes.get(sid)
-        size = len(frame) if frames is not None else len(frame) + PUSH_HEAD
-        if self._pushed_bytes + size > self._pack_bytes:
-            self.pack()
-            frames = None
-            size = len(frame) + PUSH_HEAD
-            if size > self._largest:
-                raise self._too_large(size)
-        if frames is not None:
-            frames.append(frame)
-        else:
-            self._check_room(size)
-            self._pushes[sid] = [frame]
-            if not self._flush_scheduled:
-                self._flush_scheduled = True
-                self.session.context.schedule_flush(self)
-        self._pushed_bytes += size
-
-    def pack(self) -> None:
-        """Queue the frames that `push_to` gathered, in one envelope for each player."""
-        if not self._pushes:
-            return
-        pushes, self._pushes = self._pushes, {}
-        self._pushed_bytes = 0
-        session = self.session
-        try:
-            session.send_frames([push_to_one(sid, frames) for sid, frames in pushes.items()])
-        except SessionClosed:
-            session.context.stats.dropped += sum(map(len, pushes.values()))
-
-    def flush(self) -> None:
-        """Write what is queued; called at the end of a turn (session.loop_context.Flushable)."""
-        self._flush_scheduled = False
-        self.pack()
-        self.session.flush()
-
     def _too_large(self, size: int) -> MessageTooLarge:
         return MessageTooLarge(f"{size} bytes with their envelope; a link takes {self._largest}")
 
-    def _check_room(self, size: int) -> bool:
-        """Whether the link is crowded with another envelope of `size` bytes: above a quarter of its room.
+    def _check_room(self, size: int, count: int) -> bool:
+        """Whether `count` more envelopes, of `size` bytes together, crowd the link: over a quarter of its room is used.
 
         Raises OutboxFull above three quarters; the last quarter is kept for `send_event`.
         """
         outbox = self.session.outbox
-        bytes = (outbox.bytes + self._pushed_bytes + size) * 4
-        frames = (outbox.count + len(self._pushes) + 1) * 4
+        bytes = (outbox.bytes + size) * 4
+        frames = (outbox.count + count) * 4
         if bytes <= outbox.max_bytes and frames <= outbox.max_frames:
             return False
         if frames > 4 and (bytes > outbox.max_bytes * 3 or frames > outbox.max_frames * 3):  # one envelope always fits

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar, overload
 
 import msgspec
 
+from gatelink._native import compiled
 from gatelink.cluster.links import Link
 from gatelink.errors import (
     BodyError,
@@ -77,7 +78,70 @@ class PlayerOwner(Protocol):
         """The player is closed; its handlers may still run."""
 
 
-class Player:
+@compiled
+class PlayerPath:
+    """What each message of a player passes at a service. Its only subclass is `Player`.
+
+    requests: None if the player does not speak them. taken: frames that came from the gateway. reported: those of them
+    that were reported to the gateway as handled.
+    """
+
+    __slots__ = (
+        "_paused",
+        "_pending",
+        "context",
+        "forwarder",
+        "handlers",
+        "inbox",
+        "last_heard",
+        "link",
+        "reported",
+        "requests",
+        "sid",
+        "state",
+        "taken",
+    )
+
+    def __init__(self, context: LoopContext, handlers: "Dispatcher[Player]", link: Link, sid: int) -> None:
+        self.context = context
+        self.handlers = handlers
+        self.link = link
+        self.sid = sid
+        self.state = _OPEN
+        self.last_heard = context.wheel.read_clock()
+        self.inbox: Inbox | None = None
+        self.forwarder: Forwarder | None = None
+        self.requests: Requests | None = None
+        self.taken = 0
+        self.reported = 0
+        self._paused = Pause(0)
+        self._pending: list[Frame] | None = None  # frames that came before `opened`
+
+    # -- the rest of the player, where its path ends --
+
+    def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None:
+        raise NotImplementedError
+
+    def _hold_or_read(self) -> None:
+        raise NotImplementedError
+
+    def broken(self, error: PeerError) -> None:
+        raise NotImplementedError
+
+    # -- to the player --
+
+    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
+        """As on any session. Raises SessionClosed, also when the link to the gateway is full and `full` is CLOSE."""
+        cls = type(message)
+        encoder = self.context.encoders.get(cls) or self.context.encoder(cls)
+        frame = encoder.frame(message)
+        self.send_frame(frame, key, full)
+        traffic = encoder.traffic
+        traffic.messages += 1
+        traffic.bytes += len(frame)
+
+
+class Player(PlayerPath):
     """A player's session as a service has it; its connection is at the gateway (session.interfaces.Peer).
 
     sid: the number by which the gateway and this service name the session. gateway: the id of that gateway.
@@ -95,34 +159,21 @@ class Player:
         "_is_closed_elsewhere",
         "_is_held",
         "_owner",
-        "_paused",
-        "_pending",
         "address",
         "arrival",
         "binding",
         "claims",
         "close_code",
         "close_reason",
-        "context",
         "data",
         "epoch",
         "expires_at",
-        "forwarder",
-        "handlers",
-        "inbox",
         "is_connected",
         "last_handler",
-        "last_heard",
-        "link",
         "lost_messages",
-        "reported",
-        "requests",
         "returned",
-        "sid",
         "slot",
         "source",
-        "state",
-        "taken",
         "uid",
         "user",
         "verified_at",
@@ -136,14 +187,10 @@ class Player:
         link: Link,
         opened: SessionOpened,
     ) -> None:
-        self.context = context
-        self.handlers = handlers
-        self.link = link
-        self.sid = opened.sid
+        super().__init__(context, handlers, link, opened.sid)
         self.arrival = Arrival(opened.type & ~RETURNED)
         self.returned = bool(opened.type & RETURNED)
         self.lost_messages = opened.lost
-        self.requests: Requests | None = None
         self.binding = 0
         self.is_connected = True
         self.expires_at: float | None = None
@@ -162,22 +209,14 @@ class Player:
         self.verified_at = time.time()
         self.data: Any = None
         self._data_of: dict[object, Any] | None = None
-        self.state = _OPEN
         self.close_code: CloseCode | None = None
         self.close_reason = ""
-        self.last_heard = context.wheel.read_clock()
-        self.inbox: Inbox | None = None
-        self.forwarder: Forwarder | None = None
         self._owner = owner
-        self._paused = Pause(0)
         self._is_held = False  # the gateway has the order not to read from the player
         self._is_closed_elsewhere = False  # the session may live on at its gateway
-        self._pending: list[Frame] | None = None  # frames that came before `opened`
         self.last_handler = LastHandler()
         self._closed: asyncio.Future[None] | None = None
         self.user = context.users.join(self.uid, self)
-        self.taken = 0  # frames that came from the gateway
-        self.reported = 0  # those of them that were reported to the gateway as handled
 
     def __repr__(self) -> str:
         end = f" {self.close_code.label}" if self.close_code else ""
@@ -242,16 +281,6 @@ class Player:
         return self.inbox is not None or bool(self._pending)
 
     # -- to the player --
-
-    def send(self, message: Any, *, key: int = 0, full: Full = Full.CLOSE) -> None:
-        """As on any session. Raises SessionClosed, also when the link to the gateway is full and `full` is CLOSE."""
-        cls = type(message)
-        encoder = self.context.encoders.get(cls) or self.context.encoder(cls)
-        frame = encoder.frame(message)
-        self.send_frame(frame, key, full)
-        traffic = encoder.traffic
-        traffic.messages += 1
-        traffic.bytes += len(frame)
 
     def send_raw(self, id: int, body: bytes, flags: int = 0, *, key: int = 0, full: Full = Full.CLOSE) -> None:
         """As on any session. Raises as `send`, and LocalError for an id of the framework's."""

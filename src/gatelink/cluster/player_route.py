@@ -74,16 +74,17 @@ class PlayerRoute(ForwardPath):
     sid: the session's number between the gateway and its services. claims: JSON, for SessionOpened.
     """
 
-    __slots__ = ("_frames", "_router", "claims", "losses", "routes", "session")
+    __slots__ = ("_frames", "_router", "claims", "losses")
+
+    routes: dict[int, TypeRoute]
+    session: Session
 
     def __init__(self, session: Session, router: "PlayerRouter", claims: str) -> None:
-        super().__init__(router, session.epoch)
+        super().__init__(router, session, session.epoch)
         self.losses: dict[int, Lost] = {}  # since its start, by server type
         self._frames: list[Frame] = []  # they wait while the router holds all players
         self._router = router
-        self.session = session
         self.claims = claims
-        self.routes: dict[int, TypeRoute] = {}
 
     def forward(self, frames: list[Frame]) -> bool:
         """Send frames to their servers. Consecutive frames for one type of server share an envelope.
@@ -314,6 +315,9 @@ class PlayerRouter(ForwardTable):
     have left the server. fresh: by server id, the number of players bound since the server's last keepalive.
     """
 
+    stats: ForwardStats
+    players: dict[int, PlayerRoute]
+
     def __init__(
         self,
         context: LoopContext,
@@ -326,11 +330,8 @@ class PlayerRouter(ForwardTable):
         handled_here: Container[int] = (),
         close_unknown: bool = False,
     ) -> None:
-        super().__init__(table, handled_here)
-        self.context = context
-        self.stats = ForwardStats()
+        super().__init__(context, ForwardStats(), max_frame, table, handled_here)
         self.known = set(known)
-        self.players: dict[int, PlayerRoute] = {}
         self.bound: dict[Link, set[TypeRoute]] = {}
         self.waiting: dict[int, set[TypeRoute]] = {}
         self.crowded: dict[Link, set[TypeRoute]] = {}
@@ -341,7 +342,6 @@ class PlayerRouter(ForwardTable):
         self._links = links
         self._presence: dict[Link, dict[int, bool]] = {}  # by link and sid: what this turn of the loop brought
         self._posts = posts
-        self._max_frame = max_frame
         self._rules = rules
         self.close_unknown = close_unknown
         self._unreported: set[PlayerRoute] = set()  # players that must still get a record of their losses
@@ -648,7 +648,7 @@ class PlayerRouter(ForwardTable):
                 self._note_loss(player, link.type, 0, count)
 
     def _push(self, link: Link, body: bytes) -> None:
-        sids, policy, key, frames = envelope.open_push_frames(body, self._max_frame)
+        sids, policy, key, frames = envelope.open_push_frames(body, self.max_frame)
         has_tags = frames.has_tags
         if has_tags and (len(sids) != 1 or policy or key):
             raise BodyError("a request or an answer in a push to several players, or with a policy or key")
@@ -669,7 +669,7 @@ class PlayerRouter(ForwardTable):
             self._deliver_to_all(found, fit, policy, key)
 
     def _broadcast(self, body: bytes) -> None:
-        group, policy, key, frames = envelope.open_broadcast_frames(body, self._max_frame)
+        group, policy, key, frames = envelope.open_broadcast_frames(body, self.max_frame)
         if frames.has_tags:
             raise BodyError("a request or an answer in a broadcast")
         fit: Whole = frames

@@ -7,6 +7,7 @@ from typing import Any
 
 import msgspec
 
+from gatelink._native import compiled
 from gatelink.cluster.cluster import Cluster
 from gatelink.cluster.handled_reports import HandledReports
 from gatelink.cluster.links import Link
@@ -56,7 +57,21 @@ _NO_PLAYERS: Mapping[int, Player] = MappingProxyType({})
 _PUSH_AT_ONCE = 8_192  # sids of 8 bytes: 64 KiB of envelope
 
 
-class Players:
+@compiled
+class PlayerTable:
+    """The table by which the frames of a ClientFrame find their player.
+
+    by_link: the players by the sid of their gateway's link. unreported: that of `HandledReports`.
+    max_frame: bytes of a player's largest frame.
+    """
+
+    def __init__(self, unreported: dict[Link, list[Player]], max_frame: int) -> None:
+        self.by_link: dict[Link, dict[int, Player]] = {}
+        self.unreported = unreported
+        self.max_frame = max_frame
+
+
+class Players(PlayerTable):
     """The players of one service, by `(uid, slot)` or by the gateway's link and sid.
 
     They are the receiver of the service's links (links.LinkReceiver).
@@ -67,6 +82,8 @@ class Players:
     def __init__(
         self, context: LoopContext, handlers: "Dispatcher[Player]", posts: Handlers, type: int, cluster: Cluster
     ) -> None:
+        self._reports = HandledReports(context.wheel)
+        super().__init__(self._reports.unreported, context.limits.max_frame)
         self.malformed = 0
         """Envelopes that were dropped."""
         self.strays = 0
@@ -79,10 +96,8 @@ class Players:
         self.type = type
         self._cluster = cluster
         self._by_key: dict[tuple[int, int], Player] = {}
-        self._by_sid: dict[Link, dict[int, Player]] = {}
         self._ending: dict[tuple[int, int], Player] = {}  # closed, with handlers that have not ended
         self._unfinished: dict[int, set[Player]] = {}  # the same by uid, and those that `_ending` has no more
-        self._reports = HandledReports(context.wheel)
         self._lost = LostPushes()
         self._silence_check = Call(self._check_silence)
         self._emptied = asyncio.Event()  # set when the last player leaves
@@ -116,7 +131,7 @@ class Players:
 
     def by_sid(self, link: Link, sid: int) -> Player | None:
         """The player with a gateway's `sid`."""
-        return self._by_sid.get(link, _NO_PLAYERS).get(sid)
+        return self.by_link.get(link, _NO_PLAYERS).get(sid)
 
     async def wait_empty(self) -> None:
         """Wait until the last player has left."""
@@ -225,7 +240,7 @@ class Players:
         The path may be cut in both directions. Then the gateway gives up after `heartbeat_timeout`. This service drops
         the connection earlier, unread. So further messages need a resume, and a gateway that has given up refuses it.
         """
-        for link in list(self._by_sid):
+        for link in list(self.by_link):
             if link.held is None and link.silent > longest_silence(link.limits):
                 link.held = asyncio.Event()
                 link.session.drop_connection(CloseCode.HEARTBEAT_TIMEOUT, f"silent for {link.silent:.0f} s")
@@ -254,26 +269,26 @@ class Players:
 
     def note_losses(self) -> None:
         """All links have been dropped: tell the players' handlers what was lost, before they are dropped."""
-        for link in list(self._by_sid):
+        for link in list(self.by_link):
             self._note_losses(link)
 
     def link_closed(self, link: Link) -> None:
         """A gateway died, and the sessions that it held with it; or it gave this service up."""
         self._note_losses(link)
         self._lost.closed(link)
-        for player in list(self._by_sid.get(link, _NO_PLAYERS).values()):
+        for player in list(self.by_link.get(link, _NO_PLAYERS).values()):
             if link.was_given_up:
                 player.drop(CloseCode.GOING_AWAY, "its gateway is gone")
             else:
                 player.closed_elsewhere(CloseCode.GOING_AWAY, "its gateway is dead")
         self._handle_again(link)
-        self._by_sid.pop(link, None)
+        self.by_link.pop(link, None)
         self._reports.end(link)
 
     def envelopes(self, link: Link, frames: list[Frame]) -> None:
-        """Hand each player's frames to its handlers; what they send meanwhile leaves with the answers to this read."""
-        max_frame = self._context.limits.max_frame
-        unreported = self._reports.unreported.get(link)
+        """Hand each player's frames to its handlers."""
+        max_frame = self.max_frame
+        unreported = self.unreported.get(link)
         for id, flags, body in frames:
             try:
                 if id == CLIENT_FRAME:
@@ -298,7 +313,6 @@ class Players:
                 player = self.by_sid(link, int.from_bytes(body[:8], "little")) if id == CLIENT_FRAME else None
                 if player is not None:
                     player.broken(error)  # some of its messages are missing now
-        link.pack()
 
     def _event(self, link: Link, event: msgspec.Struct) -> None:
         match event:
@@ -355,9 +369,9 @@ class Players:
             player.user.leave(player)
             return
         self._by_key[player.uid, player.slot] = player
-        by_sid = self._by_sid.get(link)
+        by_sid = self.by_link.get(link)
         if by_sid is None:
-            by_sid = self._by_sid[link] = {}
+            by_sid = self.by_link[link] = {}
             self._check_silence_soon(link)
         by_sid[player.sid] = player
         self._context.stats.verified += 1
@@ -385,7 +399,7 @@ class Players:
         self._ending[key] = player
         self._unfinished.setdefault(player.uid, set()).add(player)
         player.last_handler.then(lambda: self._forget(key, player))
-        by_sid = self._by_sid.get(player.link)
+        by_sid = self.by_link.get(player.link)
         if by_sid is not None:
             by_sid.pop(player.sid, None)
         if not self._by_key:

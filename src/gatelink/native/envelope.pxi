@@ -5,7 +5,6 @@
 DEF CLIENT_FRAME = 100
 DEF PUSH_FRAME = 101
 DEF BROADCAST_FRAME = 102
-DEF TO_ONE = 19             # bytes of a PushFrame's body to one session before its frames
 DEF BEHIND = 9              # policy and key
 
 
@@ -38,10 +37,15 @@ cdef struct Inside:         # the frames in an envelope
     bint has_tags
 
 
-cdef bint look_inside(const uint8_t *data, size_t at, size_t size, int64_t max_frame, Inside *found) noexcept:
-    """Whether players' frames fill `data` from `at` to `size`, at least one, and all are right."""
+cdef bint look_inside(
+    const uint8_t *data, size_t at, size_t size, int64_t max_frame, Routes routes, Inside *found
+) noexcept:
+    """Whether players' frames fill `data` from `at` to `size`, at least one, and all are right.
+
+    routes: if it is not None, all frames must also be answers, or messages and requests with a handler, as they were sent.
+    """
     cdef size_t length
-    cdef uint32_t word
+    cdef uint32_t word, flags
     found.count = 0
     found.has_tags = False
     while size - at >= HEAD_SIZE:
@@ -49,11 +53,15 @@ cdef bint look_inside(const uint8_t *data, size_t at, size_t size, int64_t max_f
         length = message_length(word)
         if not length or <int64_t>length > max_frame or is_framework_id(gl_u16(data + at + HEADER_SIZE)):
             return False
+        flags = word >> 24
+        if routes is not None and flags != ANSWER and flags != FAILED:
+            if (flags and flags != REQUEST) or routes.at(gl_u16(data + at + HEADER_SIZE)) is NULL:
+                return False
         if size - at < HEADER_SIZE + length:
             return False
         at += HEADER_SIZE + length
         found.count += 1
-        if word >> 24 >= REQUEST:
+        if flags >= REQUEST:
             found.has_tags = True
     return at == size and found.count > 0
 
@@ -111,7 +119,8 @@ cdef WholeFrames whole_frames(bytes body, size_t start, int64_t max_frame):
     """The frames that fill `body` from `start`; None if something is wrong with them."""
     cdef WholeFrames frames = WholeFrames.__new__(WholeFrames)
     if not look_inside(
-        <const uint8_t *>PyBytes_AS_STRING(body), start, <size_t>PyBytes_GET_SIZE(body), max_frame, &frames.inside
+        <const uint8_t *>PyBytes_AS_STRING(body), start, <size_t>PyBytes_GET_SIZE(body), max_frame, None,
+        &frames.inside,
     ):
         return None
     frames.body = body
@@ -128,16 +137,11 @@ cdef inline void gl_put_u64(uint8_t *at, uint64_t value) noexcept:
     gl_put_u32(at + 4, <uint32_t>(value >> 32))
 
 
-cdef bytes client_envelope(uint64_t sid, const uint8_t *frames, size_t size):
-    """The whole ClientFrame of a player's whole frames. frames: NULL leaves room for them."""
-    cdef bytes whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(CLIENT_HEAD + size))
-    cdef uint8_t *place = <uint8_t *>PyBytes_AS_STRING(whole)
+cdef void write_client_head(uint8_t *place, uint64_t sid, size_t size) noexcept:
+    """Writes a ClientFrame before its frames of `size` bytes."""
     gl_put_u32(place, <uint32_t>(size + CLIENT_HEAD - HEADER_SIZE))
     gl_put_u16(place + HEADER_SIZE, CLIENT_FRAME)
     gl_put_u64(place + HEAD_SIZE, sid)
-    if frames is not NULL:
-        memcpy(place + CLIENT_HEAD, frames, size)
-    return whole
 
 
 def client_frames(sid, list frames not None):
@@ -150,8 +154,10 @@ def client_frames(sid, list frames not None):
         size += HEAD_SIZE + <size_t>len(<bytes?>(<tuple>frame)[2])
     if size + CLIENT_HEAD - HEADER_SIZE > MAX_LENGTH:
         return pure_function("client_frames")(sid, frames)
-    whole = client_envelope(sid, NULL, size)
-    place = <uint8_t *>PyBytes_AS_STRING(whole) + CLIENT_HEAD
+    whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(CLIENT_HEAD + size))
+    place = <uint8_t *>PyBytes_AS_STRING(whole)
+    write_client_head(place, sid, size)
+    place += CLIENT_HEAD
     for frame in frames:
         body = <bytes>(<tuple>frame)[2]
         inner = <size_t>PyBytes_GET_SIZE(body)
@@ -166,9 +172,18 @@ def open_client_frames(bytes body not None, max_frame):
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
     cdef size_t size = <size_t>PyBytes_GET_SIZE(body)
     cdef Inside inside
-    if size < 8 or not look_inside(data, 8, size, max_frame, &inside):
+    if size < 8 or not look_inside(data, 8, size, max_frame, None, &inside):
         return pure_function("open_client_frames")(body, max_frame)
     return gl_u64(data), frames_of(data, 8, size, None)
+
+
+cdef void write_push_head(uint8_t *place, uint64_t sid, size_t size) noexcept:
+    """Writes a PushFrame to one session, without policy and key, before its frames of `size` bytes."""
+    gl_put_u32(place, <uint32_t>(size + 2 + TO_ONE))
+    gl_put_u16(place + HEADER_SIZE, PUSH_FRAME)
+    gl_put_u16(place + HEAD_SIZE, 1)
+    gl_put_u64(place + HEAD_SIZE + 2, sid)
+    memset(place + HEAD_SIZE + 10, 0, BEHIND)
 
 
 def push_to_one(sid, list frames not None):
@@ -181,11 +196,7 @@ def push_to_one(sid, list frames not None):
         return pure_function("push_to_one")(sid, frames)
     whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(HEAD_SIZE + TO_ONE + size))
     place = <uint8_t *>PyBytes_AS_STRING(whole)
-    gl_put_u32(place, <uint32_t>(size + 2 + TO_ONE))
-    gl_put_u16(place + HEADER_SIZE, PUSH_FRAME)
-    gl_put_u16(place + HEAD_SIZE, 1)
-    gl_put_u64(place + HEAD_SIZE + 2, sid)
-    memset(place + HEAD_SIZE + 10, 0, BEHIND)
+    write_push_head(place, sid, size)
     place += HEAD_SIZE + TO_ONE
     for each in frames:
         memcpy(place, PyBytes_AS_STRING(each), <size_t>PyBytes_GET_SIZE(each))

@@ -1,24 +1,86 @@
-# Twins of session/forwarding.ForwardTable and ForwardPath: what decides whether the frames of a read are only forwarded.
+# Twins of session/forwarding.ForwardTable and ForwardPath: what decides whether frames are only forwarded, in both directions.
 
 cdef class ForwardTable:
+    cdef public object context, stats, handled_here
+    cdef public dict players
+    cdef public int64_t max_frame
     cdef public bytes table
-    cdef public object handled_here
     cdef public bint is_holding
 
-    def __init__(self, bytes table not None, handled_here):
+    def __init__(self, context, stats, int64_t max_frame, bytes table not None, handled_here):
         if len(table) != 0x10000:
             raise ValueError(f"a table of {len(table)} server types; there are 65536 message ids")
+        self.context = context
+        self.stats = stats
+        self.players = {}
+        self.max_frame = max_frame
         self.table = table
         self.handled_here = handled_here
+
+    cdef bint take(self, const uint8_t *data, size_t size, list to_flush, int64_t *pushed) except -1:
+        """Queues the messages of a PushFrame for its player. False: it did nothing, as that needs more than a look-up.
+
+        to_flush: gets the session, if that must be scheduled. pushed: the number of messages is added to it.
+        """
+        cdef PyObject *found
+        cdef StraightPath session
+        cdef Outbox outbox
+        cdef Inside inside
+        if size <= TO_ONE or gl_u16(data) != 1 or data[10] or gl_u64(data + 11):  # to several, a policy, a key
+            return False
+        if not look_inside(data, TO_ONE, size, self.max_frame, None, &inside) or inside.has_tags:
+            return False
+        found = PyDict_GetItemWithError(self.players, gl_u64(data + 2))
+        if found is NULL:
+            return False
+        sent_to = (<ForwardPath?>(<object>found)).session
+        if not isinstance(sent_to, StraightPath) or <int64_t>size > <int64_t>self.context.max_message:
+            return False
+        session = <StraightPath>sent_to
+        if session.state is not OPEN or not isinstance(session.outbox, Outbox):
+            return False
+        outbox = <Outbox>session.outbox
+        if not outbox.append_frames(data + TO_ONE, size - TO_ONE, inside.count):
+            return False
+        pushed[0] += inside.count
+        if not session._flush_scheduled:
+            session._flush_scheduled = True
+            to_flush.append(session)
+        return True
 
 
 cdef class ForwardPath:
     cdef public ForwardTable router
+    cdef public object session
+    cdef public dict routes
     cdef public uint64_t sid
 
-    def __init__(self, ForwardTable router not None, uint64_t sid):
+    def __init__(self, ForwardTable router not None, session, uint64_t sid):
         self.router = router
+        self.session = session
+        self.routes = {}
         self.sid = sid
+
+    cdef bint forward(self, StraightPath session, const uint8_t *data, Straight *found) except -1:
+        """What `forward_to` does, of the frames of a read. False: it did nothing, as that needs more than a look-up."""
+        cdef PyObject *route = PyDict_GetItemWithError(self.routes, found.type)
+        cdef object link
+        cdef uint8_t *place
+        if route is NULL:
+            return False
+        link = (<object>route).link
+        if not isinstance(link, LinkPath):
+            return False
+        if session.extension is not None and session.extension.requests is not None and not link.speaks_requests:
+            return False
+        place = (<LinkPath>link).place_envelope(client_size(found))
+        if place is NULL:
+            return False
+        write_client_frame(place, self.sid, data, found)
+        (<LinkPath>link).placed_envelope(client_size(found))
+        (<object>route).unhandled += found.messages
+        self.router.stats.forwarded += found.messages
+        return True
 
     def forward_to(self, type, envelope, count):
         raise NotImplementedError

@@ -128,19 +128,21 @@ cdef class Outbox:
                 self.c_push(frame, None, 0)
 
     cdef bint append_whole(self, WholeFrames frames) except -1:
-        """Queues frames that stand one behind the other. False: it queued none, as there is not room for all."""
-        cdef size_t size = frames.c_size()
+        return self.append_frames(frames.c_data(), frames.c_size(), frames.inside.count)
+
+    cdef bint append_frames(self, const uint8_t *frames, size_t size, int64_t count) except -1:
+        """Queues whole frames that stand one behind the other. False: it queued none, as there is not room for all."""
         if not size:
             return True
         if (
             self.is_slow
-            or self.fast_count + frames.inside.count > self.max_frames
+            or self.fast_count + count > self.max_frames
             or self.queued_bytes() + <int64_t>size > self.max_bytes
         ):
             return False
-        memcpy(make_room(&self.block, size), frames.c_data(), size)
+        memcpy(make_room(&self.block, size), frames, size)
         self.block.end += size
-        self.fast_count += frames.inside.count
+        self.fast_count += count
         return True
 
     def adopt(self, list frames not None):
@@ -234,11 +236,16 @@ cdef class Outbox:
 
 cdef list frames_between(Block *block, size_t start, size_t end):
     """The whole frames there are from `start` to `end`."""
+    return cut_frames(bytes_of(block), start, end)
+
+
+cdef list cut_frames(const uint8_t *data, size_t start, size_t end):
+    """The whole frames from `start` to `end`."""
     cdef list frames = []
     cdef size_t size
     while start < end:
-        size = HEADER_SIZE + (gl_u32(bytes_of(block) + start) & MAX_LENGTH)
-        frames.append(PyBytes_FromStringAndSize(<char *>bytes_of(block) + start, <Py_ssize_t>size))
+        size = HEADER_SIZE + (gl_u32(data + start) & MAX_LENGTH)
+        frames.append(PyBytes_FromStringAndSize(<const char *>data + start, <Py_ssize_t>size))
         start += size
     return frames
 

@@ -1,7 +1,5 @@
 # Twin of session/straight_path.StraightPath.
 
-DEF TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
-DEF CONTROL_FLAG = 0x80000000   # in the first word of a control record
 DEF ACK_WORD = 0x80000009   # the header of an ACK: a type and a count
 DEF ACK_TYPE = 8
 DEF ACK_SIZE = 13           # bytes of the whole record
@@ -16,6 +14,7 @@ cdef struct Straight:       # the frames of a read that may go straight to their
     uint64_t acknowledged   # the count of the last ACK
     bint has_tags           # there are requests, answers or failures among them
     int type                # of the server that gets them; 0: this process has handlers for them
+    bint is_link            # they are envelopes on a link, and messages between servers
 
 
 cdef struct Share:          # what a connection may have of one turn
@@ -36,14 +35,35 @@ cdef inline uint32_t straight_length(uint32_t word, bint speaks_requests) noexce
         return length if length >= 2 + TAG_SIZE else 0
     return length if flags == FAILED and length >= FAILED_SIZE else 0
 
-cdef class StraightPath(Item):
-    cdef public object context, extension, handlers, inbox, forwarder, state, outbox
+
+cdef inline size_t client_size(Straight *found) noexcept:
+    """Bytes of the whole ClientFrame of the messages of a read."""
+    return CLIENT_HEAD + <size_t>(found.bodies + HEAD_SIZE * found.messages)
+
+
+cdef void write_client_frame(uint8_t *place, uint64_t sid, const uint8_t *data, Straight *found) noexcept:
+    """Writes the ClientFrame of the messages of a read, without the ACKs among them."""
+    cdef size_t at = 0, size
+    cdef uint32_t word
+    write_client_head(place, sid, client_size(found) - CLIENT_HEAD)
+    place += CLIENT_HEAD
+    if found.count == found.messages:
+        memcpy(place, data, found.last)
+        return
+    while at < found.last:
+        word = gl_u32(data + at)
+        size = HEADER_SIZE + (word & MAX_LENGTH)
+        if not word & CONTROL_FLAG:
+            memcpy(place, data + at, size)
+            place += size
+        at += size
+
+
+cdef class StraightPath(MessageSource):
+    cdef public object extension, outbox
     cdef public object close_code, close_reason, on_written
     cdef public object _stream, _written, _drained
-    cdef public double last_heard
     cdef public bint _flush_scheduled
-    cdef dict encoders
-    cdef object read_clock
     cdef int64_t write_high_water
 
     def __init__(self, context, handlers, stream, extension, outbox):
@@ -62,36 +82,32 @@ cdef class StraightPath(Item):
 
     # -- to the peer --
 
-    def send(self, message, *, key=0, full=None):
-        cdef PyObject *found = PyDict_GetItemWithError(self.encoders, type(message))
-        cdef Encoder encoder
+    cdef uint8_t *place_for(self, size_t size, full) except? NULL:
         cdef Outbox outbox
-        cdef bytes frame
-        cdef object body
-        cdef Py_ssize_t size
-        if found is NULL:
-            encoder = <Encoder?>self.context.encoder(type(message))
-        else:
-            encoder = <Encoder?>(<object>found)
-        body = encoder.body_of(message)
-        if encoder.coder is None and isinstance(self.outbox, Outbox) and not key:
-            size = HEAD_SIZE + PyBytes_GET_SIZE(body)
-            if self.state is not OPEN:
-                self._check_sendable()
-            outbox = <Outbox>self.outbox
-            if not outbox.is_slow and outbox.has_room(<size_t>size):
-                encoder.write(make_room(&outbox.block, <size_t>size), body, size - HEAD_SIZE)
-                outbox.block.end += <size_t>size
-                outbox.fast_count += 1
-                if not self._flush_scheduled:
-                    self._schedule_flush()
-                encoder.traffic.messages += 1
-                encoder.traffic.bytes += size
-                return
-        frame = encoder.frame_of(body)
-        self.send_frame(frame, key, full)
-        encoder.traffic.messages += 1
-        encoder.traffic.bytes += len(frame)
+        if not isinstance(self.outbox, Outbox):
+            return NULL
+        if self.state is not OPEN:
+            self._check_sendable()
+        outbox = <Outbox>self.outbox
+        if outbox.is_slow or not outbox.has_room(size):
+            return NULL
+        return make_room(&outbox.block, size)
+
+    cdef int placed(self, size_t size) except -1:
+        cdef Outbox outbox = <Outbox>self.outbox
+        outbox.block.end += size
+        outbox.fast_count += 1
+        if not self._flush_scheduled:
+            self._schedule_flush()
+        return 0
+
+    cdef object requests_of(self):
+        return self.extension.requests
+
+    cdef int wrong_tag(self, error) except -1:
+        self.extension.end = error
+        (<Intake?>self.extension).action_due = True
+        return 0
 
     cpdef send_frame(self, bytes frame, key=0, full=None):
         if self.state is not OPEN:
@@ -241,7 +257,7 @@ cdef class StraightPath(Item):
         return 0
 
     cdef int find_straight(self, const uint8_t *data, size_t size, Share *share, Straight *found) except -1:
-        """Finds the whole frames of this turn that go to handlers, or to a server, as they came, and the ACKs.
+        """Finds the whole frames of this turn that go to handlers, a server or a link's receiver, and the ACKs.
 
         `found.count` is 0 if one of the frames, or the bytes behind them, need more than a look-up. Then all frames of
         the turn go through Python.
@@ -250,10 +266,18 @@ cdef class StraightPath(Item):
         cdef ForwardTable router = None
         cdef const uint8_t *types = NULL
         found.count = 0
-        if self.state is not OPEN or self.inbox is not None or not isinstance(self.handlers, HandlerTable):
+        found.is_link = False
+        if self.state is not OPEN or self.inbox is not None:
+            return 0
+        if self.extension is not None and (<Intake?>self.extension).lags:
+            return 0
+        if not isinstance(self.handlers, HandlerTable):
+            if isinstance(self.forwarder, LinkPath):
+                found.is_link = True
+                self.scan(None, NULL, data, size, share, found)
             return 0
         table = <HandlerTable>self.handlers
-        if table.ticking or (self.extension is not None and (<Intake?>self.extension).lags):
+        if table.ticking:
             return 0
         if self.forwarder is None:
             if table.rates:
@@ -310,8 +334,10 @@ cdef class StraightPath(Item):
                 found.count += 1
                 continue
             id = gl_u16(data + at + HEADER_SIZE)
-            length = straight_length(word, speaks_requests)
-            if types is NULL:
+            length = straight_length(word, speaks_requests and not found.is_link)
+            if found.is_link:
+                pass
+            elif types is NULL:
                 if not length or (routes.at(id) is NULL and word >> 24 < ANSWER):
                     length = 0
             else:
@@ -359,20 +385,34 @@ cdef class StraightPath(Item):
         if found.type and (found.last + CLIENT_HEAD > MAX_LENGTH or not self.note_forwarded(data, found)):
             self.receive(frames_of(data, 0, end, None))
             return 0
-        straight_frames += found.messages
+        if not found.is_link:
+            straight_frames += found.messages
         if extension is not None:
             extension.c_count(found.messages, found.bodies)
         if found.type:
             self.forward(data, found)
+        elif found.is_link:
+            self.forward_envelopes(data, end)
         elif found.has_tags:
             refused = set()
-            end = self.note_tags(extension, data, end, refused)
-        if self.state is OPEN and not found.type:
+            end = self.note_tags(data, end, refused)
+        if self.state is OPEN and not found.type and not found.is_link:
             self.call_handlers(<HandlerTable>self.handlers, data, end, refused)
         if extension is not None and (extension.action_due or extension.lags):
             self.after_read(extension)
         self._flush_scheduled = False
         return self.flush_read()
+
+    cdef int forward_envelopes(self, const uint8_t *data, size_t end) except -1:
+        """What `Links.dispatch` does."""
+        cdef object standstill = self.context.standstill
+        cdef LinkPath link
+        if standstill is not None and standstill.check() and self.close_code is not None:
+            return 0  # the other end has gone on without this process
+        if isinstance(self.forwarder, LinkPath):
+            link = <LinkPath>self.forwarder
+            link.take(data, end)
+        return 0
 
     cdef bint note_forwarded(self, const uint8_t *data, Straight *found) except -1:
         """Notes the requests that go to a server. False: it has noted none, as one is wrong, or they are too many."""
@@ -397,207 +437,9 @@ cdef class StraightPath(Item):
     cdef int forward(self, const uint8_t *data, Straight *found) except -1:
         """Sends the frames of a read to a server, in one envelope, as they came."""
         cdef ForwardPath path = <ForwardPath?>self.forwarder
-        path.forward_to(found.type, self.envelope_of(path.sid, data, found), found.messages)
-        return 0
-
-    cdef bytes envelope_of(self, uint64_t sid, const uint8_t *data, Straight *found):
-        """The ClientFrame of the messages of a read."""
         cdef bytes envelope
-        cdef uint8_t *place
-        cdef size_t at = 0, size
-        cdef uint32_t word
-        if found.count == found.messages:
-            return client_envelope(sid, data, found.last)
-        envelope = client_envelope(sid, NULL, <size_t>(found.bodies + HEAD_SIZE * found.messages))
-        place = <uint8_t *>PyBytes_AS_STRING(envelope) + CLIENT_HEAD
-        while at < found.last:
-            word = gl_u32(data + at)
-            size = HEADER_SIZE + (word & MAX_LENGTH)
-            if not word & CONTROL_FLAG:
-                memcpy(place, data + at, size)
-                place += size
-            at += size
-        return envelope
-
-    cdef size_t note_tags(self, Intake extension, const uint8_t *data, size_t end, set refused) except? 0:
-        """What `Requests.take_all` does: notes the requests, and takes the answers and failures.
-
-        refused: gets the offsets of requests that are not to be handled. Returns the end of the frames that are right.
-        """
-        cdef object requests = self.extension.requests
-        cdef dict serving = <dict?>requests.serving
-        cdef size_t at = 0, size
-        cdef uint32_t word
-        cdef uint16_t id
-        cdef bint is_taken
-        while at < end:
-            word = gl_u32(data + at)
-            size = (word & MAX_LENGTH) - 2
-            if word > MAX_LENGTH and not word & CONTROL_FLAG:
-                id = gl_u16(data + at + HEADER_SIZE)
-                tag = gl_u32(data + at + HEAD_SIZE)
-                if (
-                    word >> 24 == REQUEST and not 100 <= id < 200
-                    and len(serving) < MOST_REQUESTS and tag not in serving
-                ):
-                    serving[tag] = (id, 0)
-                else:
-                    body = PyBytes_FromStringAndSize(<const char *>data + at + HEAD_SIZE, <Py_ssize_t>size)
-                    try:
-                        is_taken = requests.take(self, (id, word >> 24, body))
-                    except PeerError as error:
-                        self.extension.end = error
-                        extension.action_due = True
-                        return at
-                    if not is_taken:
-                        refused.add(at)
-            at += HEAD_SIZE + size
-        return end
-
-    cdef int call_handlers(self, HandlerTable table, const uint8_t *data, size_t end, set refused) except -1:
-        """What `Handlers._call_handlers` does, for straight frames that all had a route when the read came.
-
-        refused: the offsets of those with a tag that are not to be handled; None if no frame has a tag.
-        """
-        cdef size_t at = 0, size, here, head
-        cdef double start = gl_perf_counter(), now, elapsed
-        cdef double until = start + TURN_SECONDS
-        cdef PyObject *found
-        cdef Route route
-        cdef uint32_t word
-        cdef object message, result, rest
-        cdef list left
-        while at < end:
-            here = at
-            word = gl_u32(data + here)
-            size = (word & MAX_LENGTH) - 2
-            at += HEAD_SIZE + size
-            if word & CONTROL_FLAG:
-                continue
-            head = HEAD_SIZE
-            if refused is not None and word > MAX_LENGTH:
-                if here in refused:
-                    continue
-                head += TAG_SIZE
-            found = table.routes.at(gl_u16(data + here + HEADER_SIZE))
-            if found is NULL:  # a handler that was called before has deleted the route
-                self.handlers.dispatch(self, frames_of(data, here, end, refused))
-                return 0
-            route = <Route>found
-            message = PyBytes_FromStringAndSize(<const char *>data + here + head, <Py_ssize_t>(at - here - head))
-            try:
-                message = PyObject_CallOneArg(route.decode, message)
-            except BaseException as error:
-                table.fallback.malformed(self, route, contain(error))
-                if self.state is not OPEN:
-                    return 0
-                continue
-            try:
-                if head == HEAD_SIZE:
-                    result = call_two(route.call, self, message)
-                else:
-                    result = self.serve(route, message, gl_u32(data + here + HEAD_SIZE))
-            except BaseException as error:
-                table.fallback.failed(self, route, contain(error))
-                result = None
-            if result is not None:
-                rest = table.rest_of(self, route, result, size, start)
-                if rest is not None:
-                    table.queue(self, frames_of(data, at, end, refused), rest)
-                    return 0
-            now = gl_perf_counter()
-            elapsed = now - start
-            start = now
-            route.count += 1
-            route.bytes += HEAD_SIZE + <int64_t>size
-            route.seconds += elapsed
-            if elapsed > FIRST_BUCKET:
-                route.observe(elapsed)
-                if self.context.standstill is not None:
-                    self.context.standstill.check()
-            if self.state is not OPEN:
-                return 0
-            if now > until:
-                left = frames_of(data, at, end, refused)
-                if left:
-                    table.queue(self, left, sleep(0))
-                return 0
-            if self.handlers is not table:
-                left = frames_of(data, at, end, refused)
-                if left:
-                    self.handlers.dispatch(self, left)
-                return 0
+        if not path.forward(self, data, found):
+            envelope = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>client_size(found))
+            write_client_frame(<uint8_t *>PyBytes_AS_STRING(envelope), path.sid, data, found)
+            path.forward_to(found.type, envelope, found.messages)
         return 0
-
-    cdef object serve(self, Route route, message, uint32_t tag):
-        """What `handling.serving.serve` does. Returns an awaitable, or None."""
-        cdef object requests = self.extension.requests
-        try:
-            result = call_two(route.call, self, message)
-        except BaseException as error:
-            refuse_for(self, requests, tag, error)
-            if isinstance(error, Refuse):
-                return None
-            raise
-        if self.answer(requests, tag, result):
-            return None
-        if isawaitable(result):
-            return serve_later(self, requests, tag, result)
-        if requests is not None:
-            requests.answer(self, tag, result)
-        return None
-
-    cdef bint answer(self, requests, uint32_t tag, result) except -1:
-        """What `Requests.answer` does, if the answer may go into the block of the outbox. False: it has done nothing."""
-        cdef PyObject *found = PyDict_GetItemWithError(self.encoders, type(result))
-        cdef Encoder encoder
-        cdef Outbox outbox
-        cdef object body, number, kind
-        cdef dict serving
-        cdef size_t size
-        if found is NULL or requests is None or self.state is not OPEN or not isinstance(self.outbox, Outbox):
-            return False
-        encoder = <Encoder?>(<object>found)
-        outbox = <Outbox>self.outbox
-        if encoder.coder is not None or outbox.is_slow:
-            return False
-        serving = <dict?>requests.serving
-        number = tag
-        found = PyDict_GetItemWithError(serving, number)
-        if found is NULL:
-            return False
-        kind = self.context.catalog.by_id.get((<tuple?>(<object>found))[0])
-        if kind is None or kind.answer is not type(result):
-            return False
-        try:
-            body = encoder.body_of(result)
-        except Exception:
-            return False  # `Requests.answer` gets the error again, and reports it to both sides
-        size = HEAD_SIZE + TAG_SIZE + <size_t>PyBytes_GET_SIZE(body)
-        if <int64_t>size > encoder.max_message or not outbox.has_room(size):
-            return False
-        encoder.write_answer(make_room(&outbox.block, size), tag, body)
-        outbox.block.end += size
-        outbox.fast_count += 1
-        if not self._flush_scheduled:
-            self._schedule_flush()
-        del serving[number]
-        self.context.stats.requests_served["answered"] += 1
-        encoder.traffic.messages += 1
-        encoder.traffic.bytes += <int64_t>size
-        return True
-
-
-cdef list frames_of(const uint8_t *data, size_t at, size_t end, set refused):
-    """The messages from `at` to `end`, as `walk` gives them, without those that are not to be handled."""
-    cdef list frames = []
-    cdef size_t size
-    cdef uint32_t word
-    while at < end:
-        word = gl_u32(data + at)
-        size = (word & MAX_LENGTH) - 2
-        if not word & CONTROL_FLAG and (refused is None or at not in refused):
-            body = PyBytes_FromStringAndSize(<const char *>data + at + HEAD_SIZE, <Py_ssize_t>size)
-            frames.append((gl_u16(data + at + HEADER_SIZE), word >> 24, body))
-        at += HEAD_SIZE + size
-    return frames

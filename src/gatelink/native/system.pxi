@@ -61,6 +61,7 @@ DEF FAILED = 0x18
 DEF TAG_SIZE = 4
 DEF LAST_BASE_ID = 24    # frames of the framework are not straight
 DEF CLIENT_HEAD = 14     # of a whole ClientFrame without the frames in it
+DEF TO_ONE = 19          # of a PushFrame's body to one session before its frames
 DEF FAILED_SIZE = 14     # of a FAILED payload with an empty reason
 
 cdef extern from *:

@@ -1,19 +1,36 @@
 """What decides whether the frames of a player's read are only forwarded: the tables of a gateway, and its player."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
+from typing import Protocol
 
 from gatelink._native import compiled
+from gatelink.session.loop_context import LoopContext
+from gatelink.session.straight_path import StraightPath
+
+
+class PushStats(Protocol):
+    """pushed: frames that servers sent to players."""
+
+    pushed: int
 
 
 @compiled
 class ForwardTable:
     """What all players of a gateway share.
 
+    context: that of their sessions. stats: counts what they are sent. players: by sid.
+    max_frame: bytes of the largest frame that a server may send to a player.
     table: the server type of each message id, 0 for none. handled_here: ids of the messages that have a handler in the
     gateway. is_holding: whether the frames of all players wait.
     """
 
-    def __init__(self, table: bytes, handled_here: Container[int]) -> None:
+    def __init__(
+        self, context: LoopContext, stats: PushStats, max_frame: int, table: bytes, handled_here: Container[int]
+    ) -> None:
+        self.context = context
+        self.stats = stats
+        self.players: Mapping[int, ForwardPath] = {}
+        self.max_frame = max_frame
         self.table = table
         self.handled_here = handled_here
         self.is_holding = False
@@ -21,16 +38,21 @@ class ForwardTable:
 
 @compiled
 class ForwardPath:
-    """One player of a gateway. sid: the number of its session between the gateway and its services.
+    """One player of a gateway, and its session.
 
-    The compiled core gives the frames of a read, which it has put into a ClientFrame, to `forward_to`.
+    sid: its number between the gateway and the services. routes: by server type; each has the link to the player's
+    server, and the number of frames that this has not handled.
+
+    The compiled core sends the frames of a read to the player's server; or, in a ClientFrame, to `forward_to`.
     """
 
-    __slots__ = ("router", "sid")
+    __slots__ = ("router", "routes", "session", "sid")
 
-    def __init__(self, router: ForwardTable, sid: int) -> None:
+    def __init__(self, router: ForwardTable, session: StraightPath, sid: int) -> None:
         self.router = router
+        self.session = session
         self.sid = sid
+        self.routes: Mapping[int, object] = {}
 
     def forward_to(self, type: int, envelope: bytes, count: int) -> None:
         """Send a ClientFrame of `count` frames to the player's server of a type."""

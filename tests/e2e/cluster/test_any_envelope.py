@@ -161,4 +161,4 @@ async def test_any_frames_to_a_service() -> None:
 
         await asyncio.to_thread(check)
         lobby.players.link_closed(link)
-        await until(lambda: not lobby.players._by_key and not lobby.players._by_sid and not lobby.players._ending)
+        await until(lambda: not lobby.players._by_key and not lobby.players.by_link and not lobby.players._ending)

@@ -290,7 +290,7 @@ async def test_nothing_is_left_of_sessions_that_came_and_went() -> None:
         assert set(router.fresh) <= {20, 30}, "by server, until its next keepalive"
         assert not manager._fetched and not manager._logins and not manager._newest and not manager._claiming
         for service in (lobby, room):
-            assert not service.players._by_key and not any(service.players._by_sid.values())
+            assert not service.players._by_key and not any(service.players.by_link.values())
             assert not len(service.context.groups) and not service.context.groups._groups_of
         assert not len(gateway.context.groups) and not gateway.context.groups._groups_of
         assert not lobby.players.strays and not router.stats.malformed

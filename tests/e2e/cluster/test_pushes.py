@@ -77,7 +77,7 @@ async def test_answers_to_what_one_read_brought_leave_with_that_read() -> None:
         kind = CATALOG.of_type(Ask)
         asked = envelope.client_frames(sid, [(kind.id, 0, kind.encode(Ask(n))) for n in range(5)])
         held(lobby.player(7))
-        lobby.players.envelopes(link, [(envelope.CLIENT_FRAME, 0, asked[6:])])
+        link.forward([(envelope.CLIENT_FRAME, 0, asked[6:])])
         assert [len(frames) for whose, frames in pushes(link) if whose == sid] == [5]
         let_go(link)
         await until(lambda: client.heard == list(range(5)))

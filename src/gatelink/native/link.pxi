@@ -1,0 +1,286 @@
+# Twin of cluster/links.LinkPath: a read of a link, and what players are sent in a turn.
+#
+# The frames of players stand in one block in the order in which they were sent, each behind the number of its envelope and
+# its size. `pack` sorts them into the outbox of the link's session.
+
+DEF PUSH_HEAD = 25          # bytes of a whole PushFrame to one session before its frames
+DEF ENTRY = 8               # bytes before each frame in the block
+
+
+cdef struct Push:           # a PushFrame that is to be made
+    uint64_t sid
+    size_t size             # of its frames
+    size_t end              # where the next frame goes, while it is made
+
+
+cdef class LinkPath:
+    cdef public object session, _receiver
+    cdef public bint _flush_scheduled
+    cdef readonly int64_t _largest, _pack_bytes, held_bytes
+    cdef Block *gathered
+    cdef Push *pushes
+    cdef int64_t count, room    # of `pushes`
+    cdef int64_t frames         # in the block
+    cdef int64_t last           # the number of the push that got the last frame
+    cdef dict numbers           # of pushes, by sid
+
+    def __init__(self, session, receiver, int64_t largest, int64_t pack_bytes):
+        know_names()
+        self.session = session
+        self._receiver = receiver
+        self._largest = largest
+        self._pack_bytes = pack_bytes
+        self.numbers = {}
+
+    def __dealloc__(self):
+        release_block(self.gathered)
+        free(self.pushes)
+
+    # -- from the other end --
+
+    cdef int take(self, const uint8_t *data, size_t end) except -1:
+        """What `Link.forward` does, for whole plain frames and the ACKs among them, which are taken already."""
+        global straight_frames
+        cdef PlayerTable players = None
+        cdef ForwardTable router = None
+        cdef list others = [], to_flush = []
+        cdef size_t at = 0, start, size
+        cdef uint32_t word
+        cdef uint16_t id, straight = 0  # the id of the envelopes that need no Python
+        cdef int64_t pushed = 0
+        cdef bint is_taken
+        if isinstance(self._receiver, PlayerTable):
+            players = <PlayerTable>self._receiver
+            straight = CLIENT_FRAME
+        elif isinstance(self._receiver, ForwardTable):
+            router = <ForwardTable>self._receiver
+            straight = PUSH_FRAME
+        try:
+            while at < end:
+                word = gl_u32(data + at)
+                id = gl_u16(data + at + HEADER_SIZE)
+                start = at + HEAD_SIZE
+                at += HEADER_SIZE + (word & MAX_LENGTH)
+                size = at - start
+                if word & CONTROL_FLAG:
+                    continue
+                if others and id == straight:
+                    self.give(others)
+                    others = []
+                if id != straight:
+                    is_taken = False
+                elif players is not None:
+                    is_taken = players.take(self, data + start, size)
+                else:
+                    is_taken = router.take(data + start, size, to_flush, &pushed)
+                if is_taken:
+                    straight_frames += 1
+                else:
+                    others.append((id, 0, PyBytes_FromStringAndSize(<const char *>data + start, <Py_ssize_t>size)))
+            if others:
+                self.give(others)
+        finally:
+            if pushed:
+                router.stats.pushed += pushed
+            if to_flush:
+                schedule_all(router.context, to_flush)
+        return self.c_pack()
+
+    cdef int give(self, list frames) except -1:
+        """Gives the link's receiver what is not straight."""
+        global listed_frames
+        listed_frames += len(frames)
+        self._receiver.envelopes(self, frames)
+        return 0
+
+    # -- to the other end --
+
+    def push(self, bytes envelope not None):
+        cdef int64_t size = PyBytes_GET_SIZE(envelope)
+        cdef bint is_crowded
+        if size > self._largest:
+            raise self._too_large(size)
+        self.c_pack()
+        is_crowded = not self.has_room(size, 1) and self._check_room(size, 1)
+        self.session.send_frame(envelope)
+        return is_crowded
+
+    cdef uint8_t *place_envelope(self, size_t size) except? NULL:
+        """Where a whole envelope may be written, before a call of `placed_envelope`. NULL: `push` must take it."""
+        if <int64_t>size > self._largest:
+            return NULL
+        self.c_pack()
+        if not self.has_room(<int64_t>size, 1):
+            return NULL
+        return make_room(&self.outbox().block, size)
+
+    cdef int placed_envelope(self, size_t size) except -1:
+        """Queues the envelope that was written to the place."""
+        return (<StraightPath>self.session).placed(size)
+
+    def push_to(self, sid, bytes frame not None):
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
+        cdef int64_t number
+        cdef uint8_t *place = self.place_for(sid, size)
+        if place is NULL:
+            number = self.number_of(sid)
+            if self.held_bytes + self.cost(number, size) > self._pack_bytes:
+                self.c_pack()
+                number = -1
+                if <int64_t>size + PUSH_HEAD > self._largest:
+                    raise self._too_large(<int64_t>size + PUSH_HEAD)
+            if number < 0:
+                self._check_room(self.held_bytes + self.cost(number, size), self.count + 1)
+            self.schedule()
+            place = self.place(number, size)
+        memcpy(place, PyBytes_AS_STRING(frame), size)
+        self.placed(sid, size)
+
+    cdef inline int64_t number_of(self, uint64_t sid) except -2:
+        """The number of the player's push; -1 if it has none yet."""
+        cdef PyObject *found
+        if not self.count:
+            return -1
+        if self.pushes[self.last].sid == sid:
+            return self.last
+        found = PyDict_GetItemWithError(self.numbers, sid)
+        return -1 if found is NULL else <int64_t>(<object>found)
+
+    cdef inline int64_t cost(self, int64_t number, size_t size) noexcept:
+        """How many bytes of envelopes a frame adds."""
+        return <int64_t>size + (PUSH_HEAD if number < 0 else 0)
+
+    cdef uint8_t *place_for(self, uint64_t sid, size_t size) except? NULL:
+        """Where a frame for a player may be written, before a call of `placed`. NULL: `push_to` must take it."""
+        cdef int64_t number
+        self.schedule()
+        number = self.number_of(sid)
+        if self.held_bytes + self.cost(number, size) > self._pack_bytes:
+            return NULL
+        if number < 0 and not self.has_room(self.held_bytes + self.cost(number, size), self.count + 1):
+            return NULL
+        return self.place(number, size)
+
+    cdef uint8_t *place(self, int64_t number, size_t size) except NULL:
+        cdef uint8_t *place = make_room(&self.gathered, ENTRY + size)
+        gl_put_u32(place, <uint32_t>(number if number >= 0 else self.count))
+        gl_put_u32(place + 4, <uint32_t>size)
+        return place + ENTRY
+
+    cdef int placed(self, uint64_t sid, size_t size) except -1:
+        """Gathers the frame that was written to the place."""
+        cdef int64_t number = gl_u32(bytes_of(self.gathered) + self.gathered.end)
+        if number == self.count:
+            self.add_push(sid)
+            self.held_bytes += PUSH_HEAD
+        self.last = number
+        self.pushes[number].size += size
+        self.held_bytes += <int64_t>size
+        self.frames += 1
+        self.gathered.end += ENTRY + size
+        return 0
+
+    cdef int add_push(self, uint64_t sid) except -1:
+        cdef Push *pushes
+        if self.count == self.room:
+            pushes = <Push *>realloc(self.pushes, <size_t>(2 * self.room + 8) * sizeof(Push))
+            if pushes is NULL:
+                raise MemoryError()
+            self.pushes = pushes
+            self.room = 2 * self.room + 8
+        self.numbers[sid] = self.count
+        self.pushes[self.count].sid = sid
+        self.pushes[self.count].size = 0
+        self.count += 1
+        return 0
+
+    cdef inline int schedule(self) except -1:
+        if not self._flush_scheduled:
+            self.session.context.schedule_flush(self)
+            self._flush_scheduled = True
+        return 0
+
+    cdef Outbox outbox(self):
+        """The outbox of the session, if frames may be written into it; else None."""
+        cdef StraightPath session
+        if not isinstance(self.session, StraightPath):
+            return None
+        session = <StraightPath>self.session
+        if session.state is not OPEN or not isinstance(session.outbox, Outbox) or (<Outbox>session.outbox).is_slow:
+            return None
+        return <Outbox>session.outbox
+
+    cdef bint has_room(self, int64_t size, int64_t count) except -1:
+        """Whether the link is not crowded with so many more envelopes. False: `_check_room` must look."""
+        cdef Outbox outbox = self.outbox()
+        if outbox is None:
+            return False
+        return (
+            (outbox.queued_bytes() + size) * 4 <= outbox.max_bytes and (outbox.fast_count + count) * 4 <= outbox.max_frames
+        )
+
+    def pack(self):
+        self.c_pack()
+
+    cdef int c_pack(self) except -1:
+        cdef Outbox outbox
+        cdef StraightPath session
+        cdef bytes whole
+        cdef int64_t frames = self.frames, count = self.count
+        cdef size_t size = <size_t>self.held_bytes
+        if not count:
+            return 0
+        outbox = self.outbox()
+        if (
+            outbox is not None
+            and outbox.fast_count + count <= outbox.max_frames
+            and outbox.queued_bytes() + <int64_t>size <= outbox.max_bytes
+        ):
+            self.write_pushes(make_room(&outbox.block, size))
+            self.forget()
+            outbox.block.end += size
+            outbox.fast_count += count
+            session = <StraightPath>self.session
+            if not session._flush_scheduled:
+                session._schedule_flush()
+            return 0
+        whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+        self.write_pushes(<uint8_t *>PyBytes_AS_STRING(whole))
+        self.forget()
+        try:
+            self.session.send_frames(cut_frames(<const uint8_t *>PyBytes_AS_STRING(whole), 0, size))
+        except SessionClosed:
+            self.session.context.stats.dropped += frames
+        return 0
+
+    cdef void write_pushes(self, uint8_t *place) noexcept:
+        """Makes the envelopes, one behind the other."""
+        cdef uint8_t *entry = bytes_of(self.gathered) + self.gathered.start
+        cdef uint8_t *end = bytes_of(self.gathered) + self.gathered.end
+        cdef Push *push
+        cdef size_t at = 0, size
+        cdef int64_t number
+        for number in range(self.count):
+            push = &self.pushes[number]
+            write_push_head(place + at, push.sid, push.size)
+            push.end = at + PUSH_HEAD
+            at = push.end + push.size
+        while entry < end:
+            push = &self.pushes[gl_u32(entry)]
+            size = gl_u32(entry + 4)
+            memcpy(place + push.end, entry + ENTRY, size)
+            push.end += size
+            entry += ENTRY + size
+
+    cdef int forget(self) except -1:
+        """What was gathered is in envelopes."""
+        self.count = self.frames = self.held_bytes = 0
+        release_block(self.gathered)
+        self.gathered = NULL
+        self.numbers.clear()
+        return 0
+
+    def flush(self):
+        self._flush_scheduled = False
+        self.c_pack()
+        self.session.flush()

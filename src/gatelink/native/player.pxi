@@ -1,0 +1,97 @@
+# Twins of cluster/player.PlayerPath and cluster/players.PlayerTable.
+
+cdef class PlayerPath(MessageSource):
+    cdef public object link, requests, _pending, _paused
+    cdef public uint64_t sid
+    cdef public int64_t taken, reported
+    cdef object wrong           # the error of a frame with a wrong tag in the read that is being handled
+
+    def __init__(self, context, handlers, link, uint64_t sid):
+        know_names()
+        self.context = context
+        self.encoders = context.encoders
+        self.handlers = handlers
+        self.link = link
+        self.sid = sid
+        self.state = OPEN
+        self.last_heard = context.wheel.read_clock()
+        self._paused = NOT_PAUSED
+
+    cdef object requests_of(self):
+        return self.requests
+
+    cdef int wrong_tag(self, error) except -1:
+        self.wrong = error
+        return 0
+
+    cdef uint8_t *place_for(self, size_t size, full) except? NULL:
+        if self.state is not OPEN or (full is not None and full is not CLOSE_FULL) or not isinstance(self.link, LinkPath):
+            return NULL
+        return (<LinkPath>self.link).place_for(self.sid, size)
+
+    cdef int placed(self, size_t size) except -1:
+        return (<LinkPath>self.link).placed(self.sid, size)
+
+    cdef int handle(self, const uint8_t *data, size_t end, bint has_tags) except -1:
+        """What `Player.receive` does, for frames that all have a handler, while none wait."""
+        cdef set refused = None
+        cdef object wrong
+        if has_tags:
+            refused = set()
+            end = self.note_tags(data, end, refused)
+            if self.wrong is None and self._paused:
+                self._hold_or_read()  # perhaps no handler waits for an answer any more
+        if self.state is OPEN and end:
+            self.last_heard = self.context.wheel.clock()
+            self.call_handlers(<HandlerTable?>self.handlers, data, end, refused)
+        if self.wrong is not None:
+            wrong, self.wrong = self.wrong, None
+            self.broken(wrong)
+        return 0
+
+
+cdef class PlayerTable:
+    cdef public dict by_link, unreported
+    cdef public int64_t max_frame
+
+    def __init__(self, dict unreported not None, int64_t max_frame):
+        self.by_link = {}
+        self.unreported = unreported
+        self.max_frame = max_frame
+
+    cdef bint take(self, LinkPath link, const uint8_t *data, size_t size) except -1:
+        """Has the frames of a ClientFrame handled. False: it did nothing, as they need more than a look-up."""
+        cdef PyObject *found
+        cdef PlayerPath player
+        cdef HandlerTable table
+        cdef Inside inside
+        if size < 8:
+            return False
+        found = PyDict_GetItemWithError(self.by_link, link)
+        if found is NULL:
+            return False
+        found = PyDict_GetItemWithError(<dict?>(<object>found), gl_u64(data))
+        if found is NULL:
+            return False
+        player = <PlayerPath?>(<object>found)
+        if (
+            player.state is not OPEN
+            or player.inbox is not None
+            or player._pending is not None
+            or player.forwarder is not None
+            or not isinstance(player.handlers, HandlerTable)
+        ):
+            return False
+        table = <HandlerTable>player.handlers
+        if table.ticking or table.rates:
+            return False
+        if not look_inside(data, 8, size, self.max_frame, table.routes, &inside):
+            return False
+        if inside.has_tags and player.requests is None:
+            return False
+        found = PyDict_GetItemWithError(self.unreported, link)
+        if found is not NULL and player.taken == player.reported:
+            (<list?>(<object>found)).append(player)
+        player.taken += inside.count
+        player.handle(data + 8, size - 8, inside.has_tags)
+        return True
