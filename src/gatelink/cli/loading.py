@@ -40,7 +40,10 @@ def load_service(reference: str, name: str | None, sections: "Mapping[str, Servi
     found = load(reference, Service)
     section = sections.get(found.name)
     if section is None:
-        raise ConfigError(f"{file} has no [services.{found.name}] for {reference}")
+        there = ", ".join(f"[services.{each}]" for each in sections) or "no services"
+        raise ConfigError(
+            f"{reference} is the service {found.name!r}, and {file} has no [services.{found.name}]; it has {there}"
+        )
     if name not in (None, found.name):
         raise ConfigError(f"{reference} is the service {found.name!r}; its section is [services.{found.name}]")
     if section.type != found.type:

@@ -154,7 +154,8 @@ class Reader:
             if name in table:
                 values[name] = self.read(table[name], field.type, inner, of_field)
             elif of_field is msgspec.NODEFAULT:
-                values[name] = self._error(place, f"{name} is missing; write {name} = {_example(field.type, None)}")
+                example = '"mygame.lobby:service"' if name == "run" else _example(field.type, None)
+                values[name] = self._error(place, f"{name} is missing; write {name} = {example}")
             else:
                 values[name] = self._default(of_field, field.type, inner)
         if _BAD in values.values():

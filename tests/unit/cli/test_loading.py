@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from gatelink import ConfigError, Server
-from gatelink.cli.loading import load, load_module
+from gatelink.cli.loading import load, load_module, load_service
+from gatelink.settings import ServiceSettings
 
 
 @pytest.fixture(autouse=True)
@@ -118,3 +119,16 @@ def test_a_syntax_error_shows_its_line(here: Path, capsys: pytest.CaptureFixture
     with pytest.raises(ConfigError, match="SyntaxError"):
         load_module("loading_f")
     assert f'File "{here / "loading_f.py"}", line 1' in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("names", "there"), [(["lobbyy", "room"], "[services.lobbyy], [services.room]"), ([], "no services")]
+)
+def test_a_service_without_a_section_is_named_with_the_sections_that_are_there(
+    here: Path, names: list[str], there: str
+) -> None:
+    write(here, "loading_s", "from gatelink import Service\nlobby = Service('lobby', type=21)")
+    sections = {name: ServiceSettings(type=21, run="loading_s:lobby") for name in names}
+    words = f"loading_s:lobby is the service 'lobby', and c.toml has no [services.lobby]; it has {there}"
+    with pytest.raises(ConfigError, match=f"^{re.escape(words)}$"):
+        load_service("loading_s:lobby", None, sections, Path("c.toml"))

@@ -70,6 +70,9 @@ listen = [
 [services.Lobby]
 run = 3
 
+[services.room]
+type = 11
+
 [limits]
 max_frame = 0
 
@@ -95,9 +98,10 @@ addresses = []
         '16: services.Lobby: must be up to 32 of a-z 0-9 _ -, a letter first, as "lobby"',
         "16: services.Lobby: type is missing; write type = 10",
         '17: services.Lobby.run: must be a string, not a whole number; write it as run = "text"',
-        "20: limits: max_frame is 0; it must be above 0",
-        "29: login.servers[1].id: is 0; it must be at least 1 and at most 9223372036854775807",
-        "32: logins: there is no such key; did you mean login?",
+        '19: services.room: run is missing; write run = "mygame.lobby:service"',
+        "23: limits: max_frame is 0; it must be above 0",
+        "32: login.servers[1].id: is 0; it must be at least 1 and at most 9223372036854775807",
+        "35: logins: there is no such key; did you mean login?",
     ]
 
 
