@@ -83,6 +83,29 @@ def test_a_function_in_c_without_a_signature_is_taken() -> None:
     assert refused(getattr) == ""
 
 
+def test_of_the_annotations_each_is_looked_at_and_none_need_be_there() -> None:
+    def second(session, message: Sum) -> None: ...  # type: ignore[no-untyped-def]
+
+    def both(session: Any, message: Add) -> None: ...
+
+    def for_the_type_checker(session: "Something", message: "Something") -> None: ...
+
+    class Keeper:
+        message: Sum  # an attribute, and no argument
+
+        def __call__(self, session: Any, message: Any) -> None: ...
+
+    def check(handler: Callable[..., Any], message: type | None) -> None:
+        check_handler(handler, "Add", "session", "message", message=message, messages={Sum, Add})
+
+    with pytest.raises(CatalogError, match="its `message`, the message, is annotated as Sum"):
+        check(second, Add)
+    for handler in (both, for_the_type_checker, Keeper(), lambda session, message: None):
+        check(handler, Add)
+        check(handler, None)
+    check(second, None)  # it is called with messages of several classes
+
+
 def returning(annotation: Any) -> Callable[..., Any]:
     def handler(session: Any, message: Any) -> Any: ...
 

@@ -334,6 +334,7 @@ def test_the_tags_of_a_side_begin_with_its_type_and_the_number_of_its_binding(
     requests = Requests(type, generation)
     tags = {requests.next_tag().to_bytes(4, "little") for _ in range(1 << 16)}
     assert len(tags) == 1 << 16 and {tag[:2] for tag in tags} == {first}
+    assert Requests().next_tag() & 0xFFFF == 0, "no service asks"
 
 
 def test_the_answers_to_a_service_behind_this_side_are_forwarded_and_nothing_is_taken_behind_a_wrong_frame() -> None:
