@@ -560,12 +560,16 @@ def test_a_protocol_that_fails_as_it_takes_over_loses_the_connection() -> None:
 
 
 def test_a_connection_without_a_receiver_takes_frames_for_nobody() -> None:
-    connection, transport, receiver = connected()
-    connection.receiver = NULL_RECEIVER
+    connection, transport = Connection(FrameDecoder(1_000), lambda _: None), Transport()
+    connection.connection_made(transport)
     connection.data_received(message() + message()[:3])
     connection.data_received(BAD)
     connection.pause_writing()
     connection.resume_writing()
     handled: list[int] = []
-    NULL_RECEIVER.when_handled(lambda: handled.append(1))
-    assert handled and not transport.calls and not receiver.calls
+    connection.receiver.when_handled(lambda: handled.append(1))
+    assert handled and not transport.calls
+    connection.carrier = Carrier()
+    connection.drop()
+    assert transport.calls == ["abort"], "nobody has a reason to tell"
+    connection.connection_lost(None)
