@@ -535,8 +535,9 @@ async def test_a_kick_does_not_wait_for_the_next_try_of_one_that_is_kept_for_ano
 
 @pytest.mark.parametrize("first", ["another server's", "its own"])
 @pytest.mark.parametrize("ends", ["well", "in vain"])
+@pytest.mark.parametrize("is_seen", [True, False])
 async def test_a_kick_that_another_server_sends_during_a_try_of_an_earlier_one_is_carried_out_too(
-    monkeypatch: pytest.MonkeyPatch, first: str, ends: str
+    monkeypatch: pytest.MonkeyPatch, first: str, ends: str, is_seen: bool
 ) -> None:
     """Tokens that were issued between the two kicks end, too. Until then the user is refused."""
     monkeypatch.setattr(user_kicks, "RETRY", 0.0)
@@ -569,7 +570,8 @@ async def test_a_kick_that_another_server_sends_during_a_try_of_an_earlier_one_i
         kicks.keep_for_another(7, None, "", relayed_at=100)
     await trying.wait()
     kicks.keep_for_another(7, None, "", relayed_at=60_000_000)
-    kicks.record_seen(7, None, 200)
+    if is_seen:  # the record of the first
+        kicks.record_seen(7, None, 200)
     assert kicks.is_kept(7, 1)
     go_on.set()
     await settle()
@@ -581,6 +583,35 @@ async def test_a_kick_that_another_server_sends_during_a_try_of_an_earlier_one_i
     else:
         assert tokens.latest == 60 + MARGIN
     await kicks.close()
+
+
+async def test_a_kick_is_this_servers_own_though_it_takes_over_anothers_that_fails(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(user_kicks, "RETRY", 0.0)
+    server = Server()
+    server.fails = True
+    server.gate.clear()
+    server.kicks.keep_for_another(7, None, "", relayed_at=100)
+    await until(lambda: bool(server.kicks._trying))
+    kick = server.kicks.kick(7, None, "")
+    server.gate.set()
+    assert kick is not None and not await kick.tried
+    server.kicks.record_seen(7, None, 100)
+    assert server.kicks.is_kept(7, 0)
+    server.fails = False
+    await until(lambda: not len(server.kicks))
+    assert ("revoke", 7) in server.take()
+
+
+async def test_a_kick_of_a_user_whose_kick_is_kept_is_that_kick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_kicks, "RETRY", 60.0)
+    server = Server()
+    server.fails = True
+    kick = server.kicks.kick(7, None, "")
+    assert kick is not None and not await kick.tried
+    assert server.kicks.kick(7, None, "") is kick and len(server.kicks) == 1
+    await server.kicks.close()
 
 
 async def test_of_two_kicks_of_other_servers_the_later_one_counts_whichever_comes_first() -> None:
