@@ -15,7 +15,7 @@ from msgspec import Struct
 from gatelink import Catalog, CloseCode, Limits, LocalError, Refuse, Request, RequestCode, RequestFailed
 from gatelink.cluster.player import Player
 from gatelink.config import ACK_FRAMES
-from gatelink.errors import BodyError, ProtocolError, SessionClosed
+from gatelink.errors import BodyError, MessageTooLarge, ProtocolError, SessionClosed
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.requests import MOST, Requests, ask, failed_frame, open_failure, tag_of
 from gatelink.session.session import Session
@@ -202,7 +202,7 @@ async def test_each_request_is_counted_on_both_sides_by_what_became_of_it(monkey
     await settle()
     tags = arrive(there, here.out)
     now += 2.5
-    assert there.requests is not None and here.requests is not None and here.requests.waiting == 7
+    assert there.requests is not None and here.requests is not None and here.requests.waiting == here.expected == 7
     there.requests.answer(there, tags[0], Sum(1))
     there.requests.answer(there, tags[1], None)
     there.requests.refuse(there, tags[2], RequestCode.REFUSED, 9, "no")
@@ -310,7 +310,7 @@ async def test_a_wrong_answer_fails_its_request_alone_and_one_that_does_not_deco
     assert arrive(here, [tagged(encode_frame(21_002, b""), tags[0], ANSWER)]) == []
     with pytest.raises(BodyError, match="an answer Sum does not decode"):
         arrive(here, [tagged(encode_frame(21_001, b"\xc1"), tags[1], ANSWER)])
-    with pytest.raises(ProtocolError):
+    with pytest.raises(ProtocolError, match="^(?!an answer)"):  # the fault is in the compression, not in the answer
         arrive(here, [tagged(encode_frame(21_001, b"\xff", 1), tags[2], ANSWER)])
     for task, reason in zip(
         asking, ("message 21002, not Sum", "it does not decode", "it does not decode"), strict=True
@@ -325,6 +325,21 @@ async def test_a_message_that_declares_no_answer_is_no_request() -> None:
     with pytest.raises(LocalError, match="Sum has no answer"):
         await ask(here, Sum(1), 5.0)
     assert here.out == [] and not here.context.stats.requests_asked
+
+
+async def test_a_request_that_is_too_large_only_with_its_tag_is_not_sent() -> None:
+    here, _, _ = pair()
+    here.context.max_message = len(frame_with_tag(here, Add(1))) - 1
+    with pytest.raises(MessageTooLarge):
+        await ask(here, Add(1), 5.0)
+    assert here.requests is not None and not here.requests.asked and here.out == []
+    here.context.max_message += 1
+    waiting = asyncio.create_task(ask(here, Add(1), 5.0))
+    await settle()
+    assert len(here.out) == 1 and here.context.stats.sent["Add"].messages == 1
+    here.requests.close()
+    with pytest.raises(RequestFailed):
+        await waiting
 
 
 @pytest.mark.parametrize("type, generation, first", [(0, 0, b"\0\0"), (3, 0x105, b"\3\5"), (255, 255, b"\xff\xff")])
@@ -380,6 +395,7 @@ class Side:
         self.decoder = FrameDecoder(1_000)
         self.decoder.allowed = ALL_FLAGS
         self.asked: list[tuple[int, asyncio.Task[Any]]] = []
+        self.expected = 0
         self.to_serve: list[tuple[Requests, int, int]] = []  # the tag and the number of each request
 
     def send_frame(self, frame: bytes) -> None:
@@ -387,7 +403,8 @@ class Side:
             raise SessionClosed(self.close_code, "")
         self.out.append(frame)
 
-    def expect_answers(self) -> None: ...
+    def expect_answers(self) -> None:
+        self.expected += 1
 
 
 SIDES = st.sampled_from([0, 1])
