@@ -110,9 +110,9 @@ class Walk:
             proxy.resume()
 
     def all_came(self) -> bool:
-        """Whether the last of all that must be heard has been."""
+        """Whether all that must be heard has been. The last may have come before others, which another room was sent."""
         return all(len(life.heard) >= len(life.due) for life in self.lives if life.hears_all) and all(
-            said[-1] in self.came for life in self.lives if life.is_heard for said in life.said.values() if said
+            self.came.issuperset(said) for life in self.lives if life.is_heard for said in life.said.values()
         )
 
     def check(self) -> None:
