@@ -110,7 +110,7 @@ class Walk:
             proxy.resume()
 
     def all_came(self) -> bool:
-        """Whether all that must be heard has been. The last may have come before others, which another room was sent."""
+        """Whether all that must be heard has been. The last may come before others, which another room gets."""
         return all(len(life.heard) >= len(life.due) for life in self.lives if life.hears_all) and all(
             self.came.issuperset(said) for life in self.lives if life.is_heard for said in life.said.values()
         )
