@@ -1,10 +1,13 @@
 """Requests with answers, in both directions: to a server, and to a service behind a gateway."""
 
 import asyncio
+from collections.abc import Callable
+from typing import Any
 
 import pytest
 
 from gatelink import (
+    Catalog,
     CatalogError,
     Handlers,
     LocalError,
@@ -12,13 +15,17 @@ from gatelink import (
     Refuse,
     RequestCode,
     RequestFailed,
+    Server,
     Session,
+    StaticTokens,
     WireOptions,
     connect,
 )
-from gatelink.wire.frames import FAILED, REQUEST, encode_frame, tagged
-from tests.e2e.asks import CATALOG, Add, Double, Note, Repeat, Sum, Text, Where, behind_a_gateway, code_of, direct
-from tests.e2e.support import token_of, until
+from gatelink.wire.control import Features
+from gatelink.wire.frames import ANSWER, FAILED, REQUEST, Frame, encode_frame, tagged
+from tests.e2e.asks import ASKS, CATALOG, Add, Double, Note, Repeat, Sum, Text, Where, behind_a_gateway, code_of, direct
+from tests.e2e.extension import ExtendedClient
+from tests.e2e.support import TCP, closing, token_of, until
 
 
 @pytest.fixture(params=[direct, behind_a_gateway], ids=["direct", "behind a gateway"])
@@ -199,3 +206,61 @@ async def test_requests_and_answers_have_the_form_of_other_messages(where: Where
         handlers.on(Repeat)(lambda session, message: Text(message.text))
         client = await place.client(handlers, wire=wire)
         assert await client.request(Repeat("hello " * 500)) == Text("hello " * 500)
+
+
+class Meddling:
+    """A codec that sends something on the session while it encodes an answer."""
+
+    def __init__(self) -> None:
+        self.session: Session | None = None
+        self.sent = 0
+
+    def bind(self, cls: type) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
+        return self.encode, lambda body: cls()
+
+    def encode(self, message: Any) -> bytes:
+        if self.session is not None:
+            self.sent += 1
+            self.session.send(Note(self.sent), key=self.sent)
+        return b"told"
+
+
+@pytest.mark.parametrize("features", [ASKS, ASKS | Features.RESUME], ids=["without resume", "with resume"])
+async def test_a_codec_that_sends_while_it_encodes_an_answer_mixes_up_nothing(features: Features) -> None:
+    catalog, codec = Catalog(), Meddling()
+    catalog.message(42_002)(Note)
+
+    @catalog.message(42_100, codec=codec)
+    class Told:
+        pass
+
+    @catalog.message(42_101, answer=Told)
+    class Tell(bytes):
+        pass
+
+    async with Server(TCP, catalog=catalog, tokens=StaticTokens(), resume_plain=True) as server:
+
+        @server.on(Tell)
+        def tell(session: Session, message: Tell) -> Told:
+            return Told()
+
+        async with closing(ExtendedClient.logged_in(server, 7, features=features)) as client:
+
+            async def message() -> Frame:
+                while not (frame := await client.frame())[0]:
+                    pass  # a control record
+                return frame
+
+            client.send(encode_frame(42_101, (1).to_bytes(4, "little"), REQUEST))
+            assert (await message())[0] == 42_100  # now there is an encoder
+            codec.session = server.sessions.get(7)
+            for tag in range(2, 5):
+                client.send(encode_frame(42_101, tag.to_bytes(4, "little"), REQUEST))
+                frames = [await message(), await message()]
+                assert {id for id, _, _ in frames} == {42_002, 42_100}
+                assert (42_100, ANSWER, tag.to_bytes(4, "little") + b"told") in frames
+            client.send(b"".join(encode_frame(42_101, tag.to_bytes(4, "little"), REQUEST) for tag in range(5, 9)))
+            answers = [frame for frame in [await message() for _ in range(8)] if frame[0] == 42_100]
+            assert [int.from_bytes(body[:4], "little") for _, _, body in answers] == [5, 6, 7, 8]
+            assert server.stats.requests_served["answered"] == 8
+        await server.stop(0)

@@ -192,10 +192,11 @@ cdef class MessageSource(Item):
         return None
 
     cdef bint answer(self, requests, uint32_t tag, result) except -1:
-        """What `Requests.answer` does, if the answer may go to the other frames at once. False: it has done nothing."""
+        """What `Requests.answer` does for most answers. False: it has done nothing, but may have called the codec."""
         cdef PyObject *found = PyDict_GetItemWithError(self.encoders, type(result))
         cdef Encoder encoder
         cdef object body, number, kind
+        cdef bytes frame
         cdef uint8_t *place
         cdef dict serving
         cdef size_t size
@@ -219,13 +220,20 @@ cdef class MessageSource(Item):
         size = HEAD_SIZE + TAG_SIZE + <size_t>PyBytes_GET_SIZE(body)
         if <int64_t>size > encoder.max_message:
             return False
-        place = self.place_for(size, None)
-        if place is NULL:
-            return False
-        encoder.write_answer(place, tag, body)
-        self.placed(size)
-        del serving[number]
+        if serving.pop(number, None) is None:
+            return True  # the codec has ended the session
         self.context.stats.requests_served["answered"] += 1
+        place = self.place_for(size, None) if self.state is OPEN else NULL  # the codec may have done anything, too
+        if place is not NULL:
+            encoder.write_answer(place, tag, body)
+            self.placed(size)
+        else:
+            frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+            encoder.write_answer(<uint8_t *>PyBytes_AS_STRING(frame), tag, body)
+            try:
+                self.send_frame(frame)
+            except (SessionClosed, MessageTooLarge):
+                pass  # the session has ended, and its requests with it
         encoder.traffic.messages += 1
         encoder.traffic.bytes += <int64_t>size
         return True

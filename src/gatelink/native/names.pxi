@@ -1,7 +1,7 @@
 # What the core calls of the package in Python. It is imported at first use: the package imports the core first.
 
 cdef object OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
-cdef object OutboxFull, PureOutbox, SessionClosed, ProtocolError, NORMAL
+cdef object OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
 cdef object frame_too_large, outbox_full, wrong_count
 cdef object encode_frame, too_large, contain, isawaitable, sleep, PeerError, Refuse, refuse_for, serve_later
 cdef int64_t ACK_FRAMES, ACK_BYTES, MOST_REQUESTS
@@ -11,7 +11,8 @@ cdef bint are_names_known = False
 cdef int know_names() except -1:
     """Imports what the core calls. Called when the first object is made."""
     global are_names_known, OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
-    global OutboxFull, PureOutbox, SessionClosed, ProtocolError, NORMAL, frame_too_large, outbox_full, wrong_count
+    global OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
+    global frame_too_large, outbox_full, wrong_count
     global encode_frame, too_large, contain, isawaitable, sleep, ACK_FRAMES, ACK_BYTES
     global PeerError, Refuse, refuse_for, serve_later, MOST_REQUESTS
     if are_names_known:
@@ -27,7 +28,8 @@ cdef int know_names() except -1:
     PureOutbox = _native.pure["Outbox"]
     NOT_PAUSED = stream.Pause(0)
     frame_too_large, outbox_full, wrong_count = outbox.frame_too_large, outbox.outbox_full, outbox.wrong_count
-    SessionClosed, ProtocolError, NORMAL = errors.SessionClosed, errors.ProtocolError, errors.CloseCode.NORMAL
+    SessionClosed, MessageTooLarge, ProtocolError = errors.SessionClosed, errors.MessageTooLarge, errors.ProtocolError
+    NORMAL = errors.CloseCode.NORMAL
     encode_frame, too_large, contain, sleep = frames.encode_frame, loop_context.too_large, calls.contain, _sleep
     PeerError, Refuse, isawaitable = errors.PeerError, errors.Refuse, _isawaitable
     refuse_for, serve_later, MOST_REQUESTS = serving.refuse_for, serving.serve_later, requests.MOST

@@ -226,6 +226,8 @@ cdef class Reactor:
         self.run += 1
         for socket in self.watched:
             socket.cut_off()
+        if self.is_in_turn:
+            self.closed += self.watched
         self.watched.clear()
         if self.epoll >= 0:
             c_close(self.epoll)

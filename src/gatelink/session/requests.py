@@ -203,7 +203,8 @@ class Requests:
         except BaseException:
             self.refuse(peer, tag, RequestCode.FAILED)
             raise
-        del self.serving[tag]
+        if self.serving.pop(tag, None) is None:
+            return  # the codec has ended the session
         peer.context.stats.requests_served["answered"] += 1
         _send(peer, frame)
 
