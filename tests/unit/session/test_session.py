@@ -11,13 +11,14 @@ from hypothesis import strategies as st
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CatalogError, CloseCode, LocalError, ProtocolError, SessionClosed
 from gatelink.handling.fallback import take_builtin
-from gatelink.session.loop_context import FLUSH_AT_ONCE
+from gatelink.session.loop_context import FLUSH_AT_ONCE, LoopContext
 from gatelink.session.outbox import Full
 from gatelink.session.session import HEARTBEAT_FRAME, Session
 from gatelink.session.states import SessionState
 from gatelink.session.stream import Pause
 from gatelink.session.timers import TICK
 from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT
+from gatelink.wire.control import Features
 from gatelink.wire.frames import COMPRESSED, Frame, encode_frame
 from tests.fakes import (
     COUNT,
@@ -28,10 +29,12 @@ from tests.fakes import (
     FakeOwner,
     FakeStream,
     Say,
+    extended_session,
     settle,
     state_of,
     turn,
 )
+from tests.limits import with_window
 from tests.support import run_watched
 from tests.unit.session.support import FAREWELL, INTERVAL, TIMEOUT, numbered
 
@@ -46,6 +49,44 @@ async def test_typed_raw_and_whole_frames_leave_in_one_order() -> None:
         session.send_frame(encode_frame(11_004, b"whole"))
     await turn()
     assert [id for id, _, _ in stream.frames] == [SAY, 11_003, 11_004] * 3
+
+
+async def test_a_session_with_a_full_window_costs_no_turns_of_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = 0
+    schedule_flush = LoopContext.schedule_flush
+
+    def counting(context: LoopContext, session: Any) -> None:
+        nonlocal asked
+        asked += 1
+        schedule_flush(context, session)
+
+    monkeypatch.setattr(LoopContext, "schedule_flush", counting)
+    bench, stream = Bench(with_window(Limits(), 2)), FakeStream()
+    session = extended_session(bench.context, bench.owner, FakeHandlers(), stream, uid=7, features=Features.RESUME)
+    for n in range(4):
+        session.send(Count(n))
+    await settle()
+    before = asked
+    await settle()
+    assert asked == before > 0 and session.outbox.count == 2 and len(stream.frames) == 2
+
+
+async def test_a_session_says_when_it_has_written_messages() -> None:
+    session, stream = Bench().session()
+    assert session.close_reason == "" and session.close_code is None
+    written: list[int] = []
+    session.on_written = lambda: written.append(len(stream.frames))
+    session.send(Count(1))
+    session.send(Count(2))
+    await settle()
+    session.flush()
+    assert written == [2]
+    stream.writable = False
+    session.send(Count(3))
+    await settle()
+    assert written == [2]
+    stream.unblock()
+    assert written == [2, 3]
 
 
 async def test_a_send_in_another_thread_is_refused_and_the_session_goes_on() -> None:
