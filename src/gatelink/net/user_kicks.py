@@ -365,7 +365,7 @@ class UserKicks:
                     if not kick.tried.done():
                         kick.tried.set_result(True)
                 finally:
-                    if not kick.tried.done():  # the worker was cancelled
+                    if not kick.tried.done():  # the try failed, or was cancelled
                         kick.tried.set_result(False)
                     del self._trying[key]
                 await asyncio.sleep(0)  # an engine in memory never waits; the loop has other work
@@ -406,8 +406,6 @@ class UserKicks:
             seconds = 0 if now >= kick.until else round(kick.until - now)
             quiet.error(what, uid=kick.uid, error=words_of(error), tried_again_for=seconds)
         kick.has_failed = True
-        if not kick.tried.done():
-            kick.tried.set_result(False)
         if now >= kick.until:
             return
         self._keep(kick)
