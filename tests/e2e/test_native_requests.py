@@ -6,6 +6,7 @@ A listener with an accept hook has transports (docs/native.md), so one server ha
 import asyncio
 import contextlib
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -69,6 +70,11 @@ def counted(server: Server) -> dict[str, int]:
     }
 
 
+def has_ended(heard: Callable[[int], list[Any]], uid: int) -> bool:
+    """Whether `on_closed` was called, which may be later than the end of the connection."""
+    return any(isinstance(each, tuple) for each in heard(uid))
+
+
 async def compare(server: Server, heard: Callable[[int], list[Any]], conversations: list[Conversation]) -> None:
     """Has each conversation over both kinds of stream. heard: what the handlers had of a uid."""
     uid = 0
@@ -80,6 +86,7 @@ async def compare(server: Server, heard: Callable[[int], list[Any]], conversatio
                 uid += 1
                 before = counted(server)
                 came = await conversation(server, endpoint, uid, pieces)
+                await until(partial(has_ended, heard, uid))
                 after = counted(server)
                 counts = {name: after[name] - before.get(name, 0) for name in after}
                 seen.append([heard(uid), came, counts])
