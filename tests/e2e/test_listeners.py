@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import gc
 import os
 import socket
 import ssl
@@ -15,6 +16,7 @@ from gatelink import ConfigError, Connection, Limits, Listen
 from gatelink.config import LOOPBACK
 from gatelink.net.endpoints import Endpoint
 from gatelink.net.proxy_header import SIGNATURE
+from gatelink.net.tls_watch import TlsConnection
 from tests.e2e.support import (
     TCP,
     Echo,
@@ -29,6 +31,7 @@ from tests.e2e.support import (
     until,
     verify_request,
 )
+from tests.e2e.websocket import BINARY, WebClient, request, ws_frame
 from tests.support import MS
 
 
@@ -494,3 +497,35 @@ async def test_running_out_of_descriptors_costs_nobody_who_is_in() -> None:
         again = await RawClient.verified(server, 8)
         await client.close()
         await again.close()
+
+
+@pytest.mark.parametrize("how", ["verified", "unverified", "handed over"])
+@pytest.mark.parametrize("scheme", ["tls", "wss"])
+async def test_a_closed_tls_connection_is_freed_without_the_garbage_collector(
+    how: str, scheme: str, tmp_path: Path
+) -> None:
+    """One that waits for the collector keeps the transport's buffers, 0.3 MB."""
+    certificate, key, context = make_certificate(tmp_path)
+
+    def take_over(connection: Connection) -> None:
+        if how == "handed over":
+            connection.hand_over(asyncio.Protocol())
+
+    tls = Listen(endpoint=f"{scheme}://127.0.0.1:0", certificate=certificate, key=key, accept=take_over)
+    async with serving(tls, limits=Limits(base_linger=0.001)) as server:
+        gc.collect()
+        gc.disable()
+        try:
+            async with WebClient.open(server.endpoint, context) as client:
+                if scheme == "wss":
+                    client.send(request())
+                    await client.reader.readuntil(b"\r\n\r\n")
+                data = verify_request(7) if how == "verified" else verify_request(7)[:9]
+                client.send(ws_frame(BINARY, data) if scheme == "wss" else data)
+                if how == "verified":
+                    await until(lambda: server.sessions.get(7))
+                else:
+                    await until(lambda: server.stats.accepted)
+            await until(lambda: not any(type(each) is TlsConnection for each in gc.get_objects()))
+        finally:
+            gc.enable()

@@ -56,8 +56,8 @@ class Acceptor:
 
     def reader(self, connection: Connection) -> "UnverifiedReader":
         """The reader of `connection` until its peer is verified."""
-        connection.is_restrained = True
-        return UnverifiedReader(connection, self.buffer)
+        connection.reader = reader = UnverifiedReader(connection, self.buffer)
+        return reader
 
     def deadline(self) -> float:
         """By when, on the wheel's clock, a connection that is accepted now must be verified."""
@@ -125,6 +125,9 @@ class UnverifiedReader(asyncio.BufferedProtocol):
     def __init__(self, connection: Reading, buffer: memoryview) -> None:
         self._connection = connection
         self._buffer = buffer
+
+    def release(self) -> None:
+        del self._connection
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._connection.connection_made(transport)

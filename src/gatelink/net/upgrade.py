@@ -290,8 +290,8 @@ class Upgrade(asyncio.BufferedProtocol, Item):
         transport.write(answer)
         stream = WebSocketStream(max_message(context.limits))
         websocket = WebSocketTransport(transport, connection, stream, context.wheel.read_clock, is_tls)
-        connection.is_restrained = True
-        transport.set_protocol(UnverifiedReader(websocket, acceptor.buffer))
+        connection.reader = reader = UnverifiedReader(websocket, acceptor.buffer)
+        transport.set_protocol(reader)
         connection.connection_made(websocket)
 
     def _refuse(self, refusal: Refused) -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from gatelink.errors import CloseCode, FrameTooLarge, PeerError, ProtocolError
+from gatelink.net.acceptor import UnverifiedReader
 from gatelink.net.connection import NULL_RECEIVER, Connection, KeyExhausted
 from gatelink.session.states import ConnectionState
 from gatelink.session.stream import FrameReceiver, Pause
@@ -297,7 +298,7 @@ def test_a_verified_peer_of_the_base_protocol_may_send_no_requests() -> None:
 
 async def test_what_comes_behind_a_login_is_held_and_handled_in_order_once_the_peer_may_be_read() -> None:
     connection, transport, login = connected(turn_frames=1)
-    connection.is_restrained = True
+    connection.reader = UnverifiedReader(connection, memoryview(bytearray(100)))
     login.then = lambda frames: connection.hold()
     connection.data_received(message(b"login") + message(b"a"))
     await settle()
