@@ -66,7 +66,8 @@ test-pure: $(INSTALLED) ## every test again, on pure Python instead of the compi
 
 native-check: $(INSTALLED) ## the compiled core without a warning, and its tests under AddressSanitizer
 	tools/native_check.sh tests/unit/session tests/unit/wire/test_envelope.py tests/unit/wire/test_noise.py \
-		$(wildcard tests/unit/wire/test_secure*.py) tests/unit/test_handler_order.py tests/e2e/test_sealed.py \
+		$(wildcard tests/unit/wire/test_secure*.py) tests/unit/wire/test_websocket.py tests/unit/test_handler_order.py \
+		tests/e2e/test_sealed.py tests/adversity/test_websocket.py tests/e2e/test_websocket.py tests/e2e/test_both_cores.py \
 		tests/unit/cluster/test_link.py tests/unit/cluster/test_straight_links.py tests/e2e/test_native.py \
 		tests/e2e/test_native_requests.py tests/e2e/cluster/test_forwarding.py
 
