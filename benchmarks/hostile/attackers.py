@@ -19,7 +19,7 @@ from benchmarks.rawclient import frame, verify_request
 from benchmarks.tlsclient import TlsRecords
 from gatelink.wire.base import VERIFY_SUCCEEDED
 from gatelink.wire.control import Features, Hello, Ticket, control_frame, decode_control
-from gatelink.wire.frames import FrameDecoder, encode_frame
+from gatelink.wire.frames import Frame, FrameDecoder, encode_frame
 from gatelink.wire.handshake import Initiator
 from gatelink.wire.resume import resume
 from gatelink.wire.secure import SecureStream
@@ -175,6 +175,17 @@ class Lingers(Attack):
         self.send(peer, frame(1, self.body + b"x"))
 
 
+class Talk:
+    """A sealed connection of `BreaksOff`: what came, in reads of any size."""
+
+    def __init__(self, initiator: Initiator) -> None:
+        self.initiator = initiator
+        self.decoder = FrameDecoder(1_000, turn_frames=1)  # of the answer to the handshake
+        self.stream: SecureStream | None = None
+        self.frames_in = FrameDecoder(65_536)
+        self.frames: list[Frame] = []  # the first two
+
+
 class BreaksOff(Attack):
     """Logs in with a ticket and breaks off; then resumes with messages behind RESUME."""
 
@@ -185,13 +196,12 @@ class BreaksOff(Attack):
     def __init__(self, swarm: Swarm, port: int, most: int, pace: float, addresses: int) -> None:
         super().__init__(swarm, port, most, pace, addresses)
         self._tickets: list[Ticket] = []
-        self._talks: dict[Peer, tuple[Initiator, SecureStream | None]] = {}
+        self._talks: dict[Peer, Talk] = {}
         self._uid = FIRST_UID + 1_000_000
 
     def connected(self, peer: Peer) -> None:
-        initiator = Initiator(self.key, Hello(features=Features.RESUME | Features.PING))
-        self._talks[peer] = initiator, None
-        self.send(peer, initiator.frame)
+        self._talks[peer] = talk = Talk(Initiator(self.key, Hello(features=Features.RESUME | Features.PING)))
+        self.send(peer, talk.initiator.frame)
 
     def closed(self, peer: Peer) -> None:
         self._talks.pop(peer, None)
@@ -200,25 +210,30 @@ class BreaksOff(Attack):
         data = self.read(peer)
         if not data:
             return
-        initiator, stream = self._talks[peer]
-        if stream is None:
-            sealing = initiator.finish(data[4:])
-            stream = sealing.stream
-            self._talks[peer] = initiator, stream
-            if self._tickets:
-                ticket = self._tickets.pop()
-                record = resume(ticket.resume_key, sealing.handshake_hash, ticket.session_id, 0, 1)
-                self.send(peer, stream.seal(control_frame(record) + self.messages))
-            else:
-                self._uid += 1
-                self.send(peer, stream.seal(verify_request(self._uid)))
-            return
-        frames = FrameDecoder(1_000).feed(stream.feed(data))
-        if frames and frames[0][0] == VERIFY_SUCCEEDED and len(frames) > 1:
-            ticket_or_other = decode_control(frames[1][2])
+        talk = self._talks[peer]
+        if talk.stream is None:
+            answers = talk.decoder.feed(data)
+            if not answers:
+                return
+            sealing = talk.initiator.finish(answers[0][2])
+            talk.stream, data = sealing.stream, talk.decoder.take_rest()
+            self.begin(peer, talk.stream, sealing.handshake_hash)
+        talk.frames = [*talk.frames, *talk.frames_in.feed(talk.stream.feed(data))][:2]
+        if len(talk.frames) > 1 and talk.frames[0][0] == VERIFY_SUCCEEDED:
+            ticket_or_other = decode_control(talk.frames[1][2])
             if isinstance(ticket_or_other, Ticket):
                 self._tickets.append(ticket_or_other)
             self.swarm.close(peer, lost=False)
+
+    def begin(self, peer: Peer, stream: SecureStream, handshake_hash: bytes) -> None:
+        """Resume with a ticket, or log in to get one."""
+        if self._tickets:
+            ticket = self._tickets.pop()
+            record = resume(ticket.resume_key, handshake_hash, ticket.session_id, 0, 1)
+            self.send(peer, stream.seal(control_frame(record) + self.messages))
+        else:
+            self._uid += 1
+            self.send(peer, stream.seal(verify_request(self._uid)))
 
 
 class KeyUpdates(Periodic):

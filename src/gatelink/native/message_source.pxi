@@ -231,7 +231,7 @@ cdef class MessageSource(Item):
             frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
             encoder.write_answer(<uint8_t *>PyBytes_AS_STRING(frame), tag, body)
             try:
-                self.send_frame(frame)
+                self.send_frame(frame, 0, CLOSE_FULL)
             except (SessionClosed, MessageTooLarge):
                 pass  # the session has ended, and its requests with it
         encoder.traffic.messages += 1

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from msgspec import Struct
 from msgspec.structs import replace
@@ -313,6 +313,7 @@ async def test_any_envelopes_to_a_service_have_the_same_outcome_on_both_paths(li
     before = frame_counts()
 
     @settings(max_examples=150, deadline=None)
+    @example(reads=[[*[("frames", 9, [("do", "")])] * 5, ("frames", 2, [("ask", "")])]])
     @given(READS)
     def check(reads: list[Any]) -> None:
         for _ in range(5):  # where the machine stops for 5 ms, the rest of a player's messages waits for a turn
