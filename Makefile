@@ -57,8 +57,8 @@ test: style ## style, types, and every test
 compiled: $(INSTALLED)  # what pytest makes of the tests, or every worker compiles all of it; errors are shown by the run
 	@$(RUN) -m pytest -n 0 --collect-only -qq >/dev/null 2>&1 || true
 
-coverage: export GATELINK_NATIVE = 0  # what the compiled core does is not measured
-coverage: $(INSTALLED) ## what the tests reach, which takes twice their time (COVERAGE_OF=tests COVERAGE_FLOOR=85)
+coverage: export GATELINK_NATIVE = 0
+coverage: $(INSTALLED) ## what the tests reach on pure Python, which takes twice their time (COVERAGE_OF=tests COVERAGE_FLOOR=85)
 	$(RUN) -m pytest -n $(TEST_WORKERS) --dist worksteal --cov --cov-report=term --cov-fail-under=$(COVERAGE_FLOOR) $(COVERAGE_OF)
 
 test-pure: $(INSTALLED) ## every test again, on pure Python instead of the compiled core
