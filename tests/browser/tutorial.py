@@ -95,7 +95,7 @@ async def test_two_tabs_chat_and_one_that_left_misses_nothing(project: Path) -> 
         await shows(first, "you: hello")
         await shows(second, r"\d+: hello")
         await second.click("#cut")
-        await wait_for(second, "document.getElementById('state').textContent.startsWith('connecting')")
+        await wait_for(second, "document.getElementById('state').textContent.startsWith('disconnected')")
         await say(first, "are you there?")
         await shows(second, r"\d+: are you there\?")
         assert await second.locator("#said li").count() == 2
