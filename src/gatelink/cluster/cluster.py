@@ -206,7 +206,7 @@ class Cluster:
         """The number of sessions in a broadcast group at all gateways, asked within 2 s.
 
         In a service, `group` is a group of its type. On a gateway it is a group that its own handlers use, or
-        `type/name` for one of a service. Raises LocalError for a name that is empty or too long.
+        `type/name` for one of a service. Raises LocalError for a name that is no text, empty or too long.
         """
         check_name(group)
         name = group if self.me.type == GATEWAY else f"{self.me.type}/{group}"
@@ -221,11 +221,11 @@ class Cluster:
         """
         link = self.links.get(to) if isinstance(to, int) else self._any(to)
         if link is None:
-            raise NotLinked(f"no link to server {to}" if isinstance(to, int) else f"no link to a server of type {to!r}")
+            raise NotLinked(f"no link to {_server(to)}")
         try:
             link.push(self._frame(message))
         except SessionClosed:
-            raise NotLinked(f"the link to server {to!r} is closed") from None
+            raise NotLinked(f"the link to {_server(to)} is closed") from None
 
     def broadcast(self, name: str, message: Any) -> int:
         """Send `message` to every other server of a type, and return their number.
@@ -281,3 +281,8 @@ class Cluster:
     def _frame(self, message: Any) -> bytes:
         kind, body = self._catalog.encode(message)
         return encode_frame(kind.id, body)
+
+
+def _server(to: int | str) -> str:
+    """A server, by its id or the name of its type, in words."""
+    return f"server {to}" if isinstance(to, int) else f"a server of type {to!r}"

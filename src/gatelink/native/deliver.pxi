@@ -1,18 +1,12 @@
 # Twin of net/connection.deliver: the straight path for what comes by a transport, as by TLS and WebSocket.
 
-cdef object PlainDecoder = None
-
-
 def deliver(decoder, bytes data not None, int64_t came, receiver, meter):
-    global PlainDecoder
     cdef Straight found
     cdef Share share
     cdef const uint8_t *start
     cdef size_t size
     cdef list frames
-    if PlainDecoder is None:
-        from gatelink.wire.frames import FrameDecoder as PlainDecoder
-    if isinstance(receiver, StraightPath) and type(decoder) is PlainDecoder:
+    if isinstance(receiver, StraightPath) and type(decoder) is FrameDecoder:
         data = decoder.gather(data)
         if data:
             start, size = <const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data)

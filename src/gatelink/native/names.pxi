@@ -3,7 +3,7 @@
 cdef object OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
 cdef object OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
 cdef object frame_too_large, outbox_full, wrong_count
-cdef object encode_frame, too_large, contain, isawaitable, sleep, PeerError, Refuse, refuse_for, serve_later
+cdef object FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, PeerError, Refuse, refuse_for, serve_later
 cdef int64_t ACK_FRAMES, ACK_BYTES, MOST_REQUESTS
 cdef bint are_names_known = False
 
@@ -13,7 +13,7 @@ cdef int know_names() except -1:
     global are_names_known, OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
     global OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
     global frame_too_large, outbox_full, wrong_count
-    global encode_frame, too_large, contain, isawaitable, sleep, ACK_FRAMES, ACK_BYTES
+    global FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, ACK_FRAMES, ACK_BYTES
     global PeerError, Refuse, refuse_for, serve_later, MOST_REQUESTS
     if are_names_known:
         return 0
@@ -30,7 +30,8 @@ cdef int know_names() except -1:
     frame_too_large, outbox_full, wrong_count = outbox.frame_too_large, outbox.outbox_full, outbox.wrong_count
     SessionClosed, MessageTooLarge, ProtocolError = errors.SessionClosed, errors.MessageTooLarge, errors.ProtocolError
     NORMAL = errors.CloseCode.NORMAL
-    encode_frame, too_large, contain, sleep = frames.encode_frame, loop_context.too_large, calls.contain, _sleep
+    FrameDecoder, encode_frame = frames.FrameDecoder, frames.encode_frame
+    too_large, contain, sleep = loop_context.too_large, calls.contain, _sleep
     PeerError, Refuse, isawaitable = errors.PeerError, errors.Refuse, _isawaitable
     refuse_for, serve_later, MOST_REQUESTS = serving.refuse_for, serving.serve_later, requests.MOST
     ACK_FRAMES, ACK_BYTES = config.ACK_FRAMES, config.ACK_BYTES

@@ -84,7 +84,7 @@ class Reader(Protocol):
     """What reads for a connection until its peer is verified."""
 
     def release(self) -> None:
-        """Forget the connection: another reads from now on, or nobody does."""
+        """Forget the connection, which has another reader now or is closed."""
 
 
 @compiled
@@ -206,7 +206,7 @@ class Connection(asyncio.Protocol):
         self._release_reader()
         receiver.lost(exc)
         self.write = _write_nothing  # a sealed one's `write` refers to this connection
-        self._open_nothing()
+        self._drop_ciphers()
         if self._closed is not None:
             self._closed(self, receiver)
 
@@ -262,14 +262,14 @@ class Connection(asyncio.Protocol):
         """Read and discard what comes in from now on; the connection is closing."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
         self._decoder = _DISCARD
-        self._open_nothing()
+        self._drop_ciphers()
         self._meter = None
         if self._paused:
             self._paused = Pause(0)
             self.transport.resume_reading()
 
-    def _open_nothing(self) -> None:
-        """Give the memory of the ciphers back: others refer to the stream for a while."""
+    def _drop_ciphers(self) -> None:
+        """Free the ciphers now; others may refer to the stream for a while."""
         if self._secure is not None:
             self._secure.rest()
             self._secure = None
@@ -397,7 +397,7 @@ class Connection(asyncio.Protocol):
             raise
 
     def _release_reader(self) -> None:
-        """uvloop's TLS refers to the reader as long as the connection refers to the transport, a cycle of 0.3 MB."""
+        """Break the cycle of reader, connection and transport. With uvloop's TLS it holds 0.3 MB."""
         if self.reader is not None:
             self.reader.release()
             self.reader = None

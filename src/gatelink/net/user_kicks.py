@@ -149,6 +149,7 @@ class UserKick:
         self.cluster_wide |= other.cluster_wide
         self.has_failed |= other.has_failed
         self.until = max(self.until, other.until)
+        # 0 wins: one of the two is this server's own kick, which no other server carries out.
         self.relayed_at = max(self.relayed_at, other.relayed_at) if self.relayed_at and other.relayed_at else 0
         self.written_at = max(self.written_at, other.written_at)
 

@@ -69,8 +69,8 @@ class Session(StraightPath):
     claims: what the token says of the user. data: yours, for the state that you keep with a session.
     expires_at: when the token ends, in unix seconds. None: it never ends, or the time is not known here, as in a client
     or a service. The session goes on after that time, unless you or `Server(expiry=)` end it.
-    verified_at: unix seconds. last_heard: when the peer's silence began to count, in seconds of the wheel's clock
-    (timers.py): at the last read, or later at an attach, or when reading went on.
+    verified_at: unix seconds. last_heard: the time of the last read, attach or end of a pause, whichever is the
+    latest, in seconds of the wheel's clock (timers.py). Heartbeats measure the peer's silence from there.
     close_code, close_reason: why the session ended; None and "" while it has not.
 
     user: what all sessions of the user share, as its rates.
