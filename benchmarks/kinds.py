@@ -97,9 +97,8 @@ def main() -> int:
 
     def benchmark() -> None:
         table = run(options.rounds, options.seconds)
-        print(
-            f"{describe_environment()}\nus of the server's CPU, the least of {options.rounds} rounds; compiled/pure: the median of their ratios"
-        )
+        print(describe_environment())
+        print(f"us of the server's CPU, the least of {options.rounds} rounds; compiled/pure: the median of ratios")
         print(f"\n{table}")
 
     measurements = options.rounds * len(KINDS) * len(LOADS) * len(CORES)
