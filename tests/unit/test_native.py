@@ -179,3 +179,89 @@ def test_both_routes_count_a_call_alike(seconds: float) -> None:
         compiled.seconds,
         compiled.logged,
     ]
+
+
+TAGS = """
+import os, signal
+from types import SimpleNamespace as Some
+from gatelink import Handlers, _core
+from gatelink.errors import ProtocolError
+from gatelink.handling.route import Route
+from gatelink.wire.frames import ALL_FLAGS, FrameDecoder, encode_frame
+
+class Requests:
+    serving = {7: (1, 0)}
+    def take(self, peer, frame):
+        return on_take(peer)
+
+def deliver(data, session):
+    decoder = FrameDecoder(1_000)
+    decoder.allowed = ALL_FLAGS
+    _core.deliver(decoder, data, len(data), session, None)
+
+def context(**more):
+    wheel = Some(read_clock=lambda: 0.0, clock=lambda: 0.0)
+    return Some(encoders={}, limits=Some(write_high_water=1), wheel=wheel, standstill=None, **more)
+
+def session_of(handlers, extension=None):
+    there = context(schedule_flush=lambda session: None)
+    return _core.StraightPath(there, handlers, None, extension, _core.Outbox(10, 10_000))
+
+heard = []
+handlers = Handlers()
+message = encode_frame(12_304, b"x")
+"""
+"""A session, or a player at a service, with requests that do what a test says."""
+
+OTHER_HANDLERS = """
+class Extension(_core.Intake):
+    requests, window, end = Requests(), None, None
+
+def on_take(peer):
+    peer.handlers = object()
+
+handlers.routes[12_304] = Route("message", lambda session, body: heard.append(body), bytes)
+try:
+    deliver(encode_frame(12_304, bytes(4), 0x10) + message, session_of(handlers, Extension(False, False)))
+except TypeError as error:
+    print(heard, "HandlerTable" in str(error))
+"""
+
+INTERRUPTED = """
+def on_take(peer):
+    raise ProtocolError("the tag is in use")
+
+class Player(_core.PlayerPath):
+    def broken(self, error):
+        print("broken:", error)
+
+def handle(player, body):
+    heard.append(body)
+    if len(heard) == 1:
+        os.kill(os.getpid(), signal.SIGINT)
+        signal.sigtimedwait([], 0.01)
+
+handlers.routes[12_304] = Route("message", handle, bytes)
+session = session_of(object())
+players = _core.PlayerTable({}, 1_000)
+link = session.forwarder = _core.LinkPath(session, players, 700, 400)
+player = Player(context(), handlers, link, 1)
+player.requests = Requests()
+players.by_link[link] = {1: player}
+for frames in (message + encode_frame(12_304, (7).to_bytes(4, "little"), 8), message):
+    try:
+        deliver(encode_frame(100, (1).to_bytes(8, "little") + frames), session)
+    except KeyboardInterrupt:
+        print("interrupted")
+print(heard)
+"""
+
+
+@built
+def test_handlers_that_are_none_are_an_error_though_a_codec_sets_them_in_the_middle_of_a_read() -> None:
+    assert run("1", TAGS + OTHER_HANDLERS) == (0, "[] True\n")
+
+
+@built
+def test_a_wrong_tag_ends_no_later_read_though_a_signal_interrupts_the_handlers_of_its_own() -> None:
+    assert run("1", TAGS + INTERRUPTED) == (0, "interrupted\n[b'x', b'x']\n")

@@ -44,8 +44,8 @@ cdef class ForwardTable:
             return False
         pushed[0] += inside.count
         if not session._flush_scheduled:
-            session._flush_scheduled = True
             to_flush.append(session)
+            session._flush_scheduled = True
         return True
 
 
@@ -63,12 +63,13 @@ cdef class ForwardPath:
 
     cdef bint forward(self, StraightPath session, const uint8_t *data, Straight *found) except -1:
         """What `forward_to` does, of the frames of a read. False: it did nothing, as that needs more than a look-up."""
-        cdef PyObject *route = PyDict_GetItemWithError(self.routes, found.type)
-        cdef object link
+        cdef PyObject *known = PyDict_GetItemWithError(self.routes, found.type)
+        cdef object route, link
         cdef uint8_t *place
-        if route is NULL:
+        if known is NULL:
             return False
-        link = (<object>route).link
+        route = <object>known
+        link = route.link
         if not isinstance(link, LinkPath):
             return False
         if session.extension is not None and session.extension.requests is not None and not link.speaks_requests:
@@ -78,7 +79,7 @@ cdef class ForwardPath:
             return False
         write_client_frame(place, self.sid, data, found)
         (<LinkPath>link).placed_envelope(client_size(found))
-        (<object>route).unhandled += found.messages
+        route.unhandled += found.messages
         self.router.stats.forwarded += found.messages
         return True
 

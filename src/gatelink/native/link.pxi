@@ -131,7 +131,6 @@ cdef class LinkPath:
                     raise self._too_large(<int64_t>size + PUSH_HEAD)
             if number < 0:
                 self._check_room(self.held_bytes + self.cost(number, size), self.count + 1)
-            self.schedule()
             place = self.place(number, size)
         memcpy(place, PyBytes_AS_STRING(frame), size)
         self.placed(sid, size)

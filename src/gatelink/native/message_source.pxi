@@ -220,6 +220,8 @@ cdef class MessageSource(Item):
         size = HEAD_SIZE + TAG_SIZE + <size_t>PyBytes_GET_SIZE(body)
         if <int64_t>size > encoder.max_message:
             return False
+        encoder.traffic.messages += 1
+        encoder.traffic.bytes += <int64_t>size
         if serving.pop(number, None) is None:
             return True  # the codec has ended the session
         self.context.stats.requests_served["answered"] += 1
@@ -234,8 +236,6 @@ cdef class MessageSource(Item):
                 self.send_frame(frame, 0, CLOSE_FULL)
             except (SessionClosed, MessageTooLarge):
                 pass  # the session has ended, and its requests with it
-        encoder.traffic.messages += 1
-        encoder.traffic.bytes += <int64_t>size
         return True
 
 

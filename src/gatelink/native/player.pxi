@@ -4,7 +4,7 @@ cdef class PlayerPath(MessageSource):
     cdef public object link, requests, _pending, _paused
     cdef public uint64_t sid
     cdef public int64_t taken, reported
-    cdef object wrong           # the error of a frame with a wrong tag in the read that is being handled
+    cdef object wrong           # what `note_tags` found wrong; its caller takes it
 
     def __init__(self, context, handlers, link, uint64_t sid):
         know_names()
@@ -35,17 +35,17 @@ cdef class PlayerPath(MessageSource):
     cdef int handle(self, const uint8_t *data, size_t end, bint has_tags) except -1:
         """What `Player.receive` does, for frames that all have a handler, while none wait."""
         cdef set refused = None
-        cdef object wrong
+        cdef object wrong = None
         if has_tags:
             refused = set()
             end = self.note_tags(data, end, refused)
-            if self.wrong is None and self._paused:
+            wrong, self.wrong = self.wrong, None
+            if wrong is None and self._paused:
                 self._hold_or_read()  # perhaps no handler waits for an answer any more
         if self.state is OPEN and end:
             self.last_heard = self.context.wheel.clock()
             self.call_handlers(<HandlerTable?>self.handlers, data, end, refused)
-        if self.wrong is not None:
-            wrong, self.wrong = self.wrong, None
+        if wrong is not None:
             self.broken(wrong)
         return 0
 

@@ -397,7 +397,7 @@ cdef class StraightPath(MessageSource):
             refused = set()
             end = self.note_tags(data, end, refused)
         if self.state is OPEN and not found.type and not found.is_link:
-            self.call_handlers(<HandlerTable>self.handlers, data, end, refused)
+            self.call_handlers(<HandlerTable?>self.handlers, data, end, refused)
         if extension is not None and (extension.action_due or extension.lags):
             self.after_read(extension)
         self._flush_scheduled = False
