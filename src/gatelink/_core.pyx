@@ -6,6 +6,7 @@ Each file of `native/` is one concept. They are compiled together, so that calls
 """
 
 include "native/system.pxi"
+include "native/wire.pxi"
 
 cdef class LinkPath
 cdef class Reactor
@@ -13,11 +14,14 @@ cdef class Stream
 cdef class WholeFrames
 
 include "native/names.pxi"
-include "native/counters.pxi"
+include "native/stats.pxi"
+include "native/timers.pxi"
+include "native/routes.pxi"
 include "native/rates.pxi"
 include "native/block.pxi"
 include "native/outbox.pxi"
 include "native/encoder.pxi"
+include "native/intake.pxi"
 include "native/forward.pxi"
 include "native/secure.pxi"
 include "native/message_source.pxi"
@@ -25,6 +29,7 @@ include "native/straight_path.pxi"
 include "native/deliver.pxi"
 include "native/websocket.pxi"
 include "native/envelope.pxi"
+include "native/broadcast.pxi"
 include "native/player.pxi"
 include "native/link.pxi"
 include "native/reactor.pxi"

@@ -195,12 +195,18 @@ def test_every_long_file_has_its_reason() -> None:
     assert long <= listed, f"say in {name(ARCHITECTURE)} why these are one concept: {sorted(map(name, long - listed))}"
 
 
-def test_every_compiled_class_is_on_the_page_of_the_core_and_in_the_core() -> None:
+def test_every_compiled_class_is_on_the_page_of_the_core_with_the_file_that_has_its_twin() -> None:
     page = ROOT / "docs" / "native.md"
     documented = {owner for owner, _ in names_beside_links(page, section(page, "What is in it"))}
     assert set(_native.pure) <= documented, f"{name(page)} lacks {set(_native.pure) - documented}"
-    source = "".join(path.read_text() for path in (ROOT / "src" / "gatelink" / "native").glob("*.pxi"))
-    missing = [each for each in _native.pure if not re.search(rf"^(?:cdef class|def) {each}\b", source, re.MULTILINE)]
+    rows = re.findall(r"^\| (.*?) \| `(\w+\.pxi)` \|", page.read_text(), re.MULTILINE)
+    file_of = {name: file for names, file in rows for name in re.findall(r"\[`(\w+)`\]", names)}
+    native = ROOT / "src" / "gatelink" / "native"
+    missing = [
+        f"{each} in {file_of[each]}"
+        for each in _native.pure
+        if not re.search(rf"^(?:cdef class|def) {each}\b", (native / file_of[each]).read_text(), re.MULTILINE)
+    ]
     assert not missing, f"the core has no {missing}"
 
 

@@ -14,9 +14,8 @@ import pytest
 from gatelink import _native, _sources, handlers
 from gatelink.handling.route import TIME_BUCKETS
 from gatelink.session.outbox import Outbox
-from gatelink.wire import noise, secure
+from gatelink.wire import control, envelope, frames, noise, secure
 from gatelink.wire.base import BASE_IDS
-from gatelink.wire.frames import SEALED
 from tests.twins import built, core
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -151,17 +150,36 @@ def test_the_core_has_the_constants_of_pure_python() -> None:
     turn = re.compile(r"^(?:DEF )?TURN_SECONDS = ([\d.]+)", re.MULTILINE)  # the tests patch the name itself
     (pure,) = turn.findall(Path(str(handlers.__file__)).read_text())
     assert turn.findall((NATIVE / "message_source.pxi").read_text()) == [pure]
-    assert f"TIME_BUCKETS = {TIME_BUCKETS}" in (NATIVE / "counters.pxi").read_text()
-    assert f"DEF LAST_BASE_ID = {max(BASE_IDS)}" in (NATIVE / "system.pxi").read_text()
+    assert f"TIME_BUCKETS = {TIME_BUCKETS}" in (NATIVE / "routes.pxi").read_text()
     sealing = dict(re.findall(r"^DEF (\w+) = (\w+)", (NATIVE / "secure.pxi").read_text(), re.MULTILINE))
     assert {name: int(value, 0) for name, value in sealing.items()} == {
-        "SEALED": SEALED,
+        "SEALED": frames.SEALED,
         "SEAL_TAG": noise.TAG_SIZE,
         "MIN_SEALED": secure.MIN_RECORD,
         "MAX_PLAINTEXT": secure.MAX_PLAINTEXT,
         "MAX_MESSAGE": noise.MAX_MESSAGE,
         "NONCE_SIZE": len(noise.pack_nonce(0)),
     }
+
+
+def test_the_core_has_the_numbers_of_the_wire() -> None:
+    ack = control.control_frame(control.Ack(0))
+    numbers = {
+        "HEAD_SIZE": len(frames.encode_frame(1, b"")),
+        "CONTROL_BIT": frames.CONTROL << 24,
+        "ACK_WORD": int.from_bytes(ack[: frames.HEADER_SIZE], "little"),
+        "ACK_TYPE": ack[frames.HEADER_SIZE],
+        "ACK_SIZE": len(ack),
+        "LAST_BASE_ID": max(BASE_IDS),
+        "POLICY_AND_KEY": len(envelope.push_frames([], [])) - len(frames.encode_frame(1, b"\0\0")),
+        "PUSH_BODY_HEAD": envelope.PUSH_HEAD - len(frames.encode_frame(1, b"")),
+    }
+    expressions = dict(re.findall(r"^DEF (\w+) = (.*?) *(?:#.*)?$", (NATIVE / "wire.pxi").read_text(), re.MULTILINE))
+    core_numbers: dict[str, int] = {}
+    for name, expression in expressions.items():
+        core_numbers[name] = sum(core_numbers.get(term) or int(term, 0) for term in expression.split(" + "))
+    modules = vars(frames) | vars(envelope)
+    assert core_numbers == {name: numbers.get(name, modules.get(name)) for name in core_numbers}
 
 
 @built

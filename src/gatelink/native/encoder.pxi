@@ -1,4 +1,4 @@
-# Twins of session/loop_context.Encoder and session/extension.Intake.
+# Twin of session/loop_context.Encoder.
 
 cdef class Encoder:
     cdef readonly object kind, encode, coder
@@ -57,32 +57,3 @@ cdef class Encoder:
         gl_put_u16(place + HEADER_SIZE, <uint16_t>self.id)
         gl_put_u32(place + HEAD_SIZE, tag)
         memcpy(place + HEAD_SIZE + TAG_SIZE, PyBytes_AS_STRING(body), size)
-
-
-cdef class Intake:
-    cdef public bint counts, acknowledges, ack_due, action_due, controls_due
-    cdef public int64_t received, received_bytes, fresh_frames, fresh_bytes
-    cdef public object lags
-
-    def __init__(self, bint counts, bint acknowledges):
-        know_names()
-        self.counts = counts
-        self.acknowledges = acknowledges
-        self.lags = NOT_PAUSED
-
-    def count(self, int64_t frames, int64_t size):
-        self.c_count(frames, size)
-
-    cdef void c_count(self, int64_t frames, int64_t size) noexcept:
-        if not self.counts:
-            return
-        self.received += frames
-        self.received_bytes += size
-        if not self.acknowledges:
-            return
-        self.fresh_frames += frames
-        self.fresh_bytes += size
-        if self.fresh_frames >= ACK_FRAMES or self.fresh_bytes >= ACK_BYTES:
-            self.controls_due = True
-        elif self.fresh_frames and not self.ack_due:
-            self.ack_due = self.action_due = True

@@ -2,12 +2,6 @@
 #
 # An envelope with any fault goes to the pure function, which says what is wrong with it.
 
-DEF CLIENT_FRAME = 100
-DEF PUSH_FRAME = 101
-DEF BROADCAST_FRAME = 102
-DEF BEHIND = 9              # policy and key
-
-
 cdef pure_function(str name):
     from gatelink import _native
     return _native.pure[name]
@@ -128,15 +122,6 @@ cdef WholeFrames whole_frames(bytes body, size_t start, int64_t max_frame):
     return frames
 
 
-cdef inline uint64_t gl_u64(const uint8_t *at) noexcept:
-    return gl_u32(at) | <uint64_t>gl_u32(at + 4) << 32
-
-
-cdef inline void gl_put_u64(uint8_t *at, uint64_t value) noexcept:
-    gl_put_u32(at, <uint32_t>value)
-    gl_put_u32(at + 4, <uint32_t>(value >> 32))
-
-
 cdef void write_client_head(uint8_t *place, uint64_t sid, size_t size) noexcept:
     """Writes a ClientFrame before its frames of `size` bytes."""
     gl_put_u32(place, <uint32_t>(size + CLIENT_HEAD - HEADER_SIZE))
@@ -172,18 +157,18 @@ def open_client_frames(bytes body not None, max_frame):
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
     cdef size_t size = <size_t>PyBytes_GET_SIZE(body)
     cdef Inside inside
-    if size < 8 or not look_inside(data, 8, size, max_frame, None, &inside):
+    if size < SID_SIZE or not look_inside(data, SID_SIZE, size, max_frame, None, &inside):
         return pure_function("open_client_frames")(body, max_frame)
-    return gl_u64(data), frames_of(data, 8, size, None)
+    return gl_u64(data), frames_of(data, SID_SIZE, size, None)
 
 
 cdef void write_push_head(uint8_t *place, uint64_t sid, size_t size) noexcept:
     """Writes a PushFrame to one session, without policy and key, before its frames of `size` bytes."""
-    gl_put_u32(place, <uint32_t>(size + 2 + TO_ONE))
+    gl_put_u32(place, <uint32_t>(size + PUSH_HEAD - HEADER_SIZE))
     gl_put_u16(place + HEADER_SIZE, PUSH_FRAME)
     gl_put_u16(place + HEAD_SIZE, 1)
     gl_put_u64(place + HEAD_SIZE + 2, sid)
-    memset(place + HEAD_SIZE + 10, 0, BEHIND)
+    memset(place + HEAD_SIZE + 2 + SID_SIZE, 0, POLICY_AND_KEY)
 
 
 def push_to_one(sid, list frames not None):
@@ -192,12 +177,12 @@ def push_to_one(sid, list frames not None):
     cdef uint8_t *place
     for each in frames:
         size += <size_t>PyBytes_GET_SIZE(<bytes?>each)
-    if not size or size + 2 + TO_ONE > MAX_LENGTH:
+    if not size or size + PUSH_HEAD - HEADER_SIZE > MAX_LENGTH:
         return pure_function("push_to_one")(sid, frames)
-    whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(HEAD_SIZE + TO_ONE + size))
+    whole = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(PUSH_HEAD + size))
     place = <uint8_t *>PyBytes_AS_STRING(whole)
     write_push_head(place, sid, size)
-    place += HEAD_SIZE + TO_ONE
+    place += PUSH_HEAD
     for each in frames:
         memcpy(place, PyBytes_AS_STRING(each), <size_t>PyBytes_GET_SIZE(each))
         place += PyBytes_GET_SIZE(each)
@@ -209,17 +194,17 @@ def open_push_frames(bytes body not None, max_frame):
     cdef size_t size = <size_t>PyBytes_GET_SIZE(body), at, number
     cdef WholeFrames frames = None
     cdef tuple sids
-    if size >= 2 + BEHIND:
+    if size >= 2 + POLICY_AND_KEY:
         number = gl_u16(data)
-        at = 2 + 8 * number
-        if at + BEHIND <= size and data[at] <= 2:
-            frames = whole_frames(body, at + BEHIND, max_frame)
+        at = 2 + SID_SIZE * number
+        if at + POLICY_AND_KEY <= size and data[at] <= 2:
+            frames = whole_frames(body, at + POLICY_AND_KEY, max_frame)
     if frames is None:
         return pure_function("open_push_frames")(body, max_frame)
     if number == 1:
         sids = (gl_u64(data + 2),)
     else:
-        sids = tuple([gl_u64(data + 2 + 8 * number_of) for number_of in range(number)])
+        sids = tuple([gl_u64(data + 2 + SID_SIZE * number_of) for number_of in range(number)])
     return sids, data[at], gl_u64(data + at + 1), frames
 
 
@@ -227,64 +212,13 @@ def open_broadcast_frames(bytes body not None, max_frame):
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
     cdef size_t size = <size_t>PyBytes_GET_SIZE(body), at
     cdef WholeFrames frames = None
-    if size >= 2 + BEHIND:
+    if size >= 2 + POLICY_AND_KEY:
         at = 2 + <size_t>gl_u16(data)
-        if at + BEHIND <= size and data[at] <= 2:
-            frames = whole_frames(body, at + BEHIND, max_frame)
+        if at + POLICY_AND_KEY <= size and data[at] <= 2:
+            frames = whole_frames(body, at + POLICY_AND_KEY, max_frame)
     if frames is None:
         return pure_function("open_broadcast_frames")(body, max_frame)
     return body[2:at].decode("utf-8", "surrogateescape"), data[at], gl_u64(data + at + 1), frames
-
-
-def send_to_all(sessions, frames, key=0, full=None):
-    """Twin of session/straight_path.send_to_all: frames go into the blocks of the outboxes, where those are simple."""
-    cdef WholeFrames whole = frames if isinstance(frames, WholeFrames) else joined(list(frames))
-    cdef list to_flush = []
-    cdef StraightPath session
-    cdef object context = None
-    cdef Outbox outbox
-    cdef int64_t sent = 0
-    cdef bint is_plain = not key and (full is None or full is CLOSE_FULL)
-    try:
-        for each in sessions:
-            if is_plain and isinstance(each, StraightPath):
-                session = <StraightPath>each
-                if session.state is OPEN and isinstance(session.outbox, Outbox):
-                    outbox = <Outbox>session.outbox
-                    if outbox.append_whole(whole):
-                        sent += 1
-                        if not session._flush_scheduled:
-                            if context is None:
-                                context = session.context
-                            if session.context is context:
-                                session._flush_scheduled = True
-                                to_flush.append(session)
-                            else:
-                                session._schedule_flush()
-                        continue
-            try:
-                if is_plain:
-                    each.send_frames(whole.c_list())
-                else:
-                    for frame in whole.c_list():
-                        each.send_frame(frame, key, CLOSE_FULL if full is None else full)
-            except SessionClosed:
-                continue
-            sent += 1
-    finally:
-        if to_flush:
-            schedule_all(context, to_flush)
-    return sent
-
-
-cdef int schedule_all(context, list sessions) except -1:
-    try:
-        context.schedule_flushes(sessions)
-    except BaseException:  # as LocalError, in another thread: none of the sessions is scheduled
-        for session in sessions:
-            (<StraightPath>session)._flush_scheduled = False
-        raise
-    return 0
 
 
 cdef WholeFrames joined(list frames):

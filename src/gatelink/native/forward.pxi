@@ -26,9 +26,9 @@ cdef class ForwardTable:
         cdef StraightPath session
         cdef Outbox outbox
         cdef Inside inside
-        if size <= TO_ONE or gl_u16(data) != 1 or data[10] or gl_u64(data + 11):  # to several, a policy, a key
+        if size <= PUSH_BODY_HEAD or gl_u16(data) != 1 or data[10] or gl_u64(data + 11):  # to several, a policy, a key
             return False
-        if not look_inside(data, TO_ONE, size, self.max_frame, None, &inside) or inside.has_tags:
+        if not look_inside(data, PUSH_BODY_HEAD, size, self.max_frame, None, &inside) or inside.has_tags:
             return False
         found = PyDict_GetItemWithError(self.players, gl_u64(data + 2))
         if found is NULL:
@@ -40,7 +40,7 @@ cdef class ForwardTable:
         if session.state is not OPEN or not isinstance(session.outbox, Outbox):
             return False
         outbox = <Outbox>session.outbox
-        if not outbox.append_frames(data + TO_ONE, size - TO_ONE, inside.count):
+        if not outbox.append_frames(data + PUSH_BODY_HEAD, size - PUSH_BODY_HEAD, inside.count):
             return False
         pushed[0] += inside.count
         if not session._flush_scheduled:

@@ -3,7 +3,6 @@
 # The frames of players stand in one block in the order in which they were sent, each behind the number of its envelope and
 # its size. `pack` sorts them into the outbox of the link's session.
 
-DEF PUSH_HEAD = 25          # bytes of a whole PushFrame to one session before its frames
 DEF ENTRY = 8               # bytes before each frame in the block
 
 
@@ -62,7 +61,7 @@ cdef class LinkPath:
                 start = at + HEAD_SIZE
                 at += HEADER_SIZE + (word & MAX_LENGTH)
                 size = at - start
-                if word & CONTROL_FLAG:
+                if word & CONTROL_BIT:
                     continue
                 if others and id == straight:
                     self.give(others)

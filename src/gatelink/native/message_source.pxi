@@ -2,7 +2,6 @@
 # The pure classes share this code by `Handlers`, which takes any session.interfaces.MessageSource.
 
 DEF TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
-DEF CONTROL_FLAG = 0x80000000   # in the first word of a control record
 
 
 cdef class MessageSource(Item):
@@ -78,7 +77,7 @@ cdef class MessageSource(Item):
         while at < end:
             word = gl_u32(data + at)
             size = (word & MAX_LENGTH) - 2
-            if word > MAX_LENGTH and not word & CONTROL_FLAG:
+            if word > MAX_LENGTH and not word & CONTROL_BIT:
                 id = gl_u16(data + at + HEADER_SIZE)
                 tag = gl_u32(data + at + HEAD_SIZE)
                 if (
@@ -116,7 +115,7 @@ cdef class MessageSource(Item):
             word = gl_u32(data + here)
             size = (word & MAX_LENGTH) - 2
             at += HEAD_SIZE + size
-            if word & CONTROL_FLAG:
+            if word & CONTROL_BIT:
                 continue
             head = HEAD_SIZE
             if refused is not None and word > MAX_LENGTH:
@@ -247,7 +246,7 @@ cdef list frames_of(const uint8_t *data, size_t at, size_t end, set refused):
     while at < end:
         word = gl_u32(data + at)
         size = (word & MAX_LENGTH) - 2
-        if not word & CONTROL_FLAG and (refused is None or at not in refused):
+        if not word & CONTROL_BIT and (refused is None or at not in refused):
             body = PyBytes_FromStringAndSize(<const char *>data + at + HEAD_SIZE, <Py_ssize_t>size)
             frames.append((gl_u16(data + at + HEADER_SIZE), word >> 24, body))
         at += HEAD_SIZE + size

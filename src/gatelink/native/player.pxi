@@ -65,7 +65,7 @@ cdef class PlayerTable:
         cdef PlayerPath player
         cdef HandlerTable table
         cdef Inside inside
-        if size < 8:
+        if size < SID_SIZE:
             return False
         found = PyDict_GetItemWithError(self.by_link, link)
         if found is NULL:
@@ -85,7 +85,7 @@ cdef class PlayerTable:
         table = <HandlerTable>player.handlers
         if table.ticking or table.rates:
             return False
-        if not look_inside(data, 8, size, self.max_frame, table.routes, &inside):
+        if not look_inside(data, SID_SIZE, size, self.max_frame, table.routes, &inside):
             return False
         if inside.has_tags and player.requests is None:
             return False
@@ -93,5 +93,5 @@ cdef class PlayerTable:
         if found is not NULL and player.taken == player.reported:
             (<list?>(<object>found)).append(player)
         player.taken += inside.count
-        player.handle(data + 8, size - 8, inside.has_tags)
+        player.handle(data + SID_SIZE, size - SID_SIZE, inside.has_tags)
         return True

@@ -1,9 +1,5 @@
 # Twin of session/straight_path.StraightPath.
 
-DEF ACK_WORD = 0x80000009   # the header of an ACK: a type and a count
-DEF ACK_TYPE = 8
-DEF ACK_SIZE = 13           # bytes of the whole record
-
 
 cdef struct Straight:       # the frames of a read that may go straight to their handlers, and the ACKs among them
     size_t end              # where the last one ends
@@ -53,7 +49,7 @@ cdef void write_client_frame(uint8_t *place, uint64_t sid, const uint8_t *data, 
     while at < found.last:
         word = gl_u32(data + at)
         size = HEADER_SIZE + (word & MAX_LENGTH)
-        if not word & CONTROL_FLAG:
+        if not word & CONTROL_BIT:
             memcpy(place, data + at, size)
             place += size
         at += size
@@ -424,7 +420,7 @@ cdef class StraightPath(MessageSource):
         serving = <dict?>self.extension.requests.serving
         while at < found.last:
             word = gl_u32(data + at)
-            if word >> 24 >= REQUEST and not word & CONTROL_FLAG:
+            if word >> 24 >= REQUEST and not word & CONTROL_BIT:
                 tag = gl_u32(data + at + HEAD_SIZE)
                 id = gl_u16(data + at + HEADER_SIZE)
                 if 100 <= id < 200 or tag in serving or tag in fresh or len(serving) + len(fresh) >= MOST_REQUESTS:

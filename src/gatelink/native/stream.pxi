@@ -3,6 +3,9 @@
 # Frames that are all simple messages with a handler go to the session as they are, in the receive buffer. What else there
 # is goes through `walk`, the one loop that cuts any bytes into frames, and to the receiver as a list.
 
+import socket as _socket
+
+cdef frozenset NOTHING = frozenset()
 cdef object UNVERIFIED, BOUND, CLOSING_STATE, CLOSED_STATE, VERIFIED_EVENT, CLOSE_EVENT, LOST_EVENT, CONNECTION, step
 cdef object quiet, NULL_RECEIVER, KeyExhausted, walk, encode_control_frame, ALL_FLAGS, BASE_FLAGS
 cdef int64_t MAX_RECORD
@@ -10,7 +13,6 @@ cdef bint are_net_names_known = False
 
 DEF PAUSED_TURN = 1         # Pause.TURN
 DEF PAUSED_UNVERIFIED = 128
-DEF CONTROL_FLAGS = 0x80
 
 cdef int know_net_names() except -1:
     global are_net_names_known, UNVERIFIED, BOUND, CLOSING_STATE, CLOSED_STATE, VERIFIED_EVENT, CLOSE_EVENT, LOST_EVENT
@@ -450,7 +452,7 @@ cdef class Stream(Watched):
 
     def put_back(self, list frames not None):
         data = b"".join(
-            [encode_control_frame(body) if flags == CONTROL_FLAGS else encode_frame(id, body, flags)
+            [encode_control_frame(body) if flags == CONTROL else encode_frame(id, body, flags)
              for id, flags, body in frames]
         ) + self.take_rest()
         self.set_tail(data)
@@ -531,7 +533,3 @@ cdef class Stream(Watched):
         if name == "sockname":
             return self.get_extra_info("socket").getsockname()
         return default
-
-
-import socket as _socket
-cdef frozenset NOTHING = frozenset()

@@ -47,22 +47,20 @@ cdef extern from *:
     object call_two(object function, object first, object second)
     object call_four(object function, object a, object b, object c, object d)
 
+
+cdef inline uint64_t gl_u64(const uint8_t *at) noexcept:
+    return gl_u32(at) | <uint64_t>gl_u32(at + 4) << 32
+
+
+cdef inline void gl_put_u64(uint8_t *at, uint64_t value) noexcept:
+    gl_put_u32(at, <uint32_t>value)
+    gl_put_u32(at + 4, <uint32_t>(value >> 32))
+
+
 cdef extern from "Python.h":
     object PyObject_CallOneArg(object function, object argument)
     int PyBuffer_FillInfo(Py_buffer *buffer, object owner, void *data, Py_ssize_t size, int is_readonly, int flags) except -1
     PyObject *PyDict_GetItemWithError(object dictionary, object key) except? NULL
-
-DEF HEADER_SIZE = 4
-DEF HEAD_SIZE = 6        # header and id
-DEF MAX_LENGTH = 0xFFFFFF
-DEF REQUEST = 0x08       # flags bytes, as in wire/frames.py
-DEF ANSWER = 0x10
-DEF FAILED = 0x18
-DEF TAG_SIZE = 4
-DEF LAST_BASE_ID = 24    # frames of the framework are not straight
-DEF CLIENT_HEAD = 14     # of a whole ClientFrame without the frames in it
-DEF TO_ONE = 19          # of a PushFrame's body to one session before its frames
-DEF FAILED_SIZE = 14     # of a FAILED payload with an empty reason
 
 cdef extern from *:
     """

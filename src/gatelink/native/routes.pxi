@@ -1,23 +1,4 @@
-# Twins of stats.Traffic, session/timers.Item, handling/route.Route and handling/routes.
-
-cdef class Traffic:
-    cdef public int64_t messages, bytes
-
-
-cdef int64_t straight_frames = 0, listed_frames = 0
-
-
-def frame_counts():
-    """How many frames the sessions of this process have received: those that took the straight path, and the others."""
-    return straight_frames, listed_frames
-
-
-cdef class Item:
-    cdef public int64_t _tick
-
-    def on_deadline(self, double now):
-        raise NotImplementedError
-
+# Twins of handling/route.Route, and of handling/routes.Routes and HandlerTable.
 
 cdef tuple TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)   # as in handling/route.py; a test compares them
 cdef double FIRST_BUCKET = 0.0001

@@ -1,0 +1,51 @@
+# Twin of session/straight_path.send_to_all.
+
+def send_to_all(sessions, frames, key=0, full=None):
+    """Twin of session/straight_path.send_to_all: frames go into the blocks of the outboxes, where those are simple."""
+    cdef WholeFrames whole = frames if isinstance(frames, WholeFrames) else joined(list(frames))
+    cdef list to_flush = []
+    cdef StraightPath session
+    cdef object context = None
+    cdef Outbox outbox
+    cdef int64_t sent = 0
+    cdef bint is_plain = not key and (full is None or full is CLOSE_FULL)
+    try:
+        for each in sessions:
+            if is_plain and isinstance(each, StraightPath):
+                session = <StraightPath>each
+                if session.state is OPEN and isinstance(session.outbox, Outbox):
+                    outbox = <Outbox>session.outbox
+                    if outbox.append_whole(whole):
+                        sent += 1
+                        if not session._flush_scheduled:
+                            if context is None:
+                                context = session.context
+                            if session.context is context:
+                                session._flush_scheduled = True
+                                to_flush.append(session)
+                            else:
+                                session._schedule_flush()
+                        continue
+            try:
+                if is_plain:
+                    each.send_frames(whole.c_list())
+                else:
+                    for frame in whole.c_list():
+                        each.send_frame(frame, key, CLOSE_FULL if full is None else full)
+            except SessionClosed:
+                continue
+            sent += 1
+    finally:
+        if to_flush:
+            schedule_all(context, to_flush)
+    return sent
+
+
+cdef int schedule_all(context, list sessions) except -1:
+    try:
+        context.schedule_flushes(sessions)
+    except BaseException:  # as LocalError, in another thread: none of the sessions is scheduled
+        for session in sessions:
+            (<StraightPath>session)._flush_scheduled = False
+        raise
+    return 0
