@@ -2,8 +2,8 @@
 
 cdef struct Block:
     size_t capacity
-    size_t start      # of the bytes
-    size_t middle     # for the window: what is before it was sent, and is kept
+    size_t start      # where the bytes begin
+    size_t middle     # of a SendWindow: the bytes before it are sent and kept
     size_t end
 
 DEF BLOCK = 4096 - 32       # bytes of the usual block, which the pool keeps
@@ -37,7 +37,7 @@ cdef Block *new_block(size_t size) except NULL:
 
 
 cdef void release_block(Block *block) noexcept:
-    """Gives a block back to the pool or the system. Does nothing for NULL."""
+    """Give a block back to the pool or the system. NULL is allowed."""
     global pooled
     if block is NULL:
         return
@@ -49,7 +49,7 @@ cdef void release_block(Block *block) noexcept:
 
 
 cdef uint8_t *make_room(Block **place, size_t size) except NULL:
-    """Where the next `size` bytes of a block go.
+    """Make room for `size` more bytes in a block, and return their place.
 
     place: the owner's pointer to the block. It is changed if the block moves, and gets a new block if it is NULL.
     Each byte is moved a bounded number of times, however many small pieces come.

@@ -1,7 +1,6 @@
-# Twin of session/straight_path.send_to_all.
+# Twin of session/straight_path.send_to_all: frames are copied into the blocks of the outboxes.
 
 def send_to_all(sessions, frames, key=0, full=None):
-    """Twin of session/straight_path.send_to_all: frames go into the blocks of the outboxes, where those are simple."""
     cdef WholeFrames whole = frames if isinstance(frames, WholeFrames) else joined(list(frames))
     cdef list to_flush = []
     cdef StraightPath session

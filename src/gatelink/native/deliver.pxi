@@ -1,7 +1,7 @@
-# Twin of net/connection.deliver: the straight path for what comes by a transport, as by TLS and WebSocket.
+# Twin of net/connection.deliver: the straight path of bytes that a transport has read, as with TLS and WebSocket.
 
 def deliver(decoder, bytes data not None, int64_t came, receiver, meter):
-    cdef Straight found
+    cdef StraightRead found
     cdef Share share
     cdef const uint8_t *start
     cdef size_t size
@@ -17,7 +17,7 @@ def deliver(decoder, bytes data not None, int64_t came, receiver, meter):
                     decoder.keep(data, found.end, found.count)
                 if meter is not None:
                     meter.charge(found.count, came)
-                (<StraightPath>receiver).take(start, &found)
+                (<StraightPath>receiver).receive_straight(start, &found)
                 return
             frames = decoder.feed(data)
         else:

@@ -9,7 +9,7 @@ cdef class Encoder:
     cdef readonly bint is_body     # a raw message is its body: no need to encode it
 
     def __init__(self, kind, coder, Traffic traffic not None, int64_t max_message):
-        know_names()
+        import_names()
         self.kind = kind
         self.id = kind.id
         self.name = kind.name
@@ -45,13 +45,13 @@ cdef class Encoder:
         return body
 
     cdef inline void write(self, uint8_t *place, object body, Py_ssize_t size) noexcept:
-        """Writes the frame of a body that `body_of` gave."""
+        """Write the frame of a body that `body_of` gave."""
         gl_put_u32(place, <uint32_t>(size + 2))
         gl_put_u16(place + HEADER_SIZE, <uint16_t>self.id)
         memcpy(place + HEAD_SIZE, PyBytes_AS_STRING(body), <size_t>size)
 
     cdef inline void write_answer(self, uint8_t *place, uint32_t tag, object body) noexcept:
-        """Writes the ANSWER to the request `tag`, of a body that `body_of` gave."""
+        """Write the ANSWER to the request `tag`, with a body that `body_of` gave."""
         cdef size_t size = <size_t>PyBytes_GET_SIZE(body)
         gl_put_u32(place, <uint32_t>(size + 2 + TAG_SIZE) | <uint32_t>ANSWER << 24)
         gl_put_u16(place + HEADER_SIZE, <uint16_t>self.id)

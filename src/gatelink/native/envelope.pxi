@@ -1,6 +1,6 @@
-# Twins of wire/envelope.py's functions for ClientFrame, PushFrame and BroadcastFrame, and of WholeFrames.
+# Twins of the functions of wire/envelope.py for ClientFrame, PushFrame and BroadcastFrame, and of WholeFrames.
 #
-# An envelope with any fault goes to the pure function, which says what is wrong with it.
+# A malformed envelope goes to the pure function, which raises the error.
 
 cdef pure_function(str name):
     from gatelink import _native
@@ -12,7 +12,7 @@ cdef inline bint is_framework_id(uint16_t id) noexcept:
 
 
 cdef size_t message_length(uint32_t word) noexcept:
-    """The size of the payload that a header of a message frame gives, in bytes. 0 for any other header."""
+    """The bytes of payload that the header of a message frame declares; 0 for any other header."""
     cdef uint32_t flags = word >> 24, length = word & MAX_LENGTH
     cdef uint32_t least = 2
     if flags == FAILED:
@@ -26,17 +26,17 @@ cdef size_t message_length(uint32_t word) noexcept:
     return length if length >= least else 0
 
 
-cdef struct Inside:         # the frames in an envelope
+cdef struct Contents:       # the frames in an envelope
     int64_t count
     bint has_tags
 
 
-cdef bint look_inside(
-    const uint8_t *data, size_t at, size_t size, int64_t max_frame, Routes routes, Inside *found
+cdef bint check_contents(
+    const uint8_t *data, size_t at, size_t size, int64_t max_frame, Routes routes, Contents *found
 ) noexcept:
-    """Whether players' frames fill `data` from `at` to `size`, at least one, and all are right.
+    """Whether `data` from `at` to `size` is one or more whole frames that a player may send or get.
 
-    routes: if it is not None, all frames must also be answers, or messages and requests with a handler, as they were sent.
+    routes: if it is not None, each frame must also be an answer, or a plain message or request with a handler there.
     """
     cdef size_t length
     cdef uint32_t word, flags
@@ -65,18 +65,18 @@ cdef class WholeFrames:
 
     cdef bytes body
     cdef size_t start
-    cdef Inside inside
+    cdef Contents contents
 
     def __cinit__(self, *arguments):
         self.body = b""
 
     def __init__(self, frames=()):
         cdef WholeFrames whole = joined(list(frames))
-        self.body, self.start, self.inside = whole.body, whole.start, whole.inside
+        self.body, self.start, self.contents = whole.body, whole.start, whole.contents
 
     @property
     def has_tags(self):
-        return self.inside.has_tags
+        return self.contents.has_tags
 
     cdef inline const uint8_t *c_data(self) noexcept:
         return <const uint8_t *>PyBytes_AS_STRING(self.body) + self.start
@@ -94,7 +94,7 @@ cdef class WholeFrames:
         return frames
 
     def __len__(self):
-        return self.inside.count
+        return self.contents.count
 
     def __iter__(self):
         return iter(self.c_list())
@@ -110,11 +110,11 @@ cdef class WholeFrames:
 
 
 cdef WholeFrames whole_frames(bytes body, size_t start, int64_t max_frame):
-    """The frames that fill `body` from `start`; None if something is wrong with them."""
+    """The frames that fill `body` from `start`; None if they are malformed."""
     cdef WholeFrames frames = WholeFrames.__new__(WholeFrames)
-    if not look_inside(
+    if not check_contents(
         <const uint8_t *>PyBytes_AS_STRING(body), start, <size_t>PyBytes_GET_SIZE(body), max_frame, None,
-        &frames.inside,
+        &frames.contents,
     ):
         return None
     frames.body = body
@@ -123,7 +123,7 @@ cdef WholeFrames whole_frames(bytes body, size_t start, int64_t max_frame):
 
 
 cdef void write_client_head(uint8_t *place, uint64_t sid, size_t size) noexcept:
-    """Writes a ClientFrame before its frames of `size` bytes."""
+    """Write the head of a ClientFrame, whose frames have `size` bytes."""
     gl_put_u32(place, <uint32_t>(size + CLIENT_HEAD - HEADER_SIZE))
     gl_put_u16(place + HEADER_SIZE, CLIENT_FRAME)
     gl_put_u64(place + HEAD_SIZE, sid)
@@ -156,14 +156,14 @@ def client_frames(sid, list frames not None):
 def open_client_frames(bytes body not None, max_frame):
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
     cdef size_t size = <size_t>PyBytes_GET_SIZE(body)
-    cdef Inside inside
-    if size < SID_SIZE or not look_inside(data, SID_SIZE, size, max_frame, None, &inside):
+    cdef Contents contents
+    if size < SID_SIZE or not check_contents(data, SID_SIZE, size, max_frame, None, &contents):
         return pure_function("open_client_frames")(body, max_frame)
     return gl_u64(data), frames_of(data, SID_SIZE, size, None)
 
 
 cdef void write_push_head(uint8_t *place, uint64_t sid, size_t size) noexcept:
-    """Writes a PushFrame to one session, without policy and key, before its frames of `size` bytes."""
+    """Write the head of a PushFrame to one session, without policy and key. Its frames have `size` bytes."""
     gl_put_u32(place, <uint32_t>(size + PUSH_HEAD - HEADER_SIZE))
     gl_put_u16(place + HEADER_SIZE, PUSH_FRAME)
     gl_put_u16(place + HEAD_SIZE, 1)
@@ -222,17 +222,17 @@ def open_broadcast_frames(bytes body not None, max_frame):
 
 
 cdef WholeFrames joined(list frames):
-    """Joins frames that this side made. Raises ValueError for bytes that are not one whole frame."""
+    """Join frames that this side made. Raises ValueError for bytes that are not one whole frame."""
     cdef WholeFrames whole = WholeFrames.__new__(WholeFrames)
     cdef bytes frame
     cdef size_t size
-    know_names()
+    import_names()
     for frame in frames:
         size = <size_t>PyBytes_GET_SIZE(<bytes?>frame)
         if size < HEADER_SIZE or HEADER_SIZE + (gl_u32(<const uint8_t *>PyBytes_AS_STRING(frame)) & MAX_LENGTH) != size:
             raise ValueError(f"{size} bytes that are not one whole frame")
-        whole.inside.count += 1
+        whole.contents.count += 1
         if frame[3] >= REQUEST:
-            whole.inside.has_tags = True
+            whole.contents.has_tags = True
     whole.body = b"".join(frames) if len(frames) != 1 else frames[0]
     return whole

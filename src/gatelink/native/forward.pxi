@@ -1,4 +1,4 @@
-# Twins of session/forwarding.ForwardTable and ForwardPath: what decides whether frames are only forwarded, in both directions.
+# Twins of session/forwarding.ForwardTable and ForwardPath: a gateway forwards frames, in both directions.
 
 cdef class ForwardTable:
     cdef public object context, stats, handled_here
@@ -17,18 +17,18 @@ cdef class ForwardTable:
         self.table = table
         self.handled_here = handled_here
 
-    cdef bint take(self, const uint8_t *data, size_t size, list to_flush, int64_t *pushed) except -1:
-        """Queues the messages of a PushFrame for its player. False: it did nothing, as that needs more than a look-up.
+    cdef bint take_push(self, const uint8_t *data, size_t size, list to_flush, int64_t *pushed) except -1:
+        """Queue the messages of a PushFrame for its player. Returns False, and does nothing, if Python must do it.
 
         to_flush: gets the session, if that must be scheduled. pushed: the number of messages is added to it.
         """
         cdef PyObject *found
         cdef StraightPath session
         cdef Outbox outbox
-        cdef Inside inside
+        cdef Contents contents
         if size <= PUSH_BODY_HEAD or gl_u16(data) != 1 or data[10] or gl_u64(data + 11):  # to several, a policy, a key
             return False
-        if not look_inside(data, PUSH_BODY_HEAD, size, self.max_frame, None, &inside) or inside.has_tags:
+        if not check_contents(data, PUSH_BODY_HEAD, size, self.max_frame, None, &contents) or contents.has_tags:
             return False
         found = PyDict_GetItemWithError(self.players, gl_u64(data + 2))
         if found is NULL:
@@ -40,9 +40,9 @@ cdef class ForwardTable:
         if session.state is not OPEN or not isinstance(session.outbox, Outbox):
             return False
         outbox = <Outbox>session.outbox
-        if not outbox.append_frames(data + PUSH_BODY_HEAD, size - PUSH_BODY_HEAD, inside.count):
+        if not outbox.append_frames(data + PUSH_BODY_HEAD, size - PUSH_BODY_HEAD, contents.count):
             return False
-        pushed[0] += inside.count
+        pushed[0] += contents.count
         if not session._flush_scheduled:
             to_flush.append(session)
             session._flush_scheduled = True
@@ -61,8 +61,8 @@ cdef class ForwardPath:
         self.routes = {}
         self.sid = sid
 
-    cdef bint forward(self, StraightPath session, const uint8_t *data, Straight *found) except -1:
-        """What `forward_to` does, of the frames of a read. False: it did nothing, as that needs more than a look-up."""
+    cdef bint forward(self, StraightPath session, const uint8_t *data, StraightRead *found) except -1:
+        """Forward the frames of a read, as `forward_to` does. Returns False, and does nothing, if Python must do it."""
         cdef PyObject *known = PyDict_GetItemWithError(self.routes, found.type)
         cdef object route, link
         cdef uint8_t *place
@@ -74,11 +74,11 @@ cdef class ForwardPath:
             return False
         if session.extension is not None and session.extension.requests is not None and not link.speaks_requests:
             return False
-        place = (<LinkPath>link).place_envelope(client_size(found))
+        place = (<LinkPath>link).reserve_envelope(client_size(found))
         if place is NULL:
             return False
         write_client_frame(place, self.sid, data, found)
-        (<LinkPath>link).placed_envelope(client_size(found))
+        (<LinkPath>link).commit_envelope(client_size(found))
         route.unhandled += found.messages
         self.router.stats.forwarded += found.messages
         return True

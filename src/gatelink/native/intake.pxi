@@ -6,7 +6,7 @@ cdef class Intake:
     cdef public object lags
 
     def __init__(self, bint counts, bint acknowledges):
-        know_names()
+        import_names()
         self.counts = counts
         self.acknowledges = acknowledges
         self.lags = NOT_PAUSED

@@ -1,7 +1,7 @@
-# Twin of cluster/links.LinkPath: a read of a link, and what players are sent in a turn.
+# Twin of cluster/links.LinkPath: the envelopes of a read, and the frames for players that a turn gathers.
 #
-# The frames of players stand in one block in the order in which they were sent, each behind the number of its envelope and
-# its size. `pack` sorts them into the outbox of the link's session.
+# The gathered frames stand in one block, in the order in which they were sent. Each is behind the number of its envelope
+# and its size. `pack` sorts them into the outbox of the link's session.
 
 DEF ENTRY = 8               # bytes before each frame in the block
 
@@ -24,7 +24,7 @@ cdef class LinkPath:
     cdef dict numbers           # of pushes, by sid
 
     def __init__(self, session, receiver, int64_t largest, int64_t pack_bytes):
-        know_names()
+        import_names()
         self.session = session
         self._receiver = receiver
         self._largest = largest
@@ -37,8 +37,8 @@ cdef class LinkPath:
 
     # -- from the other end --
 
-    cdef int take(self, const uint8_t *data, size_t end) except -1:
-        """What `Link.forward` does, for whole plain frames and the ACKs among them, which are taken already."""
+    cdef int take_envelopes(self, const uint8_t *data, size_t end) except -1:
+        """Give the envelopes of a read to the receiver, as `Link.forward` does. ACKs among them are skipped."""
         global straight_frames
         cdef PlayerTable players = None
         cdef ForwardTable router = None
@@ -69,9 +69,9 @@ cdef class LinkPath:
                 if id != straight:
                     is_taken = False
                 elif players is not None:
-                    is_taken = players.take(self, data + start, size)
+                    is_taken = players.take_client_frame(self, data + start, size)
                 else:
-                    is_taken = router.take(data + start, size, to_flush, &pushed)
+                    is_taken = router.take_push(data + start, size, to_flush, &pushed)
                 if is_taken:
                     straight_frames += 1
                 else:
@@ -86,7 +86,7 @@ cdef class LinkPath:
         return self.c_pack()
 
     cdef int give(self, list frames) except -1:
-        """Gives the link's receiver what is not straight."""
+        """Give the link's receiver the envelopes that need Python."""
         global listed_frames
         listed_frames += len(frames)
         self._receiver.envelopes(self, frames)
@@ -104,8 +104,8 @@ cdef class LinkPath:
         self.session.send_frame(envelope)
         return is_crowded
 
-    cdef uint8_t *place_envelope(self, size_t size) except? NULL:
-        """Where a whole envelope may be written, before a call of `placed_envelope`. NULL: `push` must take it."""
+    cdef uint8_t *reserve_envelope(self, size_t size) except? NULL:
+        """The place for a whole envelope, which `commit_envelope` queues; NULL if `push` must take the envelope."""
         if <int64_t>size > self._largest:
             return NULL
         self.c_pack()
@@ -113,14 +113,14 @@ cdef class LinkPath:
             return NULL
         return make_room(&self.outbox().block, size)
 
-    cdef int placed_envelope(self, size_t size) except -1:
-        """Queues the envelope that was written to the place."""
-        return (<StraightPath>self.session).placed(size)
+    cdef int commit_envelope(self, size_t size) except -1:
+        """Queue the envelope that was written to the reserved place."""
+        return (<StraightPath>self.session).commit(size)
 
     def push_to(self, sid, bytes frame not None):
         cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
         cdef int64_t number
-        cdef uint8_t *place = self.place_for(sid, size)
+        cdef uint8_t *place = self.reserve(sid, size)
         if place is NULL:
             number = self.number_of(sid)
             if self.held_bytes + self.cost(number, size) > self._pack_bytes:
@@ -130,9 +130,9 @@ cdef class LinkPath:
                     raise self._too_large(<int64_t>size + PUSH_HEAD)
             if number < 0:
                 self._check_room(self.held_bytes + self.cost(number, size), self.count + 1)
-            place = self.place(number, size)
+            place = self.reserve_entry(number, size)
         memcpy(place, PyBytes_AS_STRING(frame), size)
-        self.placed(sid, size)
+        self.commit(sid, size)
 
     cdef inline int64_t number_of(self, uint64_t sid) except -2:
         """The number of the player's push; -1 if it has none yet."""
@@ -148,8 +148,8 @@ cdef class LinkPath:
         """How many bytes of envelopes a frame adds."""
         return <int64_t>size + (PUSH_HEAD if number < 0 else 0)
 
-    cdef uint8_t *place_for(self, uint64_t sid, size_t size) except? NULL:
-        """Where a frame for a player may be written, before a call of `placed`. NULL: `push_to` must take it."""
+    cdef uint8_t *reserve(self, uint64_t sid, size_t size) except? NULL:
+        """The place for a frame to a player, which `commit` queues; NULL if `push_to` must take the frame."""
         cdef int64_t number
         self.schedule()
         number = self.number_of(sid)
@@ -157,16 +157,16 @@ cdef class LinkPath:
             return NULL
         if number < 0 and not self.has_room(self.held_bytes + self.cost(number, size), self.count + 1):
             return NULL
-        return self.place(number, size)
+        return self.reserve_entry(number, size)
 
-    cdef uint8_t *place(self, int64_t number, size_t size) except NULL:
+    cdef uint8_t *reserve_entry(self, int64_t number, size_t size) except NULL:
         cdef uint8_t *place = make_room(&self.gathered, ENTRY + size)
         gl_put_u32(place, <uint32_t>(number if number >= 0 else self.count))
         gl_put_u32(place + 4, <uint32_t>size)
         return place + ENTRY
 
-    cdef int placed(self, uint64_t sid, size_t size) except -1:
-        """Gathers the frame that was written to the place."""
+    cdef int commit(self, uint64_t sid, size_t size) except -1:
+        """Count the frame that was written to the reserved place."""
         cdef int64_t number = gl_u32(bytes_of(self.gathered) + self.gathered.end)
         if number == self.count:
             self.add_push(sid)
@@ -209,7 +209,7 @@ cdef class LinkPath:
         return <Outbox>session.outbox
 
     cdef bint has_room(self, int64_t size, int64_t count) except -1:
-        """Whether the link is not crowded with so many more envelopes. False: `_check_room` must look."""
+        """Whether the link takes so many more envelopes and is not crowded then. If False, ask `_check_room`."""
         cdef Outbox outbox = self.outbox()
         if outbox is None:
             return False
@@ -252,7 +252,7 @@ cdef class LinkPath:
         return 0
 
     cdef void write_pushes(self, uint8_t *place) noexcept:
-        """Makes the envelopes, one behind the other."""
+        """Write the envelopes, one behind the other."""
         cdef uint8_t *entry = bytes_of(self.gathered) + self.gathered.start
         cdef uint8_t *end = bytes_of(self.gathered) + self.gathered.end
         cdef Push *push
@@ -271,7 +271,7 @@ cdef class LinkPath:
             entry += ENTRY + size
 
     cdef int forget(self) except -1:
-        """What was gathered is in envelopes."""
+        """Forget the gathered frames, which are in envelopes now."""
         self.count = self.frames = self.held_bytes = 0
         release_block(self.gathered)
         self.gathered = NULL

@@ -1,5 +1,5 @@
-# What a session and a player at a service have in common: handlers are called for its frames, and messages are sent to it.
-# The pure classes share this code by `Handlers`, which takes any session.interfaces.MessageSource.
+# The common base of a session and of a player at a service: it calls handlers for frames, and sends messages.
+# In pure Python, `Handlers` has this code, for any session.interfaces.MessageSource.
 
 DEF TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
 
@@ -9,7 +9,7 @@ cdef class MessageSource(Item):
     cdef public double last_heard
     cdef dict encoders
 
-    # -- what differs between them --
+    # -- each subclass has its own --
 
     cpdef send_frame(self, bytes frame, key=0, full=None):
         raise NotImplementedError
@@ -19,18 +19,16 @@ cdef class MessageSource(Item):
         raise NotImplementedError
 
     cdef int wrong_tag(self, error) except -1:
-        """Notes the error of the first frame of a read whose tag is wrong."""
+        """Note the error of the first frame of a read with a wrong tag."""
         raise NotImplementedError
 
-    cdef uint8_t *place_for(self, size_t size, full) except? NULL:
-        """Where a frame of `size` bytes may be written, before a call of `placed`.
-
-        NULL, without an error: `send_frame` must take it.
+    cdef uint8_t *reserve(self, size_t size, full) except? NULL:
+        """The place for a frame of `size` bytes, which `commit` queues; NULL if `send_frame` must take the frame.
         """
         return NULL
 
-    cdef int placed(self, size_t size) except -1:
-        """Queues the frame that was written to the place."""
+    cdef int commit(self, size_t size) except -1:
+        """Queue the frame that was written to the reserved place."""
         raise NotImplementedError
 
     # -- to the peer --
@@ -49,10 +47,10 @@ cdef class MessageSource(Item):
         body = encoder.body_of(message)
         if encoder.coder is None and not key:
             size = HEAD_SIZE + PyBytes_GET_SIZE(body)
-            place = self.place_for(<size_t>size, full)
+            place = self.reserve(<size_t>size, full)
             if place is not NULL:
                 encoder.write(place, body, size - HEAD_SIZE)
-                self.placed(<size_t>size)
+                self.commit(<size_t>size)
                 encoder.traffic.messages += 1
                 encoder.traffic.bytes += size
                 return
@@ -64,9 +62,9 @@ cdef class MessageSource(Item):
     # -- from the peer --
 
     cdef size_t note_tags(self, const uint8_t *data, size_t end, set refused) except? 0:
-        """What `Requests.take_all` does: notes the requests, and takes the answers and failures.
+        """Note the requests of a read, and take its answers and failures, as `Requests.take_all` does.
 
-        refused: gets the offsets of requests that are not to be handled. Returns the end of the frames that are right.
+        refused: gets the offsets of requests that are not to be handled. Returns the end of the frames before a wrong one.
         """
         cdef object requests = self.requests_of()
         cdef dict serving = <dict?>requests.serving
@@ -98,7 +96,7 @@ cdef class MessageSource(Item):
         return end
 
     cdef int call_handlers(self, HandlerTable table, const uint8_t *data, size_t end, set refused) except -1:
-        """What `Handlers._call_handlers` does, for straight frames that all had a route when the read came.
+        """Call the handlers of straight frames, as `Handlers._call_handlers` does. All had a route when the read came.
 
         refused: the offsets of those with a tag that are not to be handled; None if no frame has a tag.
         """
@@ -173,7 +171,7 @@ cdef class MessageSource(Item):
         return 0
 
     cdef object serve(self, Route route, message, uint32_t tag):
-        """What `handling.serving.serve` does. Returns an awaitable, or None."""
+        """Serve a request, as `handling.serving.serve` does. Returns an awaitable, or None."""
         cdef object requests = self.requests_of()
         try:
             result = call_two(route.call, self, message)
@@ -191,7 +189,7 @@ cdef class MessageSource(Item):
         return None
 
     cdef bint answer(self, requests, uint32_t tag, result) except -1:
-        """What `Requests.answer` does for most answers. False: it has done nothing, but may have called the codec."""
+        """Answer, as `Requests.answer` does. Returns False if Python must do it; the codec may have run by then."""
         cdef PyObject *found = PyDict_GetItemWithError(self.encoders, type(result))
         cdef Encoder encoder
         cdef object body, number, kind
@@ -224,10 +222,10 @@ cdef class MessageSource(Item):
         if serving.pop(number, None) is None:
             return True  # the codec has ended the session
         self.context.stats.requests_served["answered"] += 1
-        place = self.place_for(size, None) if self.state is OPEN else NULL  # the codec may have done anything, too
+        place = self.reserve(size, None) if self.state is OPEN else NULL  # the codec may have done anything, too
         if place is not NULL:
             encoder.write_answer(place, tag, body)
-            self.placed(size)
+            self.commit(size)
         else:
             frame = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
             encoder.write_answer(<uint8_t *>PyBytes_AS_STRING(frame), tag, body)
@@ -239,7 +237,7 @@ cdef class MessageSource(Item):
 
 
 cdef list frames_of(const uint8_t *data, size_t at, size_t end, set refused):
-    """The messages from `at` to `end`, as `walk` gives them, without those that are not to be handled."""
+    """The messages from `at` to `end`, as `walk` gives them, without the `refused` ones."""
     cdef list frames = []
     cdef size_t size
     cdef uint32_t word

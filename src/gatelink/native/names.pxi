@@ -1,21 +1,21 @@
-# What the core calls of the package in Python. It is imported at first use: the package imports the core first.
+# Names of the package that the core uses. They are imported at first use, because the package imports the core first.
 
 cdef object OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
 cdef object OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
 cdef object frame_too_large, outbox_full, wrong_count
 cdef object FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, PeerError, Refuse, refuse_for, serve_later
 cdef int64_t ACK_FRAMES, ACK_BYTES, MOST_REQUESTS
-cdef bint are_names_known = False
+cdef bint are_names_imported = False
 
 
-cdef int know_names() except -1:
-    """Imports what the core calls. Called when the first object is made."""
-    global are_names_known, OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
+cdef int import_names() except -1:
+    """Import the names, once. The constructors call it."""
+    global are_names_imported, OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
     global OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
     global frame_too_large, outbox_full, wrong_count
     global FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, ACK_FRAMES, ACK_BYTES
     global PeerError, Refuse, refuse_for, serve_later, MOST_REQUESTS
-    if are_names_known:
+    if are_names_imported:
         return 0
     from asyncio import sleep as _sleep
     from inspect import isawaitable as _isawaitable
@@ -35,5 +35,5 @@ cdef int know_names() except -1:
     PeerError, Refuse, isawaitable = errors.PeerError, errors.Refuse, _isawaitable
     refuse_for, serve_later, MOST_REQUESTS = serving.refuse_for, serving.serve_later, requests.MOST
     ACK_FRAMES, ACK_BYTES = config.ACK_FRAMES, config.ACK_BYTES
-    are_names_known = True
+    are_names_imported = True
     return 0

@@ -1,12 +1,12 @@
 # Twins of session/outbox.Outbox and SendWindow.
 #
-# Queued frames stand in one block, one behind the other: each says its own length. For keys and DROP_OLDEST all queued
-# frames move to a pure outbox. It is used until it is empty.
+# Queued frames stand in one block, one behind the other. Each begins with its length. For keys and DROP_OLDEST all queued
+# frames move to a pure outbox, which is used until it is empty.
 
 cdef class Outbox:
     cdef Block *block
     cdef object slow           # a pure Outbox, or None
-    cdef bint is_slow          # it has the queued frames
+    cdef bint is_slow          # `slow` has the queued frames
     cdef int64_t fast_count    # frames queued in the block
     cdef int64_t fast_sent, fast_dropped
     cdef int64_t seen
@@ -14,7 +14,7 @@ cdef class Outbox:
     cdef public int64_t max_frames, max_bytes
 
     def __init__(self, int64_t max_frames, int64_t max_bytes):
-        know_names()
+        import_names()
         self.max_frames = max_frames
         self.max_bytes = max_bytes
         self.seen = -1
@@ -25,7 +25,7 @@ cdef class Outbox:
     # -- what it holds --
 
     cdef inline int64_t queued_bytes(self) noexcept:
-        """In the block."""
+        """Bytes queued in the block."""
         return <int64_t>(self.block.end - self.block.middle) if self.block is not NULL else 0
 
     @property
@@ -68,7 +68,7 @@ cdef class Outbox:
         self.c_push(frame, full, key)
 
     cdef int c_push(self, bytes frame, full, key) except -1:
-        """full: None is Full.CLOSE."""
+        """As `push`. full: None is Full.CLOSE."""
         cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
         if self.is_slow or key:
             self.push_slowly(frame, CLOSE_FULL if full is None else full, key)
@@ -128,10 +128,10 @@ cdef class Outbox:
                 self.c_push(frame, None, 0)
 
     cdef bint append_whole(self, WholeFrames frames) except -1:
-        return self.append_frames(frames.c_data(), frames.c_size(), frames.inside.count)
+        return self.append_frames(frames.c_data(), frames.c_size(), frames.contents.count)
 
     cdef bint append_frames(self, const uint8_t *frames, size_t size, int64_t count) except -1:
-        """Queues whole frames that stand one behind the other. False: it queued none, as there is not room for all."""
+        """Queue whole frames that stand one behind the other. Returns False, and queues none, if not all fit."""
         if not size:
             return True
         if (
@@ -182,7 +182,7 @@ cdef class Outbox:
         return at - block.middle
 
     cdef void taken(self, size_t size, int64_t count) noexcept:
-        """So many bytes and frames of the block are sent."""
+        """Note that so many bytes and frames of the block are sent."""
         self.block.middle += size
         self.fast_sent += count
         self.fast_count -= count
@@ -190,7 +190,7 @@ cdef class Outbox:
         self.tidy()
 
     cdef inline void tidy(self) noexcept:
-        """Gives an empty block back."""
+        """Give the block back if it is empty."""
         if self.block is not NULL and self.block.start == self.block.end:
             release_block(self.block)
             self.block = NULL
@@ -227,7 +227,7 @@ cdef class Outbox:
         return frames
 
     cdef void forget_queued(self) noexcept:
-        """Takes what is queued out of the block."""
+        """Remove the queued frames from the block."""
         self.fast_count = 0
         if self.block is not NULL:
             self.block.end = self.block.middle
@@ -235,7 +235,7 @@ cdef class Outbox:
 
 
 cdef list frames_between(Block *block, size_t start, size_t end):
-    """The whole frames there are from `start` to `end`."""
+    """The whole frames in a block from `start` to `end`."""
     return cut_frames(bytes_of(block), start, end)
 
 
@@ -251,7 +251,7 @@ cdef list cut_frames(const uint8_t *data, size_t start, size_t end):
 
 
 cdef class SendWindow(Outbox):
-    """What was sent and is not acknowledged stays where it was: before the middle of the block."""
+    """Sent frames stay in the block, before its middle, until they are acknowledged."""
 
     cdef public int64_t window_frames, window_bytes
     cdef readonly int64_t kept

@@ -4,10 +4,10 @@ cdef class PlayerPath(MessageSource):
     cdef public object link, requests, _pending, _paused
     cdef public uint64_t sid
     cdef public int64_t taken, reported
-    cdef object wrong           # what `note_tags` found wrong; its caller takes it
+    cdef object wrong           # the error that `note_tags` found; its caller takes it
 
     def __init__(self, context, handlers, link, uint64_t sid):
-        know_names()
+        import_names()
         self.context = context
         self.encoders = context.encoders
         self.handlers = handlers
@@ -24,16 +24,16 @@ cdef class PlayerPath(MessageSource):
         self.wrong = error
         return 0
 
-    cdef uint8_t *place_for(self, size_t size, full) except? NULL:
+    cdef uint8_t *reserve(self, size_t size, full) except? NULL:
         if self.state is not OPEN or (full is not None and full is not CLOSE_FULL) or not isinstance(self.link, LinkPath):
             return NULL
-        return (<LinkPath>self.link).place_for(self.sid, size)
+        return (<LinkPath>self.link).reserve(self.sid, size)
 
-    cdef int placed(self, size_t size) except -1:
-        return (<LinkPath>self.link).placed(self.sid, size)
+    cdef int commit(self, size_t size) except -1:
+        return (<LinkPath>self.link).commit(self.sid, size)
 
     cdef int handle(self, const uint8_t *data, size_t end, bint has_tags) except -1:
-        """What `Player.receive` does, for frames that all have a handler, while none wait."""
+        """Handle frames, as `Player.receive` does. All have a handler, and no earlier frames wait."""
         cdef set refused = None
         cdef object wrong = None
         if has_tags:
@@ -59,12 +59,12 @@ cdef class PlayerTable:
         self.unreported = unreported
         self.max_frame = max_frame
 
-    cdef bint take(self, LinkPath link, const uint8_t *data, size_t size) except -1:
-        """Has the frames of a ClientFrame handled. False: it did nothing, as they need more than a look-up."""
+    cdef bint take_client_frame(self, LinkPath link, const uint8_t *data, size_t size) except -1:
+        """Have the frames of a ClientFrame handled. Returns False, and does nothing, if Python must do it."""
         cdef PyObject *found
         cdef PlayerPath player
         cdef HandlerTable table
-        cdef Inside inside
+        cdef Contents contents
         if size < SID_SIZE:
             return False
         found = PyDict_GetItemWithError(self.by_link, link)
@@ -85,13 +85,13 @@ cdef class PlayerTable:
         table = <HandlerTable>player.handlers
         if table.ticking or table.rates:
             return False
-        if not look_inside(data, SID_SIZE, size, self.max_frame, table.routes, &inside):
+        if not check_contents(data, SID_SIZE, size, self.max_frame, table.routes, &contents):
             return False
-        if inside.has_tags and player.requests is None:
+        if contents.has_tags and player.requests is None:
             return False
         found = PyDict_GetItemWithError(self.unreported, link)
         if found is not NULL and player.taken == player.reported:
             (<list?>(<object>found)).append(player)
-        player.taken += inside.count
-        player.handle(data + SID_SIZE, size - SID_SIZE, inside.has_tags)
+        player.taken += contents.count
+        player.handle(data + SID_SIZE, size - SID_SIZE, contents.has_tags)
         return True

@@ -37,9 +37,9 @@ cdef class Allowance(Item):
         self.bytes = TokenBucket(limits.byte_rate, limits.byte_burst, now)
 
     def charge(self, int64_t frames, int64_t size):
-        self.take(frames, size)
+        self.c_charge(frames, size)
 
-    cdef int take(self, int64_t frames, int64_t size) except -1:
+    cdef int c_charge(self, int64_t frames, int64_t size) except -1:
         cdef double now = self.wheel.now
         if now > self.frames.at:
             self.refill(now)

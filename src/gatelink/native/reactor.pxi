@@ -1,6 +1,7 @@
 # The sockets of one loop: one epoll descriptor, which is one reader of the loop.
 #
-# The reader is there while a socket is. A turn is bounded in events and in time, so that the loop's others get theirs.
+# The loop has the reader while a socket is watched. A turn is bounded in events and in time, so that everything else on
+# the loop gets its turn.
 
 DEF READ = 65536            # bytes of one read
 DEF EVENTS = 256            # of one call of epoll_wait
@@ -28,7 +29,7 @@ cdef class Watched:
         self.place = -1
 
     cdef int watch(self, uint32_t events) except -1:
-        """Has epoll watch for these. 0: for nothing, not even a hang-up, which epoll would report without end."""
+        """Have epoll watch for these events. With 0 not even for a hang-up, which epoll would report again and again."""
         cdef int how
         if events == self.events or self.fd < 0:
             return 0
@@ -38,12 +39,12 @@ cdef class Watched:
         self.events = events
         return 0
 
-    cdef int happened(self, uint32_t events) except -1:
-        """Something that is watched for."""
+    cdef int handle_events(self, uint32_t events) except -1:
+        """Handle events that epoll reported."""
         return 0
 
     cdef int failed(self, error) except -1:
-        """`happened` raised: a fault of ours, which must not reach the other sockets."""
+        """Close the socket, as `handle_events` raised. Such a fault of ours must not reach the other sockets."""
         return 0
 
     cdef int close_socket(self) except -1:
@@ -58,7 +59,7 @@ cdef class Watched:
         return 0
 
     cdef int cut_off(self) except -1:
-        """Closes the descriptor, and no more: the loop is closed, or this is the child of a fork."""
+        """Only close the descriptor: the loop is closed, or this is the child of a fork."""
         if self.fd >= 0:
             c_close(self.fd)
             self.fd = -1
@@ -70,7 +71,7 @@ cdef class Watched:
 
 
 cdef class Reader:
-    """What the loop calls, and what nothing but the loop refers to: it goes when the loop is closed."""
+    """The callback of the loop. Only the loop refers to it, so it is deleted when the loop is closed."""
 
     cdef Reactor reactor
     cdef int64_t run
@@ -113,7 +114,7 @@ cdef class Reactor:
         return len(self.watched)
 
     cdef int start(self) except -1:
-        """Has the loop watch the epoll descriptor."""
+        """Have the loop watch the epoll descriptor."""
         cdef Reader reader
         self.epoll = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll < 0:
@@ -133,7 +134,7 @@ cdef class Reactor:
         return 0
 
     cdef int add(self, Watched socket, uint32_t events) except -1:
-        """Watches a new socket. Raises RuntimeError in a process that was forked from the reactor's."""
+        """Watch a new socket. Raises RuntimeError in a process that was forked from the reactor's."""
         if self.loop is None:
             raise RuntimeError("this process was forked; the sockets of its parent can't be used in it")
         if self.epoll < 0:
@@ -158,7 +159,7 @@ cdef class Reactor:
         return 0
 
     cdef int stop(self) except -1:
-        """Nothing is watched any more."""
+        """Close the epoll descriptor: no socket is watched any more."""
         cdef int epoll = self.epoll
         if epoll >= 0:
             self.epoll = -1
@@ -171,7 +172,7 @@ cdef class Reactor:
         return 0
 
     def listen(self, sock, accepted):
-        """Accepts the connections of a listening socket, which it owns from now on.
+        """Accept the connections of a listening socket, which the reactor owns from now on.
 
         accepted: called with the descriptor of each, and the address of its peer; "" of a Unix socket.
         Returns an object with `close`.
@@ -179,11 +180,11 @@ cdef class Reactor:
         return ListeningSocket(self, sock, accepted)
 
     def stream(self, int fd, str address, limits, on_closed):
-        """The stream of an accepted socket, which it owns from now on; see `Stream`."""
+        """The stream of an accepted socket, which the stream owns from now on."""
         return Stream(self, fd, address, limits, on_closed)
 
     def dialled(self, int fd, str address, limits):
-        """The stream of a socket that this side has connected, which it owns from now on."""
+        """The stream of a socket that this side has connected, which the stream owns from now on."""
         cdef Stream stream = Stream(self, fd, address, limits, None)
         stream.is_restrained = False
         stream.max_length = limits.max_frame
@@ -204,9 +205,9 @@ cdef class Reactor:
                 for at in range(count):
                     socket = <Watched>events[at].data.ptr
                     if socket.fd < 0:
-                        continue  # closed by one before it
+                        continue  # an earlier event closed it
                     try:
-                        socket.happened(events[at].events)
+                        socket.handle_events(events[at].events)
                     except (KeyboardInterrupt, SystemExit):
                         raise
                     except BaseException as error:
@@ -221,7 +222,7 @@ cdef class Reactor:
                 self.stop()
 
     cdef int cut_off(self) except -1:
-        """Closes all descriptors, and tells nobody: the loop is closed, or this is the child of a fork."""
+        """Close all descriptors, and call nothing: the loop is closed, or this is the child of a fork."""
         cdef Watched socket
         self.run += 1
         for socket in self.watched:
@@ -236,7 +237,7 @@ cdef class Reactor:
         return 0
 
     def forked(self):
-        """In the child of a fork: its parent's sockets are not the child's."""
+        """Close the child's copies of the sockets. Called in the child of a fork."""
         self.cut_off()
         self.loop = None
 
@@ -265,7 +266,7 @@ cdef class ListeningSocket(Watched):
             self.fd = -1
             raise
 
-    cdef int happened(self, uint32_t events) except -1:
+    cdef int handle_events(self, uint32_t events) except -1:
         cdef char host[1025]    # NI_MAXHOST
         cdef int fd, accept, code
         for accept in range(ACCEPTS):
@@ -281,7 +282,7 @@ cdef class ListeningSocket(Watched):
             if code in (EMFILE, ENFILE, ENOBUFS, ENOMEM):
                 self.watch(0)
                 self.retry = self.reactor.loop.call_later(ACCEPT_PAUSE, self.accept_again)
-                know_net_names()
+                import_net_names()
                 quiet.error("no connection is accepted for a second", why=_os.strerror(code))
                 return 0
             # else: this connection ended before it was accepted

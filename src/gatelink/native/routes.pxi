@@ -75,7 +75,7 @@ cdef class Routes:
         return self.pages[id >> 8][id & 0xFF]
 
     cdef PyObject **page_of(self, uint16_t id) except NULL:
-        """The page of a message id, which is made if there is none."""
+        """The page of a message id, made if there is none."""
         cdef PyObject ***pages
         cdef PyObject **page = self.pages[id >> 8]
         if page is not no_page:
@@ -98,7 +98,7 @@ cdef class Routes:
             raise ValueError(f"{key} is no message id")
         if key >= 0:
             page = self.page_of(<uint16_t>key)
-        older = self.known.get(key)     # until the page has the new one
+        older = self.known.get(key)     # keeps the older route alive until the page has the new one
         self.known[key] = route
         if page is not NULL:
             page[key & 0xFF] = <PyObject *>route

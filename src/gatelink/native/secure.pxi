@@ -1,12 +1,12 @@
 # Twins of wire/noise.CipherState and wire/secure.SecureStream.
 #
-# A record is sealed from where its plaintext stands, and opened from where it came, into the bytes object that is given.
+# A record is sealed straight from the outbox's block, and opened straight from the receive buffer.
 
 cimport cython
 
 cdef object noise, InvalidTag, header_error, used_up, used_up_by_peer, not_verified
 cdef int64_t MAX_MESSAGES, EXHAUSTED_AT
-cdef bint are_seal_names_known = False
+cdef bint are_seal_names_imported = False
 
 DEF SEALED = 0x04
 DEF SEAL_TAG = 16           # bytes of a record behind its ciphertext
@@ -16,10 +16,10 @@ DEF MAX_MESSAGE = 65535
 DEF NONCE_SIZE = 12
 
 
-cdef int know_seal_names() except -1:
-    global are_seal_names_known, noise, InvalidTag, header_error, used_up, used_up_by_peer, not_verified
+cdef int import_seal_names() except -1:
+    global are_seal_names_imported, noise, InvalidTag, header_error, used_up, used_up_by_peer, not_verified
     global MAX_MESSAGES, EXHAUSTED_AT
-    if are_seal_names_known:
+    if are_seal_names_imported:
         return 0
     from cryptography import exceptions
     from gatelink.wire import noise as _noise, secure
@@ -27,20 +27,20 @@ cdef int know_seal_names() except -1:
     used_up, used_up_by_peer, not_verified = noise.used_up, noise.used_up_by_peer, noise.not_verified
     header_error = secure.header_error
     MAX_MESSAGES, EXHAUSTED_AT = noise.MAX_MESSAGES, noise.MAX_MESSAGES - secure.RESERVED_RECORDS
-    are_seal_names_known = True
+    are_seal_names_imported = True
     return 0
 
 
-cdef struct Records:        # the whole records in some bytes
+cdef struct Records:        # the whole records that some bytes begin with
     size_t end              # where the last one ends
     size_t plain            # bytes of their plaintext
-    size_t need             # bytes that what is behind them needs before it is looked at again
+    size_t need             # bytes that the partial record behind them needs before it is parsed again
     bint is_bad             # there is a bad header behind them
 
 
 @cython.freelist(4)
 cdef class Span:
-    """Memory of another, as the argument of one call. Afterwards it is empty, should anything still refer to it."""
+    """Memory of another object, as the argument of one call. After the call the span is empty."""
 
     cdef uint8_t *data
     cdef Py_ssize_t size
@@ -68,7 +68,7 @@ cdef bytes nonce_of(int64_t n):
 
 
 cdef int crypt(function, int64_t n, const uint8_t *data, size_t size, uint8_t *out, size_t out_size) except -1:
-    """Calls `encrypt_into` or `decrypt_into` of a cipher, with the nonce of message `n` and no associated data."""
+    """Call `encrypt_into` or `decrypt_into` of a cipher, with the nonce of message `n` and no associated data."""
     cdef Span source = span_of(data, size, True), target = span_of(out, out_size, False)
     try:
         call_four(function, nonce_of(n), source, None, target)
@@ -81,11 +81,11 @@ cdef int crypt(function, int64_t n, const uint8_t *data, size_t size, uint8_t *o
 @cython.auto_pickle(False)
 cdef class CipherState:
     cdef bytes key
-    cdef object cipher          # None: it rests
+    cdef object cipher          # None: the cipher rests
     cdef public int64_t n
 
     def __init__(self, bytes key not None):
-        know_seal_names()
+        import_seal_names()
         self.key = key
 
     @property
@@ -125,7 +125,7 @@ cdef class SecureStream:
     cdef size_t need                # bytes that it needs before it is parsed again
 
     def __cinit__(self, CipherState send not None, CipherState receive not None, int64_t max_record=MAX_MESSAGE):
-        know_seal_names()
+        import_seal_names()
         self.max_record = max_record
         self.sending = send
         self.receiving = receive
@@ -148,7 +148,7 @@ cdef class SecureStream:
         self.receiving.rest()
 
     cdef int wake(self) except -1:
-        """Makes both ciphers, if they rest."""
+        """Make both ciphers, if they rest."""
         if self.encrypt is None:
             self.encrypt = self.sending.aead.encrypt_into
             self.decrypt = self.receiving.aead.decrypt_into
@@ -169,7 +169,7 @@ cdef class SecureStream:
         return self.c_seal(<const uint8_t *>PyBytes_AS_STRING(plaintext), <size_t>PyBytes_GET_SIZE(plaintext))
 
     def _seal_record(self, bytes plaintext not None):
-        """One record, whatever the size."""
+        """Seal one record of any size, also one that `seal` would split."""
         cdef size_t size = <size_t>PyBytes_GET_SIZE(plaintext)
         cdef bytes sealed = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(HEADER_SIZE + size + SEAL_TAG))
         self.wake()
@@ -179,7 +179,7 @@ cdef class SecureStream:
         return sealed
 
     cdef bytes c_seal(self, const uint8_t *data, size_t size):
-        """As `seal`, of plaintext that stays where it is until this returns."""
+        """As `seal`. The plaintext must stay in place until this returns."""
         cdef size_t records = (size + MAX_PLAINTEXT - 1) // MAX_PLAINTEXT
         cdef bytes sealed = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>(size + records * (HEADER_SIZE + SEAL_TAG)))
         cdef uint8_t *place = <uint8_t *>PyBytes_AS_STRING(sealed)
@@ -195,7 +195,7 @@ cdef class SecureStream:
         return sealed
 
     cdef int seal_record(self, const uint8_t *data, size_t size, uint8_t *place) except -1:
-        """Seals into the 20 bytes more that are at `place`. Both ciphers are there."""
+        """Write one record to `place`, which has room for 20 bytes more than `size`. Both ciphers must be awake."""
         cdef int64_t n = self.sending.n
         if n >= MAX_MESSAGES:
             raise used_up()
@@ -210,7 +210,7 @@ cdef class SecureStream:
         return self.c_feed(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
 
     cdef bytes c_feed(self, const uint8_t *data, size_t size):
-        """As `feed`, of bytes that stay where they are until this returns."""
+        """As `feed`. The bytes must stay in place until this returns."""
         cdef Block *whole
         if self.error is not None:
             return b""
@@ -227,7 +227,7 @@ cdef class SecureStream:
             release_block(whole)
 
     cdef bytes open(self, const uint8_t *data, size_t size):
-        """The plaintext of the whole records in `data`. The rest is kept; there is no partial record yet."""
+        """The plaintext of the whole records in `data`. The rest is kept as `partial`, which must be NULL."""
         cdef Records found
         cdef bytes plain
         cdef size_t opened
@@ -235,7 +235,7 @@ cdef class SecureStream:
         self.find_records(data, size, &found)
         plain = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>found.plain)
         opened = self.open_records(data, found.end, <uint8_t *>PyBytes_AS_STRING(plain))
-        if self.error is not None:  # then what is behind the bad record is of no interest
+        if self.error is not None:  # the bytes behind the bad record are dropped
             plain = plain[:opened]
         elif found.is_bad:
             self.error = header_error(gl_u32(data + found.end), self.max_record)
@@ -264,7 +264,7 @@ cdef class SecureStream:
             found.plain += length - SEAL_TAG
 
     cdef size_t open_records(self, const uint8_t *data, size_t size, uint8_t *place) except? 0:
-        """Opens the whole records that fill `data`, up to a bad one, which sets `error`. Returns the plaintext's size."""
+        """Open the whole records that fill `data`, up to a bad one, which sets `error`. Returns the plaintext's size."""
         cdef size_t at = 0, opened = 0, length
         cdef int64_t n
         while at < size:

@@ -1,4 +1,4 @@
-# Twin of stats.Traffic, and the counts of frames by the path that they took.
+# Twin of stats.Traffic, and the counts of frames by path.
 
 cdef class Traffic:
     cdef public int64_t messages, bytes

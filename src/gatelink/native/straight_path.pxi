@@ -1,26 +1,26 @@
 # Twin of session/straight_path.StraightPath.
 
 
-cdef struct Straight:       # the frames of a read that may go straight to their handlers, and the ACKs among them
+cdef struct StraightRead:   # the frames of a read that may take the straight path, and the ACKs among them
     size_t end              # where the last one ends
     size_t last             # where the last message ends
     int64_t count           # of messages and ACKs
     int64_t messages
     int64_t bodies          # bytes of all bodies
     uint64_t acknowledged   # the count of the last ACK
-    bint has_tags           # there are requests, answers or failures among them
-    int type                # of the server that gets them; 0: this process has handlers for them
+    bint has_tags           # some are requests, answers or failures
+    int type                # of the servers that get them; 0: this process has handlers for them
     bint is_link            # they are envelopes on a link, and messages between servers
 
 
-cdef struct Share:          # what a connection may have of one turn
+cdef struct Share:          # a connection's share of one turn of the loop
     int64_t max_length      # bytes of payload that a frame may declare
     int64_t frames
     int64_t bytes
 
 
 cdef inline uint32_t straight_length(uint32_t word, bint speaks_requests) noexcept:
-    """The bytes of payload of a frame with the header `word`; 0 if the frame needs more than a look-up."""
+    """The bytes of payload of a frame with the header `word`; 0 if Python must handle the frame."""
     cdef uint32_t flags = word >> 24
     cdef uint32_t length = word & MAX_LENGTH
     if not flags:
@@ -32,13 +32,13 @@ cdef inline uint32_t straight_length(uint32_t word, bint speaks_requests) noexce
     return length if flags == FAILED and length >= FAILED_SIZE else 0
 
 
-cdef inline size_t client_size(Straight *found) noexcept:
+cdef inline size_t client_size(StraightRead *found) noexcept:
     """Bytes of the whole ClientFrame of the messages of a read."""
     return CLIENT_HEAD + <size_t>(found.bodies + HEAD_SIZE * found.messages)
 
 
-cdef void write_client_frame(uint8_t *place, uint64_t sid, const uint8_t *data, Straight *found) noexcept:
-    """Writes the ClientFrame of the messages of a read, without the ACKs among them."""
+cdef void write_client_frame(uint8_t *place, uint64_t sid, const uint8_t *data, StraightRead *found) noexcept:
+    """Write the ClientFrame of the messages of a read, without the ACKs among them."""
     cdef size_t at = 0, size
     cdef uint32_t word
     write_client_head(place, sid, client_size(found) - CLIENT_HEAD)
@@ -63,7 +63,7 @@ cdef class StraightPath(MessageSource):
     cdef int64_t write_high_water
 
     def __init__(self, context, handlers, stream, extension, outbox):
-        know_names()
+        import_names()
         self.context = context
         self.encoders = context.encoders
         self.write_high_water = context.limits.write_high_water
@@ -78,7 +78,7 @@ cdef class StraightPath(MessageSource):
 
     # -- to the peer --
 
-    cdef uint8_t *place_for(self, size_t size, full) except? NULL:
+    cdef uint8_t *reserve(self, size_t size, full) except? NULL:
         cdef Outbox outbox
         if not isinstance(self.outbox, Outbox):
             return NULL
@@ -89,7 +89,7 @@ cdef class StraightPath(MessageSource):
             return NULL
         return make_room(&outbox.block, size)
 
-    cdef int placed(self, size_t size) except -1:
+    cdef int commit(self, size_t size) except -1:
         cdef Outbox outbox = <Outbox>self.outbox
         outbox.block.end += size
         outbox.fast_count += 1
@@ -180,7 +180,7 @@ cdef class StraightPath(MessageSource):
             self.all_written(stream)
 
     cdef bint flush_straight(self, stream) except -1:
-        """Writes messages from the outbox to the socket, without an object between. False: nothing was written."""
+        """Write messages from the outbox's block to the socket. Returns False if nothing was written."""
         cdef Outbox outbox
         cdef Stream socket
         cdef int64_t count = 0
@@ -243,7 +243,7 @@ cdef class StraightPath(MessageSource):
         self.flush_read()
 
     cdef int flush_read(self) except -1:
-        """Writes what the handlers of a read have sent."""
+        """Flush the messages that the handlers of a read have sent."""
         if (
             self.outbox.count
             or self.state is not OPEN
@@ -252,11 +252,11 @@ cdef class StraightPath(MessageSource):
             self.flush()
         return 0
 
-    cdef int find_straight(self, const uint8_t *data, size_t size, Share *share, Straight *found) except -1:
-        """Finds the whole frames of this turn that go to handlers, a server or a link's receiver, and the ACKs.
+    cdef int find_straight(self, const uint8_t *data, size_t size, Share *share, StraightRead *found) except -1:
+        """Find the whole frames of this turn that go to handlers, a server or a link's receiver, and the ACKs.
 
-        `found.count` is 0 if one of the frames, or the bytes behind them, need more than a look-up. Then all frames of
-        the turn go through Python.
+        `found.count` is 0 if one of the frames, or the bytes behind them, need Python. Then all frames of the turn
+        go through Python.
         """
         cdef HandlerTable table
         cdef ForwardTable router = None
@@ -291,9 +291,9 @@ cdef class StraightPath(MessageSource):
         return 0
 
     cdef int scan(
-        self, Routes routes, const uint8_t *types, const uint8_t *data, size_t size, Share *share, Straight *found
+        self, Routes routes, const uint8_t *types, const uint8_t *data, size_t size, Share *share, StraightRead *found
     ) except -1:
-        """Looks at each frame, where `length` 0 means: not straight.
+        """Look at each frame. `length` is 0 for a frame that is not straight.
 
         types: the server type of each id, where frames are forwarded; else NULL.
         """
@@ -358,17 +358,17 @@ cdef class StraightPath(MessageSource):
             if word >> 24 >= REQUEST:
                 found.has_tags = True
         if found.count < share.frames and HEADER_SIZE <= size - at < HEAD_SIZE:
-            found.count = 0  # what is behind them may be a whole control record, or a bad header
+            found.count = 0  # the bytes behind them may be a whole control record, or a bad header
         found.end = at
         return 0
 
     cdef SendWindow window_of_acks(self):
-        """The window that ACKs are for. None: the session has no such window, and its ACKs are Python's to judge."""
+        """The window that ACKs are for; None if the session has none. Then Python must judge its ACKs."""
         cdef object window = self.extension.window if self.extension is not None else None
         return <SendWindow>window if isinstance(window, SendWindow) else None
 
-    cdef int take(self, const uint8_t *data, Straight *found) except -1:
-        """What `receive` does, for the frames in `data` that `find_straight` found."""
+    cdef int receive_straight(self, const uint8_t *data, StraightRead *found) except -1:
+        """Handle the frames in `data` that `find_straight` found, as `receive` does."""
         cdef Intake extension = <Intake?>self.extension if self.extension is not None else None
         global straight_frames
         cdef set refused = None
@@ -400,18 +400,18 @@ cdef class StraightPath(MessageSource):
         return self.flush_read()
 
     cdef int forward_envelopes(self, const uint8_t *data, size_t end) except -1:
-        """What `Links.dispatch` does."""
+        """Give envelopes to the link, as `Links.dispatch` does."""
         cdef object standstill = self.context.standstill
         cdef LinkPath link
         if standstill is not None and standstill.check() and self.close_code is not None:
             return 0  # the other end has gone on without this process
         if isinstance(self.forwarder, LinkPath):
             link = <LinkPath>self.forwarder
-            link.take(data, end)
+            link.take_envelopes(data, end)
         return 0
 
-    cdef bint note_forwarded(self, const uint8_t *data, Straight *found) except -1:
-        """Notes the requests that go to a server. False: it has noted none, as one is wrong, or they are too many."""
+    cdef bint note_forwarded(self, const uint8_t *data, StraightRead *found) except -1:
+        """Note the requests that go to a server. Returns False, and notes none, if one is wrong or they are too many."""
         cdef dict serving, fresh = {}
         cdef size_t at = 0
         cdef uint32_t word
@@ -430,8 +430,8 @@ cdef class StraightPath(MessageSource):
         serving.update(fresh)
         return True
 
-    cdef int forward(self, const uint8_t *data, Straight *found) except -1:
-        """Sends the frames of a read to a server, in one envelope, as they came."""
+    cdef int forward(self, const uint8_t *data, StraightRead *found) except -1:
+        """Send the frames of a read, unchanged, to a server in one envelope."""
         cdef ForwardPath path = <ForwardPath?>self.forwarder
         cdef bytes envelope
         if not path.forward(self, data, found):

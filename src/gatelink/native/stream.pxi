@@ -1,7 +1,7 @@
-# `Connection` of net/connection.py on a socket of its own, without a transport: the same names, the same meaning.
+# In place of net/connection.Connection: a stream that reads and writes its socket itself, without a transport.
+# Its methods have the same names and meaning.
 #
-# Frames that are all simple messages with a handler go to the session as they are, in the receive buffer. What else there
-# is goes through `walk`, the one loop that cuts any bytes into frames, and to the receiver as a list.
+# Straight frames go to the session in the receive buffer. All other bytes are cut into a list of frames by `walk`.
 
 import socket as _socket
 
@@ -9,17 +9,17 @@ cdef frozenset NOTHING = frozenset()
 cdef object UNVERIFIED, BOUND, CLOSING_STATE, CLOSED_STATE, VERIFIED_EVENT, CLOSE_EVENT, LOST_EVENT, CONNECTION, step
 cdef object quiet, NULL_RECEIVER, KeyExhausted, walk, encode_control_frame, ALL_FLAGS, BASE_FLAGS
 cdef int64_t MAX_RECORD
-cdef bint are_net_names_known = False
+cdef bint are_net_names_imported = False
 
 DEF PAUSED_TURN = 1         # Pause.TURN
 DEF PAUSED_UNVERIFIED = 128
 
-cdef int know_net_names() except -1:
-    global are_net_names_known, UNVERIFIED, BOUND, CLOSING_STATE, CLOSED_STATE, VERIFIED_EVENT, CLOSE_EVENT, LOST_EVENT
+cdef int import_net_names() except -1:
+    global are_net_names_imported, UNVERIFIED, BOUND, CLOSING_STATE, CLOSED_STATE, VERIFIED_EVENT, CLOSE_EVENT, LOST_EVENT
     global quiet, CONNECTION, step, NULL_RECEIVER, KeyExhausted, walk, encode_control_frame, ALL_FLAGS, BASE_FLAGS, MAX_RECORD
-    if are_net_names_known:
+    if are_net_names_imported:
         return 0
-    know_names()
+    import_names()
     from gatelink.net import acceptor, connection
     from gatelink.session import states
     from gatelink.wire import frames, secure
@@ -31,7 +31,7 @@ cdef int know_net_names() except -1:
     NULL_RECEIVER, KeyExhausted = connection.NULL_RECEIVER, connection.KeyExhausted
     walk, encode_control_frame = frames.walk, frames.encode_control_frame
     ALL_FLAGS, BASE_FLAGS, MAX_RECORD = frames.ALL_FLAGS, frames.BASE_FLAGS, secure.MAX_RECORD
-    are_net_names_known = True
+    are_net_names_imported = True
     return 0
 
 
@@ -43,21 +43,21 @@ cdef class Stream(Watched):
     cdef SecureStream secure
     cdef Block *tail                # arrived and not decoded
     cdef size_t need                # bytes that the tail needs before it is looked at again
-    cdef Block *waiting_out         # written and not sent
+    cdef Block *write_buffer        # written and not sent
     cdef int64_t max_length, turn_frames, turn_bytes, max_unverified_bytes
-    cdef size_t high                # bytes written and not sent: above, it is not writable; at a quarter, it is again
+    cdef size_t high                # bytes in the write buffer above which `writable` is false, until a quarter is left
     cdef int paused                 # a Pause
     # Flags. As `bint` each of them has four bytes.
     cdef uint8_t more               # there are whole frames in the tail
     cdef uint8_t is_held            # the tail grows undecoded
-    cdef uint8_t discards           # what comes in
+    cdef uint8_t discards           # bytes that come in are dropped
     cdef uint8_t is_ended           # the peer has ended its side, or the socket is to be closed when all is sent
-    cdef uint8_t ends_writing       # when all is sent, our side ends
-    cdef uint8_t is_cut             # the socket takes nothing more, and may still have what the peer sent
+    cdef uint8_t ends_writing       # our side ends when the write buffer is empty
+    cdef uint8_t is_cut             # the socket takes nothing more; it may still have bytes from the peer
 
     def __init__(self, Reactor reactor not None, int fd, str address, limits, on_closed):
         """fd: a connected socket, which it owns from now on. on_closed: called once with it and its receiver."""
-        know_net_names()
+        import_net_names()
         self.reactor = reactor
         self.fd = fd
         self.address = address
@@ -68,7 +68,7 @@ cdef class Stream(Watched):
         self.is_restrained = True
         self.max_length = limits.max_frame_unverified
         self.max_unverified_bytes = limits.max_unverified_bytes
-        self.turn_frames = 1            # those behind a login request wait
+        self.turn_frames = 1            # frames behind a login request wait
         self.turn_bytes = limits.turn_bytes
         self.allowed = BASE_FLAGS
         self.set_write_buffer_limits(limits.write_high_water)
@@ -76,15 +76,15 @@ cdef class Stream(Watched):
 
     def __dealloc__(self):
         release_block(self.tail)
-        release_block(self.waiting_out)
+        release_block(self.write_buffer)
 
     def __repr__(self):
         return f"<Stream {self.address} {self.state.name}>"
 
-    # -- what came in --
+    # -- from the socket --
 
-    cdef int happened(self, uint32_t events) except -1:
-        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.waiting_out is not NULL:
+    cdef int handle_events(self, uint32_t events) except -1:
+        if events & (EPOLLOUT | EPOLLERR | EPOLLHUP) and self.write_buffer is not NULL:
             self.send_waiting()
         if events & (EPOLLIN | EPOLLERR | EPOLLHUP) and self.fd >= 0 and self.events & EPOLLIN:
             self.read()
@@ -105,7 +105,7 @@ cdef class Stream(Watched):
                 self.received(self.reactor.buffer, <size_t>got)
         elif got == 0:
             self.is_ended = True
-            if self.waiting_out is NULL:
+            if self.write_buffer is NULL:
                 self.shut(None)
             else:
                 self.update_events()
@@ -123,14 +123,14 @@ cdef class Stream(Watched):
         return self.report_bad_record()
 
     cdef int report_bad_record(self) except -1:
-        """Tells the receiver of a bad record, when all whole frames before it are handled."""
+        """Tell the receiver of a bad record, when all whole frames before it are handled."""
         cdef SecureStream secure = self.secure
         if secure is not None and secure.error is not None and not self.discards and not self.more and self.error is None:
             self.receiver.broken(secure.error)
         return 0
 
     cdef int decode(self, const uint8_t *data, size_t size, size_t came) except -1:
-        """Takes the next bytes of the peer's frames. came: how many bytes they were on the wire."""
+        """Take the next bytes of the peer's frames. came: how many bytes they were on the wire."""
         cdef Block *whole
         if self.error is not None:
             return self.nothing_whole(came)
@@ -156,13 +156,13 @@ cdef class Stream(Watched):
 
     cdef inline int charge(self, int64_t frames, size_t came) except -1:
         if self.meter is not None:
-            (<Allowance>self.meter).take(frames, <int64_t>came)
+            (<Allowance>self.meter).c_charge(frames, <int64_t>came)
         return 0
 
     cdef int cut(self, const uint8_t *data, size_t size, size_t came) except -1:
-        """Cuts bytes into frames, keeps the rest, and has the frames handled. The tail is empty."""
+        """Cut bytes into frames, keep the rest, and have the frames handled. The tail is empty."""
         cdef StraightPath session = None
-        cdef Straight found
+        cdef StraightRead found
         cdef Share share
         cdef size_t end = 0
         cdef list frames
@@ -176,7 +176,7 @@ cdef class Stream(Watched):
         if found.count:
             self.keep(data + found.end, size - found.end, found.count, found.end)
             self.charge(found.count, came)
-            session.take(data, &found)
+            session.receive_straight(data, &found)
         else:
             frames = []
             copy = PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size)
@@ -202,7 +202,7 @@ cdef class Stream(Watched):
         return 0
 
     cdef int keep(self, const uint8_t *rest, size_t size, int64_t count, size_t at) except -1:
-        """Keeps what is behind the frames of a turn. at: where they end, in the bytes that were cut."""
+        """Keep the bytes behind the frames of a turn. at: where they end, in the bytes that were cut."""
         if not size:
             return 0
         memcpy(make_room(&self.tail, size), rest, size)
@@ -219,7 +219,7 @@ cdef class Stream(Watched):
         return 0
 
     cdef int next_turn(self) except -1:
-        """Lets the rest wait for the next turn of the loop: this stream has had its share of this one."""
+        """Let the rest wait for the next turn of the loop: this stream has had its share of this one."""
         if not self.paused & PAUSED_TURN:
             self.paused |= PAUSED_TURN
             self.update_events()
@@ -235,13 +235,13 @@ cdef class Stream(Watched):
             self.report_bad_record()
         self.update_events()
 
-    # -- what goes out --
+    # -- to the socket --
 
     def write(self, bytes data not None):
         self.send(<const uint8_t *>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
 
     cdef int send(self, const uint8_t *data, size_t size) except -1:
-        """As `write`, of bytes that stay where they are until this returns."""
+        """As `write`. The bytes must stay in place until this returns."""
         cdef SecureStream secure = self.secure
         cdef bytes sealed
         if secure is None:
@@ -255,11 +255,11 @@ cdef class Stream(Watched):
         self.receiver.broken(KeyExhausted("this connection's key has sealed nearly 2**32 records"))
 
     cdef int put(self, const uint8_t *data, size_t size) except -1:
-        """Sends; what the socket does not take waits."""
+        """Send bytes. Those that the socket does not take wait in the write buffer."""
         cdef ssize_t sent = 0
         if self.fd < 0 or self.ends_writing or self.is_cut:
             return 0
-        if self.waiting_out is NULL:
+        if self.write_buffer is NULL:
             sent = c_send(self.fd, data, size, MSG_NOSIGNAL)
             if sent < 0:
                 if errno != EAGAIN and errno != EINTR:
@@ -268,15 +268,15 @@ cdef class Stream(Watched):
             if <size_t>sent == size:
                 return 0
         size -= <size_t>sent
-        memcpy(make_room(&self.waiting_out, size), data + sent, size)
-        self.waiting_out.end += size
+        memcpy(make_room(&self.write_buffer, size), data + sent, size)
+        self.write_buffer.end += size
         if self.c_unsent() > self.high:
             self.writable = False
         self.update_events()
         return 0
 
     cdef int send_waiting(self) except -1:
-        cdef Block *block = self.waiting_out
+        cdef Block *block = self.write_buffer
         cdef ssize_t sent = c_send(self.fd, bytes_of(block) + block.start, block.end - block.start, MSG_NOSIGNAL)
         if sent < 0:
             if errno != EAGAIN and errno != EINTR:
@@ -285,7 +285,7 @@ cdef class Stream(Watched):
         block.start += <size_t>sent
         if block.start == block.end:
             release_block(block)
-            self.waiting_out = NULL
+            self.write_buffer = NULL
             if self.is_ended:
                 return self.shut(None)
             if self.ends_writing:
@@ -297,33 +297,33 @@ cdef class Stream(Watched):
         return 0
 
     cdef int cannot_send(self) except -1:
-        """A send failed. What the peer sent before a reset is read first, and the end of that closes the socket."""
+        """React to a failed send. Bytes that the peer sent before a reset are read first; their end closes the socket."""
         if self.discards or self.is_ended or (errno != ECONNRESET and errno != EPIPE):
             return self.shut(OSError(errno, _os.strerror(errno)))
         self.is_cut = True
-        release_block(self.waiting_out)
-        self.waiting_out = NULL
+        release_block(self.write_buffer)
+        self.write_buffer = NULL
         return self.update_events()
 
     cdef int end_writing(self) except -1:
-        """All is sent: ends our side. The peer's end closes the socket."""
+        """End our side: the write buffer is empty. The peer's end closes the socket."""
         if c_shutdown(self.fd, SHUT_WR) < 0:
             self.shut(None)  # the peer has reset the connection, which we have not read yet
         return 0
 
     cdef int update_events(self) except -1:
-        """Watches for what can be used. A socket that takes nothing more, and is not read, is closed."""
+        """Watch for the events that are wanted now. Close a socket that is not read and takes nothing more."""
         cdef uint32_t events = 0
         if self.is_cut and self.paused & ~PAUSED_TURN:
             return self.shut(OSError(EPIPE, _os.strerror(EPIPE)))
         if not self.paused and not self.is_ended:
             events |= EPOLLIN
-        if self.waiting_out is not NULL:
+        if self.write_buffer is not NULL:
             events |= EPOLLOUT
         return self.watch(events)
 
     cdef int shut(self, error) except -1:
-        """Closes the socket at once; `lost` comes in the loop's next turn, never from within a call."""
+        """Close the socket at once. `lost` is called in the loop's next turn, never from within a call."""
         if self.fd >= 0:
             self.discards = True
             self.close_socket()
@@ -348,13 +348,13 @@ cdef class Stream(Watched):
         self.state = step(CONNECTION, self.state, LOST_EVENT)
         receiver, self.receiver = self.receiver, NULL_RECEIVER
         self.meter = None
-        receiver.lost(error)  # it asks how much had arrived
+        receiver.lost(error)  # it reads `buffered`
         if self.secure is not None:
             self.secure.rest()  # others still refer to it for a while
             self.secure = None
         release_block(self.tail)
-        release_block(self.waiting_out)
-        self.tail = self.waiting_out = NULL
+        release_block(self.write_buffer)
+        self.tail = self.write_buffer = NULL
         if self.on_closed is not None:
             on_closed, self.on_closed = self.on_closed, None
             on_closed(self, receiver)
@@ -381,7 +381,7 @@ cdef class Stream(Watched):
             return
         self.discard_input()
         self.ends_writing = True
-        if self.waiting_out is NULL:
+        if self.write_buffer is NULL:
             self.end_writing()
 
     def abort(self):
@@ -412,7 +412,7 @@ cdef class Stream(Watched):
         return size if self.secure is None else size + self.secure.c_buffered()
 
     cdef inline size_t c_unsent(self) noexcept:
-        return self.waiting_out.end - self.waiting_out.start if self.waiting_out is not NULL else 0
+        return self.write_buffer.end - self.write_buffer.start if self.write_buffer is not NULL else 0
 
     @property
     def unsent(self):
@@ -440,7 +440,7 @@ cdef class Stream(Watched):
 
     @property
     def carrier(self):
-        """None: there is nothing between it and its socket."""
+        """None: nothing stands between the stream and its socket."""
         return None
 
     def take_together(self, int64_t frames):
@@ -470,7 +470,7 @@ cdef class Stream(Watched):
         return rest
 
     cdef int set_tail(self, bytes data) except -1:
-        """Makes `data` the tail, to be decoded in the next turn."""
+        """Make `data` the tail, to be decoded in the next turn."""
         if data:
             memcpy(make_room(&self.tail, <size_t>len(data)), PyBytes_AS_STRING(data), <size_t>len(data))
             self.tail.end += <size_t>len(data)
@@ -503,7 +503,7 @@ cdef class Stream(Watched):
         if rest:
             self.received(<const uint8_t *>PyBytes_AS_STRING(rest), <size_t>len(rest))
 
-    # -- what a transport has --
+    # -- as of a transport --
 
     @property
     def transport(self):

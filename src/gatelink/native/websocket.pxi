@@ -11,7 +11,7 @@ def whole_messages(bytes data not None, Py_ssize_t at, int64_t max_message, list
     cdef int64_t small = 0
     cdef uint8_t *place
     cdef bytes joined
-    while True:                     # how far they go, and how many bytes they carry
+    while True:                     # find the end of the messages, and the size of their payload
         size = whole_size(start, at, end, max_message, &head)
         if not size:
             break
