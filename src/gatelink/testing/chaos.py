@@ -1,6 +1,7 @@
 """A TCP proxy that breaks connections as networks do, on command or by a script, the same way every time."""
 
 import asyncio
+import socket
 from collections import Counter
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -49,12 +50,21 @@ class ChaosProxy:
         self._dropping = False
         self._closing = False
         self._server: asyncio.Server
+        self._held_port: socket.socket
         self._refusing: asyncio.TimerHandle | None = None
         self._listening: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        await self._listen()
-        self.address = self._server.sockets[0].getsockname()
+        # Bound, and never listening: while `refuse` lets nobody listen, the kernel gives the port to no other socket.
+        self._held_port = socket.socket()
+        self._held_port.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._held_port.bind(self.address)
+        self.address = self._held_port.getsockname()
+        try:
+            await self._listen()
+        except BaseException:
+            self._held_port.close()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -70,6 +80,7 @@ class ChaosProxy:
                 connection.abort()
             await self._none_live.wait()
         await self._server.wait_closed()
+        self._held_port.close()
 
     @property
     def breaks(self) -> int:
