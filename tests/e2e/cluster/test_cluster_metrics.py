@@ -127,10 +127,11 @@ async def test_a_broken_link_and_a_server_that_is_gone_show() -> None:
             await town.start(lobby)
             async with player(gateway, 7) as client:
                 await client.ask(1)
-                proxy.refuse(0.4)
+                proxy.refuse(600.0)
                 proxy.cut_all()
                 await until(lambda: any(link.session.state is SessionState.DETACHED for link in gateway.cluster.links))
                 assert value(await scrape(gateway), "links", type=str(LOBBY), state="broken") == 1
+                proxy.refuse(0)  # from now on it refuses nobody
                 await client.ask(2)
                 await lobby.stop()
                 await until(lambda: not len(gateway.cluster.links))

@@ -121,12 +121,13 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
             await town.start(lobby)
             link = gateway.cluster.links.get(20)
             assert link is not None
-            proxy.refuse(0.5)
+            proxy.refuse(600.0)
             proxy.cut_all()
             await until(lambda: link.session.state is SessionState.DETACHED)
             async with player(gateway, 7) as client:
                 client.say(1)
                 await until(lambda: gateway.router.waiting)
+                proxy.refuse(0)  # from now on it refuses nobody
                 await until(lambda: lobby.numbers(7) == [1], "it waits no longer than that")
             await town.kill(lobby)
 
