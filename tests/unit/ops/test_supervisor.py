@@ -82,7 +82,6 @@ async def running(*programs: Program, grace: float = LONG) -> AsyncIterator[tupl
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FIRST_WAIT", 0.02)
-    monkeypatch.setattr(supervisor, "LAST_WORDS", 0.2)
 
 
 def is_gone(pid: int) -> bool:
@@ -230,7 +229,10 @@ async def test_bytes_that_are_no_text_are_written_all_the_same() -> None:
         await group.heard("a", "\ufffd\ufffd!")
 
 
-async def test_a_process_of_a_process_that_holds_the_output_does_not_hide_its_end() -> None:
+async def test_a_process_of_a_process_that_holds_the_output_does_not_hide_its_end(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(supervisor, "LAST_WORDS", 0.2)
     code = "import os, time\nif os.fork() == 0: print(os.getpid(), flush=True); time.sleep(600)"
     async with running(python("a", code)) as (group, _):
         while len(group.lines) < 2:  # noqa: ASYNC110 - whatever it writes
