@@ -16,6 +16,8 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import IO
 
+from examples.demo import reserved_ports
+
 ROOT = Path(__file__).resolve().parent.parent
 BUILD = ROOT / "benchmarks" / "build"
 
@@ -92,13 +94,6 @@ def built(name: str, *libraries: str) -> str:
     return str(program)
 
 
-def free_port() -> int:
-    """A TCP port that nothing listens on now."""
-    with socket.create_server((HOST, 0)) as probe:
-        port: int = probe.getsockname()[1]
-        return port
-
-
 @contextmanager
 def serving(command: str, core: int) -> Iterator[tuple[int, int]]:
     """Run `command`, a line with `{port}` in it, on `core` while the block runs; give its (pid, port).
@@ -106,9 +101,8 @@ def serving(command: str, core: int) -> Iterator[tuple[int, int]]:
     Raises BenchmarkError when it ends early or does not accept within 20 s. What fails in the block gets the
     end of the server's output as a note.
     """
-    port = free_port()
-    argv = [word.format(port=port) for word in shlex.split(command)]
-    with tempfile.TemporaryFile() as output:
+    with reserved_ports() as port, tempfile.TemporaryFile() as output:
+        argv = [word.format(port=port) for word in shlex.split(command)]
         server = subprocess.Popen(
             pinned(core, *argv), cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT
         )
