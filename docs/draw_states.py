@@ -31,7 +31,7 @@ MACHINES: tuple[tuple[str, str, Table, Enum], ...] = (
     ),
     ("A session", "src/gatelink/session/states.py", SESSION, SessionState.OPEN),
     ("A login check", "src/gatelink/net/states.py", LOGIN, LoginState.FIRST_FRAME),
-    ("A dialler", "src/gatelink/net/states.py", DIAL, DialState.IDLE),
+    ("A dialer", "src/gatelink/net/states.py", DIAL, DialState.IDLE),
     (
         "A player's route to a type of server",
         "src/gatelink/cluster/type_route.py",

@@ -1,4 +1,4 @@
-"""The states of a login check and of a dialler, and every transition there is; `session.states.step` takes them.
+"""The states of a login check and of a dialer, and every transition there is; `session.states.step` takes them.
 
 A frame of the peer that is not in the table of a login check is a protocol error. Any other event that is not in its
 table is a bug of gatelink: `step` raises.

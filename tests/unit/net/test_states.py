@@ -1,4 +1,4 @@
-"""The tables of a login check and of a dialler: each event, in each state, does what the table says or is refused."""
+"""The tables of a login check and of a dialer: each event, in each state, does what the table says or is refused."""
 
 import asyncio
 from collections.abc import Callable, Coroutine
@@ -282,7 +282,7 @@ def test_a_login_check_follows_its_table_whatever_comes(acts: list[LoginAct]) ->
     run(walk)
 
 
-# -- the dialler --
+# -- the dialer --
 
 
 class DialAct(Enum):
@@ -306,7 +306,7 @@ TICKET = Ticket(bytes(16), bytes(range(32)), 60, "")
 
 
 class DialWalk:
-    """A dialler that calls a server which says what the test likes, and what the dialler must be like."""
+    """A dialer that calls a server which says what the test likes, and what the dialer must be like."""
 
     def __init__(self, loop: WarpLoop, offer: Offer | None) -> None:
         self.loop = loop
@@ -342,7 +342,7 @@ class DialWalk:
         assert self.dialer.state is self.state
 
     def answer(self) -> Sealing | None:
-        """The server's answer to the dialler's HANDSHAKE."""
+        """The server's answer to the dialer's HANDSHAKE."""
         record = next((decode_control(body) for _, flags, body in self.peer.frames if flags & CONTROL), None)
         return Responder([KEY]).respond(record, BOTH) if isinstance(record, Handshake) else None
 
@@ -431,7 +431,7 @@ ALL_WELL = {
 @example("hello", True, [B.CUT, B.DIAL_AGAIN, B.HELLO, B.IGNORED, B.RESUMED])
 @example("sealed", True, [B.CUT, B.DIAL_AGAIN, B.HANDSHAKE, B.RESUMED, B.CUT, B.DIAL_AGAIN])
 @example("sealed", True, [B.CUT, B.DIAL_AGAIN, B.HANDSHAKE, B.WRONG_RESUMED, B.DIAL_AGAIN])
-def test_a_dialler_follows_its_table_whatever_comes(how: str, verified: bool, acts: list[DialAct]) -> None:
+def test_a_dialer_follows_its_table_whatever_comes(how: str, verified: bool, acts: list[DialAct]) -> None:
     async def walk(loop: WarpLoop) -> None:
         it = DialWalk(loop, OFFERS[how])
         await it.begin()
