@@ -356,7 +356,7 @@ class Handlers(HandlerTable):
     def rest_of(
         self, session: MessageSource, route: Route, result: object, size: int, start: float
     ) -> Coroutine[Any, Any, None] | None:
-        """What is left of a call that returned `result`: an awaitable, or None. A plain function may return one too."""
+        """The awaitable that finishes a call whose handler returned `result`; None if the call is over."""
         if inspect.isawaitable(result):
             return self._await(session, route, result, size, start)
         try:

@@ -329,7 +329,7 @@ def _purpose(name: str) -> str:
 
 
 def _message(kind: bytes, name: str, data: bytes) -> bytes:
-    """What a MAC or signature covers: no part can be taken for another, as neither kind nor name has a zero byte."""
+    """The bytes that a MAC or signature covers: zero bytes part them, and neither kind nor name has one."""
     return b"\0".join((kind, name.encode(), data))
 
 

@@ -1,4 +1,4 @@
-"""A server's handlers of what other servers send: posts over links, calls and events through the engine."""
+"""A server's handlers of messages from other servers: posts over links, calls and events through the engine."""
 
 from collections.abc import Callable
 from typing import Any, TypeVar

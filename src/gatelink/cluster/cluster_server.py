@@ -1,4 +1,4 @@
-"""What a gateway and a service have in common: a server that joins a cluster."""
+"""The common base of a gateway and a service: a server that joins a cluster."""
 
 import asyncio
 from typing import Any

@@ -104,7 +104,7 @@ class Subscription(Protocol):
 
 
 class EngineStats:
-    """What one engine has counted since it was made.
+    """The counters of one engine since it was made.
 
     `calls`, `seconds` and `failures` are by the call's name in `Engine` (`get`, `request`, ...), failures also by the
     name of the error. Conflict and NoResponder count as failures, too, though callers expect them.
@@ -248,7 +248,7 @@ async def write_over(engine: Engine, read: Entry | None, key: str, value: bytes,
     return await engine.update(key, value, ttl, read.revision)
 
 
-# What every engine takes; checked before anything is sent.
+# Checks of arguments, the same for every engine, before anything is sent.
 
 
 def check_name(name: str) -> None:

@@ -1,4 +1,4 @@
-"""What a service tells gateways: how many frames of each player its handlers have handled.
+"""Reports of a service to gateways: how many frames of each player its handlers have handled.
 
 A gateway counts the frames that were not reported as lost, when the service dies.
 """

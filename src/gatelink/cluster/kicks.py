@@ -69,7 +69,7 @@ USER = "kick.user"
 
 
 class Kicked(msgspec.Struct, frozen=True):
-    """What is known of a kick so far.
+    """The result of a kick so far.
 
     ended: the sessions that it ended. unanswered: the ids of gateways that have not answered. Each carries the kick out
     when it can. is_kept: whether the engine or the tokens could not be reached. Then this server tries again for an

@@ -53,7 +53,7 @@ GATEWAY = 1
 
 
 class LinkReceiver(Protocol):
-    """What one server's links pass their frames to: a gateway's `PlayerRouter`, or a service's `Players`."""
+    """The receiver of the frames of one server's links: a gateway's `PlayerRouter`, or a service's `Players`."""
 
     def link_opened(self, link: "Link") -> None:
         """Called for a new link. Only its `Run` event has been queued."""
@@ -73,15 +73,15 @@ class LinkReceiver(Protocol):
 
 @compiled
 class LinkPath:
-    """What each message of a player passes at a link, in both directions. Its only subclass is `Link`.
+    """The path of players' messages through a link, in both directions. Its only subclass is `Link`.
 
-    held_bytes: of the envelopes that `pack` will make of what `push_to` has gathered.
+    held_bytes: of the envelopes that `pack` will make of the gathered frames.
     """
 
     __slots__ = ("_flush_scheduled", "_largest", "_pack_bytes", "_pushes", "_receiver", "held_bytes", "session")
 
     def __init__(self, session: Session, receiver: LinkReceiver, largest: int, pack_bytes: int) -> None:
-        """largest: bytes of a whole envelope that the other end takes. pack_bytes: what `push_to` gathers, at most."""
+        """largest: bytes of a whole envelope that the other end takes. pack_bytes: the most that `push_to` gathers."""
         self.session = session
         self.held_bytes = 0
         self._receiver = receiver
@@ -225,7 +225,7 @@ class Link(LinkPath):
 
     @property
     def takes_reports(self) -> bool:
-        """Whether the other end knows NewerLogin, Handled and KickUser. Before version 0.2 it does not."""
+        """Whether the other end knows NewerLogin, Handled and KickUser. An older version does not."""
         extension = self.session.extension
         return extension is not None and bool(extension.features & Features.LINK_REPORTS)
 
@@ -477,7 +477,7 @@ class Links:
         """Never called: servers show no tokens."""
 
     def lost(self, session: Session, lost: Lost) -> None:
-        """Never called: what is lost between servers is counted for their players."""
+        """Never called: losses between servers are counted for their players."""
 
     def expiring(self, session: Session) -> None:
         """Never called: a link's login does not expire."""

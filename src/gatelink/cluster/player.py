@@ -80,10 +80,10 @@ class PlayerOwner(Protocol):
 
 @compiled
 class PlayerPath:
-    """What each message of a player passes at a service. Its only subclass is `Player`.
+    """The path of a player's messages through a service. Its only subclass is `Player`.
 
-    requests: None if the player does not speak them. taken: frames that came from the gateway. reported: those of them
-    that were reported to the gateway as handled.
+    requests: None if the player does not speak them. taken: the number of frames that came from the gateway. reported:
+    the number of these that were reported to the gateway as handled.
     """
 
     __slots__ = (

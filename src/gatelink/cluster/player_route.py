@@ -552,7 +552,7 @@ class PlayerRouter(ForwardTable):
         return max(self.rules_of(link.type).give_up_seconds, link.limits.heartbeat_timeout)
 
     def _give_up(self, link: Link) -> None:
-        """Close a link that is silent for too long, if another server of the type is well. Else wait longer."""
+        """Close a link that is silent for too long, if another server of the type is well. Otherwise wait longer."""
         if link.session.state is not SessionState.DETACHED:
             return
         if link.silent >= self._patience(link) and any(other.is_well for other in self._links.of_type(link.type)):

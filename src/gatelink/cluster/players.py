@@ -48,7 +48,7 @@ quiet = RateLimitedLogger(Logger("gatelink.service"))
 MAX_UNFINISHED = 16
 """Closed sessions of one user whose handlers have not ended. At this number, a further session of the user is closed.
 
-Else a client that logs in, sends and leaves again and again could have more handlers running than one that stays.
+Otherwise a client that logs in, sends and leaves again and again could have more handlers running than one that stays.
 """
 
 _OPEN = SessionState.OPEN
@@ -61,7 +61,7 @@ _PUSH_AT_ONCE = 8_192  # sids of 8 bytes: 64 KiB of envelope
 class PlayerTable:
     """The table by which the frames of a ClientFrame find their player.
 
-    by_link: the players by the sid of their gateway's link. unreported: that of `HandledReports`.
+    by_link: the players by link and sid. unreported: as in `HandledReports`.
     max_frame: bytes of a player's largest frame.
     """
 
@@ -230,7 +230,7 @@ class Players(PlayerTable):
     # -- from links (links.LinkReceiver) --
 
     def link_opened(self, link: Link) -> None:
-        """Tell a gateway what was lost on the link before, and regularly how far its players' frames are handled."""
+        """Tell a gateway the losses of the link before, and begin to report its players' handled frames."""
         self._lost.report(link)
         self._reports.begin(link)
 

@@ -69,7 +69,7 @@ ROUTE = {
 
 
 class ForwardStats:
-    """What one gateway has counted since its start."""
+    """The counters of one gateway, since its start."""
 
     def __init__(self) -> None:
         self.forwarded = 0  # frames from players to servers
@@ -100,7 +100,7 @@ class RoutedPlayer(Protocol):
 
 
 class Router(Protocol):
-    """What all routes of a gateway share: `player_route.PlayerRouter`.
+    """The state that all routes of a gateway share: `player_route.PlayerRouter`.
 
     bound, crowded: routes by link. waiting: routes by server type. leaving: by link and sid, the unhandled frames of
     players that have left the server. fresh: by server id, the players bound since the server's last keepalive.

@@ -30,7 +30,7 @@ _LINGER_0 = struct.pack("ii", 1, 0)  # closing sends RST, not FIN
 
 
 class Receiver(Protocol):
-    """What takes a connection's frames once its client is verified."""
+    """The receiver of a connection's frames once its client is verified."""
 
     def receive(self, connection: "ScriptedConnection", frames: list[Frame]) -> None: ...
 

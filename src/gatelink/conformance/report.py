@@ -17,7 +17,7 @@ COLORS: dict[Outcome, str] = {"passed": "green", "failed": "red", "skipped": "ye
 
 
 class Figures(Struct):
-    """What a step did. up, down: messages that arrived at the server and at the client, each counted once."""
+    """The result of a step. up, down: messages that arrived at the server and at the client, each counted once."""
 
     sessions: int = 0
     connections: int = 0

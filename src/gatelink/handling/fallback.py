@@ -1,4 +1,4 @@
-"""What happens to messages that can't be handled: no handler, a body that does not decode, a handler that fails."""
+"""Messages that can't be handled: without a handler, with a body that does not decode, or with a handler that fails."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol

@@ -19,7 +19,7 @@ class HandlerTable:
     """The part of `Handlers` that decides whether the frames of a read may go straight to their handlers.
 
     rates: how many messages one user may send in a second, by message id. ticking: whether frames wait for `tick`.
-    default_handler: that of the messages that have none of their own.
+    default_handler: the handler of all messages without one of their own.
     """
 
     __slots__ = ("default_handler", "rates", "routes", "ticking")

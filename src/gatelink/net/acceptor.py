@@ -95,7 +95,7 @@ class Acceptor:
 
 
 class Reading(Protocol):
-    """What an `UnverifiedReader` reads for: a connection, or the WebSocket under it. buffered: what they hold."""
+    """The owner of an `UnverifiedReader`: a connection, or the WebSocket under it. buffered: bytes that it holds."""
 
     @property
     def buffered(self) -> int: ...

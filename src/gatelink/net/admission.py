@@ -23,7 +23,7 @@ from gatelink.session.stream import FrameReceiver
 quiet = RateLimitedLogger(Logger("gatelink.refusals"))
 
 LOGGED_APART = frozenset({"verify-failed", "tokens-unavailable", "resume-refused"})
-"""Reasons whose log lines say more, and are written where that is known."""
+"""Reasons that other code logs, with more details."""
 
 
 class TooManyUnverified(PeerError):
@@ -53,7 +53,7 @@ class Unverified:
 
 
 class Admission:
-    """Counts connections, and what is remembered of their addresses."""
+    """Counts connections, and keeps a record of their addresses."""
 
     def __init__(self, context: LoopContext) -> None:
         self._context = context
@@ -186,8 +186,8 @@ class Admission:
     def leave(self, connection: Connection, receiver: FrameReceiver) -> None:
         """`connection` is closed; does nothing if it was never admitted.
 
-        Its place is free once the handlers of its messages have ended, too. Else a client that reconnects again and
-        again could have more work waiting here than one that stays.
+        Its place is free once the handlers of its messages have ended, too. Otherwise a client that reconnects often
+        could have more work waiting here than one that stays.
         """
         if connection in self.connections:
             del self._connections[connection]

@@ -52,7 +52,7 @@ class _Discard(FrameDecoder):
 
 
 class _Held(FrameDecoder):
-    """Keeps what arrives behind a login request until the request is answered."""
+    """Keeps the bytes behind a login request until the request is answered."""
 
     __slots__ = ()
 
@@ -81,7 +81,7 @@ class Carrier(Protocol):
 
 
 class Reader(Protocol):
-    """What reads for a connection until its peer is verified."""
+    """The reader of a connection until its peer is verified."""
 
     def release(self) -> None:
         """Forget the connection, which has another reader now or is closed."""
@@ -119,7 +119,7 @@ class Connection(asyncio.Protocol):
     """One stream and its frames.
 
     address: the peer's host, "" for a Unix socket; behind a proxy, the one that the proxy gives.
-    carrier: what stands between it and its socket, if anything does.
+    carrier: the layer between it and its socket, if there is one.
     made: called with the connection when its transport is there; it sets `receiver`, or refuses with `drop`.
     closed: called once when the transport is closed, with the receiver whose `lost` was called.
     """
@@ -154,7 +154,7 @@ class Connection(asyncio.Protocol):
         self._paused = Pause(0)
         self._meter: Charged | None = None
         self._secure: SecureStream | None = None
-        self._held_by: FrameDecoder | None = None  # the decoder that gets what is held
+        self._held_by: FrameDecoder | None = None  # the decoder that gets the held bytes
         self.reader: Reader | None = None  # an `UnverifiedReader`, while that reads for it
         self.address: str | None = None
         self.carrier: Carrier | None = None
@@ -171,7 +171,7 @@ class Connection(asyncio.Protocol):
         self.write = self.transport.write
         if self.address is None:
             self.address = peer_host(transport)
-        made, self._made = self._made, None  # it belongs to the listener, and nothing of that stays here
+        made, self._made = self._made, None  # it belongs to the listener: do not keep that alive
         if made is not None:
             made(self)
 
@@ -234,8 +234,8 @@ class Connection(asyncio.Protocol):
         if self.carrier is not None and (code := self.receiver.close_code) is not None:
             self.carrier.close_code = code
         if self.transport.can_write_eof():
-            # Closing a socket with unread bytes resets it, and the peer may lose our last words: so we say that we
-            # are done, and read on until the peer is, too. The caller of `close` has a deadline for that.
+            # Closing a socket with unread bytes resets it, and the peer may lose our last bytes. So end our side,
+            # and read on until the peer ends its side. The caller of `close` has a deadline for that.
             try:
                 self.transport.write_eof()
             except OSError:  # the peer has reset the connection, which we have not read yet
@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
         self.abort()
 
     def discard_input(self) -> None:
-        """Read and discard what comes in from now on; the connection is closing."""
+        """Read and discard all further bytes; the connection is closing."""
         self.state = step(CONNECTION, self.state, ConnectionEvent.CLOSE)
         self._decoder = _DISCARD
         self._drop_ciphers()
@@ -311,12 +311,12 @@ class Connection(asyncio.Protocol):
         self._decoder.turn_frames = frames
 
     def hold(self) -> None:
-        """Keep what arrives from now on undecoded, until `bind`; `waiting` tells the receiver how much."""
+        """Keep further bytes undecoded, until `bind`; `waiting` tells the receiver their number."""
         self._held_by = decoder = self._decoder
         self._decoder = _Held(decoder.take_rest())
 
     def put_back(self, frames: list[Frame]) -> None:
-        """Give the receiver `frames`, and then what came behind them, as soon as the peer may be read."""
+        """Give the receiver `frames`, and then the bytes behind them, as soon as the peer may be read."""
         data = b"".join(
             encode_control_frame(body) if flags == CONTROL else encode_frame(id, body, flags)
             for id, flags, body in frames
@@ -337,7 +337,7 @@ class Connection(asyncio.Protocol):
         allowed: the flags bytes of frames that the peer may send.
 
         If an `UnverifiedReader` has read so far, the connection reads by itself from now on. It is paused for
-        UNVERIFIED then; the caller resumes it when the receiver may get what was held.
+        UNVERIFIED then; the caller resumes it when the receiver may get the held bytes.
         """
         self.state = step(CONNECTION, self.state, ConnectionEvent.VERIFIED)
         self.receiver = receiver
@@ -356,7 +356,7 @@ class Connection(asyncio.Protocol):
         self._meter = meter
 
     def seal(self, stream: SecureStream) -> None:
-        """Open what comes in with `stream` from now on, and seal what goes out, once a write."""
+        """Open all further bytes with `stream`, and seal each write with it."""
         decoder = self._decoder
         rest = decoder.take_rest()
         self._decoder = FrameDecoder(decoder.max_length, decoder.turn_frames, decoder.turn_bytes)

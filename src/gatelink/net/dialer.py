@@ -68,12 +68,12 @@ RENEW_AGAIN = LEAST_INTERVAL + 1
 """Seconds between two attempts to renew the login."""
 
 SHORT_LIFE = 5.0
-"""Seconds. If a connection ends sooner, by a GOAWAY, a CLOSE, or without a reason, the delays go on growing: the next
-may end the same way. Examples are a kick, a message that the server refuses, a server that sends all clients away."""
+"""Seconds. If a connection ends sooner, by a GOAWAY, a CLOSE, or without a reason, the delays go on growing, as the next
+one may end the same way. Examples: a kick, a message that the server refuses, a server that sends clients away."""
 
 GONE_SECONDS = 8.0, 12.0
-"""Seconds, at random between these, for which its host refuses all attempts; then the server is gone, and the session
-that only it could resume. At random, so that its clients do not all dial at that time."""
+"""The bounds of a random time in seconds. If the host refuses all attempts for that long, the server is gone, and with
+it the session. The time is random so that the server's clients do not all dial at once."""
 
 UNACKNOWLEDGED = 15.0
 """Seconds for which the server's kernel acknowledges nothing of what was sent. Then a session that can be resumed dials

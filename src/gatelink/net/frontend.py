@@ -31,7 +31,7 @@ TypeOf = Callable[[int], int | None]
 class Frontend:
     """One trust domain.
 
-    listeners: where its peers come in. admission: the connections, and what is remembered of their addresses.
+    listeners: where its peers come in. admission: the connections, and the records of their addresses.
     logins: the login checks under way. sessions: those that were verified. kicks: those that are to be carried out.
     memory_guard: bounds what all of them hold. ends_sessions: whether a user's sessions end with the user's tokens.
     end_code: the code with which sessions are closed at the end.

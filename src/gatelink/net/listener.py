@@ -32,19 +32,19 @@ from gatelink.net.upgrade import Door, Upgrade
 from gatelink.session.loop_context import LoopContext
 
 ACCEPTS_A_TURN = 4
-"""uvloop accepts one connection of a listening socket in a turn of the loop, however long that is under a flood. So TCP
-sockets are listened to this often; each time costs every connection 4 us, a sixtieth of a login."""
+"""Listening sockets for each TCP address. uvloop accepts one connection of each in a turn of the loop, and a flood
+makes turns long. Each socket costs every connection 4 us, a sixtieth of a login."""
 
 TLS_SECONDS = 0.25
 """Seconds of limits.byte_rate that the kernel takes of a TLS peer: what it may send in a long round trip. uvloop opens
 all of it in one turn of the loop. Without this bound, 256 KiB of KeyUpdates would stop the loop for 0.1 s."""
 
 MAX_OPTION = 0x7FFFFFFF
-"""The most that an option of a socket can say."""
+"""The largest value of a socket option."""
 
 
 class Closable(Protocol):
-    """What accepts the connections of a socket."""
+    """The acceptor of a listening socket."""
 
     def close(self) -> None:
         """Accept nothing more; the connections stay."""

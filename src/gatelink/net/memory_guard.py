@@ -27,7 +27,7 @@ AT_ONCE = 1_000
 
 
 class MemoryGuard:
-    """Weighs the users of a context and `connections`; ends what the largest users hold while it is too much.
+    """Weighs the users of a context and `connections`; ends sessions of the largest users while all hold too much.
 
     held: bytes at the last look. queued: returns the bytes that links hold of each session. links_guard: weighs
     the links; what it holds counts here, too.
@@ -89,7 +89,7 @@ class MemoryGuard:
             yield dialled, dialled.held_bytes + dialled.carried_bytes
 
     def _end_largest(self, found: Counter[SessionOfUser | User], others: int) -> int:
-        """End what the largest users hold, until the rest is within the limit. Returns the bytes that the rest holds.
+        """End sessions of the largest users, until the rest is within the limit. Returns the bytes that the rest holds.
 
         others: bytes that are no user's. However many these and those of links are, users may hold half of the limit:
         ending small ones would not help.

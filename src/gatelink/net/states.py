@@ -8,7 +8,7 @@ from enum import Enum, auto
 
 
 class LoginState(Enum):
-    """What is due from the peer of an unverified connection, or from us."""
+    """The state of a login check: what is due next, from the peer or from us."""
 
     FIRST_FRAME = auto()
     """HELLO, HANDSHAKE or ClientVertifyReq is due."""
@@ -40,7 +40,7 @@ class LoginEvent(Enum):
 
 
 class DialState(Enum):
-    """What is due from the server."""
+    """The state of a dialer: what is due next from the server."""
 
     IDLE = auto()
     """Nothing: there is no connection, or a session lost it, or an attempt failed."""
@@ -51,7 +51,7 @@ class DialState(Enum):
     VERDICT = auto()
     """The answer to ClientVertifyReq."""
     TICKET = auto()
-    """It follows the verdict at once: a session that can be resumed is resumable from its first moment."""
+    """The ticket, right behind the verdict: the session can be resumed from its first moment."""
     RESUMED = auto()
     BOUND = auto()
     """Nothing: the session has the connection."""

@@ -1,4 +1,4 @@
-"""The queue for what unverified connections sent: HTTP requests, HELLO, login requests.
+"""The queue for requests of unverified connections: HTTP requests, HELLO, login requests.
 
 Handling one of these costs up to a hundred times what a message does. So only so many are handled in one turn of the
 loop, and the others wait for the next turns, in the order in which they came. However many connections ask for a login,

@@ -52,7 +52,7 @@ origin gets another status."""
 
 
 class Door(msgspec.Struct, frozen=True):
-    """What a listener for WebSocket asks of a request.
+    """The conditions of a WebSocket listener for a request.
 
     origins: the origins of web pages whose scripts may connect; with "*" all may. Other programs send no Origin.
     ends_tls: whether the listener's proxies end TLS, so that what comes through them counts as TLS.
@@ -179,7 +179,7 @@ class Upgrade(asyncio.BufferedProtocol, Item):
     # -- the request --
 
     def _after_proxy_header(self, data: bytes) -> bytes:
-        """What stands behind a PROXY header of a trusted peer, if it sends one. Raises Refused."""
+        """The bytes behind the PROXY header of a trusted peer, if it sends one. Raises Refused."""
         self._head += data
         try:
             parsed = parse_proxy_header(self._head) if begins_header(self._head) else (0, None)

@@ -127,13 +127,13 @@ class ClientUpgrade(asyncio.Protocol):
             websocket.data_received(rest)
 
     def _closed(self) -> str:
-        """What a server that closed without an answer may be."""
+        """The error text for a server that closed without an answer."""
         others = "one with TLS as wss://, others" if self._endpoint.scheme == "ws" else "others"
         text = "it closed before it answered the request; is this a WebSocket listener?"
         return f"{text} Dial {others} as tcp:// or tls://"
 
     def _refused(self) -> str:
-        """What the server said instead of an upgrade."""
+        """The error text for a server that refused the upgrade."""
         assert self._refusal is not None
         said = printable(self._said.decode("utf-8", "replace").strip())
         return f"it refused the WebSocket: HTTP {self._refusal.status_code} {said}"

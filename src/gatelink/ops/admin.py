@@ -29,7 +29,7 @@ Send = Callable[[MutableMapping[str, Any]], Awaitable[None]]
 
 
 class Watched(Protocol):
-    """What has an admin port: a server or a login service. It stops its `lag` meter itself."""
+    """The owner of an admin port: a server or a login service. It stops its `lag` meter itself."""
 
     lag: LoopLag
 

@@ -36,7 +36,7 @@ class Sessions(Protocol):
 
 
 class Metrics(Exposition):
-    """What a started server has counted, and what it holds now.
+    """The counters of a started server, and the sizes of what it holds now.
 
     clients: its frontend for clients. sessions: its clients, or the players of a service. handlers: its table for
     them. lag: of its loop. more: further metrics.

@@ -50,7 +50,7 @@ def load_schema(file: Path) -> Schema:
 
 
 def _problem(schema: Schema) -> str | None:
-    """What makes a schema inconsistent; None if it is good."""
+    """The reason why a schema is inconsistent; None if it is good."""
     ids = {message.id for message in schema.messages}
     if len(ids) < len(schema.messages) or len({message.name for message in schema.messages}) < len(ids):
         return "two messages have one id or one name"

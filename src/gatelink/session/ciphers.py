@@ -1,7 +1,7 @@
 """Ciphers of sealed connections, made when they are needed.
 
 A cipher of OpenSSL takes 2.5 KB, and a connection has two. Nearly all connections of a large server are idle nearly all
-the time, and making a cipher costs no more than sealing a message. So what has been idle for a second has none.
+the time, and making a cipher costs no more than sealing a message. So a connection that was idle for a second has none.
 """
 
 from collections import deque
@@ -31,7 +31,7 @@ class Ciphers(Item):
     def __init__(self, wheel: Callable[[], Wheel]) -> None:
         self._tick = 0
         self._wheel = wheel
-        self._awake: deque[tuple[SecureStream, int, float]] = deque()  # with its records, and the time, at that look
+        self._awake: deque[tuple[SecureStream, int, float]] = deque()  # each with its records and the time of that look
         self._wake = self.wake  # one bound method for all
 
     def __len__(self) -> int:
@@ -46,7 +46,7 @@ class Ciphers(Item):
         wheel = self._wheel()
         if not self._awake:
             wheel.set(self, IDLE)
-        self._awake.append((stream, stream.records + 1, wheel.read_clock()))  # with the one that it wakes for
+        self._awake.append((stream, stream.records + 1, wheel.read_clock()))  # counts the record that comes next
 
     def on_deadline(self, now: float) -> None:
         for _ in range(AT_ONCE):

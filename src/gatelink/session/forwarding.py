@@ -1,4 +1,4 @@
-"""What decides whether the frames of a player's read are only forwarded: the tables of a gateway, and its player."""
+"""The tables by which a gateway forwards frames: one of all players, and one of each player."""
 
 from collections.abc import Container, Mapping
 from typing import Protocol
@@ -16,9 +16,9 @@ class PushStats(Protocol):
 
 @compiled
 class ForwardTable:
-    """What all players of a gateway share.
+    """The forwarding table of a gateway, which all its players share.
 
-    context: that of their sessions. stats: counts what they are sent. players: by sid.
+    context: that of their sessions. stats: counts the frames that they are sent. players: by sid.
     max_frame: bytes of the largest frame that a server may send to a player.
     table: the server type of each message id, 0 for none. handled_here: ids of the messages that have a handler in the
     gateway. is_holding: whether the frames of all players wait.
@@ -41,9 +41,10 @@ class ForwardPath:
     """One player of a gateway, and its session.
 
     sid: its number between the gateway and the services. routes: by server type; each has the link to the player's
-    server, and the number of frames that this has not handled.
+    server, and the number of frames that the server has not handled.
 
-    The compiled core sends the frames of a read to the player's server; or, in a ClientFrame, to `forward_to`.
+    The compiled core queues the frames of a read on the link to the player's server. If it can't, it calls `forward_to`
+    with a ClientFrame.
     """
 
     __slots__ = ("router", "routes", "session", "sid")

@@ -1,4 +1,4 @@
-"""The interfaces around a session: what it uses, and what handlers see of it.
+"""The interfaces around a session: those that it uses, and those that handlers see.
 
 Nothing here imports a session, so that every layer may import this.
 """
@@ -24,7 +24,7 @@ _Session = TypeVar("_Session", contravariant=True)
 
 
 class Peer(Protocol):
-    """What a handler is given: a `Session` where the connection is here, a `Player` where a gateway holds it.
+    """The session that a handler gets: a `Session` if the connection is here, a `Player` if a gateway holds it.
 
     uid, slot: the user, and which of the user's devices. epoch: grows with every login of (uid, slot).
     fence: (epoch, binding), which only grows; your own store can refuse a write with an older one (docs/cluster.md).
@@ -78,7 +78,7 @@ class Peer(Protocol):
 
 
 class Forwarder(Protocol):
-    """Takes the frames of one session that go elsewhere: to a service, or to what stands on a link."""
+    """Takes the frames of one session that go elsewhere: to a service, or to the receiver of a link."""
 
     def forward(self, frames: list[Frame]) -> bool:
         """Take all of `frames`. Return False, and take none, if one of them has a handler here."""

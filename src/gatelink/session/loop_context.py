@@ -1,4 +1,4 @@
-"""What all sessions of one event loop share: the wheel, the encoders, the counters, and the list of those to flush."""
+"""The state that all sessions of one event loop share: wheel, encoders, counters, and the sessions to flush."""
 
 import asyncio
 import struct
@@ -33,7 +33,7 @@ _pack_head = struct.Struct("<IH").pack
 
 @compiled
 class Encoder:
-    """Makes frames of one message type, and counts what is sent of it.
+    """Makes the frames of one message type, and counts its sent messages.
 
     frame: the whole frame of a message; raises MessageTooLarge, and what the message's codec raises.
     """
@@ -66,7 +66,7 @@ def _frame_maker(kind: MessageType, coder: BodyCoder | None, max_message: int) -
 
 
 def too_large(name: str, size: int, max_message: int) -> MessageTooLarge:
-    """What `send` raises. size: bytes of the whole frame, before it is compressed."""
+    """The error of `send`. size: bytes of the whole frame, before it is compressed."""
     return MessageTooLarge(f'{name} of {size} bytes; one message has at most {max_message} (limits.md, "One message")')
 
 
@@ -78,7 +78,7 @@ class Flushable(Protocol):
 
 
 class LoopContext:
-    """What the sessions of one event loop share. A `Server` has two: for clients and for servers.
+    """The state that all sessions of one event loop share. A `Server` has two: for clients and for servers.
 
     The sessions that `connect()` dials with the same settings share one.
 
@@ -163,7 +163,7 @@ class LoopContext:
         return self.stats.sent_of(self.name_of(id))
 
     def name_of(self, id: int) -> str:
-        """What a message id is called in metrics: its registered name, else `other`, so that labels are bounded."""
+        """The name of a message id in metrics: its registered name, else `other`, so that labels are bounded."""
         kind = self.catalog.by_id.get(id)
         return kind.name if kind is not None else "other"
 

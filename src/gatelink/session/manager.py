@@ -41,7 +41,7 @@ DUPLICATE_LOGIN_FRAME = encode_frame(DUPLICATE_LOGIN, b"")
 
 
 class Duplicate(Enum):
-    """What a login does to a session that the same (uid, slot) already has."""
+    """The policy for a login while the same (uid, slot) has a session."""
 
     NEWER_WINS = "newer-wins"
     """The older session gets UserDuplicateLoginNotify and closes with 4003."""
@@ -93,7 +93,7 @@ class SessionManager:
         self._last_epoch = 0
         self.arbiter: LoginArbiter | None = None
         self.proof_keys: tuple[bytes, ...] = (secrets.token_bytes(32),)
-        """What tokens are hashed with, the newest first; shared by servers that share their users."""
+        """The keys of the hashes of tokens, the newest first; shared by servers that share their users."""
         self.on_kick: Callable[[Session], None] | None = None
         self.on_kick_of_user: Callable[[int, int | None, str], object] | None = None
         self.on_renew: Callable[[Session, str], None] | None = None
@@ -128,7 +128,7 @@ class SessionManager:
         return isinstance(session, Session) and self._sessions.get((session.uid, session.slot)) is session
 
     def outboxes(self) -> list[Outbox]:
-        """What the sessions have to send."""
+        """The outboxes of all sessions."""
         return [session.outbox for session in self._sessions.values()]
 
     def get(self, uid: int, slot: int = 0) -> Session | None:
@@ -231,7 +231,7 @@ class SessionManager:
     # -- logging in --
 
     def proofs_of(self, token: bytes) -> tuple[bytes, ...]:
-        """What is kept of a token, to know it again: its hash under each of `proof_keys`, never the token."""
+        """The hashes of a token under each of `proof_keys`. They are kept to recognise the token, which is not kept."""
         return self._proofs_of_digest(sha256(token).digest())
 
     def _proofs_of_digest(self, digest: bytes) -> tuple[bytes, ...]:
@@ -364,7 +364,7 @@ class SessionManager:
     # -- the end (session.Owner) --
 
     def detached(self, session: Session, code: CloseCode) -> bool:
-        """Keep a session that can be resumed. Of any other only what it had queued may still reach its user."""
+        """Keep a session that can be resumed. Of any other, keep the queued messages for the user's next login."""
         if session.ticket is not None:
             if not len(self._detached):
                 self._context.wheel.set(self._weighing, 1.0)
@@ -389,7 +389,7 @@ class SessionManager:
         """Never called: a client warns no server."""
 
     def closed(self, session: Session) -> None:
-        """The session is no longer found; what was queued may still be on its way."""
+        """Remove a session from the tables. Its queued messages may still be on their way."""
         code = session.close_code or CloseCode.NORMAL
         by_peer = session.closed_by_peer
         if session in self:
@@ -421,7 +421,7 @@ class SessionManager:
         self._closing.discard(session)
 
     async def close(self, code: CloseCode, reason: str, deadline: float) -> None:
-        """Close every session and wait until what they had queued is delivered; abort the rest at `deadline`.
+        """Close every session and wait until their queued messages are delivered; abort the rest at `deadline`.
 
         Clients that speak the extension come back spread over limits.reconnect_within, not all at once.
         """
@@ -441,7 +441,7 @@ class SessionManager:
     # -- resume --
 
     def issue_ticket(self, session: Session, address: str = "") -> bytes:
-        """Makes `session` resumable, at `address` (empty: where it came in): the frame that tells its peer."""
+        """Make `session` resumable, at `address` (empty: where it came in): the frame that tells its peer."""
         if session.extension is None:
             raise LocalError("a session whose peer does not speak the extension can't be resumed")
         ticket = session.extension.issue_ticket(address)
@@ -457,7 +457,7 @@ class SessionManager:
         self._detached.discard(session)
 
     def _weigh_detached(self) -> None:
-        """Once a second while sessions are detached: ends those of the largest users while all hold too much."""
+        """End detached sessions of the largest users while all hold too much. Runs once a second."""
         most = self._context.limits.max_detached_bytes
         if sum(session.held_bytes for session in self._detached) > most:
             ranking = rank_by_size(((each, each.held_bytes) for each in self._detached), self._address_key)
@@ -501,10 +501,10 @@ class SessionManager:
 
 
 def _leaves_its_queue(session: Session) -> bool:
-    """Whether the next login may get what is queued; what a ticketed session holds is given to no login."""
+    """Whether the next login may get the queued messages. Those of a session with a ticket go to no login."""
     return session.ticket is None
 
 
 def _is_same(proof: bytes, proofs: tuple[bytes, ...]) -> bool:
-    """Whether a session was verified with the token that `proofs` are of; compared in constant time."""
+    """Whether `proof` is one of `proofs`, so that both are of one token. Compares in constant time."""
     return bool(proof) and any([hmac.compare_digest(proof, each) for each in proofs])

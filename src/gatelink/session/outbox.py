@@ -52,7 +52,7 @@ class Bounded(Protocol):
 
 
 def outbox_full(outbox: Bounded) -> OutboxFull:
-    """What a push raises while `outbox` is full."""
+    """The error of a push while `outbox` is full."""
     return OutboxFull(
         f"{counted(outbox.count, 'frame')}, {outbox.bytes} bytes are queued and the peer does not read "
         f"(limits.max_outbox_frames {outbox.max_frames}, max_outbox_bytes {outbox.max_bytes})"
@@ -60,7 +60,7 @@ def outbox_full(outbox: Bounded) -> OutboxFull:
 
 
 def frame_too_large(size: int, max_bytes: int) -> MessageTooLarge:
-    """What a push raises for a frame that even an empty outbox refuses."""
+    """The error of a push for a frame that even an empty outbox refuses."""
     return MessageTooLarge(f"a frame of {size} bytes; one message has at most {max_bytes} (max_outbox_bytes)")
 
 
@@ -261,7 +261,7 @@ class Outbox:
 
 
 def wrong_count(received: int, window: "SendWindow") -> ProtocolError:
-    """What `acknowledge` raises for a count that can't be."""
+    """The error of `acknowledge` for an impossible count."""
     return ProtocolError(
         f"peer has received {counted(received, 'message')}; {window.acknowledged} were acknowledged, {window.sent} sent"
     )

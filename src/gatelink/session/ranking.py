@@ -1,4 +1,4 @@
-"""Ranks users by what they hold of a limit that is for all users together.
+"""Ranks users by their part of a limit that all users share.
 
 Over such a limit, the user that holds most gives way. So no user can push out the others.
 """

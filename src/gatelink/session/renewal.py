@@ -36,7 +36,7 @@ SPREAD = 0.1
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CloseExpired:
-    """What a server does when the token of a session expires: it warns ahead, and closes the session with 4015.
+    """The rule for sessions whose token expires: the server warns ahead, and closes the session with 4015.
 
     warn: seconds between the warning and the end. base_clients: also close base clients, which can't renew a login.
     """
@@ -104,7 +104,7 @@ class Renewing(Item):
 
 
 class Due(Enum):
-    """What the server does with a RENEW."""
+    """The reaction of a server to a RENEW."""
 
     CHECK = auto()
     """Check its token now."""
@@ -201,7 +201,7 @@ class Renewal:
                 pass
 
     def _begin(self, token: str, now: float) -> Due:
-        """What to do with a token. It is checked if no other check is under way or began in the last LEAST_INTERVAL.
+        """The reaction to a token. It is checked if no other check is under way or began in the last LEAST_INTERVAL.
 
         After a break, a client that got no answer shows its token again. That token is not checked twice, because a
         token may be good for only one use.

@@ -58,7 +58,7 @@ def send_to_all(sessions: Iterable[Receiver], frames: Sequence[bytes], key: int 
 class StraightPath(Item):
     """Queues and writes messages, and passes frames on. Its only subclass is `Session`.
 
-    last_heard: when the peer's silence began to count (`Session`). on_written: called after each flush that wrote
+    last_heard: the start of the peer's silence (`Session`). on_written: called after each flush that wrote
     messages, while it is set.
     """
 

@@ -43,9 +43,9 @@ _NO_INBOXES: Mapping[Waiting, object] = MappingProxyType({})
 
 
 class User(Item):
-    """What the sessions of one user share. A session that no manager has installed has a user of its own.
+    """The state that all sessions of one user share. A session that no manager has installed has a user of its own.
 
-    There are as many as sessions. So what most users do not have is made when it is needed.
+    There may be as many users as sessions. So the parts that most users never need are made on first use.
 
     sessions: the open and detached ones. address: the host of the newest session.
     meter: charges what all of them send; None before the first session with rates.

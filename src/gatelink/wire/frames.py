@@ -226,7 +226,7 @@ class FrameDecoder:
         return frames
 
     def gather(self, data: bytes) -> bytes:
-        """What is to be cut into frames now: `data`, behind what is buffered. Empty if that completes no frame."""
+        """The bytes to cut into frames now: the buffered ones, then `data`. Empty if they complete no frame."""
         tail = self._tail
         if tail is None:
             return data

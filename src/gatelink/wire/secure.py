@@ -179,7 +179,7 @@ class SecureStream:
 
 
 def header_error(header: int, max_record: int) -> ProtocolError:
-    """What is wrong with the header of a record, as one u32."""
+    """The error for a record with this bad header, as one u32."""
     flags, length = header >> 24, header & 0xFFFFFF
     if flags != SEALED:
         return ProtocolError(f"flags byte {flags:#04x} after the handshake; only SEALED, {SEALED:#04x}, is allowed")

@@ -95,10 +95,10 @@ class _Stream(msgspec.Struct):
 
 
 class KeyValueBucket:
-    """The keys of the bucket `name`; `replicas` are made of it if it has to be made. `clock` follows its leader's.
+    """The keys of the bucket `name`. If it has to be made, it gets `replicas`. `clock` follows its leader's.
 
-    It has a key of its own, the mark. While the mark is the one written last, the bucket has its contents. Else it was
-    emptied, made again, or restored from an older copy.
+    The bucket has a key of its own, the mark. While the mark is the one written last, the bucket has its contents.
+    Otherwise the bucket was emptied, made again, or restored from an older copy.
     """
 
     def __init__(self, name: str, replicas: int) -> None:
