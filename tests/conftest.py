@@ -8,6 +8,7 @@ import gc
 import inspect
 import os
 import resource
+import signal
 from collections.abc import Generator, Iterator
 from itertools import count
 from uuid import uuid4
@@ -33,10 +34,19 @@ _runs = count()
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Raise the soft limit of open files: 1,024 is usual, and some tests need more."""
+    """Raise the soft limit of open files: 1,024 is usual, and some tests need more.
+
+    Take the signals that a shell or `nohup` has us ignore: the processes of the tests would ignore them, too.
+    """
+    for number in (signal.SIGINT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, _ignore)  # a process that is started has the default in place of a function
     config.addinivalue_line("markers", "open_files(count): skip the test if this process may not open so many files")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (raised(soft, hard, OPEN_FILES), hard))
+
+
+def _ignore(number: int, frame: object) -> None: ...
 
 
 def raised(soft: int, hard: int, wanted: int) -> int:

@@ -53,6 +53,21 @@ async def test_a_test_that_needs_more_open_files_than_there_may_be_is_skipped_an
     assert "needs 8,192 open files, and the hard limit is 1,024; raise it: ulimit -Hn 8192" in out
 
 
+async def test_processes_of_tests_take_the_signals_that_a_shell_has_the_suite_ignore(tmp_path: Path) -> None:
+    """A shell ignores SIGINT for what runs in the background, and nohup SIGHUP."""
+    file = tmp_path / "test_it.py"
+    file.write_text(
+        "import subprocess, sys\n"
+        "SHOW = 'import signal as s; print(s.SIG_IGN in map(s.getsignal, (s.SIGINT, s.SIGHUP)))'\n"
+        "def test_it(): assert subprocess.check_output([sys.executable, '-c', SHOW]) == b'False\\n'\n"
+    )
+    run = 'exec "$0" -m pytest -q --no-cov -p no:cacheprovider -p tests.conftest -c pyproject.toml "$1"'
+    command = ("bash", "-c", f"trap '' INT HUP && {run}", sys.executable, str(file))
+    async with program(*command, merged=True) as process:
+        status, out, _ = await ended(process)
+    assert status == 0, out
+
+
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become another user")
 def test_as_root_postgresql_runs_though_only_root_may_enter_the_folder_of_its_binaries(tmp_path: Path) -> None:
     nobody = pwd.getpwnam("nobody")
