@@ -196,7 +196,7 @@ async def test_it_follows_to_another_gateway_within_the_bound(
 async def test_what_a_broken_session_left_follows_the_same_token_to_another_gateway(
     token: bytes, new_engine: NewEngine
 ) -> None:
-    limits = msgspec.structs.replace(WIDE, heartbeat_interval=100 * MS, heartbeat_timeout=400 * MS)
+    limits = msgspec.structs.replace(WIDE, heartbeat_interval=500 * MS, heartbeat_timeout=2_000 * MS)
     async with two_gateways(new_engine, limits) as (there, other):
         older = await there.client(7, b"first")
         older.stop_reading()

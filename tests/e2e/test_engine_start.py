@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from examples.demo import reserved_ports
 from examples.listeners import certificate
 from gatelink.cluster.engine import EngineUnavailable
 from gatelink.cluster.engines import embedded
@@ -101,13 +102,10 @@ class TestServersThatWillNotDo:
             await self.refused(NatsEngine(url, timeout=1.0), EngineUnavailable, "start")
 
     async def test_a_nats_that_refuses_connections_is_named_with_the_reason(self) -> None:
-        with socket.create_server(("127.0.0.1", 0)) as taken:
-            url = f"nats://user:secret@127.0.0.1:{taken.getsockname()[1]}"
-        await self.refused(
-            NatsEngine(url, timeout=0.1),
-            EngineUnavailable,
-            "not connected: NATS at 127.0.0.1:[0-9]+: Connection refused",
-        )
+        with reserved_ports() as port:
+            url = f"nats://user:secret@127.0.0.1:{port}"
+            words = f"not connected: NATS at 127.0.0.1:{port}: Connection refused"
+            await self.refused(NatsEngine(url, timeout=0.3), EngineUnavailable, words)
 
     async def test_a_nats_without_jetstream_is_refused(self, tmp_path: Path) -> None:
         async with plain_nats(tmp_path) as url:

@@ -253,7 +253,7 @@ async def test_who_says_nothing_and_leaves_is_counted_and_not_logged(logs: list[
 
 
 async def test_a_deadline_a_hook_an_old_version_and_a_limit_have_their_line(logs: list[Any]) -> None:
-    async with serving(limits=Limits(verify_timeout=50 * MS, token_timeout=50 * MS)) as server:
+    async with serving(limits=Limits(verify_timeout=1_000 * MS, token_timeout=1_000 * MS)) as server:
         assert "refused: verify-timeout 127.0.0.1 0 frames, and 5 bytes" in await refused(server, logs, b"\x20\0\0\0\1")
     async with serving(Listen(endpoint=TCP, accept=lambda connection: False)) as server:
         assert "refused: accept-hook" in await refused(server, logs)
@@ -284,7 +284,7 @@ async def test_a_client_that_talks_to_something_else_is_told_so() -> None:
     silent = await asyncio.start_server(lambda reader, writer: writers.append(writer), "127.0.0.1", 0)
     address = f"tcp://127.0.0.1:{silent.sockets[0].getsockname()[1]}"
     with pytest.raises(ConnectError, match="said nothing: is this a gatelink listener"):
-        await connect(address, uid=7, token="t" * 32, catalog=CATALOG, timeout=50 * MS)
+        await connect(address, uid=7, token="t" * 32, catalog=CATALOG, timeout=1_000 * MS)
     silent.close()
     for writer in writers:
         writer.transport.abort()

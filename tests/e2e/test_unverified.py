@@ -286,9 +286,11 @@ async def test_who_says_nothing_before_the_proxy_header_has_to_go_too() -> None:
 async def test_an_address_connects_its_burst_at_once_and_then_at_its_rate() -> None:
     limits = Limits(exempt=(), connect_rate=2, connect_burst=10)
     async with serving(limits=limits) as server:
+        began = asyncio.get_running_loop().time()
         clients = [await RawClient.open(server) for _ in range(15)]
-        await until(lambda: server.stats.refused == {"address-rate": 5})
-        assert len(server._admission.connections) == 10
+        await until(lambda: server.stats.accepted + server.stats.refused["address-rate"] == 15)
+        seconds = asyncio.get_running_loop().time() - began
+        assert 10 <= len(server._admission.connections) == server.stats.accepted <= 10 + 2 * seconds
         await close_all(clients)
         await until(lambda: not server._admission.connections)
         while True:  # half a second a connection
@@ -313,7 +315,7 @@ async def fail(server: EchoServer, data: bytes) -> None:
 
 @pytest.mark.parametrize("data", [verify_request(7, b"guess"), b"GET / HTTP/1.1\r\n\r\n", bytes(3_000)])
 async def test_failures_ban_an_address_for_a_short_while(data: bytes) -> None:
-    limits = Limits(exempt=(), free_failures=2, ban_first=0.5)
+    limits = Limits(exempt=(), free_failures=2, ban_first=1.5)
     async with serving(limits=limits) as server, neighbour(server):
         for _ in range(3):
             await fail(server, data)
@@ -375,7 +377,7 @@ async def test_what_is_not_the_clients_fault_bans_nobody() -> None:
 
 
 async def test_handshakes_over_the_rate_wait_in_order_and_others_do_not() -> None:
-    limits = Limits(handshake_rate=20, handshake_burst=5)
+    limits = Limits(handshake_rate=4, handshake_burst=5)
     async with serving(limits=limits, keys=[KEY]) as server, neighbour(server):
         clients = [await RawClient.open(server) for _ in range(15)]
         order: list[int] = []
