@@ -17,7 +17,7 @@ from tests import tutorial
 from tests.e2e.test_up import Up
 from tests.processes import Process, ended, program, python
 
-ROBOTS = "-m", "gatelink", "robots", "lobby.robots:Talker", "--count", "5", "--ramp", "0.1", "--seconds", "1"
+ROBOTS = "-m", "gatelink", "robots", "lobby.robots:Talker", "--count", "5", "--ramp", "0.1", "--seconds", "5"
 WIDE = {"COLUMNS": "200", "PYTHONUNBUFFERED": "1"}
 
 

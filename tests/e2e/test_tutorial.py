@@ -191,7 +191,8 @@ async def test_all_players_in_the_room_hear_a_cheer(game: Game) -> None:
 
 async def test_the_faster_of_two_runners_wins(game: Game) -> None:
     game.at("A tick")
-    async with game.server(), game.running(game.command("python play.py 7")) as tortoise:
+    async with game.server() as log, game.running(game.command("python play.py 7")) as tortoise:
+        await log.line("verified", "uid=7")
         status, said = await game.run("python play.py 8")
         assert status == 0 and said.endswith("\n8 has won\n") and "8 is at " in said, said
         status, said, _ = await ended(tortoise)
@@ -201,12 +202,12 @@ async def test_the_faster_of_two_runners_wins(game: Game) -> None:
 async def test_the_robots_find_nothing_wrong_and_find_a_runner_that_goes_back(game: Game) -> None:
     game.at("A robot that checks it")
     async with game.server():
-        status, said = await game.run("gatelink robots", more=" --seconds 3")
+        status, said = await game.run("gatelink robots", more=" --seconds 5")
         assert status == 0 and "first place" in said, said
     file = game.folder / "race.py"
     file.write_text(file.read_text().replace("+=", "-="))
     async with game.server():
-        status, said = await game.run("gatelink robots", more=" --seconds 2")
+        status, said = await game.run("gatelink robots", more=" --seconds 5")
         assert status == 1 and "my runner went back" in said, said
 
 
@@ -219,7 +220,7 @@ async def test_a_token_lets_its_user_in_and_nobody_else(game: Game) -> None:
         assert status == 0 and said.endswith("7 has won\n"), said
         status, said = await game.run(others)
         assert status == 1 and said.startswith("no way in: "), said
-        status, said = await game.run("gatelink robots", more=" --seconds 2")
+        status, said = await game.run("gatelink robots", more=" --seconds 5")
         assert status == 0 and "first place" in said, said
 
 
@@ -241,7 +242,7 @@ async def test_the_same_handlers_run_in_a_cluster_that_can_be_watched(game: Game
     async with game.server("gatelink up"):
         status, said = await game.run("python play.py")
         assert status == 0 and said.endswith("1000000 has won\n"), said
-        status, said = await game.run("gatelink robots", more=" --seconds 3")
+        status, said = await game.run("gatelink robots", more=" --seconds 5")
         assert status == 0 and "first place" in said, said
         async with game.running(f"{top} --once") as looking:
             status, said, _ = await ended(looking)
