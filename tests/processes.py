@@ -47,6 +47,22 @@ async def program(
         await process.communicate()
 
 
+def watches_files(process: Process) -> bool:
+    """Whether a process has told the kernel which; what changed before goes unnoticed."""
+    found = False
+    for info in Path(f"/proc/{process.pid}/fdinfo").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # it has closed that one since
+            found |= "inotify wd:" in info.read_text()
+    return found
+
+
+def put(file: Path, text: str) -> None:
+    """Write a file in one step: one that watches it never finds it empty, nor changed twice."""
+    new = file.with_suffix(".new")
+    new.write_text(text)
+    new.replace(file)
+
+
 async def ended(process: Process) -> tuple[int, str, str]:
     """(exit status, standard output, standard error) of a process that ends by itself."""
     out, err = await process.communicate()

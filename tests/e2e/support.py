@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Protocol, Self, TypeVar
 
 import msgspec
+import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -251,6 +252,17 @@ async def until(condition: Callable[[], object], what: str = "") -> None:
                 await asyncio.sleep(MS)
     except TimeoutError:
         raise AssertionError(f"never came true: {what or condition}") from None
+
+
+def _has_ipv6() -> bool:
+    try:
+        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
+    except OSError:
+        return False
+    return True
+
+
+needs_ipv6 = pytest.mark.skipif(not _has_ipv6(), reason="this machine has no IPv6, as many a container")
 
 
 def open_sockets() -> set[str]:

@@ -9,6 +9,7 @@ from contextlib import suppress
 
 import pytest
 
+from examples.demo import reserved_ports
 from gatelink import ConfigError, Server, StaticTokens
 from gatelink.ops import families, http
 from gatelink.ops.admin import Admin
@@ -55,14 +56,13 @@ async def test_health_is_ok_while_the_server_runs_and_503_once_it_stops() -> Non
 
 
 async def test_a_servers_own_admin_port_starts_and_stops_with_it() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), admin=f"127.0.0.1:{port}")
-    async with server:
-        _, writer = await asyncio.open_connection("127.0.0.1", port)
-        writer.close()
-    with pytest.raises(OSError):
-        await asyncio.open_connection("127.0.0.1", port)
+    with reserved_ports() as port:
+        server = Server("tcp://127.0.0.1:0", tokens=StaticTokens(), admin=f"127.0.0.1:{port}")
+        async with server:
+            _, writer = await asyncio.open_connection("127.0.0.1", port)
+            writer.close()
+        with pytest.raises(OSError):
+            await asyncio.open_connection("127.0.0.1", port)
 
 
 async def test_only_the_two_pages_and_only_get_and_head() -> None:

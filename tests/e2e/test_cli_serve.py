@@ -16,7 +16,7 @@ from examples.demo import reserved_ports
 from gatelink import Catalog, Handlers, Session, connect
 from gatelink.session.states import SessionState
 from tests.e2e.support import until
-from tests.processes import ROOT, Process, ended, program, python
+from tests.processes import ROOT, Process, ended, program, put, python, watches_files
 
 GAME = """
 from gatelink import Server, StaticTokens
@@ -150,16 +150,11 @@ async def test_a_module_that_raises_shows_its_traceback_and_no_secret_of_it(tmp_
     assert "ValueError: 6" in err and "game.py" in err and "s3cret" not in err
 
 
-def watches_files(pid: int) -> bool:
-    """Whether a process has told the kernel which; what changed before goes unnoticed."""
-    return any("inotify wd:" in info.read_text() for info in Path(f"/proc/{pid}/fdinfo").iterdir())
-
-
 async def test_reload_restarts_it_when_a_file_changes_and_leaves_no_process_behind(game: Path) -> None:
     async with gatelink("serve", "game:server", "--reload", "--log-format", "json", cwd=game) as process:
         (first,) = await started(process)
-        await until(lambda: watches_files(process.pid))
-        (game / "game.py").write_text(GAME + "changed = True\n")
+        await until(lambda: watches_files(process))
+        put(game / "game.py", GAME + "changed = True\n")
         assert process.stderr is not None
         said = await process.stderr.readuntil(b"restarting\n")
         assert said.endswith(b"gatelink: 1 file changed, restarting\n")
@@ -178,8 +173,8 @@ async def test_reload_restarts_it_when_a_file_changes_and_leaves_no_process_behi
 async def test_reload_that_is_killed_takes_its_server_with_it(game: Path) -> None:
     async with gatelink("serve", "game:server", "--reload", "--log-format", "json", cwd=game) as process:
         (first,) = await started(process)
-        await until(lambda: watches_files(process.pid))
-        (game / "game.py").write_text(GAME + "changed = True\n")
+        await until(lambda: watches_files(process))
+        put(game / "game.py", GAME + "changed = True\n")
         (second,) = await started(process)
         process.kill()
         status, _, err = await ended(process)  # once the server has ended, too: it has the other end of the pipe

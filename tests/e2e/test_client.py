@@ -1,13 +1,13 @@
 """The connecting side over real sockets: what can go wrong while dialling, and what a session of it hears."""
 
 import asyncio
-import socket
 import ssl
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from examples.demo import reserved_ports
 from gatelink import (
     CloseCode,
     ConfigError,
@@ -38,10 +38,10 @@ from tests.support import MS
 
 
 async def test_an_address_where_nothing_listens_is_named_with_the_reason() -> None:
-    with socket.create_server(("127.0.0.1", 0)) as probe:
-        port = probe.getsockname()[1]
-    with pytest.raises(ConnectError, match=f"tcp://127.0.0.1:{port}: Connection refused; is the server") as caught:
-        await dial(f"tcp://127.0.0.1:{port}")
+    with reserved_ports() as port:
+        words = f"tcp://127.0.0.1:{port}: Connection refused; is the server"
+        with pytest.raises(ConnectError, match=words) as caught:
+            await dial(f"tcp://127.0.0.1:{port}")
     assert caught.value.code is None
 
 

@@ -136,7 +136,7 @@ async def test_a_match_from_the_invitation_to_the_leaderboard(where: Where) -> N
 
 
 async def test_a_player_that_comes_back_sees_its_match_and_the_clock_decides_it_otherwise(where: Where) -> None:
-    async with where(1.0) as address:
+    async with where(3.0) as address:
         ann, bob = await players(address, 1, 2)
         await ann.session.request(Invite(2))
         await ann.session.request(Play(4))

@@ -171,7 +171,8 @@ async def test_a_kick_ends_the_session_though_the_tokens_can_not_be_ended(capsys
 
 
 @pytest.mark.usefixtures("fresh_log")
-async def test_kicks_of_many_at_once_take_a_few_tasks_and_a_few_lines_of_log() -> None:
+async def test_kicks_of_many_at_once_take_a_few_tasks_and_a_few_lines_of_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(user_kicks, "RETRY", 600.0)
     tokens = Slow()
     tokens.fails = True
     many = 200
@@ -365,7 +366,7 @@ async def test_a_kick_that_fails_is_kept_and_until_it_is_carried_out_the_user_is
 
 async def test_a_kick_that_can_not_be_carried_out_is_given_up_in_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(user_kicks, "RETRY", 0.05)
-    monkeypatch.setattr(user_kicks, "KEEP_SECONDS", 0.2)
+    monkeypatch.setattr(user_kicks, "KEEP_SECONDS", 1.0)
     tokens = Slow()
     tokens.fails = True
     tokens.go_on.set()

@@ -25,6 +25,7 @@ from tests.e2e.support import (
     closing,
     frame_of,
     make_certificate,
+    needs_ipv6,
     neighbour,
     open_sockets,
     serving,
@@ -59,15 +60,7 @@ async def test_several_listeners_share_one_servers_sessions(tmp_path: Path) -> N
             await client.close()
 
 
-def has_ipv6() -> bool:
-    try:
-        socket.create_server(("::1", 0), family=socket.AF_INET6).close()
-    except OSError:
-        return False
-    return True
-
-
-@pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6, as many a container")
+@needs_ipv6
 async def test_ipv6_works_like_ipv4() -> None:
     async with serving("tcp://[::1]:0") as server, closing(RawClient.verified(server, 7)):
         assert server.session(7).address == "::1"

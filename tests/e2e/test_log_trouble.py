@@ -3,9 +3,8 @@
 import asyncio
 import os
 import signal
-import socket
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ import pytest
 import structlog
 from msgspec import Struct
 
+from examples.demo import reserved_ports
 from gatelink import Catalog, CloseCode, ConnectError, Handlers, Session, connect
 from tests.e2e.support import EchoServer, Note, RawClient, frame_of, leave, until
 from tests.processes import Process
@@ -57,9 +57,11 @@ class Echo(Struct):
     n: int
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return int(taken.getsockname()[1])
+@pytest.fixture
+def port() -> Iterator[int]:
+    """One where the server of the test may listen."""
+    with reserved_ports() as found:
+        yield found
 
 
 @asynccontextmanager
@@ -85,8 +87,7 @@ async def enter(port: int, uid: int, handlers: Handlers) -> Session:
 
 
 @pytest.mark.parametrize("trouble", ["closed pipe", "full disk", "pipe that is not read", "none at all"])
-async def test_a_server_whose_log_is_in_trouble_serves_on(trouble: str, tmp_path: Path) -> None:
-    port = free_port()
+async def test_a_server_whose_log_is_in_trouble_serves_on(trouble: str, port: int, tmp_path: Path) -> None:
     (tmp_path / "game.py").write_text(GAME.format(port=port))
     reading, writing = os.pipe()
     if trouble == "closed pipe":
@@ -154,9 +155,11 @@ async def chatter():
 
 
 @pytest.mark.parametrize("is_closed", [False, True])
-async def test_up_reads_its_children_and_ends_in_order_though_nobody_reads_it(is_closed: bool, tmp_path: Path) -> None:
+async def test_up_reads_its_children_and_ends_in_order_though_nobody_reads_it(
+    is_closed: bool, port: int, tmp_path: Path
+) -> None:
     """3 MB of output: more than all pipes hold."""
-    (tmp_path / "cluster.toml").write_text(CLUSTER.format(port=free_port()))
+    (tmp_path / "cluster.toml").write_text(CLUSTER.format(port=port))
     (tmp_path / "lobby.py").write_text(LOBBY)
     reading, writing = os.pipe()
     if is_closed:
@@ -171,8 +174,8 @@ async def test_up_reads_its_children_and_ends_in_order_though_nobody_reads_it(is
         os.close(reading)
 
 
-async def test_a_login_service_with_a_full_disk_starts_and_ends(tmp_path: Path) -> None:
-    listen = f"http://127.0.0.1:{(port := free_port())}"
+async def test_a_login_service_with_a_full_disk_starts_and_ends(port: int, tmp_path: Path) -> None:
+    listen = f"http://127.0.0.1:{port}"
     full = os.open("/dev/full", os.O_WRONLY)
     async with shell(f"exec {sys.executable} -m gatelink login --dev --listen {listen}", tmp_path, full) as process:
         os.close(full)

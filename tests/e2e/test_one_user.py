@@ -18,6 +18,7 @@ from tests.e2e.support import (
     RawClient,
     closing,
     frame_of,
+    needs_ipv6,
     serving,
     token_of,
     until,
@@ -129,6 +130,7 @@ async def test_no_login_brings_a_new_burst(how: str, ending: str) -> None:
             await client.close()
 
 
+@needs_ipv6
 async def test_an_exempt_network_has_no_rates_though_its_user_has_them_elsewhere() -> None:
     limits = Limits(message_rate=1, message_burst=10, rate_timeout=3_000, exempt=("::1/128",))
     async with serving("tcp://127.0.0.1:0", "tcp://[::1]:0", limits=limits) as server:

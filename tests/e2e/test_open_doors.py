@@ -11,7 +11,7 @@ from gatelink.cluster.engines.memory import MemoryEngine
 from gatelink.net.endpoints import is_everywhere
 from gatelink.wire.keys import ClusterKey, ServerKey
 from tests.e2e.login.support import new_accounts, new_service
-from tests.e2e.support import CATALOG
+from tests.e2e.support import CATALOG, needs_ipv6
 
 
 @pytest.mark.parametrize(
@@ -36,9 +36,9 @@ CLUSTER_KEY = ClusterKey.generate()
     [
         ("tcp://0.0.0.0:0", {}, [PLAIN]),
         ("tcp://0.0.0.0:0", {"admin": "0.0.0.0:0"}, [PLAIN, ADMIN]),
-        ("tcp://[::]:0", {"admin": "[::]:0"}, [PLAIN, ADMIN]),
+        pytest.param("tcp://[::]:0", {"admin": "[::]:0"}, [PLAIN, ADMIN], marks=needs_ipv6),
         ("tcp://0x0:0", {"admin": "0x0:0"}, [PLAIN, ADMIN]),  # a name that the resolver knows
-        ("tcp://[::1]:0", {"admin": "[::1]:0"}, []),
+        pytest.param("tcp://[::1]:0", {"admin": "[::1]:0"}, [], marks=needs_ipv6),
         ("tcp://0.0.0.0:0", {"keys": [ServerKey.generate()]}, [PLAIN]),  # plain logins are accepted beside sealed ones
         ("tcp://127.0.0.1:0", {"admin": "127.0.0.1:0"}, []),
         ("tcp://0.0.0.0:0", {"sealed_only": True, "keys": [ServerKey.generate()]}, []),

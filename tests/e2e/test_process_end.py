@@ -12,7 +12,7 @@ import pytest
 
 from gatelink import connect
 from tests.e2e.support import until
-from tests.processes import Process, program, python
+from tests.processes import Process, program, put, python, watches_files
 
 GAME = """
 import asyncio, threading, time
@@ -189,7 +189,8 @@ async def test_reload_and_ctrl_c_of_a_terminal_run_on_stop_to_its_end(game: Path
     arguments = ("-m", "gatelink", "serve", "game:server", "--reload", "--log-format", "json")
     async with python(*arguments, cwd=game) as process:
         await read_until(process, "started")
-        (game / "game.py").write_text(slow + "\n")
+        await until(lambda: watches_files(process))
+        put(game / "game.py", slow + "\n")
         await read_until(process, "stopped")
         await read_until(process, "started")
         os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of its processes

@@ -104,11 +104,11 @@ async def test_a_session_whose_token_expires_is_warned_and_closed() -> None:
 
 async def test_a_client_with_a_function_for_its_token_renews_by_itself() -> None:
     tokens = Shown()
-    given = iter(["7:one:0.8", "7:two:1000"])
-    async with Server(TCP, tokens=tokens, catalog=CATALOG, expiry=CloseExpired(warn=0.5)) as server:
+    given = iter(["7:one:1.5", "7:two:1000"])
+    async with Server(TCP, tokens=tokens, catalog=CATALOG, expiry=CloseExpired(warn=1.3)) as server:
         session = await client(server, lambda: next(given))
         await until(lambda: server.stats.renewals["accepted"] == 1)
-        await asyncio.sleep(1.0)  # past the end of the first token, at which nothing happens
+        await asyncio.sleep(1.5)  # past the end of the first token, at which nothing happens
         assert session.close_code is None
         session.abort()
 

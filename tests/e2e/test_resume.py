@@ -6,7 +6,7 @@ Every test ends with both sides having heard all that the other sent: 0, 1, 2, .
 import asyncio
 import socket
 import ssl
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -158,14 +158,15 @@ async def test_the_kernel_gives_up_a_path_that_acknowledges_nothing_where_the_cl
 
 
 async def test_a_new_connection_wins_over_an_old_one_that_nobody_noticed_was_dead() -> None:
-    async with talking("plain", client_limits=QUICK) as (talk, proxy):
+    async with talking("plain") as (talk, proxy):
         states = []
         talk.server.on_suspended(lambda session: states.append("suspended"))
         talk.server.on_resumed(lambda session: states.append("resumed"))
-        stream: Any = talk.other._stream
+        stream, left = cast(Any, talk.other._stream), cast(Any, talk.session._stream)
         proxy.drop()
         talk.say(20)
         proxy.restore()
+        left.transport.abort()
         await talk.all_heard()
         assert talk.other._stream is not stream and stream.transport.is_closing()
         assert states == [], "the server never missed it"

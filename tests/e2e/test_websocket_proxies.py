@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from examples.demo import reserved_ports
 from gatelink import CloseCode, ConnectError, Handlers, Listen, Session, connect
 from gatelink.net.dialer import Backoff
 from tests.e2e.support import CATALOG, Echo, EchoServer, make_certificate, serving, token_of, until
@@ -21,17 +22,12 @@ KINDS = ["nginx", "haproxy"]
 SOON = Backoff(first=0.05, most=0.2, attempts=200)
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as held:
-        return int(held.getsockname()[1])
-
-
 class Proxy:
     """A proxy of `kind` before two gateways, with TLS."""
 
-    def __init__(self, kind: str, folder: Path) -> None:
+    def __init__(self, kind: str, folder: Path, port: int) -> None:
         self.kind = kind
-        self.port = free_port()
+        self.port = port
         self._folder = folder
         self._pems = [folder / "certificate.pem", folder / "key.pem"]
         self._certificate, self._key, self.tls = make_certificate(folder)
@@ -113,11 +109,12 @@ class Proxy:
 async def proxy_of(kind: str, folder: Path) -> AsyncIterator[Proxy]:
     if shutil.which(kind) is None:
         pytest.skip(f"{kind} is not installed; apt-get install {kind}")
-    proxy = Proxy(kind, folder)
-    try:
-        yield proxy
-    finally:
-        await proxy.stop()
+    with reserved_ports() as port:
+        proxy = Proxy(kind, folder, port)
+        try:
+            yield proxy
+        finally:
+            await proxy.stop()
 
 
 @contextlib.asynccontextmanager
