@@ -67,7 +67,7 @@ class LinkReceiver(Protocol):
     def link_closed(self, link: "Link") -> None:
         """Called when a link is closed. Its unacknowledged frames are still in the outbox of `link.session`."""
 
-    def envelopes(self, link: "Link", frames: list[Frame]) -> None:
+    def receive_envelopes(self, link: "Link", frames: list[Frame]) -> None:
         """Called with frames that arrived together: envelopes, and messages between servers."""
 
 
@@ -236,7 +236,7 @@ class Link(LinkPath):
 
     def forward(self, frames: list[Frame]) -> bool:
         """Pass received frames to the link's receiver, and queue what it sent (session.interfaces.Forwarder)."""
-        self._receiver.envelopes(self, frames)
+        self._receiver.receive_envelopes(self, frames)
         self.pack()
         return True
 

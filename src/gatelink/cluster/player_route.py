@@ -608,7 +608,7 @@ class PlayerRouter(ForwardTable):
                 route.unhandled = 0
         return unhandled
 
-    def envelopes(self, link: Link, frames: list[Frame]) -> None:
+    def receive_envelopes(self, link: Link, frames: list[Frame]) -> None:
         for id, flags, body in frames:
             try:
                 if id == envelope.PUSH_FRAME:

@@ -285,7 +285,7 @@ class Players(PlayerTable):
         self.by_link.pop(link, None)
         self._reports.end(link)
 
-    def envelopes(self, link: Link, frames: list[Frame]) -> None:
+    def receive_envelopes(self, link: Link, frames: list[Frame]) -> None:
         """Hand each player's frames to its handlers."""
         max_frame = self.max_frame
         unreported = self.unreported.get(link)

@@ -89,7 +89,7 @@ cdef class LinkPath:
         """Give the link's receiver the envelopes that need Python."""
         global listed_frames
         listed_frames += len(frames)
-        self._receiver.envelopes(self, frames)
+        self._receiver.receive_envelopes(self, frames)
         return 0
 
     # -- to the other end --

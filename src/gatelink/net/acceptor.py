@@ -94,7 +94,7 @@ class Acceptor:
         self._welcome(connection, until)
 
 
-class Reading(Protocol):
+class ReaderOwner(Protocol):
     """The owner of an `UnverifiedReader`: a connection, or the WebSocket under it. buffered: bytes that it holds."""
 
     @property
@@ -122,7 +122,7 @@ class UnverifiedReader(asyncio.BufferedProtocol):
 
     __slots__ = ("_buffer", "_connection")  # uvloop keeps it for the life of the transport
 
-    def __init__(self, connection: Reading, buffer: memoryview) -> None:
+    def __init__(self, connection: ReaderOwner, buffer: memoryview) -> None:
         self._connection = connection
         self._buffer = buffer
 

@@ -68,8 +68,8 @@ RENEW_AGAIN = LEAST_INTERVAL + 1
 """Seconds between two attempts to renew the login."""
 
 SHORT_LIFE = 5.0
-"""Seconds. If a connection ends sooner, by a GOAWAY, a CLOSE, or without a reason, the delays go on growing, as the next
-one may end the same way. Examples: a kick, a message that the server refuses, a server that sends clients away."""
+"""Seconds. If a connection ends sooner, by a GOAWAY, a CLOSE, or without a reason, the delays go on growing: the next
+may end the same way. Examples: a kick, a message that the server refuses, a server that sends clients away."""
 
 GONE_SECONDS = 8.0, 12.0
 """The bounds of a random time in seconds. If the host refuses all attempts for that long, the server is gone, and with

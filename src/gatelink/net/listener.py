@@ -28,7 +28,7 @@ from gatelink.net.listen import Listen
 from gatelink.net.origins import check_origins
 from gatelink.net.preamble import Preamble
 from gatelink.net.tls import TlsServer
-from gatelink.net.upgrade import Door, Upgrade
+from gatelink.net.upgrade import Upgrade, UpgradeRules
 from gatelink.session.loop_context import LoopContext
 
 ACCEPTS_A_TURN = 4
@@ -67,7 +67,8 @@ class Listener:
         if fix := self._misfit(listen):
             raise ConfigError(f"listener {listen.endpoint}: {fix}")
         is_web = self.endpoint.scheme in WEB_SCHEMES
-        self._door = Door(check_origins(listen.origins), listen.tls == "terminated") if is_web else None
+        rules = UpgradeRules(check_origins(listen.origins), listen.tls == "terminated")
+        self._upgrade_rules = rules if is_web else None
         self._context = context
         self._acceptor = Acceptor(listen, context, admission, welcome)
         self._servers: list[Closable] = []
@@ -214,12 +215,12 @@ class Listener:
 
     def _protocol(self) -> asyncio.BaseProtocol:
         """The protocol of a new transport: the connection's reader, or what reads a PROXY header or request first."""
-        if self._door is not None:
-            return Upgrade(self._acceptor, self._door, None, self._acceptor.deadline())
+        if self._upgrade_rules is not None:
+            return Upgrade(self._acceptor, self._upgrade_rules, None, self._acceptor.deadline())
         return Preamble(self._acceptor) if self._acceptor.proxies else self._acceptor.protocol()
 
     def _begin(self, connection: Connection, until: float) -> asyncio.BaseProtocol:
         """The protocol of a transport whose TLS handshake follows. until: the deadline of the connection's login."""
-        if self._door is not None:
-            return Upgrade(self._acceptor, self._door, connection, until)
+        if self._upgrade_rules is not None:
+            return Upgrade(self._acceptor, self._upgrade_rules, connection, until)
         return self._acceptor.reader(connection)

@@ -51,7 +51,7 @@ FAULTS = frozenset((400, 431))
 origin gets another status."""
 
 
-class Door(msgspec.Struct, frozen=True):
+class UpgradeRules(msgspec.Struct, frozen=True):
     """The conditions of a WebSocket listener for a request.
 
     origins: the origins of web pages whose scripts may connect; with "*" all may. Other programs send no Origin.
@@ -93,10 +93,10 @@ class Upgrade(asyncio.BufferedProtocol, Item):
     is admitted here.
     """
 
-    def __init__(self, acceptor: Acceptor, door: Door, connection: Connection | None, until: float) -> None:
+    def __init__(self, acceptor: Acceptor, rules: UpgradeRules, connection: Connection | None, until: float) -> None:
         self._tick = 0
         self._acceptor = acceptor
-        self._door = door
+        self._rules = rules
         self._until = until
         self._is_admitted = connection is not None
         self._connection = connection or acceptor.connection(self._made)
@@ -248,7 +248,7 @@ class Upgrade(asyncio.BufferedProtocol, Item):
         if self._transport.get_extra_info("ssl_object") is not None:
             return True
         said = [value.strip().lower() for name, value in headers if name == b"x-forwarded-proto"]
-        return self._is_trusted and self._door.ends_tls and not {b"http", b"ws"}.intersection(said)
+        return self._is_trusted and self._rules.ends_tls and not {b"http", b"ws"}.intersection(said)
 
     def _answer(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> bytes:
         """The answer that opens the WebSocket (section 4.2.2). Raises Refused for a request that does not (4.2.1)."""
@@ -267,7 +267,7 @@ class Upgrade(asyncio.BufferedProtocol, Item):
         if len(keys) != 1 or not _is_key(keys[0]):
             raise Refused(400, "Sec-WebSocket-Key is not 16 bytes in base64")
         origins = _values(headers, b"origin")
-        if len(origins) > 1 or (origins and not takes(self._door.origins, origins[0].decode("latin-1"))):
+        if len(origins) > 1 or (origins and not takes(self._rules.origins, origins[0].decode("latin-1"))):
             text = "pages of this origin may not connect here; the server has a list of origins"
             raise Refused(403, text, "origin")
         offered = _values(headers, b"sec-websocket-protocol")

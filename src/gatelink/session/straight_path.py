@@ -23,8 +23,8 @@ from gatelink.wire.frames import Frame
 _OPEN = SessionState.OPEN
 
 
-class Receiver(Protocol):
-    """Takes whole frames: a session, or a player."""
+class FrameSender(Protocol):
+    """Sends whole frames to its peer: a session, or a player."""
 
     def send_frame(self, frame: bytes, key: int = 0, full: Full = Full.CLOSE) -> None: ...
 
@@ -32,7 +32,7 @@ class Receiver(Protocol):
 
 
 @compiled
-def send_to_all(sessions: Iterable[Receiver], frames: Sequence[bytes], key: int = 0, full: Full = Full.CLOSE) -> int:
+def send_to_all(sessions: Iterable[FrameSender], frames: Sequence[bytes], key: int = 0, full: Full = Full.CLOSE) -> int:
     """Queue whole frames for each of `sessions`, and return how many took them. Ended sessions are skipped.
 
     Raises MessageTooLarge.

@@ -115,7 +115,7 @@ async def test_any_frames_to_a_gateway() -> None:
             (there,) = router.players
             frames = [split(make(there)) for make in series]
             before = router.stats.malformed
-            router.envelopes(link, frames)
+            router.receive_envelopes(link, frames)
             assert router.stats.malformed - before >= sum(is_wrong(frame, True) for frame in frames)
             await asyncio.sleep(0)
             assert link.session.state is SessionState.OPEN and gateway.cluster.links.get(20) is link
@@ -149,7 +149,7 @@ async def test_any_frames_to_a_service() -> None:
                 lobby.players.opened(link, envelope.SessionOpened(5, 7, 0, 2**64 - 1, "here", 0, 0, ""))
             frames = [split(make(5)) for make in series]
             before = lobby.players.malformed
-            lobby.players.envelopes(link, frames)
+            lobby.players.receive_envelopes(link, frames)
             assert lobby.players.malformed - before >= sum(is_wrong(frame, False) for frame in frames)
             await asyncio.sleep(0)
             assert link.session.state is SessionState.OPEN and lobby.cluster.links.get(1) is link

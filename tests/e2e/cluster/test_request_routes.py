@@ -200,11 +200,11 @@ async def test_an_answer_of_an_older_binding_is_dropped_even_if_its_tag_is_used_
             assert old is not None and now is not None
             body = push_frames((there.epoch,), [answering(Sum(1), 5)])[6:]
             before = router.context.stats.stray_answers
-            router.envelopes(old, [(101, 0, body)])
+            router.receive_envelopes(old, [(101, 0, body)])
             assert router.context.stats.stray_answers == before + 1
-            router.envelopes(now, [(101, 0, push_frames((there.epoch,), [answering(Sum(2), 5)])[6:])])
+            router.receive_envelopes(now, [(101, 0, push_frames((there.epoch,), [answering(Sum(2), 5)])[6:])])
             assert (await client.frame())[1:] == (ANSWER, answering(Sum(2), 5)[6:])
-            router.envelopes(now, [(101, 0, push_frames((there.epoch,), [answering(Sum(3), 5)])[6:])])
+            router.receive_envelopes(now, [(101, 0, push_frames((there.epoch,), [answering(Sum(3), 5)])[6:])])
             assert router.context.stats.stray_answers == before + 2
 
 
@@ -239,11 +239,11 @@ async def test_what_a_service_may_not_push_is_dropped_and_counted_and_the_link_s
         ]
         for each in wrong:
             before = router.stats.malformed
-            router.envelopes(link, [(int.from_bytes(each[4:6], "little"), 0, each[6:])])
+            router.receive_envelopes(link, [(int.from_bytes(each[4:6], "little"), 0, each[6:])])
             assert router.stats.malformed == before + 1, each
         for tag in (5, 0x0001_0000):
             before = router.context.stats.stray_answers
-            router.envelopes(link, [(101, 0, push_frames((new,), [answering(Sum(1), tag)])[6:])])
+            router.receive_envelopes(link, [(101, 0, push_frames((new,), [answering(Sum(1), tag)])[6:])])
             assert router.context.stats.stray_answers == before + 1
         assert (await client.request(Add(2, 2))).n == 4
         plain.send(Note(2))
@@ -274,7 +274,7 @@ async def test_an_answer_or_request_that_is_too_large_for_the_gateway_fails_and_
         assert link is not None and there is not None and there.requests is not None
         there.requests.serving[9] = 42_001, 42
         large = encode_frame(42_000, (9).to_bytes(4, "little") + bytes(30_000), ANSWER)
-        router.envelopes(link, [(101, 0, push_frames((there.epoch,), [large])[6:])])
+        router.receive_envelopes(link, [(101, 0, push_frames((there.epoch,), [large])[6:])])
         assert not there.requests.serving
         id, flags, body = await client.frame()
         assert (id, flags, tag_of(body)) == (42_001, FAILED, 9)
@@ -286,7 +286,7 @@ async def test_an_answer_or_request_that_is_too_large_for_the_gateway_fails_and_
         await client.frame()
         (tag,) = player.requests.asked
         large = encode_frame(42_003, tag.to_bytes(4, "little") + bytes(30_000), REQUEST)
-        router.envelopes(link, [(101, 0, push_frames((there.epoch,), [large])[6:])])
+        router.receive_envelopes(link, [(101, 0, push_frames((there.epoch,), [large])[6:])])
         assert await code_of(asked) is RequestCode.FAILED and not player.requests.asked
 
 

@@ -100,7 +100,7 @@ class Pipe:
         user = self.world.users.get(self.id)
         back = self.world.pipes.get((self.id, self.here))
         if user is not None and back is not None and self.id not in self.world.dead:
-            user.envelopes(back, frames)
+            user.receive_envelopes(back, frames)
 
 
 class Pipes:

@@ -194,12 +194,12 @@ class Routing(RuleBasedStateMachine):
         player = self.router.players.get(sid)
         push = split(envelope.push_to_one(sid, [tagged(encode_frame(link.type * 1000, b""), tag, ANSWER)]))
         if player is None:
-            self.router.envelopes(link, [push])
+            self.router.receive_envelopes(link, [push])
             return
         session: Any = player.session
         is_due = tag in session.requests.serving and player.to(link.type).link is link
         got, before = list(session.got), self.router.context.stats.stray_answers
-        self.router.envelopes(link, [push])
+        self.router.receive_envelopes(link, [push])
         self.strays += not is_due
         assert session.got == ([*got, (ANSWER, tag)] if is_due else got)
         assert self.router.context.stats.stray_answers == before + (not is_due)
@@ -211,7 +211,7 @@ class Routing(RuleBasedStateMachine):
             return
         frame = tagged(encode_frame(link.type * 1000, b""), link.type, REQUEST)
         got, malformed = list(session.got), self.router.stats.malformed
-        self.router.envelopes(link, [split(envelope.push_to_one(session.epoch, [frame]))])
+        self.router.receive_envelopes(link, [split(envelope.push_to_one(session.epoch, [frame]))])
         speaks = session.requests is not None
         assert session.got == ([*got, (REQUEST, link.type)] if speaks else got)
         assert self.router.stats.malformed == malformed + (not speaks)

@@ -112,7 +112,7 @@ class Gateway:
     def says(self, link: FakeLink, *whole: bytes) -> None:
         """The server at the other end of a link sends envelopes, which arrive together."""
         found: list[Frame] = [(int.from_bytes(each[4:6], "little"), each[3] & 0x3F, each[6:]) for each in whole]
-        self.router.envelopes(cast(Link, link), found)
+        self.router.receive_envelopes(cast(Link, link), found)
 
     def tells(self, link: FakeLink, *messages: Struct) -> None:
         self.says(link, *map(envelope.event, messages))
