@@ -68,7 +68,7 @@ def jwks(*keys: Key) -> bytes:
 
 
 class KeyServer:
-    """Serves `body` at `url`, and counts who asked. `status` and `answering` are its faults."""
+    """Serves `body` at `url`, and counts the requests. `status` and `answering` are its faults."""
 
     def __init__(self, body: bytes) -> None:
         self.body = body

@@ -33,7 +33,7 @@ async def log_in(server: Server, uid: int = 7, handlers: Handlers | None = None)
     )
 
 
-async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ended() -> None:
+async def test_a_client_that_sends_and_leaves_keeps_its_place_until_its_handlers_have_ended() -> None:
     gate = asyncio.Event()
     server = make(Limits(exempt=(), max_per_address=3))
 
@@ -64,7 +64,7 @@ async def test_who_sends_and_leaves_keeps_its_place_until_its_handlers_have_ende
 
 
 @pytest.mark.parametrize("how", ["says that it goes away", "says no more"])
-async def test_so_does_who_says_that_it_goes_or_says_no_more(how: str) -> None:
+async def test_so_does_a_client_that_says_that_it_goes_or_says_no_more(how: str) -> None:
     gate = asyncio.Event()
     server = make(Limits(exempt=(), max_per_address=1, heartbeat_interval=100 * MS, heartbeat_timeout=1_500 * MS))
 

@@ -88,7 +88,7 @@ async def test_wrong_tokens_by_the_thousand_let_nobody_in() -> None:
         assert server.stats.verified == 1
 
 
-async def test_one_who_floods_with_messages_gets_its_share_of_each_turn() -> None:
+async def test_a_client_that_floods_with_messages_gets_its_share_of_each_turn() -> None:
     async with serving() as server, neighbour(server):
         flooder = await RawClient.verified(server, 7)
         session = server.session(7)

@@ -76,7 +76,7 @@ async def broken(server: EchoServer, *, acknowledged: int = 2) -> AsyncIterator[
     await back.close()
 
 
-# -- RESUME by those who may not --
+# -- RESUME by a peer that may not --
 
 Forgery = Callable[[Ticket, bytes, Session], Resume]
 
@@ -276,7 +276,7 @@ async def test_many_resumes_one_after_the_other_leave_nothing_behind() -> None:
 
 
 @pytest.mark.parametrize("sealed", [False, True])
-async def test_who_shakes_hands_and_says_nothing_more_is_closed_at_the_deadline(sealed: bool) -> None:
+async def test_a_client_that_shakes_hands_and_says_nothing_more_is_closed_at_the_deadline(sealed: bool) -> None:
     async with serving(keys=[KEY], limits=Limits(verify_timeout=1_500 * MS)) as server:
         client = await ExtendedClient.extended(server, KEY.public if sealed else None)
         assert await client.end() == [closed(CloseCode.VERIFY_TIMEOUT)]
@@ -367,7 +367,7 @@ async def test_a_flood_of_pings_is_answered_four_times_a_second() -> None:
         await client.close()
 
 
-async def test_who_never_acknowledges_is_held_within_the_window_and_the_queue() -> None:
+async def test_a_client_that_never_acknowledges_is_held_within_the_window_and_the_queue() -> None:
     limits = with_window(Limits(max_outbox_bytes=50_000), size=20_000)
     async with serving(keys=[KEY], limits=limits) as server, neighbour(server):
         client = await ExtendedClient.logged_in(server, 7, KEY.public)
@@ -385,7 +385,7 @@ async def test_who_never_acknowledges_is_held_within_the_window_and_the_queue() 
 
 
 @pytest.mark.parametrize("counts", [(1,), (2**64 - 1,), (0, 5)], ids=str)
-async def test_who_acknowledges_what_was_never_sent_is_closed(counts: tuple[int, ...]) -> None:
+async def test_a_client_that_acknowledges_unsent_messages_is_closed(counts: tuple[int, ...]) -> None:
     async with serving(keys=[KEY]) as server, neighbour(server):
         client = await ExtendedClient.logged_in(server, 7, KEY.public)
         client.say(*map(Ack, counts))
@@ -539,7 +539,7 @@ async def test_many_resumes_fill_no_inbox_while_a_handler_lags() -> None:
     ],
     ids=["wrong mac", "success", "success and more", "ticket", "hello again", "message", "garbage"],
 )
-async def test_a_client_resumes_only_with_who_knows_its_ticket(answer: bytes) -> None:
+async def test_a_client_resumes_only_with_a_server_that_knows_its_ticket(answer: bytes) -> None:
     """The impostor stands in a plain path, and says HELLO as the server does."""
     asked = asyncio.Event()
 

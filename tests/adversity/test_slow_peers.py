@@ -48,7 +48,7 @@ async def fill(server: EchoServer, uid: int = 7) -> None:
         stuck = stuck + 1 if not connection.writable and before == connection.transport.get_write_buffer_size() else 0
 
 
-async def test_one_who_never_reads_is_closed_with_4006_and_its_memory_is_bounded() -> None:
+async def test_a_client_that_never_reads_is_closed_with_4006_and_its_memory_is_bounded() -> None:
     async with serving(limits=SMALL) as server, neighbour(server):
         client = await stuck_client(server)
         session = server.session(7)
@@ -78,7 +78,7 @@ async def test_an_echo_that_is_never_read_ends_its_sender() -> None:
         client.writer.transport.abort()
 
 
-async def test_a_broadcast_passes_over_who_does_not_read() -> None:
+async def test_a_broadcast_passes_over_clients_that_do_not_read() -> None:
     async with serving(limits=SMALL) as server:
         stuck = await stuck_client(server, 1)
         good = await RawClient.verified(server, 2)
@@ -114,7 +114,7 @@ async def flooded(server: EchoServer, full: Full) -> Session:
     return session
 
 
-async def test_drop_oldest_keeps_one_who_lags_alive_and_brings_the_freshest() -> None:
+async def test_drop_oldest_keeps_a_client_that_lags_alive_and_brings_the_freshest() -> None:
     async with serving(limits=SMALL) as server:
         client = await stuck_client(server)
         session = await flooded(server, Full.DROP_OLDEST)
@@ -160,7 +160,7 @@ async def test_a_key_brings_the_last_value_of_each() -> None:
         await client.close()
 
 
-async def test_one_who_reads_slowly_gets_everything_in_order() -> None:
+async def test_a_client_that_reads_slowly_gets_everything_in_order() -> None:
     async with serving(limits=Limits(write_high_water=4_096)) as server:
         client = await RawClient.verified(server, 7)
         session = server.session(7)
@@ -186,7 +186,7 @@ async def test_one_who_reads_slowly_gets_everything_in_order() -> None:
         await client.close()
 
 
-async def test_who_does_not_read_and_says_nothing_ends_with_the_heartbeat_timeout() -> None:
+async def test_a_client_that_does_not_read_and_says_nothing_ends_with_the_heartbeat_timeout() -> None:
     limits = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=1_500 * MS)
     async with serving(limits=limits) as server, neighbour(server):
         client = await stuck_client(server)

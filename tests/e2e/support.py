@@ -1,4 +1,4 @@
-"""What tests over real sockets share: an echo server, a client on a bare stream, a neighbour who must not suffer."""
+"""What tests over real sockets share: an echo server, a client on a bare stream, a neighbour that must not suffer."""
 
 import asyncio
 import contextlib
@@ -197,7 +197,7 @@ class RawClient:
 
 @contextlib.asynccontextmanager
 async def neighbour(server: Server, uid: int = 4_000_000_000) -> AsyncIterator[RawClient]:
-    """Someone who echoes all the while, and whose session is the same and in order at the end."""
+    """Another client, which echoes during the block, and has the same session with no message lost at the end."""
     client = await RawClient.verified(server, uid)
     session = server.sessions.get(uid)
     done = False

@@ -137,7 +137,7 @@ async def test_one_that_never_leaves_is_cut_off_and_its_place_is_free() -> None:
         await client.close()
 
 
-async def test_who_speaks_the_extension_is_told_why_and_does_not_wait() -> None:
+async def test_a_client_with_the_extension_is_told_why_and_does_not_wait() -> None:
     async with serving(limits=Limits(base_linger=FOREVER)) as server:
         client = await ExtendedClient.logged_in(server, 7)
         server.session(7).send(Echo(1))

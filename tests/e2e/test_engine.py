@@ -125,7 +125,7 @@ class TestKeys:
             with pytest.raises(Conflict):
                 await engine.delete("k", second)
 
-    async def test_of_those_who_write_at_once_one_wins(self, new_engine: NewEngine) -> None:
+    async def test_of_several_writes_at_once_one_wins(self, new_engine: NewEngine) -> None:
         async with two(new_engine) as (one, other):
             before = await self._only_winner(one, other, lambda engine, n: engine.create("k", b"%d" % n, LONG))
             await self._only_winner(one, other, lambda engine, n: engine.update("k", b"%d" % n, LONG, before))
@@ -365,7 +365,7 @@ class TestRequests:
             with pytest.raises(NoResponder):
                 await engine.request("s", b"", LONG)
 
-    async def test_who_closes_serves_no_more(self, new_engine: NewEngine) -> None:
+    async def test_an_engine_that_closes_serves_no_more(self, new_engine: NewEngine) -> None:
         async with two(new_engine) as (one, other):
             serving = await other.serve("s", answer(b"yes"))
             assert await one.request("s", b"", WAIT) == b"yes"
@@ -392,7 +392,7 @@ class TestRequests:
             await asking
             assert set(outcomes) == {b"yes", b"nobody"}
 
-    async def test_each_request_goes_to_one_of_those_who_serve(self, new_engine: NewEngine) -> None:
+    async def test_each_request_goes_to_one_of_the_servers(self, new_engine: NewEngine) -> None:
         async with two(new_engine) as (one, other):
             await one.serve("s", answer(b"one"))
             await other.serve("s", answer(b"other"))

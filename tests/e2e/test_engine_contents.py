@@ -113,9 +113,7 @@ async def is_fit(engine: NatsEngine, bucket: str) -> bool:
 
 
 @harms
-async def test_a_bucket_is_made_again_or_mended_and_those_who_need_it_are_told(
-    nats_server: NatsServer, harm: Harm
-) -> None:
+async def test_a_bucket_is_made_again_or_mended_and_its_users_are_told(nats_server: NatsServer, harm: Harm) -> None:
     bucket = fresh_bucket()
     async with (
         NatsEngine(nats_server.url, bucket=bucket, timeout=TIMEOUT) as engine,

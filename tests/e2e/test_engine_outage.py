@@ -427,7 +427,7 @@ async def one_of(watch: Watch) -> AsyncIterator[Change]:
         return
 
 
-async def test_who_sends_more_than_the_network_takes_waits_and_is_told_at_the_deadline(
+async def test_a_process_that_sends_more_than_the_network_takes_waits_and_is_told_at_the_deadline(
     nats_server: NatsServer,
 ) -> None:
     bucket = fresh_bucket()
@@ -453,7 +453,7 @@ async def test_who_sends_more_than_the_network_takes_waits_and_is_told_at_the_de
         await until(lambda: heard[-1] == 0)
 
 
-async def test_those_who_connect_again_do_not_come_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_processes_that_connect_again_do_not_come_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pauses between attempts grow, and no two are the same."""
     pauses: list[float] = []
     sleep = asyncio.sleep

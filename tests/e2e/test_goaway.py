@@ -173,7 +173,7 @@ async def test_a_client_may_be_led_to_tls(tmp_path: Path, monkeypatch: pytest.Mo
         talk.session.abort()
 
 
-async def test_only_who_has_the_same_key_is_followed_with_a_session() -> None:
+async def test_only_a_server_with_the_same_key_is_followed_with_a_session() -> None:
     """An address leads a client that knows its server's key to nobody else."""
     async with serving(keys=[KEY]) as server, serving(keys=[ServerKey.generate()]) as stranger:
         backoff = Backoff(first=5 * MS, most=20 * MS, attempts=5)
@@ -227,7 +227,7 @@ async def test_a_client_resumes_where_its_ticket_says() -> None:
 # -- drain and stop --
 
 
-async def test_drain_moves_who_can_be_asked_and_leaves_the_rest_for_stop() -> None:
+async def test_drain_moves_clients_that_can_be_asked_and_leaves_the_rest_for_stop() -> None:
     before = open_sockets()
     async with two() as (one, other):
         base = await RawClient.verified(one, 1)

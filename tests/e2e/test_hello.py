@@ -1,4 +1,4 @@
-"""HELLO over real sockets (docs/protocol.md, "HELLO"): who starts the extension, what is agreed, which device it is."""
+"""HELLO over real sockets (docs/protocol.md, "HELLO"): which side begins, what is agreed, and which device it is."""
 
 import asyncio
 from typing import Any
@@ -104,7 +104,7 @@ HELLO = control_frame(Hello(features=Features.PING))
     ],
     ids=["twice", "ping first", "another first", "ping", "ticket", "version 0", "slot of 2", "key twice", "longer"],
 )
-async def test_what_is_no_good_beginning_is_closed_and_only_who_said_a_good_hello_is_told_why(data: bytes) -> None:
+async def test_a_bad_beginning_is_closed_and_only_a_client_that_said_a_good_hello_is_told_why(data: bytes) -> None:
     async with serving() as server, neighbour(server):
         client = await ExtendedClient.open(server)
         client.send(data)
@@ -124,7 +124,7 @@ async def test_a_hello_after_verification_is_a_protocol_error(extended: bool) ->
         await client.close()
 
 
-# -- who hears control records --
+# -- the peers that control records are for --
 
 
 async def test_a_base_client_never_receives_a_control_record() -> None:

@@ -91,7 +91,7 @@ async def works(engine: NatsEngine) -> bool:
 
 
 async def answered(engine: NatsEngine, data: bytes) -> bytes:
-    """The answer, once the servers of NATS have told each other who serves."""
+    """The answer, once the servers of NATS know the server of these requests."""
     while True:
         try:
             return await engine.request("echo", data, 5.0)
@@ -107,7 +107,7 @@ async def watches(engine: NatsEngine) -> bool:
         return False
 
 
-async def test_who_is_at_a_node_that_is_cut_off_goes_to_another_and_comes_back(
+async def test_a_process_at_a_node_that_is_cut_off_goes_to_another_and_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(nats, "HOME_INTERVAL", 1.0)

@@ -22,7 +22,7 @@ async def enter(server: EchoServer, token: str, uid: int = 7) -> Session:
     return await connect(str(server.endpoint), uid=uid, token=token, catalog=CATALOG)
 
 
-async def test_who_was_kicked_does_not_come_back_with_any_token_it_holds() -> None:
+async def test_a_kicked_user_does_not_come_back_with_any_token_it_holds() -> None:
     tokens = MemoryTokens()
     async with serving(tokens=tokens) as server:
         held, spare, theirs = tokens.issue(7), tokens.issue(7), tokens.issue(8)
@@ -98,7 +98,7 @@ class Slow(StaticTokens):
         self.revoked.append(uid)
 
 
-async def test_who_comes_back_before_its_tokens_are_ended_is_kicked_again() -> None:
+async def test_a_user_that_comes_back_before_its_tokens_are_ended_is_kicked_again() -> None:
     tokens = Slow()
     async with serving(tokens=tokens) as server:
         first = await enter(server, "x")

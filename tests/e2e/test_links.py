@@ -247,7 +247,7 @@ async def test_links_have_limits_of_their_own() -> None:
         await client.close()
 
 
-# -- who gets in --
+# -- the servers that get a link --
 
 
 async def refused(server: EchoServer, near: RawClient, *why: str) -> None:
@@ -292,7 +292,7 @@ async def test_a_handshake_that_is_not_for_this_server_closes_without_a_word(key
         await refused(server, near, "wrong-first-message")
 
 
-async def test_who_repeats_a_recorded_handshake_gets_no_further() -> None:
+async def test_a_recorded_handshake_that_is_repeated_gets_no_further() -> None:
     """Without the cluster key its answer can't be read, so nothing can be said after it."""
     recorded = Initiator(CLUSTER_KEY, Hello(features=BOTH), OTHER, ME).frame
     async with inner_server() as server, closing(RawClient.open(server.endpoints[1])) as near:

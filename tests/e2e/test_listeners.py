@@ -67,7 +67,7 @@ async def test_ipv6_works_like_ipv4() -> None:
 
 
 async def test_several_connections_are_accepted_in_one_turn_of_the_loop() -> None:
-    """A flood makes turns long; with one a turn, who comes to log in would wait in the kernel behind all of it."""
+    """A flood makes turns long. With one accept a turn, a player would wait in the kernel behind all of it."""
     async with serving() as server:
         sockets = [socket.create_connection((server.endpoint.host, server.endpoint.port)) for _ in range(20)]
         turns = 0
@@ -466,7 +466,7 @@ async def test_a_hook_sees_nobody_that_the_limits_refuse() -> None:
             await client.close()
 
 
-async def test_running_out_of_descriptors_costs_nobody_who_is_in() -> None:
+async def test_running_out_of_descriptors_costs_no_connected_client() -> None:
     """Accepting fails for a while, and goes on by itself."""
     import resource
 

@@ -47,7 +47,7 @@ async def test_the_original_clients_requests_are_understood(vector: dict[str, An
     uid, source = vector["fields"]["UID"], vector["fields"]["Source"]
     async with serving(tokens=AnyToken(), id=0x0102030405060708) as server, closing(RawClient.open(server)) as client:
         client.send(bytes.fromhex(vector["frame"]))
-        if source:  # who says it is a server is not believed
+        if source:  # a client that says it is a server is not believed
             assert await client.rest() == []
             assert server.stats.refused == {"wrong-first-message": 1}
         else:
@@ -220,7 +220,7 @@ async def test_what_follows_the_request_at_once_is_handled_in_order_after_it() -
     ],
     ids=["frames", "bytes"],
 )
-async def test_who_sends_more_than_the_unverified_may_is_refused(first: bytes) -> None:
+async def test_a_client_that_sends_more_than_the_unverified_may_is_refused(first: bytes) -> None:
     """A control record of a type that is ignored is no login request."""
     async with serving() as server, closing(RawClient.open(server)) as client:
         client.send(first)
@@ -452,7 +452,7 @@ async def test_after_the_window_a_login_is_new_and_nothing_waits() -> None:
         await client.close()
 
 
-async def test_one_who_was_kicked_or_closed_by_us_is_new_when_it_comes_again() -> None:
+async def test_a_client_that_was_kicked_or_closed_by_us_is_new_when_it_comes_again() -> None:
     async with serving() as server:
         client = await RawClient.verified(server, 7)
         server.session(7).kick()

@@ -69,7 +69,7 @@ async def cluster(folder: Path, running: int = 3) -> AsyncIterator[dict[str, Nod
 
 
 async def started(engine: NatsEngine) -> None:
-    """Starts it as soon as the cluster has elected who leads it, and all of it is there."""
+    """Start it once the cluster has elected a leader, and all of its servers are there."""
     async with asyncio.timeout(STARTING):
         while await refusal(engine):
             pass

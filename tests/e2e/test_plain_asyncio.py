@@ -67,7 +67,7 @@ def test_echo_over_every_kind_of_stream(tmp_path: Path) -> None:
             test_login.test_thousands_of_interleaved_logins_of_one_user_leave_one_session,
             marks=pytest.mark.open_files(3_000),
         ),
-        test_sessions.test_close_delivers_what_was_queued_even_to_one_who_still_sends,
+        test_sessions.test_close_delivers_queued_messages_even_to_a_client_that_still_sends,
         test_sessions.test_a_close_right_behind_a_reset_that_nobody_has_read_yet_ends_the_session,
         test_sessions.test_abort_ends_a_session_at_once_even_in_the_middle_of_a_burst,
         test_sessions.test_a_silent_peer_hears_heartbeats_and_then_ends,

@@ -45,7 +45,7 @@ async def test_many_bytes_come_in_at_their_rate() -> None:
         await client.close()
 
 
-async def test_who_does_not_slow_down_is_told_4005_and_closed() -> None:
+async def test_a_client_that_does_not_slow_down_is_told_4005_and_closed() -> None:
     limits = Limits(exempt=(), message_rate=50, message_burst=50, rate_timeout=0.5)
     async with serving(limits=limits) as server:
         calm = await RawClient.verified(server, 8)

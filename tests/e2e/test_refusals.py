@@ -237,7 +237,7 @@ async def test_every_reason_has_at_most_a_line_a_second_and_says_how_many_it_lef
         assert logs[1]["left_out"] == 4 and server.stats.refused["wrong-first-message"] == 6
 
 
-async def test_who_says_nothing_and_leaves_is_counted_and_not_logged(logs: list[Any]) -> None:
+async def test_a_client_that_says_nothing_and_leaves_is_counted_and_not_logged(logs: list[Any]) -> None:
     async with serving() as server:
         client = await RawClient.open(server)
         await client.close()

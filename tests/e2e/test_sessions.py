@@ -168,7 +168,7 @@ async def test_events_come_once_each_around_the_sessions_messages() -> None:
     assert server.ended == [(7, CloseCode.NORMAL)]
 
 
-async def test_close_delivers_what_was_queued_even_to_one_who_still_sends() -> None:
+async def test_close_delivers_queued_messages_even_to_a_client_that_still_sends() -> None:
     async with serving(limits=Limits(write_high_water=4_096)) as server:
         client = await RawClient.verified(server, 7)
         session = server.session(7)
@@ -283,7 +283,7 @@ async def test_unhandled_application_messages_are_forwarded_as_they_came() -> No
 
 # -- heartbeats --
 
-HEARTBEATS = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=2_000 * MS)  # those who live may be held up
+HEARTBEATS = Limits(heartbeat_interval=100 * MS, heartbeat_timeout=2_000 * MS)  # live peers may be held up
 
 
 async def test_a_silent_peer_hears_heartbeats_and_then_ends() -> None:

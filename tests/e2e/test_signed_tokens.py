@@ -115,7 +115,7 @@ class TestSignedTokens:
                 await verify(new, after)
                 assert key_id(OTHER.public_key()) in await refusal(new, before)
 
-    async def test_who_has_only_public_keys_cannot_issue(self) -> None:
+    async def test_a_server_with_only_public_keys_cannot_issue(self) -> None:
         async with MemoryEngine() as engine, SignedTokens(engine, public_keys=[KEY.public_key()]) as tokens:
             with pytest.raises(ConfigError, match="no key to sign"):
                 await tokens.issue(7)

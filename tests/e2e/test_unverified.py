@@ -146,7 +146,7 @@ async def test_a_login_that_succeeds_while_its_client_waits_for_a_turn_is_read_o
 # -- how many there may be, and the first to go --
 
 
-async def test_five_hundred_who_say_nothing_keep_nobody_out() -> None:
+async def test_five_hundred_silent_clients_keep_nobody_out() -> None:
     """There is room for 50, for an hour each; a client that logs in still gets in."""
     async with serving(limits=Limits(max_unverified=50, verify_timeout=3_600)) as server, neighbour(server):
         silent: list[RawClient] = []
@@ -173,7 +173,7 @@ async def test_the_one_that_came_first_has_to_go_whatever_it_trickles() -> None:
         await close_all([first, second, third])
 
 
-async def test_who_is_being_checked_has_not_to_go() -> None:
+async def test_a_client_whose_token_is_being_checked_may_stay() -> None:
     """A token backend that is slow is not the client's fault."""
     gate = asyncio.Event()
 
@@ -207,7 +207,7 @@ async def test_one_address_has_its_share_and_its_own_oldest_has_to_go() -> None:
 
 
 @pytest.mark.parametrize("key", [None, KEY], ids=["plain", "sealed"])
-async def test_who_has_said_hello_is_told_4010(key: ServerKey | None) -> None:
+async def test_a_client_that_has_said_hello_is_told_4010(key: ServerKey | None) -> None:
     async with serving(limits=Limits(max_unverified=1), keys=[KEY]) as server:
         first = await ExtendedClient.extended(server, key.public if key else None)
         second = await RawClient.open(server)
@@ -256,7 +256,7 @@ async def test_refused_peers_of_one_address_take_the_share_of_that_address() -> 
         assert not server._admission.unverified and not server._admission._unverified_of
 
 
-async def test_who_says_nothing_in_tls_has_to_go_too(certificate: tuple[Listen, ssl.SSLContext]) -> None:
+async def test_a_silent_client_in_tls_has_to_go_too(certificate: tuple[Listen, ssl.SSLContext]) -> None:
     listen, context = certificate
     async with serving(listen, limits=Limits(max_unverified=5)) as server:
         endpoint = server.endpoint
@@ -271,7 +271,7 @@ async def test_who_says_nothing_in_tls_has_to_go_too(certificate: tuple[Listen, 
         await until(lambda: not server._admission.connections)
 
 
-async def test_who_says_nothing_before_the_proxy_header_has_to_go_too() -> None:
+async def test_a_client_that_is_silent_before_the_proxy_header_has_to_go_too() -> None:
     listen = Listen(endpoint=TCP, proxies=("127.0.0.0/8",))
     async with serving(listen, limits=Limits(max_unverified=5)) as server:
         silent = [await RawClient.open(server) for _ in range(20)]
@@ -421,7 +421,9 @@ async def in_line(server: Server) -> list[RawClient]:
     return clients
 
 
-async def test_who_waits_for_a_handshake_waits_until_the_deadline(certificate: tuple[Listen, ssl.SSLContext]) -> None:
+async def test_a_client_that_waits_for_a_handshake_waits_until_the_deadline(
+    certificate: tuple[Listen, ssl.SSLContext],
+) -> None:
     listen, _ = certificate
     limits = Limits(handshake_rate=0.01, handshake_burst=1, verify_timeout=1_500 * MS, close_timeout=200 * MS)
     async with serving(listen, TCP, limits=limits, keys=[KEY]) as server:
@@ -432,7 +434,7 @@ async def test_who_waits_for_a_handshake_waits_until_the_deadline(certificate: t
         await close_all(clients)
 
 
-async def test_who_leaves_the_line_leaves_nothing_behind(certificate: tuple[Listen, ssl.SSLContext]) -> None:
+async def test_a_client_that_leaves_the_line_leaves_nothing_behind(certificate: tuple[Listen, ssl.SSLContext]) -> None:
     listen, _ = certificate
     async with serving(listen, TCP, limits=Limits(handshake_rate=0.01, handshake_burst=1), keys=[KEY]) as server:
         clients = await in_line(server)
@@ -446,7 +448,7 @@ async def test_who_leaves_the_line_leaves_nothing_behind(certificate: tuple[List
 # -- peers that are told why --
 
 
-async def test_a_server_that_stops_tells_who_is_being_verified_4011() -> None:
+async def test_a_server_that_stops_tells_clients_that_are_being_verified_4011() -> None:
     async with serving() as server:
         client = await ExtendedClient.extended(server)
         base = await RawClient.open(server)

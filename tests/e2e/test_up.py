@@ -159,7 +159,7 @@ async def test_a_second_signal_ends_a_cluster_that_drains(folder: Path) -> None:
         started = next(line for line in up.lines if line.startswith("gateway-1") and "started" in line)
         found = re.search(r"tcp://127\.0\.0\.1:(\d+)", started)
         assert found is not None, started
-        _, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))  # who keeps the gateway waiting
+        _, writer = await asyncio.open_connection("127.0.0.1", int(found[1]))  # a client that keeps the gateway waiting
         try:
             up.process.send_signal(signal.SIGINT)
             await up.line("gateway-1", "draining")

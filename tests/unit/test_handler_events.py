@@ -184,7 +184,9 @@ async def test_a_loss_that_outlives_the_messages_around_it_is_counted_until_it_i
 
 @pytest.mark.parametrize("listens", [False, True])
 @pytest.mark.parametrize("busy", [False, True])
-async def test_who_waits_for_the_last_handler_is_called_when_the_end_has_been_told(listens: bool, busy: bool) -> None:
+async def test_a_call_that_waits_for_the_last_handler_comes_when_the_end_has_been_told(
+    listens: bool, busy: bool
+) -> None:
     seen = Seen()
     if not listens:
         del seen.handlers.routes[CLOSED]

@@ -35,8 +35,8 @@ CATALOG = Catalog()
 UID = 7
 BACKOFF = Backoff(first=0.2, most=1.0, attempts=40)
 LIMITS = Limits(window_frames=64, window_bytes=32_768, resume_window=60.0, reconnect_within=2.0)
-SETTLED = 12.0  # s in which all that can arrive has arrived, and who can come back is back
-ENDED = 60.0  # s after which who could not come back has given up
+SETTLED = 12.0  # s in which all messages arrive that can, and each client that can come back is back
+ENDED = 60.0  # s after which each client that could not come back has given up
 REPLACED = {CloseCode.REPLACED, CloseCode.RESUME_REFUSED}  # a client that was not told hears it when it resumes
 
 
@@ -194,7 +194,7 @@ class SessionMachine(RuleBasedStateMachine):
         life.answer.set_result(good)
         self.turn()
         if not good:
-            assert life.far is None and self.newest is older, "who is not verified has no effect"
+            assert life.far is None and self.newest is older, "a client that is not verified has no effect"
             return
         if life.far is not None:
             self.check_newest(life, older)
@@ -282,7 +282,7 @@ class SessionMachine(RuleBasedStateMachine):
 
     @rule()
     def settle(self) -> None:
-        """On a path that is well, all arrives, and who can be back is back."""
+        """Once the path works, all messages arrive, and each client that can come back is back."""
         self.loop.set_flowing(True)
         self.pass_time(SETTLED)
         self.check_settled()

@@ -151,7 +151,9 @@ async def test_servers_whose_links_hold_too_much_end_those_that_they_dialled_too
 
 
 @pytest.mark.parametrize("gateway_id", [1, 40], ids=["the gateway dials", "the service dials"])
-async def test_a_gateway_that_does_not_read_ends_who_must_miss_nothing_and_drops_the_rest(gateway_id: int) -> None:
+async def test_a_gateway_that_does_not_read_ends_players_that_must_miss_nothing_and_drops_the_rest(
+    gateway_id: int,
+) -> None:
     async with cluster() as town:
         gateway = await town.gateway(gateway_id, link_limits=SMALL, limits=ROOMY)
         lobby = await town.lobby(20, link_limits=SMALL)
@@ -180,7 +182,7 @@ async def test_a_gateway_that_does_not_read_ends_who_must_miss_nothing_and_drops
             assert two.heard == [*range(kept - 1), kept], "what was not dropped, in order"
 
 
-async def test_more_than_a_link_has_room_for_in_one_turn_ends_who_must_miss_nothing_and_not_the_link() -> None:
+async def test_more_than_a_link_has_room_for_in_one_turn_ends_players_that_must_miss_nothing_and_not_the_link() -> None:
     """Seventy players, each sent a kilobyte, and room for 64 of them, three quarters of which are not for events."""
     limits = replace(SMALL, max_outbox_bytes=65_536, max_frame=65_536)
     narrow = Limits(max_frame=4_096, turn_bytes=8_192)
@@ -201,7 +203,7 @@ async def test_more_than_a_link_has_room_for_in_one_turn_ends_who_must_miss_noth
         assert link_of(lobby, 1) is link and len(lobby.players) == sent
 
 
-async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_hurts_only_who_sends_it() -> None:
+async def test_a_service_may_send_what_a_player_may_not_and_what_no_link_takes_hurts_only_its_sender() -> None:
     async with cluster() as town:
         gateway, lobby, room = await town.gateway(1), await town.lobby(20), await town.room(30)
         links = [link_of(gateway, 20), link_of(lobby, 1), link_of(lobby, 30)]

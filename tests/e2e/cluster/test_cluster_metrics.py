@@ -88,7 +88,7 @@ async def test_a_gateway_and_a_service_show_what_went_through_them(new_engine: N
         assert value(samples, "forwarded_players") == value(samples, "bound_players", type=str(LOBBY)) == 0
 
 
-async def test_a_gateway_shows_who_waits_what_is_lost_and_what_came_for_nobody() -> None:
+async def test_a_gateway_shows_waiting_players_losses_and_misdirected_frames() -> None:
     async with cluster() as town:
         gateway = await town.gateway(1, admin=ADMIN, rules={ROOM: Rules(hold_seconds=2.0)})
         lobby = await town.lobby(20, admin=ADMIN)

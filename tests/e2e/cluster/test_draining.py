@@ -27,7 +27,7 @@ async def test_players_of_a_gateway_that_drains_are_sent_to_another_one() -> Non
         stopping = asyncio.create_task(one.stop())
         await until(lambda: two.cluster.registry.servers[1].state is State.DRAINING)
         await until(lambda: two.sessions.get(7) is not None)
-        assert one.sessions.get(8) is not None, "who can't be asked to leave stays until the end"
+        assert one.sessions.get(8) is not None, "a client that can't be asked to leave stays until the end"
         with pytest.raises(ConnectError):
             await log_in(one, 9)
         await leave(base)

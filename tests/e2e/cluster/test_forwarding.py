@@ -100,7 +100,7 @@ async def test_a_player_that_scrambles_and_compresses_is_understood_at_the_servi
 
 
 @pytest.mark.parametrize("id", [24, 100, 103, 199])
-async def test_ids_of_the_framework_end_the_session_of_who_sends_them_and_no_server_hears(id: int) -> None:
+async def test_ids_of_the_framework_end_the_session_of_their_sender_and_no_server_hears(id: int) -> None:
     async with gateway_and_lobby() as (_, gateway, lobby):
         client = await RawClient.verified(gateway, 7)
         client.send(encode_frame(id, b"\0" * 20))
@@ -242,7 +242,7 @@ async def test_broadcasts_reach_some_a_group_or_all_and_each_link_once() -> None
             assert gateway.router.stats.malformed == 0
 
 
-async def test_who_has_left_is_in_no_group_whatever_its_handlers_do_later() -> None:
+async def test_a_player_that_has_left_is_in_no_group_whatever_its_handlers_do_later() -> None:
     """On a service, and on a server that holds the connection itself."""
     async with gateway_and_lobby() as (_, gateway, lobby):
         gate = asyncio.Event()
@@ -303,7 +303,7 @@ async def test_a_key_replaces_what_waits_at_the_gateway() -> None:
         assert [kind.decode((await client.frame())[2]).n for _ in range(2)] == [49, 100]
 
 
-async def test_who_does_not_read_is_closed_at_the_gateway_and_its_services_hear() -> None:
+async def test_a_player_that_does_not_read_is_closed_at_the_gateway_and_its_services_hear() -> None:
     async with cluster() as town:
         gateway, lobby = await town.gateway(1, limits=Limits(max_outbox_frames=10)), await town.lobby(20)
         client = await RawClient.verified(gateway, 7)

@@ -23,7 +23,7 @@ from tests.fakes import extension_of
 async def test_of_two_servers_the_one_with_the_lower_id_dials() -> None:
     async with cluster() as town:
         gateway, low, high = await town.gateway(10), await town.lobby(5), await town.room(30)
-        assert [session.uid for session in gateway.links] == [5], "who dialled the gateway"
+        assert [session.uid for session in gateway.links] == [5], "the server that dialled the gateway"
         assert sorted(session.uid for session in high.links) == [5, 10]
         assert not len(low.links) and len(low.cluster.links) == 2
 
@@ -113,7 +113,7 @@ async def test_a_server_that_stands_still_and_is_given_up_by_either_side_gets_ev
             assert ways == [gateway.cluster.links.get(20), lobby.cluster.links.get(gateway_id)]
 
 
-async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
+async def test_a_player_that_comes_while_the_only_link_is_broken_waits_no_longer_than_that() -> None:
     async with cluster() as town:
         gateway = await town.gateway(1, rules={LOBBY: Rules(hold_seconds=600)})
         lobby = Recorder("lobby", LOBBY, member=town.member(20), greet=False)
@@ -132,7 +132,7 @@ async def test_a_player_who_comes_while_the_only_link_is_broken_waits_no_longer_
             await town.kill(lobby)
 
 
-async def test_a_service_that_greets_hears_of_who_logged_in_while_its_link_was_broken() -> None:
+async def test_a_service_that_greets_hears_of_logins_while_its_link_was_broken() -> None:
     async with cluster() as town:
         gateway = await town.gateway(1)
         lobby = Recorder("lobby", LOBBY, member=town.member(20))

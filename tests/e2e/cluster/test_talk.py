@@ -323,7 +323,7 @@ async def test_while_the_engine_is_away_calls_and_events_fail_by_name_and_posts_
         assert await gateway.cluster.call("lobby", Ask(1), TIMEOUT) == Ask(20_001)
 
 
-async def test_an_event_reaches_all_who_subscribed_in_order_whatever_a_handler_raises(new_engine: NewEngine) -> None:
+async def test_an_event_reaches_all_subscribers_in_order_whatever_a_handler_raises(new_engine: NewEngine) -> None:
     async with cluster(new_engine()) as town:
         heard: dict[int, list[int]] = {20: [], 21: []}
 

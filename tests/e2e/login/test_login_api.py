@@ -35,7 +35,7 @@ from tests.e2e.login.support import (
 )
 
 
-async def test_who_registers_is_logged_in_and_can_log_in_again(tmp_path: Path) -> None:
+async def test_a_user_that_registers_is_logged_in_and_can_log_in_again(tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service, LoginClient(service.url) as client:
         first = await client.register("anna", "correct horse")
         again = await client.login("ANNA", "correct horse")

@@ -59,7 +59,7 @@ async def test_requests_under_way_are_limited(tmp_path: Path) -> None:
         assert (await http.post("/v1/login", json=ANNA)).status_code == 200
 
 
-async def test_slow_bodies_hold_no_place_of_those_who_have_sent_theirs(tmp_path: Path) -> None:
+async def test_slow_bodies_hold_no_place_of_whole_requests(tmp_path: Path) -> None:
     async with serving_login(tmp_path, limits=limits(max_requests=3)) as service, AsyncExitStack() as stack:
         for _ in range(6):
             slow = await RawHttp.open(service)
@@ -160,7 +160,7 @@ async def test_idle_connections_by_the_thousand_shut_nobody_out(tmp_path: Path) 
         await until(lambda: service.admission.count <= 100)
 
 
-# -- who asks too often --
+# -- clients that ask too often --
 
 
 async def test_a_network_that_asks_too_often_is_told_and_then_cut_off_and_nobody_else(tmp_path: Path) -> None:
@@ -209,7 +209,7 @@ async def test_addresses_of_one_network_share_a_bucket_behind_a_proxy_too(addres
         assert (await http.get("/v1/servers", headers={"x-forwarded-for": "198.51.100.7"})).status_code == 200
 
 
-async def test_who_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
+async def test_a_client_that_does_not_read_the_replies_is_cut_off(tmp_path: Path) -> None:
     async with (
         serving_login(tmp_path, limits=limits(head_timeout=500 * MS, timeout=500 * MS)) as service,
         closing(RawHttp.open(service)) as peer,

@@ -121,7 +121,7 @@ async def test_a_body_in_pieces_is_one_body(tmp_path: Path) -> None:
 async def test_a_body_that_is_too_large_is_answered_413(size: int, tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service, closing(RawHttp.open(service)) as peer:
         await peer.send(b"POST /v1/login HTTP/1.1\r\nhost: x\r\ncontent-length: %d\r\n\r\n" % size)
-        if size <= MOST_DISCARDED:  # who announces more is answered before it sends
+        if size <= MOST_DISCARDED:  # a peer that announces more is answered before it sends
             await peer.send(b"x" * size)
         status, headers, body = await peer.response()
         assert (status, headers["connection"]) == (413, "close")
@@ -242,7 +242,7 @@ async def test_a_body_whose_end_never_came_logs_nobody_in(tmp_path: Path) -> Non
         assert service.logins.outcomes == before
 
 
-async def test_who_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
+async def test_a_client_that_leaves_in_the_middle_leaves_nothing_behind(tmp_path: Path) -> None:
     async with serving_login(tmp_path) as service:
         for part in (b"POST", post("/v1/login", LOGIN)[:-5], post("/v1/login", LOGIN)):
             peer = await RawHttp.open(service)

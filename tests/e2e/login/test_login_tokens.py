@@ -35,7 +35,7 @@ async def play(reply: LoginReply) -> None:
     await leave(session)
 
 
-async def test_who_logs_in_anywhere_plays_anywhere_until_logout(new_engine: NewEngine, tmp_path: Path) -> None:
+async def test_a_user_that_logs_in_anywhere_plays_anywhere_until_logout(new_engine: NewEngine, tmp_path: Path) -> None:
     async with AsyncExitStack() as stack:
         accounts = await stack.enter_async_context(new_accounts(tmp_path))
         servers: list[Server] = []

@@ -145,7 +145,7 @@ async def test_of_two_devices_that_come_back_at_once_the_newer_plays_on_and_lose
                 assert END not in [heard.id for heard in newer.events]
 
 
-async def test_who_is_back_and_the_last_words_are_right_at_another_gateway(tmp_path: Path) -> None:
+async def test_a_return_and_the_last_words_are_right_at_another_gateway(tmp_path: Path) -> None:
     async with place(tmp_path) as there:
         reply = await there.log_in()
         async with device(reply) as older, device(reply) as newer:

@@ -161,14 +161,14 @@ def test_a_fence_tells_old_messages_from_new_ones(
     assert cost_of([Opened(BEGAN, USER, 1, ""), *handled]).misfenced == misfenced
 
 
-def test_who_is_no_robot_is_not_judged() -> None:
+def test_a_player_that_is_no_robot_is_not_judged() -> None:
     """New players log in again with the same device, and number nothing."""
     strangers = [Handled(BEGAN + at, OTHER, 0, 0, 41_001, (0, 0)) for at in (1, 2, 3)]
     cost = cost_of([*talk(), *strangers])
     assert (cost.up.doubled, cost.broken()) == (0, [])
 
 
-def test_new_players_are_refused_from_the_first_who_was_to_the_next_who_was_not() -> None:
+def test_new_players_are_refused_from_the_first_refusal_to_the_next_login() -> None:
     def arrives(after: float, error: str = "", login: str = "login1") -> Probed:
         return Probed(BEGAN + after, login, 0.1, error, not error)
 

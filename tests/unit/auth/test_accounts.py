@@ -44,7 +44,7 @@ async def outcomes(calls: list[Awaitable[Identity]]) -> tuple[list[Identity], li
 # -- passwords --
 
 
-async def test_who_was_created_logs_in_with_the_password_and_with_no_other(database_url: str) -> None:
+async def test_a_created_user_logs_in_with_the_password_and_with_no_other(database_url: str) -> None:
     async with opened(database_url) as accounts:
         bob = await accounts.create("Bob", PASSWORD)
         assert bob == Identity(1_000_000, {"user": "Bob"})
@@ -79,7 +79,7 @@ async def test_a_name_that_is_taken_in_any_spelling_is_refused_and_leaves_nothin
         assert await count(accounts) == 1
 
 
-async def test_of_many_who_register_one_name_at_once_exactly_one_wins(database_url: str) -> None:
+async def test_of_many_registrations_of_one_name_at_once_exactly_one_wins(database_url: str) -> None:
     """In two processes' places: each `Accounts` has its own connections."""
     async with opened(database_url) as one, opened(database_url) as other:
         given, raised = await outcomes([which.create("bob", PASSWORD) for which in (one, other) for _ in range(8)])
@@ -212,7 +212,7 @@ async def test_a_subject_that_no_issuer_gives_is_refused(subject: str, database_
             await accounts.get_or_create_external(ISSUER, subject)
 
 
-async def test_a_guest_who_takes_a_password_keeps_the_uid_and_both_ways_in(database_url: str) -> None:
+async def test_a_guest_that_takes_a_password_keeps_the_uid_and_both_ways_in(database_url: str) -> None:
     async with opened(database_url) as accounts:
         first = await accounts.get_or_create_guest(DEVICE)
         await accounts.create("taken", PASSWORD)

@@ -67,7 +67,7 @@ def unsigned(header: dict[str, Any], payload: dict[str, Any], signature: str = "
     return ".".join([*parts, signature])
 
 
-# -- who gets in --
+# -- the ID tokens that are accepted --
 
 
 @ALGORITHMS

@@ -111,8 +111,8 @@ async def test_over_the_bound_of_waiting_passwords_there_is_busy_and_then_room_a
     hashing.close()
 
 
-async def test_who_gives_up_while_it_is_hashed_leaves_its_place_only_when_the_thread_is_done() -> None:
-    """Else those who connect and hang up would have any number of hashes, each with its memory, under way."""
+async def test_a_caller_that_gives_up_leaves_its_place_only_when_the_thread_is_done() -> None:
+    """Otherwise clients that connect and hang up could have any number of hashes under way, each with its memory."""
     hashing = Held(threads=1, max_waiting=1)
     running, queued = (asyncio.create_task(hashing.verify(None, PASSWORD)) for _ in range(2))
     assert await asyncio.to_thread(hashing.entered.wait, 10)

@@ -83,7 +83,7 @@ def test_an_account_that_cannot_be_is_one_line_and_status_1(user: str, given: st
     assert words in result.stderr and result.stderr.count("\n") == 1 and PASSWORD not in result.stderr
 
 
-def test_who_is_disabled_is_out_until_enabled_by_name_or_uid(url: str) -> None:
+def test_a_disabled_user_is_out_until_enabled_by_name_or_uid(url: str) -> None:
     run("create", url, "bob", given=PASSWORD)
     for which in (["--user", "BOB"], ["--uid", "1000000"]):
         assert run("disable", url, *which).stdout == "disabled 1000000\n"

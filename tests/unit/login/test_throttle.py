@@ -296,7 +296,7 @@ async def test_registrations_of_a_network_are_limited_in_the_long_run() -> None:
         assert 24 * 20 <= made <= 24 * 20 + 20
 
 
-async def test_a_guest_who_comes_back_is_no_new_account() -> None:
+async def test_a_guest_that_comes_back_is_no_new_account() -> None:
     async with World(registrations=Rule(free=1, recovery=1e9)) as world:
         attempt = await world.throttle.guest("a" * 32, HOME)
         await attempt.remember()

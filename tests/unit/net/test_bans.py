@@ -72,7 +72,7 @@ def test_ever_so_many_failures_do_not_overflow() -> None:
     assert max(table.failed("a", 0.0) for _ in range(5_000)) == 60
 
 
-def test_where_most_are_who_they_say_the_wrong_tokens_of_few_ban_nobody() -> None:
+def test_where_most_tokens_are_good_the_wrong_tokens_of_few_ban_nobody() -> None:
     """A provider's NAT: of ten logins one is wrong, for as long as you like."""
     table = BanTable(LIMITS)
     for n in range(1_000):
@@ -82,7 +82,7 @@ def test_where_most_are_who_they_say_the_wrong_tokens_of_few_ban_nobody() -> Non
             assert table.failed("nat", n * 0.1) == 0
 
 
-def test_one_who_hops_through_networks_fills_no_table() -> None:
+def test_a_client_that_hops_through_networks_fills_no_table() -> None:
     table, rates = BanTable(LIMITS), ConnectRates(LIMITS)
     for n in range(10_000):
         table.failed(f"2001:db8:{n:x}::/64", n * 0.001)

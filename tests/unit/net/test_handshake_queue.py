@@ -39,7 +39,7 @@ async def test_a_burst_begins_at_once_and_the_rest_in_order_at_the_rate() -> Non
     assert begun == list(range(8)) and len(line) == 0
 
 
-async def test_who_left_is_passed_over_and_costs_nothing() -> None:
+async def test_a_connection_that_left_is_passed_over_and_costs_nothing() -> None:
     bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
     line = HandshakeQueue(bench.context)
     begun: list[int] = []
@@ -55,7 +55,7 @@ async def test_who_left_is_passed_over_and_costs_nothing() -> None:
     assert begun == [0, 3]
 
 
-async def test_who_comes_while_others_wait_waits_behind_them() -> None:
+async def test_a_connection_that_comes_while_others_wait_waits_behind_them() -> None:
     bench = Bench(Limits(handshake_rate=10, handshake_burst=1))
     line = HandshakeQueue(bench.context)
     begun: list[str] = []

@@ -118,7 +118,7 @@ async def test_each_early_end_doubles_the_wait_up_to_the_most(monkeypatch: pytes
     assert waits[:4] == [0.1, 0.2, 0.3, 0.3]
 
 
-async def test_who_ran_for_long_is_started_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_ran_for_long_is_started_again_soon(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervisor, "FIRST_WAIT", 0.1)
     monkeypatch.setattr(supervisor, "STEADY", 0.0)
     with capture_logs() as logs:
@@ -163,7 +163,9 @@ async def test_a_process_whose_id_a_newer_one_took_stays_down_and_the_others_sta
             assert group.supervisor.pid("a") is not None and not task.done()
 
 
-async def test_who_waits_to_be_started_again_does_not_delay_the_stop(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_program_that_waits_to_be_started_again_does_not_delay_the_stop(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(supervisor, "FIRST_WAIT", LONG)
     with capture_logs() as logs:
         async with running(python("a", "raise SystemExit(1)")) as (group, task):
@@ -192,7 +194,7 @@ async def test_stages_end_one_after_the_other_the_highest_first() -> None:
         assert sorted(ends[:2]) == ["front", "front too"] and ends[2:] == ["back"]
 
 
-async def test_who_does_not_end_in_its_grace_is_killed_and_the_next_stage_gets_its_own() -> None:
+async def test_a_program_that_does_not_end_in_its_grace_is_killed_and_the_next_stage_gets_its_own() -> None:
     async with running(python("back", POLITE, 0), python("front", STUBBORN, 1), grace=1.5) as (group, task):
         await group.heard("front", "is up")
         await group.heard("back", "is up")

@@ -88,7 +88,7 @@ def say(text: bytes = b"") -> Frame:
 
 
 class House(Bench):
-    """A bench with a manager, who owns the sessions."""
+    """A bench with a manager, which owns the sessions."""
 
     def __init__(
         self, limits: Limits | None = None, duplicate: Duplicate = Duplicate.NEWER_WINS, **settings: Any

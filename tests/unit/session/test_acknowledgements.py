@@ -55,7 +55,9 @@ async def test_while_a_session_is_not_read_for_another_reason_what_it_took_in_is
 
 
 @pytest.mark.parametrize(("reads", "size"), [([4, 4, 2], 1), ([1, 1], 50)], ids=["messages", "bytes"])
-async def test_who_keeps_to_its_window_is_read_while_handlers_lag_however_it_comes(reads: list[int], size: int) -> None:
+async def test_a_peer_that_keeps_to_its_window_is_read_while_handlers_lag_however_it_comes(
+    reads: list[int], size: int
+) -> None:
     desk = Desk(limits=with_window(Limits(), 10, 100))
     desk.it.pause(Pause.INBOX)
     for count in reads:
@@ -136,7 +138,7 @@ async def test_while_handlers_lag_nothing_is_acknowledged_and_all_of_it_is_when_
 
 
 @pytest.mark.parametrize("frames", [(say(),) * 11, (say(bytes(101)),)])
-async def test_who_keeps_to_no_window_is_read_for_one_more_while_handlers_lag_whatever_it_resumes(
+async def test_a_peer_that_keeps_to_no_window_is_read_for_one_more_while_handlers_lag_whatever_it_resumes(
     frames: tuple[Frame, ...],
 ) -> None:
     desk = Desk(limits=with_window(Limits(), 10, 100))

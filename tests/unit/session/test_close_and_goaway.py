@@ -79,7 +79,7 @@ async def test_a_peer_s_words_are_made_fit_for_logs_and_screens() -> None:
     desk.it.close_reason.encode()
 
 
-async def test_who_closed_is_known_and_counted() -> None:
+async def test_the_side_that_closed_is_known_and_counted() -> None:
     told, telling = Desk(), Desk()
     told.hear(control.Close(CloseCode.KICKED, ""))
     telling.it.close(CloseCode.KICKED)
@@ -152,7 +152,7 @@ async def test_a_close_that_detaches_ends_a_session_that_nobody_keeps() -> None:
 
 
 async def test_an_unticketed_client_that_dials_again_is_kept_when_the_server_goes_away() -> None:
-    """As a base client is, who sees only the connection end."""
+    """Like a base client, it sees only the connection end."""
     desk = Desk(Features.PING, accepting=False)
     desk.hear(control.Close(4011, "the server stops"))
     assert state_of(desk.it) is SessionState.DETACHED
@@ -216,7 +216,7 @@ async def test_go_away_leaves_with_the_next_write_once_before_messages_and_close
     assert desk.stream.frames[0][1] == CONTROL and desk.ids == [SAY]
 
 
-async def test_only_who_has_a_connection_and_accepted_it_can_ask_its_peer_to_go() -> None:
+async def test_only_a_session_that_accepted_its_connection_and_has_it_can_ask_its_peer_to_go() -> None:
     desk = Desk()
     desk.stream.lose()
     assert not desk.it.go_away(1)

@@ -240,7 +240,7 @@ async def test_of_detached_sessions_that_hold_too_much_the_one_that_broke_first_
     assert state_of(here[1][0]) is SessionState.CLOSED and state_of(here[2][0]) is SessionState.DETACHED
 
 
-async def test_who_was_kicked_is_told_of_once_and_no_other_end_is() -> None:
+async def test_a_kick_is_reported_once_and_no_other_end_is() -> None:
     house = Ticketed()
     kicked: list[Session] = []
     house.manager.on_kick = kicked.append

@@ -35,7 +35,7 @@ async def pass_time(desk: Desk, seconds: float) -> None:
         await desk.pass_time(TALKS)
 
 
-# -- who takes nothing of what waits for it: limits.max_outbox_age --
+# -- a peer that takes none of its queued messages: limits.max_outbox_age --
 
 
 async def test_a_ticketed_session_whose_peer_takes_nothing_is_detached_with_4006() -> None:

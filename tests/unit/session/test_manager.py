@@ -202,7 +202,7 @@ class News(Struct):
     n: int
 
 
-async def test_a_broadcast_is_encoded_once_and_passes_over_who_has_left() -> None:
+async def test_a_broadcast_is_encoded_once_and_passes_over_ended_sessions() -> None:
     codec = Counting()
     catalog = Catalog()
     catalog.add(11_001, News, codec=codec)
@@ -306,7 +306,7 @@ async def test_close_ends_every_session_and_waits_until_their_last_words_are_out
     assert len(house.manager) == 0 and house.stats.backlogs_dropped == 1
 
 
-async def test_close_cuts_off_who_is_not_done_at_the_deadline() -> None:
+async def test_close_cuts_off_each_session_that_is_not_done_at_the_deadline() -> None:
     house = House()
     _, stuck, _ = await house.login(1)
     session, was_closing, _ = await house.login(2)

@@ -102,7 +102,7 @@ async def test_what_comes_at_the_rate_is_never_paused() -> None:
     assert desk.stats.rate_paused == 0
 
 
-async def test_who_is_over_its_rate_for_the_timeout_is_closed_with_4005() -> None:
+async def test_a_peer_that_is_over_its_rate_for_the_timeout_is_closed_with_4005() -> None:
     desk = Desk()
     seconds = 0.0
     while state_of(desk.it).name == "OPEN":

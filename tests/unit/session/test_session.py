@@ -466,7 +466,7 @@ async def test_reading_is_paused_and_resumed_by_reason() -> None:
     session.resume(Pause.INBOX)
 
 
-def test_a_session_says_who_it_is() -> None:
+def test_a_session_says_its_user_and_state() -> None:
     async def main() -> None:
         session, _ = Bench().session(uid=42, slot=3, address="10.0.0.1")
         assert repr(session) == "<Session uid=42 slot=3 10.0.0.1 OPEN>"

@@ -354,7 +354,7 @@ async def test_a_session_without_a_connection_can_join_groups() -> None:
     assert bench.context.groups.members("red") == [session]
 
 
-async def test_who_waits_for_the_last_handler_is_called_once_when_it_has_ended() -> None:
+async def test_a_call_that_waits_for_the_last_handler_comes_once_when_it_has_ended() -> None:
     calls: list[str] = []
     session, _ = Bench().session()
     session.when_handled(lambda: calls.append("it lives on"))

@@ -1,4 +1,4 @@
-"""docs/vectors/extension.jsonl: what the code makes, and what somebody who has only the documents finds in it.
+"""docs/vectors/extension.jsonl: what the code makes, and what a reader with nothing but the documents finds in it.
 
 But for the two tests of our own code, nothing here comes from gatelink: frames and records are taken apart by hand, and
 the handshakes and sealed records are PyPI's `noiseprotocol`.

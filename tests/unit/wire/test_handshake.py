@@ -54,7 +54,7 @@ def test_client_and_server_agree_on_the_hash_the_hellos_and_the_ciphers() -> Non
     assert client.stream.feed(server.stream.seal(b"down")) == b"down"
 
 
-def test_servers_of_a_cluster_agree_and_say_who_they_are() -> None:
+def test_servers_of_a_cluster_agree_and_say_their_ids() -> None:
     near, far = shake_hands(Initiator(CLUSTER_KEY, Hello(1, BOTH), 5, 9), Responder((), [CLUSTER_KEY], server_id=9))
     assert near.handshake_hash == far.handshake_hash
     assert far.from_server == 5
@@ -106,7 +106,7 @@ def test_a_server_with_two_keys_answers_clients_of_either() -> None:
     ],
     ids=["key", "cluster key", "another server", "itself", "nobody"],
 )
-def test_who_names_the_wrong_key_or_server_is_refused(initiator: Initiator, words: str) -> None:
+def test_a_peer_that_names_the_wrong_key_or_server_is_refused(initiator: Initiator, words: str) -> None:
     with pytest.raises(ProtocolError, match=words):
         Responder([KEY], [CLUSTER_KEY], server_id=9).respond(first_record(initiator), BOTH)
 
@@ -119,7 +119,7 @@ def test_a_key_id_that_is_right_is_not_enough() -> None:
         Responder([KEY]).respond(forged, BOTH)
 
 
-def test_only_who_holds_the_private_key_can_answer() -> None:
+def test_only_a_server_with_the_private_key_can_answer() -> None:
     client = Initiator(KEY.public, Hello())
     record = first_record(client)
     impostor = ServerKey.generate()
