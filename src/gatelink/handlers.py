@@ -25,8 +25,7 @@ from gatelink.handling.checks import check_answer, check_handler
 from gatelink.handling.fallback import Fallback, RawFrame
 from gatelink.handling.joining import Joined, wrapped
 from gatelink.handling.rates import within_rates
-from gatelink.handling.route import TIME_BUCKETS, Route
-from gatelink.handling.routes import HandlerTable, Routes
+from gatelink.handling.routes import TIME_BUCKETS, HandlerTable, Route, Routes
 from gatelink.handling.serving import serve
 from gatelink.session.inbox import Inbox
 from gatelink.session.interfaces import MessageSource, Peer

@@ -393,7 +393,7 @@ async def test_a_client_that_acknowledges_unsent_messages_is_closed(counts: tupl
         await client.close()
 
 
-async def test_whoever_takes_a_count_back_is_closed() -> None:
+async def test_a_peer_that_takes_a_count_back_is_closed() -> None:
     async with serving(keys=[KEY]) as server, closing(ExtendedClient.logged_in(server, 7, KEY.public)) as client:
         await client.echo(1)
         client.say(Pong(1, 1, 0), Ack(0))

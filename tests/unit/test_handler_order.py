@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.handlers import Handlers
-from gatelink.handling.route import TIME_BUCKETS
+from gatelink.handling.routes import TIME_BUCKETS
 from gatelink.session.session import Session
 from gatelink.session.stream import Pause
 from gatelink.testing import FakeClock

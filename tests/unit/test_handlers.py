@@ -17,7 +17,7 @@ from gatelink.config import Limits, WireOptions
 from gatelink.errors import BodyError, CatalogError, CloseCode, ConfigError
 from gatelink.handlers import Handlers
 from gatelink.handling.fallback import RawFrame
-from gatelink.handling.route import TIME_BUCKETS, Route
+from gatelink.handling.routes import TIME_BUCKETS, Route
 from gatelink.net.connection import deliver
 from gatelink.session.interfaces import Peer
 from gatelink.session.session import Session

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from gatelink import _native, _sources, handlers
-from gatelink.handling.route import TIME_BUCKETS
+from gatelink.handling.routes import TIME_BUCKETS
 from gatelink.session.outbox import Outbox
 from gatelink.wire import control, envelope, frames, noise, secure
 from gatelink.wire.base import BASE_IDS
@@ -204,7 +204,7 @@ import signal
 from types import SimpleNamespace as Some
 from gatelink import Handlers, _core
 from gatelink.errors import ProtocolError
-from gatelink.handling.route import Route
+from gatelink.handling.routes import Route
 from gatelink.wire.frames import ALL_FLAGS, FrameDecoder, encode_frame
 
 class Requests:

@@ -24,7 +24,7 @@ ENGINE_URL = "GATELINK_ENGINE_URL"
 
 
 def url_file(settings: Settings) -> Path:
-    """Where `gatelink up` writes the URL of the engine, for other commands of its user, who alone can read it."""
+    """Where `gatelink up` writes the URL of the engine, for other commands of the same user. Others can't read it."""
     return settings.engine.data / "url"
 
 

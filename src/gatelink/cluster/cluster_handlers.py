@@ -9,7 +9,7 @@ from gatelink.errors import CatalogError
 from gatelink.handlers import Handlers
 from gatelink.handling.checks import check_handler
 from gatelink.handling.fallback import Fallback, Table
-from gatelink.handling.route import Route
+from gatelink.handling.routes import Route
 from gatelink.logger import Logger, RateLimitedLogger
 from gatelink.session.interfaces import MessageSource
 from gatelink.wire.frames import Frame

@@ -5,7 +5,7 @@ from typing import Any, NamedTuple, Protocol
 
 from gatelink.calls import invoke_plain
 from gatelink.errors import BodyError, CloseCode, PeerError, ProtocolError, RequestCode, SessionClosed
-from gatelink.handling.route import Route
+from gatelink.handling.routes import Route
 from gatelink.logger import Logger
 from gatelink.session.interfaces import Dispatcher, MessageSource
 from gatelink.session.requests import tag_of

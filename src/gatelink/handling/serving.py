@@ -5,7 +5,7 @@ from collections.abc import Awaitable
 from typing import Any
 
 from gatelink.errors import Refuse, RequestCode
-from gatelink.handling.route import Route
+from gatelink.handling.routes import Route
 from gatelink.session.interfaces import MessageSource
 from gatelink.session.requests import Requests, tag_of
 from gatelink.wire.frames import Frame

@@ -1,6 +1,6 @@
-# Twins of handling/route.Route, and of handling/routes.Routes and HandlerTable.
+# Twins of handling/routes.Route, Routes and HandlerTable.
 
-cdef tuple TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)   # as in handling/route.py; a test compares them
+cdef tuple TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)   # as in handling/routes.py; a test compares them
 cdef double FIRST_BUCKET = 0.0001
 
 

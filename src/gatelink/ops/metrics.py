@@ -11,7 +11,7 @@ from prometheus_client.core import CounterMetricFamily, HistogramMetricFamily, M
 
 from gatelink.errors import CloseCode
 from gatelink.handlers import Handlers
-from gatelink.handling.route import TIME_BUCKETS, Route
+from gatelink.handling.routes import TIME_BUCKETS, Route
 from gatelink.net.frontend import Frontend
 from gatelink.ops.families import Exposition, counter, counters, gauge, histogram
 from gatelink.ops.lag import LoopLag

@@ -34,7 +34,7 @@ from gatelink.config import Limits, WireOptions
 from gatelink.errors import CloseCode, ConfigError, ConnectError, SessionClosed
 from gatelink.handlers import Handlers
 from gatelink.handling.fallback import Fallback
-from gatelink.handling.route import Route
+from gatelink.handling.routes import Route
 from gatelink.net.client import connect
 from gatelink.net.dialer import Backoff, TokenSource
 from gatelink.robots.tally import Tally

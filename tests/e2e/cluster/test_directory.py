@@ -53,7 +53,7 @@ async def test_an_epoch_is_above_that_of_an_entry_that_nobody_here_gave(new_engi
         assert later > epoch
 
 
-async def test_epochs_of_one_gateway_name_one_session_each_whoever_it_is_of(new_engine: NewEngine) -> None:
+async def test_epochs_of_one_gateway_name_one_session_each_of_any_user(new_engine: NewEngine) -> None:
     async with new_engine() as engine:
         directory = Directory(engine, 1, Clock(1_000.0))
         claims = await asyncio.gather(*(directory.take_epoch(uid, 0) for uid in range(50)))

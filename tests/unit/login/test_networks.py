@@ -63,7 +63,7 @@ def test_a_network_is_served_less_than_its_addresses_together(hosts: list[str], 
     assert asking.served("198.51.100.1", "2001:db8:2::1") == 2
 
 
-def test_whoever_goes_on_after_it_was_told_is_not_told_any_more_until_time_has_passed() -> None:
+def test_a_network_that_goes_on_after_it_was_told_is_not_told_any_more_until_time_has_passed() -> None:
     asking = Asking()
     told = 0
     for _ in range(100):

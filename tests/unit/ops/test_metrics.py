@@ -25,7 +25,7 @@ from gatelink import (
     tasks,
 )
 from gatelink.errors import CloseCode, ConnectError
-from gatelink.handling.route import TIME_BUCKETS
+from gatelink.handling.routes import TIME_BUCKETS
 from gatelink.ops import logs
 from gatelink.ops.families import Exposition
 from gatelink.stats import Histogram

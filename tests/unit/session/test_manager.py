@@ -94,7 +94,7 @@ async def test_slots_of_a_user_do_not_replace_each_other() -> None:
 
 
 @pytest.mark.parametrize("first", ["older", "newer"])
-async def test_of_two_logins_at_once_the_newer_claim_wins_whoever_installs_first(first: str) -> None:
+async def test_of_two_logins_at_once_the_newer_claim_wins_whichever_installs_first(first: str) -> None:
     house = House()
     manager = house.manager
     older = house.claimed(7, await manager.claim(7))[0]

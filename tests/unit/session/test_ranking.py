@@ -163,7 +163,7 @@ async def test_a_session_that_is_itself_the_largest_ends_when_it_breaks() -> Non
 
 
 @pytest.mark.parametrize("accounts", [1, 50])
-async def test_whoever_holds_most_detached_bytes_ends_and_not_the_oldest(accounts: int) -> None:
+async def test_the_user_that_holds_most_detached_bytes_ends_and_not_the_oldest(accounts: int) -> None:
     house = House(Limits(max_detached_bytes=100_000, max_slots=256))
     honest = [await house.detached(uid, f"10.0.0.{uid}") for uid in range(1, 21)]
     for session in honest:
@@ -179,7 +179,7 @@ async def test_whoever_holds_most_detached_bytes_ends_and_not_the_oldest(account
 
 @pytest.mark.parametrize("accounts", [1, 100])
 @pytest.mark.parametrize("limits", [Limits(max_backlogs=20, max_slots=256), Limits(max_backlog_bytes=20_000)])
-async def test_whoever_has_most_backlogs_loses_them_and_not_the_oldest(limits: Limits, accounts: int) -> None:
+async def test_the_user_that_has_most_backlogs_loses_them_and_not_the_oldest(limits: Limits, accounts: int) -> None:
     house = House(limits)
     for uid in range(1, 11):
         await house.broken(uid, f"10.0.0.{uid}", size=100)

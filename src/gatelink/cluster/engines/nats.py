@@ -30,7 +30,7 @@ from gatelink.cluster.engine import (
 from gatelink.cluster.engines.bucket import BucketUnfit, KeyValueBucket, Message
 from gatelink.cluster.engines.follower import Follower
 from gatelink.cluster.engines.nats_client import NatsConnection, Receive, Stop, place_of
-from gatelink.cluster.engines.servers import SERVER, WHO, Servers
+from gatelink.cluster.engines.servers import QUESTION, SERVER, Servers
 from gatelink.cluster.engines.view import View
 from gatelink.cluster.engines.workers import RequestWorkers, late_answer, request_failed
 from gatelink.errors import ConfigError, GatelinkError
@@ -329,7 +329,7 @@ class NatsEngine:
             for name, take, queue in (
                 (target, receive, "serve"),
                 (shared, receive, "serve"),  # asked by older versions
-                (f"{shared}.{WHO}", say, ""),  # the last one is the first to close
+                (f"{shared}.{QUESTION}", say, ""),  # the last one is the first to close
             ):
                 stack.push_async_callback((await self._listen(name, take, queue)).close)
             return _Serving(stack.pop_all())
@@ -365,7 +365,7 @@ class NatsEngine:
                     if others.is_idle:
                         others.close()
                         del self._servers[name]
-            servers = self._servers[subject] = Servers(connection, f"{self._cluster}.request.{subject}.{WHO}")
+            servers = self._servers[subject] = Servers(connection, f"{self._cluster}.request.{subject}.{QUESTION}")
         return servers
 
     # -- calls --

@@ -13,7 +13,7 @@ from gatelink.cluster.engine import EngineUnavailable, NoResponder
 from gatelink.cluster.engines.bucket import Message
 from gatelink.cluster.engines.nats_client import NatsConnection
 
-WHO = "=who"
+QUESTION = "=who"
 """The word behind a subject for the question which servers live. Permissions for `subject.>` allow it."""
 
 SERVER = "Gatelink-Server"

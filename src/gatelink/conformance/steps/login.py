@@ -1,4 +1,4 @@
-"""The login: who the client says it is, and what it makes of the answer."""
+"""The login: its request, and what the client makes of the answer."""
 
 from gatelink.conformance.bench import Bench
 from gatelink.conformance.judge import Unmet
