@@ -2,6 +2,7 @@
 
 import asyncio
 import functools
+import gc
 import re
 import sys
 from collections.abc import Callable
@@ -647,6 +648,38 @@ async def test_a_handler_may_take_all_routes_away_and_fail_to_register_others() 
     deliver(FrameDecoder(1_000), data, len(data), session, None)
     await settle()
     assert bench.context.stats.unhandled == 2
+
+
+async def test_a_table_without_routes_fails_in_python() -> None:
+    handlers = Handlers(CATALOG)
+    session, _ = opened(Bench(), handlers)
+    data = encode_frame(SAY, say("one")[2])
+    with pytest.raises((TypeError, AttributeError)):  # the compiled core raises at once, pure Python at the message
+        handlers.routes = None  # type: ignore[assignment]
+        deliver(FrameDecoder(1_000), data, len(data), session, None)
+
+
+async def test_a_table_whose_class_does_not_call_its_base_has_no_routes() -> None:
+    class Forgetful(Handlers):
+        def __init__(self) -> None:
+            self.fallback, self.default_handler = Handlers(CATALOG).fallback, None
+
+    session, _ = opened(Bench(), Handlers(CATALOG))
+    session.handlers = Forgetful()
+    data = encode_frame(SAY, say("one")[2])
+    with pytest.raises(AttributeError):
+        deliver(FrameDecoder(1_000), data, len(data), session, None)
+
+
+async def test_routes_that_are_initialised_again_keep_what_they_have() -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+    handlers.on(Say)(lambda session, message: heard.append(message.text))
+    session, _ = opened(Bench(), handlers)
+    handlers.routes.__init__()  # type: ignore[misc]
+    gc.collect()
+    data = encode_frame(SAY, say("one")[2])
+    deliver(FrameDecoder(1_000), data, len(data), session, None)
+    assert heard == ["one"] and list(handlers.routes) == [SAY]
 
 
 # -- the rate of a message type --

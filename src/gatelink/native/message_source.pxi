@@ -95,6 +95,13 @@ cdef class MessageSource(Item):
             at += HEAD_SIZE + size
         return end
 
+    cdef int call_handlers_of(self, handlers, const uint8_t *data, size_t end, set refused) except -1:
+        """As `call_handlers`, unless `handlers` were replaced since the read came: the codec of an answer may do that."""
+        if self.handlers is handlers:
+            return self.call_handlers(<HandlerTable?>handlers, data, end, refused)
+        self.handlers.dispatch(self, frames_of(data, 0, end, refused))
+        return 0
+
     cdef int call_handlers(self, HandlerTable table, const uint8_t *data, size_t end, set refused) except -1:
         """Call the handlers of straight frames, as `Handlers._call_handlers` does. All had a route when the read came.
 
@@ -120,7 +127,7 @@ cdef class MessageSource(Item):
                 if here in refused:
                     continue
                 head += TAG_SIZE
-            found = table.routes.at(gl_u16(data + here + HEADER_SIZE))
+            found = table.known.at(gl_u16(data + here + HEADER_SIZE))
             if found is NULL:  # a handler that was called before has deleted the route
                 self.handlers.dispatch(self, frames_of(data, here, end, refused))
                 return 0
@@ -189,7 +196,7 @@ cdef class MessageSource(Item):
         return None
 
     cdef bint answer(self, requests, uint32_t tag, result) except -1:
-        """Answer, as `Requests.answer` does. Returns False if Python must do it; the codec may have run by then."""
+        """Answer, as `Requests.answer` does. Returns False if Python must do it: then it has done nothing."""
         cdef PyObject *found = PyDict_GetItemWithError(self.encoders, type(result))
         cdef Encoder encoder
         cdef object body, number, kind
@@ -212,11 +219,12 @@ cdef class MessageSource(Item):
             return False
         try:
             body = encoder.body_of(result)
-        except Exception:
-            return False  # `Requests.answer` gets the error again, and reports it to both sides
-        size = HEAD_SIZE + TAG_SIZE + <size_t>PyBytes_GET_SIZE(body)
-        if <int64_t>size > encoder.max_message:
-            return False
+            size = HEAD_SIZE + TAG_SIZE + <size_t>PyBytes_GET_SIZE(body)
+            if <int64_t>size > encoder.max_message:
+                raise too_large(encoder.name, size, encoder.max_message)
+        except BaseException:
+            requests.refuse(self, tag, REQUEST_FAILED)
+            raise
         encoder.traffic.messages += 1
         encoder.traffic.bytes += <int64_t>size
         if serving.pop(number, None) is None:

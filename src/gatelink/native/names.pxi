@@ -4,6 +4,7 @@ cdef object OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
 cdef object OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
 cdef object frame_too_large, outbox_full, wrong_count
 cdef object FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, PeerError, Refuse, refuse_for, serve_later
+cdef object REQUEST_FAILED
 cdef int64_t ACK_FRAMES, ACK_BYTES, MOST_REQUESTS
 cdef bint are_names_imported = False
 
@@ -14,7 +15,7 @@ cdef int import_names() except -1:
     global OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, ProtocolError, NORMAL
     global frame_too_large, outbox_full, wrong_count
     global FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, ACK_FRAMES, ACK_BYTES
-    global PeerError, Refuse, refuse_for, serve_later, MOST_REQUESTS
+    global PeerError, Refuse, refuse_for, serve_later, MOST_REQUESTS, REQUEST_FAILED
     if are_names_imported:
         return 0
     from asyncio import sleep as _sleep
@@ -29,7 +30,7 @@ cdef int import_names() except -1:
     NOT_PAUSED = stream.Pause(0)
     frame_too_large, outbox_full, wrong_count = outbox.frame_too_large, outbox.outbox_full, outbox.wrong_count
     SessionClosed, MessageTooLarge, ProtocolError = errors.SessionClosed, errors.MessageTooLarge, errors.ProtocolError
-    NORMAL = errors.CloseCode.NORMAL
+    NORMAL, REQUEST_FAILED = errors.CloseCode.NORMAL, errors.RequestCode.FAILED
     FrameDecoder, encode_frame = frames.FrameDecoder, frames.encode_frame
     too_large, contain, sleep = loop_context.too_large, calls.contain, _sleep
     PeerError, Refuse, isawaitable = errors.PeerError, errors.Refuse, _isawaitable

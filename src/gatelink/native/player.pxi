@@ -35,7 +35,7 @@ cdef class PlayerPath(MessageSource):
     cdef int handle(self, const uint8_t *data, size_t end, bint has_tags) except -1:
         """Handle frames, as `Player.receive` does. All have a handler, and no earlier frames wait."""
         cdef set refused = None
-        cdef object wrong = None
+        cdef object wrong = None, handlers = self.handlers
         if has_tags:
             refused = set()
             end = self.note_tags(data, end, refused)
@@ -44,7 +44,7 @@ cdef class PlayerPath(MessageSource):
                 self._hold_or_read()  # perhaps no handler waits for an answer any more
         if self.state is OPEN and end:
             self.last_heard = self.context.wheel.clock()
-            self.call_handlers(<HandlerTable?>self.handlers, data, end, refused)
+            self.call_handlers_of(handlers, data, end, refused)
         if wrong is not None:
             self.broken(wrong)
         return 0
@@ -85,7 +85,7 @@ cdef class PlayerTable:
         table = <HandlerTable>player.handlers
         if table.ticking or table.rates:
             return False
-        if not check_contents(data, SID_SIZE, size, self.max_frame, table.routes, &contents):
+        if not check_contents(data, SID_SIZE, size, self.max_frame, table.known, &contents):
             return False
         if contents.has_tags and player.requests is None:
             return False

@@ -56,9 +56,9 @@ cdef class Routes:
 
     def __cinit__(self, *arguments):
         self.pages = no_routes
+        self.known = {}
 
     def __init__(self, routes=()):
-        self.known = {}
         for key, route in dict(routes).items():
             self[key] = route
 
@@ -142,12 +142,22 @@ cdef class Routes:
 
 
 cdef class HandlerTable:
-    cdef public Routes routes
+    cdef Routes known           # never None, as it is looked into without a check
     cdef public dict rates
     cdef public bint ticking
     cdef public object default_handler
     cdef object __weakref__
 
+    def __cinit__(self, *arguments, **options):
+        self.known = Routes()
+
     def __init__(self):
-        self.routes = Routes()
         self.rates = {}
+
+    @property
+    def routes(self):
+        return self.known
+
+    @routes.setter
+    def routes(self, Routes routes not None):
+        self.known = routes

@@ -221,26 +221,35 @@ cdef class StraightPath(MessageSource):
     # -- from the stream --
 
     def receive(self, list frames not None):
-        global listed_frames
-        listed_frames += len(frames)
         if self.state is not OPEN:
             return
-        cdef double now = self.context.wheel.clock()
-        self.last_heard = now
         self._flush_scheduled = True
-        extension = self.extension
-        if extension is None:
-            self.handlers.dispatch(self, frames)
-        else:
-            messages = extension.receive(frames, now)
-            if extension.has_tags:
-                messages = self.take_requests(extension, messages)
-            if messages:
-                self.handlers.dispatch(self, messages)
-            if extension.action_due or extension.lags:
-                self.after_read(extension)
+        try:
+            self.handle_listed(frames)
+        except BaseException:
+            self._schedule_flush()
+            raise
         self._flush_scheduled = False
         self.flush_read()
+
+    cdef int handle_listed(self, list frames) except -1:
+        """`receive` without the write at its end."""
+        cdef double now = self.context.wheel.clock()
+        cdef object extension = self.extension, messages
+        global listed_frames
+        listed_frames += len(frames)
+        self.last_heard = now
+        if extension is None:
+            self.handlers.dispatch(self, frames)
+            return 0
+        messages = extension.receive(frames, now)
+        if extension.has_tags:
+            messages = self.take_requests(extension, messages)
+        if messages:
+            self.handlers.dispatch(self, messages)
+        if extension.action_due or extension.lags:
+            self.after_read(extension)
+        return 0
 
     cdef int flush_read(self) except -1:
         """Flush the messages that the handlers of a read have sent."""
@@ -279,15 +288,15 @@ cdef class StraightPath(MessageSource):
             if table.rates:
                 return 0
         elif isinstance(self.forwarder, ForwardPath) and table.default_handler is None:
+            router = (<ForwardPath>self.forwarder).router
             if self.context.standstill is not None:
                 self.context.standstill.check()
-            router = (<ForwardPath>self.forwarder).router
-            if router.is_holding or router.handled_here is not table.routes:
+            if router.is_holding or router.handled_here is not table.known:
                 return 0
             types = <const uint8_t *>PyBytes_AS_STRING(router.table)
         else:
             return 0
-        self.scan(table.routes, types, data, size, share, found)
+        self.scan(table.known, types, data, size, share, found)
         return 0
 
     cdef int scan(
@@ -369,18 +378,30 @@ cdef class StraightPath(MessageSource):
 
     cdef int receive_straight(self, const uint8_t *data, StraightRead *found) except -1:
         """Handle the frames in `data` that `find_straight` found, as `receive` does."""
+        if self.state is not OPEN:
+            return 0  # their charge has ended the session
+        self._flush_scheduled = True
+        try:
+            self.handle_straight(data, found)
+        except BaseException:
+            self._schedule_flush()
+            raise
+        self._flush_scheduled = False
+        return self.flush_read()
+
+    cdef int handle_straight(self, const uint8_t *data, StraightRead *found) except -1:
+        """`receive_straight` without the write at its end."""
         cdef Intake extension = <Intake?>self.extension if self.extension is not None else None
         global straight_frames
         cdef set refused = None
         cdef size_t end = found.last
+        cdef object handlers = self.handlers
         self.last_heard = self.context.wheel.clock()
-        self._flush_scheduled = True
         if found.count > found.messages:
             (<SendWindow?>self.extension.window).c_acknowledge(found.acknowledged)
             straight_frames += found.count - found.messages
         if found.type and (found.last + CLIENT_HEAD > MAX_LENGTH or not self.note_forwarded(data, found)):
-            self.receive(frames_of(data, 0, end, None))
-            return 0
+            return self.handle_listed(frames_of(data, 0, end, None))
         if not found.is_link:
             straight_frames += found.messages
         if extension is not None:
@@ -393,11 +414,10 @@ cdef class StraightPath(MessageSource):
             refused = set()
             end = self.note_tags(data, end, refused)
         if self.state is OPEN and not found.type and not found.is_link:
-            self.call_handlers(<HandlerTable?>self.handlers, data, end, refused)
+            self.call_handlers_of(handlers, data, end, refused)
         if extension is not None and (extension.action_due or extension.lags):
             self.after_read(extension)
-        self._flush_scheduled = False
-        return self.flush_read()
+        return 0
 
     cdef int forward_envelopes(self, const uint8_t *data, size_t end) except -1:
         """Give envelopes to the link, as `Links.dispatch` does."""

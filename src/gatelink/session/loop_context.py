@@ -218,8 +218,13 @@ class LoopContext:
         del self._flush_scheduled[:FLUSH_AT_ONCE]
         if self._flush_scheduled:
             self.loop.call_soon(self._flush_scheduled_ones)
-        for session in sessions:
-            try:
-                session.flush()
-            except Exception as error:  # one failing flush must not block the other sessions
-                self.loop.call_exception_handler({"message": f"flush of {session!r} failed", "exception": error})
+        waiting = iter(sessions)
+        try:
+            for session in waiting:
+                try:
+                    session.flush()
+                except Exception as error:  # one failing flush must not block the other sessions
+                    self.loop.call_exception_handler({"message": f"flush of {session!r} failed", "exception": error})
+        except BaseException:  # as KeyboardInterrupt
+            self.schedule_flushes([session, *waiting])
+            raise

@@ -243,18 +243,22 @@ class StraightPath(Item):
         if self.state is not _OPEN:
             return
         self.last_heard = now = self.context.wheel.clock()  # not `wheel.now`: after a stall that is too old
-        self._flush_scheduled = True  # so that `send` asks for no flush: this call ends with one
         extension = self.extension
-        if extension is None:
-            self.handlers.dispatch(self, frames)
-        else:
-            messages = extension.receive(frames, now)
-            if extension.has_tags:
-                messages = self.take_requests(extension, messages)
-            if messages:
-                self.handlers.dispatch(self, messages)
-            if extension.action_due or extension.lags:
-                self.after_read(extension)
+        try:
+            self._flush_scheduled = True  # so that `send` asks for no flush: this call ends with one
+            if extension is None:
+                self.handlers.dispatch(self, frames)
+            else:
+                messages = extension.receive(frames, now)
+                if extension.has_tags:
+                    messages = self.take_requests(extension, messages)
+                if messages:
+                    self.handlers.dispatch(self, messages)
+                if extension.action_due or extension.lags:
+                    self.after_read(extension)
+        except BaseException:  # as KeyboardInterrupt: what was sent before it leaves in the next turn
+            self._schedule_flush()
+            raise
         self._flush_scheduled = False
         if self.outbox.count or self.state is not _OPEN or (extension is not None and extension.controls_due):
             self.flush()

@@ -11,10 +11,11 @@ from structlog.testing import capture_logs
 
 from gatelink.errors import Refuse, RequestCode
 from gatelink.handlers import Handlers
+from gatelink.net.connection import deliver
 from gatelink.session.requests import Requests, open_failure, tag_of
 from gatelink.session.session import Session
 from gatelink.wire.control import Features
-from gatelink.wire.frames import ALL_FLAGS, ANSWER, FAILED, REQUEST, Frame, FrameDecoder
+from gatelink.wire.frames import ALL_FLAGS, ANSWER, FAILED, REQUEST, Frame, FrameDecoder, encode_frame
 from gatelink.wire.messages import Catalog
 from tests.fakes import Bench, FakeOwner, FakeStream, extended_session, settle
 
@@ -51,9 +52,9 @@ def note(n: int) -> Frame:
 class House:
     """A server's end of one session that agreed on requests."""
 
-    def __init__(self) -> None:
-        self.bench = Bench(catalog=CATALOG)
-        self.handlers = Handlers(CATALOG)
+    def __init__(self, catalog: Catalog = CATALOG) -> None:
+        self.bench = Bench(catalog=catalog)
+        self.handlers = Handlers(catalog)
         self.stream = FakeStream()
         self.session = extended_session(
             self.bench.context, FakeOwner(), self.handlers, self.stream, uid=7, features=Features.REQUESTS
@@ -63,18 +64,23 @@ class House:
 
     def sent(self) -> list[Any]:
         """What was sent since the last call: answers as (tag, number), failures as (tag, code, detail, reason)."""
-        decoder = FrameDecoder(1_000)
-        decoder.allowed = ALL_FLAGS
         sent: list[Any] = []
-        for _, flags, body in decoder.feed(b"".join(self.stream.writes)):
+        for _, flags, body in self.frames():
             if flags == FAILED:
                 sent.append((tag_of(body), *open_failure(body)))
             elif flags == ANSWER:
                 sent.append((tag_of(body), CATALOG.by_id[SUM].decode(body[4:]).n))
             else:
                 sent.append(flags)
-        self.stream.log.clear()
         return sent
+
+    def frames(self) -> list[Frame]:
+        """The frames that were sent since the last call."""
+        decoder = FrameDecoder(1_000)
+        decoder.allowed = ALL_FLAGS
+        frames = decoder.feed(b"".join(self.stream.writes))
+        self.stream.log.clear()
+        return frames
 
 
 def double(session: Session, message: Double) -> Sum:
@@ -142,6 +148,43 @@ async def test_a_handler_that_fails_tells_the_peer_nothing_but_that(is_async: bo
         await settle()
     assert house.sent() == [(1, RequestCode.FAILED, 0, "")] and house.bench.stats.handler_errors == {"Double": 1}
     assert error in (lines[0]["exc_info"], lines[0]["exc_info"].__cause__), "the log has it"
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [ValueError("secret"), SystemExit("secret"), "no bytes", bytes(2_000_000)],
+    ids=lambda wrong: type(wrong).__name__,
+)
+async def test_an_answer_that_its_codec_cannot_encode_fails_its_request_alone_and_is_encoded_once(wrong: Any) -> None:
+    encoded: list[int] = []
+
+    class Own:
+        def bind(self, cls: type) -> tuple[Any, Any]:
+            def encode(message: Any) -> Any:
+                encoded.append(message.n)
+                if message.n != 2:
+                    return bytes([message.n])
+                if isinstance(wrong, BaseException):
+                    raise wrong
+                return wrong
+
+            return encode, lambda body: cls(body[0])
+
+    catalog = Catalog()
+    catalog.add(SUM, own := type("Sum", (Struct,), {"__annotations__": {"n": int}}), codec=Own())
+    catalog.add(DOUBLE, Double, answer=own)
+    house = House(catalog)
+    house.handlers.on(Double)(lambda session, message: own(message.n))
+    data = b"".join(encode_frame(id, body, flags) for id, flags, body in map(request, range(1, 4)))
+    with capture_logs():
+        for _ in range(2):  # the first read makes the encoder
+            decoder = FrameDecoder(1_000)
+            decoder.allowed = ALL_FLAGS
+            deliver(decoder, data, len(data), house.session, None)
+    sent = [(flags, tag_of(body)) for _, flags, body in house.frames()]
+    assert sent == [(ANSWER, 1), (FAILED, 2), (ANSWER, 3)] * 2 and encoded == [1, 2, 3] * 2
+    assert house.bench.stats.handler_errors == {"Double": 2}
+    assert house.bench.stats.requests_served == {"answered": 4, "failed": 2}
 
 
 @pytest.mark.parametrize("end", ["return", "raise", "exit"])

@@ -1,6 +1,7 @@
 """A session sends in one order, ends well from either side, and costs a bounded amount until then."""
 
 import asyncio
+import signal
 from collections.abc import Callable
 from typing import Any
 
@@ -10,7 +11,9 @@ from hypothesis import strategies as st
 
 from gatelink.config import Limits
 from gatelink.errors import BodyError, CatalogError, CloseCode, LocalError, ProtocolError, SessionClosed
+from gatelink.handlers import Handlers
 from gatelink.handling.fallback import take_builtin
+from gatelink.net.connection import deliver
 from gatelink.session.loop_context import FLUSH_AT_ONCE, LoopContext
 from gatelink.session.outbox import Full
 from gatelink.session.session import HEARTBEAT_FRAME, Session
@@ -19,8 +22,9 @@ from gatelink.session.stream import Pause
 from gatelink.session.timers import TICK
 from gatelink.wire.base import DUPLICATE_LOGIN, HEARTBEAT
 from gatelink.wire.control import Features
-from gatelink.wire.frames import COMPRESSED, Frame, encode_frame
+from gatelink.wire.frames import COMPRESSED, Frame, FrameDecoder, encode_frame
 from tests.fakes import (
+    CATALOG,
     COUNT,
     SAY,
     Bench,
@@ -135,6 +139,51 @@ async def test_what_is_sent_after_a_read_leaves_in_the_next_turn_whether_or_not_
     session.send(Say("later"))
     await turn()
     assert [id for id, _, _ in stream.frames] == [SAY] * (1 + answers)
+
+
+@pytest.mark.parametrize("is_straight", [True, False])
+async def test_what_is_sent_before_and_after_a_keyboard_interrupt_in_a_read_leaves(is_straight: bool) -> None:
+    handlers = Handlers(CATALOG)
+
+    @handlers.on(Say)
+    def say(session: Session, message: Say) -> None:
+        session.send(Count(1))
+        signal.default_int_handler(signal.SIGINT, None)  # as a signal does, in the middle of the handler
+
+    session, stream = Bench().session(handlers)
+    body = CATALOG.encode(Say("hello"))[1]
+    with pytest.raises(KeyboardInterrupt):
+        if is_straight:
+            data = encode_frame(SAY, body)
+            deliver(FrameDecoder(1_000), data, len(data), session, None)
+        else:
+            session.receive([(SAY, 0, body)])
+    await settle()
+    assert [id for id, _, _ in stream.frames] == [COUNT]
+    session.send(Count(2))
+    await settle()
+    assert [id for id, _, _ in stream.frames] == [COUNT, COUNT]
+
+
+async def test_a_keyboard_interrupt_while_sessions_are_flushed_keeps_none_from_being_flushed() -> None:
+    bench = Bench()
+    sessions = [bench.session() for _ in range(3)]
+    interrupt = iter([True])
+
+    def write(data: bytes) -> None:
+        if next(interrupt, False):
+            raise KeyboardInterrupt
+        FakeStream.write(sessions[1][1], data)
+
+    sessions[1][1].write = write  # type: ignore[method-assign]
+    for session, _ in sessions:
+        session.send(Say("first"))
+    with pytest.raises(KeyboardInterrupt):
+        bench.context._flush_scheduled_ones()
+    for session, _ in sessions:
+        session.send(Say("second"))
+    await settle()
+    assert [len(stream.frames) for _, stream in sessions] == [2, 1, 2]  # one write was cut short, and is lost
 
 
 async def test_frames_that_are_sent_together_leave_in_order_in_one_write() -> None:
