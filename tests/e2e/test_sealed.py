@@ -2,6 +2,7 @@
 
 import asyncio
 import secrets
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 from weakref import WeakSet
@@ -525,6 +526,48 @@ async def test_a_key_that_is_no_point_of_the_curve_fails_cleanly(monkeypatch: py
         with pytest.raises(ConnectError, match="not usable"):
             await dial(server.endpoint, key=NoKey())  # type: ignore[arg-type]
         await until(lambda: not server.connections)
+
+
+@pytest.mark.parametrize("key", [0, 1])
+async def test_what_is_sent_in_the_middle_of_a_seal_follows_what_is_sealed(
+    key: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As by the handler of a signal. key: of the last message; with one, the compiled core queues otherwise."""
+    interrupts: list[Callable[[], None]] = []
+
+    class Interrupted:
+        def __init__(self, key: bytes) -> None:
+            self._own = AESGCM(key)
+            self.decrypt, self.decrypt_into = self._own.decrypt, self._own.decrypt_into
+
+        def encrypt(self, nonce: Any, data: Any, associated: Any) -> bytes:
+            self.interrupt()
+            return self._own.encrypt(nonce, data, associated)
+
+        def encrypt_into(self, nonce: Any, data: Any, associated: Any, out: Any) -> int:
+            self.interrupt()
+            return self._own.encrypt_into(nonce, data, associated, out)
+
+        def interrupt(self) -> None:
+            while interrupts:
+                interrupts.pop()()
+
+    monkeypatch.setattr(noise, "AESGCM", Interrupted)
+    echoes = Echoes()
+    async with serving(TCP, keys=[KEY]) as server:
+        client = await dial(server.endpoint, echoes)
+        session = server.sessions.get(7)
+        assert session is not None
+        sent = [bytes([n]) * 100 for n in range(200)]
+
+        def send(bodies: list[bytes], key: int = 0) -> None:
+            for body in bodies:
+                session.send(Blob(body), key=key)
+
+        send(sent[:10])
+        interrupts += [lambda: send(sent[199:], key), lambda: send(sent[10:199])]
+        assert [await echoes.blobs.get() for _ in sent] == sent and not interrupts
+        await leave(client)
 
 
 async def test_one_write_is_one_seal() -> None:

@@ -180,7 +180,10 @@ cdef class StraightPath(MessageSource):
             self.all_written(stream)
 
     cdef bint flush_straight(self, stream) except -1:
-        """Write messages from the outbox's block to the socket. Returns False if nothing was written."""
+        """Write messages from the outbox's block to the socket. Returns False if nothing was written.
+
+        A sealed stream gets a copy: Python may run while it is sealed, as for a signal, and change the outbox.
+        """
         cdef Outbox outbox
         cdef Stream socket
         cdef int64_t count = 0
@@ -190,12 +193,10 @@ cdef class StraightPath(MessageSource):
             return False
         socket = <Stream>stream
         outbox = <Outbox>self.outbox
-        if outbox.is_slow or outbox.block is NULL:
+        if outbox.is_slow or outbox.block is NULL or socket.secure is not None:
             return False
         if self.extension is not None and (<Intake?>self.extension).controls_due:
             return False
-        if socket.secure is not None:
-            socket.secure.wake()  # it runs Python, and this may move the block
         size = outbox.measure(self.write_high_water, &count)
         if not size:
             return False
