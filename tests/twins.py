@@ -1,11 +1,13 @@
 """Both twins of a class: the pure one, and the compiled one where the core is built (docs/native.md)."""
 
 import importlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from gatelink import _native
+from gatelink import _native, handlers
 
 
 def twins(name: str) -> pytest.MarkDecorator:
@@ -34,6 +36,24 @@ core = _core()
 
 built = pytest.mark.skipif(core is None, reason="the compiled core is not built here")
 """What compares the compiled core with pure Python."""
+
+
+@contextmanager
+def turns_of(seconds: float) -> Iterator[None]:
+    """Let the handlers of what came together take `seconds` before the rest waits for another turn of the loop.
+
+    A busy machine stops a process for longer than the 5 ms of a turn.
+    """
+    usual = handlers.TURN_SECONDS
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(handlers, "TURN_SECONDS", seconds)
+        if core is not None:
+            core.set_turn_seconds(seconds)
+        try:
+            yield
+        finally:
+            if core is not None:
+                core.set_turn_seconds(usual)
 
 
 def frame(payload: bytes) -> bytes:

@@ -4,12 +4,13 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.twins import turns_of
+
 ENDLESS = 600.0  # s
 
 
 @pytest.fixture(autouse=True, scope="module")
 def endless_turns() -> Iterator[None]:
     """Messages that arrive together are handled together, however busy the machine is. Tests of turns set their own."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gatelink.handlers.TURN_SECONDS", ENDLESS)
+    with turns_of(ENDLESS):
         yield

@@ -1,6 +1,7 @@
 """In which order handlers get messages, and in how many turns of the loop."""
 
 import asyncio
+import time
 from typing import Any
 
 import pytest
@@ -10,11 +11,12 @@ from hypothesis import strategies as st
 from gatelink.config import Limits
 from gatelink.handlers import Handlers
 from gatelink.handling.routes import TIME_BUCKETS
+from gatelink.net.connection import deliver
 from gatelink.session.session import Session
 from gatelink.session.stream import Pause
 from gatelink.testing import FakeClock
 from gatelink.wire.body import compress
-from gatelink.wire.frames import COMPRESSED
+from gatelink.wire.frames import COMPRESSED, FrameDecoder, encode_frame
 from tests.fakes import CATALOG, COUNT, SAY, Bench, Count, FakeStream, Say, settle, turn
 from tests.handling import Seen, count, opened, say
 from tests.support import run_watched
@@ -247,6 +249,20 @@ async def test_the_time_of_a_call_is_counted_wherever_it_is_made(waits: bool, mo
     at = next(at for at, most in enumerate(TIME_BUCKETS) if most >= 0.02)
     assert route.buckets[at] == 2 and sum(route.buckets) == 2
     assert route.count == 2 and route.seconds == pytest.approx(0.04)
+
+
+async def test_in_unit_tests_what_comes_together_is_handled_together_on_both_cores_however_long_that_takes() -> None:
+    handlers, heard = Handlers(CATALOG), list[str]()
+
+    @handlers.on(Say)
+    def slow(session: Session, message: Say) -> None:
+        time.sleep(0.006)  # longer than a turn, as where the machine stops this process
+        heard.append(message.text)
+
+    session, _ = opened(Bench(), handlers)
+    data = b"".join(encode_frame(id, body) for id, _, body in map(say, "ab"))
+    deliver(FrameDecoder(1_000), data, len(data), session, None)
+    assert heard == ["a", "b"]
 
 
 async def test_a_burst_whose_last_handler_took_long_is_over(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -147,7 +147,7 @@ def test_the_classes_that_run_are_those_of_the_core_that_runs() -> None:
 
 
 def test_the_core_has_the_constants_of_pure_python() -> None:
-    turn = re.compile(r"^(?:DEF )?TURN_SECONDS = ([\d.]+)", re.MULTILINE)  # the tests patch the name itself
+    turn = re.compile(r"^(?:cdef double )?TURN_SECONDS = ([\d.]+)", re.MULTILINE)  # the tests patch the name itself
     (pure,) = turn.findall(Path(str(handlers.__file__)).read_text())
     assert turn.findall((NATIVE / "message_source.pxi").read_text()) == [pure]
     assert f"TIME_BUCKETS = {TIME_BUCKETS}" in (NATIVE / "routes.pxi").read_text()

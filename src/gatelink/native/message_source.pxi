@@ -1,7 +1,13 @@
 # The common base of a session and of a player at a service: it calls handlers for frames, and sends messages.
 # In pure Python, `Handlers` has this code, for any session.interfaces.MessageSource.
 
-DEF TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
+cdef double TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
+
+
+def set_turn_seconds(double seconds):
+    """Set how long the handlers of one read may take; what is left waits for another turn of the loop. For tests."""
+    global TURN_SECONDS
+    TURN_SECONDS = seconds
 
 
 cdef class MessageSource(Item):

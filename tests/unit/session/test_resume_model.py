@@ -4,7 +4,6 @@ import asyncio
 from typing import Any
 
 import msgspec
-import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from hypothesis.strategies import booleans, integers, sampled_from
@@ -285,13 +284,7 @@ class ResumeMachine(RuleBasedStateMachine):
             assert self.over or window.kept_bytes <= LIMITS.window_bytes or window.kept == 1
 
 
-@pytest.fixture
-def one_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A slow machine would leave a part of what was delivered to the loop's next turn, and there is none here."""
-    monkeypatch.setattr("gatelink.handlers.TURN_SECONDS", 600.0)
-
-
-TestResume = pytest.mark.usefixtures("one_turn")(ResumeMachine.TestCase)
+TestResume = ResumeMachine.TestCase
 TestResume.settings = settings(max_examples=150, stateful_step_count=60, deadline=None)
 
 
