@@ -11,7 +11,7 @@ import uvloop
 MS = 0.001 * float(os.environ.get("GATELINK_TIME_SCALE", "1"))  # s; a slow machine sets GATELINK_TIME_SCALE=5
 
 TEST_TIMEOUT = 100_000 * MS  # below the limit of pytest, which tells less of what it was at
-ENDING = 200 * MS  # what a task that is already ending may take to be gone
+ENDING = 2_000 * MS  # what a task that is already ending may take to be gone
 
 _connection_lost = asyncio.StreamReaderProtocol.connection_lost
 

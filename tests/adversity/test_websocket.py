@@ -164,7 +164,7 @@ async def test_a_crowd_of_requests_gets_its_share_of_a_turn_and_all_are_answered
 
 async def test_a_crowd_that_waits_for_its_turn_may_leave_or_meet_the_deadline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(StepQueue, "enter", lambda queue, check: (queue._late.setdefault(check), check.wait()))
-    async with serving(WS, limits=Limits(verify_timeout=0.3, close_timeout=0.5)) as server:
+    async with serving(WS, limits=Limits(verify_timeout=1.0, close_timeout=0.5)) as server:
         async with WebClient.open(server.endpoint) as stays, WebClient.open(server.endpoint) as leaves:
             for client in (stays, leaves):
                 client.send(request())

@@ -218,8 +218,12 @@ class World:
             link.session._stream.abort()
 
     def _backup(self) -> None:
+        def copy(source: str, target: str) -> None:
+            with suppress(FileNotFoundError):  # the running nats-server has just deleted it
+                shutil.copy2(source, target)
+
         shutil.rmtree(self._folder / "backup", ignore_errors=True)
-        shutil.copytree(self._folder / "nats" / "store", self._folder / "backup")
+        shutil.copytree(self._folder / "nats" / "store", self._folder / "backup", copy_function=copy)
 
     async def _lose(self, loss: str) -> None:
         self.nats.kill()

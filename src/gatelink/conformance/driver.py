@@ -17,7 +17,7 @@ READY_SECONDS = 60.0
 END_SECONDS = 2.0
 """From the end of the driver's standard input to the end of the driver; then it is killed."""
 
-EXIT_SECONDS = 0.5
+EXIT_SECONDS = 2.0
 """From the end of the driver's standard output to its exit, and from its exit to the end of its other streams."""
 
 MAX_UNREAD = 8 * 1_048_576

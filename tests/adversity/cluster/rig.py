@@ -1,6 +1,7 @@
 """A cluster on many machines, and what can happen to it."""
 
 import contextlib
+import http.client
 import os
 import signal
 import subprocess
@@ -205,11 +206,11 @@ class Rig:
         return self._until("the bucket has a leader", self._leader)
 
     def busy_lobby(self) -> str:
-        """A lobby that handles messages. After a restart all new players may be at one of the two."""
-        before = {path: path.stat().st_size for path in self.journals}
-        self.wait(RESTART)
-        busy = [path.name for path, size in before.items() if path.stat().st_size > size]
-        return self.random.choice([name for name in LOBBIES if any(each.startswith(name) for each in busy)])
+        """A lobby that handles messages. After a restart all new players may be at one of the two.
+
+        Raises RigError if there is none for long.
+        """
+        return self.random.choice(self._until("a lobby handles messages", self._busy_lobbies))
 
     def node_of(self, name: str) -> str:
         """The node to which a part is connected. Raises RigError if there is none for long."""
@@ -281,6 +282,12 @@ class Rig:
             if content := get(url):
                 yield msgspec.json.decode(content, type=JetStream)
 
+    def _busy_lobbies(self) -> list[str]:
+        before = {path: path.stat().st_size for path in self.journals}
+        self.wait(RESTART)
+        busy = [path.name for path, size in before.items() if path.stat().st_size > size]
+        return [name for name in LOBBIES if any(each.startswith(name) for each in busy)]
+
     def _node_of(self, name: str) -> str:
         lines = at(self.parts[name].machine, "ss", "-Htn", "state", "established", f"dport = :{CLIENTS}")
         peers = {line.split()[-1].rpartition(":")[0] for line in lines.splitlines()}
@@ -309,5 +316,5 @@ def get(url: str) -> bytes:
         with urllib.request.urlopen(url, timeout=ASKING) as answer:
             content: bytes = answer.read()
             return content
-    except OSError:
+    except (OSError, http.client.HTTPException):  # the latter if it ends in the middle of its answer
         return b""
