@@ -290,6 +290,21 @@ def test_half_close_ends_one_direction_and_the_other_goes_on(run: Run) -> None:
     run(test())
 
 
+def test_a_half_close_on_command_ends_one_direction_of_the_connections_there_are(run: Run) -> None:
+    async def test() -> None:
+        async with path() as (server, proxy):
+            client = await Peer.connect(proxy.address)
+            await client.echoes(b"hello")
+            proxy.half_close("down")
+            await client.until(lambda: client.ended)
+            client.transport.write(b", again")
+            assert await (await server.peer(1)).first(12) == b"hello, again"
+            assert (client.received, client.lost, proxy.breaks_by) == (5, False, {"half-close": 1})
+            await (await Peer.connect(proxy.address)).echoes()
+
+    run(test())
+
+
 def test_half_close_of_both_directions_ends_the_connection_without_a_reset(run: Run) -> None:
     async def test() -> None:
         async with path(HalfClose(after_seconds=TICK)) as (server, proxy):

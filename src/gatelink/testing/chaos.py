@@ -8,7 +8,7 @@ from functools import partial
 from random import Random
 from typing import Self
 
-from gatelink.testing.faults import Delay, Drop, Fault, HalfClose, Refuse, Reset, Split, Stall
+from gatelink.testing.faults import Delay, Direction, Drop, Fault, HalfClose, Refuse, Reset, Split, Stall
 from gatelink.testing.proxied import ProxiedConnection
 
 
@@ -107,6 +107,11 @@ class ChaosProxy:
         for connection in list(self._live):
             connection.reset()
 
+    def half_close(self, direction: Direction) -> None:
+        """End one direction of every connection, or both, now, as `HalfClose` does."""
+        for connection in list(self._live):
+            _half_close(connection, _directions(direction))
+
     def pause(self) -> None:
         """Deliver nothing, on present and new connections, until `resume`. No byte is lost; senders must wait."""
         self._paused = True
@@ -191,7 +196,7 @@ class ChaosProxy:
             if fault.connection not in (None, number):
                 continue
             key = f"{self._seed}/{number}/{place}"
-            directions = ("up", "down") if fault.direction == "both" else (fault.direction,)
+            directions = _directions(fault.direction)
             if fault.by_bytes:
                 for direction in directions:
                     strike = partial(self._strike, fault, connection, (direction,), key)
@@ -210,6 +215,8 @@ class ChaosProxy:
                 self.refuse(fault.seconds)
             case Reset() if not fault.by_bytes:
                 connection.reset()
+            case HalfClose():
+                _half_close(connection, directions)
         for direction in directions:
             pipe = connection.up if direction == "up" else connection.down
             match fault:
@@ -219,12 +226,19 @@ class ChaosProxy:
                     pipe.split(fault.size)
                 case Stall():
                     pipe.stall(fault.seconds)
-                case HalfClose():
-                    connection.break_by("half-close")
-                    pipe.end()
                 case Reset() if fault.by_bytes:
                     connection.break_by("reset")
                     pipe.reset_when_written()
+
+
+def _directions(direction: Direction) -> tuple[str, ...]:
+    return ("up", "down") if direction == "both" else (direction,)
+
+
+def _half_close(connection: ProxiedConnection, directions: tuple[str, ...]) -> None:
+    connection.break_by("half-close")
+    for direction in directions:
+        (connection.up if direction == "up" else connection.down).end()
 
 
 def _for_all(script: Sequence[Fault]) -> Callable[[int], Sequence[Fault]]:

@@ -193,9 +193,9 @@ async def sent_while_away(bench: Bench) -> None:
 @step()
 async def half_close(bench: Bench) -> None:
     """Only the server's direction ends; the client leaves, and resumes."""
-    bench.faults = lambda number: [HalfClose(direction="down", after_seconds=0.3)] if number == 1 else []
     player = await bench.login()
     await bench.exchange(player)
+    bench.proxy.half_close("down")
     await bench.broken(player)
     await _goes_on(bench, player)
 
