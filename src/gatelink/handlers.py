@@ -32,7 +32,7 @@ from gatelink.session.interfaces import MessageSource, Peer
 from gatelink.session.states import SessionState
 from gatelink.wire.base import FRAMEWORK_IDS
 from gatelink.wire.control import Lost, decode_control, encode_control
-from gatelink.wire.frames import REQUEST, Frame
+from gatelink.wire.frames import HEAD_SIZE, REQUEST, Frame
 from gatelink.wire.messages import Catalog, MessageType
 from gatelink.wire.messages import catalog as default_catalog
 
@@ -338,7 +338,7 @@ class Handlers(HandlerTable):
                 elapsed = now - start
                 start = now
                 route.count += 1
-                route.bytes += len(body) + 6
+                route.bytes += len(body) + HEAD_SIZE
                 route.seconds += elapsed
                 if elapsed > _FIRST_BUCKET:
                     route.observe(elapsed)

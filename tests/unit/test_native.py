@@ -15,7 +15,7 @@ from gatelink import _native, _sources, handlers
 from gatelink.handling.routes import TIME_BUCKETS
 from gatelink.session.outbox import Outbox
 from gatelink.wire import control, envelope, frames, noise, secure
-from gatelink.wire.base import BASE_IDS
+from gatelink.wire.base import BASE_IDS, ENVELOPE_IDS
 from tests.twins import built, core
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -165,14 +165,15 @@ def test_the_core_has_the_constants_of_pure_python() -> None:
 def test_the_core_has_the_numbers_of_the_wire() -> None:
     ack = control.control_frame(control.Ack(0))
     numbers = {
-        "HEAD_SIZE": len(frames.encode_frame(1, b"")),
         "CONTROL_BIT": frames.CONTROL << 24,
         "ACK_WORD": int.from_bytes(ack[: frames.HEADER_SIZE], "little"),
         "ACK_TYPE": ack[frames.HEADER_SIZE],
         "ACK_SIZE": len(ack),
         "LAST_BASE_ID": max(BASE_IDS),
+        "FIRST_ENVELOPE_ID": ENVELOPE_IDS[0],
+        "LAST_ENVELOPE_ID": ENVELOPE_IDS[-1],
         "POLICY_AND_KEY": len(envelope.push_frames([], [])) - len(frames.encode_frame(1, b"\0\0")),
-        "PUSH_BODY_HEAD": envelope.PUSH_HEAD - len(frames.encode_frame(1, b"")),
+        "PUSH_BODY_HEAD": envelope.PUSH_HEAD - frames.HEAD_SIZE,
     }
     expressions = dict(re.findall(r"^DEF (\w+) = (.*?) *(?:#.*)?$", (NATIVE / "wire.pxi").read_text(), re.MULTILINE))
     core_numbers: dict[str, int] = {}

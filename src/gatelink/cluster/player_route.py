@@ -33,6 +33,7 @@ from gatelink.session.straight_path import send_to_all
 from gatelink.session.stream import Pause
 from gatelink.session.timers import TICK
 from gatelink.wire import envelope
+from gatelink.wire.base import ENVELOPE_IDS
 from gatelink.wire.control import MAX_U32, Features, Lost, close_code
 from gatelink.wire.envelope import (
     ALL_SLOTS,
@@ -45,7 +46,7 @@ from gatelink.wire.envelope import (
     tags_in,
     without_tags,
 )
-from gatelink.wire.frames import ANSWER, FAILED, REQUEST, Frame
+from gatelink.wire.frames import ANSWER, FAILED, HEAD_SIZE, REQUEST, TAG_SIZE, Frame
 
 log = Logger("gatelink.gateway")
 quiet = RateLimitedLogger(log)
@@ -209,7 +210,7 @@ class PlayerRoute(ForwardPath):
         for frame in frames:
             flags = frame[3]
             if flags >= REQUEST:
-                tag = tag_of(frame[6:10])
+                tag = tag_of(frame[HEAD_SIZE : HEAD_SIZE + TAG_SIZE])
                 if requests is None or (flags < ANSWER and tag & 0xFF != link.type):
                     self._router.stats.malformed += 1
                     continue
@@ -226,7 +227,7 @@ class PlayerRoute(ForwardPath):
                     self._router.note_too_large(frame)
                     id = int.from_bytes(frame[4:6], "little")
                     failed = failed_frame(id, tag, RequestCode.FAILED, reason="too large for the gateway")
-                    self.forward_answer((id, FAILED, failed[6:]))
+                    self.forward_answer((id, FAILED, failed[HEAD_SIZE:]))
                     continue
             taken.append(frame)
         return taken
@@ -619,7 +620,7 @@ class PlayerRouter(ForwardTable):
                     self._lost_pushes(link, body)
                 elif id == envelope.BROADCAST_FRAME:
                     self._broadcast(body)
-                elif 100 <= id <= 199:
+                elif id in ENVELOPE_IDS:
                     self._event(link, envelope.open_event(id, body))
                 else:
                     self._posts.dispatch(link.session, [(id, flags, body)])

@@ -26,6 +26,7 @@ from gatelink.session.standstill import longest_silence
 from gatelink.session.states import SessionState
 from gatelink.session.timers import Call
 from gatelink.wire import envelope
+from gatelink.wire.base import ENVELOPE_IDS
 from gatelink.wire.control import Lost, close_code
 from gatelink.wire.envelope import (
     CLIENT_FRAME,
@@ -303,7 +304,7 @@ class Players(PlayerTable):
                         self.strays += len(received)
                         if unreported is not None:  # reported as handled: the player is gone
                             link.send_whole(handled_counts([(sid, len(received))]))
-                elif 100 <= id <= 199:
+                elif id in ENVELOPE_IDS:
                     self._event(link, open_event(id, body, link.speaks_requests))
                 else:
                     self._posts.dispatch(link.session, [(id, flags, body)])

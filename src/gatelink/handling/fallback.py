@@ -12,7 +12,7 @@ from gatelink.session.requests import tag_of
 from gatelink.session.states import SessionState
 from gatelink.wire.base import DUPLICATE_LOGIN, FRAMEWORK_IDS, HEARTBEAT, LAST_APPLICATION_ID
 from gatelink.wire.codecs import decode_error
-from gatelink.wire.frames import REQUEST, Frame, encode_frame
+from gatelink.wire.frames import HEAD_SIZE, REQUEST, Frame, encode_frame
 from gatelink.wire.messages import Catalog
 
 log = Logger("gatelink.handlers")
@@ -48,7 +48,7 @@ class Fallback:
         context = session.context
         traffic = context.stats.unrouted_of(context.name_of(id))
         traffic.messages += 1
-        traffic.bytes += len(body) + 6
+        traffic.bytes += len(body) + HEAD_SIZE
         try:
             if take_builtin(session, id, flags, body, id in table.catalog.by_id):
                 return

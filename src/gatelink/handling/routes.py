@@ -5,6 +5,7 @@ from math import inf
 from typing import Any
 
 from gatelink._native import compiled
+from gatelink.wire.frames import HEAD_SIZE
 
 TIME_BUCKETS = (0.0001, 0.001, 0.005, 0.025, 0.1, 0.5, 2.5)
 """Upper bounds, in seconds, of the handler time histogram. Most calls fall into the first, at one comparison."""
@@ -30,7 +31,7 @@ class Route:
     def handled(self, size: int, seconds: float) -> None:
         """Count one call; `_call_handlers` has the same code inlined."""
         self.count += 1
-        self.bytes += size + 6
+        self.bytes += size + HEAD_SIZE
         self.seconds += seconds
         if seconds > TIME_BUCKETS[0]:
             self.observe(seconds)

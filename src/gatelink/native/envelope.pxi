@@ -8,7 +8,7 @@ cdef pure_function(str name):
 
 
 cdef inline bint is_framework_id(uint16_t id) noexcept:
-    return id <= 4 or id == 24 or 100 <= id < 200   # with 0, which no message has
+    return id <= 4 or id == LAST_BASE_ID or is_envelope_id(id)   # with 0, which no message has
 
 
 cdef size_t message_length(uint32_t word) noexcept:

@@ -26,8 +26,8 @@ cdef class ForwardTable:
         cdef StraightPath session
         cdef Outbox outbox
         cdef Contents contents
-        if size <= PUSH_BODY_HEAD or gl_u16(data) != 1 or data[10] or gl_u64(data + 11):  # to several, a policy, a key
-            return False
+        if size <= PUSH_BODY_HEAD or gl_u16(data) != 1 or data[2 + SID_SIZE] or gl_u64(data + 3 + SID_SIZE):
+            return False  # to several players, or with a policy or a key
         if not check_contents(data, PUSH_BODY_HEAD, size, self.max_frame, None, &contents) or contents.has_tags:
             return False
         found = PyDict_GetItemWithError(self.players, gl_u64(data + 2))

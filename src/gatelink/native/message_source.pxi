@@ -85,7 +85,7 @@ cdef class MessageSource(Item):
                 id = gl_u16(data + at + HEADER_SIZE)
                 tag = gl_u32(data + at + HEAD_SIZE)
                 if (
-                    word >> 24 == REQUEST and not 100 <= id < 200
+                    word >> 24 == REQUEST and not is_envelope_id(id)
                     and len(serving) < MOST_REQUESTS and tag not in serving
                 ):
                     serving[tag] = (id, 0)

@@ -444,7 +444,7 @@ cdef class StraightPath(MessageSource):
             if word >> 24 >= REQUEST and not word & CONTROL_BIT:
                 tag = gl_u32(data + at + HEAD_SIZE)
                 id = gl_u16(data + at + HEADER_SIZE)
-                if 100 <= id < 200 or tag in serving or tag in fresh or len(serving) + len(fresh) >= MOST_REQUESTS:
+                if is_envelope_id(id) or tag in serving or tag in fresh or len(serving) + len(fresh) >= MOST_REQUESTS:
                     return False
                 fresh[tag] = (id, found.type)
             at += HEADER_SIZE + (word & MAX_LENGTH)

@@ -18,8 +18,15 @@ DEF LAST_BASE_ID = 24       # frames of the framework are not straight
 DEF CLIENT_FRAME = 100
 DEF PUSH_FRAME = 101
 DEF BROADCAST_FRAME = 102
+DEF FIRST_ENVELOPE_ID = 100
+DEF LAST_ENVELOPE_ID = 199
 DEF SID_SIZE = 8
 DEF POLICY_AND_KEY = 9      # bytes of a policy and a key
 DEF CLIENT_HEAD = HEAD_SIZE + SID_SIZE          # bytes of a whole ClientFrame before its frames
 DEF PUSH_BODY_HEAD = 2 + SID_SIZE + POLICY_AND_KEY  # bytes of the body of a PushFrame to one session before its frames
 DEF PUSH_HEAD = HEAD_SIZE + PUSH_BODY_HEAD      # bytes of a whole PushFrame to one session before its frames
+
+
+cdef inline bint is_envelope_id(uint16_t id) noexcept:
+    """Whether a message is between servers."""
+    return FIRST_ENVELOPE_ID <= id <= LAST_ENVELOPE_ID

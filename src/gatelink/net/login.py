@@ -57,7 +57,7 @@ from gatelink.wire.control import (
     decode_control,
     printable,
 )
-from gatelink.wire.frames import CONTROL, Frame, encode_frame
+from gatelink.wire.frames import CONTROL, HEAD_SIZE, Frame, encode_frame
 from gatelink.wire.handshake import Responder
 from gatelink.wire.resume import NO_HANDSHAKE, resumed, verify_resume
 
@@ -576,7 +576,7 @@ class Login(Item):
                 self._connection.put_back(self._pending)
             else:
                 if session.meter is not None:
-                    session.meter.charge(len(self._pending), sum(len(frame[2]) + 6 for frame in self._pending))
+                    session.meter.charge(len(self._pending), sum(len(frame[2]) + HEAD_SIZE for frame in self._pending))
                 session.receive(self._pending)
         self._connection.resume(Pause.UNVERIFIED)
 

@@ -19,7 +19,7 @@ from gatelink.session.user import Users
 from gatelink.stats import Stats, Traffic
 from gatelink.wire.base import BASE_IDS, FRAMEWORK_IDS
 from gatelink.wire.body import BodyCoder
-from gatelink.wire.frames import HEADER_SIZE, MAX_LENGTH, REQUEST, TAG_SIZE, encode_frame
+from gatelink.wire.frames import HEAD_SIZE, HEADER_SIZE, MAX_LENGTH, REQUEST, TAG_SIZE, encode_frame
 from gatelink.wire.messages import Catalog, MessageType
 
 FLUSH_AT_ONCE = 256
@@ -155,7 +155,7 @@ class LoopContext:
         if not self.options.scramble or self.between_servers:
             return frame
         id = int.from_bytes(frame[4:6], "little")
-        flags, body = self.coder.close(self.catalog.by_id[id], frame[6:])
+        flags, body = self.coder.close(self.catalog.by_id[id], frame[HEAD_SIZE:])
         return encode_frame(id, body, flags)
 
     def traffic_of(self, id: int) -> Traffic:

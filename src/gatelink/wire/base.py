@@ -54,7 +54,10 @@ BASE_MESSAGES: tuple[tuple[int, str, type[Struct]], ...] = (
 
 BASE_IDS = frozenset(id for id, _, _ in BASE_MESSAGES)
 
-FRAMEWORK_IDS = BASE_IDS | frozenset(range(100, 200))
+ENVELOPE_IDS = range(100, 200)
+"""Ids of the messages between servers: the envelopes of players' frames, and events."""
+
+FRAMEWORK_IDS = BASE_IDS | frozenset(ENVELOPE_IDS)
 """Ids that no application message can have: the base messages, and the messages between servers."""
 
 FIRST_APPLICATION_ID = 11_000

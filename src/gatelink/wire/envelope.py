@@ -16,7 +16,18 @@ from gatelink._native import compiled
 from gatelink.errors import BodyError, LocalError, ProtocolError
 from gatelink.wire.base import FRAMEWORK_IDS
 from gatelink.wire.codecs import BINARY_STRICT, U8, U16, U32, U64, Decode, Encode
-from gatelink.wire.frames import ALL_FLAGS, ANSWER, MAX_LENGTH, REQUEST, TAG_SIZE, Frame, encode_frame, walk
+from gatelink.wire.frames import (
+    ALL_FLAGS,
+    ANSWER,
+    HEAD_SIZE,
+    HEADER_SIZE,
+    MAX_LENGTH,
+    REQUEST,
+    TAG_SIZE,
+    Frame,
+    encode_frame,
+    walk,
+)
 
 CLIENT_FRAME = 100
 PUSH_FRAME = 101
@@ -286,14 +297,24 @@ def open_client_frames(body: bytes, max_frame: int) -> tuple[int, list[Frame]]:
     return int.from_bytes(body[:SID_SIZE], "little"), frames
 
 
+def _id_of(frame: Encoded) -> int:
+    """The id of a whole frame."""
+    return int.from_bytes(frame[HEADER_SIZE:HEAD_SIZE], "little")
+
+
+def _sid_in(frame: Encoded) -> int:
+    """The sid of a whole ClientFrame."""
+    return int.from_bytes(frame[HEAD_SIZE:CLIENT_HEAD], "little")
+
+
 def first_id(frame: Encoded) -> int:
     """The id of the first frame in a whole ClientFrame."""
-    return int.from_bytes(frame[CLIENT_HEAD + 4 : CLIENT_HEAD + 6], "little")
+    return int.from_bytes(frame[CLIENT_HEAD + HEADER_SIZE : CLIENT_HEAD + HEAD_SIZE], "little")
 
 
 def sid_of(frame: Encoded) -> int:
     """The sid of a whole ClientFrame; 0 for any other frame."""
-    return int.from_bytes(frame[6:14], "little") if int.from_bytes(frame[4:6], "little") == CLIENT_FRAME else 0
+    return _sid_in(frame) if _id_of(frame) == CLIENT_FRAME else 0
 
 
 def handled_counts(counts: list[tuple[int, int]], id: int = HANDLED) -> Encoded:
@@ -313,27 +334,27 @@ def open_handled_counts(body: bytes) -> Iterable[tuple[int, int]]:
 
 def sid_and_count(frame: Encoded) -> tuple[int, int]:
     """The sid of a whole ClientFrame, and the number of frames in it; (0, 0) for any other frame."""
-    if int.from_bytes(frame[4:6], "little") != CLIENT_FRAME:
+    if _id_of(frame) != CLIENT_FRAME:
         return 0, 0
     frames: list[Encoded] = []
     walk(frame, _CLIENT.size, frames, MAX_LENGTH, len(frame), len(frame), whole=True, allowed=ALL_FLAGS)
-    return int.from_bytes(frame[6:14], "little"), len(frames)
+    return _sid_in(frame), len(frames)
 
 
 def lost_before(frame: Encoded, speaks_requests: bool) -> tuple[int, int]:
     """The sid of a whole SessionOpened, and the losses that it tells; (0, 0) for any other frame."""
-    if int.from_bytes(frame[4:6], "little") != SESSION_OPENED:
+    if _id_of(frame) != SESSION_OPENED:
         return 0, 0
-    opened: SessionOpened = open_event(SESSION_OPENED, frame[6:], speaks_requests)
+    opened: SessionOpened = open_event(SESSION_OPENED, frame[HEAD_SIZE:], speaks_requests)
     return opened.sid, opened.lost
 
 
 def pushed_counts(frame: Encoded) -> list[tuple[int, int]]:
     """The (sid, count) of a whole PushFrame: the frames in it for each session; none for another or a bad frame."""
-    if int.from_bytes(frame[4:6], "little") != PUSH_FRAME:
+    if _id_of(frame) != PUSH_FRAME:
         return []
     try:
-        sids, _, _, frames = open_push_frames(frame[6:], MAX_LENGTH)
+        sids, _, _, frames = open_push_frames(frame[HEAD_SIZE:], MAX_LENGTH)
     except BodyError:
         return []
     return [(sid, len(frames)) for sid in sids]
@@ -351,7 +372,7 @@ def without_tags(frame: Encoded) -> Encoded | None:
     frames: list[Frame] = []
     walk(frame, _CLIENT.size, frames, MAX_LENGTH, len(frame), len(frame), allowed=ALL_FLAGS)
     left = [each for each in frames if each[1] < REQUEST]
-    return client_frames(int.from_bytes(frame[6:14], "little"), left) if left else None
+    return client_frames(_sid_in(frame), left) if left else None
 
 
 def push_frames(sids: Iterable[int], frames: Iterable[Encoded], policy: int = 0, key: int = 0) -> Encoded:

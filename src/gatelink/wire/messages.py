@@ -18,7 +18,7 @@ from typing import Any, Generic, TypeVar, get_args, get_origin
 from msgspec import Struct
 
 from gatelink.errors import CatalogError, InvalidMessage
-from gatelink.wire.base import BASE_IDS, BASE_MESSAGES, FIRST_APPLICATION_ID
+from gatelink.wire.base import BASE_IDS, BASE_MESSAGES, ENVELOPE_IDS, FIRST_APPLICATION_ID
 from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, codec_name, is_protobuf
 
 _Class = type  # a name that the field `type` of MessageType does not hide
@@ -214,7 +214,7 @@ def _why_not(id: int) -> str | None:
     """Why an application can't use `id` (docs/protocol.md, "Base messages"); None if it can."""
     if id in BASE_IDS:
         return "1 to 4 and 24 are the framework's base messages"
-    if 100 <= id <= 199:
+    if id in ENVELOPE_IDS:
         return "100 to 199 are the framework's messages between servers"
     if FIRST_ID <= id <= LAST_ID:
         return None
