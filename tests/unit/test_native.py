@@ -242,8 +242,8 @@ def on_take(peer):
 handlers.routes[12_304] = Route("message", lambda session, body: heard.append(body), bytes)
 try:
     deliver(encode_frame(12_304, bytes(4), 0x10) + message, session_of(handlers, Extension(False, False)))
-except TypeError as error:
-    print(heard, "HandlerTable" in str(error))
+except AttributeError as error:
+    print(heard, "dispatch" in str(error))
 """
 
 INTERRUPTED = """
@@ -278,7 +278,7 @@ print(heard)
 
 
 @built
-def test_handlers_that_are_none_are_an_error_though_a_codec_sets_them_in_the_middle_of_a_read() -> None:
+def test_handlers_that_a_codec_sets_in_the_middle_of_a_read_are_asked_and_an_error_if_they_are_none() -> None:
     assert run("1", TAGS + OTHER_HANDLERS) == (0, "[] True\n")
 
 
