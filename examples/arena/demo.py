@@ -135,8 +135,7 @@ async def run(options: argparse.Namespace, world: World, show: Show) -> None:
                 await kill(kind, world, players, show)
         await play(options.seconds / (5 if options.kill else 1), world, show)
         if options.stay:
-            show.say("the robots play until Ctrl-C")
-            await interrupted()
+            await interrupted(show)
         show.say("the robots leave")
     finally:
         world.ending = True
@@ -251,11 +250,12 @@ async def play(seconds: float, world: World, show: Show) -> None:
             )
 
 
-async def interrupted() -> None:
+async def interrupted(show: Show) -> None:
     """Wait for Ctrl-C, which then ends the game and not the demo."""
     loop = asyncio.get_running_loop()
     done = asyncio.Event()
     loop.add_signal_handler(signal.SIGINT, done.set)
+    show.say("the robots play until Ctrl-C")  # not before Ctrl-C is heard
     await done.wait()
     loop.remove_signal_handler(signal.SIGINT)
 

@@ -93,7 +93,7 @@ async def test_a_crowd_gets_its_share_of_a_turn_and_loses_nothing_that_it_sent(
 
     monkeypatch.setattr(Login, "go_on", counted_step)
     monkeypatch.setattr(Login, "_shake_hands", counted_handshake)
-    async with serving(keys=[KEY], limits=Limits(max_unverified_frames=4)) as server:
+    async with serving(keys=[KEY], limits=Limits(max_unverified_frames=4, verify_timeout=60)) as server:
         crowd = [await ExtendedClient.open(server) for _ in range(200)]
         await until(lambda: len(server.connections) == 200)
         counting = asyncio.create_task(count_turns())
