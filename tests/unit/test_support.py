@@ -4,11 +4,12 @@ import asyncio
 import gc
 import socket
 import struct
+import time
 
 import pytest
 import uvloop
 
-from tests.support import run_watched
+from tests.support import MS, run_watched
 
 
 async def test_an_async_test_runs_on_uvloop_and_gets_its_fixtures(tmp_path: object) -> None:
@@ -62,6 +63,15 @@ def test_a_task_left_running_fails_the_test() -> None:
 async def test_a_task_that_is_ending_is_not_left_running() -> None:
     async def brief() -> None:
         await asyncio.sleep(0)
+
+    asyncio.get_running_loop().create_task(brief())
+
+
+async def test_a_task_that_is_ending_is_not_left_running_though_the_process_stands_still_meanwhile() -> None:
+    async def brief() -> None:
+        time.sleep(0.5)  # noqa: ASYNC251 - as on a busy machine
+        for _ in range(10):
+            await asyncio.sleep(MS)
 
     asyncio.get_running_loop().create_task(brief())
 
