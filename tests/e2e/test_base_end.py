@@ -29,6 +29,7 @@ from tests.support import MS
 LAST, FAILED, DUPLICATE, END = 99, 3, 24, 0
 FOREVER = 1_000.0
 TIMES = 20  # as a race may come out right by chance
+LINGER = 0.7  # s; both sides are one process here, which may stand still for longer than the default
 
 
 async def last_words(there: World, how: str, uid: int) -> list[int]:
@@ -52,7 +53,7 @@ async def last_words(there: World, how: str, uid: int) -> list[int]:
 @pytest.mark.parametrize("name", WORLDS)
 @pytest.mark.parametrize("how", ["close", "kick", "large"])
 async def test_the_last_message_is_handled_before_the_end_is_heard(name: str, how: str) -> None:
-    async with world(name) as there:
+    async with world(name, limits=Limits(base_linger=LINGER)) as there:
         for heard in await asyncio.gather(*(last_words(there, how, uid) for uid in range(1, TIMES + 1))):
             assert heard == [SAY] * (len(heard) - 1) + [END] and len(heard) == (3 if how == "large" else 2)
 
@@ -73,7 +74,7 @@ async def test_the_notice_of_a_newer_login_is_handled_before_the_end_is_heard(na
 
 @pytest.mark.parametrize("name", WORLDS)
 async def test_a_refusal_is_handled_before_the_end_is_heard(name: str) -> None:
-    async with world(name, limits=Limits(max_unverified_per_address=TIMES)) as there:
+    async with world(name, limits=Limits(max_unverified_per_address=TIMES, base_linger=LINGER)) as there:
 
         async def refused(uid: int) -> list[int]:
             async with BaseClient(uid, b"wrong") as client:
@@ -152,7 +153,7 @@ async def test_a_client_with_the_extension_is_told_why_and_does_not_wait() -> No
 
 @pytest.mark.parametrize("name", WORLDS)
 async def test_a_stop_with_time_lets_each_client_hear_its_last_message_first(name: str) -> None:
-    async with world(name) as there, AsyncExitStack() as stack:
+    async with world(name, limits=Limits(base_linger=LINGER)) as there, AsyncExitStack() as stack:
         clients = [await stack.enter_async_context(await there.client(uid)) for uid in range(1, TIMES + 1)]
         for uid in range(1, TIMES + 1):
             session = there.front.sessions.get(uid)
