@@ -14,6 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 
 Process = asyncio.subprocess.Process
 
+FORCING = ("FORCE_COLOR", "CLICOLOR_FORCE", "PY_COLORS", "GITHUB_ACTIONS", "TTY_COMPATIBLE", "TTY_INTERACTIVE")
+"""Variables by which programs take a pipe for a terminal; where the suite runs they may be set for itself."""
+
+
+def environment_of(more: dict[str, str] | None = None) -> dict[str, str]:
+    """That of a process whose output is read: ours but for `FORCING`, 120 columns without colours, and `more`."""
+    ours = {name: value for name, value in os.environ.items() if name not in FORCING}
+    return {**ours, "COLUMNS": "120", "NO_COLOR": "1", **(more or {})}
+
 
 def python(
     *arguments: str, cwd: Path = ROOT, environment: dict[str, str] | None = None, merged: bool = False
@@ -33,7 +42,7 @@ async def program(
     process = await asyncio.create_subprocess_exec(
         *command,
         cwd=cwd,
-        env={**os.environ, "COLUMNS": "120", "NO_COLOR": "1", **(environment or {})},
+        env=environment_of(environment),
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT if merged else asyncio.subprocess.PIPE,
         start_new_session=True,

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from examples.arena.ledger import Verdict, Visit
+from tests.processes import environment_of
 
 ROOT = Path(__file__).resolve().parents[2]
 LIMIT = 240  # s: eight processes start and end, and the machine has other work
@@ -27,8 +28,11 @@ sys.exit(demo.main())
 
 def play(*arguments: str, stay: Callable[[str], None] | None = None) -> str:
     """What the demo said. It must have held. stay: called with the page's address while it stays; then comes Ctrl-C."""
-    command = [sys.executable, *arguments]
-    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    command, pipe = [sys.executable, *arguments], subprocess.PIPE
+    environment = environment_of()
+    with subprocess.Popen(
+        command, cwd=ROOT, env=environment, stdout=pipe, stderr=subprocess.STDOUT, text=True
+    ) as process:
         said = ""
         try:
             if stay is not None and process.stdout is not None:

@@ -210,6 +210,7 @@ async def test_top_ends_when_its_terminal_is_gone(end: str, folder: Path) -> Non
         process = await asyncio.create_subprocess_exec(
             *(sys.executable, "-m", "gatelink", "top", "--config", "cluster.toml", "--dev"),
             cwd=folder,
+            env={**os.environ, "TERM": "xterm-256color"},
             stdin=theirs,
             stdout=theirs,
             stderr=theirs,

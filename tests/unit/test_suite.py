@@ -12,7 +12,7 @@ import pytest
 
 from tests.conftest import OPEN_FILES, raised
 from tests.postgres import BIN, reachable
-from tests.processes import ended, program
+from tests.processes import FORCING, ended, program, python
 
 INFINITE = resource.RLIM_INFINITY
 
@@ -51,6 +51,18 @@ async def test_a_test_that_needs_more_open_files_than_there_may_be_is_skipped_an
     assert status == 0, out
     assert "1 passed, 1 skipped" in out
     assert "needs 8,192 open files, and the hard limit is 1,024; raise it: ulimit -Hn 8192" in out
+
+
+async def test_processes_of_tests_write_as_to_a_pipe_whatever_is_forced_on_the_suite(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A CI may set FORCE_COLOR for the suite's own output."""
+    monkeypatch.setenv("TERM", "xterm-256color")
+    for name in FORCING:
+        monkeypatch.setenv(name, "1")
+    async with python("-m", "gatelink", "robots", "--help") as process:
+        status, out, _ = await ended(process)
+    assert status == 0 and "--report" in out and "\x1b" not in out
 
 
 async def test_processes_of_tests_take_the_signals_that_a_shell_has_the_suite_ignore(tmp_path: Path) -> None:
