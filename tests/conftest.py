@@ -19,6 +19,7 @@ import structlog
 
 from tests.postgres import Postgres, running_postgres
 from tests.support import run_watched
+from tests.twins import turns_of
 
 # `deadline` and `too_slow` are time assertions, which a busy machine fails. CI repeats the same examples every time.
 UNTIMED = hypothesis.settings(deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow])
@@ -28,6 +29,8 @@ hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci" if "C
 
 OPEN_FILES = 8_192
 """What a test may ask for."""
+
+ENDLESS = 600.0  # s
 
 _runs = count()
 """Numbers the `async def` tests of this process."""
@@ -69,6 +72,13 @@ def pytest_collection() -> Generator[None, object, object]:
         gc.enable()
         gc.collect()
         gc.freeze()
+
+
+@pytest.fixture(autouse=True, scope="module")
+def endless_turns() -> Iterator[None]:
+    """Messages that arrive together are handled together, however busy the machine is. Tests of turns set their own."""
+    with turns_of(ENDLESS):
+        yield
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -68,7 +68,6 @@ def main() -> int:
         if options.report is not None and not options.report.absolute().parent.is_dir():
             raise DemoError(
                 f"--report {options.report}: "
-                f""
                 f"there is no directory {options.report.absolute().parent}"
             )
         allow_files(options.count)

@@ -29,7 +29,6 @@ from tests.e2e.support import (
     verify_request,
 )
 from tests.support import MS
-from tests.twins import turns_of
 
 UID = 7
 BOMB = b"\x80\x80\x80\x80\x08" + b"\x00" * 64  # a snappy block that declares 2 GiB
@@ -261,10 +260,9 @@ async def test_a_reset_in_mid_frame_ends_that_peer(verified: bool) -> None:
 
 async def test_a_peer_that_ends_its_stream_and_goes_on_reading_gets_what_was_written() -> None:
     async with serving() as server, closing(RawClient.verified(server, UID)) as client:
-        with turns_of(60.0):  # all in one turn: after the end nobody is answered
-            client.send(*(frame_of(Echo(n)) for n in range(100)))
-            client.writer.write_eof()
-            answered = [CATALOG.by_id[id].decode(body).n for id, _, body in await client.rest()]
+        client.send(*(frame_of(Echo(n)) for n in range(100)))  # handled in one turn: after the end nobody is answered
+        client.writer.write_eof()
+        answered = [CATALOG.by_id[id].decode(body).n for id, _, body in await client.rest()]
         assert answered == list(range(100))
         assert server.ended == [(UID, CloseCode.NORMAL)]
 

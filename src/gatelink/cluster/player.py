@@ -55,7 +55,7 @@ _A = TypeVar("_A")
 
 quiet = RateLimitedLogger(Logger("gatelink.service"))
 
-POLICIES = (Full.CLOSE, Full.DROP_OLDEST, Full.DROP_NEWEST)
+POLICIES = tuple(Full)
 """Policies by their number in a PushFrame."""
 
 POLICY_NUMBERS = {policy: number for number, policy in enumerate(POLICIES)}

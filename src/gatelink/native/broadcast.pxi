@@ -1,7 +1,10 @@
 # Twin of session/straight_path.send_to_all: frames are copied into the blocks of the outboxes.
 
 def send_to_all(sessions, frames, key=0, full=None):
-    cdef WholeFrames whole = frames if isinstance(frames, WholeFrames) else joined(list(frames))
+    return deliver_to_all(sessions, frames if isinstance(frames, WholeFrames) else joined(list(frames)), key, full)
+
+
+cdef int64_t deliver_to_all(sessions, WholeFrames whole, key, full) except -1:
     cdef list to_flush = []
     cdef StraightPath session
     cdef object context = None

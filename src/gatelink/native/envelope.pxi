@@ -189,33 +189,46 @@ def push_to_one(sid, list frames not None):
     return whole
 
 
+cdef WholeFrames frames_of_push(bytes body, int64_t max_frame, size_t *behind):
+    """The frames of a PushFrame; None if something is wrong. behind: gets the offset of the policy and the key."""
+    if PyBytes_GET_SIZE(body) < 2:
+        return None
+    behind[0] = 2 + SID_SIZE * <size_t>gl_u16(<const uint8_t *>PyBytes_AS_STRING(body))
+    return frames_behind(body, behind[0], max_frame)
+
+
+cdef WholeFrames frames_of_broadcast(bytes body, int64_t max_frame, size_t *behind):
+    """As `frames_of_push`, of a BroadcastFrame."""
+    if PyBytes_GET_SIZE(body) < 2:
+        return None
+    behind[0] = 2 + <size_t>gl_u16(<const uint8_t *>PyBytes_AS_STRING(body))
+    return frames_behind(body, behind[0], max_frame)
+
+
+cdef WholeFrames frames_behind(bytes body, size_t behind, int64_t max_frame):
+    if behind + POLICY_AND_KEY > <size_t>PyBytes_GET_SIZE(body) or (<const uint8_t *>PyBytes_AS_STRING(body))[behind] > 2:
+        return None
+    return whole_frames(body, behind + POLICY_AND_KEY, max_frame)
+
+
 def open_push_frames(bytes body not None, max_frame):
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(body), at, number
-    cdef WholeFrames frames = None
+    cdef size_t at = 0, number_of
+    cdef WholeFrames frames = frames_of_push(body, max_frame, &at)
     cdef tuple sids
-    if size >= 2 + POLICY_AND_KEY:
-        number = gl_u16(data)
-        at = 2 + SID_SIZE * number
-        if at + POLICY_AND_KEY <= size and data[at] <= 2:
-            frames = whole_frames(body, at + POLICY_AND_KEY, max_frame)
     if frames is None:
         return pure_function("open_push_frames")(body, max_frame)
-    if number == 1:
+    if at == 2 + SID_SIZE:
         sids = (gl_u64(data + 2),)
     else:
-        sids = tuple([gl_u64(data + 2 + SID_SIZE * number_of) for number_of in range(number)])
+        sids = tuple([gl_u64(data + 2 + SID_SIZE * number_of) for number_of in range(gl_u16(data))])
     return sids, data[at], gl_u64(data + at + 1), frames
 
 
 def open_broadcast_frames(bytes body not None, max_frame):
     cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
-    cdef size_t size = <size_t>PyBytes_GET_SIZE(body), at
-    cdef WholeFrames frames = None
-    if size >= 2 + POLICY_AND_KEY:
-        at = 2 + <size_t>gl_u16(data)
-        if at + POLICY_AND_KEY <= size and data[at] <= 2:
-            frames = whole_frames(body, at + POLICY_AND_KEY, max_frame)
+    cdef size_t at = 0
+    cdef WholeFrames frames = frames_of_broadcast(body, max_frame, &at)
     if frames is None:
         return pure_function("open_broadcast_frames")(body, max_frame)
     return body[2:at].decode("utf-8", "surrogateescape"), data[at], gl_u64(data + at + 1), frames

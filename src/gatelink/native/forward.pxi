@@ -17,36 +17,89 @@ cdef class ForwardTable:
         self.table = table
         self.handled_here = handled_here
 
-    cdef bint take_push(self, const uint8_t *data, size_t size, list to_flush, int64_t *pushed) except -1:
-        """Queue the messages of a PushFrame for its player. Returns False, and does nothing, if Python must do it.
+    cdef bint take_push(
+        self, LinkPath link, uint16_t id, const uint8_t *data, size_t size, list to_flush, int64_t *pushed
+    ) except -1:
+        """Queue the messages of a PushFrame or a BroadcastFrame. Returns False, and does nothing, if Python must do it.
 
-        to_flush: gets the session, if that must be scheduled. pushed: the number of messages is added to it.
+        to_flush: gets a session that must be scheduled. pushed: the number of messages for one player is added to it.
         """
+        if <int64_t>size > <int64_t>self.context.max_message:
+            return False
+        if id == BROADCAST_FRAME:
+            return self.take_broadcast(PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size))
+        if size > PUSH_BODY_HEAD and gl_u16(data) == 1 and not data[2 + SID_SIZE] and not gl_u64(data + 3 + SID_SIZE):
+            return self.take_for_one(link, data, size, to_flush, pushed)
+        return self.take_for_several(PyBytes_FromStringAndSize(<const char *>data, <Py_ssize_t>size))
+
+    cdef bint take_for_one(
+        self, LinkPath link, const uint8_t *data, size_t size, list to_flush, int64_t *pushed
+    ) except -1:
         cdef PyObject *found
+        cdef ForwardPath player
         cdef StraightPath session
-        cdef Outbox outbox
         cdef Contents contents
-        if size <= PUSH_BODY_HEAD or gl_u16(data) != 1 or data[2 + SID_SIZE] or gl_u64(data + 3 + SID_SIZE):
-            return False  # to several players, or with a policy or a key
-        if not check_contents(data, PUSH_BODY_HEAD, size, self.max_frame, None, &contents) or contents.has_tags:
+        cdef list tags = []
+        if not check_contents(data, PUSH_BODY_HEAD, size, self.max_frame, None, &contents):
             return False
         found = PyDict_GetItemWithError(self.players, gl_u64(data + 2))
         if found is NULL:
             return False
-        sent_to = (<ForwardPath?>(<object>found)).session
-        if not isinstance(sent_to, StraightPath) or <int64_t>size > <int64_t>self.context.max_message:
+        player = <ForwardPath?>(<object>found)
+        if not isinstance(player.session, StraightPath):
             return False
-        session = <StraightPath>sent_to
+        session = <StraightPath>player.session
         if session.state is not OPEN or not isinstance(session.outbox, Outbox):
             return False
-        outbox = <Outbox>session.outbox
-        if not outbox.append_frames(data + PUSH_BODY_HEAD, size - PUSH_BODY_HEAD, contents.count):
+        if contents.has_tags and not player.find_answers(link, data, size, tags):
             return False
+        if not (<Outbox>session.outbox).append_frames(data + PUSH_BODY_HEAD, size - PUSH_BODY_HEAD, contents.count):
+            return False
+        for tag in tags:
+            del session.extension.requests.serving[tag]
         pushed[0] += contents.count
         if not session._flush_scheduled:
             to_flush.append(session)
             session._flush_scheduled = True
         return True
+
+    cdef bint take_for_several(self, bytes body) except -1:
+        cdef const uint8_t *data = <const uint8_t *>PyBytes_AS_STRING(body)
+        cdef size_t behind = 0, at
+        cdef WholeFrames frames = frames_of_push(body, self.max_frame, &behind)
+        cdef PyObject *found
+        cdef list sessions = []
+        if frames is None or frames.contents.has_tags:
+            return False
+        for at in range(2, behind, SID_SIZE):
+            found = PyDict_GetItemWithError(self.players, gl_u64(data + at))
+            if found is not NULL:
+                sessions.append((<ForwardPath?>(<object>found)).session)
+        self.deliver(sessions, <int64_t>(behind - 2) // SID_SIZE, frames, data + behind)
+        return True
+
+    cdef bint take_broadcast(self, bytes body) except -1:
+        cdef size_t behind = 0
+        cdef WholeFrames frames = frames_of_broadcast(body, self.max_frame, &behind)
+        cdef list sessions
+        if frames is None or frames.contents.has_tags:
+            return False
+        if behind == 2:
+            sessions = [player.session for player in self.players.values()]
+        else:
+            try:
+                sessions = self.context.groups.members(body[2:behind].decode("utf-8", "surrogateescape"))
+            except LocalError:  # no group has such a name: Python counts it
+                return False
+        self.deliver(sessions, len(sessions), frames, <const uint8_t *>PyBytes_AS_STRING(body) + behind)
+        return True
+
+    cdef int deliver(self, list sessions, int64_t meant, WholeFrames frames, const uint8_t *behind) except -1:
+        """Queue frames for sessions. meant: how many players they were sent to. behind: their policy and key."""
+        cdef int64_t sent = deliver_to_all(sessions, frames, gl_u64(behind + 1), FULL_BY_NUMBER[behind[0]])
+        self.stats.pushed += sent * frames.contents.count
+        self.stats.misdirected += meant - sent
+        return 0
 
 
 cdef class ForwardPath:
@@ -81,6 +134,29 @@ cdef class ForwardPath:
         (<LinkPath>link).commit_envelope(client_size(found))
         route.unhandled += found.messages
         self.router.stats.forwarded += found.messages
+        return True
+
+    cdef bint find_answers(self, LinkPath link, const uint8_t *data, size_t size, list tags) except -1:
+        """Append the tags of the answers in a PushFrame to `tags`. Returns False if Python must judge one of its frames."""
+        cdef StraightPath session = <StraightPath>self.session
+        cdef size_t at = PUSH_BODY_HEAD
+        cdef uint32_t word
+        cdef object route, type = link.type
+        cdef PyObject *found
+        if session.extension is None or session.extension.requests is None:
+            return False
+        route = self.routes.get(type)
+        if route is None or route.link is not link:
+            return False
+        while at < size:
+            word = gl_u32(data + at)
+            if word >> 24 >= REQUEST:
+                tag = gl_u32(data + at + HEAD_SIZE)
+                found = PyDict_GetItemWithError(<dict?>session.extension.requests.serving, tag)
+                if word >> 24 < ANSWER or found is NULL or (<tuple?>(<object>found))[1] != type or tag in tags:
+                    return False
+                tags.append(tag)
+            at += HEADER_SIZE + (word & MAX_LENGTH)
         return True
 
     def forward_to(self, type, envelope, count):

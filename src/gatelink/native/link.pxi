@@ -45,15 +45,13 @@ cdef class LinkPath:
         cdef list others = [], to_flush = []
         cdef size_t at = 0, start, size
         cdef uint32_t word
-        cdef uint16_t id, straight = 0  # the id of the envelopes that need no Python
+        cdef uint16_t id
         cdef int64_t pushed = 0
-        cdef bint is_taken
+        cdef bint may_be_straight, is_taken
         if isinstance(self._receiver, PlayerTable):
             players = <PlayerTable>self._receiver
-            straight = CLIENT_FRAME
         elif isinstance(self._receiver, ForwardTable):
             router = <ForwardTable>self._receiver
-            straight = PUSH_FRAME
         try:
             while at < end:
                 word = gl_u32(data + at)
@@ -63,15 +61,19 @@ cdef class LinkPath:
                 size = at - start
                 if word & CONTROL_BIT:
                     continue
-                if others and id == straight:
+                may_be_straight = (
+                    (id == CLIENT_FRAME and players is not None)
+                    or ((id == PUSH_FRAME or id == BROADCAST_FRAME) and router is not None)
+                )
+                if others and may_be_straight:
                     self.give(others)
                     others = []
-                if id != straight:
+                if not may_be_straight:
                     is_taken = False
                 elif players is not None:
                     is_taken = players.take_client_frame(self, data + start, size)
                 else:
-                    is_taken = router.take_push(data + start, size, to_flush, &pushed)
+                    is_taken = router.take_push(self, id, data + start, size, to_flush, &pushed)
                 if is_taken:
                     straight_frames += 1
                 else:

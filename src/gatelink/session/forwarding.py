@@ -9,9 +9,10 @@ from gatelink.session.straight_path import StraightPath
 
 
 class PushStats(Protocol):
-    """pushed: frames that servers sent to players."""
+    """pushed: frames that servers sent to players. misdirected: deliveries for players that were not here."""
 
     pushed: int
+    misdirected: int
 
 
 @compiled

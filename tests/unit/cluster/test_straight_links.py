@@ -20,6 +20,7 @@ from gatelink.cluster.players import Players
 from gatelink.cluster.registry import ServerInfo
 from gatelink.net.connection import deliver
 from gatelink.session.loop_context import LoopContext
+from gatelink.session.session import Session
 from gatelink.wire import envelope
 from gatelink.wire.control import Features
 from gatelink.wire.envelope import SessionOpenedFully
@@ -326,12 +327,30 @@ async def test_any_envelopes_to_a_service_have_the_same_outcome_on_both_paths(li
 # -- a gateway --
 
 
-PUSHES = st.one_of(
-    st.tuples(st.just("one"), st.sampled_from((*SIDS, 9)), st.lists(st.integers(0, 3), min_size=1, max_size=6)),
-    st.tuples(st.just("one"), st.sampled_from(SIDS), st.lists(st.just(0), min_size=1, max_size=6)),
+SIZES = st.lists(st.integers(0, 3), min_size=1, max_size=6)
+TAGS = (0, 1, 2, 3, 9)  # the gateway expects an answer to 0 to 3; that to 3 from a server of another type
+PUSHES: st.SearchStrategy[Any] = st.one_of(
+    st.tuples(st.just("push"), st.lists(st.sampled_from((*SIDS, 9)), max_size=4), SIZES),
+    st.tuples(st.just("push"), st.sampled_from([[1], [2], [3]]), st.lists(st.just(0), min_size=1, max_size=6)),
+    st.tuples(st.just("policy"), st.lists(st.sampled_from((*SIDS, 9)), max_size=4), SIZES),
+    st.tuples(st.just("broadcast"), st.sampled_from(["", "two", "nobody's", "\udcff", "x" * 256]), SIZES),
+    st.tuples(st.just("answer"), st.sampled_from(SIDS), st.lists(st.sampled_from(TAGS), min_size=1, max_size=3)),
+    st.tuples(st.just("answer"), st.just(1), st.lists(st.sampled_from(TAGS[:3]), min_size=1, max_size=2)),
     st.tuples(
         st.sampled_from(
-            ["several", "policy", "key", "all", "answer", "framework", "cut off", "kick", "hold", "handled"]
+            [
+                "key",
+                "bad policy",
+                "ask",
+                "answer to all",
+                "framework",
+                "cut off",
+                "cut off broadcast",
+                "kick",
+                "hold",
+                "handled",
+                "bind",
+            ]
         ),
         st.sampled_from(SIDS),
         st.just([0]),
@@ -340,11 +359,11 @@ PUSHES = st.one_of(
 
 
 class Router(End):
-    """A gateway with the players of SIDS, whose outboxes are small."""
+    """A gateway with the players of SIDS, whose outboxes are small. The last one does not speak requests."""
 
     def __init__(self, is_straight: bool) -> None:
         super().__init__(ServerInfo(id=20, type=LOBBY, name="lobby"), is_straight)
-        self.bench = Bench(Limits(max_outbox_frames=12), catalog=CATALOG)
+        self.bench = Bench(Limits(max_outbox_frames=12, max_outbox_bytes=1_500), catalog=CATALOG)
         table = bytes(LOBBY if id // 1_000 == LOBBY else 0 for id in range(65_536))
         posts: Any = FakeHandlers()
         self.router = self.links.receiver = PlayerRouter(
@@ -353,49 +372,93 @@ class Router(End):
         handlers = Handlers(CATALOG)
         handlers.observer = self.router
         self.session.open()
-        self.clients = [self.bench.session(handlers, uid=100 + sid, epoch=sid) for sid in SIDS]
-        for session, _ in self.clients:
-            session.open()
+        self.clients = [self.client(handlers, sid) for sid in SIDS]
+        for session, _ in self.clients[:2]:
+            self.bench.context.groups.join(session, "two")
+
+    def client(self, handlers: Handlers, sid: int) -> tuple[Session, FakeStream]:
+        stream = FakeStream()
+        features = int(Features.REQUESTS) if sid < 3 else 0
+        session = extended_session(
+            self.bench.context, self.bench.owner, handlers, stream, features=features, uid=100 + sid, epoch=sid
+        )
+        stream.receiver = session
+        session.open()
+        if session.requests is not None:
+            session.requests.serving.update({tag: (12_004, LOBBY if tag < 3 else LOBBY + 1) for tag in TAGS[:4]})
+            self.router.players[sid].to(LOBBY).bind(envelope.NEW)
+        return session, stream
 
     def outcome(self) -> Any:
         stats = self.router.stats
         return (
-            [(stream.log, session.close_code, session.outbox.count) for session, stream in self.clients],
-            (stats.pushed, stats.misdirected, stats.malformed),
+            [
+                (
+                    stream.log,
+                    session.close_code,
+                    session.outbox.count,
+                    session.outbox.dropped,
+                    dict(session.requests.serving) if session.requests is not None else {},
+                )
+                for session, stream in self.clients
+            ],
+            (stats.pushed, stats.misdirected, stats.malformed, self.bench.stats.stray_answers),
+            [(id, body) for id, _, body in self.stream.frames],
         )
 
 
-def pushed(read: list[tuple[str, int, list[int]]], first: int) -> bytes:
+def pushed(read: list[tuple[str, Any, list[int]]], first: int) -> bytes:
     data: list[bytes] = []
-    for at, (what, sid, sizes) in enumerate(read):
+    for at, (what, to, sizes) in enumerate(read):
         frames = [encode_frame(12_002, bytes([first, at, i, *bytes(size * 190)])) for i, size in enumerate(sizes)]
         match what:
-            case "one":
-                data.append(envelope.push_to_one(sid, frames))
-            case "several":
-                data.append(envelope.push_frames([sid, 9, 1], frames))
+            case "push":
+                data.append(envelope.push_frames(to, frames))
             case "policy":
-                data.append(envelope.push_frames([sid], frames, 1))
-            case "key":
-                data.append(envelope.push_frames([sid], frames, 0, 7))
-            case "all":
-                data.append(envelope.broadcast_frames("", frames))
+                data.append(envelope.push_frames(to, frames, 1 + first % 2, at % 2))
+            case "broadcast":
+                data.append(envelope.broadcast_frames(to, frames, first % 3))
             case "answer":
-                data.append(envelope.push_to_one(sid, [encode_frame(12_002, b"1234", ANSWER), *frames]))
+                answers = [
+                    encode_frame(12_002, tag.to_bytes(4, "little") + bytes([first, at]), ANSWER) for tag in sizes
+                ]
+                data.append(envelope.push_to_one(to, [encode_frame(12_002, bytes([first, at])), *answers]))
+            case "key":
+                data.append(envelope.push_frames([to], frames, 0, 7))
+            case "bad policy":
+                data.append(envelope.push_frames([to, 1], frames, 3))
+            case "ask":
+                ask = encode_frame(12_004, bytes([LOBBY, 0, 0, 0]), REQUEST)
+                data.append(envelope.push_to_one(to, [ask, *frames]))
+            case "answer to all":
+                answer = encode_frame(12_002, bytes(4), ANSWER)
+                data += [envelope.push_frames([to, 2], [answer]), envelope.broadcast_frames("", [answer])]
             case "framework":
-                data.append(envelope.push_to_one(sid, [*frames, encode_frame(24, b"1234")]))
+                data.append(envelope.push_to_one(to, [*frames, encode_frame(24, b"1234")]))
             case "cut off":
-                data.append(encode_frame(envelope.PUSH_FRAME, envelope.push_to_one(sid, frames)[6:-1]))
+                data.append(encode_frame(envelope.PUSH_FRAME, envelope.push_frames([to, 1], frames)[6:-1]))
+            case "cut off broadcast":
+                data.append(
+                    encode_frame(envelope.BROADCAST_FRAME, envelope.broadcast_frames("two", frames)[6:][: to * 4])
+                )
             case "kick":
-                data.append(envelope.event(envelope.Kick(sid, 4009, "")))
+                data.append(envelope.event(envelope.Kick(to, 4009, "")))
             case "hold":
-                data.append(envelope.event(envelope.Hold(sid, 1)))
+                data.append(envelope.event(envelope.Hold(to, 1)))
             case "handled":
-                data.append(envelope.handled_counts([(sid, 1)]))
+                data.append(envelope.handled_counts([(to, 1)]))
+            case "bind":
+                data.append(envelope.event(envelope.Bind(to, LOBBY, 21)))
     return b"".join(data)
 
 
 @settings(max_examples=200, deadline=None)
+@example(
+    reads=[[("answer", 1, [0, 0]), ("answer", 1, [0]), ("answer", 2, [3, 1]), ("answer", 3, [1]), ("ask", 1, [0])]]
+)
+@example(reads=[[("bind", 1, [0]), ("answer", 1, [1, 2])], [("answer", 2, [9]), ("answer to all", 1, [0])]])
+@example(reads=[[("push", [1, 9, 3], [0, 1]), ("push", [], [0]), ("kick", 3, [0]), ("push", [2, 3], [0, 0])]])
+@example(reads=[[("broadcast", "two", [0, 1]), ("kick", 1, [0]), ("broadcast", "two", [0]), ("broadcast", "", [0, 0])]])
 @given(st.lists(st.lists(PUSHES, min_size=1, max_size=8), min_size=1, max_size=3))
 def test_any_envelopes_to_a_gateway_have_the_same_outcome_on_both_paths(reads: list[Any]) -> None:
     async def outcome(is_straight: bool) -> Any:
@@ -407,6 +470,38 @@ def test_any_envelopes_to_a_gateway_have_the_same_outcome_on_both_paths(reads: l
 
     straight, listed = asyncio.run(outcome(True)), asyncio.run(outcome(False))
     assert straight == listed
+
+
+@pytest.mark.parametrize("is_straight", [True, False])
+async def test_an_answer_of_a_server_that_the_player_has_left_is_stray(is_straight: bool) -> None:
+    gateway = Router(is_straight)
+    requests = gateway.clients[0][0].requests
+    assert requests is not None
+    gateway.read(pushed([("bind", 1, [0])], 0))
+    requests.serving[5] = 12_004, LOBBY  # the next server is asked
+    gateway.read(pushed([("answer", 1, [5])], 1))
+    assert 5 in requests.serving
+    assert gateway.bench.stats.stray_answers == 1
+
+
+@pytest.mark.parametrize(
+    ("what", "to"),
+    [
+        ("push", [1]),
+        ("push", [1, 9, 3]),
+        ("push", []),
+        ("policy", [1, 2]),
+        ("policy", [3]),
+        ("broadcast", ""),
+        ("broadcast", "two"),
+        ("answer", 1),
+    ],
+)
+async def test_a_gateway_needs_no_python_for_what_is_only_delivered(what: str, to: Any) -> None:
+    gateway = Router(is_straight=True)
+    straight, listed = frame_counts()
+    gateway.read(pushed([(what, to, [1])], 0))
+    assert frame_counts() == (straight + 1, listed)
 
 
 def frame_counts() -> tuple[int, int]:
