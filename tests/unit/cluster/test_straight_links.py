@@ -2,7 +2,7 @@
 
 import asyncio
 from collections import defaultdict
-from collections.abc import Coroutine
+from collections.abc import Callable, Coroutine
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,6 +18,7 @@ from gatelink.cluster.player import Player
 from gatelink.cluster.player_route import PlayerRouter
 from gatelink.cluster.players import Players
 from gatelink.cluster.registry import ServerInfo
+from gatelink.handling.routes import Routes
 from gatelink.net.connection import deliver
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.session import Session
@@ -33,6 +34,8 @@ pytestmark = pytest.mark.skipif(_native.core is None, reason="the compiled core 
 CATALOG = Catalog()
 LOBBY = 12
 SIDS = (1, 2, 3)
+DONE = b"\0" + (12_002).to_bytes(2, "little")
+"""The flags and id of a whole `Done`."""
 FEATURES = int(Features.RESUME | Features.REQUESTS | Features.LINK_REPORTS)
 
 
@@ -70,6 +73,46 @@ class Unknown(Struct):
     """It has no handler."""
 
 
+class Own:
+    """A codec of the application: the first byte of a body is `n`, and `how` says what goes wrong."""
+
+    def bind(self, cls: type) -> tuple[Callable[[Any], Any], Callable[[bytes], Any]]:
+        def encode(message: Any) -> Any:
+            match message.how:
+                case "encode: raise":
+                    raise ValueError
+                case "encode: exit":
+                    raise SystemExit
+                case "encode: large":
+                    return bytes(LINK_LIMITS.max_outbox_bytes)
+                case "encode: text":
+                    return message.how
+            return bytes([message.n % 256]) + message.how.encode()
+
+        def decode(body: bytes) -> Any:
+            message = cls(body[0], body[1:].decode())
+            match message.how:
+                case "decode: raise":
+                    raise ValueError
+                case "decode: exit":
+                    raise SystemExit
+            return message
+
+        return encode, decode
+
+
+@CATALOG.message(12_006, codec=Own())
+class Odd(Struct):
+    n: int
+    how: str
+
+
+@CATALOG.message(12_007, codec=Own(), answer=Odd)
+class AskOdd(Struct):
+    n: int
+    how: str
+
+
 HOWS = (
     "",
     "send",
@@ -84,13 +127,21 @@ HOWS = (
     "coroutine",
     "table",
     "forget",
+    "exit",
+    "inject",
+    "default",
+    "copy",
+    "hook",
+    "odd",
 )
+ODD = ("", "", "encode: raise", "encode: exit", "encode: large", "encode: text", "decode: raise", "decode: exit")
 FRAMES = st.one_of(
     st.tuples(st.just("do"), st.sampled_from(HOWS)),
     st.tuples(st.just("do"), st.just("send")),  # most frames do no harm
     st.tuples(st.just("do"), st.just("other")),
     st.tuples(st.sampled_from(["later", "unknown", "scrambled", "malformed", "framework"]), st.just("")),
     st.tuples(st.just("ask"), st.sampled_from(["", "refuse", "raise", "close", "nothing", "same tag"])),
+    st.tuples(st.sampled_from(["ask odd", "odd"]), st.sampled_from(ODD)),
     st.tuples(st.just("answer"), st.just("")),
 )
 ENVELOPES: st.SearchStrategy[Any] = st.one_of(
@@ -173,6 +224,16 @@ class Lobby(End):
             self.journal[player.sid].append((name, message.n, "later"))
             player.send(Done(player.sid, message.n))
 
+        @handlers.on(AskOdd)
+        def ask_odd(player: Player, message: AskOdd) -> Odd:
+            self.journal[player.sid].append((name, message.n, message.how))
+            return Odd(message.n, message.how)
+
+        @handlers.on(Odd)
+        def odd(player: Player, message: Odd) -> None:
+            self.journal[player.sid].append((name, message.n, message.how))
+            player.send(message)
+
         @handlers.on(Ask)
         def ask(player: Player, message: Ask) -> Any:
             self.journal[player.sid].append((name, message.n, message.how))
@@ -221,6 +282,18 @@ class Lobby(End):
             case "forget":
                 if 12_003 in self.handlers.routes:
                     del self.handlers.routes[12_003]
+            case "exit":
+                raise SystemExit
+            case "inject":
+                player.inject(Later(message.n))
+            case "default":
+                self.handlers.default_handler = lambda player, message: self.journal[player.sid].append("default")
+            case "copy":
+                self.handlers.routes = Routes(dict(self.handlers.routes.items()))
+            case "hook":
+                self.handlers.around(lambda player, message, call: call(player, message))
+            case "odd":
+                player.send(Odd(message.n, ODD[message.n % 6]))
         return None
 
     def outcome(self) -> Any:
@@ -230,7 +303,7 @@ class Lobby(End):
             if id == envelope.PUSH_FRAME:
                 sids, policy, key, frames = envelope.open_push_frames(body, 1 << 20)
                 for frame in frames:
-                    what = CATALOG.find(12_002).decode(frame[6:]) if frame[3] == 0 else None
+                    what = CATALOG.find(12_002).decode(frame[6:]) if frame[3:6] == DONE else None
                     by = what.by if what is not None else 0
                     sent[sids[0], by].append((policy, key, bytes(frame)))
             elif id >= 100:
@@ -271,6 +344,10 @@ def made(n: int, kind: str, how: str) -> bytes:
         case "ask":
             tag = 1 if how == "same tag" else n
             return encode_frame(12_004, tag.to_bytes(4, "little") + CATALOG.encode(Ask(n, how))[1], REQUEST)
+        case "odd":
+            return encode_frame(12_006, bytes([n % 256]) + how.encode())
+        case "ask odd":
+            return encode_frame(12_007, n.to_bytes(4, "little") + bytes([n % 256]) + how.encode(), REQUEST)
     return encode_frame(12_002, (n).to_bytes(4, "little") + CATALOG.encode(Done(0, n))[1], ANSWER)
 
 
