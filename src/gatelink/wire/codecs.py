@@ -89,7 +89,16 @@ class _Raw:
     def bind(self, cls: type) -> tuple[Encode, Decode]:
         if not issubclass(cls, bytes):
             raise CatalogError(f"codec raw is for subclasses of bytes; {cls.__qualname__} is not one")
-        return bytes, cls
+        is_plain = all(getattr(cls, name, None) is getattr(bytes, name, None) for name in _METHODS)
+        return bytes if is_plain else plain_bytes, cls
+
+
+_METHODS = ("__len__", "__bytes__", "__radd__")
+
+
+def plain_bytes(body: bytes) -> bytes:
+    """The same bytes, without the methods of a subclass: its `__len__` may count something else."""
+    return b"".join((body,))
 
 
 WIDTH = "width"

@@ -19,7 +19,19 @@ from msgspec import Struct
 
 from gatelink.errors import CatalogError, InvalidMessage
 from gatelink.wire.base import BASE_IDS, BASE_MESSAGES, ENVELOPE_IDS, FIRST_APPLICATION_ID
-from gatelink.wire.codecs import BINARY, CODECS, MSGPACK, PROTOBUF, RAW, Codec, Decode, Encode, codec_name, is_protobuf
+from gatelink.wire.codecs import (
+    BINARY,
+    CODECS,
+    MSGPACK,
+    PROTOBUF,
+    RAW,
+    Codec,
+    Decode,
+    Encode,
+    codec_name,
+    is_protobuf,
+    plain_bytes,
+)
 
 _Class = type  # a name that the field `type` of MessageType does not hide
 
@@ -201,7 +213,7 @@ def _bytes_alone(cls: type, encode: Encode) -> Encode:
         body: object = encode(message)
         if not isinstance(body, bytes):
             raise InvalidMessage(f"the codec of {cls.__qualname__} gave a {type(body).__name__}; it must give bytes")
-        return body
+        return body if type(body) is bytes else plain_bytes(body)
 
     return encode_to_bytes
 

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from msgspec import DecodeError, Struct, ValidationError
 
+from gatelink.config import WireOptions
 from gatelink.errors import BodyError, CatalogError, MessageTooLarge
 from gatelink.wire.codecs import (
     BINARY,
@@ -34,6 +35,8 @@ from gatelink.wire.codecs import (
     Codec,
     decode_error,
 )
+from gatelink.wire.messages import Catalog
+from tests.fakes import Bench
 
 
 class Item(Struct):
@@ -347,3 +350,40 @@ def test_what_a_class_itself_says_of_its_fields_is_left_out(codec: str) -> None:
         decode(bodies.get(codec, b"\x06\x00s3cret"))
     said = str(caught.value) if isinstance(caught.value, BodyError) else decode_error(caught.value)
     assert "s3cret" not in said and "is refused" not in said
+
+
+class Path(bytes):
+    """Steps of two bytes, with methods of its own."""
+
+    def __len__(self) -> int:
+        return super().__len__() // 2
+
+    def __bytes__(self) -> bytes:
+        return b"a path"
+
+    def __radd__(self, other: bytes) -> bytes:
+        return other
+
+
+class Steps(Struct):
+    path: bytes
+
+
+class Own:
+    """A codec of the application, whose bodies are of a class of its own."""
+
+    def bind(self, cls: type) -> tuple[Callable[[Any], bytes], Callable[[bytes], Any]]:
+        return lambda message: Path(message.path), lambda body: cls(body)
+
+
+@pytest.mark.parametrize("options", [WireOptions(), WireOptions(compress_over=1), WireOptions(scramble=True)])
+async def test_a_body_with_methods_of_its_own_is_sent_as_the_bytes_that_it_has(options: WireOptions) -> None:
+    catalog = Catalog()
+    catalog.add(11_001, Path)
+    catalog.add(11_002, Steps, codec=Own())
+    bench = Bench(options=options, catalog=catalog)
+    session, stream = bench.session()
+    session.send(Path(b"12345"))
+    session.send(Steps(b"12345"))
+    session.flush()
+    assert [bench.context.open_body(flags, body) for _, flags, body in stream.frames] == [b"12345"] * 2
