@@ -207,6 +207,7 @@ async def test_an_older_copy_of_the_bucket_is_known_for_one_though_the_server_wa
         for n in range(5):
             await engine.put("k", b"after %d" % n, LONG)
         server.kill()
+        await until(lambda: not engine.is_available)
         shutil.rmtree(folder / "store")
         shutil.copytree(tmp_path / "backup", folder / "store")
         del told[:]
@@ -282,7 +283,7 @@ async def village(url: str) -> AsyncIterator[Village]:
     bucket = fresh_bucket()
     async with AsyncExitStack() as stack:
         engines = [
-            await stack.enter_async_context(NatsEngine(url, bucket=bucket, timeout=1_000 * MS)) for _ in range(4)
+            await stack.enter_async_context(NatsEngine(url, bucket=bucket, timeout=5_000 * MS)) for _ in range(4)
         ]
         gateways = [
             Gateway(
