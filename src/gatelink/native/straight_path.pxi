@@ -246,7 +246,7 @@ cdef class StraightPath(MessageSource):
         messages = extension.receive(frames, now)
         if extension.has_tags:
             messages = self.take_requests(extension, messages)
-        if messages:
+        if messages and self.state is OPEN:
             self.handlers.dispatch(self, messages)
         if extension.action_due or extension.lags:
             self.after_read(extension)

@@ -252,7 +252,7 @@ class StraightPath(Item):
                 messages = extension.receive(frames, now)
                 if extension.has_tags:
                     messages = self.take_requests(extension, messages)
-                if messages:
+                if messages and self.state is _OPEN:  # else the codec of an answer has ended the session
                     self.handlers.dispatch(self, messages)
                 if extension.action_due or extension.lags:
                     self.after_read(extension)

@@ -187,6 +187,39 @@ async def test_an_answer_that_its_codec_cannot_encode_fails_its_request_alone_an
     assert house.bench.stats.requests_served == {"answered": 4, "failed": 2}
 
 
+@pytest.mark.parametrize("is_straight", [True, False])
+async def test_no_message_of_a_read_is_handled_if_the_codec_of_an_answer_in_it_ends_the_session(
+    is_straight: bool,
+) -> None:
+    class Closing:
+        def bind(self, cls: type) -> tuple[Any, Any]:
+            def decode(body: bytes) -> Any:
+                house.session.close()
+                return cls()
+
+            return lambda message: b"", decode
+
+    catalog = Catalog()
+    catalog.add(NOTE, Note)
+    catalog.add(SUM, own := type("Sum", (Struct,), {}), codec=Closing())
+    catalog.add(DOUBLE, Double, answer=own)
+    house, heard = House(catalog), list[int]()
+    house.handlers.on(Note)(lambda session, message: heard.append(message.n))
+    asked = asyncio.create_task(house.session.request(Double(1)))
+    await settle()
+    assert house.session.requests is not None
+    (tag,) = house.session.requests.asked
+    frames = [note(1), (SUM, ANSWER, tag.to_bytes(4, "little")), note(2)]
+    if is_straight:
+        data = b"".join(encode_frame(id, body, flags) for id, flags, body in frames)
+        decoder = FrameDecoder(1_000)
+        decoder.allowed = ALL_FLAGS
+        deliver(decoder, data, len(data), house.session, None)
+    else:
+        house.session.receive(frames)
+    assert isinstance(await asked, own) and heard == []
+
+
 @pytest.mark.parametrize("end", ["return", "raise", "exit"])
 async def test_an_answer_goes_only_where_its_request_came_from(end: str) -> None:
     """The peer has begun anew while the handler ran, and uses the tag again."""
