@@ -31,7 +31,7 @@ from gatelink.net.tls import TlsServer
 from gatelink.net.upgrade import Upgrade, UpgradeRules
 from gatelink.session.loop_context import LoopContext
 
-ACCEPTS_A_TURN = 4
+SOCKETS_PER_ADDRESS = 4
 """Listening sockets for each TCP address. uvloop accepts one connection of each in a turn of the loop, and a flood
 makes turns long. Each socket costs every connection 4 us, a sixtieth of a login."""
 
@@ -157,7 +157,7 @@ class Listener:
         self.is_everywhere = any(is_everywhere(listening.getsockname()[0]) for listening in server.sockets)
         for listening in server.sockets:
             self._set_options(listening)
-            for _ in range(ACCEPTS_A_TURN - 1):
+            for _ in range(SOCKETS_PER_ADDRESS - 1):
                 same = socket.socket(fileno=os.dup(listening.fileno()))
                 again = await loop.create_server(self._protocol, sock=same, backlog=backlog)
                 self._servers.append(again)
