@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import re
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -19,9 +20,8 @@ ROOT = ARENA.parents[1]
 STARTING = 60.0
 ENDING = 30.0  # s that it may take to end
 TELL_EVERY = 3.0  # s between two lines of progress
-# ends of the 14 links among two gateways and four services; the gateways have none
-# between them
-LINKS = 28
+SERVERS = 6  # two gateways and four services
+LINKS = SERVERS * (SERVERS - 1)  # ends of links: each server has one to each other
 
 CONFIGURATION = """\
 [engine]
@@ -189,7 +189,7 @@ async def answering(
                 gateways = len(await client.servers())
             except LoginFailed:
                 gateways = 0
-            ends = _count(log, "linked")
+            ends = links_in(log)
             if gateways == 2 and ends >= LINKS:
                 return
             if time.monotonic() > tell:
@@ -216,5 +216,6 @@ async def end(up: asyncio.subprocess.Process) -> None:
         raise DemoError(f"`gatelink up` ended with exit status {up.returncode}")
 
 
-def _count(file: Path, word: str) -> int:
-    return file.read_text().count(word)
+def links_in(log: Path) -> int:
+    """How many ends of links the log reports: `not linked` is an attempt that failed."""
+    return len(re.findall("(?<!not )linked", log.read_text()))
