@@ -59,7 +59,7 @@ class Service(ClusterServer):
     def players(self) -> Players:
         """The players of this service. Raises ConfigError before the first `start`."""
         if self._players is None:
-            raise ConfigError("this service has not been started, so it has no players; use `players` after `start`")
+            raise ConfigError("this service has not been started; use `players` and `sessions` after `start`")
         return self._players
 
     @property
