@@ -15,6 +15,7 @@ from gatelink.wire.frames import encode_frame
 from tests.e2e.extension import ExtendedClient
 from tests.e2e.support import RawClient, leave, until, verify_request
 from tests.support import MS
+from tests.twins import turns_of
 
 
 class Work(msgspec.Struct):
@@ -115,9 +116,10 @@ async def test_a_burst_that_takes_long_is_handled_in_turns_with_the_others_and_i
 
     async with server:
         heavy, light = await ExtendedClient.logged_in(server, 1), await log_in(server, 2)
-        heavy.send(*(encode_frame(11_000, server.catalog.encode(Work(n))[1]) + between for n in range(100)))
-        light.send(Work(0))
-        await both.wait()
+        with turns_of(0.005):
+            heavy.send(*(encode_frame(11_000, server.catalog.encode(Work(n))[1]) + between for n in range(100)))
+            light.send(Work(0))
+            await both.wait()
         assert seen.index((2, 0)) < 90, "the light one waited for all of the heavy one's"
         assert [n for uid, n in seen if uid == 1] == list(range(100))
         await leave(light)
