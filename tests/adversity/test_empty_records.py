@@ -3,6 +3,7 @@
 import asyncio
 import socket
 import ssl
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any
@@ -13,6 +14,7 @@ from benchmarks.tlsclient import TlsRecords
 from gatelink import CloseCode, Identity, Limits, Listen, StaticTokens
 from gatelink.net import tls_watch
 from gatelink.net.certificates import Certificate
+from gatelink.session.stream import Pause
 from gatelink.wire.control import Hello, control_frame
 from gatelink.wire.frames import FrameDecoder
 from tests.e2e.support import (
@@ -39,7 +41,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, ssl.SSLCo
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
     """Connections are looked at in every tick."""
-    monkeypatch.setattr(tls_watch, "INTERVAL", 0.0)
+    monkeypatch.setattr(tls_watch, "INTERVAL", 1 * MS)
 
 
 @asynccontextmanager
@@ -256,6 +258,29 @@ async def test_an_honest_client_that_is_not_read_for_a_while_is_left_alone(files
         await client.frame()
         assert server.ended == []
         await client.close()
+
+
+async def test_so_is_one_that_is_checked_as_soon_as_it_is_read_again(
+    files: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The transport decrypts what it holds in the turn after the pause. Until then, nothing explains these bytes."""
+    watches: list[tls_watch.TlsWatch] = []
+    add, resume = tls_watch.TlsWatch.add, tls_watch.TlsConnection.resume
+
+    def adding(watch: tls_watch.TlsWatch, connection: tls_watch.TlsConnection) -> None:
+        watches.append(watch)
+        add(watch, connection)
+
+    def resuming(connection: tls_watch.TlsConnection, why: Pause) -> None:
+        was_reading = connection.transport.is_reading()
+        resume(connection, why)
+        if connection.transport.is_reading() and not was_reading:
+            connection.check_at = 0.0
+            watches[0].on_deadline(time.monotonic())
+
+    monkeypatch.setattr(tls_watch.TlsWatch, "add", adding)
+    monkeypatch.setattr(tls_watch.TlsConnection, "resume", resuming)
+    await test_an_honest_client_that_is_not_read_for_a_while_is_left_alone(files)
 
 
 def test_no_client_of_tls_1_2_renegotiates(files: Any) -> None:

@@ -18,7 +18,7 @@ from gatelink.net.connection import Connection
 from gatelink.session.loop_context import LoopContext
 from gatelink.session.rates import Charged, TokenBucket
 from gatelink.session.states import ConnectionState
-from gatelink.session.stream import FrameReceiver
+from gatelink.session.stream import FrameReceiver, Pause
 from gatelink.session.timers import Item
 from gatelink.wire.frames import BASE_FLAGS, FrameDecoder
 
@@ -39,7 +39,7 @@ SPARE_RATE = 1_024
 """Bytes, and bytes a second, that nothing explains: a part of a record, a KeyUpdate now and then."""
 
 HELD = 524_288
-"""Bytes that a paused transport may hold: TLS has not decrypted them yet."""
+"""Bytes that a paused transport may hold: TLS has not decrypted them yet. It does so in the turn after the pause."""
 
 _RECEIVED_AT = 128  # the offset of `tcpi_bytes_received` in Linux's `struct tcp_info`
 _INFO_SIZE = _RECEIVED_AT + 8
@@ -75,7 +75,7 @@ class TlsConnection(Connection):
     allowance has paid for. check_at: when `TlsWatch` checks the connection next, on the wheel's clock.
     """
 
-    __slots__ = ("_accepted", "_carried", "_start", "allowance", "charged", "check_at")
+    __slots__ = ("_accepted", "_carried", "_start", "_was_paused", "allowance", "charged", "check_at")
 
     def __init__(
         self,
@@ -89,6 +89,7 @@ class TlsConnection(Connection):
         self._accepted = accepted
         self._meter = self._carried = _Carried()
         self._start = 0
+        self._was_paused = False  # since the last check
         self.allowance = TokenBucket(SPARE_RATE, SPARE, now)
         self.charged = 0.0
         self.check_at = now
@@ -108,7 +109,15 @@ class TlsConnection(Connection):
             size: int = struct.unpack("i", fcntl.ioctl(self._accepted.fileno(), termios.FIONREAD, bytes(4)))[0]
         except (OSError, ValueError):  # the socket is closed
             size = 0
-        return size + (HELD if self._paused else 0)
+        return size + (HELD if self._was_paused else 0)
+
+    def checked(self) -> None:
+        """Called after each check: what the transport has held until now has been decrypted when the next one comes."""
+        self._was_paused = bool(self._paused)
+
+    def pause(self, why: Pause) -> None:
+        self._was_paused = True
+        super().pause(why)
 
     def bind(
         self,
@@ -166,6 +175,7 @@ class TlsWatch(Item):
                     connection.check_at = now + INTERVAL
                     queue.append(connection)  # before the check: if it raises, this connection is still checked again
                     self._check(connection, now)
+                    connection.checked()
         finally:
             if queue:
                 self._context.wheel.set(self, queue[0].check_at - now)
