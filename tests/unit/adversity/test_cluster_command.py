@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import subprocess
+import time
 import sys
 from pathlib import Path
 from uuid import uuid4
@@ -61,9 +62,12 @@ def test_when_a_rig_was_killed_none_of_its_processes_is_left() -> None:
     marker = f"1000.{uuid4().int}"
     script = f"for _ in $(seq 50); do sleep {marker} & done; echo started; wait"
     with subprocess.Popen([*command.ISOLATED, "sh", "-c", script], stdout=subprocess.PIPE) as rig:
-        assert rig.stdout is not None and rig.stdout.readline() == b"started\n"
-        assert len(running(marker)) >= 50
-        command.end(rig)
+        try:
+            assert rig.stdout is not None and rig.stdout.readline() == b"started\n"
+            while len(running(marker)) < 50:  # one that becomes `sleep` just now has no command line
+                time.sleep(0.01)
+        finally:
+            command.end(rig)
         assert running(marker) == []
 
 
