@@ -4,8 +4,8 @@ import contextlib
 import fcntl
 import os
 import subprocess
-import time
 import sys
+import time
 from pathlib import Path
 from uuid import uuid4
 
