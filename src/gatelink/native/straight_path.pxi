@@ -182,7 +182,8 @@ cdef class StraightPath(MessageSource):
     cdef bint flush_straight(self, stream) except -1:
         """Write messages from the outbox's block to the socket. Returns False if nothing was written.
 
-        A sealed stream gets a copy: Python may run while it is sealed, as for a signal, and change the outbox.
+        It writes nothing to a sealed stream. `flush` seals a copy of the messages, because Python may run during the
+        seal, as for a signal, and change the outbox.
         """
         cdef Outbox outbox
         cdef Stream socket

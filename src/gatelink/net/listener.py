@@ -66,9 +66,9 @@ class Listener:
         self.certificate = listen.load_certificate()
         if fix := self._misfit(listen):
             raise ConfigError(f"listener {listen.endpoint}: {fix}")
-        is_web = self.endpoint.scheme in WEB_SCHEMES
-        rules = UpgradeRules(check_origins(listen.origins), listen.tls == "terminated")
-        self._upgrade_rules = rules if is_web else None
+        self._upgrade_rules: UpgradeRules | None = None
+        if self.endpoint.scheme in WEB_SCHEMES:
+            self._upgrade_rules = UpgradeRules(check_origins(listen.origins), listen.tls == "terminated")
         self._context = context
         self._acceptor = Acceptor(listen, context, admission, welcome)
         self._servers: list[Closable] = []

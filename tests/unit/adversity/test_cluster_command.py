@@ -64,7 +64,9 @@ def test_when_a_rig_was_killed_none_of_its_processes_is_left() -> None:
     with subprocess.Popen([*command.ISOLATED, "sh", "-c", script], stdout=subprocess.PIPE) as rig:
         try:
             assert rig.stdout is not None and rig.stdout.readline() == b"started\n"
+            deadline = time.monotonic() + command.ENDING
             while len(running(marker)) < 50:  # one that becomes `sleep` just now has no command line
+                assert time.monotonic() < deadline
                 time.sleep(0.01)
         finally:
             command.end(rig)
