@@ -173,6 +173,8 @@ def test_the_core_has_the_numbers_of_the_wire() -> None:
         "FIRST_ENVELOPE_ID": ENVELOPE_IDS[0],
         "LAST_ENVELOPE_ID": ENVELOPE_IDS[-1],
         "POLICY_AND_KEY": len(envelope.push_frames([], [])) - len(frames.encode_frame(1, b"\0\0")),
+        "POLICY_AT": (to_one := envelope.push_frames([1], [], 2, 0xFF)[frames.HEAD_SIZE :]).index(2, 3),
+        "KEY_AT": to_one.index(0xFF),
         "PUSH_BODY_HEAD": envelope.PUSH_HEAD - frames.HEAD_SIZE,
     }
     expressions = dict(re.findall(r"^DEF (\w+) = (.*?) *(?:#.*)?$", (NATIVE / "wire.pxi").read_text(), re.MULTILINE))

@@ -5,7 +5,7 @@ def send_to_all(sessions, frames, key=0, full=None):
 
 
 cdef int64_t deliver_to_all(sessions, WholeFrames whole, key, full) except -1:
-    cdef list to_flush = []
+    cdef list to_flush = [], frames = None
     cdef StraightPath session
     cdef object context = None
     cdef Outbox outbox
@@ -15,24 +15,25 @@ cdef int64_t deliver_to_all(sessions, WholeFrames whole, key, full) except -1:
         for each in sessions:
             if is_plain and isinstance(each, StraightPath):
                 session = <StraightPath>each
-                if session.state is OPEN and isinstance(session.outbox, Outbox):
-                    outbox = <Outbox>session.outbox
-                    if outbox.append_whole(whole):
-                        sent += 1
-                        if not session._flush_scheduled:
-                            if context is None:
-                                context = session.context
-                            if session.context is context:
-                                session._flush_scheduled = True
-                                to_flush.append(session)
-                            else:
-                                session._schedule_flush()
-                        continue
+                outbox = session.open_outbox()
+                if outbox is not None and outbox.append_whole(whole):
+                    sent += 1
+                    if not session._flush_scheduled:
+                        if context is None:
+                            context = session.context
+                        if session.context is context:
+                            session._flush_scheduled = True
+                            to_flush.append(session)
+                        else:
+                            session._schedule_flush()
+                    continue
+            if frames is None:
+                frames = whole.c_list()
             try:
                 if is_plain:
-                    each.send_frames(whole.c_list())
+                    each.send_frames(frames)
                 else:
-                    for frame in whole.c_list():
+                    for frame in frames:
                         each.send_frame(frame, key, CLOSE_FULL if full is None else full)
             except SessionClosed:
                 continue

@@ -85,13 +85,7 @@ cdef class WholeFrames:
         return <size_t>PyBytes_GET_SIZE(self.body) - self.start
 
     cdef list c_list(self):
-        cdef list frames = []
-        cdef size_t at = 0, size
-        while at < self.c_size():
-            size = HEADER_SIZE + (gl_u32(self.c_data() + at) & MAX_LENGTH)
-            frames.append(PyBytes_FromStringAndSize(<const char *>self.c_data() + at, <Py_ssize_t>size))
-            at += size
-        return frames
+        return cut_frames(self.c_data(), 0, self.c_size())
 
     def __len__(self):
         return self.contents.count
@@ -189,26 +183,26 @@ def push_to_one(sid, list frames not None):
     return whole
 
 
-cdef WholeFrames frames_of_push(bytes body, int64_t max_frame, size_t *behind):
-    """The frames of a PushFrame; None if something is wrong. behind: gets the offset of the policy and the key."""
+cdef WholeFrames frames_of_push(bytes body, int64_t max_frame, size_t *policy_at):
+    """The frames of a PushFrame; None if something is wrong. policy_at: gets the offset of its policy and key."""
     if PyBytes_GET_SIZE(body) < 2:
         return None
-    behind[0] = 2 + SID_SIZE * <size_t>gl_u16(<const uint8_t *>PyBytes_AS_STRING(body))
-    return frames_behind(body, behind[0], max_frame)
+    policy_at[0] = 2 + SID_SIZE * <size_t>gl_u16(<const uint8_t *>PyBytes_AS_STRING(body))
+    return frames_behind(body, policy_at[0], max_frame)
 
 
-cdef WholeFrames frames_of_broadcast(bytes body, int64_t max_frame, size_t *behind):
+cdef WholeFrames frames_of_broadcast(bytes body, int64_t max_frame, size_t *policy_at):
     """As `frames_of_push`, of a BroadcastFrame."""
     if PyBytes_GET_SIZE(body) < 2:
         return None
-    behind[0] = 2 + <size_t>gl_u16(<const uint8_t *>PyBytes_AS_STRING(body))
-    return frames_behind(body, behind[0], max_frame)
+    policy_at[0] = 2 + <size_t>gl_u16(<const uint8_t *>PyBytes_AS_STRING(body))
+    return frames_behind(body, policy_at[0], max_frame)
 
 
-cdef WholeFrames frames_behind(bytes body, size_t behind, int64_t max_frame):
-    if behind + POLICY_AND_KEY > <size_t>PyBytes_GET_SIZE(body) or (<const uint8_t *>PyBytes_AS_STRING(body))[behind] > 2:
+cdef WholeFrames frames_behind(bytes body, size_t policy_at, int64_t max_frame):
+    if policy_at + POLICY_AND_KEY > <size_t>PyBytes_GET_SIZE(body) or (<const uint8_t *>PyBytes_AS_STRING(body))[policy_at] > 2:
         return None
-    return whole_frames(body, behind + POLICY_AND_KEY, max_frame)
+    return whole_frames(body, policy_at + POLICY_AND_KEY, max_frame)
 
 
 def open_push_frames(bytes body not None, max_frame):

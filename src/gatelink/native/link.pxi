@@ -1,7 +1,7 @@
-# Twin of cluster/links.LinkPath: the envelopes of a read, and the frames for players that a turn gathers.
+# Twin of cluster/links.LinkPath. It opens the envelopes of a read, and gathers the frames that are sent to players in a turn.
 #
-# The gathered frames stand in one block, in the order in which they were sent. Each is behind the number of its envelope
-# and its size. `pack` sorts them into the outbox of the link's session.
+# The gathered frames stand in one block, in the order in which they were sent. Before each stand the number of its envelope
+# and the frame's size. `pack` sorts them into the outbox of the link's session.
 
 DEF ENTRY = 8               # bytes before each frame in the block
 
@@ -73,7 +73,7 @@ cdef class LinkPath:
                 elif players is not None:
                     is_taken = players.take_client_frame(self, data + start, size)
                 else:
-                    is_taken = router.take_push(self, id, data + start, size, to_flush, &pushed)
+                    is_taken = router.take_envelope(self, id, data + start, size, to_flush, &pushed)
                 if is_taken:
                     straight_frames += 1
                 else:
@@ -202,16 +202,13 @@ cdef class LinkPath:
 
     cdef Outbox outbox(self):
         """The outbox of the session, if frames may be written into it; else None."""
-        cdef StraightPath session
-        if not isinstance(self.session, StraightPath):
-            return None
-        session = <StraightPath>self.session
-        if session.state is not OPEN or not isinstance(session.outbox, Outbox) or (<Outbox>session.outbox).is_slow:
-            return None
-        return <Outbox>session.outbox
+        cdef Outbox outbox = None
+        if isinstance(self.session, StraightPath):
+            outbox = (<StraightPath>self.session).open_outbox()
+        return None if outbox is None or outbox.is_slow else outbox
 
     cdef bint has_room(self, int64_t size, int64_t count) except -1:
-        """Whether the link takes so many more envelopes and is not crowded then. If False, ask `_check_room`."""
+        """Whether `count` more envelopes of `size` bytes leave the link uncrowded. If False, `_check_room` decides."""
         cdef Outbox outbox = self.outbox()
         if outbox is None:
             return False

@@ -5,7 +5,7 @@ cdef double TURN_SECONDS = 0.005    # as in handlers.py; a test compares them
 
 
 def set_turn_seconds(double seconds):
-    """Set how long the handlers of one read may take; what is left waits for another turn of the loop. For tests."""
+    """Set how long the handlers of one read may take; the rest waits for another turn of the loop. For tests."""
     global TURN_SECONDS
     TURN_SECONDS = seconds
 
@@ -29,8 +29,7 @@ cdef class MessageSource(Item):
         raise NotImplementedError
 
     cdef uint8_t *reserve(self, size_t size, full) except? NULL:
-        """The place for a frame of `size` bytes, which `commit` queues; NULL if `send_frame` must take the frame.
-        """
+        """The place for a frame of `size` bytes, which `commit` queues; NULL if `send_frame` must take the frame."""
         return NULL
 
     cdef int commit(self, size_t size) except -1:
@@ -133,7 +132,7 @@ cdef class MessageSource(Item):
                 if here in refused:
                     continue
                 head += TAG_SIZE
-            found = table.known.at(gl_u16(data + here + HEADER_SIZE))
+            found = table.c_routes.at(gl_u16(data + here + HEADER_SIZE))
             if found is NULL:  # a handler that was called before has deleted the route
                 self.handlers.dispatch(self, frames_of(data, here, end, refused))
                 return 0

@@ -1,7 +1,7 @@
 # Names of the package that the core uses. They are imported at first use, because the package imports the core first.
 
 cdef object OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED
-cdef tuple FULL_BY_NUMBER   # in an envelope
+cdef tuple POLICIES         # by their number in an envelope, as in cluster/player.py
 cdef object OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, LocalError, ProtocolError, NORMAL
 cdef object frame_too_large, outbox_full, wrong_count
 cdef object FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, PeerError, Refuse, refuse_for, serve_later
@@ -12,7 +12,7 @@ cdef bint are_names_imported = False
 
 cdef int import_names() except -1:
     """Import the names, once. The constructors call it."""
-    global are_names_imported, OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED, FULL_BY_NUMBER
+    global are_names_imported, OPEN, DETACHED, CLOSE_FULL, DROP_NEWEST, NOT_PAUSED, POLICIES
     global OutboxFull, PureOutbox, SessionClosed, MessageTooLarge, LocalError, ProtocolError, NORMAL
     global frame_too_large, outbox_full, wrong_count
     global FrameDecoder, encode_frame, too_large, contain, isawaitable, sleep, ACK_FRAMES, ACK_BYTES
@@ -27,7 +27,7 @@ cdef int import_names() except -1:
     from gatelink.wire import frames
     OPEN, DETACHED = states.SessionState.OPEN, states.SessionState.DETACHED
     CLOSE_FULL, DROP_NEWEST, OutboxFull = outbox.Full.CLOSE, outbox.Full.DROP_NEWEST, outbox.OutboxFull
-    FULL_BY_NUMBER = tuple(outbox.Full)
+    POLICIES = tuple(outbox.Full)
     PureOutbox = _native.pure["Outbox"]
     NOT_PAUSED = stream.Pause(0)
     frame_too_large, outbox_full, wrong_count = outbox.frame_too_large, outbox.outbox_full, outbox.wrong_count

@@ -85,7 +85,7 @@ cdef class PlayerTable:
         table = <HandlerTable>player.handlers
         if table.ticking or table.rates:
             return False
-        if not check_contents(data, SID_SIZE, size, self.max_frame, table.known, &contents):
+        if not check_contents(data, SID_SIZE, size, self.max_frame, table.c_routes, &contents):
             return False
         if contents.has_tags and player.requests is None:
             return False

@@ -45,8 +45,8 @@ for _page in range(PAGE):
 cdef class Routes:
     """A dictionary, and beside it pages of pointers to the same routes, which the dictionary owns.
 
-    The page of an id is that of its higher byte. A table has the pages of the ids that it had; a session may have a
-    table of its own, so it must not be large.
+    A page covers the 256 ids with one higher byte. It is made with its first route, and stays. So a table is small: each
+    session may have its own.
 
     It is no subclass of dict, whose other methods would not change the pages.
     """
@@ -94,7 +94,7 @@ cdef class Routes:
 
     def __setitem__(self, int key, Route route not None):
         cdef PyObject **page = NULL
-        if not -0x10000 < key < 0x10000:
+        if not -0x10000 < key < 0x10000:  # events have ids below 0
             raise ValueError(f"{key} is no message id")
         if key >= 0:
             page = self.page_of(<uint16_t>key)
@@ -142,22 +142,22 @@ cdef class Routes:
 
 
 cdef class HandlerTable:
-    cdef Routes known           # never None, as it is looked into without a check
+    cdef Routes c_routes        # never None: `at` is called without a check
     cdef public dict rates
     cdef public bint ticking
     cdef public object default_handler
     cdef object __weakref__
 
     def __cinit__(self, *arguments, **options):
-        self.known = Routes()
+        self.c_routes = Routes()
 
     def __init__(self):
         self.rates = {}
 
     @property
     def routes(self):
-        return self.known
+        return self.c_routes
 
     @routes.setter
     def routes(self, Routes routes not None):
-        self.known = routes
+        self.c_routes = routes

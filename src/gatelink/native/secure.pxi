@@ -1,6 +1,6 @@
 # Twins of wire/noise.CipherState and wire/secure.SecureStream.
 #
-# A record is sealed straight from the outbox's block, and opened straight from the receive buffer.
+# A write is sealed from a copy of the queued frames. A record is opened straight from the receive buffer.
 
 cimport cython
 

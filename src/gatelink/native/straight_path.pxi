@@ -180,10 +180,10 @@ cdef class StraightPath(MessageSource):
             self.all_written(stream)
 
     cdef bint flush_straight(self, stream) except -1:
-        """Write messages from the outbox's block to the socket. Returns False if nothing was written.
+        """Write messages from the outbox's block to the socket. Returns False, and writes nothing, if `flush` must do it.
 
-        It writes nothing to a sealed stream. `flush` seals a copy of the messages, because Python may run during the
-        seal, as for a signal, and change the outbox.
+        It must for a sealed stream: while a write is sealed, Python may run, as for a signal, and change the outbox. So
+        `flush` seals a copy.
         """
         cdef Outbox outbox
         cdef Stream socket
@@ -209,6 +209,12 @@ cdef class StraightPath(MessageSource):
             self._written = b""
         outbox.taken(size, count)
         return True
+
+    cdef inline Outbox open_outbox(self):
+        """The outbox, if the session is open and frames may be copied into it; else None."""
+        if self.state is not OPEN or not isinstance(self.outbox, Outbox):
+            return None
+        return <Outbox>self.outbox
 
     cpdef bytes _take(self):
         cdef bytes data
@@ -293,12 +299,12 @@ cdef class StraightPath(MessageSource):
             router = (<ForwardPath>self.forwarder).router
             if self.context.standstill is not None:
                 self.context.standstill.check()
-            if router.is_holding or router.handled_here is not table.known:
+            if router.is_holding or router.handled_here is not table.c_routes:
                 return 0
             types = <const uint8_t *>PyBytes_AS_STRING(router.table)
         else:
             return 0
-        self.scan(table.known, types, data, size, share, found)
+        self.scan(table.c_routes, types, data, size, share, found)
         return 0
 
     cdef int scan(

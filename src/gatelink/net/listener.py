@@ -214,7 +214,7 @@ class Listener:
         listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, round(min(patience * 1_000, MAX_OPTION)))
 
     def _protocol(self) -> asyncio.BaseProtocol:
-        """The protocol of a new transport: the connection's reader, or what reads a PROXY header or request first."""
+        """The protocol of a new transport: the connection's reader, or the reader of a PROXY header or a request."""
         if self._upgrade_rules is not None:
             return Upgrade(self._acceptor, self._upgrade_rules, None, self._acceptor.deadline())
         return Preamble(self._acceptor) if self._acceptor.proxies else self._acceptor.protocol()

@@ -23,7 +23,7 @@ from gatelink.session.timers import Item
 from gatelink.wire.frames import BASE_FLAGS, FrameDecoder
 
 INTERVAL = 1.0
-"""Seconds between two checks of a connection. More if there are more connections than AT_ONCE a tick covers."""
+"""Seconds between two checks of a connection. Longer if there are more connections than AT_ONCE for each tick."""
 
 AT_ONCE = 500
 """Connections that are checked in one turn of the loop. This takes about 1 ms."""
@@ -39,7 +39,7 @@ SPARE_RATE = 1_024
 """Bytes, and bytes a second, that nothing explains: a part of a record, a KeyUpdate now and then."""
 
 HELD = 524_288
-"""Bytes that a paused transport may hold: TLS has not decrypted them yet. It does so in the turn after the pause."""
+"""Bytes that a paused transport may hold. TLS decrypts them in the turn after the pause ends."""
 
 _RECEIVED_AT = 128  # the offset of `tcpi_bytes_received` in Linux's `struct tcp_info`
 _INFO_SIZE = _RECEIVED_AT + 8
@@ -112,7 +112,7 @@ class TlsConnection(Connection):
         return size + (HELD if self._was_paused else 0)
 
     def checked(self) -> None:
-        """Called after each check: what the transport has held until now has been decrypted when the next one comes."""
+        """Called after each check. Unless paused now, the transport has decrypted all held bytes by the next one."""
         self._was_paused = bool(self._paused)
 
     def pause(self, why: Pause) -> None:

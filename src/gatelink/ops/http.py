@@ -23,7 +23,7 @@ MAX_CONNECTIONS = 16  # of an admin port: a scraper, a health check and a person
 KEEP_ALIVE = 5.0  # s that a connection may idle after a response
 LIFETIME = 30  # s after which a connection of an admin port is aborted: slowloris, or a peer that does not read
 STOPPING = 1  # s that a response may take when the server stops
-FREE_PORTS = 20  # free ports of one address that are tried before none is free at all addresses
+FREE_PORTS = 20  # attempts to find a port that is free at all addresses
 
 _log = logging.getLogger("gatelink.http")
 _log.setLevel(logging.ERROR)  # uvicorn warns of a peer's faults; its errors are faults of the application
@@ -200,11 +200,11 @@ def listeners(addresses: list[tuple[int, str]], port: int) -> list[socket.socket
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise
-    return _listeners(addresses, port)
+    return _listeners(addresses, port)  # the error of the last attempt is raised
 
 
 def _listeners(addresses: list[tuple[int, str]], port: int) -> list[socket.socket]:
-    """What `listeners` gives. 0: a port that is free at the first address, and may be taken at another."""
+    """One attempt of `listeners`. For 0 it takes a free port of the first address. EADDRINUSE: another lacks it."""
     found: list[socket.socket] = []
     missing: OSError | None = None
     try:

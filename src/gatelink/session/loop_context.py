@@ -218,13 +218,15 @@ class LoopContext:
         del self._flush_scheduled[:FLUSH_AT_ONCE]
         if self._flush_scheduled:
             self.loop.call_soon(self._flush_scheduled_ones)
-        waiting = iter(sessions)
+        done = 0
         try:
-            for session in waiting:
+            for session in sessions:
                 try:
                     session.flush()
                 except Exception as error:  # one failing flush must not block the other sessions
                     self.loop.call_exception_handler({"message": f"flush of {session!r} failed", "exception": error})
+                done += 1
         except BaseException:  # as KeyboardInterrupt
-            self.schedule_flushes([session, *waiting])
+            if left := sessions[done:]:
+                self.schedule_flushes(left)
             raise

@@ -93,7 +93,7 @@ class _Raw:
         return bytes if is_plain else plain_bytes, cls
 
 
-_METHODS = ("__len__", "__bytes__", "__radd__")
+_METHODS = ("__len__", "__bytes__", "__radd__")  # what `len(body)`, `bytes(body)` and `head + body` call
 
 
 def plain_bytes(body: bytes) -> bytes:
